@@ -1,0 +1,3 @@
+"""Run a file of shell commands over the computers a scientist has, and lose nothing."""
+
+__version__ = "0.1.0"

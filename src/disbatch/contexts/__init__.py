@@ -1,0 +1,1 @@
+"""Where engines come from: environment to nodes and slots, nodes to launches."""

@@ -1,0 +1,1 @@
+"""Performs the plan's actions: serves engines, writes the record."""

@@ -1,0 +1,1 @@
+"""On a node: slots, processes, captured output, ending."""

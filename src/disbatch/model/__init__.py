@@ -1,0 +1,1 @@
+"""What a task, a result and a status line are; nothing here does I/O."""

@@ -1,0 +1,69 @@
+"""Every error that a user can meet, and the exit code that each one ends the command with.
+
+An error carries one line for people: what is wrong, where, what to do. It is raised deep and
+printed once, by the command line; a traceback goes to the log only.
+
+    DisbatchError
+      UsageError        2   options, names and paths that cannot work
+        TaskFileError   2   a line of a task file that cannot be what it should be
+        ResumeError     2   a former status file that does not fit the tasks
+      ProtocolError     -   what came from a socket is not a message of ours; dropped and logged
+      LaunchError       -   one node could not be started; the run goes on with the others
+      RunError          3   the run could not be completed
+"""
+
+EXIT_COMPLETE = 0
+"""The run is complete, even if tasks failed."""
+EXIT_FAILED = 1
+"""A task failed and -e, -f or BARRIER CHECK asked to hear of it."""
+EXIT_USAGE = 2
+"""Bad usage or bad input."""
+EXIT_INCOMPLETE = 3
+"""The run could not be completed: no engine could start, or all were lost."""
+EXIT_SIGINT = 130
+EXIT_SIGTERM = 143
+
+
+class DisbatchError(Exception):
+    """One clear line for the user; `exit_code` is what the command ends with."""
+
+    exit_code = EXIT_INCOMPLETE
+
+
+class UsageError(DisbatchError):
+    """Options, names or paths that cannot work; nothing was run."""
+
+    exit_code = EXIT_USAGE
+
+
+class TaskFileError(UsageError):
+    """A line of a task file is wrong. `source` is the file's name, `line` counts from 1."""
+
+    def __init__(self, source: str, line: int, problem: str) -> None:
+        super().__init__(f"{source}:{line}: {problem}")
+        self.source = source
+        self.line = line
+        self.problem = problem
+
+
+class ResumeError(UsageError):
+    """A status file given with -r does not belong to these tasks, or cannot be read."""
+
+
+class ProtocolError(DisbatchError):
+    """Bytes from a socket that are not a message of this protocol."""
+
+
+class LaunchError(DisbatchError):
+    """An engine could not be started on a node."""
+
+    def __init__(self, node: str, problem: str) -> None:
+        super().__init__(f"{node}: {problem}")
+        self.node = node
+        self.problem = problem
+
+
+class RunError(DisbatchError):
+    """The run could not be completed."""
+
+    exit_code = EXIT_INCOMPLETE

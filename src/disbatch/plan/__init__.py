@@ -1,0 +1,1 @@
+"""Decisions: which task goes to which engine, and when. Pure."""

@@ -1,0 +1,1 @@
+"""Where task lines come from."""

@@ -1,0 +1,1 @@
+"""What people see: each a renderer of one Snapshot."""

@@ -1,0 +1,1 @@
+"""Messages between driver and engines, and what carries them."""

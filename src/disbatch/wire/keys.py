@@ -1,0 +1,77 @@
+"""The secrets of a run, and the file that lets an engine or a monitor join it.
+
+Each run makes two CURVE key pairs: the server's and one client pair. Whoever holds the client's secret key
+is let in; nobody else is. Both travel only through an engine's standard input and through
+PREFIX_connect.json (mode 0600), never on a command line or in an environment.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import zmq
+
+from disbatch.model.errors import UsageError
+
+CONNECT_FILE_LIMIT = 1 << 20
+
+
+class RunKeys(msgspec.Struct, frozen=True):
+    """The CURVE keys of a run as Z85 text (40 characters each)."""
+
+    server_key: str
+    server_secret: str
+    client_key: str
+    client_secret: str
+
+    @classmethod
+    def generate(cls) -> RunKeys:
+        """Fresh keys for a new run."""
+        server, server_secret = zmq.curve_keypair()
+        client, client_secret = zmq.curve_keypair()
+        return cls(server.decode(), server_secret.decode(), client.decode(), client_secret.decode())
+
+    def __repr__(self) -> str:
+        return "RunKeys(...)"
+
+
+class ConnectFile(msgspec.Struct, frozen=True):
+    """PREFIX_connect.json: where the driver of a run listens and what opens the door.
+
+    `addresses` as in `wire.messages.Bootstrap`; `host` and `pid` are the driver's; `started` seconds since
+    the epoch. The server's secret is there for a driver that takes the run over.
+    """
+
+    protocol: int
+    jobid: str
+    host: str
+    pid: int
+    started: float
+    addresses: list[str]
+    server_key: str
+    server_secret: str
+    client_key: str
+    client_secret: str
+    status_file: str
+    directory: str
+
+    def write(self, path: Path) -> None:
+        """Create the file with mode 0600; FileExistsError if the name is taken."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
+
+    @classmethod
+    def read(cls, path: Path) -> ConnectFile:
+        """Read the file; UsageError says in one line why that cannot be."""
+        try:
+            with path.open("rb") as file:
+                data = file.read(CONNECT_FILE_LIMIT)
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror or error}") from error
+        try:
+            return msgspec.json.decode(data, type=cls)
+        except msgspec.DecodeError as error:
+            raise UsageError(f"{path}: not a connect file: {error}") from error

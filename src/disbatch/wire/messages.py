@@ -1,0 +1,212 @@
+"""The whole protocol between the driver and its engines: two unions of messages.
+
+Theory of operation
+-------------------
+An engine connects and says `Hello`; the driver answers `Welcome` (or `Refuse`). From then on each side
+sends numbered messages (1, 2, 3, ... in each direction) and keeps each until the other side has
+acknowledged its number, which rides on everything that is sent. A connection may break and come back at
+any time: the engine then says `Hello` again with the numbers it has seen, and both sides send again what
+the other lacks. A number that was seen already is dropped, one that comes too early is dropped too (it
+will be sent again), so each message is acted upon exactly once and in order. See `wire.session`.
+
+`Hello`, `Welcome`, `Refuse`, `Beat` and `Pulse` carry no number of their own: they say only what is true now.
+
+The driver acknowledges `Finished` only when its lines are in the status file.
+
+Changing a message: append fields with defaults only; anything else raises PROTOCOL.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from disbatch.model.outcome import Outcome
+from disbatch.model.task import Phase
+
+PROTOCOL = 1
+"""Raised whenever an older peer could misunderstand; `Hello` and `Bootstrap` carry it."""
+
+MAX_FROM_ENGINE = 1 << 20
+"""Largest message from an engine, bytes; a connection that sends more is dropped."""
+MAX_TO_ENGINE = 64 << 20
+"""Largest message to an engine, bytes: one command of MAX_COMMAND and its neighbours fit."""
+
+MAX_OUTCOMES = 1024
+MAX_ATTEMPTS = 65536
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Attempts = Annotated[list[Count], msgspec.Meta(max_length=MAX_ATTEMPTS)]
+
+
+class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One attempt to start: `attempt` is unique within the run; the rest as in `model.task.Task`."""
+
+    attempt: int
+    task_id: int
+    line: int
+    repeat: int
+    command: bytes
+
+
+# ---- to an engine ----
+
+
+class Welcome(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """You are in. Times in seconds. `results_seen`: the last number received from you;
+    `next_order`: the number that the next numbered message to you will bear."""
+
+    rank: int
+    jobid: str
+    task_name: str
+    heartbeat: float
+    patience: float
+    orphan_patience: float
+    grace: float
+    results_seen: int
+    next_order: int
+
+
+class Refuse(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """You cannot join; end your tasks and exit."""
+
+    reason: str
+
+
+class Pulse(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The driver is there."""
+
+
+class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Run these, in this order, as slots come free."""
+
+    orders: list[Order]
+
+
+class StartPerEngine(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Run this PERENGINE command, after the ones that came before it, outside the slots (rank -1)."""
+
+    phase: Phase
+    order: Order
+
+
+class Recall(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Give back those of these attempts that have not started; answer with `Recalled`, even if none."""
+
+    attempts: list[int]
+
+
+class End(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """End these attempts: SIGTERM, the grace, SIGKILL (`at_once`: SIGKILL). Each is answered in `Finished`
+    with Ending.ORDERED, also the ones that had not started (pid 0); unknown ones are passed over."""
+
+    attempts: list[int]
+    at_once: bool
+
+
+class Leave(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """No more work will come: end what is left of ended tasks, send what is unsent, say `Goodbye`, exit."""
+
+
+ToEngine = Welcome | Refuse | Pulse | Start | StartPerEngine | Recall | End | Leave
+
+
+# ---- from an engine ----
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """I am here (again). `engine` is this engine's own name for good; `node` the name of the computer as the
+    user gave it; `slots` how many tasks at once; `orders_seen` the last number received;
+    `results_from` the number of the first message that I still keep; `holding` the attempts that I have:
+    waiting, running, or ended and not acknowledged."""
+
+    protocol: Count
+    engine: Name
+    node: Name
+    host: Name
+    pid: Count
+    slots: Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+    version: Text
+    orders_seen: Count
+    results_from: Count
+    holding: Attempts
+
+
+class Running(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An attempt that runs: since `elapsed` seconds, in slot `slot`."""
+
+    attempt: Count
+    slot: int
+    elapsed: float
+
+
+class Beat(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The engine is there. `waiting`: attempts not started; `load`: the node's 1-minute load average."""
+
+    running: Annotated[list[Running], msgspec.Meta(max_length=MAX_ATTEMPTS)]
+    waiting: Count
+    load: float
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """These attempts ended."""
+
+    outcomes: Annotated[list[Outcome], msgspec.Meta(max_length=MAX_OUTCOMES)]
+
+
+class Recalled(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Answer to one `Recall`: these had not started, and never will here."""
+
+    attempts: Attempts
+
+
+class Trouble(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """One line that the user should see."""
+
+    text: Text
+
+
+class Goodbye(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """All is acknowledged and ended; this engine exits now."""
+
+    reason: Text
+
+
+FromEngine = Hello | Beat | Finished | Recalled | Trouble | Goodbye
+
+
+# ---- on an engine's standard input, before there is a connection ----
+
+
+class Bootstrap(msgspec.Struct, frozen=True, tag=True):
+    """What an engine needs to start: four bytes of length (big endian), then this as msgpack.
+
+    `addresses` are tried in order: `ipc://PATH`, `tcp://HOST:PORT`, or `tcp://@client:PORT`, where `@client`
+    stands for the address that the ssh connection came from. Keys are Z85 text (CURVE). `environment` holds
+    what the tasks shall find, already merged for a local engine; a remote engine merges it with its own.
+    `log` is the log file's path, `directory` the tasks' working directory. `detach`: go to the
+    background once all is checked (an engine that was started through ssh).
+    """
+
+    protocol: int
+    engine: str
+    node: str
+    slots: int
+    cores_per_task: float
+    directory: bytes
+    log: bytes
+    addresses: list[str]
+    server_key: str
+    client_key: str
+    client_secret: str
+    environment: dict[bytes, bytes]
+    detach: bool
+
+
+READY_MARK = "disbatch-engine-ready"
+"""An engine prints this and its pid on a line of stdout when it is in the background."""
+ERROR_MARK = "disbatch-engine-error"
+"""An engine prints this and one line for the user on stdout when it cannot start; it then exits 2."""

@@ -1,0 +1,135 @@
+"""A numbered stream of messages in each direction that outlives the connection beneath it.
+
+Theory of operation
+-------------------
+An envelope is (number, acknowledged, body). A *posted* message gets the next number and is kept until the
+peer acknowledges it; a *told* message has number 0 and is forgotten at once. The receiver acts on exactly
+the number that follows the last one it acted on. Everything else is dropped: a lower number is a repeat,
+a higher one came over a new connection before the messages that an old connection lost, and they will
+all be sent again.
+
+The peers agree after each (re)connection: the engine's Hello tells what it has seen, the driver's Welcome
+likewise, and each calls `resend(seen)`. A driver that has given an engine up calls `forget_posted`: what
+was not acknowledged then will never be sent, and Welcome's `next_order` makes the engine skip its numbers.
+
+`acknowledge` is separate from receiving: the driver acknowledges a result when it is in the status file.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from disbatch.model.errors import ProtocolError
+
+Received = TypeVar("Received")
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """What is on the wire: `number` 0 for a told message; `acknowledged` the last number that is done with."""
+
+    number: int
+    acknowledged: int
+    body: msgspec.Raw
+
+
+_encoder = msgspec.msgpack.Encoder()
+_envelopes = msgspec.msgpack.Decoder(Envelope)
+
+
+def encode(message: object) -> bytes:
+    """The body of a message, encoded."""
+    return _encoder.encode(message)
+
+
+class Session(Generic[Received]):
+    """One end of the stream. `transmit` puts bytes on the connection, or drops them if there is none.
+
+    `decode` turns a body into a message and raises `msgspec.DecodeError` for anything that is none.
+    """
+
+    def __init__(self, transmit: Callable[[bytes], Any], decode: Callable[[bytes], Received]) -> None:
+        self._transmit = transmit
+        self._decode = decode
+        self._posted: deque[tuple[int, bytes]] = deque()
+        self._next = 1
+        self.seen = 0
+        """The last number acted upon."""
+        self._acknowledged = 0
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next posted message, or the oldest kept one, bears."""
+        return self._posted[0][0] if self._posted else self._next
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many posted messages the peer has not acknowledged."""
+        return len(self._posted)
+
+    def kept(self) -> Iterator[bytes]:
+        """The bodies that the peer has not acknowledged, oldest first."""
+        return (body for _, body in self._posted)
+
+    def post(self, message: object) -> None:
+        """Send a message that must arrive, exactly once and in order."""
+        body = _encoder.encode(message)
+        number = self._next
+        self._next = number + 1
+        self._posted.append((number, body))
+        self._send(number, body)
+
+    def tell(self, message: object) -> None:
+        """Send a message that matters only now."""
+        self._send(0, _encoder.encode(message))
+
+    def _send(self, number: int, body: bytes) -> None:
+        self._transmit(_encoder.encode(Envelope(number, self._acknowledged, msgspec.Raw(body))))
+
+    def acknowledge(self, number: int) -> bool:
+        """Let the peer forget everything up to `number`; rides on the next message. True if that is news."""
+        if number <= self._acknowledged:
+            return False
+        self._acknowledged = min(number, self.seen)
+        return True
+
+    def receive(self, data: bytes) -> tuple[int, Received] | None:
+        """The message in `data` with its number, or None for one that must not be acted upon.
+
+        Raises ProtocolError for anything that is not a message; the state is then unchanged.
+        """
+        try:
+            envelope = _envelopes.decode(data)
+            number = envelope.number
+            message = self._decode(envelope.body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ProtocolError(f"not a message: {error}") from error
+        self._forget(envelope.acknowledged)
+        if number == 0:
+            return 0, message
+        if number != self.seen + 1:
+            return None
+        self.seen = number
+        return number, message
+
+    def _forget(self, acknowledged: int) -> None:
+        posted = self._posted
+        while posted and posted[0][0] <= acknowledged:
+            posted.popleft()
+
+    def resend(self, seen: int) -> None:
+        """The peer has seen everything up to `seen`: send again what comes after it."""
+        for number, body in self._posted:
+            if number > seen:
+                self._send(number, body)
+
+    def forget_posted(self) -> None:
+        """Never send again what was posted and not acknowledged; the numbers stay used."""
+        self._posted.clear()
+
+    def skip_to(self, next_number: int) -> None:
+        """The peer's next message bears `next_number`; what came before it was given up there."""
+        self.seen = max(self.seen, next_number - 1)
