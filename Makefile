@@ -1,0 +1,58 @@
+# The commands of a checkout. `make` alone lists them; each can be run again at little cost.
+
+PYTHON ?= python3
+SLOTS ?= $(shell nproc 2>/dev/null || echo 2)
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check unit system bench bench-million clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## install into .venv and run a real example: 240 tasks, a barrier, a picture
+	@mkdir -p demo && rm -f demo/bifurcation.txt && cp examples/logistic.tasks examples/logistic.py demo/
+	cd demo && ../$(BIN)/disbatch -s localhost:$(SLOTS) logistic.tasks
+	@cat demo/bifurcation.txt
+
+test: check unit system ## install what the tests need, then run every check and every test
+
+check: $(VENV)/.installed-test ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy --strict bench examples
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.installed-test ## the unit tests alone; ARGS='-k word' narrows them
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+system: $(VENV)/.installed-test ## the system tests alone: installed commands, real servers, kills
+	@scripts/require tests
+	$(BIN)/python -m pytest tests/system $(ARGS)
+
+bench: $(VENV)/.installed ## measure, each number beside its limit in the same run (about 3 minutes)
+	@$(BIN)/python bench/bench.py
+
+bench-million: $(VENV)/.installed ## 1,000,000 tasks through one driver: memory and CPU (about 25 minutes)
+	@$(BIN)/python bench/bench.py --only stream --stream-tasks 1000000
+
+clean: ## remove all that these commands made
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The package is installed editable, so only a change of its metadata asks for a new installation.
+$(VENV)/.installed: pyproject.toml src/disbatch/__init__.py
+	@PYTHON=$(PYTHON) scripts/require venv
+	@scripts/make-venv $(PYTHON) $(VENV)
+	$(PIP) install -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) install -e '.[test,check]'
+	@touch $@
