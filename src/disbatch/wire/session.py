@@ -29,7 +29,7 @@ Received = TypeVar("Received")
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
-    """What is on the wire: `number` 0 for a told message; `acknowledged` the last number that is done with."""
+    """What is on the wire: `number` is 0 for a told message; `acknowledged` the last number done with."""
 
     number: int
     acknowledged: int

@@ -1,0 +1,98 @@
+"""What the plan knows of one engine: its room, what it has, and where it stands in its life.
+
+    STARTING --START commands done--> ACTIVE --no more work, or drained--> STOPPING --STOP done--> LEAVING
+        any of them --not heard--> LOST --heard again--> STARTING or ACTIVE
+"""
+
+from __future__ import annotations
+
+import enum
+from itertools import islice
+
+from disbatch.model.task import PerEngine, Task
+
+QUEUE_SECONDS = 0.25
+"""An engine's queue holds about this much work, so that it never waits for the driver's next message."""
+QUEUE_TASK_LIMIT = 1.0
+"""Seconds: tasks that take longer on average are not queued at all; the wait between two is nothing then."""
+QUEUE_MOST = 512
+"""The deepest queue of one engine, tasks."""
+SMOOTHING = 0.3
+"""Weight of the newest batch in the running mean of task times."""
+
+
+class State(enum.Enum):
+    """Where an engine stands."""
+
+    STARTING = enum.auto()
+    ACTIVE = enum.auto()
+    DRAINING = enum.auto()
+    STOPPING = enum.auto()
+    LEAVING = enum.auto()
+    LOST = enum.auto()
+
+
+class Engine:
+    """One engine. `assigned` holds its attempts in the order it starts them: the first `slots` of them run,
+    the others wait in its queue."""
+
+    __slots__ = (
+        "adrift",
+        "assigned",
+        "context",
+        "depth",
+        "draining",
+        "id",
+        "mean",
+        "per_engine",
+        "recalling",
+        "room",
+        "slots",
+        "state",
+    )
+
+    def __init__(self, name: str, slots: int, context: str) -> None:
+        self.id = name
+        self.slots = slots
+        self.context = context
+        self.state = State.STARTING
+        self.assigned: dict[int, Task] = {}
+        self.per_engine: dict[int, PerEngine] = {}
+        self.adrift: dict[int, Task] = {}
+        """What it had when it was lost; it may come back with the results."""
+        self.draining = False
+        """It shall leave as soon as it has nothing."""
+        self.recalling = False
+        self.room = 0
+        """How much of the plan's total room is its own."""
+        self.mean: float | None = None
+        self.depth = 0
+
+    @property
+    def idle(self) -> int:
+        """Slots with nothing to do."""
+        return self.slots - len(self.assigned) if self.state is State.ACTIVE else 0
+
+    @property
+    def open(self) -> int:
+        """Tasks that it would take now, to run or to queue."""
+        return self.slots + self.depth - len(self.assigned) if self.state is State.ACTIVE else 0
+
+    @property
+    def queued(self) -> int:
+        """Tasks that wait in its queue."""
+        return max(0, len(self.assigned) - self.slots)
+
+    def newest(self, count: int) -> list[int]:
+        """The `count` attempts that it would start last, in the order it would start them."""
+        return list(islice(reversed(self.assigned), count))[::-1]
+
+    def learn(self, elapsed: float) -> None:
+        """Task times as they come in (mean seconds of a batch) decide how deep the queue is."""
+        mean = self.mean
+        mean = elapsed if mean is None else mean + SMOOTHING * (elapsed - mean)
+        self.mean = mean
+        if mean > QUEUE_TASK_LIMIT:
+            self.depth = 0
+        else:
+            self.depth = min(QUEUE_MOST, int(self.slots * QUEUE_SECONDS / max(mean, 1e-4)) + 1)

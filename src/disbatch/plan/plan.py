@@ -1,0 +1,649 @@
+"""The decisions of a run: which task goes to which engine and when, what counts, and when the run is over.
+
+Theory of operation
+-------------------
+`handle(event)` changes the state and returns the actions that follow; there is no clock, socket or file in
+here. A task is in exactly one of these places:
+
+    unread --> ready --> assigned to one engine (an *attempt*, with a number of its own) --> done
+                 ^              |
+                 +--- returned, or its engine was lost
+
+Every dispatch makes a new attempt. A result belongs to an attempt, never to a task: it counts if the attempt
+is still assigned to the engine that sends it, or if the engine had been given up but nobody was given the
+task since (then the task is taken out of `ready`). A result of an attempt that was replaced is superseded;
+one of an attempt that is not known any more is a repeat. So each task is recorded exactly once as done.
+
+An engine has room for its slots and for a short queue behind them (`Engine.depth`, from the task times
+seen). Idle slots come first, in rotation over the engines; queues are filled with what is left. When nothing
+is ready and nothing can be read, what waits in a queue is called back for slots that are idle elsewhere: no
+slot is idle while a task could start.
+
+A barrier stops the reading: items behind it wait in `_unread` until nothing is ready or assigned.
+
+The run goes through modes: RUNNING; then either straight to CLOSING, or WINDING_DOWN (nothing new starts,
+what runs finishes) or ENDING (what runs is ended) first. In CLOSING the engines run their PERENGINE STOP
+commands and leave; when the last has gone, the run is OVER.
+
+Cost: each event touches only the engines it names and those that get work, so ten thousand engines cost
+no more a task than two.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from disbatch.model.outcome import Ending, Outcome
+from disbatch.model.task import Barrier, Item, PerEngine, Phase, Task
+from disbatch.plan.engines import Engine, State
+from disbatch.plan.events import (
+    Action,
+    Assign,
+    AssignPerEngine,
+    Completed,
+    Conclusion,
+    Drain,
+    End,
+    Event,
+    Finish,
+    Finished,
+    Hold,
+    Interrupt,
+    Joined,
+    Left,
+    Lost,
+    Read,
+    Recall,
+    RecordBarrier,
+    RecordLost,
+    RecordPerEngine,
+    RecordSkipped,
+    RecordTask,
+    Release,
+    Resume,
+    Returned,
+    SourceDry,
+    SourceEnded,
+    Verdict,
+)
+
+LOOKAHEAD = 64
+"""Tasks kept ready beyond the room that the engines have."""
+RESTING = (State.ACTIVE, State.DRAINING)
+READ_MOST = 4096
+"""Most items asked for at once."""
+
+
+class Mode(enum.Enum):
+    """Where the run stands."""
+
+    RUNNING = enum.auto()
+    WINDING_DOWN = enum.auto()
+    ENDING = enum.auto()
+    CLOSING = enum.auto()
+    OVER = enum.auto()
+
+
+class Source(enum.Enum):
+    """What is known of the task source."""
+
+    FLOWING = enum.auto()
+    DRY = enum.auto()
+    ENDED = enum.auto()
+
+
+class Plan:
+    """The state of a run's decisions.
+
+    `max_losses`: how often a task is run again because its engine was lost; after one more loss it is given
+    up. `fail_fast`: the first failed task ends the run. `give_back`: engines that can expect no more work
+    are released before the run ends. `limits`: how many tasks an engine's context may complete, by context.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_losses: int = 3,
+        fail_fast: bool = False,
+        give_back: bool = False,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
+        self._max_losses = max_losses
+        self._fail_fast = fail_fast
+        self._give_back = give_back
+        self.mode = Mode.RUNNING
+        self.held = False
+        self.conclusion = Conclusion.COMPLETE
+        self.engines: dict[str, Engine] = {}
+        self.live = 0
+        """Attempts assigned to engines that are not lost."""
+        self._source = Source.FLOWING
+        self._unread: deque[Item | Completed] = deque()
+        self._ready: deque[Task] = deque()
+        self._again: set[int] = set()
+        """Ids of ready tasks that stand there again after a loss: an old attempt's result still counts."""
+        self._losses: dict[int, int] = {}
+        self._barrier: Barrier | None = None
+        self._failed_since_barrier = 0
+        self._first_failed: Task | None = None
+        self._commands: dict[Phase, list[PerEngine]] = {Phase.START: [], Phase.STOP: []}
+        self._at_once = False
+        self._next_attempt = 1
+        self._actions: list[Action] = []
+        # Engines with idle slots, with any room, and with something in their queue; in rotation.
+        self._idle: OrderedDict[str, Engine] = OrderedDict()
+        self._open: OrderedDict[str, Engine] = OrderedDict()
+        self._queued: OrderedDict[str, Engine] = OrderedDict()
+        self._resting: OrderedDict[str, Engine] = OrderedDict()
+        """Engines that have nothing and are asked for nothing: these may leave."""
+        self._lost = 0
+        self._draining = 0
+        """How many engines were ever asked to leave; most runs have none."""
+        self._room = 0
+        self._limits = dict(limits or {})
+        self._budget = dict(self._limits)
+        """By context: how many more tasks may be assigned."""
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Read: self._on_read,
+            SourceDry: self._on_source_dry,
+            SourceEnded: self._on_source_ended,
+            Joined: self._on_joined,
+            Finished: self._on_finished,
+            Returned: self._on_returned,
+            Lost: self._on_lost,
+            Left: self._on_left,
+            Drain: self._on_drain,
+            Hold: self._on_hold,
+            Resume: self._on_resume,
+            Interrupt: self._on_interrupt,
+        }
+
+    # ---- what a driver may ask ----
+
+    @property
+    def room(self) -> int:
+        """How many items the plan would take from the source now."""
+        if self.mode is not Mode.RUNNING or self._barrier is not None or self._source is Source.ENDED:
+            return 0
+        return max(0, min(READ_MOST, self._room + LOOKAHEAD - len(self._ready) - len(self._unread)))
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that are read and not assigned."""
+        return len(self._ready)
+
+    @property
+    def present(self) -> int:
+        """Engines that are not lost."""
+        return len(self.engines) - self._lost
+
+    def handle(self, event: Event) -> list[Action]:
+        """Take one event; the actions are to be performed in order."""
+        self._handlers[type(event)](event)
+        self._settle()
+        actions, self._actions = self._actions, []
+        return actions
+
+    # ---- the source ----
+
+    def _on_read(self, event: Read) -> None:
+        if self.mode is not Mode.RUNNING:
+            return
+        if self._source is Source.DRY:
+            self._source = Source.FLOWING
+        self._unread.extend(event.items)
+        self._take_unread()
+
+    def _take_unread(self) -> None:
+        unread, ready = self._unread, self._ready
+        while unread and self._barrier is None:
+            item = unread.popleft()
+            if type(item) is Task:
+                ready.append(item)
+            elif type(item) is Completed:
+                self._actions.append(RecordSkipped(item))
+                if item.failed:
+                    self._note_failure(item.task)
+            elif type(item) is Barrier:
+                self._barrier = item
+            elif type(item) is PerEngine:
+                self._add_command(item)
+
+    def _add_command(self, command: PerEngine) -> None:
+        self._commands[command.phase].append(command)
+        if command.phase is Phase.START:
+            for engine in self.engines.values():
+                if engine.state in (State.STARTING, State.ACTIVE):
+                    self._run_per_engine(engine, command)
+                    self._move(engine, State.STARTING)
+
+    def _on_source_dry(self, event: SourceDry) -> None:
+        if self._source is Source.FLOWING:
+            self._source = Source.DRY
+
+    def _on_source_ended(self, event: SourceEnded) -> None:
+        self._source = Source.ENDED
+        if event.broken and self.mode is Mode.RUNNING:
+            self._wind_down(Mode.WINDING_DOWN, Conclusion.SOURCE_BROKEN)
+            self._recall_everything()
+
+    # ---- engines come and go ----
+
+    def _on_joined(self, event: Joined) -> None:
+        engine = self.engines.get(event.engine)
+        if engine is not None and engine.state is not State.LOST:
+            return  # the connection broke and came back; nothing is decided by that
+        if engine is None:
+            engine = self.engines[event.engine] = Engine(event.engine, event.slots, event.context)
+            foreign = event.holding
+            if self.mode is Mode.RUNNING:
+                for command in self._commands[Phase.START]:
+                    self._run_per_engine(engine, command)
+        else:
+            self._lost -= 1
+            foreign = self._take_back(engine, event.holding)
+        if foreign:
+            self._actions.append(End(engine.id, foreign))
+        if self.mode is not Mode.RUNNING and not engine.assigned and not engine.per_engine:
+            self._release(engine)
+        elif engine.per_engine:
+            self._move(engine, State.STARTING)
+        else:
+            self._move(engine, State.DRAINING if engine.draining else State.ACTIVE)
+
+    def _take_back(self, engine: Engine, holding: Iterable[int]) -> list[int]:
+        """A lost engine is heard again: what it still has and nobody else was given is its own again.
+        Returns the attempts that it shall end."""
+        adrift, commands, foreign = engine.adrift, engine.per_engine, []
+        engine.adrift, engine.per_engine = {}, {}
+        for attempt in holding:
+            task = adrift.get(attempt)
+            command = commands.pop(attempt, None)
+            if command is not None:
+                engine.per_engine[attempt] = command
+            elif task is not None and task.id in self._again:
+                self._again.discard(task.id)
+                self._ready.remove(task)
+                engine.assigned[attempt] = task
+                self._spend(engine, 1)
+                self.live += 1
+            else:
+                foreign.append(attempt)
+                if task is not None:
+                    engine.adrift[attempt] = task
+        if self.mode is Mode.RUNNING:
+            for command in commands.values():  # these never reached it
+                self._run_per_engine(engine, command)
+        return foreign
+
+    def _on_lost(self, event: Lost) -> None:
+        engine = self.engines.get(event.engine)
+        if engine is None or engine.state is State.LOST:
+            return
+        running = engine.slots
+        tasks = list(engine.assigned.values())
+        engine.adrift.update(engine.assigned)
+        self._strip(engine)
+        if engine.state in (State.STOPPING, State.LEAVING):
+            self._remove(engine)
+            return
+        self._lost += 1
+        self._move(engine, State.LOST)
+        self._run_again([t for i, t in enumerate(tasks) if i >= running or self._may_rerun(engine, t)])
+
+    def _remove(self, engine: Engine) -> None:
+        self._move(engine, State.LEAVING)
+        del self.engines[engine.id]
+
+    def _on_left(self, event: Left) -> None:
+        engine = self.engines.get(event.engine)
+        if engine is None:
+            return
+        if engine.state is State.LOST:
+            self._lost -= 1
+        tasks = list(engine.assigned.values())
+        self._strip(engine)
+        self._remove(engine)
+        self._run_again(tasks)
+
+    def _strip(self, engine: Engine) -> None:
+        self.live -= len(engine.assigned)
+        self._spend(engine, -len(engine.assigned))
+        engine.assigned = {}
+        engine.recalling = False
+
+    def _may_rerun(self, engine: Engine, task: Task) -> bool:
+        """Counts a loss of a task that ran (or could not be started); False if that was one too many."""
+        if self.mode is not Mode.RUNNING:
+            return True
+        losses = self._losses.get(task.id, 0) + 1
+        self._losses[task.id] = losses
+        if losses <= self._max_losses:
+            return True
+        self._actions.append(RecordLost(engine.id, task))
+        self._close_task(task, failed=True)
+        return False
+
+    def _run_again(self, tasks: list[Task]) -> None:
+        if self.mode is Mode.RUNNING:
+            self._ready.extendleft(sorted(tasks, key=lambda task: -task.id))
+            self._again.update(task.id for task in tasks)
+
+    def _on_drain(self, event: Drain) -> None:
+        engine = self.engines.get(event.engine)
+        if engine is not None and not engine.draining:
+            engine.draining = True
+            self._draining += 1
+            if engine.state is State.ACTIVE:
+                self._move(engine, State.DRAINING)
+                self._recall(engine, engine.queued)
+
+    # ---- results ----
+
+    def _on_finished(self, event: Finished) -> None:
+        engine = self.engines.get(event.engine)
+        if engine is None:
+            return
+        assigned, counted, elapsed = engine.assigned, 0, 0.0
+        for outcome in event.outcomes:
+            task = assigned.pop(outcome.attempt, None)
+            if task is None:
+                self._odd_result(engine, outcome)
+                continue
+            self.live -= 1
+            if outcome.ending is Ending.OWN:
+                counted += 1
+                elapsed += outcome.elapsed
+                self._count(engine, task, outcome)
+            else:
+                self._not_run(engine, task, outcome)
+        if counted:
+            engine.learn(elapsed / counted)
+        self._touch(engine)
+
+    def _count(self, engine: Engine, task: Task, outcome: Outcome) -> None:
+        self._actions.append(RecordTask(engine.id, task, outcome, Verdict.COUNTS))
+        if engine.context in self._limits:
+            self._limits[engine.context] -= 1
+        self._close_task(task, failed=outcome.return_code != 0)
+
+    def _close_task(self, task: Task, *, failed: bool) -> None:
+        if self._losses:
+            self._losses.pop(task.id, None)
+        if not failed:
+            return
+        self._note_failure(task)
+        if self._fail_fast and self.mode is Mode.RUNNING:
+            self._wind_down(Mode.ENDING, Conclusion.FAILED_FAST)
+            self._end_everything(at_once=False)
+
+    def _note_failure(self, task: Task) -> None:
+        self._failed_since_barrier += 1
+        if self._first_failed is None:
+            self._first_failed = task
+
+    def _not_run(self, engine: Engine, task: Task, outcome: Outcome) -> None:
+        """The attempt did not come to its own end: it was ended on purpose, or could not be started."""
+        if outcome.ending is Ending.UNSTARTED and self._losses.get(task.id, 0) >= self._max_losses:
+            self._count(engine, task, outcome)
+            return
+        self._spend(engine, -1)
+        if outcome.pid:
+            self._actions.append(RecordTask(engine.id, task, outcome, Verdict.ENDED))
+        if outcome.ending is Ending.ORDERED or self._may_rerun(engine, task):
+            self._run_again([task])
+
+    def _odd_result(self, engine: Engine, outcome: Outcome) -> None:
+        """A result of something that is not assigned to this engine now."""
+        command = engine.per_engine.pop(outcome.attempt, None)
+        if command is not None:
+            self._per_engine_done(engine, command, outcome)
+            return
+        task = engine.adrift.pop(outcome.attempt, None)
+        if task is None:
+            return  # a repeat
+        if outcome.ending is not Ending.OWN:
+            return
+        if task.id in self._again:
+            self._again.discard(task.id)
+            self._ready.remove(task)
+            self._spend(engine, 1)
+            self._count(engine, task, outcome)
+        else:
+            self._actions.append(RecordTask(engine.id, task, outcome, Verdict.SUPERSEDED))
+
+    def _on_returned(self, event: Returned) -> None:
+        engine = self.engines.get(event.engine)
+        if engine is None or engine.state is State.LOST:
+            return
+        engine.recalling = False
+        back = [engine.assigned.pop(attempt) for attempt in event.attempts if attempt in engine.assigned]
+        self.live -= len(back)
+        self._spend(engine, -len(back))
+        if self.mode is Mode.RUNNING:
+            self._ready.extendleft(sorted(back, key=lambda task: -task.id))
+        self._touch(engine)
+
+    # ---- PERENGINE ----
+
+    def _run_per_engine(self, engine: Engine, command: PerEngine) -> None:
+        attempt = self._next_attempt
+        self._next_attempt = attempt + 1
+        engine.per_engine[attempt] = command
+        self._actions.append(AssignPerEngine(engine.id, attempt, command))
+
+    def _per_engine_done(self, engine: Engine, command: PerEngine, outcome: Outcome) -> None:
+        self._actions.append(RecordPerEngine(engine.id, command, outcome))
+        if engine.per_engine:
+            return
+        if engine.state is State.STARTING:
+            self._move(engine, State.DRAINING if engine.draining else State.ACTIVE)
+        elif engine.state is State.STOPPING:
+            self._release(engine)
+
+    def _retire(self, engine: Engine) -> None:
+        """Nothing is left for this engine: its STOP commands, then off it goes."""
+        self._move(engine, State.STOPPING)
+        if not self._at_once:
+            for command in self._commands[Phase.STOP]:
+                self._run_per_engine(engine, command)
+        if not engine.per_engine:
+            self._release(engine)
+
+    def _release(self, engine: Engine) -> None:
+        self._move(engine, State.LEAVING)
+        self._actions.append(Release(engine.id))
+
+    def _move(self, engine: Engine, state: State) -> None:
+        engine.state = state
+        self._touch(engine)
+
+    # ---- holding, ending ----
+
+    def _on_hold(self, event: Hold) -> None:
+        self.held = True
+        self._recall_everything()
+
+    def _on_resume(self, event: Resume) -> None:
+        self.held = False
+
+    def _on_interrupt(self, event: Interrupt) -> None:
+        if self.mode in (Mode.RUNNING, Mode.WINDING_DOWN):
+            self._wind_down(Mode.ENDING, Conclusion.INTERRUPTED)
+        self._at_once |= event.at_once
+        if self.mode is not Mode.OVER:
+            self._end_everything(at_once=event.at_once)
+
+    def _wind_down(self, mode: Mode, conclusion: Conclusion) -> None:
+        self.mode = mode
+        self.conclusion = conclusion
+        self._ready.clear()
+        self._unread.clear()
+        self._again.clear()
+        self._barrier = None
+
+    def _end_everything(self, *, at_once: bool) -> None:
+        for engine in self.engines.values():
+            if engine.state is not State.LOST:
+                attempts = [*engine.assigned, *engine.per_engine]
+                if attempts:
+                    self._actions.append(End(engine.id, attempts, at_once))
+
+    # ---- what follows from the state ----
+
+    def _touch(self, engine: Engine) -> None:
+        """The engine changed: put it into the rotations where it belongs."""
+        name = engine.id
+        active = engine.state is State.ACTIVE and self._budget.get(engine.context, 1) > 0
+        busy = len(engine.assigned)
+        room = max(0, engine.slots + engine.depth - busy) if active else 0
+        self._room += room - engine.room
+        engine.room = room
+        for pool, member in (
+            (self._idle, active and busy < engine.slots),
+            (self._open, room > 0),
+            (self._queued, busy > engine.slots and not engine.recalling),
+            (self._resting, not busy and not engine.per_engine and engine.state in RESTING),
+        ):
+            if member:
+                if name not in pool:
+                    pool[name] = engine
+            elif name in pool:
+                del pool[name]
+
+    def _spend(self, engine: Engine, count: int) -> None:
+        """`count` more tasks of the engine's context are assigned (or, negative, are not after all)."""
+        if not count or engine.context not in self._budget:
+            return
+        before = self._budget[engine.context]
+        self._budget[engine.context] = before - count
+        if (before > 0) != (before - count > 0):
+            for other in self.engines.values():
+                if other.context == engine.context:
+                    self._touch(other)
+
+    def _settle(self) -> None:
+        if self.mode is Mode.OVER:
+            return
+        if self.mode is Mode.RUNNING:
+            self._dispatch()
+            while self._barrier is not None and not self._ready and not self.live:
+                self._complete_barrier(self._barrier)
+                self._dispatch()
+            self._rebalance()
+        if self.mode is not Mode.CLOSING and self._work_is_done():
+            self.mode = Mode.CLOSING
+        self._let_go()
+
+    def _dispatch(self) -> None:
+        if self.held or not self._ready or self.mode is not Mode.RUNNING:
+            return
+        batches: dict[str, list[tuple[int, Task]]] = {}
+        self._spread(self._idle, batches, queue=False)
+        if self._ready:
+            self._spread(self._open, batches, queue=True)
+        for name, pairs in batches.items():
+            self._actions.append(Assign(name, pairs))
+
+    def _spread(
+        self, pool: OrderedDict[str, Engine], batches: dict[str, list[tuple[int, Task]]], *, queue: bool
+    ) -> None:
+        """Give one task to each engine of the pool in turn, as long as there are tasks and room."""
+        ready, again = self._ready, self._again
+        touched = {}
+        while ready and pool:
+            name, engine = next(iter(pool.items()))
+            task = ready.popleft()
+            if again:
+                again.discard(task.id)
+            attempt = self._next_attempt
+            self._next_attempt = attempt + 1
+            engine.assigned[attempt] = task
+            self.live += 1
+            batches.setdefault(name, []).append((attempt, task))
+            touched[name] = engine
+            if len(engine.assigned) < engine.slots + (engine.depth if queue else 0):
+                pool.move_to_end(name)
+            else:
+                del pool[name]
+            if self._budget:
+                self._spend(engine, 1)
+        for engine in touched.values():
+            self._touch(engine)
+
+    def _rebalance(self) -> None:
+        """Nothing can be read or dispatched: call back what waits in queues for slots that are idle."""
+        if self._ready or not self._queued or not self._idle or self.held:
+            return
+        if self._source is Source.FLOWING and self._barrier is None:
+            return
+        idle = sum(engine.slots - len(engine.assigned) for engine in self._idle.values())
+        for engine in list(self._queued.values()):
+            if idle <= 0:
+                return
+            count = min(idle, (engine.queued + 1) // 2)
+            self._recall(engine, count)
+            idle -= count
+
+    def _recall(self, engine: Engine, count: int) -> None:
+        if count > 0 and not engine.recalling:
+            engine.recalling = True
+            self._actions.append(Recall(engine.id, engine.newest(count)))
+            self._touch(engine)
+
+    def _recall_everything(self) -> None:
+        for engine in list(self._queued.values()):
+            self._recall(engine, engine.queued)
+
+    def _complete_barrier(self, barrier: Barrier) -> None:
+        self._actions.append(RecordBarrier(barrier, self._failed_since_barrier, self._first_failed))
+        failed = self._failed_since_barrier
+        self._failed_since_barrier = 0
+        self._first_failed = None
+        self._barrier = None
+        if barrier.check and failed:
+            self._wind_down(Mode.WINDING_DOWN, Conclusion.CHECK_FAILED)
+        else:
+            self._take_unread()
+
+    def _work_is_done(self) -> bool:
+        if self.live:
+            return False
+        if self.mode is not Mode.RUNNING:
+            return not any(e.per_engine for e in self.engines.values() if e.state is State.STARTING)
+        return (
+            self._source is Source.ENDED
+            and self._barrier is None
+            and not self._ready
+            and not self._unread
+            and not any(e.state is State.STARTING for e in self.engines.values())
+        )
+
+    def _let_go(self) -> None:
+        """Engines that can expect nothing more leave; the run is over when the last has left."""
+        if self._resting:
+            everyone = self.mode is Mode.CLOSING or self._tail_is_short()
+            if everyone or self._limits or self._draining:
+                for engine in list(self._resting.values()):
+                    if everyone or engine.draining or self._limits.get(engine.context, 1) <= 0:
+                        self._retire(engine)
+        if self.mode is Mode.CLOSING and not self.present:
+            self.mode = Mode.OVER
+            self._actions.append(Finish(self.conclusion))
+
+    def _tail_is_short(self) -> bool:
+        """Everything is running that will ever run: engines with nothing can be given back."""
+        return (
+            self._give_back
+            and self.mode is Mode.RUNNING
+            and not self.held
+            and self._source is Source.ENDED
+            and self._barrier is None
+            and not self._ready
+            and not self._unread
+            and not self._queued
+            and not any(engine.recalling for engine in self.engines.values())
+        )
