@@ -18,7 +18,7 @@ SHADES = " .:-=+*#%@"
 
 
 def point(index: int, count: int) -> None:
-    """Print r, the Lyapunov exponent (above 0: chaos), and how often the orbit visits each of BINS intervals."""
+    """Print r, the Lyapunov exponent (above 0: chaos), and how often the orbit visits each interval."""
     r = R_FIRST + (R_LAST - R_FIRST) * index / (count - 1)
     x = 0.5123
     for _ in range(SETTLE):
@@ -35,12 +35,7 @@ def point(index: int, count: int) -> None:
 
 def picture(directory: Path) -> None:
     """Print the bifurcation diagram, r to the right and x upwards, and under it where there is chaos."""
-    points = []
-    for file in directory.glob("*/*.txt"):
-        r, exponent, *visits = file.read_text().split()
-        points.append((float(r), float(exponent), [tuple(map(int, pair.split(":"))) for pair in visits]))
-    points.sort()
-
+    points = sorted(read(file) for file in directory.glob("*/*.txt"))
     density = [[0.0] * COLUMNS for _ in range(ROWS)]
     chaos = [False] * COLUMNS
     for number, (_, exponent, visits) in enumerate(points):
@@ -50,13 +45,20 @@ def picture(directory: Path) -> None:
             density[where * ROWS // BINS][column] += times / SAMPLE
     for row in reversed(density):
         print("".join(SHADES[shade(value)] for value in row).rstrip())
-    print("".join("^" if c else "_" for c in chaos))
+    print("".join("^" if column else "_" for column in chaos))
     first = next((r for r, exponent, _ in points if exponent > 0), None)
-    print(f"r = {points[0][0]:.2f} ... {points[-1][0]:.2f}, {len(points)} values; ^ is chaos, first at r = {first}")
+    print(f"{len(points)} values of r from {R_FIRST} to {R_LAST}; ^ is chaos, first at r = {first}")
+
+
+def read(file: Path) -> tuple[float, float, list[tuple[int, int]]]:
+    """What `point` printed: r, the exponent, and pairs of interval and visits."""
+    r, exponent, *visits = file.read_text().split()
+    pairs = (visit.partition(":") for visit in visits)
+    return float(r), float(exponent), [(int(where), int(times)) for where, _, times in pairs]
 
 
 def shade(share: float) -> int:
-    """An index into SHADES for the share of an orbit; logarithmic, so that what is rarely visited is seen too."""
+    """An index into SHADES for a share of an orbit; logarithmic, so that rare visits are seen too."""
     if share <= 0:
         return 0
     return max(1, min(len(SHADES) - 1, round((math.log10(share) + 3) / 3 * len(SHADES))))
