@@ -11,7 +11,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from disbatch.model.errors import ProtocolError
-from disbatch.wire.messages import MAX_TO_ENGINE, FromEngine, Hello, ToEngine, Welcome
+from disbatch.wire.messages import MAX_TO_ENGINE, FromEngine, Hello, Pulse, ToEngine, Welcome
 from disbatch.wire.session import Session
 from disbatch.wire.sockets import SocketReader, tune
 
@@ -72,7 +72,10 @@ class EngineLink:
 
     def _event(self, frames: list[bytes]) -> None:
         if parse_monitor_message(frames)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self.session.tell(self._hello(self.session.seen, self.session.next_number))
+            self._greet()
+
+    def _greet(self) -> None:
+        self.session.tell(self._hello(self.session.seen, self.session.next_number))
 
     def _transmit(self, data: bytes) -> None:
         try:
@@ -96,6 +99,8 @@ class EngineLink:
                 self.session.resend(message.results_seen)
             elif number:
                 self.session.acknowledge(number)
+            elif isinstance(message, Pulse) and not message.known:
+                self._greet()
             self._receive(message)
         if self.session.unacknowledged < before:
             self._acknowledged()

@@ -77,7 +77,9 @@ class Refuse(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Pulse(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The driver is there."""
+    """The driver is there. `known` false: it does not know you (any more); say Hello."""
+
+    known: bool = True
 
 
 class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -115,6 +115,13 @@ class Session(Generic[Received]):
         self.seen = number
         return number, message
 
+    def peek(self, data: bytes) -> Received:
+        """The message in `data`, without acting upon its numbers. Raises ProtocolError."""
+        try:
+            return self._decode(_envelopes.decode(data).body)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ProtocolError(f"not a message: {error}") from error
+
     def _forget(self, acknowledged: int) -> None:
         posted = self._posted
         while posted and posted[0][0] <= acknowledged:

@@ -48,7 +48,7 @@ class SocketReader:
         self._loop = loop
         self._socket = socket
         self._receive = receive
-        self._descriptor = socket.getsockopt(zmq.FD)
+        self._descriptor = int(socket.getsockopt(zmq.FD))
         self._scheduled = False
         self._closed = False
         loop.add_reader(self._descriptor, self._drain)

@@ -1,0 +1,224 @@
+"""The driver's end of all connections: a ROUTER socket on the event loop, with a session for each engine.
+
+Who may speak: CURVE encrypts, and the ZAP handler lets in the run's one client key and nobody else. Whoever
+has that key is still not trusted to make sense: what does not decode is dropped and counted, a message larger
+than MAX_FROM_ENGINE closes its connection, and a peer that has not said Hello is not listened to.
+
+Each engine has its own name for good, which is also its routing id; a new connection under the same name
+takes the place of the old one (the old cable was cut and nobody told us).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import msgspec
+import zmq
+from zmq.auth.base import Authenticator
+
+from disbatch.model.errors import ProtocolError, UsageError
+from disbatch.wire.keys import RunKeys
+from disbatch.wire.messages import (
+    MAX_FROM_ENGINE,
+    PROTOCOL,
+    FromEngine,
+    Hello,
+    Pulse,
+    Refuse,
+    ToEngine,
+    Welcome,
+)
+from disbatch.wire.session import Session
+from disbatch.wire.sockets import SocketReader, tune
+
+ENGINE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+MOST_PEERS = 100_000
+
+_from_engine = msgspec.msgpack.Decoder(FromEngine)
+
+
+class _OnlyKey:
+    """Tells the ZAP handler whether a client's public key is the run's."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        return hmac.compare_digest(self._key, key)
+
+
+class Doorkeeper:
+    """Answers ZeroMQ's question who may connect, on the event loop."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], key: str
+    ) -> None:
+        self._authenticator = Authenticator(context)
+        self._authenticator.start()
+        self._authenticator.configure_curve_callback(credentials_provider=_OnlyKey(key))
+        self._reader = SocketReader(loop, self._authenticator.zap_socket, self._ask)
+
+    def _ask(self, frames: list[bytes]) -> None:
+        # The callback above does not wait, so the coroutine answers before it returns here; the socket (REP)
+        # must have its answer before the next question is read.
+        with suppress(StopIteration):
+            self._authenticator.handle_zap_message(frames).send(None)
+        self._reader.check()
+
+    def close(self) -> None:
+        self._reader.close()
+        self._authenticator.stop()
+
+
+class Peer:
+    """One engine as the driver sees it: its session and when it was last heard (the loop's time)."""
+
+    def __init__(self, name: str, session: Session[FromEngine], heard: float) -> None:
+        self.name = name
+        self.session = session
+        self.heard = heard
+        self.joined = False
+        """It has said Hello and was not given up since."""
+
+
+class Hub:
+    """All engines' connections. `receive(peer, number, message)` gets each message once and in order, and
+    `hello(peer, message)` each greeting; it answers with `welcome` or `refuse`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: zmq.Context[zmq.Socket[bytes]],
+        keys: RunKeys,
+        *,
+        hello: Callable[[Peer, Hello], None],
+        receive: Callable[[Peer, int, FromEngine], None],
+        bad: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._hello = hello
+        self._receive = receive
+        self._bad = bad
+        self._peers: dict[bytes, Peer] = {}
+        self._doorkeeper = Doorkeeper(loop, context, keys.client_key)
+        self._socket = context.socket(zmq.ROUTER)
+        tune(self._socket, MAX_FROM_ENGINE)
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.curve_server = 1
+        self._socket.curve_publickey = keys.server_key.encode()
+        self._socket.curve_secretkey = keys.server_secret.encode()
+        self._reader = SocketReader(loop, self._socket, self._frames)
+
+    def bind(self, address: str) -> str:
+        """Listen at `address` (`ipc://PATH`, `tcp://HOST:PORT`, port * for any); returns the actual one."""
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            raise UsageError(f"cannot listen at {address}: {error.strerror}") from error
+        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def peers(self) -> Iterator[Peer]:
+        """The engines that have joined and were not given up."""
+        return (peer for peer in self._peers.values() if peer.joined)
+
+    def peer(self, name: str) -> Peer | None:
+        """The engine of that name."""
+        return self._peers.get(name.encode())
+
+    def welcome(self, peer: Peer, message: Welcome, orders_seen: int) -> None:
+        """Let the engine in (again), and send again what it has not seen."""
+        peer.joined = True
+        peer.session.tell(message)
+        peer.session.resend(orders_seen)
+
+    def refuse(self, peer: Peer, reason: str) -> None:
+        """Turn the engine away."""
+        peer.session.tell(Refuse(reason))
+
+    def give_up(self, peer: Peer) -> None:
+        """The engine is lost: what it has not acknowledged will never be sent to it, and what it sends is
+        not listened to until it says Hello again."""
+        peer.joined = False
+        peer.session.forget_posted()
+
+    def _frames(self, frames: list[bytes]) -> None:
+        identity, data = frames[0], frames[-1]
+        peer = self._peers.get(identity)
+        if peer is not None and peer.joined:
+            self._from_known(peer, data)
+        else:
+            self._from_unknown(identity, peer, data)
+
+    def _from_known(self, peer: Peer, data: bytes) -> None:
+        try:
+            received = peer.session.receive(data)
+        except ProtocolError as error:
+            self._bad(f"engine {peer.name}: {error}")
+            return
+        peer.heard = self._loop.time()
+        if received is None:
+            return
+        number, message = received
+        if isinstance(message, Hello):
+            self._greet(peer, message)
+        else:
+            self._receive(peer, number, message)
+
+    def _from_unknown(self, identity: bytes, peer: Peer | None, data: bytes) -> None:
+        """Somebody who was not let in yet, or was given up: only a Hello is listened to."""
+        name = identity.decode("ascii", "replace")
+        if peer is None:
+            if not ENGINE_NAME.match(name) or len(self._peers) >= MOST_PEERS:
+                self._bad(f"a message from a peer without a proper name ({identity[:64]!r})")
+                return
+            peer = Peer(name, self._session(identity), self._loop.time())
+        try:
+            message = peer.session.peek(data)
+        except ProtocolError as error:
+            self._bad(f"peer {name}: {error}")
+            return
+        if not isinstance(message, Hello):
+            peer.session.tell(Pulse(known=False))
+            return
+        if message.engine != name:
+            self._bad(f"peer {name} says Hello as {message.engine}")
+            return
+        self._peers[identity] = peer
+        peer.heard = self._loop.time()
+        self._greet(peer, message)
+
+    def _greet(self, peer: Peer, message: Hello) -> None:
+        if message.protocol != PROTOCOL:
+            theirs = f"disbatch {message.version} there speaks protocol {message.protocol}"
+            self.refuse(peer, f"{theirs}, the driver {PROTOCOL}")
+            return
+        # A new driver, or one that gave the engine up, knows nothing of numbers before this one.
+        peer.session.skip_to(message.results_from)
+        self._hello(peer, message)
+
+    def _session(self, identity: bytes) -> Session[FromEngine]:
+        def transmit(data: bytes) -> None:
+            try:
+                self._socket.send_multipart((identity, data), zmq.NOBLOCK)
+            except zmq.ZMQError as error:
+                if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                    raise
+                return  # not connected at the moment: it is sent again after its next Hello
+            self._reader.check()
+
+        return Session(transmit, _from_engine.decode)
+
+    def post(self, peer: Peer, message: ToEngine) -> None:
+        """Send a message that must arrive."""
+        peer.session.post(message)
+
+    def close(self, linger: float = 0.0) -> None:
+        """Close the sockets; waits at most `linger` seconds for what was sent last to leave."""
+        self._reader.close()
+        self._doorkeeper.close()
+        self._socket.close(int(linger * 1000))
