@@ -48,7 +48,6 @@ clean: ## remove all that these commands made
 
 # The package is installed editable, so only a change of its metadata asks for a new installation.
 $(VENV)/.installed: pyproject.toml src/disbatch/__init__.py
-	@PYTHON=$(PYTHON) scripts/require venv
 	@scripts/make-venv $(PYTHON) $(VENV)
 	$(PIP) install -e .
 	@touch $@
