@@ -1,0 +1,182 @@
+"""A spawned process on the event loop: feed it, read it within bounds, learn at once that it ended.
+
+Theory of operation
+-------------------
+A pidfd says that the process ended; its pipes do not, because a process that it left behind may hold them
+open. So the end is seen first, then what is still in the pipes is read (what the process wrote before it
+ended is there by then), then they are closed. Where there is no pidfd a thread waits for the process.
+
+The process stays a zombie until `_reap`, so its number cannot be anybody else's while `returncode` is None:
+that is what makes `signal` safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import threading
+
+from disbatch.contexts.spawn import Spawned
+
+KEPT = 1 << 16
+"""Bytes kept of the end of each output stream."""
+_CHUNK = 1 << 16
+_DRAIN_READS = 16
+"""Reads after the end: as much as a pipe can hold; who else writes to it must not keep us here."""
+TERM_GRACE = 3.0
+"""Seconds between SIGTERM and SIGKILL for a process that does not leave."""
+KILL_GRACE = 2.0
+UNKNOWN_EXIT = 255
+"""Return code of a process whose end somebody else collected."""
+
+
+class Child:
+    """Takes a spawned process over; `exited` gets its return code (minus the signal's number if killed)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, spawned: Spawned) -> None:
+        self._loop = loop
+        self.pid = spawned.pid
+        self.returncode: int | None = None
+        self.out = b""
+        """The last KEPT bytes of its stdout."""
+        self.err = b""
+        """The last KEPT bytes of its stderr."""
+        self._changed = asyncio.Event()
+        self.exited: asyncio.Future[int] = loop.create_future()
+        self._stdin: int | None = spawned.stdin
+        self._writable: asyncio.Future[None] | None = None
+        self._outputs = {spawned.stdout: "out", spawned.stderr: "err"}
+        for descriptor in (spawned.stdin, spawned.stdout, spawned.stderr):
+            os.set_blocking(descriptor, False)
+        for descriptor in self._outputs:
+            loop.add_reader(descriptor, self._readable, descriptor)
+        self._pidfd = -1
+        self._watch()
+
+    def _watch(self) -> None:
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):  # a kernel before 5.3, or a filter that knows no pidfd
+                self._pidfd = os.pidfd_open(self.pid)
+                self._loop.add_reader(self._pidfd, self._reap)
+                return
+        threading.Thread(target=self._wait_in_thread, daemon=True).start()
+
+    def _wait_in_thread(self) -> None:
+        with contextlib.suppress(OSError):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+            self._loop.call_soon_threadsafe(self._reap)
+
+    def _reap(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        try:
+            _, status = os.waitpid(self.pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+        except ChildProcessError:
+            code = UNKNOWN_EXIT
+        for descriptor in list(self._outputs):
+            for _ in range(_DRAIN_READS):
+                if not self._readable(descriptor):
+                    break
+            self._drop(descriptor)
+        self.close_stdin()
+        self.returncode = code
+        self._changed.set()
+        if not self.exited.done():
+            self.exited.set_result(code)
+
+    def _readable(self, descriptor: int) -> bool:
+        """Read once; True if there may be more."""
+        if descriptor not in self._outputs:
+            return False
+        try:
+            data = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(descriptor)
+            return False
+        name = self._outputs[descriptor]
+        setattr(self, name, (getattr(self, name) + data)[-KEPT:])
+        self._changed.set()
+        return True
+
+    def _drop(self, descriptor: int) -> None:
+        if self._outputs.pop(descriptor, None) is not None:
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+    async def feed(self, data: bytes) -> bool:
+        """Write to its stdin; False if it closed that, or ended, before it took everything. One at a time."""
+        rest = memoryview(data)
+        while rest:
+            if self._stdin is None:
+                return False
+            try:
+                rest = rest[os.write(self._stdin, rest) :]
+            except BlockingIOError:
+                await self._until_writable(self._stdin)
+            except BrokenPipeError:
+                return False
+        return True
+
+    async def _until_writable(self, descriptor: int) -> None:
+        writable = self._writable = self._loop.create_future()
+        self._loop.add_writer(descriptor, self._is_writable)
+        try:
+            await writable
+        finally:
+            self._writable = None
+            if self._stdin == descriptor:
+                self._loop.remove_writer(descriptor)
+
+    def _is_writable(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    def close_stdin(self) -> None:
+        """Let it see the end of its stdin."""
+        if self._stdin is not None:
+            self._loop.remove_writer(self._stdin)
+            self._is_writable()
+            os.close(self._stdin)
+            self._stdin = None
+
+    async def until(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
+        """The first match in its stdout; None if it ended without one. One waiter at a time."""
+        while True:
+            self._changed.clear()
+            match = pattern.search(self.out)
+            if match is not None or self.returncode is not None:
+                return match
+            await self._changed.wait()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it is still there."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    async def dismiss(self, patience: float) -> None:
+        """See it off: it has `patience` seconds to leave by itself, then its stdin is closed and it gets
+        SIGTERM, then SIGKILL. Returns when it is gone, or cannot be killed."""
+        if await self.left_within(patience):
+            return
+        self.close_stdin()
+        self.signal(signal.SIGTERM)
+        if not await self.left_within(TERM_GRACE):
+            self.signal(signal.SIGKILL)
+            await self.left_within(KILL_GRACE)
+
+    async def left_within(self, seconds: float) -> bool:
+        """Wait until it ended, at most so long; True if it did."""
+        await asyncio.wait([self.exited], timeout=seconds)
+        return self.exited.done()

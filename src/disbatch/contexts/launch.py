@@ -1,0 +1,234 @@
+"""Starts engines, here and through ssh, several at once, and sees them off; the one launcher of all contexts.
+
+Theory of operation
+-------------------
+A local engine is a child: it gets its Bootstrap on stdin, which then stays open as its lifeline, and its end
+is reported at once. An engine behind ssh detaches itself and survives its ssh connection: the launch is over
+when it says that it is in the background; from then on it is known by its messages only.
+
+For each engine that `start` was called for, exactly one of `on_started` and `on_failed` is called, and after
+`on_started` of a local one, `on_exit` once; none of them after `close` or `end` cut the launch short, and
+none from within `start`. An ssh launch that took too long is reported as failed, though its engine may yet
+say Hello.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from disbatch.contexts.child import Child
+from disbatch.contexts.local import spawn_local
+from disbatch.contexts.nodes import Node
+from disbatch.contexts.spawn import Spawned, spawn
+from disbatch.contexts.ssh import SshOptions, launch_argv
+from disbatch.contexts.tunnel import Tunnel
+from disbatch.contexts.words import lines, local_words, ssh_words
+from disbatch.model.errors import LaunchError
+from disbatch.wire.messages import ERROR_MARK, READY_MARK, Bootstrap
+from disbatch.wire.session import encode
+
+FAN_OUT = 16
+"""Launches through ssh at the same time."""
+TIMEOUT = 60.0
+"""Seconds that one launch may take: connecting, logging in, starting Python from a slow disk."""
+LET_GO = 5.0
+"""Seconds that ssh has to leave after its engine went to the background."""
+_READY = re.compile(READY_MARK.encode() + rb" +\d+\r?\n")
+_ANSWER = re.compile(_READY.pattern + b"|" + ERROR_MARK.encode() + rb"[^\n]*\n")
+
+
+def framed(bootstrap: Bootstrap) -> bytes:
+    """The Bootstrap as an engine reads it: four bytes of length (big endian), then msgpack."""
+    body = encode(bootstrap)
+    return len(body).to_bytes(4, "big") + body
+
+
+class Launcher:
+    """All launches of a driver.
+
+    `on_started(engine)`; `on_failed(engine, error)`: it will not come; `on_exit(engine, returncode, words)`:
+    a local engine ended, and `words` is a line for the user that matters if that was unexpected;
+    `on_trouble(text)`: a line for the user. `engine` is `Bootstrap.engine`. `tunnel_to`: path of the driver's
+    own ipc socket, to which every ssh engine shall connect through a tunnel (--tunnel); None: no tunnels.
+    `local_argv`: the command of a local engine, instead of the usual one.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_started: Callable[[str], None],
+        on_failed: Callable[[str, LaunchError], None],
+        on_exit: Callable[[str, int, str], None],
+        on_trouble: Callable[[str], None],
+        ssh: SshOptions | None = None,
+        tunnel_to: str | None = None,
+        local_argv: list[str] | None = None,
+        fan_out: int = FAN_OUT,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        self._loop = loop
+        self._on_started = on_started
+        self._on_failed = on_failed
+        self._on_exit = on_exit
+        self._on_trouble = on_trouble
+        self._ssh = ssh or SshOptions()
+        self._tunnel_to = tunnel_to
+        self._local_argv = local_argv
+        self._timeout = timeout
+        self._room = asyncio.Semaphore(fan_out)
+        self._spare: Child | None = None
+        self._locals: dict[str, Child] = {}
+        self._launches: dict[str, asyncio.Task[None]] = {}
+        self._tunnels: dict[str, Tunnel] = {}
+        self._rest: set[asyncio.Task[None]] = set()
+
+    def adopt(self, spawned: Spawned) -> None:
+        """Take a local engine that was started early (`local.spawn_local`); the first local node gets it."""
+        self._spare = Child(self._loop, spawned)
+
+    def start(self, node: Node, bootstrap: Bootstrap) -> None:
+        """Start an engine on `node`; returns at once. `bootstrap.detach` is set here, and with a tunnel
+        `bootstrap.addresses`."""
+        work = self._run_local(node, bootstrap) if node.local else self._run_ssh(node, bootstrap)
+        task = self._loop.create_task(work)
+        self._launches[bootstrap.engine] = task
+        task.add_done_callback(lambda _: self._launches.pop(bootstrap.engine, None))
+
+    # ---- local ----
+
+    async def _run_local(self, node: Node, bootstrap: Bootstrap) -> None:
+        engine = bootstrap.engine
+        try:
+            child = await self._start_local(node, bootstrap)
+        except LaunchError as error:
+            self._locals.pop(engine, None)
+            self._on_failed(engine, error)
+            return
+        self._on_started(engine)
+        code = await asyncio.shield(child.exited)
+        del self._locals[engine]
+        self._on_exit(engine, code, local_words(code, child.out, child.err))
+
+    async def _start_local(self, node: Node, bootstrap: Bootstrap) -> Child:
+        child, self._spare = self._spare, None
+        if child is None:
+            try:
+                child = Child(self._loop, spawn_local(self._local_argv))
+            except OSError as error:
+                raise LaunchError(node.name, f"cannot start an engine: {error.strerror or error}") from error
+        self._locals[bootstrap.engine] = child
+        try:
+            async with asyncio.timeout(self._timeout):
+                if await child.feed(framed(msgspec.structs.replace(bootstrap, detach=False))):
+                    return child
+                code = await asyncio.shield(child.exited)
+        except TimeoutError:
+            await child.dismiss(0)
+            raise LaunchError(
+                node.name, f"no engine within {self._timeout:g} s; waited for it to read what to do"
+            ) from None
+        raise LaunchError(node.name, local_words(code, child.out, child.err))
+
+    # ---- ssh ----
+
+    async def _run_ssh(self, node: Node, bootstrap: Bootstrap) -> None:
+        engine = bootstrap.engine
+        try:
+            async with self._room:
+                await self._start_ssh(node, bootstrap)
+        except LaunchError as error:
+            await self._close_tunnel(engine)
+            self._on_failed(engine, error)
+        else:
+            self._on_started(engine)
+
+    async def _start_ssh(self, node: Node, bootstrap: Bootstrap) -> None:
+        bootstrap = msgspec.structs.replace(bootstrap, detach=True)
+        if self._tunnel_to is not None:
+            tunnel = self._tunnels[bootstrap.engine] = Tunnel(
+                self._loop,
+                node.name,
+                self._ssh,
+                self._tunnel_to,
+                trouble=self._on_trouble,
+                timeout=self._timeout,
+            )
+            await tunnel.open()
+            bootstrap = msgspec.structs.replace(bootstrap, addresses=[tunnel.address])
+        try:
+            child = Child(self._loop, spawn(launch_argv(node.name, self._ssh)))
+        except FileNotFoundError as error:
+            raise LaunchError(node.name, "there is no ssh command in PATH here") from error
+        except OSError as error:
+            raise LaunchError(node.name, f"cannot run ssh: {error.strerror or error}") from error
+        try:
+            await self._until_ready(node, child, framed(bootstrap))
+        finally:
+            self._later(self._let_go(child))
+
+    async def _until_ready(self, node: Node, child: Child, bootstrap: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                if await child.feed(bootstrap):
+                    child.close_stdin()
+                answer = await child.until(_ANSWER)
+                if answer is None or not _READY.match(answer[0]):
+                    code = await asyncio.shield(child.exited)
+                    words = ssh_words(node.name, self._ssh.python, code, child.out, child.err)
+                    raise LaunchError(node.name, words)
+        except TimeoutError:
+            child.signal(signal.SIGTERM)
+            said = lines(child.err)
+            problem = f"no engine within {self._timeout:g} s; waited for ssh to start one there"
+            raise LaunchError(node.name, f"{problem}{f' ({said[-1]})' if said else ''}") from None
+
+    async def _let_go(self, child: Child) -> None:
+        ready = _READY.search(child.out) is not None
+        await child.dismiss(LET_GO if ready else 0)
+
+    # ---- the end ----
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._rest.add(task)
+        task.add_done_callback(self._rest.discard)
+
+    async def _close_tunnel(self, engine: str) -> None:
+        tunnel = self._tunnels.pop(engine, None)
+        if tunnel is not None:
+            await tunnel.close()
+
+    def end(self, engine: str) -> None:
+        """An engine is given up, or said Goodbye: end its process if it is local (`on_exit` follows), its
+        launch if that is still going on, its tunnel if it has one. Returns at once; may be called twice."""
+        child = self._locals.get(engine)
+        if child is not None:
+            self._later(child.dismiss(0))
+        elif engine in self._launches:
+            self._launches[engine].cancel()
+        self._later(self._close_tunnel(engine))
+
+    async def close(self, patience: float = 5.0) -> None:
+        """End everything: launches that go on, at once; tunnels, in order; local engines have `patience`
+        seconds to leave by themselves, then their stdin is closed and they are terminated, then killed (their
+        keepers end their tasks). Engines behind ssh are told by message only."""
+        local = [self._launches[engine] for engine in self._locals if engine in self._launches]
+        for task in set(self._launches.values()).difference(local):
+            task.cancel()
+        for engine in list(self._tunnels):
+            self._later(self._close_tunnel(engine))
+        if self._spare is not None:
+            self._later(self._spare.dismiss(0))
+        for child in self._locals.values():
+            self._later(child.dismiss(patience))
+        while self._rest or self._launches:
+            # A launch that is cut short leaves its ssh to `_rest`, hence the loop.
+            going = [*self._rest, *self._launches.values()]
+            await asyncio.wait(going)

@@ -1,0 +1,162 @@
+"""From what the user asked for to nodes and slots: `-s`, DISBATCH_SSH_NODELIST, or this machine. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from disbatch.model.errors import UsageError
+
+MAX_CORES = 100_000
+"""Cores of one node; slots of one engine."""
+MAX_NODES = 10_000
+MAX_HOST = 255
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_EXAMPLE = "say how many cores"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A computer: its `name` as the user gave it (without brackets), the cores that we may use, how many
+    tasks at once, and whether it is this machine, which needs no ssh."""
+
+    name: str
+    cores: int
+    slots: int
+    local: bool
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to know of this machine: `hostname` as of uname, `cores` that we may use, and
+    `full_name` to look the domain name up (only asked where the answer matters: it may ask a name server)."""
+
+    hostname: str
+    cores: int
+    full_name: Callable[[], str]
+
+    def is_called(self, host: str) -> bool:
+        """True if `host` is a name of this machine, short or with its domain."""
+        host = host.lower().rstrip(".")
+        own = self.hostname.lower().rstrip(".")
+        if host in _LOOPBACK or host in (own, own.split(".")[0]):
+            return True
+        if not host.startswith(own.split(".")[0] + "."):
+            return False
+        return "." not in own and host == self.full_name().lower().rstrip(".")
+
+
+def parse_node_list(texts: Iterable[str], option: str = "-s") -> dict[str, int]:
+    """Cores of each host of lists like `host1:7,host2:3`, in order of first mention; a repeated host adds up.
+
+    `user@host:3` and `[2001:db8::1]:3` are taken. Raises UsageError (one line) for anything else.
+    """
+    cores: dict[str, int] = {}
+    for text in texts:
+        if not text.strip():
+            raise UsageError(f"{option}: an empty list of hosts; write HOST:CORES[,HOST:CORES...]")
+        for item in text.split(","):
+            host, count = _parse_item(item.strip(), option)
+            cores[host] = cores.get(host, 0) + count
+            if cores[host] > MAX_CORES:
+                raise UsageError(f"{option} {item.strip()}: more than {MAX_CORES} cores on one host")
+            if len(cores) > MAX_NODES:
+                raise UsageError(f"{option}: more than {MAX_NODES} hosts")
+    return cores
+
+
+def _parse_item(item: str, option: str) -> tuple[str, int]:
+    shown = item if len(item) <= 80 else item[:77] + "..."
+    shown = "".join(letter if letter.isprintable() else "?" for letter in shown)
+    if not item:
+        raise UsageError(f"{option}: a host is missing between two commas")
+    host, colon, count = item.rpartition(":")
+    if item.endswith("]") or not colon:
+        raise UsageError(f"{option} {shown}: {_EXAMPLE}, e.g. {shown}:4")
+    user, at, address = host.rpartition("@")
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    elif ":" in address:
+        raise UsageError(f"{option} {shown}: write an IPv6 address in brackets, with cores: [{shown}]:4")
+    if not address or (at and not user):
+        raise UsageError(f"{option} {shown}: the host's name is missing before the colon")
+    host = user + at + address
+    if host.startswith("-") or address.startswith("-"):
+        raise UsageError(f"{option} {shown}: a host's name cannot start with '-'")
+    if len(host) > MAX_HOST or not _is_plain(user, "._-+") or not _is_plain(address, "._-+:%"):
+        raise UsageError(f"{option} {shown}: not a host's name")
+    return host, _parse_count(count, shown, host, option)
+
+
+def _is_plain(name: str, besides: str) -> bool:
+    # Strict, because the user's ssh configuration may put the name into a shell's command (ProxyCommand %h).
+    return all(letter.isalnum() or letter in besides for letter in name)
+
+
+def _parse_count(count: str, shown: str, host: str, option: str) -> int:
+    if not count.strip():
+        raise UsageError(f"{option} {shown}: {_EXAMPLE}, e.g. {host}:4")
+    digits = count.strip().removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
+        raise UsageError(f"{option} {shown}: the number of cores must be a whole number, not '{count}'")
+    if len(digits) > 9 or int(digits) > MAX_CORES:
+        raise UsageError(f"{option} {shown}: more than {MAX_CORES} cores on one host")
+    if count.strip().startswith("-") or int(digits) == 0:
+        raise UsageError(f"{option} {shown}: a host needs at least 1 core")
+    return int(digits)
+
+
+def slots(cores: int, cores_per_task: float, tasks_per_node: int | None = None) -> int:
+    """Tasks at once on a node: cores / `cores_per_task` (`-c`, may be fractional), and at most
+    `tasks_per_node` (`-t`). 0 if the node is too small for one. UsageError for a `-c` that makes no sense."""
+    if not (cores_per_task > 0 and math.isfinite(cores_per_task)):
+        raise UsageError(f"-c {cores_per_task:g}: cores per task must be more than 0")
+    if tasks_per_node is not None and tasks_per_node < 1:
+        raise UsageError(f"-t {tasks_per_node}: tasks per node must be at least 1")
+    room = cores / cores_per_task + 1e-9
+    if tasks_per_node is not None and tasks_per_node < room:
+        room = tasks_per_node
+    if room > MAX_CORES:
+        raise UsageError(f"-c {cores_per_task:g}: that makes more than {MAX_CORES} tasks at once on one node")
+    return math.floor(room)
+
+
+def choose_nodes(
+    lists: Iterable[str],
+    environ: Mapping[str, str],
+    machine: Machine,
+    cores_per_task: float = 1.0,
+    tasks_per_node: int | None = None,
+) -> tuple[list[Node], list[str]]:
+    """The nodes of a run, and warnings for the user (a line each) of those that were left out.
+
+    `lists` are the values of `-s`; without any, DISBATCH_SSH_NODELIST; without that, this machine.
+    """
+    texts, option = list(lists), "-s"
+    if not texts and environ.get("DISBATCH_SSH_NODELIST"):
+        texts, option = [environ["DISBATCH_SSH_NODELIST"]], "DISBATCH_SSH_NODELIST"
+    if texts:
+        hosts = parse_node_list(texts, option)
+    elif environ.get("SLURM_JOB_ID"):
+        raise UsageError(
+            "this version does not support Slurm allocations yet (SLURM_JOB_ID is set): "
+            "name the nodes with -s HOST:CORES[,HOST:CORES...]"
+        )
+    else:
+        hosts = {"localhost": machine.cores}
+    nodes: list[Node] = []
+    warnings: list[str] = []
+    for name, cores in hosts.items():
+        room = slots(cores, cores_per_task, tasks_per_node)
+        if room:
+            nodes.append(Node(name, cores, room, machine.is_called(name)))
+        else:
+            warnings.append(f"{name}: left out: {_cores(cores)}, and -c {cores_per_task:g} asks for more")
+    if not nodes:
+        raise UsageError(f"no node has room for a task: {'; '.join(warnings[:3])}")
+    return nodes, warnings
+
+
+def _cores(cores: int) -> str:
+    return "it has 1 core" if cores == 1 else f"it has {cores} cores"

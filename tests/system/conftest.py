@@ -1,0 +1,121 @@
+"""Real hosts behind real sshd's for the tests that need them; see tests/lab."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+LAB = Path(__file__).resolve().parent.parent / "lab"
+HOSTS = ["nodeA", "nodeB", "nodeC", "nodeD"]
+
+
+class SshLab:
+    """Four hosts, nodeA to nodeD. `env` is an environment whose `ssh` reaches them; `head(argv)` the command
+    that runs `argv` where the hosts can reach it (only matters for `ssh_lab_netns`)."""
+
+    def __init__(self, directory: Path, *, netns: bool) -> None:
+        self.directory = directory
+        self.hosts = list(HOSTS)
+        self.netns = netns
+        self.whole = False
+        self.env = {**os.environ, "PATH": f"{directory}/bin:{os.environ['PATH']}"}
+
+    def up(self) -> None:
+        """Bring up what is not up."""
+        with socket.socket() as probe:  # any port that nobody has; sshd binds it on other addresses
+            probe.bind(("127.0.0.2", 0))
+            port = probe.getsockname()[1]
+        settings = {"LAB_NETNS": "1" if self.netns else "0", "LAB_PORT": "22" if self.netns else str(port)}
+        done = subprocess.run(
+            [LAB / "ssh-up", self.directory, *self.hosts],
+            check=False,
+            env={**os.environ, **settings},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        self.whole = True
+
+    def down(self) -> None:
+        self.whole = False
+        subprocess.run([LAB / "ssh-down", self.directory], check=True, capture_output=True)
+
+    def _do(self, what: str, host: str) -> None:
+        subprocess.run([self.directory / what, host], check=True)
+
+    def poweroff(self, host: str) -> None:
+        """End every process of a host at once, as a power cut would. The next test gets fresh hosts."""
+        self.whole = False
+        self._do("poweroff", host)
+
+    def cut(self, host: str) -> None:
+        """Take a host off the network: packets vanish, nobody is told. Only in `ssh_lab_netns`."""
+        self.whole = False
+        self._do("cut", host)
+
+    def heal(self, host: str) -> None:
+        """Bring a host that was cut back to the network."""
+        self._do("heal", host)
+
+    def head(self, argv: list[str]) -> list[str]:
+        """The command that runs `argv` on the head: in its network namespace, knowing the hosts' names."""
+        return [str(self.directory / "head"), *argv]
+
+    def inside(self, host: str, argv: list[str]) -> subprocess.CompletedProcess[str]:
+        """Run a command among a host's processes, without ssh."""
+        pid = (self.directory / "run" / f"{host}.init").read_text().strip()
+        return subprocess.run(
+            ["nsenter", "-t", pid, "-p", "-m", "-u", "-n", *argv],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+
+
+def _lab(factory: pytest.TempPathFactory, *, netns: bool) -> Iterator[SshLab]:
+    missing = [name for name in ("sshd", "ip", "unshare", "nsenter") if not _which(name)]
+    why = f"no {', '.join(missing)}" if missing else "not root" if os.geteuid() else None
+    if why and os.environ.get("CI") == "true":
+        pytest.fail(f"the ssh lab cannot be brought up: {why}")
+    if why:
+        pytest.skip(f"the ssh lab needs root, openssh-server and iproute2: {why}")
+    lab = SshLab(factory.mktemp("lab"), netns=netns)
+    yield lab
+    lab.down()
+
+
+def _which(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+
+
+@pytest.fixture(scope="session")
+def _ssh_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshLab]:
+    yield from _lab(tmp_path_factory, netns=False)
+
+
+@pytest.fixture(scope="session")
+def _ssh_lab_netns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshLab]:
+    yield from _lab(tmp_path_factory, netns=True)
+
+
+@pytest.fixture
+def ssh_lab(_ssh_lab: SshLab) -> SshLab:
+    """Four hosts on loopback addresses."""
+    if not _ssh_lab.whole:
+        _ssh_lab.up()
+    return _ssh_lab
+
+
+@pytest.fixture
+def ssh_lab_netns(_ssh_lab_netns: SshLab) -> SshLab:
+    """Four hosts in network namespaces, which can be cut off and healed."""
+    if not _ssh_lab_netns.whole:
+        _ssh_lab_netns.up()
+    return _ssh_lab_netns

@@ -1,0 +1,230 @@
+"""The commands that go through other people's login shells, and what is made of their answers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from disbatch.contexts.local import BOOT, engine_argv, package_path
+from disbatch.contexts.ssh import TUNNEL_MARK, SshOptions, launch_argv, tunnel_argv
+from disbatch.contexts.words import engine_said, local_words, ssh_words, tidy, tunnel_words
+from disbatch.model.errors import UsageError
+from disbatch.wire.messages import ERROR_MARK
+
+SHELLS = [
+    shell for shell in ("sh", "bash", "dash", "csh", "tcsh", "fish", "zsh", "ksh") if shutil.which(shell)
+]
+AWKWARD = '/tmp/it\'s a "py" $HOME `x` ~ * ü'
+
+
+def _say_arguments(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('#!/bin/sh\nfor word in "$@"; do printf "<%s>" "$word"; done\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_any_login_shell_understands_the_command(shell: str, tmp_path: Path) -> None:
+    python = _say_arguments(tmp_path / 'it\'s a $py `x` "q" *' / "python")
+    command = launch_argv("h", SshOptions(python=str(python), package=AWKWARD))[-1]
+    done = subprocess.run([shell, "-c", command], check=False, capture_output=True, text=True)
+    assert done.stdout == f"<-c><{BOOT}><{AWKWARD}>", done.stderr
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_our_own_interpreter_runs_if_it_is_there_else_python3(shell: str, tmp_path: Path) -> None:
+    command = launch_argv("h", SshOptions())[-1]
+    done = subprocess.run([shell, "-c", command], check=False, stdin=subprocess.DEVNULL, capture_output=True)
+    assert (
+        engine_said(done.stdout, done.stderr)
+        == "standard input ended before all of the driver's orders had come"
+    )
+
+    _say_arguments(tmp_path / "python3")
+    command = command.replace(sys.executable, "/not/there")
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([shell, "-c", command], check=False, env=environ, capture_output=True)
+    assert done.stdout.decode() == f"<-c><{BOOT}><{package_path()}>"
+
+
+def test_the_first_words_of_the_command() -> None:
+    argv = launch_argv("me@host", SshOptions(connect_timeout=7))
+    assert argv[0] == "ssh"
+    assert "-oBatchMode=yes" in argv
+    assert "-oConnectTimeout=7" in argv
+    assert argv[-3:-1] == ["--", "me@host"]
+    assert not set("!\\\n") & set(argv[-1])
+
+
+def test_boot_agrees_with_the_protocol_and_is_quotable_everywhere() -> None:
+    assert ERROR_MARK in BOOT
+    assert not set("!\\\n'") & set(BOOT)
+    assert engine_argv()[0] == sys.executable
+    assert (Path(package_path()) / "disbatch" / "__init__.py").is_file()
+
+
+def test_nothing_is_imported_from_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "msgspec.py").write_text("raise SystemExit('the wrong one')")
+    (tmp_path / "runpy.py").write_text("raise SystemExit('the wrong one')")
+    done = subprocess.run(
+        engine_argv(), cwd=tmp_path, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert "the wrong one" not in done.stderr
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize("path", ["", "/a!b", "/a\\b", "/a\nb", "-c"])
+def test_interpreters_that_cannot_be_named(path: str) -> None:
+    with pytest.raises(UsageError):
+        SshOptions(python=path)
+
+
+def test_a_connection_needs_time() -> None:
+    with pytest.raises(UsageError):
+        SshOptions(connect_timeout=0)
+
+
+def test_tunnel_command(tmp_path: Path) -> None:
+    place = str(tmp_path / "place")
+    argv = tunnel_argv("host", SshOptions(), place, 3, "/run/d.sock")
+    assert argv[argv.index("-R") + 1] == f"{place}.3:/run/d.sock"
+    Path(f"{place}.3").write_text("as good as a socket")
+    tunnel = subprocess.Popen(
+        ["sh", "-c", argv[-1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert tunnel.stdin is not None
+    assert tunnel.stdout is not None
+    assert tunnel.stdout.readline() == f"{TUNNEL_MARK}\n"
+    assert (tmp_path / "place" / "s").is_file()
+    assert (tmp_path / "place").stat().st_mode & 0o777 == 0o700
+    tunnel.stdin.write("bye\n")
+    tunnel.stdin.close()
+    assert tunnel.wait() == 0
+    tunnel.stdout.close()
+    assert not (tmp_path / "place").exists()
+
+
+def test_a_tunnel_that_breaks_leaves_its_directory_to_the_next_one(tmp_path: Path) -> None:
+    place = str(tmp_path / "place")
+    command = tunnel_argv("host", SshOptions(), place, 1, "/run/d.sock")[-1]
+    Path(f"{place}.1").touch()
+    done = subprocess.run(
+        ["sh", "-c", command], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"{TUNNEL_MARK}\n")
+    assert (tmp_path / "place" / "s").is_file()
+
+
+@pytest.mark.parametrize("socket", ["relative", "/with:colon"])
+def test_sockets_that_ssh_cannot_forward(socket: str) -> None:
+    with pytest.raises(UsageError):
+        tunnel_argv("host", SshOptions(), "/tmp/p", 1, socket)
+
+
+@pytest.mark.parametrize(
+    ("err", "says"),
+    [
+        (
+            b"root@h: Permission denied (publickey).\r\n",
+            "ssh was not let in: root@h: Permission denied (publickey);",
+        ),
+        (b"@@@@\nIDENTIFICATION HAS CHANGED\nHost key verification failed.\r\n", "run `ssh h` once by hand"),
+        (b"ssh: Could not resolve hostname h: Name or service not known\r\n", "no such host"),
+        (b"ssh: connect to host h port 22: Connection refused\r\n", "refuses ssh connections"),
+        (b"ssh: connect to host h port 22: Connection timed out\r\n", "unreachable"),
+        (b"ssh: connect to host h port 22: No route to host\r\n", "unreachable"),
+        (b"Timeout, server h not responding.\r\n", "unreachable"),
+        (
+            b"kex_exchange_identification: Connection closed by remote host\nConnection closed by h\n",
+            "it closed the",
+        ),
+        (
+            b"Bad owner or permissions on /x/config\r\n",
+            "ssh failed: Bad owner or permissions on /x/config; try",
+        ),
+        (b"", "ssh failed: it says nothing; try `ssh h true` by hand"),
+    ],
+)
+def test_what_ssh_says(err: bytes, says: str) -> None:
+    words = ssh_words("h", None, 255, b"Welcome to h\n", b"Banner\n" + err if err else b"")
+    assert says in words
+    assert words.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("python", "code", "out", "err", "says"),
+    [
+        (None, 127, b"", b"sh: 1: exec: python3: not found\n", "there is no python3 there: `pip install"),
+        ("/x/py", 127, b"", b"", "/x/py cannot be run there (not found)"),
+        ("/x/py", 126, b"", b"", "/x/py cannot be run there (not executable)"),
+        (
+            None,
+            1,
+            b"",
+            b"Traceback\nModuleNotFoundError: No module named 'zmq'\n",
+            "its Python has no zmq: `pip",
+        ),
+        (
+            None,
+            1,
+            b"",
+            b"ModuleNotFoundError: No module named 'msgspec._core'\n",
+            "its Python has no msgspec._core",
+        ),
+        (
+            None,
+            1,
+            b"",
+            b"ModuleNotFoundError: No module named 'disbatch'\nbye\n",
+            "its Python has no disbatch: `pip",
+        ),
+        (
+            None,
+            1,
+            b"",
+            f"{ERROR_MARK} Python 3.6.8 is too old there, disbatch needs 3.11: \n".encode(),
+            "--ssh-python",
+        ),
+        (
+            None,
+            2,
+            f"noise{ERROR_MARK} /home/x: no such directory\n".encode(),
+            b"",
+            "/home/x: no such directory",
+        ),
+        (None, 1, b"This account is not available.\n", b"", "exit code 1): This account is not available."),
+        (None, 1, b"", b"", "the command there failed (exit code 1)"),
+        (None, -15, b"", b"", "ssh was ended by signal 15"),
+    ],
+)
+def test_what_the_other_host_says(python: str | None, code: int, out: bytes, err: bytes, says: str) -> None:
+    assert says in ssh_words("h", python, code, out, err)
+
+
+def test_other_modules_are_not_ours_to_install() -> None:
+    assert engine_said(b"", b"ModuleNotFoundError: No module named 'sitecustomized'\n") is None
+
+
+def test_words_of_a_tunnel() -> None:
+    err = b"Warning: remote port forwarding failed for listen path /tmp/x.1\nmv: cannot stat\n"
+    assert "AllowStreamLocalForwarding" in tunnel_words("h", 3, b"", err)
+    assert "unreachable" in tunnel_words("h", 255, b"", err + b"Timeout, server h not responding.\n")
+
+
+def test_words_of_a_local_engine() -> None:
+    assert local_words(-9, b"", b"") == "it ended with signal 9"
+    assert local_words(1, b"", b"Traceback\n  x\nOSError: no room\n") == "OSError: no room (exit code 1)"
+    assert local_words(2, f"{ERROR_MARK} /nowhere: no such directory\n".encode(), b"") == (
+        "/nowhere: no such directory (exit code 2)"
+    )
+
+
+def test_lines_from_elsewhere_are_made_harmless() -> None:
+    assert tidy("a\x1b[2Jb\tc\u202e") == "a [2Jb c"
+    assert len(tidy("x" * 10_000)) == 300
