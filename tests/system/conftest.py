@@ -27,7 +27,8 @@ class SshLab:
         self.env = {**os.environ, "PATH": f"{directory}/bin:{os.environ['PATH']}"}
 
     def up(self) -> None:
-        """Bring up what is not up."""
+        """Bring up fresh hosts."""
+        self.down()
         with socket.socket() as probe:  # any port that nobody has; sshd binds it on other addresses
             probe.bind(("127.0.0.2", 0))
             port = probe.getsockname()[1]

@@ -79,8 +79,9 @@ def ssh_words(host: str, python: str | None, returncode: int, out: bytes, err: b
             for sign, words in _SSH_SAYS:
                 if sign in line:
                     return words.format(host=host, line=line.rstrip("."))
-        why = errors[-1] if errors else "it says nothing"
-        return f"ssh failed: {why}; try `ssh {host} true` by hand"
+        if not errors:
+            return f"ssh failed without a word, or what it started was killed; try `ssh {host} true` by hand"
+        return f"ssh failed: {errors[-1]}; try `ssh {host} true` by hand"
     if returncode in (126, 127):
         if python is None:
             return f"there is no python3 there: {_INSTALL}"
