@@ -20,8 +20,9 @@ EXIT_USAGE = 2
 """Bad usage or bad input."""
 EXIT_INCOMPLETE = 3
 """The run could not be completed: no engine could start, or all were lost."""
+SIGNAL_EXIT = 128
+"""Plus the number of the signal that ended the run: 130 for SIGINT, 143 for SIGTERM."""
 EXIT_SIGINT = 130
-EXIT_SIGTERM = 143
 
 
 class DisbatchError(Exception):

@@ -1,0 +1,96 @@
+"""`disbatch TASKFILE`: from options to exit code.
+
+The local engine is started before the driver's own imports, so that both interpreters warm up at once;
+nothing heavy is imported at the top of this file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from disbatch.cli.options import parse
+from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from disbatch.contexts.nodes import Node
+    from disbatch.contexts.spawn import Spawned
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = parse(arguments)
+        if options.fix_paths:
+            from disbatch.cli.config import fix_paths
+
+            print("\n".join(fix_paths(os.environ)))  # noqa: T201
+            return EXIT_COMPLETE
+        return _run(options, arguments)
+    except DisbatchError as error:
+        _complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
+    except BrokenPipeError:
+        # Whoever read our output has gone; the run itself is over or never began.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        return EXIT_INCOMPLETE
+
+
+def _complain(text: str) -> None:
+    line = " ".join(text.splitlines())
+    print(f"disbatch: {line}", file=sys.stderr)  # noqa: T201
+
+
+def _run(options: argparse.Namespace, arguments: list[str]) -> int:
+    _look_at(options.taskfile)
+    nodes = _nodes(options)
+    early = _start_early(nodes)
+    from disbatch.cli.run import run
+
+    return run(options, arguments, nodes, early)
+
+
+def _look_at(taskfile: str) -> None:
+    """The commonest mistake deserves the quickest answer: the name of the file."""
+    if taskfile == "-":
+        return
+    try:
+        mode = os.stat(taskfile).st_mode  # noqa: PTH116 - pathlib comes later
+    except OSError as error:
+        raise UsageError(f"{taskfile}: {error.strerror}") from error
+    if mode & 0o170000 == 0o040000:
+        raise UsageError(f"{taskfile}: is a directory, not a task file")
+
+
+def _nodes(options: argparse.Namespace) -> list[Node]:
+    from disbatch.contexts.machine import this_machine
+    from disbatch.contexts.nodes import choose_nodes
+
+    nodes, warnings = choose_nodes(
+        options.ssh_node, os.environ, this_machine(), options.cores_per_task, options.tasks_per_node
+    )
+    for warning in warnings:
+        _complain(warning)
+    return nodes
+
+
+def _start_early(nodes: list[Node]) -> Spawned | None:
+    if not any(node.local for node in nodes):
+        return None
+    from disbatch.contexts.local import spawn_local
+
+    try:
+        return spawn_local()
+    except OSError as error:
+        raise DisbatchError(f"cannot start an engine on this machine: {error.strerror or error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

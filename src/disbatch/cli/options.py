@@ -1,0 +1,207 @@
+"""The command line of `disbatch`: the original's options, checked, with one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from typing import NoReturn
+
+from disbatch import __version__
+from disbatch.model.errors import UsageError
+
+DESCRIPTION = "Run a file of shell commands, one a line, as many at a time as there are slots."
+EPILOG = """\
+examples:
+  disbatch Tasks                          on this machine, a task a core
+  disbatch -s ws1:8,ws2:16 Tasks          on two workstations, through ssh
+  disbatch -c 4 Tasks                     each task uses four cores
+  disbatch -r Tasks_JOBID_status.txt Tasks
+                                          go on where a former run ended
+  generator | disbatch -                  tasks as they come
+
+exit status: 0 the run is complete, even if tasks failed; 1 with -e, -f or a failed BARRIER CHECK;
+2 bad usage or input, nothing was run; 3 the run could not be completed; 130, 143 ended by a signal.
+"""
+
+NOT_YET = {
+    "gpu": "-g: GPUs are not supported by this version yet",
+    "env_resource": "-E: splitting resources over slots is not supported by this version yet",
+    "web": "-w: there is no web page in this version yet; the progress line and the status file tell",
+    "mail_to": "--mailTo: mail is not supported by this version yet",
+    "mail_freq": "--mailFreq: mail is not supported by this version yet",
+    "kvsserver": "--kvsserver: there is no key store in this version yet",
+    "taskserver": "--taskserver: tasks from a key store are not supported by this version yet",
+    "taskcommand": "--taskcommand: not supported by this version yet; use COMMAND | disbatch -",
+    "startup_only": "-S: a run without engines needs `dbutil attach`, which this version does not have yet",
+}
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see disbatch --help")
+
+
+def _whole(least: int) -> type[int]:
+    def whole(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least or value > 10**9:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
+        return value
+
+    return whole  # type: ignore[return-value]
+
+
+def _number(least: float, *, more: bool = False) -> type[float]:
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value < least or (more and value == least):
+            raise argparse.ArgumentTypeError(
+                f"must be a number {'of more than' if more else 'of at least'} {least:g}, not {text!r}"
+            )
+        return value
+
+    return number  # type: ignore[return-value]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options. Those of later versions parse too, and are answered by `check`."""
+    width = min(
+        100, int(os.environ.get("COLUMNS") or 100) if os.environ.get("COLUMNS", "1").isdigit() else 100
+    )
+    parser = _Parser(
+        prog="disbatch",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        allow_abbrev=False,
+        usage="disbatch [options] TASKFILE",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=30, width=width
+        ),
+    )
+    add = parser.add_argument
+    add("taskfile", nargs="?", metavar="TASKFILE", help='tasks, one a line ("-" for standard input)')
+    add("--version", action="version", version=f"disbatch {__version__}")
+    _add_where(parser.add_argument_group("where tasks run"))
+    _add_resume(parser.add_argument_group("going on from a former run, and when to end"))
+    _add_files(parser.add_argument_group("files"))
+    _add_network(parser.add_argument_group("engines and network"))
+    _add_later(parser.add_argument_group("not in this version yet"))
+    return parser
+
+
+def _add_where(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-s", "--ssh-node", action="append", default=[], metavar="HOST:CORES[,...]",
+        help="use these hosts, through ssh (localhost without); repeatable; default: "
+        "DISBATCH_SSH_NODELIST, else all cores of this machine")  # fmt: skip
+    add("-c", "--cpusPerTask", dest="cores_per_task", type=_number(0, more=True), default=1.0, metavar="N",
+        help="cores a task uses; may be fractional (default 1)")  # fmt: skip
+    add("-t", "--tasksPerNode", dest="tasks_per_node", type=_whole(1), metavar="N",
+        help="at most N tasks at once on a node, within cores / N of -c")  # fmt: skip
+    add("--fill", action="store_true", help="under a scheduler: use all cores of each node")
+    add("-C", "--context-task-limit", dest="task_limit", type=_whole(1), metavar="N",
+        help="leave after N tasks")  # fmt: skip
+    add("--label", default="", metavar="NAME", help="a name for these nodes, for the logs")
+    add("-k", "--retire-cmd", dest="retire_command", metavar="COMMAND",
+        help="run this when a node is no longer needed; finds NODE, RETCODE, ACTIVE, RETIRED, "
+        "DRIVER_NODE in its environment")  # fmt: skip
+    add("-K", "--no-retire", action="store_true", help="run nothing then (-k '')")
+
+
+def _add_resume(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-r", "--resume-from", action="append", default=[], metavar="STATUSFILE",
+        help="skip the tasks that this status file has as completed; repeatable")  # fmt: skip
+    add("-R", "--retry", action="store_true", help="with -r: run those that failed again")
+    add(
+        "--force-resume",
+        action="store_true",
+        help="with -r: go by the task's number, even if the command differs",
+    )
+    add("-e", "--exit-code", action="store_true", help="exit 1 if a task failed")
+    add("-f", "--fail-fast", action="store_true", help="end the run at the first task that fails; exit 1")
+
+
+def _add_files(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-p", "--prefix", metavar="PATH", help="begin all files with PATH (default ./TASKFILE_JOBID)")
+    add("-l", "--logfile", metavar="FILE", help="log here (default disBatch_JOBID_driver.txt)")
+    add("--loglevel", type=str.lower, choices=LOG_LEVELS, default="info", metavar="LEVEL",
+        help="what the log holds: critical, error, warning, info or debug (default info)")  # fmt: skip
+    add("--status-header", action="store_true", help="begin the status file with the names of its fields")
+
+
+def _add_network(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--ssh-python", metavar="PATH", help="the Python to use on the other hosts")
+    add("--tunnel", action="store_true",
+        help="carry the connections inside ssh: for a machine that the hosts cannot reach")  # fmt: skip
+    add("--use-address", metavar="HOST:PORT", help="where the engines find this machine")
+    add("--fix-paths", action="store_true",
+        help="write the paths that launches shall use to your configuration, and exit")  # fmt: skip
+    add(
+        "--heartbeat",
+        type=_number(0.1),
+        default=3.0,
+        metavar="S",
+        help="seconds between signs of life (default 3)",
+    )
+    add("--patience", type=_number(0.5), default=15.0, metavar="S",
+        help="an engine not heard for S seconds is lost; its tasks run elsewhere (default 15)")  # fmt: skip
+    add("--orphan-patience", type=_number(1), default=60.0, metavar="S",
+        help="an engine that does not hear the driver for S seconds ends its tasks (default 60)")  # fmt: skip
+    add("--max-losses", type=_whole(0), default=3, metavar="N",
+        help="run a task again at most N times because its node was lost (default 3)")  # fmt: skip
+    add("--grace", type=_number(0), default=5.0, metavar="S",
+        help="seconds between SIGTERM and SIGKILL when tasks are ended (default 5)")  # fmt: skip
+
+
+def _add_later(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-g", "--gpu", action="store_true", help="share the node's GPUs among its slots")
+    add("-E", "--env-resource", action="append", metavar="VAR", help="share what VAR lists among the slots")
+    add("-w", "--web", action="store_true", help="serve a page that shows the run")
+    add("--mailTo", dest="mail_to", metavar="ADDR", help="mail on completions")
+    add("--mailFreq", dest="mail_freq", type=_whole(1), metavar="N", help="mail every N completions")
+    add("--kvsserver", nargs="?", const="", metavar="HOST:PORT", help="use this key store")
+    add("--taskserver", nargs="?", const="", metavar="HOST:PORT", help="tasks come from the key store")
+    add("--taskcommand", metavar="COMMAND", help="tasks come from this command")
+    add("-S", "--startup-only", action="store_true", help="start with no engines and wait for some")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Options, checked against each other. UsageError for what cannot work."""
+    options = build_parser().parse_args(argv)
+    if options.fix_paths:
+        return options
+    for name, words in NOT_YET.items():
+        if getattr(options, name) not in (None, False):
+            raise UsageError(words)
+    if options.taskfile is None:
+        raise UsageError('no task file: name one, or "-" for standard input; see disbatch --help')
+    if (options.retry or options.force_resume) and not options.resume_from:
+        raise UsageError(f"{'-R' if options.retry else '--force-resume'} works with -r STATUSFILE only")
+    if options.heartbeat * 2 > options.patience:
+        raise UsageError("--patience must be at least twice --heartbeat")
+    if options.tunnel and options.use_address:
+        raise UsageError("--tunnel and --use-address exclude each other")
+    options.listen = parse_address(options.use_address) if options.use_address else None
+    return options
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """HOST:PORT of --use-address."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"--use-address {text}: write HOST:PORT, e.g. login1.example.org:5000")
+    return host, int(port)

@@ -1,0 +1,214 @@
+"""Puts a run together from its options, carries it out, and shows how it went."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from disbatch import __version__
+from disbatch.cli.config import read_config
+from disbatch.contexts.nodes import Node
+from disbatch.contexts.spawn import Spawned
+from disbatch.contexts.ssh import SshOptions
+from disbatch.driver.driver import Driver
+from disbatch.driver.feed import Feed
+from disbatch.driver.files import ClaimedFiles, claim
+from disbatch.driver.former import Former
+from disbatch.driver.settings import Settings
+from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, UsageError
+from disbatch.model.snapshot import Summary
+from disbatch.model.task import Item
+from disbatch.sources.file import FileSource
+from disbatch.sources.opening import Opened, open_tasks
+from disbatch.watch.choose import choose_observer
+from disbatch.watch.summary import render
+
+log = logging.getLogger(__name__)
+
+ITEMS_A_TIME = 1024
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SECRET_VARIABLES = (b"DISBATCH_SMTP", b"DISBATCH_KVS_URL")
+JOBID_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOBID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "DISBATCH_SSH_JOBID")
+SCRIPT = """\
+#!/bin/sh
+# dbutil for the run whose files begin with {prefix}
+exec {python} -m disbatch.cli.dbutil --run {prefix} "$@"
+"""
+
+
+def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], early: Spawned | None) -> int:
+    """One run; returns the exit code. DisbatchError for what keeps it from starting."""
+    observer = choose_observer(sys.stderr)
+    opened = open_tasks(options.taskfile)
+    name = _task_name(options.taskfile)
+    former = _former(options, opened)
+    total = None
+    if opened.summary is not None:
+        total = opened.summary.tasks
+        for warning in opened.summary.warnings:
+            observer.say(warning)
+    if former is not None:
+        for warning in _verify(former, opened):
+            observer.say(warning)
+    ssh = _ssh_options(options)
+    jobid = _jobid()
+    claimed = claim(options.prefix, name, jobid, options.logfile)
+    _start_log(claimed, options.loglevel)
+    log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
+    settings = Settings(
+        source_name=opened.name,
+        task_name=name,
+        jobid=jobid,
+        claimed=claimed,
+        nodes=nodes,
+        directory=os.fsencode(_working_directory()),
+        environment={k: v for k, v in os.environb.items() if k not in SECRET_VARIABLES},
+        cores_per_task=options.cores_per_task,
+        total=total,
+        label=options.label,
+        task_limit=options.task_limit,
+        fail_fast=options.fail_fast,
+        exit_code=options.exit_code,
+        status_header=options.status_header,
+        retire_command=None if options.no_retire else options.retire_command or None,
+        listen=options.listen,
+        tunnel=options.tunnel,
+        ssh=ssh,
+        heartbeat=options.heartbeat,
+        patience=options.patience,
+        orphan_patience=options.orphan_patience,
+        max_losses=options.max_losses,
+        grace=options.grace,
+        resume_hint=_resume_hint(arguments, claimed),
+    )
+    try:
+        _write_script(claimed)
+        code, summary = asyncio.run(_carry_out(Driver(settings, Feed(opened, former), observer, early)))
+    except DisbatchError:
+        log.exception("the run could not start")
+        raise
+    except Exception as error:
+        log.exception("the driver failed")
+        raise DisbatchError(
+            f"internal error: {error!r}; the log has the details: {claimed.files.log}; "
+            f"resume with: {settings.resume_hint}"
+        ) from error
+    if summary.unwritten:
+        summary = msgspec.structs.replace(summary, resume=_rescue(summary.unwritten, claimed, summary.resume))
+        code = code or EXIT_INCOMPLETE
+    text = render(summary)
+    log.info("%s (exit %d)", text, code)
+    print(text, file=sys.stderr)  # noqa: T201
+    return code
+
+
+async def _carry_out(driver: Driver) -> tuple[int, Summary]:
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        # nohup and some batch systems ignore a signal on purpose; that stays so.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, driver.interrupt, number)
+    return await driver.run()
+
+
+def _task_name(taskfile: str) -> str:
+    """What the files of the run are called after."""
+    if taskfile == "-" or taskfile.startswith(("/dev/", "/proc/")):
+        return "STREAM"
+    return Path(taskfile).name
+
+
+def _former(options: argparse.Namespace, opened: Opened) -> Former | None:
+    if not options.resume_from:
+        return None
+    return Former.read(
+        options.resume_from, source=opened.name, retry=options.retry, force=options.force_resume
+    )
+
+
+def _verify(former: Former, opened: Opened) -> list[str]:
+    """Compare a whole regular file with the former record before anything runs."""
+    if opened.summary is None:
+        return []
+    start = os.lseek(opened.descriptor, 0, os.SEEK_CUR)
+    source = FileSource(opened.name, os.dup(opened.descriptor))
+    try:
+        return former.verify(_items(source), opened.summary.ids)
+    finally:
+        source.close()
+        os.lseek(opened.descriptor, start, os.SEEK_SET)
+
+
+def _items(source: FileSource) -> Iterator[Item]:
+    while items := source.take(ITEMS_A_TIME):
+        yield from items
+
+
+def _ssh_options(options: argparse.Namespace) -> SshOptions:
+    config = read_config(os.environ)
+    return SshOptions(python=options.ssh_python or config.python, package=config.package_path)
+
+
+def _jobid() -> str:
+    for variable in JOBID_VARIABLES:
+        value = os.environ.get(variable)
+        if value:
+            return re.sub(r"[^A-Za-z0-9_.+-]", "_", value)[:100]
+    return f"{time.strftime('%y%m%d%H%M%S')}_{os.getpid()}"
+
+
+def _working_directory() -> str:
+    """The working directory as the user knows it: through the links of $PWD, as other hosts may need it."""
+    physical = Path.cwd()
+    logical = os.environ.get("PWD", "")
+    try:
+        if logical.startswith("/") and physical.samefile(logical):
+            return logical
+    except OSError:
+        pass
+    return str(physical)
+
+
+def _start_log(claimed: ClaimedFiles, level: str) -> None:
+    stream = os.fdopen(claimed.log_descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+def _write_script(claimed: ClaimedFiles) -> None:
+    path = claimed.files.script
+    text = SCRIPT.format(python=shlex.quote(sys.executable), prefix=shlex.quote(str(claimed.files.prefix)))
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
+
+
+def _resume_hint(arguments: list[str], claimed: ClaimedFiles) -> str:
+    status = os.path.relpath(claimed.files.status)
+    shown = status if not status.startswith("..") else str(claimed.files.status)
+    return shlex.join(["disbatch", *arguments, "-r", shown])
+
+
+def _rescue(unwritten: bytes, claimed: ClaimedFiles, resume: str) -> str:
+    """The disk stayed full: put the lines where there is room, beside or below the temporary directory."""
+    import tempfile
+
+    descriptor, path = tempfile.mkstemp(prefix=f"{claimed.files.prefix.name}_rest_", suffix="_status.txt")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(unwritten)
+    return f"{resume} -r {shlex.quote(path)}"

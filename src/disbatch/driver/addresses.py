@@ -1,0 +1,93 @@
+"""Where the driver listens, and the connect file that tells it to those who may know.
+
+Local engines come through a Unix socket in a directory of the run's own (0700), so a run on this machine
+opens no TCP port. A port is opened only if an engine may come from another host without a tunnel.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+from disbatch.contexts.nodes import Node
+from disbatch.driver.settings import Settings
+from disbatch.model.errors import UsageError
+from disbatch.wire.hub import Hub
+from disbatch.wire.keys import ConnectFile, RunKeys
+from disbatch.wire.messages import PROTOCOL
+
+SOCKET_PATH_LIMIT = 100
+"""Unix socket paths are limited to 107 bytes on Linux and 103 on macOS."""
+
+
+class Addresses:
+    """The driver's ears. `socket` is the path of the Unix socket."""
+
+    def __init__(self, settings: Settings, hub: Hub) -> None:
+        self._settings = settings
+        self._folder = _short_folder()
+        self.socket = f"{self._folder}/driver"
+        hub.bind(f"ipc://{self.socket}")
+        self._tcp: list[str] = []
+        if settings.listen is not None or (
+            not settings.tunnel and not all(node.local for node in settings.nodes)
+        ):
+            self._tcp = self._listen(hub)
+
+    def _listen(self, hub: Hub) -> list[str]:
+        host, port = self._settings.listen or ("", 0)
+        bound = hub.bind(f"tcp://*:{port or '*'}")
+        port = int(bound.rsplit(":", 1)[1])
+        if host:
+            return [f"tcp://{_bracketed(host)}:{port}"]
+        name = socket.gethostname()
+        return [f"tcp://@client:{port}", f"tcp://{_bracketed(name)}:{port}"]
+
+    def for_node(self, node: Node) -> list[str]:
+        """What an engine on that node shall try, in order."""
+        return [f"ipc://{self.socket}"] if node.local else list(self._tcp)
+
+    def publish(self, keys: RunKeys, started: float) -> None:
+        """Write the connect file."""
+        files = self._settings.claimed.files
+        connect = ConnectFile(
+            protocol=PROTOCOL,
+            jobid=self._settings.jobid,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=started,
+            addresses=[f"ipc://{self.socket}", *self._tcp],
+            server_key=keys.server_key,
+            server_secret=keys.server_secret,
+            client_key=keys.client_key,
+            client_secret=keys.client_secret,
+            status_file=str(files.status),
+            directory=os.fsdecode(self._settings.directory),
+        )
+        try:
+            connect.write(files.connect)
+        except OSError as error:
+            raise UsageError(f"{files.connect}: cannot be created: {error.strerror}") from error
+
+    def withdraw(self) -> None:
+        """Remove the connect file and the socket."""
+        self._settings.claimed.files.connect.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _short_folder() -> Path:
+    """A new directory of ours alone with a path short enough for a Unix socket."""
+    for place in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
+        if place and len(os.fsencode(place)) < SOCKET_PATH_LIMIT - 30:
+            try:
+                return Path(tempfile.mkdtemp(prefix="disbatch-", dir=place))
+            except OSError:
+                continue
+    raise UsageError("no temporary directory can be written: set TMPDIR to one with a short path")

@@ -1,0 +1,552 @@
+"""Performs the plan's actions: serves the engines, feeds the plan, writes the record.
+
+Theory of operation
+-------------------
+One event loop. Whatever happens (a message, lines to read, an engine lost, a signal) becomes one event for
+the plan; its actions are performed at once, and then the plan is fed from the source as long as it has room.
+
+A result is acknowledged to its engine when its line is in the status file (`Record.mark`), so an engine
+forgets nothing that is not recorded. Engines that are not heard for `patience` are lost; a local engine's
+death is known at once, because it is a child. If this process was stopped for a while (a suspended laptop),
+the time it slept is nobody's silence: the check that comes late forgives everybody once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from disbatch.contexts.launch import Launcher
+from disbatch.contexts.machine import this_machine
+from disbatch.contexts.spawn import Spawned
+from disbatch.driver.addresses import Addresses
+from disbatch.driver.feed import Feed
+from disbatch.driver.observer import Observer
+from disbatch.driver.record import Record
+from disbatch.driver.retire import Retirer
+from disbatch.driver.roster import Member, Tally
+from disbatch.driver.settings import Settings
+from disbatch.model.errors import (
+    EXIT_COMPLETE,
+    EXIT_FAILED,
+    EXIT_INCOMPLETE,
+    EXIT_USAGE,
+    SIGNAL_EXIT,
+    DisbatchError,
+    LaunchError,
+)
+from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.model.snapshot import Snapshot, Summary
+from disbatch.model.status import STATUS_HEADER, Mark, format_barrier, format_line, format_skipped
+from disbatch.model.status import Record as FormerRecord
+from disbatch.plan import events
+from disbatch.plan.plan import Mode, Plan
+from disbatch.wire.hub import Hub, Peer
+from disbatch.wire.keys import RunKeys
+from disbatch.wire.messages import (
+    PROTOCOL,
+    Beat,
+    Bootstrap,
+    End,
+    Finished,
+    FromEngine,
+    Goodbye,
+    Hello,
+    Leave,
+    Order,
+    Pulse,
+    Recall,
+    Recalled,
+    Start,
+    StartPerEngine,
+    Trouble,
+    Welcome,
+)
+
+log = logging.getLogger(__name__)
+
+ORDERS_A_MESSAGE = 256
+BYTES_A_MESSAGE = 1 << 20
+CHECK_INTERVAL = 1.0
+"""Seconds between two looks at who was heard; silence itself makes no event."""
+LATE_CHECK = 5.0
+"""A check that comes this much late means that this process did not run."""
+ENDING_MARGIN = 10.0
+"""Seconds beyond the grace that engines have to end their tasks before they are given up."""
+AT_ONCE = 3.0
+"""The same, after a second signal."""
+FOREVER = 1e9
+"""An orphan patience for local engines: their lifeline tells them when the driver is gone."""
+
+
+class Driver:
+    """One run. `run` carries it out and tells how it went; `interrupt` ends it early."""
+
+    def __init__(self, settings: Settings, feed: Feed, observer: Observer, early: Spawned | None) -> None:
+        self._settings = s = settings
+        self._feed = feed
+        self._observer = observer
+        self._early = early
+        self._plan = Plan(
+            max_losses=s.max_losses,
+            fail_fast=s.fail_fast,
+            give_back=s.retire_command is not None,
+            limits=None if s.task_limit is None else {"": s.task_limit},
+        )
+        self._tally = Tally()
+        self._members: dict[str, Member] = {}
+        self._notice = ""
+        self._signals = 0
+        self._signal = 0
+        self._incomplete = ""
+        self._pumping = False
+        self._to_acknowledge: dict[str, Peer] = {}
+        self._hostname = this_machine().hostname
+        self._performers: dict[type, Callable[[Any], None]] = {
+            events.Assign: self._assign,
+            events.AssignPerEngine: self._assign_per_engine,
+            events.Recall: lambda a: self._post(a.engine, Recall(a.attempts)),
+            events.End: lambda a: self._post(a.engine, End(a.attempts, a.at_once)),
+            events.Release: lambda a: self._post(a.engine, Leave()),
+            events.RecordTask: self._record_task,
+            events.RecordSkipped: self._record_skipped,
+            events.RecordLost: self._record_lost,
+            events.RecordPerEngine: self._record_per_engine,
+            events.RecordBarrier: self._record_barrier,
+            events.Finish: self._finish,
+        }
+
+    # ---- the course of a run ----
+
+    async def run(self) -> tuple[int, Summary]:
+        """Carry the run out; returns the exit code and the summary."""
+        self._loop = loop = asyncio.get_running_loop()
+        self._started = self._checked = loop.time()
+        self._wall_started = time.time()
+        self._over: asyncio.Future[None] = loop.create_future()
+        s = self._settings
+        self._record = Record(
+            loop, s.claimed.status_descriptor, 0, trouble=self._disk_trouble, recovered=self._disk_recovered
+        )
+        if s.status_header:
+            self._record.add(STATUS_HEADER)
+        keys = RunKeys.generate()
+        with zmq.Context() as context:
+            self._hub = Hub(loop, context, keys, hello=self._hello, receive=self._receive, bad=self._bad)
+            addresses = Addresses(s, self._hub)
+            try:
+                addresses.publish(keys, self._wall_started)
+                self._retirer = (
+                    Retirer(s.retire_command, self._hostname, self._say) if s.retire_command else None
+                )
+                self._launch(keys, addresses)
+                self._feed.start(loop, self._pump)
+                self._pump()
+                self._check()
+                self._observer.start(self.snapshot)
+                await self._over
+            finally:
+                unwritten = await self._close()
+                addresses.withdraw()
+        return self._exit_code(), self._summary(unwritten)
+
+    async def _close(self) -> bytes:
+        self._timer.cancel()
+        self._feed.close()
+        if self._retirer is not None:
+            for member in self._members.values():
+                if member.joined is not None:
+                    self._gone(member)
+            await self._retirer.finish()
+        await self._launcher.close(patience=1.0 if self._signals > 1 else 5.0)
+        unwritten = await self._record.close()
+        self._hub.close(linger=0.5)
+        self._observer.stop()
+        return unwritten
+
+    def _launch(self, keys: RunKeys, addresses: Addresses) -> None:
+        s = self._settings
+        self._launcher = Launcher(
+            self._loop,
+            on_started=self._launched,
+            on_failed=self._launch_failed,
+            on_exit=self._exited,
+            on_trouble=self._say,
+            ssh=s.ssh,
+            tunnel_to=addresses.socket if s.tunnel else None,
+        )
+        if self._early is not None:
+            self._launcher.adopt(self._early)
+        for rank, node in enumerate(s.nodes):
+            name = self._hostname if node.local else node.name
+            engine = f"{rank}-{secrets.token_hex(8)}"
+            self._members[engine] = Member(engine, name, rank, node.slots, node)
+            bootstrap = Bootstrap(
+                protocol=PROTOCOL,
+                engine=engine,
+                node=name,
+                slots=node.slots,
+                cores_per_task=s.cores_per_task,
+                directory=s.directory,
+                log=os.fsencode(s.claimed.files.engine_log(name)),
+                addresses=addresses.for_node(node),
+                server_key=keys.server_key,
+                client_key=keys.client_key,
+                client_secret=keys.client_secret,
+                environment=s.environment,
+                detach=not node.local,
+            )
+            self._launcher.start(node, bootstrap)
+
+    def interrupt(self, number: int) -> None:
+        """SIGINT, SIGTERM or SIGHUP came: the first ends the run in order, the second at once."""
+        name = signal.Signals(number).name
+        self._signals += 1
+        first = self._signals == 1
+        self._signal = self._signal or number
+        self._notice = "ending the running tasks" if first else "ending everything at once"
+        self._say(f"{name}: {self._notice}" + ("; once more to end at once" if first else ""))
+        self._tell(events.Interrupt(at_once=not first))
+        limit = self._settings.grace + ENDING_MARGIN if first else AT_ONCE
+        self._loop.call_later(limit, self._give_up_waiting)
+        if not first:
+            self._record.abandon()
+
+    def _give_up_waiting(self) -> None:
+        """Engines that did not answer in time after a signal are given up."""
+        for peer in list(self._hub.peers()):
+            self._lose(peer.name, "did not end its tasks in time")
+        if not self._over.done():
+            self._over.set_result(None)
+
+    # ---- engines ----
+
+    def _launched(self, engine: str) -> None:
+        log.info("%s: engine started", self._members[engine].name)
+        self._loop.call_later(self._settings.patience * 2, self._missed, engine)
+
+    def _missed(self, engine: str) -> None:
+        member = self._members[engine]
+        if member.launching and not self._over.done():
+            path = self._settings.claimed.files.engine_log(member.name)
+            problem = f"its engine started but did not join; see {path}"
+            self._launch_failed(engine, LaunchError(member.name, problem))
+
+    def _launch_failed(self, engine: str, error: LaunchError) -> None:
+        self._members[engine].launching = False
+        self._say(str(error))
+        self._look_for_engines()
+
+    def _exited(self, engine: str, return_code: int, words: str) -> None:
+        """A local engine's process ended."""
+        member = self._members[engine]
+        member.launching, member.return_code = False, return_code
+        if member.joined is not None:
+            self._lose(engine, words)
+        elif return_code:
+            log.warning("%s: %s", member.name, words)
+        self._look_for_engines()
+
+    def _hello(self, peer: Peer, hello: Hello) -> None:
+        if self._plan.mode is Mode.OVER or self._over.done():
+            self._hub.refuse(peer, "the run is over")
+            return
+        s = self._settings
+        member = self._members.get(peer.name)
+        if member is None:
+            member = Member(peer.name, hello.node, len(self._members), hello.slots)
+            self._members[peer.name] = member
+        welcome = Welcome(
+            rank=member.rank,
+            jobid=s.jobid,
+            task_name=s.task_name,
+            heartbeat=s.heartbeat,
+            patience=s.patience,
+            orphan_patience=FOREVER if member.local else s.orphan_patience,
+            grace=s.grace,
+            results_seen=peer.session.seen,
+            next_order=peer.session.next_number,
+        )
+        self._hub.welcome(peer, welcome, hello.orders_seen)
+        if member.joined is None:
+            log.info("%s: engine joined (rank %d, %d slots)", member.name, member.rank, hello.slots)
+            member.joined, member.launching, member.slots = self._loop.time(), False, hello.slots
+            if self._retirer is not None:
+                self._retirer.joined(member.name)
+            self._tell(events.Joined(peer.name, hello.slots, hello.holding))
+
+    def _receive(self, peer: Peer, number: int, message: FromEngine) -> None:
+        name = peer.name
+        if type(message) is Finished:
+            self._tell(events.Finished(name, message.outcomes))
+        elif type(message) is Beat:
+            member = self._members[name]
+            member.running, member.waiting, member.load = len(message.running), message.waiting, message.load
+            peer.session.tell(Pulse())
+            return
+        elif type(message) is Recalled:
+            self._tell(events.Returned(name, message.attempts))
+        elif type(message) is Trouble:
+            self._say(f"{self._members[name].name}: {message.text}")
+        elif type(message) is Goodbye:
+            self._goodbye(peer, message)
+        if number:
+            self._record.mark(lambda: self._recorded(peer, number))
+
+    def _recorded(self, peer: Peer, number: int) -> None:
+        """Everything up to this message of the engine is in the status file: let it know, once a commit."""
+        if peer.session.acknowledge(number):
+            if not self._to_acknowledge:
+                self._loop.call_soon(self._acknowledge)
+            self._to_acknowledge[peer.name] = peer
+
+    def _acknowledge(self) -> None:
+        peers, self._to_acknowledge = self._to_acknowledge, {}
+        for peer in peers.values():
+            peer.session.tell(Pulse())
+
+    def _goodbye(self, peer: Peer, message: Goodbye) -> None:
+        member = self._members[peer.name]
+        log.info("%s: engine left (%s)", member.name, message.reason)
+        self._gone(member)
+        self._tell(events.Left(peer.name))
+        self._loop.call_later(1.0, self._launcher.end, peer.name)
+        self._look_for_engines()
+
+    def _gone(self, member: Member) -> None:
+        member.leave(self._loop.time())
+        member.running = member.waiting = 0
+        if self._retirer is not None:
+            self._retirer.retire(member.name, member.return_code)
+
+    def _lose(self, engine: str, why: str) -> None:
+        member = self._members[engine]
+        peer = self._hub.peer(engine)
+        if peer is not None and peer.joined:
+            self._hub.give_up(peer)
+        if member.joined is None:
+            return
+        self._gone(member)
+        if self._plan.mode is not Mode.OVER:
+            self._say(f"{member.name}: engine lost: {why}; its tasks run again elsewhere")
+        self._tell(events.Lost(engine))
+        if member.local:
+            self._launcher.end(engine)
+        self._look_for_engines()
+
+    def _check(self) -> None:
+        """Who was not heard for too long is lost."""
+        now, patience = self._loop.time(), self._settings.patience
+        late = now - self._checked > CHECK_INTERVAL + LATE_CHECK
+        self._checked = now
+        for peer in list(self._hub.peers()):
+            if late:
+                peer.heard = now
+            elif now - peer.heard > patience:
+                self._lose(peer.name, f"not heard for {patience:g} s")
+        self._timer = self._loop.call_later(CHECK_INTERVAL, self._check)
+
+    def _look_for_engines(self) -> None:
+        """If no engine is there and none will come, the run cannot be completed."""
+        if self._over.done() or self._plan.mode is Mode.OVER:
+            return
+        if self._plan.present or any(member.launching for member in self._members.values()):
+            return
+        self._incomplete = "no engine is left" if self._tally.done else "no engine could start"
+        self._over.set_result(None)
+
+    # ---- the plan's actions ----
+
+    def _tell(self, event: events.Event) -> None:
+        self._perform(self._plan.handle(event))
+        self._pump()
+
+    def _perform(self, actions: list[events.Action]) -> None:
+        performers = self._performers
+        for action in actions:
+            performers[type(action)](action)
+
+    def _pump(self) -> None:
+        """Feed the plan. Not re-entered: what its actions cause is fed by the call that is going on."""
+        if self._pumping or self._over.done():
+            return
+        self._pumping = True
+        try:
+            for event in self._feed.events(self._plan):
+                self._perform(self._plan.handle(event))
+        finally:
+            self._pumping = False
+
+    def _post(self, engine: str, message: Any) -> None:
+        peer = self._hub.peer(engine)
+        if peer is not None and peer.joined:
+            self._hub.post(peer, message)
+
+    def _assign(self, action: events.Assign) -> None:
+        orders: list[Order] = []
+        size = 0
+        for attempt, task in action.pairs:
+            if len(orders) >= ORDERS_A_MESSAGE or size > BYTES_A_MESSAGE:
+                self._post(action.engine, Start(orders))
+                orders, size = [], 0
+            orders.append(Order(attempt, task.id, task.line, task.repeat, task.command))
+            size += len(task.command)
+        self._post(action.engine, Start(orders))
+
+    def _assign_per_engine(self, action: events.AssignPerEngine) -> None:
+        command = action.command
+        order = Order(action.attempt, command.id, command.line, -1, command.command)
+        self._post(action.engine, StartPerEngine(command.phase, order))
+
+    def _record_task(self, action: events.RecordTask) -> None:
+        task, outcome, member = action.task, action.outcome, self._members[action.engine]
+        if action.verdict is events.Verdict.COUNTS:
+            mark = Mark.TASK
+            self._tally.count(member, task, outcome)
+        else:
+            mark = Mark.SUPERSEDED
+            self._tally.ended += 1
+            self._tally.busy += outcome.elapsed
+        self._record.add(
+            format_line(task.id, task.line, task.repeat, task.command, member.name, outcome, mark)
+        )
+
+    def _record_skipped(self, action: events.RecordSkipped) -> None:
+        self._tally.skipped += 1
+        self._tally.skipped_failed += action.completed.failed
+        completed = action.completed
+        assert isinstance(completed.former, FormerRecord)
+        self._record.add(format_skipped(completed.former, completed.task))
+
+    def _record_lost(self, action: events.RecordLost) -> None:
+        task, member, now = action.task, self._members[action.engine], time.time()
+        self._tally.lost += 1
+        outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
+        self._record.add(format_line(task.id, task.line, task.repeat, task.command, member.name, outcome))
+        self._say(f"{self._where(task.line)}: task {task.id} given up: its engines were lost too often")
+
+    def _record_per_engine(self, action: events.RecordPerEngine) -> None:
+        command, outcome, member = action.command, action.outcome, self._members[action.engine]
+        self._record.add(
+            format_line(command.id, command.line, -1, command.command, member.name, outcome, Mark.PER_ENGINE)
+        )
+        if outcome.return_code:
+            what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
+            self._say(f"{self._where(command.line)}: {what} on {member.name}")
+
+    def _record_barrier(self, action: events.RecordBarrier) -> None:
+        barrier = action.barrier
+        elapsed = self._loop.time() - self._started
+        now = time.time()
+        self._record.add(
+            format_barrier(
+                barrier, self._hostname, os.getpid(), elapsed=elapsed, start=self._wall_started, finish=now
+            )
+        )
+        log.info("barrier %d (line %d) complete", barrier.id, barrier.line)
+        if barrier.key is not None:
+            log.warning("line %d: there is no key store yet, so key %r is not put", barrier.line, barrier.key)
+        first = action.first_failed
+        if barrier.check and action.failed and first is not None:
+            tasks = "1 task" if action.failed == 1 else f"{action.failed} tasks"
+            self._say(
+                f"{self._where(barrier.line)}: BARRIER CHECK: {tasks} failed before it "
+                f"(first task {first.id}, line {first.line}); the run ends here"
+            )
+
+    def _finish(self, action: events.Finish) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+
+    # ---- what people hear ----
+
+    def _where(self, line: int) -> str:
+        return f"{self._settings.source_name}:{line}"
+
+    def _say(self, text: str) -> None:
+        log.warning("%s", text)
+        self._observer.say(text)
+
+    def _bad(self, text: str) -> None:
+        log.warning("dropped: %s", text)
+
+    def _disk_trouble(self, error: OSError) -> None:
+        path = self._settings.claimed.files.status
+        self._notice = f"{path}: {error.strerror}; no task starts until it can be written"
+        self._say(self._notice)
+        self._tell(events.Hold())
+
+    def _disk_recovered(self) -> None:
+        self._notice = ""
+        self._say("the status file can be written again; going on")
+        self._tell(events.Resume())
+
+    def snapshot(self) -> Snapshot:
+        """The run as it stands."""
+        tally, now = self._tally, self._loop.time()
+        states = {name: engine.state.name.lower() for name, engine in self._plan.engines.items()}
+        present = [m for m in self._members.values() if m.joined is not None]
+        return Snapshot(
+            seconds=now - self._started,
+            total=self._settings.total,
+            done=tally.done,
+            failed=tally.failed,
+            skipped=tally.skipped,
+            running=min(self._plan.live, sum(member.slots for member in present)),
+            slots=sum(member.slots for member in present),
+            engines=[m.view(states.get(m.engine, "gone")) for m in self._members.values()],
+            notice=self._notice,
+        )
+
+    def _exit_code(self) -> int:
+        conclusion = self._plan.conclusion
+        if self._signal and (conclusion is events.Conclusion.INTERRUPTED or self._plan.mode is not Mode.OVER):
+            return SIGNAL_EXIT + self._signal
+        error = self._feed.error
+        if isinstance(error, DisbatchError):
+            return EXIT_USAGE
+        if self._incomplete or self._tally.lost:
+            return EXIT_INCOMPLETE
+        if conclusion in (events.Conclusion.FAILED_FAST, events.Conclusion.CHECK_FAILED):
+            return EXIT_FAILED
+        failed = self._tally.failed + self._tally.skipped_failed
+        return EXIT_FAILED if self._settings.exit_code and failed else EXIT_COMPLETE
+
+    def _summary(self, unwritten: bytes) -> Summary:
+        tally, now = self._tally, self._loop.time()
+        slot_time = sum(member.slot_time(now) for member in self._members.values())
+        return Summary(
+            snapshot=self.snapshot(),
+            conclusion=self._conclusion(),
+            ended=tally.ended,
+            lost=tally.lost,
+            utilisation=min(1.0, tally.busy / slot_time) if slot_time else None,
+            failures=tally.failures,
+            slowest=tally.slowest,
+            status_file=str(self._settings.claimed.files.status),
+            resume="" if self._is_complete() else self._settings.resume_hint,
+            unwritten=unwritten,
+        )
+
+    def _is_complete(self) -> bool:
+        complete = self._plan.conclusion is events.Conclusion.COMPLETE and self._plan.mode is Mode.OVER
+        return complete and not self._incomplete and not self._tally.lost
+
+    def _conclusion(self) -> str:
+        if self._incomplete:
+            return self._incomplete
+        return {
+            events.Conclusion.COMPLETE: "complete",
+            events.Conclusion.INTERRUPTED: "interrupted",
+            events.Conclusion.FAILED_FAST: "ended at the first failed task",
+            events.Conclusion.CHECK_FAILED: "ended at a failed BARRIER CHECK",
+            events.Conclusion.SOURCE_BROKEN: "ended at a line that cannot be read",
+        }[self._plan.conclusion]

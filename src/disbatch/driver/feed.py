@@ -1,0 +1,72 @@
+"""Brings items from the source to the plan, past the record of former runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from disbatch.driver.former import Former
+from disbatch.model.errors import DisbatchError
+from disbatch.model.task import Item, Task
+from disbatch.plan.events import Completed, Event, Read, SourceDry, SourceEnded
+from disbatch.plan.plan import Mode, Plan
+from disbatch.sources.opening import Opened
+
+ITEMS_A_TURN = 8192
+"""Items after which the loop gets a turn: ten million skipped tasks must not deafen the driver."""
+
+
+class Feed:
+    """An open input and what former runs completed of it. `error` is what stopped the reading, if any."""
+
+    def __init__(self, opened: Opened, former: Former | None) -> None:
+        self._opened = opened
+        self._former = former
+        self._ended = False
+        self.error: DisbatchError | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop, pump: Callable[[], None]) -> None:
+        """Begin to read; `pump` is called when there is more than there was."""
+        self._loop = loop
+        self._pump = pump
+        self._source = self._opened.source(loop, pump)
+
+    def close(self) -> None:
+        """Read no more."""
+        self._source.close()
+
+    def events(self, plan: Plan) -> Iterator[Event]:
+        """The events that the plan has room for now; each must be handled before the next is asked for."""
+        given = 0
+        while not self._ended and not plan.held and plan.mode is Mode.RUNNING and (room := plan.room) > 0:
+            if given >= ITEMS_A_TURN:
+                self._loop.call_soon(self._pump)
+                return
+            items = self._source.take(room)
+            if items:
+                given += len(items)
+                yield self._read(items)
+            if self.error is not None or (len(items) < room and self._source.ended):
+                self._ended = True
+                self.error = self.error or self._source.error
+                yield SourceEnded(broken=self.error is not None)
+            elif not items:
+                yield SourceDry()
+                return
+
+    def _read(self, items: list[Item]) -> Read:
+        former = self._former
+        if former is None:
+            return Read(list(items))
+        known: list[Item | Completed] = []
+        for item in items:
+            if type(item) is Task:
+                try:
+                    record = former.lookup(item)
+                except DisbatchError as error:  # only a stream is not checked before it runs
+                    self.error = error
+                    break
+                known.append(item if record is None else Completed(item, record.failed, record))
+            else:
+                known.append(item)
+        return Read(known)

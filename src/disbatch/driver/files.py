@@ -1,0 +1,137 @@
+"""The names of a run's files, and the claim that makes them this run's alone.
+
+With the default prefix, in the working directory: TASKS_JOBID_status.txt, disBatch_JOBID_driver.txt,
+TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_dbUtil.sh. With -p PATH all begin
+with PATH.
+
+Two runs may start in the same second with the same names, also on two hosts with a common file system: the
+names are tried with "", "-2", "-3", ... until the status file and the log could be *created*.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from disbatch.model.errors import UsageError
+
+MOST_RUNS = 10_000
+"""Names tried before giving up."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where the files of a run are. `prefix` begins every name but the log's."""
+
+    prefix: Path
+    log: Path
+
+    def named(self, ending: str) -> Path:
+        """The file PREFIX_ENDING."""
+        return self.prefix.with_name(f"{self.prefix.name}_{ending}")
+
+    @property
+    def status(self) -> Path:
+        """The record."""
+        return self.named("status.txt")
+
+    @property
+    def connect(self) -> Path:
+        """Addresses and keys, 0600, removed at the end."""
+        return self.named("connect.json")
+
+    @property
+    def script(self) -> Path:
+        """`dbutil` bound to this run."""
+        return self.named("dbUtil.sh")
+
+    def engine_log(self, node: str) -> Path:
+        """The log of the engine on that node."""
+        return self.named(f"{node.replace('/', '_')}_engine.txt")
+
+
+@dataclass(frozen=True)
+class ClaimedFiles:
+    """A run's files after the claim: the status file and the log are open, new, and this run's alone."""
+
+    files: RunFiles
+    status_descriptor: int
+    log_descriptor: int
+
+
+def claim(prefix: str | None, task_name: str, jobid: str, log: str | None) -> ClaimedFiles:
+    """Create the status file and the log under the first names that are free.
+
+    `prefix` is -p (a directory, or ending in a slash: the usual names in there), `log` is -l (appended to if
+    it exists). UsageError if the files cannot be created.
+    """
+    base = _base(prefix, task_name, jobid)
+    plain = prefix is None or base.name == f"{task_name}_{jobid}"
+    for number in range(1, MOST_RUNS):
+        suffix = "" if number == 1 else f"-{number}"
+        stem = base.with_name(base.name + suffix)
+        if log is not None:
+            log_path = Path(log)
+        elif plain:
+            log_path = base.with_name(f"disBatch_{jobid}{suffix}_driver.txt")
+        else:
+            log_path = stem.with_name(f"{stem.name}_driver.txt")
+        claimed = _try_claim(RunFiles(stem, log_path), keep_log=log is not None)
+        if claimed is not None:
+            return claimed
+    raise UsageError(f"{base}: {MOST_RUNS} runs have files with this prefix; name another with -p")
+
+
+def _base(prefix: str | None, task_name: str, jobid: str) -> Path:
+    usual = f"{task_name}_{jobid}"
+    if prefix is None:
+        return Path.cwd() / usual
+    path = Path(prefix)
+    if prefix.endswith("/") or path.is_dir():
+        path = path / usual
+    if not path.parent.is_dir():
+        raise UsageError(f"-p {prefix}: there is no directory {path.parent}; make it first")
+    return Path.cwd() / path
+
+
+def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
+    if files.connect.exists() or files.script.exists():
+        return None
+    status = _create(files.status)
+    if status is None:
+        return None
+    try:
+        if keep_log:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            return ClaimedFiles(files, status, _open(files.log, flags))
+        log = _create(files.log)
+    except UsageError:
+        _withdraw(files.status, status)
+        raise
+    if log is None:
+        _withdraw(files.status, status)
+        return None
+    return ClaimedFiles(files, status, log)
+
+
+def _withdraw(path: Path, descriptor: int) -> None:
+    os.close(descriptor)
+    path.unlink()  # made by this process a moment ago, and empty
+
+
+def _create(path: Path) -> int | None:
+    try:
+        return _open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+    except FileExistsError:
+        return None
+
+
+def _open(path: Path, flags: int) -> int:
+    try:
+        return os.open(path, flags, 0o666)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        reason = f"cannot be created: {error.strerror}; choose another place with -p"
+        raise UsageError(f"{path}: {reason}") from error

@@ -1,0 +1,319 @@
+"""What former runs completed, read from their status files: the index behind -r, -R and --force-resume.
+
+Theory of operation
+-------------------
+A former run may have had ten million tasks, so no record is kept: the index holds eight bytes a task, in
+which file and where its line begins, and whether it failed. `lookup` reads the line again when its task
+comes by; tasks come by in about the order in which they ended, so a window of the file serves many.
+
+A line counts if it tells how a task ended. Barriers and per-engine commands do not count, nor attempts that
+were superseded, nor tasks given up because their engines were lost. Where a task stands more than once,
+success beats failure, and of two equals the later one holds. The last line of a file may be torn; any other
+line that is none of a status file's means that the user named the wrong file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from disbatch.model.directives import shown
+from disbatch.model.errors import ResumeError
+from disbatch.model.outcome import LOST_RETURN_CODE
+from disbatch.model.snippet import command_matches, unquoted
+from disbatch.model.status import Mark, Record, format_skipped, is_header, parse_line, scan_line
+from disbatch.model.task import Barrier, Item, Task
+from disbatch.model.taskfile import MAX_COMMAND
+
+STATUS_END = "_status.txt"
+UNRECORDED_END = "_unrecorded.txt"
+
+_BLOCK = 1 << 20
+_WINDOW = 1 << 14
+_BEHIND = 1 << 12
+_LONGEST_LINE = 6 * MAX_COMMAND + (1 << 16)  # a byte may be written as \udcNN
+_MOST_FILES = 1 << 10
+_MOST_SCATTERED = 2_000_000
+_ALWAYS_DENSE = 4_000_000
+_MOST_HOLES = 16  # an entry of the dictionary takes as much memory as this many of the array
+
+_COUNTED = frozenset((Mark.TASK, Mark.SKIPPED))
+
+# An entry of the index: 1 + (file, 10 bits; offset, 50 bits; failed, 1 bit), so that 0 is none.
+_OFFSET_BITS = 50
+
+
+class _File:
+    """A status file, kept open, and the window of it that was read last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._window = b""
+        self._window_at = 0
+        try:
+            # Without O_NONBLOCK a named pipe would keep us here.
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self.status = os.fstat(self.descriptor)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if not stat.S_ISREG(self.status.st_mode):
+            os.close(self.descriptor)
+            kind = "a directory" if stat.S_ISDIR(self.status.st_mode) else "no regular file"
+            raise ResumeError(f"{path}: is {kind}; -r needs the status file of a former run")
+
+    def read(self, offset: int, size: int) -> bytes:
+        try:
+            return os.pread(self.descriptor, size, offset)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
+    def line_at(self, offset: int) -> bytes:
+        """The line that begins at `offset`, with its line feed; b"" if the file is shorter now."""
+        at = offset - self._window_at
+        end = self._window.find(b"\n", at) + 1 if 0 <= at < len(self._window) else 0
+        size = _WINDOW
+        while not end:
+            # Begin a little earlier: lines are in order of completion, so the next one wanted may be behind.
+            begin = max(0, offset - _BEHIND)
+            window = self.read(begin, size)
+            at = offset - begin
+            end = window.find(b"\n", at) + 1
+            if not end and (len(window) < size or size > 2 * _LONGEST_LINE):
+                return b""
+            self._window, self._window_at = window, begin
+            size *= 4
+        return self._window[at:end]
+
+    def line_number(self, offset: int) -> int:
+        """Which line, from 1, begins at `offset`: counted, since only messages need it."""
+        number, at = 1, 0
+        while at < offset:
+            block = self.read(at, min(_BLOCK, offset - at))
+            if not block:
+                break
+            number += block.count(b"\n")
+            at += len(block)
+        return number
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class Former:
+    """The tasks that former runs completed, by id.
+
+    `count` is how many, `failures` how many of them failed; `highest` the highest id, -1 if there is none.
+    """
+
+    def __init__(self, files: Sequence[_File], *, source: str, retry: bool, force: bool) -> None:
+        self.count = 0
+        self.failures = 0
+        self.highest = -1
+        self._files = files
+        self._source = source
+        self._retry = retry
+        self._force = force
+        self._dense = array("q")
+        self._scattered: dict[int, int] = {}
+        for number, file in enumerate(files):
+            self._index(number, file)
+
+    @classmethod
+    def read(cls, paths: Iterable[str], *, source: str, retry: bool = False, force: bool = False) -> Former:
+        """Read the status files `paths` (-r), and beside each the results that engines could not deliver.
+
+        `source` is what messages call the task file; `retry` is -R, `force` --force-resume. Raises
+        ResumeError.
+        """
+        files: list[_File] = []
+        known: set[tuple[int, int]] = set()
+        try:
+            for path in paths:
+                for each in (Path(path), *_unrecorded(Path(path))):
+                    file = _File(each)
+                    files.append(file)
+                    identity = (file.status.st_dev, file.status.st_ino)
+                    if identity in known:
+                        files.pop().close()
+                    elif len(files) > _MOST_FILES:
+                        raise ResumeError(f"{path}: more than {_MOST_FILES} status files; join some with cat")
+                    known.add(identity)
+            return cls(files, source=source, retry=retry, force=force)
+        except BaseException:
+            for file in files:
+                file.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files; nothing can be looked up any more."""
+        for file in self._files:
+            file.close()
+        self._files = ()
+
+    def lookup(self, task: Task) -> Record | None:
+        """The record of `task` if it need not run again: it was completed, and with -R without failing.
+
+        ResumeError if another command stood there, unless forced.
+        """
+        entry = self._entry(task.id)
+        if not entry or (self._retry and entry - 1 & 1):
+            return None
+        file, offset = self._place(entry)
+        record = parse_line(file.line_at(offset))
+        if record is None or record.id != task.id:
+            raise ResumeError(f"{file.path}: has changed since it was read; resume again when it is at rest")
+        if not self._force and not command_matches(record.command, task.command):
+            raise self._mismatch(task.line, f"task {task.id}", task.command, entry, record)
+        return record
+
+    def verify(self, items: Iterable[Item], ids: int) -> list[str]:
+        """Look up each task of a whole task file before anything runs; `ids` is how many ids the file has.
+
+        Goes no further than the highest former id. Returns warnings; raises ResumeError as `lookup` does, and
+        for a barrier where a task was.
+        """
+        if not self._force:
+            for item in items:
+                if isinstance(item, Task):
+                    if item.id > self.highest:
+                        break
+                    self.lookup(item)
+                elif isinstance(item, Barrier):
+                    self._verify_barrier(item)
+        return self.beyond(ids)
+
+    def skipped_line(self, record: Record, task: Task) -> bytes:
+        """The status line of a task that need not run again."""
+        return format_skipped(record, task)
+
+    # ---- the index ----
+
+    def _entry(self, id: int) -> int:
+        if self._scattered:
+            entry = self._scattered.get(id)
+            if entry is not None:
+                return entry
+        return self._dense[id] if id < len(self._dense) else 0
+
+    def _place(self, entry: int) -> tuple[_File, int]:
+        place = entry - 1 >> 1
+        return self._files[place >> _OFFSET_BITS], place & (1 << _OFFSET_BITS) - 1
+
+    def _index(self, number: int, file: _File) -> None:
+        """Enter every line of `file`."""
+        base = number << _OFFSET_BITS
+        at = line_number = 0
+        rest = b""
+        while data := file.read(at + len(rest), _BLOCK):
+            text = rest + data if rest else data
+            done = text.rfind(b"\n") + 1
+            begin = 0
+            while begin < done:
+                line_number += 1
+                told = scan_line(text, begin)
+                if told is None:
+                    end = text.index(b"\n", begin) + 1
+                    if not is_header(text[begin : end - 1]):
+                        raise _not_status(file.path, line_number)
+                else:
+                    end, mark, id, return_code = told
+                    if mark in _COUNTED and return_code != LOST_RETURN_CODE:
+                        self._enter(id, base + at + begin, return_code != 0)
+                begin = end
+            at += done
+            rest = text[done:]
+            if len(rest) > _LONGEST_LINE:
+                raise _not_status(file.path, line_number + 1)
+
+    def _enter(self, id: int, place: int, failed: bool) -> None:
+        former = self._entry(id)
+        if former:
+            formerly_failed = bool(former - 1 & 1)
+            if failed and not formerly_failed:
+                return
+            self.failures += failed - formerly_failed
+        else:
+            self.count += 1
+            self.failures += failed
+            self.highest = max(self.highest, id)
+        entry = 1 + (place << 1 | failed)
+        if id < len(self._dense) and id not in self._scattered:
+            self._dense[id] = entry
+        elif former or id > max(_ALWAYS_DENSE, _MOST_HOLES * self.count):
+            if len(self._scattered) >= _MOST_SCATTERED:
+                raise ResumeError(
+                    f"task {id}: task numbers of the status files lie too far apart to resume from"
+                )
+            self._scattered[id] = entry
+        else:
+            more = max(id + 1 - len(self._dense), len(self._dense) >> 3)
+            self._dense.frombytes(bytes(self._dense.itemsize * more))
+            self._dense[id] = entry
+
+    # ---- what to say ----
+
+    def beyond(self, ids: int) -> list[str]:
+        """A warning if former tasks lie beyond the end of a task file with `ids` ids."""
+        if self.highest < ids:
+            return []
+        count = sum(map(bool, islice(self._dense, ids, None))) + sum(id >= ids for id in self._scattered)
+        return [
+            f"{self._source}: {count} of the tasks in the former status file stand beyond its end "
+            f"(it has ids up to {ids - 1}, they go up to {self.highest}); is it the same task file?"
+        ]
+
+    def _verify_barrier(self, barrier: Barrier) -> None:
+        entry = self._entry(barrier.id)
+        if entry and not (self._retry and entry - 1 & 1):
+            file, offset = self._place(entry)
+            record = parse_line(file.line_at(offset))
+            if record is not None:
+                raise self._mismatch(barrier.line, f"the barrier {barrier.id}", barrier.text, entry, record)
+
+    def _mismatch(self, line: int, what: str, now: bytes, entry: int, record: Record) -> ResumeError:
+        file, offset = self._place(entry)
+        then = unquoted(record.command) or record.command
+        return ResumeError(
+            f"{self._source}:{line}: {what} is not the one in {file.path}:{file.line_number(offset)} "
+            f"(now: {shown(now)}, then: {shown(then)}); --force-resume goes by the number alone"
+        )
+
+
+def _unrecorded(path: Path) -> list[Path]:
+    """Results that engines of the run with this status file could not deliver: PREFIX_NODE_unrecorded.txt.
+
+    The prefix of another run in the same directory may begin with this one's and `_`; its files are its own.
+    """
+    if not path.name.endswith(STATUS_END):
+        return []
+    try:
+        names = [each.name for each in path.parent.iterdir()]
+    except OSError:
+        return []
+    mine = path.name.removesuffix(STATUS_END) + "_"
+    others = [
+        other
+        for name in names
+        if name.endswith(STATUS_END)
+        and len(other := name.removesuffix(STATUS_END) + "_") > len(mine)
+        and other.startswith(mine)
+    ]
+    return [
+        path.with_name(name)
+        for name in sorted(names)
+        if name.startswith(mine) and name.endswith(UNRECORDED_END) and not name.startswith(tuple(others))
+    ]
+
+
+def _unreadable(path: Path, error: OSError) -> ResumeError:
+    return ResumeError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}")
+
+
+def _not_status(path: Path, line: int) -> ResumeError:
+    return ResumeError(
+        f"{path}:{line}: not a line of a status file; -r needs the status file of a former run"
+    )

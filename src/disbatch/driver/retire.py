@@ -1,0 +1,117 @@
+"""Runs the user's command (-k) for nodes that are no longer needed.
+
+The command finds NODE and RETCODE (the node, and how its engine ended), NODES and RETCODES (all that this
+call is about, comma separated), ACTIVE (nodes still in use), RETIRED (all that are not, with these), and
+DRIVER_NODE if the driver's node is not in ACTIVE. Retirements that come close together are joined into one
+call if the command's text shows that it looks at the whole (it mentions NODES, ACTIVE or RETIRED); a command that
+knows just its NODE is called once for each. A failed call is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+JOIN_DELAY = 0.2
+"""Seconds that a retirement waits for others."""
+CALL_TIMEOUT = 60.0
+ATTEMPTS = 3
+FIRST_RETRY = 1.0
+_LOOKS_AT_ALL = re.compile(r"\b(NODES|ACTIVE|RETIRED)\b")
+
+
+class Retirer:
+    """The retirements of a run. `trouble(text)` gets one line when a command failed for good."""
+
+    def __init__(self, command: str, driver_node: str, trouble: Callable[[str], None]) -> None:
+        self._command = command
+        self._driver_node = driver_node
+        self._trouble = trouble
+        self._joins = _LOOKS_AT_ALL.search(command) is not None
+        self._active: list[str] = []
+        self._retired: list[str] = []
+        self._waiting: list[tuple[str, int]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def joined(self, node: str) -> None:
+        """The node is in use (again)."""
+        if node in self._retired:
+            self._retired.remove(node)
+        if node not in self._active:
+            self._active.append(node)
+
+    def retire(self, node: str, return_code: int) -> None:
+        """The node is not needed any more."""
+        if node not in self._active:
+            return
+        self._active.remove(node)
+        self._retired.append(node)
+        self._waiting.append((node, return_code))
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def finish(self) -> None:
+        """Wait until every call was made; each is bounded in time."""
+        if self._task is not None:
+            await self._task
+
+    async def _run(self) -> None:
+        await asyncio.sleep(JOIN_DELAY)
+        while self._waiting:
+            if self._joins:
+                batch, self._waiting = self._waiting, []
+            else:
+                batch = [self._waiting.pop(0)]
+            await self._call(batch)
+
+    async def _call(self, batch: list[tuple[str, int]]) -> None:
+        nodes, codes = [node for node, _ in batch], [str(code) for _, code in batch]
+        environment = {
+            **os.environ,
+            "NODE": nodes[0],
+            "RETCODE": codes[0],
+            "NODES": ",".join(nodes),
+            "RETCODES": ",".join(codes),
+            "ACTIVE": ",".join(self._active),
+            "RETIRED": ",".join(self._retired),
+        }
+        environment.pop("DRIVER_NODE", None)
+        if self._driver_node not in self._active:
+            environment["DRIVER_NODE"] = self._driver_node
+        for attempt in range(ATTEMPTS):
+            problem = await self._once(environment)
+            if problem is None:
+                log.info("retired %s", environment["NODES"])
+                return
+            log.warning("retire command for %s: %s", environment["NODES"], problem)
+            if attempt + 1 < ATTEMPTS:
+                await asyncio.sleep(FIRST_RETRY * 2**attempt)
+        self._trouble(f"the retire command (-k) for {environment['NODES']} failed: {problem}")
+
+    async def _once(self, environment: dict[str, str]) -> str | None:
+        """Run the command; None if that went well, else what went wrong."""
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh",
+            "-c",
+            self._command,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), CALL_TIMEOUT)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            return f"not done after {CALL_TIMEOUT:.0f} s"
+        said = output.decode(errors="replace").strip().splitlines()
+        if process.returncode == 0:
+            return None
+        return f"exit {process.returncode}" + (f": {said[-1][:200]}" if said else "")

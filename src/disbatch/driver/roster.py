@@ -1,0 +1,100 @@
+"""The engines of a run as the driver knows them, and what they did: for the status lines and the summary."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+
+from disbatch.contexts.nodes import Node
+from disbatch.model.outcome import Outcome
+from disbatch.model.snapshot import EngineView, TaskView
+from disbatch.model.task import Task
+
+NAMED_FAILURES = 10
+NAMED_SLOWEST = 5
+
+
+@dataclass
+class Member:
+    """One engine: launched on `node` (None if it came by itself), and what it has done."""
+
+    engine: str
+    name: str
+    rank: int
+    slots: int
+    node: Node | None = None
+    launching: bool = True
+    joined: float | None = None
+    """The loop's time since which its slots are there; None while they are not."""
+    slot_seconds: float = 0.0
+    done: int = 0
+    failed: int = 0
+    running: int = 0
+    waiting: int = 0
+    load: float = 0.0
+    return_code: int = 0
+
+    @property
+    def local(self) -> bool:
+        """It is a child of the driver."""
+        return self.node is not None and self.node.local
+
+    def leave(self, now: float) -> None:
+        """Its slots are gone since `now`."""
+        if self.joined is not None:
+            self.slot_seconds += self.slots * (now - self.joined)
+            self.joined = None
+
+    def slot_time(self, now: float) -> float:
+        """Seconds of slots that it has offered so far."""
+        return self.slot_seconds + (self.slots * (now - self.joined) if self.joined is not None else 0.0)
+
+    def view(self, state: str) -> EngineView:
+        """For people."""
+        return EngineView(
+            self.name, self.rank, self.slots, self.running, self.waiting, self.done, self.failed, state
+        )
+
+
+@dataclass
+class Tally:
+    """Counts of a run. `busy` sums the seconds of attempts; `ended` attempts were ended on purpose, `lost`
+    tasks given up."""
+
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    skipped_failed: int = 0
+    ended: int = 0
+    lost: int = 0
+    busy: float = 0.0
+    failures: list[TaskView] = field(default_factory=list)
+    _slowest: list[tuple[float, int, TaskView]] = field(default_factory=list)
+
+    def count(self, member: Member, task: Task, outcome: Outcome) -> None:
+        """A task is done."""
+        self.done += 1
+        self.busy += outcome.elapsed
+        member.done += 1
+        if outcome.return_code:
+            self.failed += 1
+            member.failed += 1
+            if len(self.failures) < NAMED_FAILURES:
+                self.failures.append(_view(member.name, task, outcome))
+        slowest = self._slowest
+        if len(slowest) < NAMED_SLOWEST:
+            heapq.heappush(slowest, (outcome.elapsed, -task.id, _view(member.name, task, outcome)))
+        elif outcome.elapsed > slowest[0][0]:
+            heapq.heapreplace(slowest, (outcome.elapsed, -task.id, _view(member.name, task, outcome)))
+
+    @property
+    def slowest(self) -> list[TaskView]:
+        """The tasks that took longest, longest first."""
+        return [view for _, _, view in sorted(self._slowest, reverse=True)]
+
+
+def _view(node: str, task: Task, outcome: Outcome) -> TaskView:
+    snippet = outcome.err_snippet or outcome.out_snippet
+    return TaskView(
+        task.id, task.line, node, outcome.return_code, outcome.elapsed, task.command[:2000], snippet
+    )

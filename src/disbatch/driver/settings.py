@@ -1,0 +1,44 @@
+"""What a run was asked to do, after the command line was read and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from disbatch.contexts.nodes import Node
+from disbatch.contexts.ssh import SshOptions
+from disbatch.driver.files import ClaimedFiles
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run. Times in seconds.
+
+    `source_name` is how messages name the task file, `task_name` what the files of the run and
+    DISBATCH_NAMETASKS are called after. `total` tasks if the source could be counted. `task_limit`: -C.
+    `retire_command`: -k. `listen`: HOST:PORT of --use-address as (host, port), if given.
+    """
+
+    source_name: str
+    task_name: str
+    jobid: str
+    claimed: ClaimedFiles
+    nodes: list[Node]
+    directory: bytes
+    environment: dict[bytes, bytes]
+    cores_per_task: float = 1.0
+    total: int | None = None
+    label: str = ""
+    task_limit: int | None = None
+    fail_fast: bool = False
+    exit_code: bool = False
+    status_header: bool = False
+    retire_command: str | None = None
+    listen: tuple[str, int] | None = None
+    tunnel: bool = False
+    ssh: SshOptions = field(default_factory=SshOptions)
+    heartbeat: float = 3.0
+    patience: float = 15.0
+    orphan_patience: float = 60.0
+    max_losses: int = 3
+    grace: float = 5.0
+    resume_hint: str = ""

@@ -1,0 +1,68 @@
+"""A run as plain lines, for logs and pipes: what matters at once, and how it goes at most every 30 s."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TextIO
+
+from disbatch.model.snapshot import Snapshot
+from disbatch.watch.pace import Pace
+from disbatch.watch.words import count, duration, per_second
+
+INTERVAL = 30.0
+
+
+def progress_words(snapshot: Snapshot, pace: Pace) -> str:
+    """`120 of 1,000 done, 3 failed, 8 running, 12.3/s, 1:12 left`."""
+    done = snapshot.done + snapshot.skipped
+    total = "" if snapshot.total is None else f" of {count(snapshot.total)}"
+    words = [f"{count(done)}{total} done"]
+    if snapshot.failed:
+        words.append(f"{count(snapshot.failed)} failed")
+    words.append(f"{count(snapshot.running)} running")
+    if pace.rate is not None:
+        words.append(per_second(pace.rate))
+    remaining = pace.remaining(snapshot)
+    if remaining is not None:
+        words.append(f"{duration(remaining)} left")
+    if snapshot.notice:
+        words.append(snapshot.notice)
+    return ", ".join(words)
+
+
+class PlainLines:
+    """Writes to `stream`; a stream that nobody reads any more is not written to."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._pace = Pace()
+        self._timer: asyncio.TimerHandle | None = None
+        self._gone = False
+
+    def start(self, snapshot: Callable[[], Snapshot]) -> None:
+        """The run begins."""
+        self._snapshot = snapshot
+        self._loop = asyncio.get_running_loop()
+        self._pace.update(snapshot())
+        self._timer = self._loop.call_later(INTERVAL, self._show)
+
+    def _show(self) -> None:
+        snapshot = self._snapshot()
+        self._pace.update(snapshot)
+        self.say(f"{duration(snapshot.seconds)}: {progress_words(snapshot, self._pace)}")
+        self._timer = self._loop.call_later(INTERVAL, self._show)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if self._gone:
+            return
+        try:
+            print(f"disbatch: {text}", file=self._stream, flush=True)
+        except OSError:
+            self._gone = True
+
+    def stop(self) -> None:
+        """The run is over."""
+        if self._timer is not None:
+            self._timer.cancel()

@@ -1,0 +1,100 @@
+"""A run as one line at the bottom of a terminal, redrawn a few times a second.
+
+rich is imported when the line is first drawn, so that a run of half a second never pays for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
+
+from disbatch.model.snapshot import Snapshot
+from disbatch.watch.pace import Pace
+from disbatch.watch.words import count, duration, per_second
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+FIRST = 0.4
+INTERVAL = 0.25
+"""Seconds."""
+BAR_WIDTH = 24
+
+
+class ProgressLine:
+    """Draws on `stream`, a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._pace = Pace()
+        self._live: Live | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, snapshot: Callable[[], Snapshot]) -> None:
+        """The run begins."""
+        self._snapshot = snapshot
+        self._loop = asyncio.get_running_loop()
+        self._pace.update(snapshot())
+        self._timer = self._loop.call_later(FIRST, self._draw)
+
+    def _draw(self) -> None:
+        snapshot = self._snapshot()
+        self._pace.update(snapshot)
+        if self._live is None:
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(file=self._stream, highlight=False, soft_wrap=False)
+            self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+            self._live.start()
+        self._live.update(line(snapshot, self._pace, self._live.console.width), refresh=True)
+        self._timer = self._loop.call_later(INTERVAL, self._draw)
+
+    def say(self, text: str) -> None:
+        """One line above the progress."""
+        if self._live is None:
+            print(f"disbatch: {text}", file=self._stream, flush=True)
+        else:
+            self._live.console.print(f"disbatch: {text}", markup=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """The run is over; the line goes away."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def line(snapshot: Snapshot, pace: Pace, width: int) -> Table:
+    """The progress as something that rich draws in one line of `width` columns."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    finished = snapshot.done + snapshot.skipped
+    total = snapshot.total
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(count(finished), "bold green")
+    text.append(f" of {count(total)} done" if total is not None else " done")
+    if snapshot.failed:
+        text.append("  ")
+        text.append(f"{count(snapshot.failed)} failed", "bold red")
+    text.append(f"  {count(snapshot.running)} running")
+    if pace.rate is not None:
+        text.append(f"  {per_second(pace.rate)}", "cyan")
+    remaining = pace.remaining(snapshot)
+    if snapshot.notice:
+        text.append(f"  {snapshot.notice}", "yellow")
+    elif remaining is not None:
+        text.append(f"  {duration(remaining)} left")
+    else:
+        text.append(f"  {duration(snapshot.seconds)}", "dim")
+    grid = Table.grid(padding=(0, 1))
+    if width >= 60 and total:
+        grid.add_row(ProgressBar(total=total, completed=finished, width=min(BAR_WIDTH, width // 4)), text)
+    else:
+        grid.add_row(text)
+    return grid

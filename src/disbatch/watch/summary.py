@@ -1,0 +1,83 @@
+"""How a run went, in a few aligned lines."""
+
+from __future__ import annotations
+
+from disbatch.model.snapshot import Summary, TaskView
+from disbatch.watch.words import count, counted, duration, one_line, per_second
+
+WIDTH = 110
+LABEL = 10
+SHOWN_FAILURES = 5
+SHOWN_SLOWEST = 3
+
+
+def render(summary: Summary) -> str:
+    """The closing lines, without a final line end."""
+    snapshot = summary.snapshot
+    done = snapshot.done
+    head = f"disbatch: {summary.conclusion}: {counted(done, 'task')} in {duration(snapshot.seconds)}"
+    if done and snapshot.seconds > 0:
+        head += f", {per_second(done / snapshot.seconds)}"
+    lines = [head, _row("done", _counts(summary))]
+    if summary.utilisation is not None:
+        nodes = len({engine.node for engine in snapshot.engines})
+        slots = sum(engine.slots for engine in snapshot.engines)
+        where = f"{counted(slots, 'slot')} on {counted(nodes, 'node')}"
+        lines.append(_row("used", f"{summary.utilisation:.0%} of {where}"))
+    lines += _tasks("failed", summary.failures[:SHOWN_FAILURES], failed=True)
+    more = snapshot.failed - min(len(summary.failures), SHOWN_FAILURES)
+    if more > 0:
+        lines.append(_row("", f"and {count(more)} more"))
+    if done > 1:
+        lines += _tasks("slowest", summary.slowest[:SHOWN_SLOWEST], failed=False)
+    lines.append(_row("status", summary.status_file))
+    if summary.resume:
+        lines.append(_row("resume", summary.resume))
+    return "\n".join(lines)
+
+
+def _row(label: str, text: str) -> str:
+    return f"  {label:<{LABEL}}{text}".rstrip()
+
+
+def _counts(summary: Summary) -> str:
+    snapshot = summary.snapshot
+    parts = [f"{count(snapshot.done - snapshot.failed)} well"]
+    if snapshot.failed:
+        parts.append(f"{count(snapshot.failed)} failed")
+    if snapshot.skipped:
+        parts.append(f"{count(snapshot.skipped)} done before")
+    if summary.ended:
+        parts.append(f"{counted(summary.ended, 'attempt')} not completed")
+    if summary.lost:
+        parts.append(f"{count(summary.lost)} lost with their nodes")
+    if snapshot.total is not None:
+        left = snapshot.total - snapshot.done - snapshot.skipped - summary.lost
+        if left > 0:
+            parts.append(f"{count(left)} not done")
+    return ", ".join(parts)
+
+
+def _tasks(label: str, tasks: list[TaskView], *, failed: bool) -> list[str]:
+    rows = []
+    for i, task in enumerate(tasks):
+        what = how_ended(task.return_code) if failed else duration(task.elapsed)
+        words = f"line {task.line}, task {task.id} on {task.node}, {what}: "
+        room = WIDTH - LABEL - 2
+        row = words + one_line(task.command, max(20, room - len(words)))
+        rows.append(_row(label if i == 0 else "", row))
+        if failed and task.snippet:
+            rows.append(_row("", "  > " + one_line(task.snippet, room - 4)))
+    return rows
+
+
+def how_ended(return_code: int) -> str:
+    """`exit 3`, `killed by SIGKILL`."""
+    if return_code >= 0:
+        return f"exit {return_code}"
+    import signal
+
+    try:
+        return f"killed by {signal.Signals(-return_code).name}"
+    except ValueError:
+        return f"exit {return_code}"

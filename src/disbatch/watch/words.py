@@ -1,0 +1,48 @@
+"""How numbers and commands are written for people."""
+
+from __future__ import annotations
+
+import math
+
+
+def duration(seconds: float) -> str:
+    """`0.53 s`, `12.3 s`, `4:05`, `2:03:04`, `3d 04:05`."""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(math.floor(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes}:{rest:02d}"
+    days, hours = divmod(hours, 24)
+    return f"{days}d {hours:02d}:{minutes:02d}" if days else f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def count(number: int) -> str:
+    """`12,345`."""
+    return f"{number:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def per_second(rate: float) -> str:
+    """`1,250/s`, `12.3/s`, `3.2/min`, `0.8/h`."""
+    if rate >= 100:
+        return f"{rate:,.0f}/s"
+    if rate >= 1:
+        return f"{rate:.1f}/s"
+    if rate * 60 >= 1:
+        return f"{rate * 60:.1f}/min"
+    return f"{rate * 3600:.1f}/h"
+
+
+def one_line(text: bytes, width: int) -> str:
+    """Text from outside as printable characters, at most `width` of them."""
+    shown = "".join(
+        c if c.isprintable() else " " if c in "\t\n" else "?" for c in text.decode("utf-8", "replace").strip()
+    )
+    return shown if len(shown) <= width else shown[: max(1, width - 1)] + "…"
