@@ -46,6 +46,7 @@ class Engine:
         "mean",
         "per_engine",
         "recalling",
+        "retired",
         "room",
         "slots",
         "state",
@@ -59,29 +60,28 @@ class Engine:
         self.assigned: dict[int, Task] = {}
         self.per_engine: dict[int, PerEngine] = {}
         self.adrift: dict[int, Task] = {}
-        """What it had when it was lost; it may come back with the results."""
+        """What it had when it was lost: it may come back with the results. Once it is back, what of that it
+        was told to end and has not answered for."""
         self.draining = False
         """It shall leave as soon as it has nothing."""
-        self.recalling = False
+        self.retired = False
+        """It was given its STOP commands (or needs none): when they are done it leaves."""
+        self.recalling = 0
+        """Attempts that it was asked to give back; 0 when it has answered."""
         self.room = 0
         """How much of the plan's total room is its own."""
         self.mean: float | None = None
         self.depth = 0
 
     @property
-    def idle(self) -> int:
-        """Slots with nothing to do."""
-        return self.slots - len(self.assigned) if self.state is State.ACTIVE else 0
-
-    @property
-    def open(self) -> int:
-        """Tasks that it would take now, to run or to queue."""
-        return self.slots + self.depth - len(self.assigned) if self.state is State.ACTIVE else 0
+    def busy(self) -> int:
+        """What is in its slots or waits for one; what it was told to end takes its slot until it has ended."""
+        return len(self.assigned) + len(self.adrift)
 
     @property
     def queued(self) -> int:
-        """Tasks that wait in its queue."""
-        return max(0, len(self.assigned) - self.slots)
+        """Assigned tasks that wait in its queue."""
+        return max(0, min(self.busy - self.slots, len(self.assigned)))
 
     def newest(self, count: int) -> list[int]:
         """The `count` attempts that it would start last, in the order it would start them."""

@@ -124,7 +124,7 @@ class Plan:
         self._unread: deque[Item | Completed] = deque()
         self._ready: deque[Task] = deque()
         self._again: set[int] = set()
-        """Ids of ready tasks that stand there again after a loss: an old attempt's result still counts."""
+        """Ids of tasks that were assigned and are not now: a late result of an old attempt still counts."""
         self._losses: dict[int, int] = {}
         self._barrier: Barrier | None = None
         self._failed_since_barrier = 0
@@ -139,6 +139,8 @@ class Plan:
         self._queued: OrderedDict[str, Engine] = OrderedDict()
         self._resting: OrderedDict[str, Engine] = OrderedDict()
         """Engines that have nothing and are asked for nothing: these may leave."""
+        self._recalling = 0
+        """Attempts that engines are asked to give back and have not answered for."""
         self._lost = 0
         self._draining = 0
         """How many engines were ever asked to leave; most runs have none."""
@@ -182,6 +184,8 @@ class Plan:
 
     def handle(self, event: Event) -> list[Action]:
         """Take one event; the actions are to be performed in order."""
+        if self.mode is Mode.OVER:
+            return []
         self._handlers[type(event)](event)
         self._settle()
         actions, self._actions = self._actions, []
@@ -219,6 +223,8 @@ class Plan:
                 if engine.state in (State.STARTING, State.ACTIVE):
                     self._run_per_engine(engine, command)
                     self._move(engine, State.STARTING)
+                elif engine.state is State.LOST and not engine.retired:
+                    engine.per_engine[self._new_attempt()] = command  # sent if it comes back
 
     def _on_source_dry(self, event: SourceDry) -> None:
         if self._source is Source.FLOWING:
@@ -238,65 +244,68 @@ class Plan:
             return  # the connection broke and came back; nothing is decided by that
         if engine is None:
             engine = self.engines[event.engine] = Engine(event.engine, event.slots, event.context)
-            foreign = event.holding
+            unwanted = event.holding
             if self.mode is Mode.RUNNING:
                 for command in self._commands[Phase.START]:
                     self._run_per_engine(engine, command)
+            else:
+                engine.retired = True  # nothing ran on it, so there is nothing to stop either
         else:
             self._lost -= 1
-            foreign = self._take_back(engine, event.holding)
-        if foreign:
-            self._actions.append(End(engine.id, foreign))
-        if self.mode is not Mode.RUNNING and not engine.assigned and not engine.per_engine:
-            self._release(engine)
+            unwanted = self._take_back(engine, event.holding)
+        if unwanted:
+            self._actions.append(End(engine.id, unwanted, self._at_once))
+        if engine.retired:
+            self._move(engine, State.STOPPING)
+            self._release_if_stopped(engine)
         elif engine.per_engine:
             self._move(engine, State.STARTING)
         else:
-            self._move(engine, State.DRAINING if engine.draining else State.ACTIVE)
+            self._activate(engine)
+
+    def _activate(self, engine: Engine) -> None:
+        self._move(engine, State.DRAINING if engine.draining else State.ACTIVE)
+        self._recall_unwanted(engine)
 
     def _take_back(self, engine: Engine, holding: Iterable[int]) -> list[int]:
-        """A lost engine is heard again: what it still has and nobody else was given is its own again.
-        Returns the attempts that it shall end."""
-        adrift, commands, foreign = engine.adrift, engine.per_engine, []
+        """A lost engine is heard again: what it still has and nobody else was given is its own again, as long
+        as the run goes on. Returns the attempts that it shall end."""
+        adrift, commands, unwanted = engine.adrift, engine.per_engine, []
         engine.adrift, engine.per_engine = {}, {}
-        for attempt in holding:
+        running = self.mode is Mode.RUNNING
+        for attempt in sorted(holding):  # the order in which it starts them
             task = adrift.get(attempt)
             command = commands.pop(attempt, None)
             if command is not None:
                 engine.per_engine[attempt] = command
-            elif task is not None and task.id in self._again:
+                if self._at_once or not (running or engine.retired):
+                    unwanted.append(attempt)
+            elif running and task is not None and task.id in self._again:
                 self._again.discard(task.id)
                 self._ready.remove(task)
                 engine.assigned[attempt] = task
                 self._spend(engine, 1)
                 self.live += 1
             else:
-                foreign.append(attempt)
+                unwanted.append(attempt)
                 if task is not None:
                     engine.adrift[attempt] = task
-        if self.mode is Mode.RUNNING:
+        if running or (engine.retired and not self._at_once):
             for command in commands.values():  # these never reached it
                 self._run_per_engine(engine, command)
-        return foreign
+        return unwanted
 
     def _on_lost(self, event: Lost) -> None:
         engine = self.engines.get(event.engine)
         if engine is None or engine.state is State.LOST:
             return
-        running = engine.slots
+        running = engine.slots - len(engine.adrift)
         tasks = list(engine.assigned.values())
         engine.adrift.update(engine.assigned)
         self._strip(engine)
-        if engine.state in (State.STOPPING, State.LEAVING):
-            self._remove(engine)
-            return
         self._lost += 1
         self._move(engine, State.LOST)
         self._run_again([t for i, t in enumerate(tasks) if i >= running or self._may_rerun(engine, t)])
-
-    def _remove(self, engine: Engine) -> None:
-        self._move(engine, State.LEAVING)
-        del self.engines[engine.id]
 
     def _on_left(self, event: Left) -> None:
         engine = self.engines.get(event.engine)
@@ -306,14 +315,15 @@ class Plan:
             self._lost -= 1
         tasks = list(engine.assigned.values())
         self._strip(engine)
-        self._remove(engine)
+        self._move(engine, State.LEAVING)
+        del self.engines[engine.id]
         self._run_again(tasks)
 
     def _strip(self, engine: Engine) -> None:
         self.live -= len(engine.assigned)
         self._spend(engine, -len(engine.assigned))
         engine.assigned = {}
-        engine.recalling = False
+        self._recall_answered(engine)
 
     def _may_rerun(self, engine: Engine, task: Task) -> bool:
         """Counts a loss of a task that ran (or could not be started); False if that was one too many."""
@@ -328,18 +338,21 @@ class Plan:
         return False
 
     def _run_again(self, tasks: list[Task]) -> None:
+        self._again.update(task.id for task in tasks)
         if self.mode is Mode.RUNNING:
             self._ready.extendleft(sorted(tasks, key=lambda task: -task.id))
-            self._again.update(task.id for task in tasks)
 
     def _on_drain(self, event: Drain) -> None:
         engine = self.engines.get(event.engine)
-        if engine is not None and not engine.draining:
+        if engine is not None:
+            self._drain(engine)
+
+    def _drain(self, engine: Engine) -> None:
+        if not engine.draining:
             engine.draining = True
             self._draining += 1
             if engine.state is State.ACTIVE:
-                self._move(engine, State.DRAINING)
-                self._recall(engine, engine.queued)
+                self._activate(engine)
 
     # ---- results ----
 
@@ -393,7 +406,11 @@ class Plan:
         self._spend(engine, -1)
         if outcome.pid:
             self._actions.append(RecordTask(engine.id, task, outcome, Verdict.ENDED))
-        if outcome.ending is Ending.ORDERED or self._may_rerun(engine, task):
+        if outcome.ending is Ending.ORDERED:
+            self._run_again([task])
+            if self.mode is Mode.RUNNING:
+                self._drain(engine)  # nobody here asked for it: its node makes it stop
+        elif self._may_rerun(engine, task):
             self._run_again([task])
 
     def _odd_result(self, engine: Engine, outcome: Outcome) -> None:
@@ -409,7 +426,8 @@ class Plan:
             return
         if task.id in self._again:
             self._again.discard(task.id)
-            self._ready.remove(task)
+            if self.mode is Mode.RUNNING:
+                self._ready.remove(task)
             self._spend(engine, 1)
             self._count(engine, task, outcome)
         else:
@@ -419,43 +437,47 @@ class Plan:
         engine = self.engines.get(event.engine)
         if engine is None or engine.state is State.LOST:
             return
-        engine.recalling = False
+        self._recall_answered(engine)
         back = [engine.assigned.pop(attempt) for attempt in event.attempts if attempt in engine.assigned]
         self.live -= len(back)
         self._spend(engine, -len(back))
-        if self.mode is Mode.RUNNING:
-            self._ready.extendleft(sorted(back, key=lambda task: -task.id))
+        self._run_again(back)
         self._touch(engine)
+        if back:
+            self._recall_unwanted(engine)
 
     # ---- PERENGINE ----
 
     def _run_per_engine(self, engine: Engine, command: PerEngine) -> None:
-        attempt = self._next_attempt
-        self._next_attempt = attempt + 1
+        attempt = self._new_attempt()
         engine.per_engine[attempt] = command
         self._actions.append(AssignPerEngine(engine.id, attempt, command))
 
+    def _new_attempt(self) -> int:
+        attempt = self._next_attempt
+        self._next_attempt = attempt + 1
+        return attempt
+
     def _per_engine_done(self, engine: Engine, command: PerEngine, outcome: Outcome) -> None:
         self._actions.append(RecordPerEngine(engine.id, command, outcome))
-        if engine.per_engine:
-            return
-        if engine.state is State.STARTING:
-            self._move(engine, State.DRAINING if engine.draining else State.ACTIVE)
+        if engine.state is State.STARTING and not engine.per_engine:
+            self._activate(engine)
         elif engine.state is State.STOPPING:
-            self._release(engine)
+            self._release_if_stopped(engine)
 
     def _retire(self, engine: Engine) -> None:
         """Nothing is left for this engine: its STOP commands, then off it goes."""
         self._move(engine, State.STOPPING)
+        engine.retired = True
         if not self._at_once:
             for command in self._commands[Phase.STOP]:
                 self._run_per_engine(engine, command)
-        if not engine.per_engine:
-            self._release(engine)
+        self._release_if_stopped(engine)
 
-    def _release(self, engine: Engine) -> None:
-        self._move(engine, State.LEAVING)
-        self._actions.append(Release(engine.id))
+    def _release_if_stopped(self, engine: Engine) -> None:
+        if not engine.per_engine:
+            self._move(engine, State.LEAVING)
+            self._actions.append(Release(engine.id))
 
     def _move(self, engine: Engine, state: State) -> None:
         engine.state = state
@@ -482,7 +504,6 @@ class Plan:
         self.conclusion = conclusion
         self._ready.clear()
         self._unread.clear()
-        self._again.clear()
         self._barrier = None
 
     def _end_everything(self, *, at_once: bool) -> None:
@@ -498,14 +519,14 @@ class Plan:
         """The engine changed: put it into the rotations where it belongs."""
         name = engine.id
         active = engine.state is State.ACTIVE and self._budget.get(engine.context, 1) > 0
-        busy = len(engine.assigned)
+        busy = engine.busy
         room = max(0, engine.slots + engine.depth - busy) if active else 0
         self._room += room - engine.room
         engine.room = room
         for pool, member in (
             (self._idle, active and busy < engine.slots),
             (self._open, room > 0),
-            (self._queued, busy > engine.slots and not engine.recalling),
+            (self._queued, busy > engine.slots and not engine.recalling and engine.queued > 0),
             (self._resting, not busy and not engine.per_engine and engine.state in RESTING),
         ):
             if member:
@@ -526,8 +547,6 @@ class Plan:
                     self._touch(other)
 
     def _settle(self) -> None:
-        if self.mode is Mode.OVER:
-            return
         if self.mode is Mode.RUNNING:
             self._dispatch()
             while self._barrier is not None and not self._ready and not self.live:
@@ -565,7 +584,7 @@ class Plan:
             self.live += 1
             batches.setdefault(name, []).append((attempt, task))
             touched[name] = engine
-            if len(engine.assigned) < engine.slots + (engine.depth if queue else 0):
+            if engine.busy < engine.slots + (engine.depth if queue else 0):
                 pool.move_to_end(name)
             else:
                 del pool[name]
@@ -580,19 +599,28 @@ class Plan:
             return
         if self._source is Source.FLOWING and self._barrier is None:
             return
-        idle = sum(engine.slots - len(engine.assigned) for engine in self._idle.values())
-        for engine in list(self._queued.values()):
-            if idle <= 0:
-                return
-            count = min(idle, (engine.queued + 1) // 2)
+        wanted = sum(engine.slots - engine.busy for engine in self._idle.values()) - self._recalling
+        while wanted > 0 and self._queued:
+            engine = next(iter(self._queued.values()))
+            count = min(wanted, (engine.queued + 1) // 2)
             self._recall(engine, count)
-            idle -= count
+            wanted -= count
 
     def _recall(self, engine: Engine, count: int) -> None:
         if count > 0 and not engine.recalling:
-            engine.recalling = True
+            engine.recalling = count
+            self._recalling += count
             self._actions.append(Recall(engine.id, engine.newest(count)))
             self._touch(engine)
+
+    def _recall_answered(self, engine: Engine) -> None:
+        self._recalling -= engine.recalling
+        engine.recalling = 0
+
+    def _recall_unwanted(self, engine: Engine) -> None:
+        """Nothing more shall start on this engine: call back what waits in its queue."""
+        if self.held or engine.state is State.DRAINING or self.mode is not Mode.RUNNING:
+            self._recall(engine, engine.queued)
 
     def _recall_everything(self) -> None:
         for engine in list(self._queued.values()):
@@ -645,5 +673,5 @@ class Plan:
             and not self._ready
             and not self._unread
             and not self._queued
-            and not any(engine.recalling for engine in self.engines.values())
+            and not self._recalling
         )

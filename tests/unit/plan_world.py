@@ -1,0 +1,574 @@
+"""A world in memory for the plan: engines that obey, a source of items, and a record that checks every action.
+
+The world drives the very `Plan` as the driver does: each event is handled, its actions are performed, and then
+items are read for as long as the plan has room. What an engine is sent and what it answers waits in its two
+queues until `deliver_to` and `deliver_from` move it, so a test decides every order in which things can happen.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from disbatch.model.outcome import Ending, Outcome
+from disbatch.model.task import Barrier, Item, PerEngine, Phase, Task
+from disbatch.plan.engines import State
+from disbatch.plan.events import (
+    Action,
+    Assign,
+    AssignPerEngine,
+    Completed,
+    Conclusion,
+    End,
+    Event,
+    Finish,
+    Finished,
+    Interrupt,
+    Joined,
+    Left,
+    Lost,
+    Read,
+    Recall,
+    RecordBarrier,
+    RecordLost,
+    RecordPerEngine,
+    RecordSkipped,
+    RecordTask,
+    Release,
+    Resume,
+    Returned,
+    SourceDry,
+    SourceEnded,
+    Verdict,
+)
+from disbatch.plan.plan import Mode, Plan
+
+
+def task(number: int) -> Task:
+    """Task `number`, on the line after it."""
+    return Task(number, number + 1, -1, b":")
+
+
+def barrier(number: int, *, check: bool = False) -> Barrier:
+    """A barrier with that task id."""
+    return Barrier(number, number + 1, None, check, b"#DISBATCH BARRIER")
+
+
+def outcome(
+    attempt: int,
+    return_code: int = 0,
+    *,
+    ending: Ending = Ending.OWN,
+    pid: int = 77,
+    elapsed: float = 5.0,
+) -> Outcome:
+    """How an attempt ended; a pid of 0 means that it never started."""
+    return Outcome(attempt, 0, pid, return_code, elapsed, 1.0, 2.0, 0, b"", 0, b"", ending)
+
+
+def check_consistency(plan: Plan) -> None:
+    """What the plan keeps up to date step by step equals what follows from its state."""
+    live = room = recalling = lost = 0
+    expected: dict[str, set[str]] = {"_idle": set(), "_open": set(), "_queued": set(), "_resting": set()}
+    for engine in plan.engines.values():
+        live += len(engine.assigned)
+        recalling += engine.recalling
+        lost += engine.state is State.LOST
+        active = engine.state is State.ACTIVE and plan._budget.get(engine.context, 1) > 0
+        busy = len(engine.assigned) + len(engine.adrift)
+        own_room = max(0, engine.slots + engine.depth - busy) if active else 0
+        assert engine.room == own_room, engine.id
+        room += own_room
+        resting = engine.state in (State.ACTIVE, State.DRAINING)
+        for pool, member in (
+            ("_idle", active and busy < engine.slots),
+            ("_open", own_room > 0),
+            ("_queued", engine.queued > 0 and not engine.recalling),
+            ("_resting", resting and not busy and not engine.per_engine),
+        ):
+            if member:
+                expected[pool].add(engine.id)
+        if engine.state is State.LOST:
+            assert not engine.assigned
+    for pool_name, members in expected.items():
+        assert set(getattr(plan, pool_name)) == members, pool_name
+    assert (plan.live, plan._room, plan._recalling, plan._lost) == (live, room, recalling, lost)
+    ready = [t.id for t in plan._ready]
+    assert len(ready) == len(set(ready)), "a task waits twice"
+    if plan.mode is Mode.RUNNING:
+        assert plan._again <= set(ready)
+    else:
+        assert not ready and not plan._unread
+
+
+@dataclass
+class FakeEngine:
+    """An engine as `wire.messages` describes it: what it was sent is in `inbox`, its answers in `outbox`."""
+
+    name: str
+    slots: int
+    context: str = ""
+    connected: bool = True
+    alive: bool = True
+    stopping: bool = False
+    """Told to leave, or told by its node to stop: ends what it has, then says goodbye."""
+    evicted: bool = False
+    waiting: list[int] = field(default_factory=list)
+    running: list[int] = field(default_factory=list)
+    ending: set[int] = field(default_factory=set)
+    commands: list[int] = field(default_factory=list)
+    """PERENGINE attempts; the first one runs."""
+    inbox: deque[Action] = field(default_factory=deque)
+    outbox: deque[Event] = field(default_factory=deque)
+    told: list[Outcome] = field(default_factory=list)
+    """Outcomes that were delivered; their acknowledgement may be on its way still."""
+
+    def fill(self) -> None:
+        """Start what waits, in order."""
+        while self.waiting and len(self.running) < self.slots:
+            self.running.append(self.waiting.pop(0))
+
+    def answer(self, *outcomes: Outcome) -> None:
+        """Outcomes go into the newest message, as the real engine coalesces them."""
+        last = self.outbox[-1] if self.outbox else None
+        if isinstance(last, Finished):
+            self.outbox[-1] = Finished(self.name, [*last.outcomes, *outcomes])
+        else:
+            self.outbox.append(Finished(self.name, list(outcomes)))
+
+    def obey(self, action: Action) -> None:
+        """Do what one message from the driver says."""
+        if self.evicted and isinstance(action, Assign | AssignPerEngine):
+            new = [a for a, _ in action.pairs] if isinstance(action, Assign) else [action.attempt]
+            self.answer(*(outcome(a, -15, ending=Ending.ORDERED, pid=0) for a in new))
+        elif isinstance(action, Assign):
+            self.waiting += [attempt for attempt, _ in action.pairs]
+        elif isinstance(action, AssignPerEngine):
+            self.commands.append(action.attempt)
+        elif isinstance(action, Recall):
+            back = [a for a in self.waiting if a in action.attempts]
+            self.waiting = [a for a in self.waiting if a not in back]
+            self.outbox.append(Returned(self.name, back))
+        elif isinstance(action, End):
+            self.end(action.attempts)
+        elif isinstance(action, Release):
+            self.stop()
+        self.fill()
+
+    def end(self, attempts: Sequence[int]) -> None:
+        """What waits is answered at once, what runs when it has ended."""
+        for attempt in attempts:
+            if attempt in self.waiting or attempt in self.commands[1:]:
+                (self.waiting if attempt in self.waiting else self.commands).remove(attempt)
+                self.answer(outcome(attempt, -15, ending=Ending.ORDERED, pid=0))
+            elif attempt in self.running or attempt in self.commands:
+                self.ending.add(attempt)
+
+    def stop(self) -> None:
+        """End everything, then go."""
+        self.stopping = True
+        self.end([*self.waiting, *self.running, *self.commands])
+        self.say_goodbye()
+
+    def finish(self, attempt: int, return_code: int, ending: Ending) -> None:
+        """Something that runs here ends."""
+        (self.running if attempt in self.running else self.commands).remove(attempt)
+        if attempt in self.ending:
+            self.ending.discard(attempt)
+            return_code, ending = -15, Ending.ORDERED
+        pid = 0 if ending is Ending.UNSTARTED else 77
+        self.answer(outcome(attempt, return_code, ending=ending, pid=pid))
+        self.fill()
+        self.say_goodbye()
+
+    def say_goodbye(self) -> None:
+        """Once nothing is left here."""
+        if self.alive and self.stopping and not self.running and not self.commands:
+            self.outbox.append(Left(self.name))
+            self.alive = False
+
+    @property
+    def busy(self) -> list[int]:
+        """What could end now."""
+        return self.running + self.commands[:1] if self.alive else []
+
+    def holding(self) -> list[int]:
+        """As its Hello says: waiting, running, or ended and not acknowledged."""
+        unsent = [o.attempt for e in self.outbox if isinstance(e, Finished) for o in e.outcomes]
+        return [*self.commands, *self.running, *self.waiting, *unsent, *(o.attempt for o in self.told[-2:])]
+
+
+class World:
+    """A plan and everything around it. Each action is checked against what the world knows to be true."""
+
+    def __init__(self, plan: Plan, *, max_losses: int = 3) -> None:
+        self.plan = plan
+        self.max_losses = max_losses
+        self.engines: dict[str, FakeEngine] = {}
+        self.log: list[Action] = []
+        self.items: deque[Item | Completed] = deque()
+        """What the source has and nobody has read."""
+        self.ended = False
+        self.broken = False
+        self.told_end = False
+        self.all_tasks: set[int] = set()
+        self.barriers: list[Barrier] = []
+        self.next_id = 0
+        # The truth, as far as the plan was told.
+        self.attempts: dict[int, tuple[str, Task | PerEngine]] = {}
+        self.live: dict[str, dict[int, Task]] = {}
+        self.done: set[int] = set()
+        self.given_up: set[int] = set()
+        self.losses: dict[int, int] = {}
+        self.barriers_done = 0
+        self.failed_since_barrier = 0
+        self.counted: dict[str, int] = {}
+        self.limits = dict(plan._limits)
+        self.revived: set[str] = set()
+        """Contexts where a result came back from a lost engine: it may be more than the limit."""
+        self.commands_done: dict[str, list[tuple[Phase, int]]] = {}
+        self.start_commands: list[PerEngine] = []
+        self.stop_commands: list[PerEngine] = []
+        self.released: set[str] = set()
+        self.ever_lost: set[str] = set()
+        self.may_leave_early: set[str] = set()
+        self.stops_due: dict[str, set[int]] = {}
+        """The STOP commands that were known when an engine was to leave; none if it came when all was over."""
+        self.at_once = False
+        self.expected = Conclusion.COMPLETE
+        self.finish: Finish | None = None
+
+    # ---- the source ----
+
+    def offer(self, *kinds: str) -> None:
+        """Put items at the end of the source: task, failed/succeeded (before), barrier, check, start, stop."""
+        for kind in kinds:
+            if kind in ("start", "stop"):
+                phase = Phase.START if kind == "start" else Phase.STOP
+                known = self.start_commands if kind == "start" else self.stop_commands
+                command = PerEngine(len(known), 1, phase, b":")
+                known.append(command)
+                self.items.append(command)
+                continue
+            number, self.next_id = self.next_id, self.next_id + 1
+            if kind in ("barrier", "check"):
+                self.barriers.append(barrier(number, check=kind == "check"))
+                self.items.append(self.barriers[-1])
+            else:
+                self.all_tasks.add(number)
+                new = task(number)
+                self.items.append(new if kind == "task" else Completed(new, kind == "failed", None))
+
+    def pump(self) -> None:
+        """Read as the driver does."""
+        plan = self.plan
+        while (room := plan.room) > 0:
+            taken = [self.items.popleft() for _ in range(min(room, len(self.items)))]
+            if taken:
+                self.step(Read(taken))
+            if len(taken) < room:
+                if not self.ended:
+                    self.step(SourceDry())
+                elif not self.told_end:
+                    self.told_end = True
+                    if self.broken and plan.mode is Mode.RUNNING:
+                        self.expected = Conclusion.SOURCE_BROKEN
+                    self.step(SourceEnded(self.broken))
+                return
+
+    # ---- events ----
+
+    def feed(self, event: Event) -> list[Action]:
+        """One event and all that follows from it, reading included; returns the actions."""
+        before = len(self.log)
+        self.step(event)
+        self.pump()
+        return self.log[before:]
+
+    def step(self, event: Event) -> None:
+        if self.finish is not None:
+            assert self.plan.handle(event) == []
+            return
+        before = self.plan.mode
+        self.learn(event)
+        known = self.plan.engines.get(event.engine) if isinstance(event, Joined) else None
+        was_lost = known is not None and known.state is State.LOST
+        actions = self.plan.handle(event)
+        if isinstance(event, Joined) and was_lost:
+            self.learn_taken_back(event, actions)
+        if isinstance(event, Interrupt) and before in (Mode.RUNNING, Mode.WINDING_DOWN):
+            self.expected = Conclusion.INTERRUPTED
+        for action in actions:
+            self.perform(action)
+        for name, engine in self.plan.engines.items():
+            if engine.retired:
+                self.stops_due.setdefault(name, {c.id for c in self.plan._commands[Phase.STOP]})
+        check_consistency(self.plan)
+        live = sum(len(held) for held in self.live.values())
+        assert self.plan.live == live, f"live is {live}, the plan says {self.plan.live}"
+
+    def learn(self, event: Event) -> None:
+        """What an event makes true whatever the plan decides."""
+        if isinstance(event, Finished):
+            for result in event.outcomes:
+                ran = self.live[event.engine].pop(result.attempt, None)
+                if ran is not None and result.ending is Ending.UNSTARTED:
+                    self.losses[ran.id] = self.losses.get(ran.id, 0) + 1
+                if result.ending is Ending.ORDERED and self.plan.mode is Mode.RUNNING:
+                    self.may_leave_early.add(event.engine)
+        elif isinstance(event, Returned):
+            for attempt in event.attempts:
+                self.live[event.engine].pop(attempt, None)
+        elif isinstance(event, Lost | Left):
+            held = self.live[event.engine]
+            if isinstance(event, Lost):
+                ending = len(self.plan.engines[event.engine].adrift) if held else 0
+                for attempt in sorted(held)[: max(0, self.engines[event.engine].slots - ending)]:
+                    self.losses[held[attempt].id] = self.losses.get(held[attempt].id, 0) + 1
+            held.clear()
+        elif isinstance(event, Interrupt):
+            self.at_once |= event.at_once
+
+    def learn_taken_back(self, event: Joined, actions: list[Action]) -> None:
+        """What a returned engine holds and need not end is its own again."""
+        ended = {a for action in actions if isinstance(action, End) for a in action.attempts}
+        for attempt in event.holding:
+            _, what = self.attempts[attempt]
+            if attempt not in ended and isinstance(what, Task):
+                self.live[event.engine][attempt] = what
+                self.revived.add(self.engines[event.engine].context)
+
+    # ---- actions ----
+
+    def perform(self, action: Action) -> None:
+        """Check one action, record it, and pass it on."""
+        assert self.finish is None, f"{action} after Finish"
+        self.log.append(action)
+        check = getattr(self, f"check_{type(action).__name__.lower()}")
+        check(action)
+        if isinstance(action, Assign | AssignPerEngine | Recall | End | Release):
+            assert self.plan.engines[action.engine].state is not State.LOST, "sent to a lost engine"
+            self.engines[action.engine].inbox.append(action)
+
+    def new_attempt(self, engine: str, attempt: int, what: Task | PerEngine) -> None:
+        assert attempt not in self.attempts, "an attempt's number was used twice"
+        assert engine not in self.released, "work for an engine that was released"
+        self.attempts[attempt] = (engine, what)
+
+    def check_assign(self, action: Assign) -> None:
+        name = action.engine
+        started = {i for phase, i in self.commands_done.get(name, []) if phase is Phase.START}
+        assert started == {c.id for c in self.start_commands}, "a task before the START commands are done"
+        assert self.plan.mode is Mode.RUNNING and not self.plan.held
+        for attempt, assigned in action.pairs:
+            self.new_attempt(name, attempt, assigned)
+            assert assigned.id not in self.done
+            assert not any(t.id == assigned.id for held in self.live.values() for t in held.values())
+            before = sum(b.id < assigned.id for b in self.barriers)
+            assert before <= self.barriers_done, f"task {assigned.id} starts across a barrier"
+            self.live[name][attempt] = assigned
+        engine = self.plan.engines[name]
+        assert len(self.live[name]) <= engine.slots + engine.depth
+
+    def check_assignperengine(self, action: AssignPerEngine) -> None:
+        self.new_attempt(action.engine, action.attempt, action.command)
+        assert not self.live[action.engine], "a PERENGINE command beside tasks"
+        assert (action.command.phase, action.command.id) not in self.commands_done.get(action.engine, [])
+
+    def check_recall(self, action: Recall) -> None:
+        assert action.attempts and set(action.attempts) <= set(self.live[action.engine])
+
+    def check_end(self, action: End) -> None:
+        assert action.attempts
+
+    def check_release(self, action: Release) -> None:
+        assert not self.live[action.engine]
+        assert action.engine not in self.released or action.engine in self.ever_lost
+        self.released.add(action.engine)
+        engine = self.engines[action.engine]
+        if self.plan.mode is Mode.RUNNING:
+            spent = self.plan._limits.get(engine.context, 1) <= 0
+            early = action.engine in self.may_leave_early or spent or self.plan._give_back
+            assert early, "let go in the middle of the run"
+
+    def check_recordtask(self, action: RecordTask) -> None:
+        assert self.attempts[action.outcome.attempt] == (action.engine, action.task)
+        number = action.task.id
+        if action.verdict is Verdict.COUNTS:
+            assert not any(t.id == number for held in self.live.values() for t in held.values())
+            if action.outcome.ending is Ending.UNSTARTED:
+                assert self.losses[number] > self.max_losses
+            else:
+                assert action.outcome.ending is Ending.OWN
+            context = self.engines[action.engine].context
+            self.counted[context] = self.counted.get(context, 0) + 1
+            if action.engine in self.ever_lost:
+                self.revived.add(context)
+            limit = self.limits.get(context)
+            assert limit is None or context in self.revived or self.counted[context] <= limit
+            self.close(number, failed=action.outcome.return_code != 0)
+            if self.plan._fail_fast and action.outcome.return_code and self.expected is Conclusion.COMPLETE:
+                self.expected = Conclusion.FAILED_FAST
+        elif action.verdict is Verdict.ENDED:
+            assert action.outcome.ending is not Ending.OWN and action.outcome.pid
+        else:
+            assert action.outcome.ending is Ending.OWN
+            alive = any(t.id == number for held in self.live.values() for t in held.values())
+            assert number in self.done or alive, "superseded by nothing"
+
+    def close(self, number: int, *, failed: bool) -> None:
+        assert number not in self.done, f"task {number} is recorded twice"
+        assert number in self.all_tasks
+        self.done.add(number)
+        self.failed_since_barrier += failed
+
+    def check_recordskipped(self, action: RecordSkipped) -> None:
+        self.close(action.completed.task.id, failed=action.completed.failed)
+
+    def check_recordlost(self, action: RecordLost) -> None:
+        assert self.losses[action.task.id] == self.max_losses + 1
+        self.close(action.task.id, failed=True)
+        self.given_up.add(action.task.id)
+        if self.plan._fail_fast and self.expected is Conclusion.COMPLETE:
+            self.expected = Conclusion.FAILED_FAST
+
+    def check_recordperengine(self, action: RecordPerEngine) -> None:
+        done = self.commands_done.setdefault(action.engine, [])
+        key = (action.command.phase, action.command.id)
+        assert key not in done, "a PERENGINE command is recorded twice"
+        done.append(key)
+
+    def check_recordbarrier(self, action: RecordBarrier) -> None:
+        assert action.barrier == self.barriers[self.barriers_done], "barriers out of order"
+        self.barriers_done += 1
+        assert all(number in self.done for number in self.all_tasks if number < action.barrier.id)
+        assert action.failed == self.failed_since_barrier
+        assert (action.first_failed is None) == (action.failed == 0)
+        if action.barrier.check and action.failed and self.expected is Conclusion.COMPLETE:
+            self.expected = Conclusion.CHECK_FAILED
+        self.failed_since_barrier = 0
+
+    def check_finish(self, action: Finish) -> None:
+        self.finish = action
+        assert action.conclusion is self.expected
+        assert not self.plan.present
+        if action.conclusion is Conclusion.COMPLETE:
+            assert self.done == self.all_tasks
+            assert self.barriers_done == len(self.barriers)
+
+    # ---- engines ----
+
+    def join(self, slots: int, context: str = "", name: str = "") -> str:
+        """A new engine is heard; returns its name."""
+        name = name or f"e{len(self.engines)}"
+        self.engines[name] = FakeEngine(name, slots, context)
+        self.live[name] = {}
+        if self.plan.mode is not Mode.RUNNING:
+            self.stops_due[name] = set()
+        self.feed(Joined(name, slots, [], context))
+        return name
+
+    def deliver_to(self, name: str) -> bool:
+        """The engine gets its next message; False if there is none that can arrive."""
+        engine = self.engines[name]
+        if not (engine.inbox and engine.alive and engine.connected):
+            return False
+        engine.obey(engine.inbox.popleft())
+        return True
+
+    def deliver_from(self, name: str) -> bool:
+        """The plan gets the engine's next message; False if there is none that can arrive."""
+        engine = self.engines[name]
+        if not (engine.outbox and engine.connected) or self.finish:
+            return False
+        event = engine.outbox.popleft()
+        if isinstance(event, Finished):
+            engine.told += event.outcomes
+        self.feed(event)
+        return True
+
+    def deliver_all(self) -> bool:
+        """Everything that can arrive arrives; False if there was nothing."""
+        any_at_all = False
+        for _ in range(10_000):
+            moved = [d(name) for name in list(self.engines) for d in (self.deliver_to, self.deliver_from)]
+            if not any(moved):
+                return any_at_all
+            any_at_all = True
+        raise AssertionError("messages without end")
+
+    def finish_some(self, name: str, count: int, return_code: int = 0, ending: Ending = Ending.OWN) -> bool:
+        """At most `count` of the things that run on the engine end."""
+        engine = self.engines[name]
+        some = engine.busy[:count]
+        for attempt in some:
+            engine.finish(attempt, return_code, ending)
+        return bool(some)
+
+    def lose(self, name: str) -> None:
+        """The driver gives the engine up: what it was sent and has not got, it will never get."""
+        engine = self.engines[name]
+        engine.connected = False
+        engine.inbox.clear()
+        self.ever_lost.add(name)
+        self.feed(Lost(name))
+
+    def come_back(self, name: str) -> None:
+        """The engine is heard again, lost or only briefly cut off."""
+        engine = self.engines[name]
+        engine.connected = True
+        if self.finish is not None or name not in self.plan.engines:
+            return
+        if self.plan.engines[name].state is State.LOST:
+            self.released.discard(name)
+        self.feed(Joined(name, engine.slots, engine.holding(), engine.context))
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is on its way."""
+        return not any(e.connected and ((e.inbox and e.alive) or e.outbox) for e in self.engines.values())
+
+    def check_busy(self) -> None:
+        """With nothing on its way, no slot is idle while a task could start there."""
+        plan = self.plan
+        if not self.quiet or plan.mode is not Mode.RUNNING or plan.held:
+            return
+        idle = [
+            e.id
+            for e in plan.engines.values()
+            if e.state is State.ACTIVE
+            and plan._budget.get(e.context, 1) > 0
+            and e.busy < e.slots
+            and self.engines[e.id].connected
+        ]
+        if not idle:
+            return
+        assert not plan.waiting, "a slot is idle beside ready tasks"
+        assert not (self.items and plan.room), "a slot is idle beside an unread source"
+        for engine in self.engines.values():
+            assert not (engine.connected and engine.alive and engine.waiting), "a slot is idle beside a queue"
+
+    def run_to_end(self) -> None:
+        """Heal everything, end the source, and run until the plan says that it is over."""
+        if self.finish is not None:
+            return
+        self.ended = True
+        for name, engine in self.engines.items():
+            if engine.alive and not engine.connected:
+                self.come_back(name)
+            elif not engine.alive and not engine.connected:
+                self.lose(name)
+        self.feed(Resume())
+        added = 0
+        for _ in range(10_000):
+            moved = self.deliver_all()
+            self.check_busy()
+            if self.finish is not None:
+                return
+            moved = any([self.finish_some(name, 1000) for name in list(self.engines)]) or moved
+            if not moved:
+                added += 1
+                assert added == 1, "an engine without limits is there, and the plan is stuck"
+                self.join(3)
+        raise AssertionError("the run does not end")
