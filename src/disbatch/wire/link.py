@@ -22,9 +22,12 @@ _from_engine = msgspec.msgpack.Decoder(FromEngine)
 class Keys(Protocol):
     """What a client needs of a run's keys; a Bootstrap has them, a ConnectFile too."""
 
-    server_key: str
-    client_key: str
-    client_secret: str
+    @property
+    def server_key(self) -> str: ...
+    @property
+    def client_key(self) -> str: ...
+    @property
+    def client_secret(self) -> str: ...
 
 
 class EngineLink:
@@ -72,6 +75,9 @@ class EngineLink:
 
     def _event(self, frames: list[bytes]) -> None:
         if parse_monitor_message(frames)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            # The monitor may be quicker than the socket, which looks for new connections at most once a
+            # millisecond when it sends, but always when it is asked for its state: or Hello finds no way out.
+            self._socket.getsockopt(zmq.EVENTS)
             self._greet()
 
     def _greet(self) -> None:
@@ -92,6 +98,8 @@ class EngineLink:
             self._bad(str(error))
             return
         self.heard = self._loop.time()
+        if self.session.unacknowledged < before:
+            self._acknowledged()
         if received is not None:
             number, message = received
             if isinstance(message, Welcome):
@@ -102,8 +110,6 @@ class EngineLink:
             elif isinstance(message, Pulse) and not message.known:
                 self._greet()
             self._receive(message)
-        if self.session.unacknowledged < before:
-            self._acknowledged()
 
     def post(self, message: FromEngine) -> None:
         """Send a message that must arrive."""

@@ -1,0 +1,38 @@
+"""`python -m disbatch.engine`: one engine; its orders come on standard input, see `bootstrap`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> int:
+    """Run an engine until it is done; the exit status, see `engine.Departure`."""
+    # Imported while the driver is still making up its mind: what follows needs them all.
+    import asyncio
+    import logging  # noqa: F401
+
+    from disbatch.engine import bootstrap
+    from disbatch.model.errors import LaunchError
+
+    try:
+        orders = bootstrap.read_bootstrap(0)
+        ready = bootstrap.check(orders, os.environb)
+    except LaunchError as error:
+        bootstrap.complain(error)
+        return 2
+    except KeyboardInterrupt:
+        return 2
+    if orders.detach:
+        bootstrap.detach(ready.log)
+    elif os.getsid(0) != os.getpid() and os.getpgrp() != os.getpid():
+        # A terminal's Ctrl-C is the driver's to act on.
+        os.setsid()
+
+    from disbatch.engine.engine import run
+
+    return asyncio.run(run(ready))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""From the first byte on stdin to an engine that may run: read, check, choose the driver's address, detach.
+
+No ZeroMQ here: a library that starts threads must not come before the fork.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import msgspec
+
+from disbatch.engine.environment import merge
+from disbatch.engine.spawn import SHELL
+from disbatch.model.errors import LaunchError
+from disbatch.wire.messages import ERROR_MARK, PROTOCOL, READY_MARK, Bootstrap
+
+LONGEST_BOOTSTRAP = 64 << 20
+PROBE_TIMEOUT = 3.0
+CLIENT = "@client"
+
+_TCP = re.compile(r"tcp://(\[[^\]]+\]|[^:\[\]]+):([0-9]{1,5})")
+
+
+class Ready(NamedTuple):
+    """What a checked Bootstrap leads to. `log` is open for appending; `troubles` are for the user."""
+
+    bootstrap: Bootstrap
+    address: str
+    environment: dict[bytes, bytes]
+    log: BinaryIO
+    log_path: Path
+    troubles: list[str]
+
+
+def read_bootstrap(descriptor: int) -> Bootstrap:
+    """Read one Bootstrap, and no byte more. Raises LaunchError if that is not what comes."""
+    here = socket.gethostname()
+    length = int.from_bytes(_read_exactly(descriptor, 4, here), "big")
+    if length > LONGEST_BOOTSTRAP:
+        raise LaunchError(here, "what came on standard input is not meant for an engine")
+    data = _read_exactly(descriptor, length, here)
+    try:
+        # The protocol first: a Bootstrap of another protocol may not even decode.
+        number = msgspec.msgpack.decode(data, type=_Protocol).protocol
+    except msgspec.DecodeError as error:
+        raise LaunchError(here, "what came on standard input is not meant for an engine") from error
+    if number != PROTOCOL:
+        raise LaunchError(
+            here,
+            f"the disbatch installed here speaks protocol {PROTOCOL}, the driver {number}: install the same",
+        )
+    try:
+        return msgspec.msgpack.decode(data, type=Bootstrap)
+    except msgspec.DecodeError as error:
+        raise LaunchError(here, f"cannot read the driver's orders: {error}") from error
+
+
+class _Protocol(msgspec.Struct, tag="Bootstrap"):
+    protocol: int
+
+
+def _read_exactly(descriptor: int, size: int, here: str) -> bytes:
+    parts = []
+    while size:
+        part = os.read(descriptor, min(size, 1 << 20))
+        if not part:
+            raise LaunchError(here, "standard input ended before all of the driver's orders had come")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def check(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Ready:
+    """Go to the working directory, choose an address, open the log. `environment` is this process's own.
+
+    Raises LaunchError with one line for the user if this node cannot run tasks.
+    """
+    node = bootstrap.node
+    if bootstrap.slots < 1:
+        raise LaunchError(node, "no slots")
+    if not os.access(SHELL, os.X_OK):
+        raise LaunchError(node, f"there is no {SHELL.decode()}")
+    directory = os.fsdecode(bootstrap.directory)
+    try:
+        os.chdir(bootstrap.directory)
+    except FileNotFoundError as error:
+        raise LaunchError(node, f"working directory {directory} is not there on {node}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LaunchError(
+            node, f"working directory {directory} cannot be used on {node}: {reason}"
+        ) from error
+    address = choose_address(bootstrap.addresses, os.fsdecode(environment.get(b"SSH_CONNECTION", b"")), node)
+    tasks = dict(bootstrap.environment)
+    if bootstrap.detach:
+        # PWD tells a shell by which name its user knows the directory, if that leads through links.
+        tasks = merge(bootstrap.environment, environment) | {b"PWD": bootstrap.directory}
+    log, path, troubles = _open_log(Path(os.fsdecode(bootstrap.log)), node)
+    return Ready(bootstrap, address, tasks, log, path, troubles)
+
+
+def choose_address(addresses: list[str], ssh_connection: str, node: str) -> str:
+    """The first address at which somebody answers; `ssh_connection` as ssh's variable SSH_CONNECTION."""
+    tried = []
+    for offered in addresses:
+        address = offered
+        if CLIENT in offered:
+            client = ssh_connection.split(" ", 1)[0]
+            if not client:
+                continue
+            address = offered.replace(CLIENT, f"[{client}]" if ":" in client else client)
+        if _answers(address):
+            return address
+        tried.append(address)
+    raise LaunchError(
+        node,
+        f"the driver cannot be reached from {node} at {' or '.join(tried) or 'any address'}; "
+        "try --use-address HOST:PORT or --tunnel",
+    )
+
+
+def _answers(address: str) -> bool:
+    if address.startswith("ipc://"):
+        path = address.removeprefix("ipc://")
+        return path.startswith("@") or Path(path).exists()
+    parts = _TCP.fullmatch(address)
+    if parts is None:
+        return False
+    try:
+        socket.create_connection((parts[1].strip("[]"), int(parts[2])), PROBE_TIMEOUT).close()
+    except (OSError, OverflowError, UnicodeError):
+        return False
+    return True
+
+
+def _open_log(path: Path, node: str) -> tuple[BinaryIO, Path, list[str]]:
+    """The log, or one in the temporary folder and a word about it."""
+    try:
+        return path.open("ab", buffering=0), path.absolute(), []
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+    import tempfile
+
+    descriptor, name = tempfile.mkstemp(prefix="disbatch_", suffix="_engine.txt")
+    file = os.fdopen(descriptor, "ab", buffering=0)
+    trouble = f"{node}: the log {path} cannot be written ({reason}); it is in {name} instead"
+    return file, Path(name), [trouble]
+
+
+def detach(log: BinaryIO) -> None:
+    """Go on in the background, in a session of its own: ssh's end is not the engine's.
+
+    The process that ssh waits for says READY_MARK and the number of the one that goes on, and exits 0.
+    """
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        os.read(reading, 1)
+        os.write(1, f"{READY_MARK} {pid}\n".encode())
+        os._exit(0)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.dup2(log.fileno(), 2)
+    os.close(null)
+    os.close(reading)
+    os.write(writing, b"!")
+    os.close(writing)
+
+
+def complain(error: LaunchError) -> None:
+    """Tell whoever started this engine, in one line."""
+    line = " ".join(error.problem.split())
+    os.write(1, f"{ERROR_MARK} {line}\n".encode(errors="replace"))

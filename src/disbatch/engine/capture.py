@@ -1,0 +1,63 @@
+"""What leaks from a task's stdout or stderr: how many bytes, and the first and last of them."""
+
+from __future__ import annotations
+
+import os
+
+from disbatch.model.outcome import SNIPPET_EDGE
+
+READ_SIZE = 65536
+READS_WHEN_DRAINING = 32
+"""A pipe holds 64 KiB (1 MiB at most unless root says otherwise): more reads than this means that somebody
+still writes."""
+
+
+class Capture:
+    """Reads one pipe (`descriptor`, not blocking) and keeps SNIPPET_EDGE bytes of each end, however much
+    comes. `ended` is True once every writer has closed it."""
+
+    __slots__ = ("_head", "_tail", "count", "descriptor", "ended")
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.count = 0
+        self.ended = False
+        self._head = b""
+        self._tail = b""
+
+    def read(self) -> bool:
+        """Take what one read gives; False if there was nothing to take now or ever."""
+        try:
+            data = os.read(self.descriptor, READ_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.ended = True
+            return False
+        self.feed(data)
+        return True
+
+    def drain(self) -> None:
+        """Take what is there, but do not wait for more."""
+        for _ in range(READS_WHEN_DRAINING):
+            if not self.read():
+                return
+
+    def feed(self, data: bytes) -> None:
+        """Count `data` and keep its share of the ends."""
+        self.count += len(data)
+        missing = SNIPPET_EDGE - len(self._head)
+        if missing > 0:
+            self._head += data[:missing]
+            data = data[missing:]
+        if len(data) >= SNIPPET_EDGE:
+            self._tail = data[-SNIPPET_EDGE:]
+        elif data:
+            self._tail = (self._tail + data)[-SNIPPET_EDGE:]
+
+    def snippet(self) -> bytes:
+        """All of it, or its two ends with `...` between."""
+        between = b"" if self.count <= 2 * SNIPPET_EDGE else b"..."
+        return self._head + between + self._tail

@@ -1,0 +1,348 @@
+"""One engine: messages in, tasks run, results out, and a clean end whatever happens.
+
+Theory of operation
+-------------------
+Everything happens in callbacks on one loop: `Runner` runs tasks, `Outbox` sends and keeps results,
+`EngineLink` talks, `Guard` keeps a keeper. The engine's own life is one coroutine, `run`: it waits
+for a reason to depart, and then departs:
+
+| reason | what happens | exit status |
+|---|---|---|
+| Leave, and all is run and acknowledged | | 0 |
+| standard input closed (an engine on the driver's node) | tasks are ended | 3 |
+| the driver not heard for `orphan_patience` | tasks are ended | 3 |
+| Refuse | tasks are ended | 4 |
+| SIGTERM, SIGINT, SIGHUP (twice: at once) | tasks are ended, their outcomes delivered | 128 + signal |
+
+In each case what ended tasks left running is ended, results that no driver has are written beside the log,
+and the keeper is dismissed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import NamedTuple
+
+import zmq
+
+from disbatch import __version__
+from disbatch.engine.bootstrap import Ready
+from disbatch.engine.environment import MARKER, TaskEnvironment
+from disbatch.engine.guard import Guard
+from disbatch.engine.outbox import Outbox
+from disbatch.engine.runner import Job, Runner
+from disbatch.engine.subreaper import adopt_orphans
+from disbatch.engine.unrecorded import write_unrecorded
+from disbatch.model.outcome import Ending, Outcome
+from disbatch.wire.link import EngineLink
+from disbatch.wire.messages import (
+    MAX_ATTEMPTS,
+    PROTOCOL,
+    Beat,
+    End,
+    Goodbye,
+    Hello,
+    Leave,
+    Pulse,
+    Recall,
+    Recalled,
+    Refuse,
+    Start,
+    StartPerEngine,
+    ToEngine,
+    Trouble,
+    Welcome,
+)
+
+log = logging.getLogger("disbatch.engine")
+
+EXIT_ORPHANED = 3
+EXIT_REFUSED = 4
+
+FIRST_HEARTBEAT = 5.0
+FIRST_PATIENCE = 120.0
+"""Seconds to wait for the first Welcome; from then on the driver says how long."""
+GOODBYE_PATIENCE = 5.0
+KEEPER_GRACE = 5.0
+MOST_RUNNING_TOLD = 20_000
+"""Running attempts in one Beat: keeps it below MAX_FROM_ENGINE."""
+LONGEST_TROUBLE = 4000
+
+
+class Departure(NamedTuple):
+    """Why the engine goes. `deliver`: the driver is there to take results and expects Goodbye."""
+
+    reason: str
+    status: int
+    deliver: bool
+
+
+class Engine:
+    """Runs the orders of one driver on this node; see the module's text."""
+
+    def __init__(self, ready: Ready, loop: asyncio.AbstractEventLoop) -> None:
+        bootstrap = ready.bootstrap
+        self._ready = ready
+        self._bootstrap = bootstrap
+        self._loop = loop
+        self._departure: asyncio.Future[Departure] = loop.create_future()
+        self._idle = asyncio.Event()
+        self._delivered = asyncio.Event()
+        self._leaving = False
+        self._welcomed = False
+        self._heartbeat = FIRST_HEARTBEAT
+        self._patience = FIRST_PATIENCE
+        self._joined_at = loop.time()
+        self._beat_timer: asyncio.TimerHandle | None = None
+        self._environment = TaskEnvironment(ready.environment, bootstrap.engine, bootstrap.cores_per_task)
+        self._context = zmq.Context()
+        self._link = EngineLink(
+            loop,
+            self._context,
+            bootstrap,
+            identity=bootstrap.engine,
+            hello=self._hello,
+            receive=self._receive,
+            acknowledged=self._acknowledged,
+            bad=lambda problem: log.warning("from the driver: %s", problem),
+        )
+        marker = MARKER + b"=" + bootstrap.engine.encode()
+        self._guard = Guard(loop, bootstrap.slots, marker, KEEPER_GRACE, self._trouble)
+        self._runner = Runner(
+            loop,
+            self._environment,
+            bootstrap.slots,
+            self._guard,
+            ended=self._ended,
+            idle=self._on_idle,
+            report=log.warning,
+        )
+        self._outbox = Outbox(
+            loop, self._link, lambda: self._link.session.unacknowledged, lambda: not self._runner.waiting
+        )
+
+    # ---- life ----
+
+    async def run(self) -> int:
+        """From the first greeting to the last word; the exit status."""
+        self._loop.set_exception_handler(self._broken)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self._loop.add_signal_handler(number, self._signalled, number)
+        if not self._bootstrap.detach:
+            self._watch_lifeline()
+        self._link.connect(self._ready.address)
+        adopt_orphans()
+        self._guard.start()
+        for trouble in self._ready.troubles:
+            self._trouble(trouble)
+        self._tick()
+        departure = await self._departure
+        log.info("going: %s", departure.reason)
+        await self._depart(departure)
+        return departure.status
+
+    async def _depart(self, departure: Departure) -> None:
+        self._runner.end_all(at_once=False)
+        while self._runner.busy:
+            self._idle.clear()
+            await self._idle.wait()
+        await self._end_leftovers()
+        if departure.deliver and self._welcomed:
+            self._outbox.post(Goodbye(departure.reason[:LONGEST_TROUBLE]))
+            self._acknowledged()
+            try:
+                await asyncio.wait_for(self._delivered.wait(), GOODBYE_PATIENCE)
+            except TimeoutError:
+                log.warning("the driver did not acknowledge everything within %g s", GOODBYE_PATIENCE)
+        self._write_unrecorded()
+        self._guard.dismiss()
+        if self._beat_timer is not None:
+            self._beat_timer.cancel()
+        self._link.close()
+        self._context.destroy(linger=0)
+        log.info("gone")
+
+    async def _end_leftovers(self) -> None:
+        gone = asyncio.Event()
+        found = self._runner.end_leftovers(gone.set)
+        if found:
+            log.info("ending %d processes that ended tasks left running", found)
+        await gone.wait()
+
+    def _write_unrecorded(self) -> None:
+        results = self._outbox.results()
+        try:
+            written = write_unrecorded(results, self._bootstrap.node, self._ready.log_path)
+        except OSError:
+            log.exception("results that no driver has could not be written: %r", results)
+            return
+        if written:
+            log.warning("%d results that no driver has are in %s", written[1], written[0])
+
+    def _go(self, reason: str, status: int, deliver: bool) -> None:
+        """Depart, for the first reason that comes; for a later one, do not wait for a driver that is gone."""
+        if not self._departure.done():
+            self._departure.set_result(Departure(reason, status, deliver))
+        elif not deliver:
+            self._delivered.set()
+
+    # ---- what happens ----
+
+    def _watch_lifeline(self) -> None:
+        try:
+            self._loop.add_reader(0, self._lifeline)
+        except (OSError, ValueError):
+            log.info("standard input is a file: it cannot tell when the driver is gone")
+
+    def _lifeline(self) -> None:
+        try:
+            if os.read(0, 4096):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._loop.remove_reader(0)
+        self._go("the driver is gone (it closed standard input)", EXIT_ORPHANED, deliver=False)
+
+    def _signalled(self, number: int) -> None:
+        if self._departure.done():
+            self._runner.ender.hurry()
+        self._go(f"ended by {signal.Signals(number).name}", 128 + number, deliver=True)
+
+    def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        told = error if isinstance(error, BaseException) else None
+        log.error("%s", context.get("message", "an error"), exc_info=told)
+        self._trouble(f"{self._bootstrap.node}: an error in the engine, see its log: {told!r}")
+
+    def _trouble(self, text: str) -> None:
+        log.warning("%s", text)
+        self._outbox.post(Trouble(text[:LONGEST_TROUBLE]))
+
+    def _tick(self) -> None:
+        """Each heartbeat: say what runs, listen whether the driver is there, reap what was inherited."""
+        self._beat_timer = self._loop.call_later(self._heartbeat, self._tick)
+        heard = self._link.heard or self._joined_at
+        if self._loop.time() - heard > self._patience:
+            self._go(f"nothing heard of the driver for {self._patience:g} s", EXIT_ORPHANED, deliver=False)
+        if self._welcomed:
+            self._link.tell(Beat(self._runner.running()[:MOST_RUNNING_TOLD], self._runner.waiting, _load()))
+        self._runner.reap_orphans()
+
+    def _ended(self, job: Job, outcome: Outcome) -> None:
+        if outcome.ending is Ending.ORDERED:
+            log.info("attempt %d (line %d) ended by order", outcome.attempt, job.order.line)
+        self._outbox.add(job, outcome)
+
+    def _on_idle(self) -> None:
+        self._idle.set()
+        if self._leaving:
+            self._outbox.flush()
+            self._leave_if_done()
+
+    def _acknowledged(self) -> None:
+        self._outbox.acknowledged()
+        if self._departure.done():
+            if self._outbox.empty:
+                self._delivered.set()
+        else:
+            self._leave_if_done()
+
+    def _leave_if_done(self) -> None:
+        if self._leaving and not self._runner.busy and self._outbox.empty:
+            self._go("all is done", 0, deliver=True)
+
+    # ---- messages ----
+
+    def _hello(self, orders_seen: int, results_from: int) -> Hello:
+        log.info("connected to %s", self._ready.address)
+        kept = [outcome.attempt for _, outcome in self._outbox.results()]
+        holding = kept + self._runner.attempts()
+        if len(holding) > MAX_ATTEMPTS:
+            log.error("holding %d attempts, more than a greeting can name", len(holding))
+        return Hello(
+            protocol=PROTOCOL,
+            engine=self._bootstrap.engine,
+            node=self._bootstrap.node,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            slots=self._bootstrap.slots,
+            version=__version__,
+            orders_seen=orders_seen,
+            results_from=results_from,
+            holding=holding[:MAX_ATTEMPTS],
+        )
+
+    def _receive(self, message: ToEngine) -> None:
+        try:
+            self._act(message)
+        except Exception as error:
+            # The boundary of one message: what follows it is still to be served.
+            self._broken(self._loop, {"message": f"acting on {type(message).__name__}", "exception": error})
+
+    def _act(self, message: ToEngine) -> None:
+        match message:
+            case Start(orders):
+                self._runner.add(orders)
+            case Welcome():
+                self._on_welcome(message)
+            case StartPerEngine(phase, order):
+                self._runner.add_per_engine(phase, order)
+            case Recall(attempts):
+                self._on_recall(attempts)
+            case End(attempts, at_once):
+                self._runner.end(attempts, at_once)
+            case Leave():
+                log.info("told to leave")
+                self._leaving = True
+                self._outbox.flush()
+                self._leave_if_done()
+            case Refuse(reason):
+                self._go(f"refused by the driver: {reason}", EXIT_REFUSED, deliver=False)
+            case Pulse():
+                pass
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        log.info("welcomed as engine %d of %s", welcome.rank, welcome.jobid)
+        self._welcomed = True
+        self._heartbeat = max(welcome.heartbeat, 0.05)
+        self._patience = welcome.orphan_patience
+        self._runner.ender.grace = welcome.grace
+        self._environment.joined(welcome.rank, welcome.jobid, welcome.task_name)
+        if self._beat_timer is not None:
+            self._beat_timer.cancel()
+        self._tick()
+
+    def _on_recall(self, attempts: list[int]) -> None:
+        given = self._runner.recall(attempts)
+        for first in range(0, max(len(given), 1), MAX_ATTEMPTS):
+            self._outbox.post(Recalled(given[first : first + MAX_ATTEMPTS]))
+        self._leave_if_done()
+
+
+def _load() -> float:
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return 0.0
+
+
+async def run(ready: Ready) -> int:
+    """Run an engine from a checked Bootstrap until it departs; the exit status."""
+    # A log that cannot be written (a full disk) must not make noise elsewhere.
+    logging.raiseExceptions = False
+    stream = io.TextIOWrapper(ready.log, encoding="utf-8", errors="backslashreplace", write_through=True)
+    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log.info(
+        "engine %s on %s: %d slots, pid %d, disbatch %s, python %s",
+        *(ready.bootstrap.engine, ready.bootstrap.node, ready.bootstrap.slots, os.getpid(), __version__),
+        sys.version.split()[0],
+    )
+    return await Engine(ready, asyncio.get_running_loop()).run()

@@ -1,0 +1,62 @@
+"""What a task finds in its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from disbatch.wire.messages import Order
+
+Environment = dict[bytes, bytes]
+
+MARKER = b"DISBATCH_ENGINE"
+"""Holds the engine's own name: by it the keeper knows what an engine started."""
+
+WITHHELD = (b"DISBATCH_SMTP", b"DISBATCH_KVS_URL")
+"""For the driver only; they may hold a password."""
+
+OF_THE_NODE = frozenset(
+    b"HOME USER LOGNAME SHELL MAIL HOSTNAME HOST HOSTTYPE TMPDIR DISPLAY XAUTHORITY WAYLAND_DISPLAY TERM "
+    b"COLORTERM XDG_RUNTIME_DIR XDG_DATA_DIRS WINDOWID TTY GPG_TTY PWD OLDPWD SHLVL _".split()
+)
+OF_THE_NODE_PREFIXES = (b"SSH_", b"XDG_SESSION_", b"DBUS_", b"KRB5CCNAME")
+
+
+def merge(run: Mapping[bytes, bytes], node: Mapping[bytes, bytes]) -> Environment:
+    """The run's environment on another node: the run's values win, but who and where one is, is the node's,
+    and PATH goes on with the node's own directories."""
+    merged = dict(node)
+    for name, value in run.items():
+        if name not in OF_THE_NODE and not name.startswith(OF_THE_NODE_PREFIXES):
+            merged[name] = value
+    if b"PATH" in run:
+        path = run[b"PATH"].split(b":")
+        path += [entry for entry in node.get(b"PATH", b"").split(b":") if entry and entry not in path]
+        merged[b"PATH"] = b":".join(path)
+    return merged
+
+
+class TaskEnvironment:
+    """Makes the environment of each attempt: `base`, and what says which task it is."""
+
+    def __init__(self, base: Mapping[bytes, bytes], engine: str, cores_per_task: float) -> None:
+        self._base = {name: value for name, value in base.items() if name not in WITHHELD}
+        self._base[MARKER] = engine.encode()
+        self._base[b"DISBATCH_CORES_PER_TASK"] = b"%g" % cores_per_task
+
+    def joined(self, rank: int, jobid: str, task_name: str) -> None:
+        """What only the driver knows."""
+        self._base[b"DISBATCH_ENGINE_RANK"] = b"%d" % rank
+        self._base[b"DISBATCH_JOBID"] = jobid.encode(errors="surrogateescape")
+        self._base[b"DISBATCH_NAMETASKS"] = task_name.encode(errors="surrogateescape")
+
+    def of(self, order: Order, slot: int) -> Environment:
+        """The environment of one attempt in `slot`."""
+        return self._base | {
+            b"DISBATCH_TASKID": b"%d" % order.task_id,
+            b"DISBATCH_TASKID_ZP": b"%06d" % order.task_id,
+            b"DISBATCH_STREAM_INDEX": b"%d" % order.line,
+            b"DISBATCH_STREAM_INDEX_ZP": b"%06d" % order.line,
+            b"DISBATCH_REPEAT_INDEX": b"%d" % order.repeat,
+            b"DISBATCH_REPEAT_INDEX_ZP": b"%06d" % order.repeat,
+            b"DISBATCH_CYLINDER_RANK": b"%d" % slot,
+        }

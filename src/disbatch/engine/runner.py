@@ -1,0 +1,449 @@
+"""The slots of an engine: which order runs where, from its shell's start to the outcome.
+
+Theory of operation
+-------------------
+    waiting --spawn--> running --shell ends--> draining --pipes end, or DRAIN_GRACE--> outcome
+       |                  \\--End--> quarry (see `ending`) --gone--------------------> outcome
+       \\--Recall--> given back
+
+A task is over when its shell is. Its slot is then free at once; the outcome waits a moment for what is still
+in the pipes, which a background child may hold open for as long as it likes: such a pipe is *parked*, read
+and thrown away, so that the child is not killed by SIGPIPE.
+
+There is no future, coroutine or thread a task, only callbacks of the loop on three descriptors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+import resource
+import signal
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from disbatch.engine import sessions
+from disbatch.engine.capture import READ_SIZE, Capture
+from disbatch.engine.ending import Ender, Quarry
+from disbatch.engine.environment import TaskEnvironment
+from disbatch.engine.guard import Guard
+from disbatch.engine.spawn import spawn
+from disbatch.model.outcome import SNIPPET_EDGE, Ending, Outcome
+from disbatch.model.task import Phase
+from disbatch.wire.messages import Order, Running
+
+DRAIN_GRACE = 0.25
+"""Seconds that an outcome waits for pipes that are still open after the shell's end."""
+MOST_PARKED = 64
+UNSTARTED_CODE = 126
+PER_ENGINE_SLOT = -1
+SPARE_DESCRIPTORS = 256
+DESCRIPTORS_A_TASK = 3
+
+
+class Job(NamedTuple):
+    """An order and, for a PERENGINE command, its phase."""
+
+    order: Order
+    phase: Phase | None
+
+
+class _Task:
+    """A job whose shell was started. `status` is what waitpid gave, None before."""
+
+    __slots__ = (
+        "begun",
+        "elapsed",
+        "err",
+        "finish",
+        "job",
+        "out",
+        "pid",
+        "pidfd",
+        "quarry",
+        "slot",
+        "start",
+        "status",
+    )
+
+    def __init__(self, job: Job, slot: int, start: float, begun: float) -> None:
+        self.job = job
+        self.slot = slot
+        self.start = start
+        self.begun = begun
+        self.pid = 0
+        self.pidfd = -1
+        self.elapsed = -1.0
+        self.finish = 0.0
+        self.status: int | None = None
+        self.quarry: Quarry | None = None
+        self.out = Capture(-1)
+        self.err = Capture(-1)
+
+    def over(self) -> None:
+        """Note the time of the shell's end, once."""
+        if self.elapsed < 0:
+            self.elapsed = time.monotonic() - self.begun
+            self.finish = time.time()
+
+
+def raise_descriptor_limit(slots: int) -> tuple[int, int] | None:
+    """Make room for the descriptors of `slots` tasks; the limits that tasks shall have, None if unchanged."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = slots * DESCRIPTORS_A_TASK + SPARE_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return None
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    return soft, hard
+
+
+class Runner:
+    """Runs jobs in `slots` slots, lowest free slot first, in the order in which they came.
+
+    `ended(job, outcome)` is called once for every job that was not recalled; `idle()` whenever nothing
+    waits or runs any more; `report` gets a line for the log.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        environment: TaskEnvironment,
+        slots: int,
+        guard: Guard,
+        *,
+        ended: Callable[[Job, Outcome], None],
+        idle: Callable[[], None],
+        report: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._environment = environment
+        self._guard = guard
+        self._ended = ended
+        self._idle = idle
+        self._report = report
+        self.ender = Ender(loop, self._spare, report)
+        self._free = list(range(slots))
+        self._waiting: OrderedDict[int, Job] = OrderedDict()
+        self._per_engine: deque[Job] = deque()
+        self._per_engine_runs: Job | None = None
+        self._running: dict[int, _Task] = {}
+        self._draining: dict[int, _Task] = {}
+        self._parked: OrderedDict[int, None] = OrderedDict()
+        self._closed = False
+        self._files = raise_descriptor_limit(slots)
+        if not sessions.HAVE_PIDFD:
+            loop.add_signal_handler(signal.SIGCHLD, self._look_at_all)
+
+    # ---- what the engine asks for ----
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs have not started."""
+        return len(self._waiting) + len(self._per_engine)
+
+    @property
+    def busy(self) -> bool:
+        """True while a job waits, runs, or has not given its outcome."""
+        return bool(self._running or self._draining or self._waiting or self._per_engine)
+
+    def attempts(self) -> list[int]:
+        """Everything that has not given its outcome."""
+        per_engine = [job.order.attempt for job in self._per_engine]
+        return [*self._draining, *self._running, *per_engine, *self._waiting]
+
+    def running(self) -> list[Running]:
+        """What runs now."""
+        now = time.monotonic()
+        return [Running(attempt, task.slot, now - task.begun) for attempt, task in self._running.items()]
+
+    def shells(self) -> set[int]:
+        """The process numbers that must not be reaped by others."""
+        return {task.pid for task in self._running.values()}
+
+    def add(self, orders: Iterable[Order]) -> None:
+        """Run these as slots come free."""
+        for order in orders:
+            self._waiting[order.attempt] = Job(order, None)
+        self._fill()
+
+    def add_per_engine(self, phase: Phase, order: Order) -> None:
+        """Run this outside the slots, after those that came before it."""
+        self._per_engine.append(Job(order, phase))
+        self._fill()
+
+    def recall(self, attempts: Iterable[int]) -> list[int]:
+        """Forget those of `attempts` that have not started, and say which."""
+        return [attempt for attempt in attempts if self._waiting.pop(attempt, None) is not None]
+
+    def end(self, attempts: Iterable[int], at_once: bool) -> None:
+        """End these, wherever they are; unknown ones are passed over."""
+        wanted = set(attempts)
+        self._drop([self._waiting.pop(attempt) for attempt in wanted if attempt in self._waiting])
+        dropped = [job for job in self._per_engine if job.order.attempt in wanted]
+        self._per_engine = deque(job for job in self._per_engine if job.order.attempt not in wanted)
+        self._drop(dropped)
+        tasks = [self._running[attempt] for attempt in wanted if attempt in self._running]
+        fresh: list[Quarry] = []
+        for task in tasks:
+            if task.quarry is None and not self._reap(task):
+                quarry = Quarry(task.pid, (), lambda task=task: self._gone(task))  # type: ignore[misc]
+                task.quarry = quarry
+                fresh.append(quarry)
+        if at_once:
+            self.ender.hurry([task.quarry for task in tasks if task.quarry and task.quarry not in fresh])
+        self.ender.end(fresh, at_once)
+        self._fill()
+
+    def end_all(self, at_once: bool) -> None:
+        """End everything and start nothing more."""
+        self._closed = True
+        self.end(self.attempts(), at_once)
+        if not self.busy:
+            self._idle()
+
+    def reap_orphans(self) -> None:
+        """Reap what tasks left behind and the engine, as a subreaper, has inherited."""
+        ours = self.shells() | {self._guard.pid}
+        for pid in sessions.children(os.getpid()):
+            if pid not in ours:
+                try:
+                    os.waitpid(pid, os.WNOHANG)
+                except ChildProcessError:
+                    pass
+
+    def end_leftovers(self, gone: Callable[[], None]) -> int:
+        """End everything that ended tasks left running; `gone` is called at the end. Returns how many were
+        found, at first."""
+        processes = sessions.table()
+        here = os.getpid()
+        roots = [
+            process.pid
+            for process in processes.values()
+            if process.parent == here and process.pid != self._guard.pid
+        ]
+        found = len(sessions.family(processes, roots, (), self._spare()))
+        self.ender.end([Quarry(None, roots, gone)], at_once=False)
+        return found
+
+    def _spare(self) -> set[int]:
+        return {os.getpid(), os.getsid(0), self._guard.pid} | self.shells()
+
+    # ---- start ----
+
+    def _fill(self) -> None:
+        if self._closed:
+            return
+        while self._per_engine and self._per_engine_runs is None:
+            self._start(self._per_engine.popleft(), PER_ENGINE_SLOT)
+        if self._joining():
+            return
+        waiting, free = self._waiting, self._free
+        while waiting and free:
+            _, job = waiting.popitem(last=False)
+            self._start(job, heapq.heappop(free))
+
+    def _joining(self) -> bool:
+        """True while a PERENGINE START command keeps the tasks waiting."""
+        current = self._per_engine_runs
+        return (current is not None and current.phase is Phase.START) or any(
+            job.phase is Phase.START for job in self._per_engine
+        )
+
+    def _start(self, job: Job, slot: int) -> None:
+        task = _Task(job, slot, time.time(), time.monotonic())
+        try:
+            self._launch(task)
+        except (OSError, ValueError) as error:
+            self._unstarted(task, error)
+            return
+        self._running[job.order.attempt] = task
+        if slot == PER_ENGINE_SLOT:
+            self._per_engine_runs = job
+        add_reader = self._loop.add_reader
+        if task.pidfd >= 0:
+            add_reader(task.pidfd, self._exited, task)
+        add_reader(task.out.descriptor, self._readable, task, task.out)
+        add_reader(task.err.descriptor, self._readable, task, task.err)
+
+    def _launch(self, task: _Task) -> None:
+        order = task.job.order
+        child = spawn(order.command, self._environment.of(order, task.slot))
+        task.pid = child.pid
+        self._guard.record(task.slot, child.pid)
+        task.out.descriptor = child.out
+        task.err.descriptor = child.err
+        if self._files is not None and hasattr(resource, "prlimit"):
+            resource.prlimit(child.pid, resource.RLIMIT_NOFILE, self._files)
+        if not sessions.HAVE_PIDFD:
+            return
+        try:
+            task.pidfd = os.pidfd_open(child.pid)
+        except OSError:
+            # No descriptor is left to wait on it with: it has hardly begun, and must not run unseen.
+            os.kill(child.pid, signal.SIGKILL)
+            self._guard.clear(task.slot)
+            os.waitpid(child.pid, 0)
+            os.close(child.out)
+            os.close(child.err)
+            raise
+
+    def _unstarted(self, task: _Task, error: Exception) -> None:
+        self._give_slot_back(task)
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        text = f"disbatch: not started: {reason}".encode()[: 2 * SNIPPET_EDGE]
+        self._report(f"line {task.job.order.line}: not started: {reason}")
+        outcome = Outcome(
+            *(task.job.order.attempt, task.slot, 0, UNSTARTED_CODE, 0.0, task.start, task.start),
+            *(0, b"", len(text), text, Ending.UNSTARTED),
+        )
+        self._ended(task.job, outcome)
+        self._say_if_idle()
+
+    def _give_slot_back(self, task: _Task) -> None:
+        if task.slot == PER_ENGINE_SLOT:
+            self._per_engine_runs = None
+        else:
+            heapq.heappush(self._free, task.slot)
+
+    # ---- output ----
+
+    def _readable(self, task: _Task, capture: Capture) -> None:
+        capture.read()
+        if capture.ended:
+            self._close(capture)
+            if task.status is not None and task.out.ended and task.err.ended:
+                self._deliver(task)
+
+    def _close(self, capture: Capture) -> None:
+        self._loop.remove_reader(capture.descriptor)
+        os.close(capture.descriptor)
+        capture.descriptor = -1
+
+    def _drain(self, capture: Capture) -> None:
+        if not capture.ended:
+            capture.drain()
+            if capture.ended:
+                self._close(capture)
+
+    def _park(self, capture: Capture) -> None:
+        if capture.ended:
+            return
+        capture.ended = True
+        descriptor = capture.descriptor
+        while len(self._parked) >= MOST_PARKED:
+            self._close_parked(next(iter(self._parked)))
+        self._parked[descriptor] = None
+        self._loop.add_reader(descriptor, self._discard, descriptor)
+
+    def _discard(self, descriptor: int) -> None:
+        try:
+            if os.read(descriptor, READ_SIZE):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._close_parked(descriptor)
+
+    def _close_parked(self, descriptor: int) -> None:
+        del self._parked[descriptor]
+        self._loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+    # ---- end ----
+
+    def _exited(self, task: _Task) -> None:
+        if task.quarry is None:
+            self._reap(task)
+            self._fill()
+        elif task.elapsed < 0:
+            # Its number must stay taken until all of its session is gone: reaped in _gone.
+            task.over()
+            self._forget_pidfd(task)
+
+    def _look_at_all(self) -> None:
+        for task in list(self._running.values()):
+            if task.quarry is None:
+                self._reap(task)
+        self._fill()
+
+    def _forget_pidfd(self, task: _Task) -> None:
+        if task.pidfd >= 0:
+            self._loop.remove_reader(task.pidfd)
+            os.close(task.pidfd)
+            task.pidfd = -1
+
+    def _reap(self, task: _Task) -> bool:
+        """True if the shell has ended; its slot is free then, and its outcome on the way."""
+        # The number is the task's own only until waitpid: out of the table first, back if it lives.
+        self._guard.clear(task.slot)
+        pid, status = os.waitpid(task.pid, os.WNOHANG)
+        if not pid:
+            self._guard.record(task.slot, task.pid)
+            return False
+        task.over()
+        task.status = status
+        self._forget_pidfd(task)
+        attempt = task.job.order.attempt
+        del self._running[attempt]
+        self._draining[attempt] = task
+        self._give_slot_back(task)
+        self._drain(task.out)
+        self._drain(task.err)
+        if task.out.ended and task.err.ended:
+            self._deliver(task)
+        else:
+            self._loop.call_later(DRAIN_GRACE, self._deliver, task)
+        return True
+
+    def _gone(self, task: _Task) -> None:
+        """All processes of an ended task are gone."""
+        self._reap(task)
+        if task.job.order.attempt in self._draining:
+            self._deliver(task)
+        self._fill()
+
+    def _drop(self, jobs: Iterable[Job]) -> None:
+        now = time.time()
+        for job in jobs:
+            slot = 0 if job.phase is None else PER_ENGINE_SLOT
+            killed = -signal.SIGTERM
+            self._ended(
+                job,
+                Outcome(job.order.attempt, slot, 0, killed, 0.0, now, now, 0, b"", 0, b"", Ending.ORDERED),
+            )
+        self._say_if_idle()
+
+    def _deliver(self, task: _Task) -> None:
+        """Give the outcome, once."""
+        attempt = task.job.order.attempt
+        if self._draining.pop(attempt, None) is None or task.status is None:
+            return
+        out, err = task.out, task.err
+        self._park(out)
+        self._park(err)
+        outcome = Outcome(
+            attempt,
+            task.slot,
+            task.pid,
+            os.waitstatus_to_exitcode(task.status),
+            task.elapsed,
+            task.start,
+            task.finish,
+            out.count,
+            out.snippet(),
+            err.count,
+            err.snippet(),
+            Ending.OWN if task.quarry is None else Ending.ORDERED,
+        )
+        self._ended(task.job, outcome)
+        self._say_if_idle()
+
+    def _say_if_idle(self) -> None:
+        if not self.busy:
+            self._idle()

@@ -1,0 +1,177 @@
+"""Find and signal every process of a task: its session, its descendants and their sessions. Stdlib only.
+
+Theory of operation
+-------------------
+A process number alone says little: it may be somebody else's by the time a signal is sent. So a process is
+its number *and* its start time, and a signal goes through a pidfd that was opened before the start time was
+compared. A session's number, in turn, cannot be reused while the session has a member, nor while its
+leader has not been reaped; whoever keeps a session's number keeps it only as long as one of these holds.
+
+Without /proc (macOS) `ps` tells less: there is no start time, and process groups stand in for sessions.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+HAVE_PROC = os.path.exists("/proc/self/stat")  # noqa: PTH110  (pathlib is a slow import for the keeper)
+HAVE_PIDFD = hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
+ENVIRONMENT_LIMIT = 4 << 20
+
+
+class Process(NamedTuple):
+    """A process as it was found; `start` in clock ticks since boot, `alive` False for a zombie."""
+
+    pid: int
+    parent: int
+    session: int
+    start: int
+    alive: bool
+
+
+Table = dict[int, Process]
+
+
+def _read(path: str, limit: int = 4096) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, limit)
+    finally:
+        os.close(descriptor)
+
+
+def look(pid: int) -> Process | None:
+    """The process with this number now, or None."""
+    try:
+        text = _read(f"/proc/{pid}/stat")
+        # The name in parentheses may itself hold anything; the last parenthesis ends it.
+        field = text[text.rindex(b")") + 2 :].split()
+        # A leader that called pthread_exit is a zombie whose other threads live.
+        alive = field[0] not in (b"Z", b"X") or int(field[17]) > 1
+        return Process(pid, int(field[1]), int(field[3]), int(field[19]), alive)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def table() -> Table:
+    """All processes that can be seen now, by number."""
+    if not HAVE_PROC:
+        return _table_from_ps()
+    found = (look(int(name)) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
+    return {process.pid: process for process in found if process is not None}
+
+
+def _table_from_ps() -> Table:
+    listing = subprocess.run(
+        ["/bin/ps", "-A", "-o", "pid=,ppid=,pgid=,stat="], capture_output=True, check=False
+    ).stdout
+    processes: Table = {}
+    for line in listing.splitlines():
+        field = line.split()
+        if len(field) >= 4:
+            pid, parent, group = (int(text) for text in field[:3])
+            processes[pid] = Process(pid, parent, group, 0, not field[3].startswith(b"Z"))
+    return processes
+
+
+def family(
+    processes: Table, roots: Iterable[int], sessions: Iterable[int], spare: Collection[int] = ()
+) -> list[Process]:
+    """The living among `roots`, the members of `sessions`, all their descendants, and everything in the
+    sessions of these; parents before children, so that a shell hears a signal before its commands do and
+    does not go on to its next one. Processes that are in `spare`, or whose session is, are passed over, and
+    so is what descends from them."""
+    children: dict[int, list[int]] = {}
+    members: dict[int, list[int]] = {}
+    for each in processes.values():
+        children.setdefault(each.parent, []).append(each.pid)
+        members.setdefault(each.session, []).append(each.pid)
+    found: dict[int, Process] = {}
+    entered: set[int] = set()
+    todo = deque(roots)
+
+    def enter(session: int) -> None:
+        if session not in entered and session not in spare:
+            entered.add(session)
+            todo.extend(members.get(session, ()))
+
+    for session in sessions:
+        enter(session)
+    while todo:
+        process = processes.get(todo.popleft())
+        if process is None or process.pid in found or process.pid in spare or process.session in spare:
+            continue
+        found[process.pid] = process
+        todo.extend(children.get(process.pid, ()))
+        enter(process.session)
+    return [process for process in found.values() if process.alive]
+
+
+def marked(processes: Iterable[int], marker: bytes) -> list[int]:
+    """Those of these process numbers that were started with `marker` (NAME=value) in their environment."""
+    needle = b"\0" + marker + b"\0"
+    found = []
+    for pid in processes:
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
+                environment = file.read(ENVIRONMENT_LIMIT)
+        except OSError:
+            continue
+        if needle in b"\0" + environment:
+            found.append(pid)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """The numbers of the processes, dead or alive, whose parent is `pid`; empty where that is not known."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123
+                found += [int(word) for word in file.read().split()]
+    except OSError:
+        pass
+    return found
+
+
+def open_process(process: Process) -> int | None:
+    """A pidfd of exactly this process, or None if it is gone (its number may be another's by now)."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError:
+        return None
+    now = look(process.pid)
+    if now is not None and now.start == process.start:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def send(pidfd: int, *signals: int) -> None:
+    """Send signals through a pidfd; a process that is gone, or not ours to signal, is passed over."""
+    try:
+        for number in signals:
+            signal.pidfd_send_signal(pidfd, number)
+    except OSError:
+        pass
+
+
+def signal_all(processes: Iterable[Process], *signals: int) -> None:
+    """Send `signals` to each of these very processes that is still there."""
+    for process in processes:
+        if not HAVE_PIDFD:
+            try:
+                for number in signals:
+                    os.kill(process.pid, number)
+            except OSError:
+                pass
+            continue
+        pidfd = open_process(process)
+        if pidfd is not None:
+            send(pidfd, *signals)
+            os.close(pidfd)

@@ -1,0 +1,250 @@
+"""Ends of all sorts, on a real engine: tasks that resist, and engine, keeper and driver killed in turn."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine_driver import EngineProcess, FakeDriver, alive, all_gone, read_pids, wait_until
+
+from disbatch.model.outcome import Ending
+from disbatch.model.status import parse_line
+from disbatch.wire.messages import Goodbye, Hello, Refuse, Trouble
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[FakeDriver]:
+    driver = FakeDriver(tmp_path)
+    yield driver
+    driver.close()
+
+
+@pytest.fixture
+def engine(driver: FakeDriver) -> Iterator[EngineProcess]:
+    engine = EngineProcess(driver.bootstrap())
+    yield engine
+    engine.finish()
+
+
+def test_end_of_a_task_that_heeds_sigterm(driver: FakeDriver, engine: EngineProcess, tmp_path: Path) -> None:
+    driver.welcome["grace"] = 1000.0
+    driver.start("trap 'echo bye; exit 9' TERM; echo $$ >> pids; while :; do sleep 0.05; done")
+    driver.pids(1)
+    driver.end(1)
+    outcome = driver.outcome(1)
+    assert (outcome.ending, outcome.return_code, outcome.out_snippet) == (Ending.ORDERED, 9, b"bye\n")
+
+
+def test_end_of_a_task_that_ignores_sigterm_and_one_that_changed_session(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path
+) -> None:
+    driver.start(
+        "trap '' TERM; echo $$ >> pids; sleep 1000 & echo $! >> pids; while :; do sleep 1000; done",
+        "setsid bash -c 'echo $$ >> pids; sleep 1000 & echo $! >> pids; wait' & sleep 1000",
+    )
+    pids = driver.pids(4)
+    driver.end(1, 2)
+    first, second = driver.outcome(1), driver.outcome(2)
+    assert first.ending is second.ending is Ending.ORDERED
+    assert (first.return_code, second.return_code) == (-signal.SIGKILL, -signal.SIGTERM)
+    assert not any(alive(pid) for pid in pids), "the outcome comes when all of the task is gone"
+    assert first.elapsed >= 0.5, "the grace"
+
+
+def test_end_at_once_and_of_a_stopped_task(driver: FakeDriver, engine: EngineProcess, tmp_path: Path) -> None:
+    driver.welcome["grace"] = 1000.0
+    driver.start("trap '' TERM; echo $$ >> pids; sleep 1000; :", "echo $$ >> pids; kill -STOP $$; :")
+    pids = driver.pids(2)
+    driver.end(2)
+    assert driver.outcome(2).return_code == -signal.SIGTERM
+    driver.end(1)
+    driver.end(1, at_once=True)
+    assert driver.outcome(1).return_code == -signal.SIGKILL
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_end_of_a_task_that_forks_all_the_time(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path
+) -> None:
+    forks = "trap '' TERM; f() { echo $BASHPID >> pids; sleep 0.02; f & wait; }; f & f & f & f & wait"
+    driver.start(forks)
+    pids = driver.pids(40)
+    driver.end(1)
+    assert driver.outcome(1).ending is Ending.ORDERED
+    pids = read_pids(tmp_path / "pids")
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_end_of_what_waits_and_of_what_is_over(driver: FakeDriver, engine: EngineProcess) -> None:
+    driver.start("sleep 1000", "sleep 1000", ":")
+    driver.running(1, 2)
+    driver.end(3, 77)
+    outcome = driver.outcome(3)
+    assert (outcome.ending, outcome.pid, outcome.return_code) == (Ending.ORDERED, 0, -15)
+    driver.end(1)
+    assert driver.outcome(1).ending is Ending.ORDERED
+    assert driver.run("exit 4", attempt=4).ending is Ending.OWN
+    driver.end(4, 1)
+    driver.end(2)
+    driver.outcome(2)
+    driver.leave()
+    assert set(driver.outcomes) == {1, 2, 3, 4}
+
+
+def test_end_leaves_other_tasks_alone(driver: FakeDriver, engine: EngineProcess, tmp_path: Path) -> None:
+    driver.start("sleep 1000", "until [ -e go ]; do sleep 0.02; done; exit 6")
+    driver.running(1, 2)
+    driver.end(1)
+    driver.outcome(1)
+    (tmp_path / "go").touch()
+    outcome = driver.outcome(2)
+    assert (outcome.ending, outcome.return_code) == (Ending.OWN, 6)
+
+
+TASKS_THAT_HIDE = (
+    "echo $$ >> pids; trap '' TERM; sleep 1000; :",
+    "setsid sleep 1000 & echo $! >> pids; wait",
+    "env -i sleep 1000 & echo $! >> pids; wait",
+    "env -i setsid sleep 1000 & echo $! >> pids; wait",
+    "(setsid sleep 1000 & echo $! >> pids); sleep 1000",
+)
+
+
+def test_killed_engine_leaves_no_task(driver: FakeDriver, tmp_path: Path) -> None:
+    engine = EngineProcess(driver.bootstrap(slots=8))
+    try:
+        driver.start("sleep 1000 & echo $! >> pids", *TASKS_THAT_HIDE)
+        pids = driver.pids(6)
+        driver.outcome(1)
+        keeper = engine.keeper()
+        os.kill(engine.pid, signal.SIGKILL)
+        all_gone([*pids, keeper])
+    finally:
+        engine.finish()
+
+
+def test_killed_engine_in_the_midst_of_starting_leaves_no_task(driver: FakeDriver, tmp_path: Path) -> None:
+    engine = EngineProcess(driver.bootstrap(slots=50))
+    try:
+        driver.start(*["echo $$ >> pids; exec sleep 1000"] * 50)
+        driver.serve_until((tmp_path / "pids").exists, "the first task")
+        keeper = engine.keeper()
+        os.kill(engine.pid, signal.SIGKILL)
+        engine.wait()
+        all_gone([keeper])
+        all_gone(read_pids(tmp_path / "pids"))
+    finally:
+        engine.finish()
+
+
+def test_killed_keeper_is_replaced_and_the_new_one_knows_the_tasks(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path
+) -> None:
+    driver.start("env -i sleep 1000 & echo $! >> pids; wait")
+    pids = driver.pids(1)
+    first = engine.keeper()
+    os.kill(first, signal.SIGKILL)
+    assert str(first) in driver.expect(Trouble).text
+    second = engine.keeper()
+    assert second != first
+    assert alive(pids[0])
+    os.kill(engine.pid, signal.SIGKILL)
+    all_gone([*pids, second])
+
+
+def test_keeper_does_not_heed_what_ends_others(driver: FakeDriver, engine: EngineProcess) -> None:
+    driver.expect(Hello)
+    keeper = engine.keeper()
+    # It is there before it has got ready: the signal counts only once it ignores it.
+    status = Path(f"/proc/{keeper}/status")
+    mask = (1 << signal.SIGTERM - 1) | (1 << signal.SIGINT - 1) | (1 << signal.SIGHUP - 1)
+
+    def ignores() -> bool:
+        line = next(line for line in status.read_text().splitlines() if line.startswith("SigIgn"))
+        return int(line.split()[1], 16) & mask == mask
+
+    wait_until(ignores, "a keeper that ignores signals")
+    assert os.getsid(keeper) == keeper
+    engine_files = {
+        os.readlink(f"/proc/{keeper}/fd/{n}").split(":")[0] for n in os.listdir(f"/proc/{keeper}/fd")
+    }
+    assert not any("engine.txt" in name or name == "socket" for name in engine_files)
+
+
+def test_driver_that_is_gone_ends_a_local_engine(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path
+) -> None:
+    driver.acknowledges = False
+    driver.start("exit 7", "echo $$ >> pids; sleep 1000; :")
+    driver.outcome(1)
+    pids = driver.pids(1)
+    engine.close_lifeline()
+    assert engine.wait() == 3
+    assert not alive(pids[0])
+    lines = (tmp_path / "run_here_unrecorded.txt").read_bytes().splitlines()
+    record = parse_line(lines[0])
+    assert record is not None
+    assert (record.id, record.line, record.return_code, record.node) == (101, 201, 7, "here")
+    assert len(lines) == 1, "what was ended is no result"
+
+
+def test_acknowledged_results_are_not_written_again(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path
+) -> None:
+    driver.start(":", ":")
+    driver.outcome(1)
+    driver.outcome(2)
+    driver.leave()
+    assert engine.wait() == 0
+    assert not (tmp_path / "run_here_unrecorded.txt").exists()
+
+
+def test_driver_that_is_silent_is_given_up(driver: FakeDriver, engine: EngineProcess, tmp_path: Path) -> None:
+    driver.welcome["orphan_patience"] = 0.5
+    driver.acknowledges = False
+    driver.start("exit 3", "echo $$ >> pids; sleep 1000; :")
+    driver.outcome(1)
+    pids = driver.pids(1)
+    driver.hang_up()
+    assert engine.wait() == 3
+    assert not alive(pids[0])
+    assert len((tmp_path / "run_here_unrecorded.txt").read_bytes().splitlines()) == 1
+
+
+def test_refused_engine_goes(driver: FakeDriver, engine: EngineProcess, tmp_path: Path) -> None:
+    driver.start("echo $$ >> pids; sleep 1000; :")
+    pids = driver.pids(1)
+    driver.session.tell(Refuse("the run is over"))
+    assert engine.wait() == 4
+    assert not alive(pids[0])
+    assert "the run is over" in (tmp_path / "run_here_engine.txt").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_engine_that_is_told_to_end_by_a_signal(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path, number: signal.Signals
+) -> None:
+    driver.start("echo $$ >> pids; sleep 1000; :")
+    pids = driver.pids(1)
+    os.kill(engine.pid, number)
+    assert driver.outcome(1).ending is Ending.ORDERED
+    assert number.name in driver.expect(Goodbye).reason
+    assert engine.wait() == 128 + number
+    assert not alive(pids[0])
+
+
+def test_second_signal_does_not_wait_for_the_grace(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path
+) -> None:
+    driver.welcome["grace"] = 1000.0
+    driver.start("trap 'echo told >> told' TERM; echo $$ >> pids; while :; do sleep 1000 & wait; done")
+    driver.pids(1)
+    os.kill(engine.pid, signal.SIGTERM)
+    driver.serve_until((tmp_path / "told").exists, "a task that was told")
+    os.kill(engine.pid, signal.SIGTERM)
+    assert driver.outcome(1).return_code == -signal.SIGKILL
+    driver.expect(Goodbye)
+    assert engine.wait() == 128 + signal.SIGTERM
