@@ -37,9 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_SIGINT
-    except BrokenPipeError:
-        # Whoever read our output has gone; the run itself is over or never began.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    except Exception as error:
+        if os.environ.get("DISBATCH_TRACEBACK"):
+            raise
+        _complain(f"internal error: {error!r}; DISBATCH_TRACEBACK=1 shows where; please report it")
         return EXIT_INCOMPLETE
 
 

@@ -28,7 +28,7 @@ exit status: 0 the run is complete, even if tasks failed; 1 with -e, -f or a fai
 NOT_YET = {
     "gpu": "-g: GPUs are not supported by this version yet",
     "env_resource": "-E: splitting resources over slots is not supported by this version yet",
-    "web": "-w: there is no web page in this version yet; the progress line and the status file tell",
+    "web": "-w: there is no web page in this version yet",
     "mail_to": "--mailTo: mail is not supported by this version yet",
     "mail_freq": "--mailFreq: mail is not supported by this version yet",
     "kvsserver": "--kvsserver: there is no key store in this version yet",

@@ -201,7 +201,9 @@ def _write_script(claimed: ClaimedFiles) -> None:
 def _resume_hint(arguments: list[str], claimed: ClaimedFiles) -> str:
     status = os.path.relpath(claimed.files.status)
     shown = status if not status.startswith("..") else str(claimed.files.status)
-    return shlex.join(["disbatch", *arguments, "-r", shown])
+    # What came through <(...) is gone; the same tasks have to come again, through standard input.
+    again = ["-" if re.match(r"/dev/fd/|/proc/", word) else word for word in arguments]
+    return shlex.join(["disbatch", *again, "-r", shown])
 
 
 def _rescue(unwritten: bytes, claimed: ClaimedFiles, resume: str) -> str:

@@ -104,6 +104,7 @@ class Driver:
         self._tally = Tally()
         self._members: dict[str, Member] = {}
         self._notice = ""
+        self._joined = False
         self._signals = 0
         self._signal = 0
         self._incomplete = ""
@@ -277,6 +278,7 @@ class Driver:
         )
         self._hub.welcome(peer, welcome, hello.orders_seen)
         if member.joined is None:
+            self._joined = True
             log.info("%s: engine joined (rank %d, %d slots)", member.name, member.rank, hello.slots)
             member.joined, member.launching, member.slots = self._loop.time(), False, hello.slots
             if self._retirer is not None:
@@ -360,7 +362,7 @@ class Driver:
             return
         if self._plan.present or any(member.launching for member in self._members.values()):
             return
-        self._incomplete = "no engine is left" if self._tally.done else "no engine could start"
+        self._incomplete = "no engine is left" if self._joined else "no engine could start"
         self._over.set_result(None)
 
     # ---- the plan's actions ----
@@ -381,6 +383,8 @@ class Driver:
         self._pumping = True
         try:
             for event in self._feed.events(self._plan):
+                if type(event) is events.SourceEnded and event.broken:
+                    self._say(f"{self._feed.error}; no new task starts, running ones finish")
                 self._perform(self._plan.handle(event))
         finally:
             self._pumping = False

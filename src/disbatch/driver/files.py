@@ -88,15 +88,22 @@ def _base(prefix: str | None, task_name: str, jobid: str) -> Path:
     if prefix is None:
         return Path.cwd() / usual
     path = Path(prefix)
-    if prefix.endswith("/") or path.is_dir():
+    if prefix.endswith("/") or _is_directory(path):
         path = path / usual
-    if not path.parent.is_dir():
+    if not _is_directory(path.parent):
         raise UsageError(f"-p {prefix}: there is no directory {path.parent}; make it first")
     return Path.cwd() / path
 
 
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; choose another place with -p") from error
+
+
 def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
-    if files.connect.exists() or files.script.exists():
+    if os.path.lexists(files.connect) or os.path.lexists(files.script):
         return None
     status = _create(files.status)
     if status is None:

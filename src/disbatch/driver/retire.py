@@ -3,8 +3,8 @@
 The command finds NODE and RETCODE (the node, and how its engine ended), NODES and RETCODES (all that this
 call is about, comma separated), ACTIVE (nodes still in use), RETIRED (all that are not, with these), and
 DRIVER_NODE if the driver's node is not in ACTIVE. Retirements that come close together are joined into one
-call if the command's text shows that it looks at the whole (it mentions NODES, ACTIVE or RETIRED); a command that
-knows just its NODE is called once for each. A failed call is tried again.
+call if the command's text shows that it looks at the whole (it mentions NODES, ACTIVE or RETIRED); a command
+that knows just its NODE is called once for each. A failed call is tried again.
 """
 
 from __future__ import annotations

@@ -42,19 +42,25 @@ def _row(label: str, text: str) -> str:
 
 def _counts(summary: Summary) -> str:
     snapshot = summary.snapshot
-    parts = [f"{count(snapshot.done - snapshot.failed)} well"]
+    parts = [f"{count(snapshot.done - snapshot.failed)} succeeded"]
     if snapshot.failed:
         parts.append(f"{count(snapshot.failed)} failed")
     if snapshot.skipped:
         parts.append(f"{count(snapshot.skipped)} done before")
-    if summary.ended:
-        parts.append(f"{counted(summary.ended, 'attempt')} not completed")
     if summary.lost:
         parts.append(f"{count(summary.lost)} lost with their nodes")
+    ended = (
+        f"{counted(summary.ended, 'attempt')} ended before it was done"
+        if summary.ended == 1
+        else (f"{counted(summary.ended, 'attempt')} ended before they were done")
+    )
+    left = 0
     if snapshot.total is not None:
         left = snapshot.total - snapshot.done - snapshot.skipped - summary.lost
-        if left > 0:
-            parts.append(f"{count(left)} not done")
+    if left > 0:
+        parts.append(f"{count(left)} not done")
+    if summary.ended:
+        parts[-1:] = [f"{parts[-1]} ({ended})"] if left > 0 else [parts[-1], ended]
     return ", ".join(parts)
 
 

@@ -6,7 +6,9 @@ import math
 
 
 def duration(seconds: float) -> str:
-    """`0.53 s`, `12.3 s`, `4:05`, `2:03:04`, `3d 04:05`."""
+    """`530 ms`, `2.53 s`, `12.3 s`, `4:05`, `2:03:04`, `3d 04:05`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.2f} s"
     if seconds < 60:
