@@ -1,0 +1,207 @@
+"""Write and read the lines of a status file: one for each finished attempt, 15 fields between tabs.
+
+| field | what |
+|---|---|
+| flags | four columns: `R` return code not 0; `O`, `E` output leaked; the `Mark` |
+| id, line, repeat | as in `model.task.Task` |
+| node, pid | where it ran, its shell |
+| return code | minus the signal's number if a signal killed it |
+| elapsed, start, finish | seconds; the latter two since the epoch, by the node's clock |
+| bytes, snippet | of leaked stdout: how many, and the first and last 40 as a literal |
+| bytes, snippet | of leaked stderr |
+| command | as a literal; last, so that tabs in a bare one (the original's 3.0) do no harm |
+
+Changing the format: nothing but new values of the mark may be added, since other programs split these
+lines; extend `parse_line` first, with a sample of the new line in its test.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import re
+
+import msgspec
+
+from disbatch.model.outcome import Outcome
+from disbatch.model.snippet import quoted, quoted_snippet
+from disbatch.model.task import NO_REPEAT, Barrier, Task
+
+FIELDS = (
+    "flags",
+    "id",
+    "line",
+    "repeat",
+    "node",
+    "pid",
+    "return_code",
+    "elapsed",
+    "start",
+    "finish",
+    "out_bytes",
+    "out",
+    "err_bytes",
+    "err",
+    "command",
+)
+STATUS_HEADER = "\t".join(FIELDS).encode() + b"\n"
+"""The line that --status-header puts first; `is_header` knows it and the original's."""
+
+
+class Mark(enum.Enum):
+    """The fourth column of the flags: what sort of line this is."""
+
+    TASK = " "
+    BARRIER = "B"
+    PER_ENGINE = "P"
+    SKIPPED = "S"
+    """Not run now, since a former run did; the fields are that run's."""
+    SUPERSEDED = "Z"
+    """An attempt that does not count: the task was or will be run again."""
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One line of a status file. Times in seconds; `out`, `err` and `command` are fields as they stand there:
+    literals, or a bare command; `model.snippet` reads them."""
+
+    mark: Mark
+    id: int
+    line: int
+    repeat: int
+    node: str
+    pid: int
+    return_code: int
+    elapsed: float
+    start: float
+    finish: float
+    out_bytes: int
+    out: bytes
+    err_bytes: int
+    err: bytes
+    command: bytes
+
+    @property
+    def failed(self) -> bool:
+        """True if the return code is not 0."""
+        return self.return_code != 0
+
+
+def format_line(  # noqa: PLR0917 - a line has these parts, and every caller has them in this order
+    id: int, line: int, repeat: int, command: bytes, node: str, outcome: Outcome, mark: Mark = Mark.TASK
+) -> bytes:
+    """One line of the status file, with its line feed."""
+    o = outcome
+    return (
+        f"{'R' if o.return_code else ' '}{'O' if o.out_bytes else ' '}{'E' if o.err_bytes else ' '}"
+        f"{mark._value_}"
+        f"\t{id}\t{line}\t{repeat}\t{_node_field(node)}\t{o.pid}\t{o.return_code}"
+        f"\t{o.elapsed:.6f}\t{o.start:.6f}\t{o.finish:.6f}"
+        f"\t{o.out_bytes}\t{quoted_snippet(o.out_snippet)}"
+        f"\t{o.err_bytes}\t{quoted_snippet(o.err_snippet)}"
+        f"\t{command.decode('utf-8', 'surrogateescape')!r}\n"
+    ).encode()
+
+
+def format_barrier(
+    barrier: Barrier, node: str, pid: int, *, elapsed: float, start: float, finish: float
+) -> bytes:
+    """The line of a barrier that is complete; `node` and `pid` are the driver's, times in seconds."""
+    outcome = Outcome(0, -1, pid, 0, elapsed, start, finish, 0, b"", 0, b"")
+    return format_line(barrier.id, barrier.line, NO_REPEAT, barrier.text, node, outcome, Mark.BARRIER)
+
+
+def format_skipped(record: Record, task: Task) -> bytes:
+    """The line of a task that a former run completed: that run's `record` of it, marked as skipped."""
+    r = record
+    flags = f"{'R' if r.failed else ' '}{'O' if r.out_bytes else ' '}{'E' if r.err_bytes else ' '}S"
+    head = (
+        f"{flags}\t{task.id}\t{task.line}\t{task.repeat}\t{_node_field(r.node)}\t{r.pid}\t{r.return_code}"
+        f"\t{r.elapsed:.6f}\t{r.start:.6f}\t{r.finish:.6f}\t{r.out_bytes}\t"
+    )
+    command = quoted(task.command).encode()
+    return b"%b%b\t%d\t%b\t%b\n" % (head.encode(), r.out, r.err_bytes, r.err, command)
+
+
+@functools.lru_cache(maxsize=1024)
+def _node_field(node: str) -> str:
+    """A node's name, in which nothing can end the field or the line."""
+    return node if node and node.isprintable() else repr(node)
+
+
+# ---- reading ----
+
+# Possessive and without alternatives that overlap: linear in the line, whatever it holds.
+_SECONDS = rb"-?(?:[0-9.]++(?:e[+-]?[0-9]++)?+|nan|inf)"
+_LINE = re.compile(
+    rb"([ROEBCDPSZ ]{0,8}+)\t([0-9]{1,19}+)\t(-?[0-9]{1,19}+)\t(-?[0-9]{1,19}+)\t([^\t\n]*+)\t"
+    rb"(-?[0-9]{1,19}+)\t(-?[0-9]{1,10}+)\t(" + _SECONDS + rb")\t(" + _SECONDS + rb")\t(" + _SECONDS + rb")"
+    rb"\t([0-9]{1,19}+)\t([^\t\n]*+)\t([0-9]{1,19}+)\t([^\t\n]*+)\t([^\n]*+)\n?"
+)
+_NUMBERS = (1, 2, 3, 5, 6, 7, 8, 9, 10, 12)
+_DIGIT = re.compile(rb"[0-9]")
+
+
+def parse_line(line: bytes) -> Record | None:
+    """Read one line, with or without its line feed, of ours or of the original's 1.x or 3.0; None if it is
+    not a line of a status file (see also `is_header`)."""
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return None
+    flags, id, line_number, repeat, node, pid, code, elapsed, start, finish, outs, out, errs, err, command = (
+        found.groups()
+    )
+    try:
+        return Record(
+            mark_of(flags),
+            int(id),
+            int(line_number),
+            int(repeat),
+            node.decode("utf-8", "surrogateescape"),
+            int(pid),
+            int(code),
+            float(elapsed),
+            float(start),
+            float(finish),
+            int(outs),
+            out,
+            int(errs),
+            err,
+            command,
+        )
+    except ValueError:
+        return None
+
+
+_MARKS = (
+    (b"Z", Mark.SUPERSEDED),
+    (b"BCD", Mark.BARRIER),
+    (b"P", Mark.PER_ENGINE),
+    (b"S", Mark.SKIPPED),
+)
+
+
+def scan_line(text: bytes, at: int) -> tuple[int, Mark, int, int] | None:
+    """The quick look that an index of a long file needs: of the line that begins at `at`, where it ends
+    (its line feed included), its mark, id and return code. None as for `parse_line`."""
+    found = _LINE.match(text, at)
+    if found is None:
+        return None
+    flags, id, return_code = found.group(1, 2, 7)
+    return found.end(), mark_of(flags), int(id), int(return_code)
+
+
+@functools.lru_cache(maxsize=1024)
+def mark_of(flags: bytes) -> Mark:
+    """The mark in a flags field of four columns, of three (1.x), or of a barrier and four blanks (3.0)."""
+    for letters, mark in _MARKS:
+        if any(letter in flags for letter in letters):
+            return mark
+    return Mark.TASK
+
+
+def is_header(line: bytes) -> bool:
+    """True for the line of column names that --status-header writes, here and in the original."""
+    fields = line.split(b"\t", len(FIELDS) - 1)
+    return len(fields) == len(FIELDS) and not any(
+        not fields[at] or _DIGIT.search(fields[at]) for at in _NUMBERS
+    )
