@@ -45,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(text: str) -> None:
-    line = " ".join(text.splitlines())
+    text = " ".join(text.splitlines())
+    line = "".join(c if c.isprintable() else "?" for c in text)
     print(f"disbatch: {line}", file=sys.stderr)  # noqa: T201
 
 

@@ -180,7 +180,14 @@ def _add_later(group: argparse._ArgumentGroup) -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Options, checked against each other. UsageError for what cannot work."""
-    options = build_parser().parse_args(argv)
+    options, rest = build_parser().parse_known_args(argv)
+    if rest:
+        wrong = next((word for word in rest if word.startswith("-")), None)
+        raise UsageError(
+            f"unknown option {wrong}; see disbatch --help"
+            if wrong
+            else f"one task file only: {rest[0]} is one too many; see disbatch --help"
+        )
     if options.fix_paths:
         return options
     for name, words in NOT_YET.items():
@@ -194,14 +201,29 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise UsageError("--patience must be at least twice --heartbeat")
     if options.tunnel and options.use_address:
         raise UsageError("--tunnel and --use-address exclude each other")
-    options.listen = parse_address(options.use_address) if options.use_address else None
+    _refuse_empty(options)
+    options.listen = None if options.use_address is None else parse_address(options.use_address)
     return options
+
+
+def _refuse_empty(options: argparse.Namespace) -> None:
+    """A shell variable that is not set makes an empty word; it would mean the working directory."""
+    named = {"-p": options.prefix, "-l": options.logfile, "--ssh-python": options.ssh_python}
+    for option, value in named.items():
+        if value == "":
+            raise UsageError(f"{option}: the name is empty")
+    if "" in options.resume_from:
+        raise UsageError("-r: the name of the status file is empty")
+    if options.taskfile == "":
+        raise UsageError("the name of the task file is empty")
 
 
 def parse_address(text: str) -> tuple[str, int]:
     """HOST:PORT of --use-address."""
-    host, colon, port = text.rpartition(":")
+    host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    plain = all(letter.isalnum() or letter in "._-:%" for letter in host)
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
+    if not host or not plain or not 0 < number < 65536:
         raise UsageError(f"--use-address {text}: write HOST:PORT, e.g. login1.example.org:5000")
-    return host, int(port)
+    return host, number

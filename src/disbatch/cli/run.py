@@ -95,6 +95,9 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
     try:
         _write_script(claimed)
         code, summary = asyncio.run(_carry_out(Driver(settings, Feed(opened, former), observer, early)))
+    except UsageError:
+        claimed.withdraw()
+        raise
     except DisbatchError:
         log.exception("the run could not start")
         raise

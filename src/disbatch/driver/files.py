@@ -58,6 +58,14 @@ class ClaimedFiles:
     files: RunFiles
     status_descriptor: int
     log_descriptor: int
+    own_log: bool = True
+
+    def withdraw(self) -> None:
+        """Nothing was run: remove what this run made, but a log that was named with -l."""
+        self.files.script.unlink(missing_ok=True)
+        self.files.status.unlink(missing_ok=True)
+        if self.own_log:
+            self.files.log.unlink(missing_ok=True)
 
 
 def claim(prefix: str | None, task_name: str, jobid: str, log: str | None) -> ClaimedFiles:
@@ -91,6 +99,8 @@ def _base(prefix: str | None, task_name: str, jobid: str) -> Path:
     if prefix.endswith("/") or _is_directory(path):
         path = path / usual
     if not _is_directory(path.parent):
+        if os.path.lexists(path.parent):
+            raise UsageError(f"-p {prefix}: {path.parent} is not a directory")
         raise UsageError(f"-p {prefix}: there is no directory {path.parent}; make it first")
     return Path.cwd() / path
 
@@ -99,7 +109,9 @@ def _is_directory(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; choose another place with -p") from error
+        raise UsageError(
+            f"{path}: cannot be created: {error.strerror}; choose another place with -p"
+        ) from error
 
 
 def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
@@ -111,7 +123,7 @@ def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
     try:
         if keep_log:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            return ClaimedFiles(files, status, _open(files.log, flags))
+            return ClaimedFiles(files, status, _open(files.log, flags, "-l"), own_log=False)
         log = _create(files.log)
     except UsageError:
         _withdraw(files.status, status)
@@ -134,11 +146,11 @@ def _create(path: Path) -> int | None:
         return None
 
 
-def _open(path: Path, flags: int) -> int:
+def _open(path: Path, flags: int, option: str = "-p") -> int:
     try:
         return os.open(path, flags, 0o666)
     except FileExistsError:
         raise
     except OSError as error:
-        reason = f"cannot be created: {error.strerror}; choose another place with -p"
+        reason = f"cannot be created: {error.strerror}; choose another place with {option}"
         raise UsageError(f"{path}: {reason}") from error

@@ -1,0 +1,170 @@
+"""The installed command, run in a directory of the test's own, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TypeVar
+
+from disbatch.model.status import Mark, Record, is_header, parse_line
+
+DISBATCH = str(Path(sys.executable).with_name("disbatch"))
+DEADLINE = 60.0
+"""Seconds after which a condition that does not come true fails the test."""
+
+Found = TypeVar("Found")
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without what would change a run, and `extra`."""
+    ours = ("DISBATCH", "SLURM", "PBS", "LSB", "JOB_ID", "COLUMNS", "XDG_CONFIG_HOME")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {**clean, **(extra or {})}
+
+
+def until(condition: Callable[[], Found | None], what: str, seconds: float = DEADLINE) -> Found:
+    """Wait until `condition` gives something true; that."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
+        time.sleep(0.01)
+
+
+def disbatch(
+    directory: Path,
+    *arguments: str | bytes | Path,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
+    timeout: float = DEADLINE,
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    return subprocess.run(
+        [DISBATCH, *arguments],
+        cwd=directory,
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        env=environment(env),
+        timeout=timeout,
+        check=False,
+    )
+
+
+class Running:
+    """The command while it runs (through `wrapper`); killed, if need be, when the `with` block is left."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str | Path,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        env: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
+    ) -> None:
+        self.directory = directory
+        self._err = directory / f"stderr-{time.monotonic_ns()}"
+        with self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [*wrapper, DISBATCH, *arguments],
+                cwd=directory,
+                stdin=stdin,
+                stdout=subprocess.DEVNULL,
+                stderr=err,
+                env=environment(env),
+            )
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text(errors="replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def ended(self, seconds: float = DEADLINE) -> int:
+        """Wait for the end; the exit code."""
+        return self.process.wait(seconds)
+
+    def until(self, condition: Callable[[], Found | None], what: str) -> Found:
+        """Wait until `condition` gives something true; fail at once if the command ends before."""
+
+        def look() -> Found | None:
+            alive = self.process.poll() is None
+            found = condition()
+            assert found or alive, f"ended with {self.process.returncode} before {what}: {self.err}"
+            return found
+
+        return until(look, f"{what}; so far: {self.err}")
+
+    def until_said(self, words: str) -> None:
+        """Wait until it wrote `words` to stderr."""
+        self.until(lambda: words in self.err, f"{words!r} on stderr")
+
+
+def status_file(directory: Path, pattern: str = "*_status.txt") -> Path:
+    """The one status file there."""
+    (path,) = directory.glob(pattern)
+    return path
+
+
+def records(path: Path) -> list[Record]:
+    """The lines of a status file, each of which must be one."""
+    data = path.read_bytes()
+    assert not data or data.endswith(b"\n"), "the last line is torn"
+    lines = [line for line in data.split(b"\n")[:-1] if not is_header(line)]
+    parsed = [parse_line(line) for line in lines]
+    assert None not in parsed, path.read_text(errors="replace")
+    return [record for record in parsed if record is not None]
+
+
+def tasks(path: Path) -> dict[int, Record]:
+    """The lines that count, by id, none of them twice."""
+    counted = [record for record in records(path) if record.mark in (Mark.TASK, Mark.SKIPPED)]
+    by_id = {record.id: record for record in counted}
+    assert len(by_id) == len(counted), "a task was recorded twice"
+    return by_id
+
+
+def processes(text: str) -> list[int]:
+    """Living processes whose command line or environment holds `text`."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        try:
+            held = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+            alive = (folder / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except OSError:
+            continue
+        if text.encode() in held and alive:
+            found.append(int(folder.name))
+    return found
+
+
+def write(path: Path, lines: Iterable[str]) -> Path:
+    """A task file of these lines."""
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
