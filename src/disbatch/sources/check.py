@@ -1,0 +1,139 @@
+"""Check a whole task file before anything runs, and count what is in it, at the speed of the disk.
+
+Theory of operation
+-------------------
+Ten million lines must not cost a Python step each. The file is cut into blocks of whole lines. In a block,
+directives are found with `bytes.find` and given to the real parser; what lies between two of them is a
+*stretch* of plain lines, which is counted by a regular expression and searched for NUL bytes in C. Only a
+stretch that holds a NUL, or is so long that a line in it might be too long, goes through the parser line by
+line. So the parser alone says what is right, and errors come in the order of the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from disbatch.model.directives import MARK
+from disbatch.model.errors import TaskFileError
+from disbatch.model.taskfile import MAX_COMMAND, TaskParser
+from disbatch.sources.file import unreadable
+
+BLOCK = 4 << 20
+"""Bytes read at a time."""
+MOST_WARNINGS = 10
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# What bytes.lstrip takes for blank, as the parser does, without the line feed.
+_BLANK_OR_COMMENT = re.compile(rb"\n[ \t\r\v\f]*+(?=[#\n])")
+_NEARLY_DIRECTIVE = re.compile(
+    rb"\n[ \t]*+#[ \t]*+DISBATCH[ \t]++(?:PREFIX|SUFFIX|REPEAT|BARRIER|PERENGINE)(?=[ \t\r\n])",
+    re.I,
+)
+
+
+class FileSummary(msgspec.Struct, frozen=True):
+    """What a task file holds: tasks (those of REPEATs counted), barriers, and lines for the user to see."""
+
+    tasks: int
+    barriers: int
+    warnings: tuple[str, ...]
+
+    @property
+    def ids(self) -> int:
+        """How many ids tasks and barriers take; the last one is one less."""
+        return self.tasks + self.barriers
+
+
+def check(name: str, descriptor: int) -> FileSummary:
+    """Check a regular file from where `descriptor` stands, which stays there; `name` is what errors call it.
+
+    Raises TaskFileError for the first wrong directive, NUL byte or overlong line, and UsageError if the file
+    cannot be read.
+    """
+    checker = _Checker(name)
+    try:
+        for block in _blocks(descriptor):
+            checker.block(block)
+    except OSError as error:
+        raise unreadable(name, error) from error
+    return FileSummary(checker.parser.tasks, checker.parser.barriers, tuple(checker.warnings))
+
+
+def _blocks(descriptor: int) -> Iterator[bytes]:
+    """The file in pieces that each begin with a line feed of our own and end at a line's end.
+
+    A line that has no end within MAX_COMMAND is cut; it is refused anyway.
+    """
+    offset = os.lseek(descriptor, 0, os.SEEK_CUR)
+    rest = b""
+    while data := os.pread(descriptor, BLOCK, offset):
+        offset += len(data)
+        end = data.rfind(b"\n") + 1
+        if end:
+            yield b"".join((b"\n", rest, memoryview(data)[:end]))
+            rest = data[end:]
+        else:
+            rest += data
+            if len(rest) > MAX_COMMAND + 1:
+                break
+    if rest:
+        yield b"\n" + rest + b"\n"
+
+
+class _Checker:
+    """Goes through blocks in order; `parser` counts, `warnings` collects."""
+
+    def __init__(self, name: str) -> None:
+        self.parser = TaskParser(name)
+        self.warnings: list[str] = []
+        self._name = name
+        self._line = 1  # the next line's number
+
+    def block(self, text: bytes) -> None:
+        if self._line == 1 and text.startswith(_BYTE_ORDER_MARK, 1):
+            self._warn(1, "a UTF-8 byte order mark becomes part of this line; save the file without it")
+        mark = b"\n" + MARK
+        done = 0  # where the line feed stands that ends what was done so far
+        at = text.find(mark)
+        while at >= 0:
+            self._stretch(text, done, at)
+            done = text.index(b"\n", at + 1)
+            self._parse(text[at + 1 : done + 1])
+            at = text.find(mark, done)
+        self._stretch(text, done, len(text) - 1)
+
+    def _parse(self, line: bytes) -> None:
+        before = self._line
+        self._line += 1
+        self.parser.parse(before, line)
+
+    def _stretch(self, text: bytes, start: int, end: int) -> None:
+        """The plain lines between the line feeds at `start` and `end`."""
+        if start == end:
+            return
+        stretch = text[start : end + 1] if end - start + 1 < len(text) else text
+        if self.parser.glue + len(stretch) > MAX_COMMAND or b"\0" in stretch:
+            for line in stretch[1:-1].split(b"\n"):
+                self._parse(line + b"\n")
+            return
+        lines = stretch.count(b"\n") - 1
+        skipped = len(_BLANK_OR_COMMENT.findall(stretch))
+        if skipped:
+            self._look_for_nearly(stretch)
+        self.parser.pass_over(lines - skipped)
+        self._line += lines
+
+    def _look_for_nearly(self, stretch: bytes) -> None:
+        """Warn of comments that may have been meant as directives."""
+        for found in _NEARLY_DIRECTIVE.finditer(stretch):
+            if len(self.warnings) >= MOST_WARNINGS:
+                return
+            number = self._line + stretch.count(b"\n", 1, found.end())
+            self._warn(number, "a comment; a directive begins with #DISBATCH in column 1, upper case")
+
+    def _warn(self, number: int, text: str) -> None:
+        self.warnings.append(str(TaskFileError(self._name, number, text)))

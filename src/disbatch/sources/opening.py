@@ -1,0 +1,83 @@
+"""From the name on the command line to a source: a file, standard input, a named pipe, `<(command)`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import selectors
+import stat
+from collections.abc import Callable
+
+import msgspec
+
+from disbatch.model.errors import UsageError
+from disbatch.sources.check import FileSummary, check
+from disbatch.sources.file import FileSource, unreadable
+from disbatch.sources.source import Source
+from disbatch.sources.stream import StreamSource
+
+STDIN = "-"
+STDIN_NAME = "stdin"
+_OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
+
+
+class Opened(msgspec.Struct):
+    """An input that is open; `summary` is what `check` found, None for a stream: only time will tell."""
+
+    name: str
+    descriptor: int
+    pollable: bool
+    summary: FileSummary | None
+
+    def source(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None]) -> Source:
+        """The items from the beginning; the source owns the descriptor from now on."""
+        if self.pollable:
+            return StreamSource(self.name, self.descriptor, loop, ready)
+        return FileSource(self.name, self.descriptor)
+
+
+def open_tasks(path: str) -> Opened:
+    """Open `path` (`-` is standard input) and, if it is a regular file, check it from end to end.
+
+    Raises UsageError if it cannot be opened or is a directory, TaskFileError if a line of it is wrong.
+    """
+    name = STDIN_NAME if path == STDIN else path
+    try:
+        descriptor = _open(path)
+    except OSError as error:
+        raise unreadable(name, error) from error
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise UsageError(f"{name}: is a directory, not a file of tasks")
+        if stat.S_ISREG(mode):
+            return Opened(name, descriptor, False, check(name, descriptor))
+        return Opened(name, descriptor, _pollable(descriptor), None)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _open(path: str) -> int:
+    if path in {STDIN, "/dev/stdin"}:
+        return os.dup(0)
+    own = _OWN_DESCRIPTOR.fullmatch(path)
+    if own is None:
+        # Without O_NONBLOCK a named pipe keeps us here until somebody writes to it.
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = os.dup(int(own[1]))
+    if int(own[1]) > 2:
+        # Taken over: else tasks would inherit it, and its writer never learn that nobody reads any more.
+        os.close(int(own[1]))
+    return descriptor
+
+
+def _pollable(descriptor: int) -> bool:
+    """True if an event loop can wait for it; not so for /dev/null and its like."""
+    with selectors.DefaultSelector() as selector:
+        try:
+            selector.register(descriptor, selectors.EVENT_READ)
+        except (OSError, ValueError):
+            return False
+    return True

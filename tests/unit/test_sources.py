@@ -1,0 +1,512 @@
+"""Where tasks come from: pieces to lines, files checked and read, streams on a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disbatch.model.errors import TaskFileError, UsageError
+from disbatch.model.task import NO_REPEAT, Barrier, Item, Task
+from disbatch.model.taskfile import MAX_COMMAND, TaskParser
+from disbatch.sources.check import BLOCK, MOST_WARNINGS, FileSummary, check
+from disbatch.sources.file import FileSource
+from disbatch.sources.lines import LineSplitter
+from disbatch.sources.opening import open_tasks
+from disbatch.sources.source import Source
+from disbatch.sources.stream import HIGH, READ, StreamSource
+
+DEADLINE = 20.0
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Callable[[bytes], str]:
+    """Write a task file; its path."""
+
+    def write(content: bytes) -> str:
+        path = tmp_path / "Tasks"
+        path.write_bytes(content)
+        return str(path)
+
+    return write
+
+
+def all_of(source: Source, batch: int = 3) -> list[Item]:
+    """Everything from a source that never has to wait."""
+    found: list[Item] = []
+    while not source.ended:
+        taken = source.take(batch)
+        assert 0 < len(taken) <= batch
+        found += taken
+    assert source.take(1) == []
+    return found
+
+
+def checked(content: bytes) -> FileSummary:
+    """What `check` says of `content`, or its error."""
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        summary = check("Tasks", file.fileno())
+        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 0
+        return summary
+
+
+def parsed(content: bytes) -> FileSummary:
+    """The same by the parser alone, a line at a time."""
+    parser = TaskParser("Tasks")
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if number < len(lines) or line:
+            parser.parse(number, line + b"\n")
+    return FileSummary(parser.tasks, parser.barriers, ())
+
+
+# ---- lines ----
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(1, 50)))
+def test_pieces_make_no_difference(content: bytes, cuts: list[int]) -> None:
+    content = content.replace(b"\x0b", b"\n").replace(b"\x0c", b"\r\n")
+    splitter = LineSplitter()
+    found: list[bytes] = []
+    at = 0
+    for cut in [*cuts, len(content) + 1]:
+        if piece := content[at : at + cut]:
+            number, lines = splitter.feed(piece)
+            assert number == len(found) + 1
+            found += lines
+        at += cut
+    found += splitter.finish()[1]
+    *whole, rest = content.split(b"\n")
+    assert found == [line.removesuffix(b"\r") for line in whole] + ([rest] if rest else [])
+
+
+def test_an_endless_line_is_cut_for_the_parser_to_refuse() -> None:
+    splitter = LineSplitter()
+    assert splitter.feed(b"a\nb" + b"x" * MAX_COMMAND) == (1, [b"a"])
+    number, (line,) = splitter.feed(b"x" * 100)
+    assert number == 2
+    assert len(line) > MAX_COMMAND
+    assert splitter.finish() == (3, [])
+
+
+def test_the_longest_line_with_crlf_is_whole() -> None:
+    splitter = LineSplitter()
+    assert splitter.feed(b"x" * MAX_COMMAND + b"\r") == (1, [])
+    number, (line,) = splitter.feed(b"\n")
+    assert (number, len(line)) == (1, MAX_COMMAND)
+
+
+# ---- checking ----
+
+
+@pytest.mark.parametrize(
+    ("content", "tasks", "barriers"),
+    [
+        (b"", 0, 0),
+        (b"a", 1, 0),
+        (b"\n\n\n", 0, 0),
+        (b"a\nb\r\n\r\n  \n\t# c\n#c\n c \n\x0b\n", 3, 0),
+        (b"#DISBATCH REPEAT 50000000\na\n#DISBATCH BARRIER\n", 50_000_001, 1),
+        (b"#DISBATCH BARRIER", 0, 1),
+        (b"#DISBATCH BARRIER\r\n#DISBATCH BARRIER CHECK\r\n", 0, 2),
+        (b"#DISBATCH PREFIX a\n\n#DISBATCH PERENGINE START a\nb\n#DISBATCHED\n", 1, 0),
+        (b"# \0\na\n", 1, 0),
+    ],
+)
+def test_counts(content: bytes, tasks: int, barriers: int) -> None:
+    summary = checked(content)
+    assert (summary.tasks, summary.barriers, summary.warnings) == (tasks, barriers, ())
+    assert summary.ids == tasks + barriers
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a\n#DISBATCH REPEAT x\n\0", "Tasks:2: REPEAT must be"),
+        (b"a\n\nb\0\n#DISBATCH FOO\n", "Tasks:3: a NUL"),
+        (b"a\n# \0\n#DISBATCH FOO", "Tasks:3: unknown directive 'FOO'"),
+        (
+            b"#\n\n#DISBATCH PERENGINE START a\nb\n#DISBATCH PERENGINE STOP c\n",
+            "Tasks:5: PERENGINE must",
+        ),
+        (b"#DISBATCH\n", "Tasks:1: #DISBATCH says nothing"),
+        (b"a\n" * BLOCK + b"#DISBATCH no", f"Tasks:{BLOCK + 1}: unknown directive 'no'"),
+        (b"a\n" + b"x" * (MAX_COMMAND + 1), "Tasks:2: the line is longer than 16 MiB"),
+        (b"a\n" + b"x" * (MAX_COMMAND + 1) + b"\nb\n", "Tasks:2: the line is longer than 16 MiB"),
+        (b"a\n#" + b"x" * (MAX_COMMAND + BLOCK) + b"\nb\n", "Tasks:2: the line is longer than 16 MiB"),
+        (b"\n#DISBATCH SUFFIX " + b"x" * MAX_COMMAND, "Tasks:2: the line is longer"),
+        (b"#DISBATCH SUFFIX " + b"x" * (MAX_COMMAND - 20) + b"\n\n" + b"a" * 21, "Tasks:3: the command with"),
+    ],
+    ids=range(11),
+)
+def test_the_first_wrong_line_is_named(content: bytes, says: str) -> None:
+    with pytest.raises(TaskFileError) as caught:
+        checked(content)
+    assert str(caught.value).startswith(says)
+
+
+def test_longest_lines_are_right() -> None:
+    assert checked(b"a\n" + b"x" * MAX_COMMAND + b"\r\n" + b"y" * MAX_COMMAND + b"\nb").tasks == 4
+
+
+LINES = st.sampled_from(
+    b"a||  b |#| # \xff|#DISBATCH BARRIER|#DISBATCH REPEAT 3 x|#DISBATCH FOO|#DISBATCH|#DISBATCHING".split(
+        b"|"
+    )
+    + b" #DISBATCH x|a\0|#\0|#DISBATCH PREFIX p|\r|\v\r|\r\r|#DISBATCH PERENGINE START x|\t|\x1c|\xa0".split(
+        b"|"
+    )
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(LINES, max_size=12), st.sampled_from([b"\n", b"\r\n"]), st.booleans())
+def test_check_says_what_the_parser_says(lines: list[bytes], end: bytes, last: bool) -> None:
+    content = end.join(lines) + (end if last else b"")
+    try:
+        expected = parsed(content)
+    except TaskFileError as error:
+        with pytest.raises(TaskFileError) as caught:
+            checked(content)
+        assert str(caught.value) == str(error)
+    else:
+        found = checked(content)
+        assert (found.tasks, found.barriers) == (expected.tasks, expected.barriers)
+
+
+def test_warnings() -> None:
+    summary = checked(
+        b"a\n  #DISBATCH REPEAT 3 x\nb\n# the #DISBATCH BARRIER\n#disbatch barrier\n# a DISBATCH BARRIER\n"
+    )
+    assert [warning.split(":")[:2] for warning in summary.warnings] == [["Tasks", "2"], ["Tasks", "5"]]
+    assert len(checked(b" #DISBATCH BARRIER\n" * 100).warnings) == MOST_WARNINGS
+    (mark,) = checked(b"\xef\xbb\xbfecho\n").warnings
+    assert mark.startswith("Tasks:1: a UTF-8 byte order mark")
+
+
+# ---- files ----
+
+
+def test_a_file_is_read_in_order(tasks: Callable[[bytes], str]) -> None:
+    opened = open_tasks(tasks(b"a\n#DISBATCH REPEAT 5 r\n#DISBATCH BARRIER k\nb"))
+    assert opened.summary == FileSummary(7, 1, ())
+    source = FileSource(opened.name, opened.descriptor)
+    assert all_of(source) == [
+        Task(0, 1, NO_REPEAT, b"a"),
+        *(Task(1 + index, 2, index, b"r") for index in range(5)),
+        Barrier(6, 3, b"k", False, b"#DISBATCH BARRIER k"),
+        Task(7, 4, NO_REPEAT, b"b"),
+    ]
+    assert source.error is None
+    source.close()
+    source.close()
+
+
+def test_a_long_file_ends_exactly_with_its_last_task(tasks: Callable[[bytes], str]) -> None:
+    count = 200_000  # more than one chunk
+    opened = open_tasks(
+        tasks(b"".join(b"echo %d\n" % number for number in range(count)) + b"# the end\n" * 9)
+    )
+    source = FileSource(opened.name, opened.descriptor)
+    taken = source.take(count - 1)
+    assert (len(taken), source.ended) == (count - 1, False)
+    assert source.take(5) == [Task(count - 1, count, NO_REPEAT, b"echo %d" % (count - 1))]
+    assert source.ended
+    source.close()
+
+
+def test_an_empty_file(tasks: Callable[[bytes], str]) -> None:
+    opened = open_tasks(tasks(b""))
+    source = FileSource(opened.name, opened.descriptor)
+    assert source.ended
+    assert source.take(5) == []
+    assert source.error is None
+
+
+def test_a_file_that_goes_bad_after_the_check(tasks: Callable[[bytes], str]) -> None:
+    path = tasks(b"a\nb\n")
+    opened = open_tasks(path)
+    Path(path).write_bytes(b"a\nb\n#DISBATCH FOO\nc\n")
+    source = FileSource(opened.name, opened.descriptor)
+    assert source.take(1) == [Task(0, 1, NO_REPEAT, b"a")]
+    assert source.error is None
+    assert not source.ended
+    assert source.take(9) == [Task(1, 2, NO_REPEAT, b"b")]
+    assert source.ended
+    assert str(source.error) == f"{path}:3: unknown directive 'FOO'; the directives are PREFIX, SUFFIX, " + (
+        "REPEAT, BARRIER, PERENGINE"
+    )
+    source.close()
+
+
+def test_repeat_costs_nothing_until_taken(tasks: Callable[[bytes], str]) -> None:
+    opened = open_tasks(tasks(b"#DISBATCH REPEAT 5000000000000\n"))
+    source = FileSource(opened.name, opened.descriptor)
+    assert source.take(2) == [Task(0, 1, 0, b""), Task(1, 1, 1, b"")]
+    assert not source.ended
+    source.close()
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    for path, says in [
+        (str(tmp_path / "missing"), "cannot be read: no such file or directory"),
+        (str(tmp_path), "is a directory, not a file of tasks"),
+        ("/dev/fd/999", "cannot be read: bad file descriptor"),
+    ]:
+        with pytest.raises(UsageError) as caught:
+            open_tasks(path)
+        assert str(caught.value) == f"{path}: {says}"
+
+
+def test_a_device_without_readiness_is_read_at_once() -> None:
+    async def run() -> None:
+        opened = open_tasks("/dev/null")
+        assert opened.summary is None
+        source = opened.source(asyncio.get_running_loop(), lambda: None)
+        assert source.ended
+        source.close()
+
+    asyncio.run(run())
+
+
+# ---- streams ----
+
+
+class Taker:
+    """Takes all from a stream, `batch` at a time, whenever it says that it is ready."""
+
+    def __init__(self, descriptor: int, batch: int = 2) -> None:
+        self.items: list[Item] = []
+        self.batch = batch
+        self.changed = asyncio.Event()
+        self.source = StreamSource("stdin", descriptor, asyncio.get_running_loop(), self.ready)
+
+    def ready(self) -> None:
+        while taken := self.source.take(self.batch):
+            self.items += taken
+        self.changed.set()
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while not true():
+                await self.changed.wait()
+                self.changed.clear()
+
+    async def ended(self) -> None:
+        await self.until(lambda: self.source.ended)
+
+    @property
+    def commands(self) -> list[bytes]:
+        return [item.command for item in self.items if isinstance(item, Task)]
+
+
+def run_with_pipe(body: Callable[[int, int], object]) -> None:
+    """Run the coroutine function `body(read end, write end)`; it closes the write end."""
+    read, write = os.pipe()
+    asyncio.run(body(read, write))  # type: ignore[arg-type]
+    with pytest.raises(OSError):
+        os.fstat(read)
+
+
+def test_lines_come_as_they_are_written() -> None:
+    async def body(read: int, write: int) -> None:
+        taker = Taker(read)
+        os.write(write, b"a\nb")
+        await taker.until(lambda: taker.commands == [b"a"])
+        assert not taker.source.ended
+        os.write(write, b"b\n# c\n\n")
+        await taker.until(lambda: taker.commands == [b"a", b"bb"])
+        os.write(write, b"#DISBATCH REPEAT 5 r\nlast")
+        await taker.until(lambda: len(taker.items) == 7)
+        os.close(write)
+        await taker.ended()
+        assert taker.items[-1] == Task(7, 6, NO_REPEAT, b"last")
+        assert taker.source.error is None
+
+    run_with_pipe(body)
+
+
+def test_an_error_comes_after_the_good_items() -> None:
+    async def body(read: int, write: int) -> None:
+        seen: list[tuple[list[Item], bool, bool]] = []
+        ready = asyncio.Event()
+        source = StreamSource("stdin", read, asyncio.get_running_loop(), ready.set)
+        os.write(write, b"a\nb\n#DISBATCH FOO\nc\n")
+        await asyncio.wait_for(ready.wait(), DEADLINE)
+        for _ in range(3):
+            seen.append((source.take(1), source.ended, source.error is not None))
+        assert seen == [
+            ([Task(0, 1, NO_REPEAT, b"a")], False, False),
+            ([Task(1, 2, NO_REPEAT, b"b")], True, True),
+            ([], True, True),
+        ]
+        assert str(source.error).startswith("stdin:3: unknown directive 'FOO'")
+        os.close(write)
+
+    run_with_pipe(body)
+
+
+@pytest.mark.parametrize("content", [b"", b"# only a comment", b"\n\n"])
+def test_a_stream_without_tasks_ends(content: bytes) -> None:
+    async def body(read: int, write: int) -> None:
+        taker = Taker(read)
+        os.write(write, content)
+        os.close(write)
+        await taker.ended()
+        assert taker.items == []
+        assert taker.source.error is None
+
+    run_with_pipe(body)
+
+
+class Readers:
+    """Stands in for the loop: what is registered is called when the test says so."""
+
+    def __init__(self) -> None:
+        self.registered: Callable[[], None] | None = None
+
+    def add_reader(self, _descriptor: int, callback: Callable[[], None]) -> None:
+        self.registered = callback
+
+    def remove_reader(self, _descriptor: int) -> None:
+        self.registered = None
+
+
+def test_reading_stops_while_enough_waits() -> None:
+    line = b"x" * 1023 + b"\n"
+    piece = line * (READ // 2 // len(line))  # fits in a pipe
+    total = 3 * HIGH // len(line)
+    left = line * total
+    read, write = os.pipe()
+    loop = Readers()
+    calls: list[int] = []
+    source = StreamSource("stdin", read, cast(asyncio.AbstractEventLoop, loop), lambda: calls.append(1))
+    got: list[Item] = []
+    most_ahead = 0
+    while not source.ended:
+        while loop.registered:
+            if left:
+                os.write(write, left[: len(piece)])
+                left = left[len(piece) :]
+            else:
+                os.close(write)
+            loop.registered()
+            most_ahead = max(most_ahead, (total - len(got)) * len(line) - len(left))
+        got += source.take(100)
+    assert [item.id for item in got] == list(range(total))
+    assert HIGH <= most_ahead <= HIGH + READ
+    assert len(calls) == 1
+
+
+def test_a_shared_descriptor_stays_blocking() -> None:
+    async def body(read: int, write: int) -> None:
+        other = os.dup(read)
+        taker = Taker(read)
+        os.write(write, b"a\n")
+        await taker.until(lambda: taker.commands == [b"a"])
+        assert os.get_blocking(other)
+        os.close(other)
+        os.close(write)
+        await taker.ended()
+
+    run_with_pipe(body)
+
+
+def test_a_reset_connection_is_an_error() -> None:
+    async def run() -> None:
+        server = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(server.getsockname())
+        peer, _ = server.accept()
+        taker = Taker(client.detach())
+        peer.sendall(b"a\nb")
+        await taker.until(lambda: taker.commands == [b"a"])
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        peer.close()
+        server.close()
+        await taker.ended()
+        assert taker.commands == [b"a"]
+        assert str(taker.source.error) == "stdin: cannot be read: connection reset by peer"
+
+    asyncio.run(run())
+
+
+def test_closing_early() -> None:
+    async def body(read: int, write: int) -> None:
+        source = StreamSource("stdin", read, asyncio.get_running_loop(), lambda: None)
+        source.close()
+        source.close()
+        assert source.ended
+        with pytest.raises(BrokenPipeError):
+            os.write(write, b"a\n")
+        os.close(write)
+
+    run_with_pipe(body)
+
+
+def test_a_named_pipe_opens_before_its_writer(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    async def run() -> None:
+        opened = open_tasks(str(path))
+        assert (opened.pollable, opened.summary) == (True, None)
+        ready = asyncio.Event()
+        source = opened.source(asyncio.get_running_loop(), ready.set)
+        assert not source.ended
+        write = os.open(path, os.O_WRONLY)
+        os.write(write, b"a\n")
+        os.close(write)
+        await asyncio.wait_for(ready.wait(), DEADLINE)
+        assert source.take(2) == [Task(0, 1, NO_REPEAT, b"a")]
+        ready.clear()
+        if not source.ended:
+            await asyncio.wait_for(ready.wait(), DEADLINE)
+        assert source.ended
+
+    asyncio.run(run())
+
+
+def test_a_descriptor_of_ours_is_taken_over() -> None:
+    read, write = os.pipe()
+    opened = open_tasks(f"/dev/fd/{read}")
+    with pytest.raises(OSError):
+        os.fstat(read)
+    assert not os.get_inheritable(opened.descriptor)
+    assert opened.pollable
+    os.close(opened.descriptor)
+    os.close(write)
+
+
+@pytest.fixture
+def stdin() -> Iterator[Callable[[int], None]]:
+    """Put a descriptor in the place of standard input."""
+    saved = os.dup(0)
+
+    def put(descriptor: int) -> None:
+        os.dup2(descriptor, 0)
+
+    yield put
+    os.dup2(saved, 0)
+    os.close(saved)
+
+
+def test_a_file_as_standard_input(tasks: Callable[[bytes], str], stdin: Callable[[int], None]) -> None:
+    path = tasks(b"not ours\na\nb\n#DISBATCH BARRIER\n")
+    with open(path, "rb", buffering=0) as file:
+        file.read(len(b"not ours\n"))
+        stdin(file.fileno())
+        opened = open_tasks("-")
+    assert (opened.name, opened.summary) == ("stdin", FileSummary(2, 1, ()))
+    source = FileSource(opened.name, opened.descriptor)
+    assert [item.id for item in all_of(source)] == [0, 1, 2]
+    os.fstat(0)
