@@ -182,12 +182,12 @@ class FakeDriver:
         return answer
 
     def expect(self, kind: type[Message], deadline: float = DEADLINE) -> Message:
-        """The next message of this kind after those that were expected before."""
+        """The next message of this kind, whatever else came before it."""
 
         def look() -> Message | None:
             for position, message in enumerate(self.messages):
                 if isinstance(message, kind):
-                    del self.messages[: position + 1]
+                    del self.messages[position]
                     return message
             return None
 

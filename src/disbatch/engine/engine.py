@@ -124,7 +124,7 @@ class Engine:
             report=log.warning,
         )
         self._outbox = Outbox(
-            loop, self._link, lambda: self._link.session.unacknowledged, lambda: not self._runner.waiting
+            loop, self._link, lambda: self._link.session.unacknowledged, lambda: self._runner.waiting
         )
 
     # ---- life ----

@@ -13,7 +13,8 @@ from disbatch.wire.messages import Finished, FromEngine
 
 BATCH = 64
 GATHER = 0.003
-"""Seconds that a result waits for others, while this engine has its next tasks."""
+GATHER_WHEN_SUPPLIED = 0.01
+"""Seconds that a result waits for others while this engine has its next tasks: some, or a whole batch."""
 
 Result = tuple[Job, Outcome]
 
@@ -29,7 +30,7 @@ class Outbox:
     """Everything that must arrive goes through here, so that it is known which results are acknowledged.
 
     `unacknowledged()` tells how many posted messages the driver lacks (they are acknowledged in order);
-    `hungry()` is True while the engine has nothing waiting, so that a result should go out at once.
+    `supply()` is how many tasks the engine has waiting: with none, a result goes out at once.
     """
 
     def __init__(
@@ -37,12 +38,12 @@ class Outbox:
         loop: asyncio.AbstractEventLoop,
         line: Line,
         unacknowledged: Callable[[], int],
-        hungry: Callable[[], bool],
+        supply: Callable[[], int],
     ) -> None:
         self._loop = loop
         self._line = line
         self._unacknowledged = unacknowledged
-        self._hungry = hungry
+        self._supply = supply
         self._gathered: list[Result] = []
         self._posted: deque[list[Result]] = deque()
         self._timer: asyncio.Handle | None = None
@@ -53,10 +54,12 @@ class Outbox:
         if len(self._gathered) >= BATCH:
             self.flush()
         elif self._timer is None:
-            if self._hungry():
+            supply = self._supply()
+            if not supply:
                 self._timer = self._loop.call_soon(self.flush)
             else:
-                self._timer = self._loop.call_later(GATHER, self.flush)
+                pause = GATHER if supply < BATCH else GATHER_WHEN_SUPPLIED
+                self._timer = self._loop.call_later(pause, self.flush)
 
     def flush(self) -> None:
         """Send what was gathered."""

@@ -30,6 +30,7 @@ from disbatch.engine.capture import READ_SIZE, Capture
 from disbatch.engine.ending import Ender, Quarry
 from disbatch.engine.environment import TaskEnvironment
 from disbatch.engine.guard import Guard
+from disbatch.engine.readiness import Readiness
 from disbatch.engine.spawn import spawn
 from disbatch.model.outcome import SNIPPET_EDGE, Ending, Outcome
 from disbatch.model.task import Phase
@@ -121,6 +122,7 @@ class Runner:
         report: Callable[[str], None],
     ) -> None:
         self._loop = loop
+        self._readiness = Readiness(loop)
         self._environment = environment
         self._guard = guard
         self._ended = ended
@@ -264,11 +266,11 @@ class Runner:
         self._running[job.order.attempt] = task
         if slot == PER_ENGINE_SLOT:
             self._per_engine_runs = job
-        add_reader = self._loop.add_reader
+        watch = self._readiness.watch
         if task.pidfd >= 0:
-            add_reader(task.pidfd, self._exited, task)
-        add_reader(task.out.descriptor, self._readable, task, task.out)
-        add_reader(task.err.descriptor, self._readable, task, task.err)
+            watch(task.pidfd, self._exited, task)
+        watch(task.out.descriptor, self._readable, task, task.out)
+        watch(task.err.descriptor, self._readable, task, task.err)
 
     def _launch(self, task: _Task) -> None:
         order = task.job.order
@@ -320,8 +322,7 @@ class Runner:
                 self._deliver(task)
 
     def _close(self, capture: Capture) -> None:
-        self._loop.remove_reader(capture.descriptor)
-        os.close(capture.descriptor)
+        self._readiness.close(capture.descriptor)
         capture.descriptor = -1
 
     def _drain(self, capture: Capture) -> None:
@@ -338,7 +339,7 @@ class Runner:
         while len(self._parked) >= MOST_PARKED:
             self._close_parked(next(iter(self._parked)))
         self._parked[descriptor] = None
-        self._loop.add_reader(descriptor, self._discard, descriptor)
+        self._readiness.watch(descriptor, self._discard, descriptor)
 
     def _discard(self, descriptor: int) -> None:
         try:
@@ -352,8 +353,7 @@ class Runner:
 
     def _close_parked(self, descriptor: int) -> None:
         del self._parked[descriptor]
-        self._loop.remove_reader(descriptor)
-        os.close(descriptor)
+        self._readiness.close(descriptor)
 
     # ---- end ----
 
@@ -374,8 +374,7 @@ class Runner:
 
     def _forget_pidfd(self, task: _Task) -> None:
         if task.pidfd >= 0:
-            self._loop.remove_reader(task.pidfd)
-            os.close(task.pidfd)
+            self._readiness.close(task.pidfd)
             task.pidfd = -1
 
     def _reap(self, task: _Task) -> bool:

@@ -1,0 +1,214 @@
+"""From stdin to a running engine: what is checked, what is said if it cannot be, going to the background."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from engine_driver import EngineProcess, FakeDriver, all_gone, wait_until
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disbatch.engine.bootstrap import choose_address
+from disbatch.engine.capture import Capture
+from disbatch.engine.environment import merge
+from disbatch.engine.keeper import Sweep
+from disbatch.engine.sessions import Process, family, look, table
+from disbatch.engine.unrecorded import unrecorded_path
+from disbatch.model.errors import LaunchError
+from disbatch.wire.messages import ERROR_MARK, PROTOCOL, READY_MARK, Hello, Trouble
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[FakeDriver]:
+    driver = FakeDriver(tmp_path)
+    yield driver
+    driver.close()
+
+
+def complaint(bootstrap: object) -> str:
+    """What an engine that cannot start says, after ERROR_MARK."""
+    body = bootstrap if isinstance(bootstrap, bytes) else msgspec.msgpack.encode(bootstrap)
+    engine = EngineProcess(body)
+    try:
+        engine.close_lifeline()
+        assert engine.wait() == 2
+        assert engine.process.stdout is not None and engine.process.stderr is not None
+        lines = engine.process.stdout.read().decode().splitlines()
+        assert engine.process.stderr.read() == b""
+    finally:
+        engine.finish()
+    (line,) = lines
+    mark, _, text = line.partition(" ")
+    assert mark == ERROR_MARK
+    return text
+
+
+def test_working_directory_that_is_not_there(driver: FakeDriver) -> None:
+    said = complaint(driver.bootstrap(directory=b"/no/such\nplace"))
+    assert said == "working directory /no/such place is not there on here"
+
+
+def test_no_address_answers(driver: FakeDriver) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    said = complaint(
+        driver.bootstrap(addresses=[f"tcp://127.0.0.1:{port}", "ipc:///no/such", "tcp://@client:5"])
+    )
+    assert f"tcp://127.0.0.1:{port} or ipc:///no/such" in said
+    assert "--use-address" in said and "--tunnel" in said
+
+
+def test_other_protocol(driver: FakeDriver) -> None:
+    body = msgspec.msgpack.encode({"type": "Bootstrap", "protocol": PROTOCOL + 1, "new": 1})
+    assert f"the driver {PROTOCOL + 1}" in complaint(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xc1", b"{}", msgspec.msgpack.encode({"type": "Bootstrap", "protocol": PROTOCOL})]
+)
+def test_orders_that_make_no_sense(body: bytes) -> None:
+    assert complaint(body)
+
+
+def test_orders_that_end_too_early(driver: FakeDriver) -> None:
+    engine = subprocess.run(
+        [sys.executable, "-m", "disbatch.engine"],
+        input=b"\0\0\1\0abc",
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert engine.returncode == 2
+    assert engine.stdout.startswith(ERROR_MARK.encode())
+    assert engine.stderr == b""
+
+
+def test_chooses_the_first_address_that_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        offered = ["ipc:///no/such", f"tcp://@client:{port}", f"tcp://127.0.0.1:{port}"]
+        assert choose_address(offered, "127.0.0.1 5022 10.0.0.7 22", "n") == f"tcp://127.0.0.1:{port}"
+        assert choose_address(offered[:1] + offered[2:], "", "n") == f"tcp://127.0.0.1:{port}"
+        with pytest.raises(LaunchError):
+            choose_address(offered[:2], "", "n")
+        with pytest.raises(LaunchError):
+            choose_address(["tcp://127.0.0.1:99999", "tcp://host", "http://x:1", "tcp://[::1:5"], "", "n")
+
+
+def test_detached_engine_goes_to_the_background_and_outlives_its_start(
+    driver: FakeDriver, tmp_path: Path
+) -> None:
+    environment = dict(os.environ) | {
+        "TMPDIR": str(tmp_path),
+        "HOME": "/home/node",
+        "PATH": "/usr/bin:/bin:/node/bin",
+    }
+    run = {b"PATH": b"/run/bin:/usr/bin", b"HOME": b"/home/run", b"GREETING": b"hello"}
+    bootstrap = driver.bootstrap(detach=True, environment=run, log=b"/no/such/engine.txt")
+    engine = EngineProcess(bootstrap, environment)
+    pid = 0
+    try:
+        engine.close_lifeline()
+        assert engine.wait() == 0
+        assert engine.process.stdout is not None
+        mark, number = engine.process.stdout.read().decode().split()
+        pid = int(number)
+        assert mark == READY_MARK
+        assert os.getsid(pid) == pid
+        assert driver.expect(Hello).pid == pid
+        trouble = driver.expect(Trouble).text
+        assert "/no/such/engine.txt" in trouble and str(tmp_path) in trouble
+        outcome = driver.run('echo "$PATH $HOME $GREETING $PWD"')
+        assert outcome.out_snippet.decode().startswith("/run/bin:/usr/bin:/bin:/node/bin /home/")
+        assert driver.run('echo "$HOME $GREETING"', attempt=2).out_snippet == b"/home/node hello\n"
+        links = [os.readlink(f"/proc/{pid}/fd/{n}") for n in (0, 1)]
+        assert links == ["/dev/null", "/dev/null"]
+        driver.leave()
+        all_gone([pid])
+        pid = 0
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+        engine.finish()
+
+
+def test_merge_keeps_who_and_where_one_is() -> None:
+    run = {b"PATH": b"/a:/b", b"USER": b"me", b"OMP_NUM_THREADS": b"4", b"SSH_CLIENT": b"x", b"X": b"run"}
+    node = {b"PATH": b"/b:/c:", b"USER": b"I", b"SSH_CLIENT": b"y", b"X": b"node", b"NODE": b"1"}
+    assert merge(run, node) == {
+        b"PATH": b"/a:/b:/c",
+        b"USER": b"I",
+        b"OMP_NUM_THREADS": b"4",
+        b"SSH_CLIENT": b"y",
+        b"X": b"run",
+        b"NODE": b"1",
+    }
+
+
+@given(st.lists(st.binary(max_size=100)))
+def test_capture_keeps_both_ends(parts: list[bytes]) -> None:
+    capture = Capture(-1)
+    for part in parts:
+        capture.feed(part)
+    whole = b"".join(parts)
+    assert capture.count == len(whole)
+    assert capture.snippet() == (whole if len(whole) <= 80 else whole[:40] + b"..." + whole[-40:])
+
+
+def process(pid: int, parent: int, session: int, alive: bool = True) -> Process:
+    return Process(pid, parent, session, pid * 10, alive)
+
+
+def test_family_is_sessions_and_descendants_parents_first() -> None:
+    tree = [
+        process(1, 0, 1),
+        process(9, 1, 9),  # the engine
+        process(20, 9, 20),  # a task
+        process(21, 20, 20),
+        process(22, 21, 22),  # changed its session
+        process(23, 9, 22),  # and lost its parent there
+        process(24, 9, 20, alive=False),
+        process(30, 9, 30),  # another task
+        process(31, 30, 30),
+    ]
+    processes = {each.pid: each for each in tree}
+    found = [each.pid for each in family(processes, [20], [20], spare={9, 30})]
+    assert sorted(found) == [20, 21, 22, 23]
+    assert found.index(20) < found.index(21) < found.index(22)
+    assert family(processes, [30], [], spare={30}) == []
+
+
+def test_keeper_leaves_alone_what_has_the_marker_but_another_parent() -> None:
+    """As a batch job that a task submitted on the same node."""
+    environment = dict(os.environ) | {"DISBATCH_ENGINE": "marked"}
+    child = subprocess.Popen(["sleep", "1000"], env=environment, start_new_session=True)
+    try:
+        wait_until(lambda: b"sleep" in Path(f"/proc/{child.pid}/cmdline").read_bytes(), "the program")
+        stranger = Sweep(2**30, set(), b"DISBATCH_ENGINE=marked")
+        assert stranger.find() == []
+        of_its_parent = Sweep(os.getpid(), set(), b"DISBATCH_ENGINE=marked")
+        assert [each.pid for each in of_its_parent.find()] == [child.pid]
+        assert Sweep(os.getpid(), set(), b"DISBATCH_ENGINE=mark").find() == []
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_looking_at_processes() -> None:
+    here = look(os.getpid())
+    assert here is not None and here.parent == os.getppid() and here.session == os.getsid(0) and here.alive
+    assert table()[os.getpid()].start == here.start
+    assert look(2**30) is None
+
+
+def test_where_unrecorded_results_go() -> None:
+    assert unrecorded_path(Path("/x/Tasks_7_n1_engine.txt")) == Path("/x/Tasks_7_n1_unrecorded.txt")
+    assert unrecorded_path(Path("/x/odd.log")) == Path("/x/odd_unrecorded.txt")
