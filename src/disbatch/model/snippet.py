@@ -13,7 +13,7 @@ EMPTY = '""'
 """How an empty snippet is written."""
 
 # One literal and nothing more: without this, `'a' 'b'` would be read as one string.
-_LITERAL = re.compile(r"""(b?)(?:'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")""", re.S)
+_LITERAL = re.compile(r"""(b?)(?:'(?:[^'\\\n]++|\\.)*+'|"(?:[^"\\\n]++|\\.)*+")""", re.S)
 
 
 def quoted(data: bytes) -> str:
