@@ -227,17 +227,17 @@ def main() -> int:
         "stream": lambda workshop: stream(workshop, options.stream_tasks),
     }
     print(COLUMNS.format("what", "ours", "xargs", "ratio", "limit", ""), flush=True)
-    directory = Path(tempfile.mkdtemp(prefix="disbatch-bench-"))
+    workshop = Workshop(Path(tempfile.mkdtemp(prefix="disbatch-bench-")))
     try:
         for name, bench in benches.items():
             if options.only in (None, name):
-                for row in bench(Workshop(directory)):
+                for row in bench(workshop):
                     print(row, flush=True)
     except Failure as failure:
         print(failure, file=sys.stderr)
         return 1
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(workshop.directory, ignore_errors=True)
     return 0
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from disbatch.cli.options import build_parser
 from disbatch.model.directives import is_directive, parse_directive
 from disbatch.model.taskfile import TaskParser
 
@@ -59,3 +60,10 @@ def test_examples_are_task_files(example: Path) -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=name)
 def test_every_example_is_in_the_list(example: Path) -> None:
     assert f"({example.name})" in (ROOT / "examples/README.md").read_text()
+
+
+def test_the_options_page_has_every_option() -> None:
+    page = (ROOT / "docs/options.md").read_text()
+    documented = set(re.findall(r"(?<=`)--?[A-Za-z][\w-]*", page))
+    known = {option for action in build_parser()._actions for option in action.option_strings}
+    assert documented == known
