@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -57,7 +58,10 @@ class Doorkeeper:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], key: str
     ) -> None:
-        self._authenticator = Authenticator(context)
+        # It tells its log the keys of those who knock, ours too.
+        log = logging.getLogger(f"{__name__}.zap")
+        log.setLevel(logging.WARNING)
+        self._authenticator = Authenticator(context, log=log)
         self._authenticator.start()
         self._authenticator.configure_curve_callback(credentials_provider=_OnlyKey(key))
         self._reader = SocketReader(loop, self._authenticator.zap_socket, self._ask)
