@@ -10,13 +10,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import zmq
 
 from disbatch.contexts.launch import Launcher
 from disbatch.contexts.local import spawn_local
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.ssh import SshOptions
 from disbatch.model.errors import LaunchError
+from disbatch.wire.hub import Hub
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import PROTOCOL, READY_MARK, Bootstrap
 
@@ -378,6 +381,56 @@ def test_a_tunnel_that_loses_its_connection_is_made_again(path_to_lab: Any, tmp_
 def test_a_tunnel_survives_a_cut_cable(path_to_netns_lab: Any, tmp_path: Path) -> None:
     lab = path_to_netns_lab
     _play(_tunnelled(lab, tmp_path, lambda _: lab.cut("nodeA"), lambda: lab.heal("nodeA")))
+
+
+def test_a_real_engine_comes_back_through_a_tunnel_made_again(path_to_netns_lab: Any, tmp_path: Path) -> None:
+    lab = path_to_netns_lab
+
+    async def play() -> None:
+        events = Events()
+        loop = asyncio.get_running_loop()
+        keys = RunKeys.generate()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        hub = Hub(
+            loop,
+            context,
+            keys,
+            hello=events.note("hello"),
+            receive=events.note("message"),
+            bad=events.note("bad"),
+        )
+        hub.bind(f"ipc://{tmp_path}/d")
+        options = SshOptions(alive_interval=1, connect_timeout=2)
+        launcher = _launcher(events, ssh=options, tunnel_to=f"{tmp_path}/d")
+        orders = _orders(tmp_path, "nodeC")
+        orders = msgspec.structs.replace(
+            orders, server_key=keys.server_key, client_key=keys.client_key, client_secret=keys.client_secret
+        )
+        try:
+            launcher.start(_there("nodeC"), orders)
+            await events.until(lambda seen: _kinds(seen) == {"started", "hello"})
+            lab.cut("nodeC")
+            await events.until(lambda seen: "trouble" in _kinds(seen))
+            greetings = len(events.seen)
+            lab.heal("nodeC")
+            await events.until(lambda seen: "hello" in _kinds(seen[greetings:]))
+            _, peer, greeting = next(event for event in reversed(events.seen) if event[0] == "hello")
+            assert (greeting.engine, greeting.host) == ("nodeC", "nodeC")
+            hub.refuse(peer, "the test is over")
+            gone = "while pgrep -f [d]isbatch.engine; do sleep 0.05; done"
+            ended = await asyncio.to_thread(lab.inside, "nodeC", ["timeout", str(DEADLINE), "sh", "-c", gone])
+            assert ended.returncode == 0
+        finally:
+            await launcher.close()
+            hub.close()
+            context.term()
+        assert not {"bad", "failed"} & _kinds(events.seen)
+
+    _play(play())
+
+
+def _kinds(seen: list[tuple[Any, ...]]) -> set[str]:
+    return {event[0] for event in seen}
 
 
 def test_a_tunnel_that_cannot_be_made(path_to_lab: Any, tmp_path: Path) -> None:

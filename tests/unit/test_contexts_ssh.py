@@ -71,7 +71,7 @@ def test_boot_agrees_with_the_protocol_and_is_quotable_everywhere() -> None:
 
 def test_nothing_is_imported_from_the_working_directory(tmp_path: Path) -> None:
     (tmp_path / "msgspec.py").write_text("raise SystemExit('the wrong one')")
-    (tmp_path / "runpy.py").write_text("raise SystemExit('the wrong one')")
+    (tmp_path / "asyncio.py").write_text("raise SystemExit('the wrong one')")
     done = subprocess.run(
         engine_argv(), cwd=tmp_path, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )

@@ -13,10 +13,10 @@ BOOT = (
     '"disbatch-engine-error Python "+sys.version.split()[0]+" is too old there, disbatch needs 3.11: ");'
     "sys.path[:]=[p for p in sys.path if p]+sys.argv[1:];"
     "del sys.argv[1:];"
-    "import runpy;"
-    'runpy.run_module("disbatch.engine",run_name="__main__",alter_sys=True)'
+    "from disbatch.engine.__main__ import main;"
+    "sys.exit(main())"
 )
-"""What `python -c` runs, with the package's directory as argument, or none.
+"""What `python -c` runs, with the package's directory as argument, or none: as `python -m disbatch.engine`.
 
 It never imports from the working directory (the user may have a `queue.py` there), and looks into the
 package's directory only after everywhere else. It goes through the login shells of other hosts: one line,
