@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import zmq
 
 from disbatch.contexts.launch import Launcher
@@ -249,9 +250,11 @@ class Driver:
     def _exited(self, engine: str, return_code: int, words: str) -> None:
         """A local engine's process ended."""
         member = self._members[engine]
-        member.launching, member.return_code = False, return_code
+        never_came, member.launching, member.return_code = member.launching, False, return_code
         if member.joined is not None:
             self._lose(engine, words)
+        elif never_came:
+            self._say(f"{member.name}: {words}")
         elif return_code:
             log.warning("%s: %s", member.name, words)
         self._look_for_engines()
@@ -279,6 +282,8 @@ class Driver:
         self._hub.welcome(peer, welcome, hello.orders_seen)
         if member.joined is None:
             self._joined = True
+            if member.came:
+                self._say(f"{member.name}: the engine is heard again and goes on")
             log.info("%s: engine joined (rank %d, %d slots)", member.name, member.rank, hello.slots)
             member.joined, member.launching, member.slots = self._loop.time(), False, hello.slots
             if self._retirer is not None:
@@ -338,11 +343,25 @@ class Driver:
             return
         self._gone(member)
         if self._plan.mode is not Mode.OVER:
-            self._say(f"{member.name}: engine lost: {why}; its tasks run again elsewhere")
+            self._say(f"{member.name}: engine lost: {why}{self._what_becomes_of_its_tasks(engine)}")
         self._tell(events.Lost(engine))
         if member.local:
             self._launcher.end(engine)
         self._look_for_engines()
+
+    def _what_becomes_of_its_tasks(self, engine: str) -> str:
+        """The end of the line that says that this engine is lost."""
+        known = self._plan.engines.get(engine)
+        tasks = len(known.assigned) if known is not None else 0
+        others = self._plan.present > 1 or self._expected
+        if not tasks or not others or self._plan.mode is not Mode.RUNNING:
+            return ""
+        return f"; its {tasks} tasks run again elsewhere" if tasks > 1 else "; its task runs again elsewhere"
+
+    @property
+    def _expected(self) -> bool:
+        """An engine is on its way."""
+        return any(member.launching for member in self._members.values())
 
     def _check(self) -> None:
         """Who was not heard for too long is lost."""
@@ -360,7 +379,7 @@ class Driver:
         """If no engine is there and none will come, the run cannot be completed."""
         if self._over.done() or self._plan.mode is Mode.OVER:
             return
-        if self._plan.present or any(member.launching for member in self._members.values()):
+        if self._plan.present or self._expected:
             return
         self._incomplete = "no engine is left" if self._joined else "no engine could start"
         self._over.set_result(None)
@@ -527,8 +546,9 @@ class Driver:
     def _summary(self, unwritten: bytes) -> Summary:
         tally, now = self._tally, self._loop.time()
         slot_time = sum(member.slot_time(now) for member in self._members.values())
+        came = [member.view("gone") for member in self._members.values() if member.came]
         return Summary(
-            snapshot=self.snapshot(),
+            snapshot=msgspec.structs.replace(self.snapshot(), engines=came),
             conclusion=self._conclusion(),
             ended=tally.ended,
             lost=tally.lost,
