@@ -12,6 +12,7 @@ for a reason to depart, and then departs:
 | standard input closed (an engine on the driver's node) | tasks are ended | 3 |
 | the driver not heard for `orphan_patience` | tasks are ended | 3 |
 | Refuse | tasks are ended | 4 |
+| an error in the engine itself | the keeper ends the tasks | 1 |
 | SIGTERM, SIGINT, SIGHUP (twice: at once) | tasks are ended, their outcomes delivered | 128 + signal |
 
 In each case what ended tasks left running is ended, results that no driver has are written beside the log,
@@ -62,6 +63,7 @@ from disbatch.wire.messages import (
 
 log = logging.getLogger("disbatch.engine")
 
+EXIT_FAILED = 1
 EXIT_ORPHANED = 3
 EXIT_REFUSED = 4
 
@@ -73,6 +75,7 @@ KEEPER_GRACE = 5.0
 MOST_RUNNING_TOLD = 20_000
 """Running attempts in one Beat: keeps it below MAX_FROM_ENGINE."""
 LONGEST_TROUBLE = 4000
+MOST_ERRORS_TOLD = 10
 
 
 class Departure(NamedTuple):
@@ -96,6 +99,7 @@ class Engine:
         self._delivered = asyncio.Event()
         self._leaving = False
         self._welcomed = False
+        self._errors = 0
         self._heartbeat = FIRST_HEARTBEAT
         self._patience = FIRST_PATIENCE
         self._joined_at = loop.time()
@@ -142,9 +146,15 @@ class Engine:
         for trouble in self._ready.troubles:
             self._trouble(trouble)
         self._tick()
-        departure = await self._departure
-        log.info("going: %s", departure.reason)
-        await self._depart(departure)
+        try:
+            departure = await self._departure
+            log.info("going: %s", departure.reason)
+            await self._depart(departure)
+        except Exception:
+            # The keeper was not dismissed: it ends what runs.
+            log.exception("the engine failed")
+            self._write_unrecorded()
+            return EXIT_FAILED
         return departure.status
 
     async def _depart(self, departure: Departure) -> None:
@@ -220,7 +230,9 @@ class Engine:
         error = context.get("exception")
         told = error if isinstance(error, BaseException) else None
         log.error("%s", context.get("message", "an error"), exc_info=told)
-        self._trouble(f"{self._bootstrap.node}: an error in the engine, see its log: {told!r}")
+        self._errors += 1
+        if self._errors <= MOST_ERRORS_TOLD:
+            self._trouble(f"{self._bootstrap.node}: an error in the engine, see its log: {told!r}")
 
     def _trouble(self, text: str) -> None:
         log.warning("%s", text)

@@ -84,7 +84,7 @@ class Guard:
 
     def _spawn(self, reading: int) -> int:
         home = str(Path(__file__).parents[2])
-        program = f"import sys; sys.path.insert(0, {home!r}); from disbatch.engine.keeper import main; main()"
+        program = f"import sys; sys.path.append({home!r}); from disbatch.engine.keeper import main; main()"
         arguments = [
             *(sys.executable, "-I", "-S", "-c", program),
             *(str(os.getpid()), os.fsdecode(self._marker), repr(self._grace)),

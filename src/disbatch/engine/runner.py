@@ -26,7 +26,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from disbatch.engine import sessions
-from disbatch.engine.capture import READ_SIZE, Capture
+from disbatch.engine.capture import Capture
+from disbatch.engine.descriptors import Parked, raise_descriptor_limit
 from disbatch.engine.ending import Ender, Quarry
 from disbatch.engine.environment import TaskEnvironment
 from disbatch.engine.guard import Guard
@@ -38,11 +39,8 @@ from disbatch.wire.messages import Order, Running
 
 DRAIN_GRACE = 0.25
 """Seconds that an outcome waits for pipes that are still open after the shell's end."""
-MOST_PARKED = 64
 UNSTARTED_CODE = 126
 PER_ENGINE_SLOT = -1
-SPARE_DESCRIPTORS = 256
-DESCRIPTORS_A_TASK = 3
 
 
 class Job(NamedTuple):
@@ -91,18 +89,6 @@ class _Task:
             self.finish = time.time()
 
 
-def raise_descriptor_limit(slots: int) -> tuple[int, int] | None:
-    """Make room for the descriptors of `slots` tasks; the limits that tasks shall have, None if unchanged."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = slots * DESCRIPTORS_A_TASK + SPARE_DESCRIPTORS
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return None
-    if hard != resource.RLIM_INFINITY:
-        needed = min(needed, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    return soft, hard
-
-
 class Runner:
     """Runs jobs in `slots` slots, lowest free slot first, in the order in which they came.
 
@@ -135,7 +121,7 @@ class Runner:
         self._per_engine_runs: Job | None = None
         self._running: dict[int, _Task] = {}
         self._draining: dict[int, _Task] = {}
-        self._parked: OrderedDict[int, None] = OrderedDict()
+        self._parked = Parked(self._readiness)
         self._closed = False
         self._files = raise_descriptor_limit(slots)
         if not sessions.HAVE_PIDFD:
@@ -332,28 +318,9 @@ class Runner:
                 self._close(capture)
 
     def _park(self, capture: Capture) -> None:
-        if capture.ended:
-            return
-        capture.ended = True
-        descriptor = capture.descriptor
-        while len(self._parked) >= MOST_PARKED:
-            self._close_parked(next(iter(self._parked)))
-        self._parked[descriptor] = None
-        self._readiness.watch(descriptor, self._discard, descriptor)
-
-    def _discard(self, descriptor: int) -> None:
-        try:
-            if os.read(descriptor, READ_SIZE):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self._close_parked(descriptor)
-
-    def _close_parked(self, descriptor: int) -> None:
-        del self._parked[descriptor]
-        self._readiness.close(descriptor)
+        if not capture.ended:
+            capture.ended = True
+            self._parked.park(capture.descriptor)
 
     # ---- end ----
 
