@@ -1,8 +1,8 @@
-"""A world in memory for the plan: engines that obey, a source of items, and a record that checks every action.
+"""A world in memory for the plan: engines that obey, a source of items, a record that checks every action.
 
-The world drives the very `Plan` as the driver does: each event is handled, its actions are performed, and then
-items are read for as long as the plan has room. What an engine is sent and what it answers waits in its two
-queues until `deliver_to` and `deliver_from` move it, so a test decides every order in which things can happen.
+The world drives the very `Plan` as the driver does: each event is handled, its actions are performed, and
+then items are read for as long as the plan has room. What an engine is sent and what it answers waits in its
+two queues until `deliver_to` and `deliver_from` move it: a test decides every order of what happens.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ class World:
         self.ever_lost: set[str] = set()
         self.may_leave_early: set[str] = set()
         self.stops_due: dict[str, set[int]] = {}
-        """The STOP commands that were known when an engine was to leave; none if it came when all was over."""
+        """The STOP commands that were known when an engine was to leave; none if it came after the run."""
         self.at_once = False
         self.expected = Conclusion.COMPLETE
         self.finish: Finish | None = None
@@ -242,7 +242,7 @@ class World:
     # ---- the source ----
 
     def offer(self, *kinds: str) -> None:
-        """Put items at the end of the source: task, failed/succeeded (before), barrier, check, start, stop."""
+        """Put items into the source: task, failed or succeeded before, barrier, check, start, stop."""
         for kind in kinds:
             if kind in ("start", "stop"):
                 phase = Phase.START if kind == "start" else Phase.STOP
@@ -546,6 +546,8 @@ class World:
             return
         assert not plan.waiting, "a slot is idle beside ready tasks"
         assert not (self.items and plan.room), "a slot is idle beside an unread source"
+        if any(e.recalling and not self.engines[e.id].connected for e in plan.engines.values()):
+            return  # what is asked of an engine that has fallen silent is not known to be in vain yet
         for engine in self.engines.values():
             assert not (engine.connected and engine.alive and engine.waiting), "a slot is idle beside a queue"
 
@@ -566,7 +568,7 @@ class World:
             self.check_busy()
             if self.finish is not None:
                 return
-            moved = any([self.finish_some(name, 1000) for name in list(self.engines)]) or moved
+            moved |= sum(self.finish_some(name, 1000) for name in list(self.engines)) > 0
             if not moved:
                 added += 1
                 assert added == 1, "an engine without limits is there, and the plan is stuck"

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from plan_world import FakeEngine, World
 
 from disbatch.model.outcome import Ending
 from disbatch.model.task import Phase
 from disbatch.plan.events import Drain, Finished, Hold, Interrupt, Resume
 from disbatch.plan.plan import Mode, Plan
-from plan_world import FakeEngine, World
 
 pick = st.integers(0, 99)
-item_kinds = st.lists(
-    st.sampled_from(["task"] * 12 + ["barrier", "check", "failed", "succeeded"]), min_size=1, max_size=14
+kinds = st.lists(
+    st.sampled_from(["task"] * 10 + ["barrier", "check", "failed", "succeeded"]),
+    min_size=1,
+    max_size=14,
 )
+MOVES = ["to", "from", "to", "from", "both", "both", "finish", "finish", "finish", "finish", "short"]
+MOVES_AND_FAILURES = [*MOVES, "fail"]
+NETWORK = ["cut", "lose", "lose", "lose", "die", "come back", "come back", "come back", "come back"]
+ODDITIES = ["unstarted", "unstarted", "repeat", "straggle", "drain", "evict"]
+USER = ["hold", "resume", "resume", "end", "broken", "interrupt", "kill"]
+moves = st.lists(st.tuples(st.sampled_from(MOVES_AND_FAILURES), pick), max_size=10)
+"""What goes on all the time: messages arrive, tasks end. Every rule ends with some of it."""
 
 
 class PlanMachine(RuleBasedStateMachine):
@@ -25,11 +37,12 @@ class PlanMachine(RuleBasedStateMachine):
 
     @initialize(
         max_losses=st.integers(0, 2),
-        fail_fast=st.sampled_from([False, False, True]),
+        fail_fast=st.sampled_from([False, False, False, True]),
         give_back=st.booleans(),
         limit=st.sampled_from([None, None, 0, 1, 4]),
-        commands=st.lists(st.sampled_from(["start", "stop"]), max_size=3),
-        first=st.just([]) | item_kinds,
+        first=st.lists(st.sampled_from(["start", "stop"]), max_size=2),
+        slots=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+        items=st.just([]) | st.integers(1, 12).map(lambda n: ["task"] * n),
     )
     def begin(
         self,
@@ -37,132 +50,121 @@ class PlanMachine(RuleBasedStateMachine):
         fail_fast: bool,
         give_back: bool,
         limit: int | None,
-        commands: list[str],
         first: list[str],
+        slots: list[int],
+        items: list[str],
     ) -> None:
         limits = {} if limit is None else {"limited": limit}
         plan = Plan(max_losses=max_losses, fail_fast=fail_fast, give_back=give_back, limits=limits)
         self.world = World(plan, max_losses=max_losses)
-        self.world.offer(*commands, *first)
+        self.world.offer(*first)
+        for count in slots:
+            self.world.join(count)
+        self.world.offer(*items)
+        self.world.pump()
+        self.world.deliver_all()
 
-    def one(self, number: int, *, alive: bool = True, connected: bool | None = None) -> FakeEngine | None:
-        """One of the engines that are as asked for."""
+    def one(self, number: int, *, connected: bool | None = None) -> FakeEngine | None:
+        """One of the engines that live."""
         fitting = [
             e
             for e in self.world.engines.values()
-            if e.alive == alive and (connected is None or e.connected == connected)
+            if e.alive and (connected is None or e.connected == connected)
         ]
         return fitting[number % len(fitting)] if fitting else None
 
-    # ---- the source ----
+    def live(self, steps: list[tuple[str, int]]) -> None:
+        """Perform such `moves`."""
+        world = self.world
+        for what, number in steps:
+            names = list(world.engines)
+            if not names:
+                return
+            name = names[number % len(names)]
+            if what in ("to", "both"):
+                world.deliver_to(name)
+            if what in ("from", "both"):
+                world.deliver_from(name)
+            if what in ("finish", "fail"):
+                world.finish_some(name, 1 + number % 2, int(what == "fail"))
+            if what == "short" and name in world.plan.engines:  # it learns to queue
+                engine = world.plan.engines[name]
+                engine.learn(0.05)
+                world.plan._touch(engine)
 
-    @rule(kinds=item_kinds)
-    def more(self, kinds: list[str]) -> None:
-        if not self.world.ended:
-            self.world.offer(*kinds)
-            self.world.pump()
+    # ---- what can happen ----
 
-    @rule(kind=st.sampled_from(["start", "stop"]))
-    def a_command(self, kind: str) -> None:
-        """PERENGINE commands stand before all else; engines may be there already."""
-        if self.world.next_id == 0 and not self.world.ended:
-            self.world.offer(kind)
-            self.world.pump()
-
-    @rule(broken=st.sampled_from([False, False, False, True]))
-    def source_ends(self, broken: bool) -> None:
-        if self.world.engines and not self.world.ended:
-            self.world.ended = True
-            self.world.broken = broken
-            self.world.pump()
-
-    # ---- engines ----
-
-    @rule(slots=st.integers(1, 3), context=st.sampled_from(["", "", "limited"]))
-    def join(self, slots: int, context: str) -> None:
-        if len(self.world.engines) < 6:
-            self.world.join(slots, context)
-
-    @rule(number=pick, count=st.integers(1, 4))
-    def deliver_to(self, number: int, count: int) -> None:
-        if engine := self.one(number):
-            for _ in range(count):
-                self.world.deliver_to(engine.name)
-
-    @rule(number=pick, count=st.integers(1, 4))
-    def deliver_from(self, number: int, count: int) -> None:
-        if engine := self.one(number, alive=number % 5 != 0, connected=True):
-            for _ in range(count):
-                self.world.deliver_from(engine.name)
+    @rule(steps=moves)
+    def go_on(self, steps: list[tuple[str, int]]) -> None:
+        self.live(steps)
 
     @rule()
-    def deliver_all(self) -> None:
+    def all_arrives(self) -> None:
         self.world.deliver_all()
 
-    @rule(number=pick, count=st.integers(1, 3), code=st.sampled_from([0, 0, 0, 0, 1]))
-    def some_finish(self, number: int, count: int, code: int) -> None:
-        if engine := self.one(number):
-            self.world.finish_some(engine.name, count, code)
+    @rule(items=kinds | st.sampled_from([["start"], ["stop"]]), steps=moves)
+    def more(self, items: list[str], steps: list[tuple[str, int]]) -> None:
+        command = items[0] in ("start", "stop")  # these stand before all else
+        if not self.world.ended and not (command and self.world.next_id):
+            self.world.offer(*items)
+            self.world.pump()
+        self.live(steps)
 
-    @rule(number=pick)
-    def short_tasks(self, number: int) -> None:
-        """The plan learns that tasks are short: queues from now on."""
-        if (engine := self.one(number)) and engine.name in self.world.plan.engines:
-            known = self.world.plan.engines[engine.name]
-            known.learn(0.05)
-            self.world.plan._touch(known)
+    @rule(slots=st.integers(1, 3), context=st.sampled_from(["", "", "limited"]), steps=moves)
+    def join(self, slots: int, context: str, steps: list[tuple[str, int]]) -> None:
+        if len(self.world.engines) < 6:
+            self.world.join(slots, context)
+        self.live(steps)
 
-    @rule(number=pick)
-    def unstarted(self, number: int) -> None:
+    @rule(what=st.sampled_from(NETWORK), number=pick, steps=moves)
+    def network(self, what: str, number: int, steps: list[tuple[str, int]]) -> None:
+        world = self.world
+        if what == "cut" and (engine := self.one(number, connected=True)):
+            engine.connected = False
+        if what in ("lose", "die") and (engine := self.one(number)):
+            engine.alive = what == "lose"
+            world.lose(engine.name)
+        self.live(steps)
+        if what == "come back" and (engine := self.one(number, connected=False)):
+            world.come_back(engine.name)
+
+    @rule(what=st.sampled_from(ODDITIES), number=pick, steps=moves)
+    def oddity(self, what: str, number: int, steps: list[tuple[str, int]]) -> None:
+        world = self.world
         engine = self.one(number)
-        if engine and engine.running and not engine.stopping:
+        if engine is None:
+            return
+        name = engine.name
+        if what == "unstarted" and engine.running and not engine.stopping:
             engine.finish(engine.running[-1], -1, Ending.UNSTARTED)
-
-    @rule(number=pick)
-    def repeat(self, number: int) -> None:
-        """What was delivered is delivered again."""
-        engine = self.one(number, connected=True)
-        if engine and engine.told:
-            self.world.feed(Finished(engine.name, engine.told[-3:]))
-
-    @rule(number=pick)
-    def drain(self, number: int) -> None:
-        if engine := self.one(number):
-            self.world.may_leave_early.add(engine.name)
-            self.world.feed(Drain(engine.name))
-
-    @rule(number=pick)
-    def node_stops_it(self, number: int) -> None:
-        if engine := self.one(number):
+        elif what == "repeat" and engine.told and engine.connected:
+            world.feed(Finished(name, engine.told[-3:]))
+        elif what == "straggle" and engine.outbox and isinstance(engine.outbox[0], Finished):
+            engine.connected, was = True, engine.connected
+            world.deliver_from(name)  # lost or not, it was on its way
+            engine.connected = was
+        elif what == "drain":
+            world.may_leave_early.add(name)
+            world.feed(Drain(name))
+        elif what == "evict":
             engine.evicted = True
             engine.stop()
+        self.live(steps)
 
-    @rule(number=pick)
-    def cut(self, number: int) -> None:
-        if engine := self.one(number, connected=True):
-            engine.connected = False
-
-    @rule(number=pick, dies=st.booleans())
-    def lose(self, number: int, dies: bool) -> None:
-        if engine := self.one(number):
-            engine.alive = not dies
-            self.world.lose(engine.name)
-
-    @rule(number=pick)
-    def come_back(self, number: int) -> None:
-        if engine := self.one(number, connected=False):
-            self.world.come_back(engine.name)
-
-    # ---- the user ----
-
-    @rule(held=st.booleans())
-    def hold(self, held: bool) -> None:
-        self.world.feed(Hold() if held else Resume())
-
-    @rule(number=pick, at_once=st.booleans())
-    def interrupt(self, number: int, at_once: bool) -> None:
-        if number % 4 == 0:
-            self.world.feed(Interrupt(at_once))
+    @rule(what=st.sampled_from(USER), sure=pick, steps=moves)
+    def user(self, what: str, sure: int, steps: list[tuple[str, int]]) -> None:
+        world = self.world
+        if what in ("hold", "resume"):
+            world.feed(Hold() if what == "hold" else Resume())
+        elif sure < 80 and world.plan.mode is Mode.RUNNING:
+            pass  # most runs shall go on
+        elif what in ("interrupt", "kill"):
+            world.feed(Interrupt(at_once=what == "kill"))
+        elif world.engines and not world.ended:
+            world.ended = True
+            world.broken = what == "broken"
+            world.pump()
+        self.live(steps)
 
     # ---- what holds ----
 
@@ -187,5 +189,52 @@ class PlanMachine(RuleBasedStateMachine):
 
 TestPlan = PlanMachine.TestCase
 TestPlan.settings = settings(
-    max_examples=400, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+def long_history(seed: int, steps: int) -> PlanMachine:
+    """One long run with the same rules, each as likely as it is in a bad week."""
+    random = Random(seed)
+    machine = PlanMachine()
+    usual_moves = random.choice([MOVES, MOVES_AND_FAILURES])
+
+    def some_moves(most: int) -> list[tuple[str, int]]:
+        return [(random.choice(usual_moves), random.randrange(100)) for _ in range(random.randrange(most))]
+
+    machine.begin(
+        max_losses=random.choice([0, 1, 3]),
+        fail_fast=random.random() < 0.1,
+        give_back=random.random() < 0.3,
+        limit=random.choice([None, 1, 4]),
+        first=random.choices(["start", "stop"], k=random.randrange(3)),
+        slots=[random.randint(1, 3) for _ in range(random.randint(0, 3))],
+        items=[] if random.random() < 0.2 else ["task"] * random.randint(1, 12),
+    )
+    for _ in range(steps):
+        number, what = random.randrange(100), random.random()
+        if what < 0.45:
+            machine.go_on(some_moves(12))
+        elif what < 0.52:
+            machine.all_arrives()
+        elif what < 0.64:
+            last = random.choice([[], [], ["barrier"], ["barrier"], ["succeeded"], ["check"]])
+            usual = ["task"] * random.randint(1, 9) + last
+            machine.more(random.choice([usual, usual, usual, ["start"]]), some_moves(4))
+        elif what < 0.69:
+            machine.join(random.randint(1, 3), random.choice(["", "limited"]), some_moves(4))
+        elif what < 0.83:
+            machine.network(random.choice(NETWORK), number, some_moves(6))
+        elif what < 0.95:
+            machine.oddity(random.choice(ODDITIES), number, some_moves(4))
+        else:
+            machine.user(random.choice(["hold", "resume", "resume", *USER]), number, some_moves(4))
+        machine.no_slot_idles()
+    machine.teardown()
+    return machine
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_long_histories(seed: int) -> None:
+    machine = long_history(seed, 80)
+    assert machine.world.finish is not None

@@ -75,7 +75,7 @@ class Engine:
 
     @property
     def busy(self) -> int:
-        """What is in its slots or waits for one; what it was told to end takes its slot until it has ended."""
+        """What is in its slots or waits for one; what it was told to end takes a slot until it has ended."""
         return len(self.assigned) + len(self.adrift)
 
     @property

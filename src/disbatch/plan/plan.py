@@ -360,7 +360,7 @@ class Plan:
         engine = self.engines.get(event.engine)
         if engine is None:
             return
-        assigned, counted, elapsed = engine.assigned, 0, 0.0
+        assigned, counted, elapsed, stopping = engine.assigned, 0, 0.0, False
         for outcome in event.outcomes:
             task = assigned.pop(outcome.attempt, None)
             if task is None:
@@ -372,10 +372,13 @@ class Plan:
                 elapsed += outcome.elapsed
                 self._count(engine, task, outcome)
             else:
+                stopping |= outcome.ending is Ending.ORDERED and self.mode is Mode.RUNNING
                 self._not_run(engine, task, outcome)
         if counted:
             engine.learn(elapsed / counted)
         self._touch(engine)
+        if stopping:
+            self._drain(engine)  # nobody here ordered it: the engine's node makes it stop
 
     def _count(self, engine: Engine, task: Task, outcome: Outcome) -> None:
         self._actions.append(RecordTask(engine.id, task, outcome, Verdict.COUNTS))
@@ -406,11 +409,7 @@ class Plan:
         self._spend(engine, -1)
         if outcome.pid:
             self._actions.append(RecordTask(engine.id, task, outcome, Verdict.ENDED))
-        if outcome.ending is Ending.ORDERED:
-            self._run_again([task])
-            if self.mode is Mode.RUNNING:
-                self._drain(engine)  # nobody here asked for it: its node makes it stop
-        elif self._may_rerun(engine, task):
+        if outcome.ending is Ending.ORDERED or self._may_rerun(engine, task):
             self._run_again([task])
 
     def _odd_result(self, engine: Engine, outcome: Outcome) -> None:
@@ -594,12 +593,14 @@ class Plan:
             self._touch(engine)
 
     def _rebalance(self) -> None:
-        """Nothing can be read or dispatched: call back what waits in queues for slots that are idle."""
+        """Nothing can be read or dispatched: call back what waits in queues for slots that are idle.
+
+        What other engines were asked for already is not waited for: they may be silent for good."""
         if self._ready or not self._queued or not self._idle or self.held:
             return
         if self._source is Source.FLOWING and self._barrier is None:
             return
-        wanted = sum(engine.slots - engine.busy for engine in self._idle.values()) - self._recalling
+        wanted = sum(engine.slots - engine.busy for engine in self._idle.values())
         while wanted > 0 and self._queued:
             engine = next(iter(self._queued.values()))
             count = min(wanted, (engine.queued + 1) // 2)
