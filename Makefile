@@ -24,12 +24,13 @@ demo: $(VENV)/.installed ## install into .venv and run a real example: 240 tasks
 test: check unit system ## install what the tests need, then run every check and every test
 
 check: $(VENV)/.installed-test ## ruff, mypy --strict, import contracts
-	$(BIN)/ruff check .
+	$(BIN)/ruff check src tests bench examples
 	$(BIN)/mypy
 	$(BIN)/mypy --strict bench examples
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-test ## the unit tests alone; ARGS='-k word' narrows them
+	@scripts/require tests
 	$(BIN)/python -m pytest tests/unit $(ARGS)
 
 system: $(VENV)/.installed-test ## the system tests alone: installed commands, real servers, kills
