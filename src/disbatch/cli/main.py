@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _fill_standard_descriptors()
     try:
         options = parse(arguments)
         if options.fix_paths:
@@ -44,6 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INCOMPLETE
 
 
+def _fill_standard_descriptors() -> None:
+    """Some daemons start commands with 0, 1 or 2 closed; the next file opened would take that number, and
+    what is meant for the terminal would go into it. Reading from such a standard input still fails."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
 def _complain(text: str) -> None:
     text = " ".join(text.splitlines())
     line = "".join(c if c.isprintable() else "?" for c in text)
@@ -62,6 +77,10 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 def _look_at(taskfile: str) -> None:
     """The commonest mistake deserves the quickest answer: the name of the file."""
     if taskfile == "-":
+        import fcntl
+
+        if fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+            raise UsageError("stdin: cannot be read: it is closed")
         return
     try:
         mode = os.stat(taskfile).st_mode  # noqa: PTH116 - pathlib comes later

@@ -244,6 +244,9 @@ class Driver:
 
     def _launch_failed(self, engine: str, error: LaunchError) -> None:
         self._members[engine].launching = False
+        if self._over.done() or self._plan.mode is Mode.OVER:
+            log.info("%s", error)  # it was sent away, or not waited for
+            return
         self._say(str(error))
         self._look_for_engines()
 
@@ -253,7 +256,7 @@ class Driver:
         never_came, member.launching, member.return_code = member.launching, False, return_code
         if member.joined is not None:
             self._lose(engine, words)
-        elif never_came:
+        elif never_came and not self._over.done():
             self._say(f"{member.name}: {words}")
         elif return_code:
             log.warning("%s: %s", member.name, words)

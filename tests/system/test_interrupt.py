@@ -1,0 +1,180 @@
+"""Signals end a run in order: what runs is ended and flagged, nothing is left behind, the rest can follow."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from command import (
+    DISBATCH,
+    Running,
+    disbatch,
+    environment,
+    processes,
+    records,
+    status_file,
+    tasks,
+    until,
+    write,
+)
+
+from disbatch.model.status import Mark
+
+STUBBORN = "trap '' TERM INT HUP; touch up.$DISBATCH_TASKID; while :; do sleep 600; done"
+HEEDFUL = "trap 'echo $DISBATCH_TASKID >> told; exit 7' TERM; touch up.$DISBATCH_TASKID; sleep 600 & wait"
+
+
+def mark_of_this(directory: Path) -> dict[str, str]:
+    """An environment by which the processes of this test are found."""
+    return {"INTERRUPT_TEST": directory.name + directory.parent.name}
+
+
+def left_behind(directory: Path) -> list[int]:
+    return processes("INTERRUPT_TEST=" + mark_of_this(directory)["INTERRUPT_TEST"])
+
+
+def interrupted(
+    directory: Path, lines: Sequence[str], options: Sequence[str], signals: Sequence[signal.Signals], up: int
+) -> tuple[int, str]:
+    """Run, send the signals when the tasks up to `up` run; the exit code and stderr."""
+    write(directory / "Tasks", lines)
+    with Running(directory, *options, "Tasks", env=mark_of_this(directory)) as run:
+        for id in range(up):
+            run.until((directory / f"up.{id}").exists, f"task {id}")
+        for number, each in enumerate(signals, 1):
+            run.signal(each)
+            if number < len(signals):
+                run.until_said("ending the running tasks")
+        code = run.ended()
+        err = run.err
+    assert left_behind(directory) == []
+    assert "Traceback" not in err
+    assert not list(directory.glob("*_connect.json"))
+    return code, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_once_then_resume_runs_exactly_the_rest(tmp_path: Path, number: signal.Signals) -> None:
+    once = "echo $DISBATCH_TASKID >> ran; test -e again && exit; " + HEEDFUL
+    lines = ["echo 0 >> ran; exit 3", once, once, "echo 3 >> ran", "echo 4 >> ran"]
+    # Task 0 has ended when 1 and 2 run in the two slots.
+    write(tmp_path / "Tasks", lines)
+    with Running(tmp_path, "-s", "localhost:2", "Tasks") as run:
+        for id in (1, 2):
+            run.until((tmp_path / f"up.{id}").exists, f"task {id}")
+        run.signal(number)
+        assert run.ended() == 128 + number
+        err = run.err
+    assert f"{number.name}: ending the running tasks" in err
+    path = status_file(tmp_path)
+    assert [(r.id, r.mark) for r in sorted(records(path), key=lambda r: r.id)] == [
+        (0, Mark.TASK),
+        (1, Mark.SUPERSEDED),
+        (2, Mark.SUPERSEDED),
+    ]
+    assert sorted((tmp_path / "told").read_text().split()) == ["1", "2"]
+    (resume,) = re.findall(r"^ *resume +(.*)$", err, re.M)
+    (tmp_path / "again").touch()
+    command, *arguments = shlex.split(resume)
+    assert command == "disbatch" and arguments == ["-s", "localhost:2", "Tasks", "-r", path.name]
+    done = disbatch(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "1 done before" in done.stderr
+    (new,) = set(tmp_path.glob("*_status.txt")) - {path}
+    assert {id: record.return_code for id, record in tasks(new).items()} == {0: 3, 1: 0, 2: 0, 3: 0, 4: 0}
+    assert sorted((tmp_path / "ran").read_text().split()) == ["0", "1", "1", "2", "2", "3", "4"]
+
+
+def test_tasks_that_do_not_heed_are_killed_after_the_grace(tmp_path: Path) -> None:
+    options = ["-s", "localhost:2", "--grace", "0.1"]
+    code, _ = interrupted(tmp_path, [STUBBORN, STUBBORN, "touch never"], options, [signal.SIGINT], 2)
+    assert code == 130
+    lines = records(status_file(tmp_path))
+    assert [(r.mark, r.return_code) for r in lines] == [(Mark.SUPERSEDED, -9)] * 2
+    assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_twice_ends_at_once(tmp_path: Path, second: signal.Signals) -> None:
+    options = ["-s", "localhost:2", "--grace", "1000"]
+    code, err = interrupted(tmp_path, [STUBBORN, HEEDFUL], options, [signal.SIGINT, second], 2)
+    assert code == 130
+    assert "ending everything at once" in err and "resume" in err
+    assert {r.mark for r in records(status_file(tmp_path))} <= {Mark.SUPERSEDED}
+
+
+def test_before_anything_runs(tmp_path: Path) -> None:
+    """The signal may come while the command is still starting."""
+    write(tmp_path / "Tasks", ["sleep 600"])
+    for _ in range(3):
+        with Running(tmp_path, "-s", "localhost:1", "Tasks", env=mark_of_this(tmp_path)) as run:
+            run.signal(signal.SIGTERM)
+            assert run.ended() in (143, -signal.SIGTERM)
+            assert "Traceback" not in run.err
+        until(lambda: not left_behind(tmp_path), "the engine to be gone")
+
+
+def test_signals_that_are_ignored_stay_ignored(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+    write(tmp_path / "Tasks", ["touch up; read x < go; exit 3"])
+    with Running(tmp_path, "-s", "localhost:1", "Tasks", wrapper=["nohup"]) as run:
+        run.until((tmp_path / "up").exists, "the task")
+        run.signal(signal.SIGHUP)
+        (tmp_path / "go").write_text("go\n")
+        assert run.ended() == 0
+        assert "SIGHUP" not in run.err
+    assert tasks(status_file(tmp_path))[0].return_code == 3
+
+
+def test_ctrl_c_at_a_terminal(tmp_path: Path) -> None:
+    """The terminal signals the whole foreground group; only the driver may take it as meant for it."""
+    task = "trap 'echo int >> got' INT; trap 'echo term >> got; exit' TERM; touch up; sleep 600 & wait; wait"
+    write(tmp_path / "Tasks", [task])
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import os, sys, fcntl, termios; os.setsid(); "
+         "fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])",
+         DISBATCH, "-s", "localhost:1", "Tasks"],
+        cwd=tmp_path, stdin=slave, stdout=slave, stderr=slave, env=environment(mark_of_this(tmp_path)),
+    )  # fmt: skip
+    os.close(slave)
+    said = b""
+    try:
+        until((tmp_path / "up").exists, "the task")
+        os.write(master, b"\x03")
+        while True:
+            try:
+                data = os.read(master, 4096)
+            except OSError:  # the other side is closed
+                break
+            if not data:
+                break
+            said += data
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+    assert (tmp_path / "got").read_text() == "term\n"
+    assert said.count(b"SIGINT: ending the running tasks") == 1 and b"at once" in said
+    assert b"resume" in said and b"Traceback" not in said
+    assert [record.mark for record in records(status_file(tmp_path))] == [Mark.SUPERSEDED]
+    assert left_behind(tmp_path) == []
+    assert b"lost" not in said
+
+
+def test_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
+    write(tmp_path / "Tasks", [STUBBORN])
+    with Running(tmp_path, "-s", "localhost:1", "--grace", "0.1", "Tasks", env=mark_of_this(tmp_path)) as run:
+        run.until((tmp_path / "up.0").exists, "the task")
+        run.signal(signal.SIGKILL)
+        run.ended()
+    until(lambda: not left_behind(tmp_path), "engine and tasks to be gone")
