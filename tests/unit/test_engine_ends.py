@@ -126,6 +126,19 @@ def test_killed_engine_leaves_no_task(driver: FakeDriver, tmp_path: Path) -> Non
         engine.finish()
 
 
+def test_killed_engine_leaves_nothing_that_its_tasks_had_hidden_from_it(
+    driver: FakeDriver, engine: EngineProcess
+) -> None:
+    driver.run("(env -i setsid sleep 1000 & echo $! >> pids)")
+    pids = driver.pids(1)
+    # The engine counts what it inherited at each heartbeat, and says so afterwards.
+    driver.running()
+    driver.running()
+    assert alive(pids[0])
+    os.kill(engine.pid, signal.SIGKILL)
+    all_gone(pids)
+
+
 def test_killed_engine_in_the_midst_of_starting_leaves_no_task(driver: FakeDriver, tmp_path: Path) -> None:
     engine = EngineProcess(driver.bootstrap(slots=50))
     try:

@@ -241,12 +241,12 @@ class Engine:
     def _tick(self) -> None:
         """Each heartbeat: say what runs, listen whether the driver is there, reap what was inherited."""
         self._beat_timer = self._loop.call_later(self._heartbeat, self._tick)
+        self._runner.reap_orphans()
         heard = self._link.heard or self._joined_at
         if self._loop.time() - heard > self._patience:
             self._go(f"nothing heard of the driver for {self._patience:g} s", EXIT_ORPHANED, deliver=False)
         if self._welcomed:
             self._link.tell(Beat(self._runner.running()[:MOST_RUNNING_TOLD], self._runner.waiting, _load()))
-        self._runner.reap_orphans()
 
     def _ended(self, job: Job, outcome: Outcome) -> None:
         if outcome.ending is Ending.ORDERED:

@@ -16,6 +16,9 @@ RESTART_FIRST = 0.05
 RESTART_MOST = 10.0
 """Seconds until a keeper that died is replaced; doubled each time, since something seems to be against it."""
 
+MOST_INHERITED = 256
+"""How many processes that ended tasks left running the table has room for."""
+
 
 def _nameless_file() -> int:
     if hasattr(os, "memfd_create"):
@@ -27,7 +30,8 @@ def _nameless_file() -> int:
 
 
 class Guard:
-    """Holds the table of running sessions, one word a slot (slot -1 has one too), and a living keeper.
+    """Holds the table of running sessions, one word a slot (slot -1 has one too) and some for processes that
+    the engine inherited, and a living keeper.
 
     `trouble` is told once if a keeper died.
     """
@@ -44,7 +48,8 @@ class Guard:
         self._marker = marker
         self._grace = grace
         self._trouble = trouble
-        size = (slots + 1) * 8
+        self._inherited = slots + 1
+        size = (slots + 1 + MOST_INHERITED) * 8
         self._table_descriptor = _nameless_file()
         os.truncate(self._table_descriptor, size)
         self._map = mmap.mmap(self._table_descriptor, size)
@@ -63,6 +68,13 @@ class Guard:
     def clear(self, slot: int) -> None:
         """The shell in `slot` is about to be reaped."""
         self._words[slot + 1] = 0
+
+    def inherit(self, pids: list[int]) -> None:
+        """What ended tasks left running and is now the engine's own child; before one is reaped, this
+        is called without it."""
+        pids = pids[:MOST_INHERITED]
+        for position in range(MOST_INHERITED):
+            self._words[self._inherited + position] = pids[position] if position < len(pids) else 0
 
     def start(self) -> None:
         """Start a keeper; it knows at once all that is recorded. OSError is reported, and tried again."""

@@ -11,6 +11,8 @@ ends, with SIGTERM, a grace, and SIGKILL until nothing is left:
   engine a store and no system call, cannot block it, and a new keeper finds all of it there. The engine
   clears a word *before* it reaps that shell, so at the moment of its death every number in the table is still
   that of its task;
+* what ended tasks had left running, as far as the engine had seen it: also in the table, which holds these
+  numbers until the engine reaps them;
 * every orphan that bears the engine's marker in its environment, and its session. That finds a task which
   was started in the very last moment, and what the background children of ended tasks became. An orphan of
   the engine has the parent that the keeper itself, also a child of the engine, has got; a batch job that a
@@ -42,7 +44,7 @@ QUIET_SCANS = 2
 
 
 def recorded(table: mmap.mmap) -> set[int]:
-    """The sessions in the table."""
+    """The numbers in the table: sessions of tasks, and processes that the engine inherited."""
     with memoryview(table) as view, view.cast(WORD) as words:
         return {word for word in words if word > 0}
 
@@ -50,17 +52,19 @@ def recorded(table: mmap.mmap) -> set[int]:
 class Sweep:
     """Finds what an engine left behind, again and again, without ever following a number that was reused."""
 
-    def __init__(self, engine: int, recorded_sessions: set[int], marker: bytes) -> None:
+    def __init__(self, engine: int, recorded: set[int], marker: bytes) -> None:
         self._engine = engine
-        self._sessions = recorded_sessions | {engine}
+        self._sessions = recorded | {engine}
         self._marker = marker
-        self._known: dict[int, int] = {}
+        self._known: dict[int, int | None] = dict.fromkeys(recorded)
 
     def find(self) -> list[sessions.Process]:
         """The living, parents first."""
         processes = sessions.table()
         known = [
-            pid for pid, start in self._known.items() if pid in processes and processes[pid].start == start
+            pid
+            for pid, start in self._known.items()
+            if pid in processes and start in (None, processes[pid].start)
         ]
         # The engine's pipe closes a little before its children get their new parent.
         parents = (self._engine, os.getppid())
@@ -73,9 +77,9 @@ class Sweep:
         return found
 
 
-def sweep(engine: int, recorded_sessions: set[int], marker: bytes, grace: float) -> None:
+def sweep(engine: int, numbers: set[int], marker: bytes, grace: float) -> None:
     """End everything: SIGTERM at once, SIGKILL after `grace` seconds, until nothing is left."""
-    hunt = Sweep(engine, recorded_sessions, marker)
+    hunt = Sweep(engine, numbers, marker)
     told: set[tuple[int, int]] = set()
     deadline = time.monotonic() + grace
     quiet = 0

@@ -89,6 +89,14 @@ class _Task:
             self.finish = time.time()
 
 
+def _lives(child: int) -> bool:
+    """Reap this child if it has ended."""
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False
+
+
 class Runner:
     """Runs jobs in `slots` slots, lowest free slot first, in the order in which they came.
 
@@ -122,6 +130,7 @@ class Runner:
         self._running: dict[int, _Task] = {}
         self._draining: dict[int, _Task] = {}
         self._parked = Parked(self._readiness)
+        self._inherited: list[int] = []
         self._closed = False
         self._files = raise_descriptor_limit(slots)
         if not sessions.HAVE_PIDFD:
@@ -195,14 +204,14 @@ class Runner:
             self._idle()
 
     def reap_orphans(self) -> None:
-        """Reap what tasks left behind and the engine, as a subreaper, has inherited."""
+        """Reap what the engine, as a subreaper, has inherited from ended tasks; record what still runs."""
         ours = self.shells() | {self._guard.pid}
-        for pid in sessions.children(os.getpid()):
-            if pid not in ours:
-                try:
-                    os.waitpid(pid, os.WNOHANG)
-                except ChildProcessError:
-                    pass
+        inherited = [pid for pid in sessions.children(os.getpid()) if pid not in ours]
+        if not inherited and not self._inherited:
+            return
+        self._guard.inherit([])
+        self._inherited = [pid for pid in inherited if _lives(pid)]
+        self._guard.inherit(self._inherited)
 
     def end_leftovers(self, gone: Callable[[], None]) -> int:
         """End everything that ended tasks left running; `gone` is called at the end. Returns how many were
