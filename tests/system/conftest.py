@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ssh_run import Run
 
 LAB = Path(__file__).resolve().parent.parent / "lab"
 HOSTS = ["nodeA", "nodeB", "nodeC", "nodeD"]
@@ -24,6 +25,8 @@ class SshLab:
         self.hosts = list(HOSTS)
         self.netns = netns
         self.whole = False
+        self._was_whole = False
+        self._cut: set[str] = set()
         self.env = {**os.environ, "PATH": f"{directory}/bin:{os.environ['PATH']}"}
 
     def up(self) -> None:
@@ -45,7 +48,8 @@ class SshLab:
         self.whole = True
 
     def down(self) -> None:
-        self.whole = False
+        self.whole = self._was_whole = False
+        self._cut.clear()
         subprocess.run([LAB / "ssh-down", self.directory], check=True, capture_output=True)
 
     def _do(self, what: str, host: str) -> None:
@@ -53,17 +57,32 @@ class SshLab:
 
     def poweroff(self, host: str) -> None:
         """End every process of a host at once, as a power cut would. The next test gets fresh hosts."""
-        self.whole = False
+        self.whole = self._was_whole = False
         self._do("poweroff", host)
 
     def cut(self, host: str) -> None:
         """Take a host off the network: packets vanish, nobody is told. Only in `ssh_lab_netns`."""
-        self.whole = False
+        self._was_whole, self.whole = self.whole or self._was_whole, False
+        self._cut.add(host)
         self._do("cut", host)
 
     def heal(self, host: str) -> None:
-        """Bring a host that was cut back to the network."""
+        """Bring a host that was cut back to the network. When all are, the hosts serve the next test, too."""
         self._do("heal", host)
+        self._cut.discard(host)
+        if not self._cut:
+            self.whole, self._was_whole = self._was_whole, False
+
+    def reset_connections(self, host: str) -> None:
+        """Forget all TCP connections to a host on the head, with what was on its way in them."""
+        net = f"--net=/proc/{(self.directory / 'pid/head').read_text().strip()}/ns/net"
+        address = f"10.77.0.{self.hosts.index(host) + 2}"
+        subprocess.run(["nsenter", net, "ss", "-K", "dst", address], check=True, capture_output=True)
+
+    def space(self, host: str) -> str:
+        """The host's processes are those whose /proc/PID/ns/pid reads so."""
+        pid = (self.directory / "run" / f"{host}.init").read_text().strip()
+        return os.readlink(f"/proc/{pid}/ns/pid")
 
     def head(self, argv: list[str]) -> list[str]:
         """The command that runs `argv` on the head: in its network namespace, knowing the hosts' names."""
@@ -120,3 +139,11 @@ def ssh_lab_netns(_ssh_lab_netns: SshLab) -> SshLab:
     if not _ssh_lab_netns.whole:
         _ssh_lab_netns.up()
     return _ssh_lab_netns
+
+
+@pytest.fixture
+def ssh_run(ssh_lab_netns: SshLab, tmp_path: Path) -> Iterator[Run]:
+    """A run in its own directory, whose driver is on the head of the hosts in network namespaces."""
+    run = Run(ssh_lab_netns, tmp_path)
+    yield run
+    run.close()

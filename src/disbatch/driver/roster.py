@@ -39,6 +39,11 @@ class Member:
         """It is a child of the driver."""
         return self.node is not None and self.node.local
 
+    @property
+    def came(self) -> bool:
+        """It has joined, now or before."""
+        return self.joined is not None or self.slot_seconds > 0
+
     def leave(self, now: float) -> None:
         """Its slots are gone since `now`."""
         if self.joined is not None:
