@@ -1,7 +1,10 @@
 """What the plan knows of one engine: its room, what it has, and where it stands in its life.
 
     STARTING --START commands done--> ACTIVE --no more work, or drained--> STOPPING --STOP done--> LEAVING
-        any of them --not heard--> LOST --heard again--> STARTING or ACTIVE
+        any of them --not heard--> LOST --heard again--> STARTING, ACTIVE, or STOPPING if it was
+                                                             to leave already
+
+An ACTIVE engine that was told to drain is DRAINING until it has nothing; then it is STOPPING.
 """
 
 from __future__ import annotations

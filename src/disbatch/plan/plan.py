@@ -17,7 +17,10 @@ one of an attempt that is not known any more is a repeat. So each task is record
 An engine has room for its slots and for a short queue behind them (`Engine.depth`, from the task times
 seen). Idle slots come first, in rotation over the engines; queues are filled with what is left. When nothing
 is ready and nothing can be read, what waits in a queue is called back for slots that are idle elsewhere: no
-slot is idle while a task could start.
+slot is idle while a task could start. What a returned engine was told to end keeps its slot until it has
+ended.
+
+An engine that ends tasks although nobody here ordered it is being stopped by its node: it is drained.
 
 A barrier stops the reading: items behind it wait in `_unread` until nothing is ready or assigned.
 
@@ -73,6 +76,8 @@ from disbatch.plan.events import (
 LOOKAHEAD = 64
 """Tasks kept ready beyond the room that the engines have."""
 RESTING = (State.ACTIVE, State.DRAINING)
+READ_LEAST = LOOKAHEAD // 2
+"""Fewest items asked for at once: a reading costs about as much as a dispatch."""
 READ_MOST = 4096
 """Most items asked for at once."""
 
@@ -167,10 +172,11 @@ class Plan:
 
     @property
     def room(self) -> int:
-        """How many items the plan would take from the source now."""
+        """How many items the plan would take from the source now; never just a few, but 0 or READ_LEAST."""
         if self.mode is not Mode.RUNNING or self._barrier is not None or self._source is Source.ENDED:
             return 0
-        return max(0, min(READ_MOST, self._room + LOOKAHEAD - len(self._ready) - len(self._unread)))
+        room = self._room + LOOKAHEAD - len(self._ready) - len(self._unread)
+        return min(READ_MOST, room) if room >= READ_LEAST else 0
 
     @property
     def waiting(self) -> int:
@@ -528,11 +534,11 @@ class Plan:
             (self._queued, busy > engine.slots and not engine.recalling and engine.queued > 0),
             (self._resting, not busy and not engine.per_engine and engine.state in RESTING),
         ):
-            if member:
-                if name not in pool:
+            if member is not (name in pool):
+                if member:
                     pool[name] = engine
-            elif name in pool:
-                del pool[name]
+                else:
+                    del pool[name]
 
     def _spend(self, engine: Engine, count: int) -> None:
         """`count` more tasks of the engine's context are assigned (or, negative, are not after all)."""
