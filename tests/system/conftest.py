@@ -17,12 +17,12 @@ HOSTS = ["nodeA", "nodeB", "nodeC", "nodeD"]
 
 
 class SshLab:
-    """Four hosts, nodeA to nodeD. `env` is an environment whose `ssh` reaches them; `head(argv)` the command
-    that runs `argv` where the hosts can reach it (only matters for `ssh_lab_netns`)."""
+    """Several hosts, nodeA to nodeD unless told otherwise. `env` is an environment whose `ssh` reaches them;
+    `head(argv)` the command that runs `argv` where the hosts can reach it (matters for `ssh_lab_netns`)."""
 
-    def __init__(self, directory: Path, *, netns: bool) -> None:
+    def __init__(self, directory: Path, *, netns: bool, hosts: list[str] | None = None) -> None:
         self.directory = directory
-        self.hosts = list(HOSTS)
+        self.hosts = list(hosts or HOSTS)
         self.netns = netns
         self.whole = False
         self._was_whole = False
@@ -75,9 +75,12 @@ class SshLab:
 
     def reset_connections(self, host: str) -> None:
         """Forget all TCP connections to a host on the head, with what was on its way in them."""
-        net = f"--net=/proc/{(self.directory / 'pid/head').read_text().strip()}/ns/net"
-        address = f"10.77.0.{self.hosts.index(host) + 2}"
-        subprocess.run(["nsenter", net, "ss", "-K", "dst", address], check=True, capture_output=True)
+        self.on_head(["ss", "-K", "dst", f"10.77.0.{self.hosts.index(host) + 2}"])
+
+    def on_head(self, argv: list[str]) -> str:
+        """What a command says that is run on the head."""
+        done = subprocess.run(self.head(argv), check=True, capture_output=True, text=True)
+        return done.stdout
 
     def space(self, host: str) -> str:
         """The host's processes are those whose /proc/PID/ns/pid reads so."""
@@ -99,14 +102,14 @@ class SshLab:
         )
 
 
-def _lab(factory: pytest.TempPathFactory, *, netns: bool) -> Iterator[SshLab]:
+def _lab(factory: pytest.TempPathFactory, *, netns: bool, hosts: list[str] | None = None) -> Iterator[SshLab]:
     missing = [name for name in ("sshd", "ip", "unshare", "nsenter") if not _which(name)]
     why = f"no {', '.join(missing)}" if missing else "not root" if os.geteuid() else None
     if why and os.environ.get("CI") == "true":
         pytest.fail(f"the ssh lab cannot be brought up: {why}")
     if why:
         pytest.skip(f"the ssh lab needs root, openssh-server and iproute2: {why}")
-    lab = SshLab(factory.mktemp("lab"), netns=netns)
+    lab = SshLab(factory.mktemp("lab"), netns=netns, hosts=hosts)
     yield lab
     lab.down()
 
@@ -147,3 +150,11 @@ def ssh_run(ssh_lab_netns: SshLab, tmp_path: Path) -> Iterator[Run]:
     run = Run(ssh_lab_netns, tmp_path)
     yield run
     run.close()
+
+
+@pytest.fixture
+def sixteen_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshLab]:
+    """n1 to n16, on loopback addresses."""
+    for lab in _lab(tmp_path_factory, netns=False, hosts=[f"n{number}" for number in range(1, 17)]):
+        lab.up()
+        yield lab

@@ -190,3 +190,35 @@ def test_sigterm_ends_everything_everywhere(ssh_run: Run) -> None:
     ssh_run.until_gone()
     assert ssh_run.counting() == []
     assert "-r " + ssh_run.status_file.name in ssh_run.stderr
+
+
+def test_sigterm_while_a_host_is_cut_off(ssh_run: Run) -> None:
+    """The driver does not wait for it longer than it must, and its engine ends its tasks by itself."""
+    ssh_run.tasks("#DISBATCH REPEAT 8 " + HELD)
+    ssh_run.start("-s", TWO, *QUICK, "--orphan-patience", "4", "Tasks")
+    ssh_run.until_told(4)
+    ssh_run.lab.cut("nodeA")
+    ssh_run.signal(signal.SIGTERM)
+    assert ssh_run.end() == 143
+    assert "elsewhere" not in ssh_run.stderr
+    ssh_run.until_gone()
+    ssh_run.lab.heal("nodeA")
+
+
+def test_a_host_with_nothing_to_do_is_cut_off(ssh_run: Run) -> None:
+    """The run is complete without it."""
+    ssh_run.tasks(f"#DISBATCH REPEAT 3 {HELD}", "#DISBATCH BARRIER", f"{TELL}; : < other")
+    os.mkfifo(ssh_run.directory / "other")
+    ssh_run.start("-s", "nodeA:2,nodeB:1", *QUICK, "--orphan-patience", "4", "Tasks")
+    ssh_run.until_told(3)
+    ssh_run.open_gate()
+    busy = ssh_run.until_told(4)[3].host
+    idle = "nodeB" if busy == "nodeA" else "nodeA"
+    ssh_run.lab.cut(idle)
+    ssh_run.until_said(f"{idle}: engine lost: not heard for 3 s\n")
+    ssh_run.open_gate("other")
+    assert ssh_run.end() == 0
+    assert Counter(record.id for record in ssh_run.counting()) == Counter([0, 1, 2, 4])
+    assert {record.node for record in ssh_run.counting() if record.id == 4} == {busy}
+    ssh_run.until_gone()
+    ssh_run.lab.heal(idle)

@@ -41,7 +41,7 @@ class TaskEnvironment:
     def __init__(self, base: Mapping[bytes, bytes], engine: str, cores_per_task: float) -> None:
         self._base = {name: value for name, value in base.items() if name not in WITHHELD}
         if not base.get(b"SHLVL", b"").isdigit() or int(base[b"SHLVL"]) < 1:
-            # As Debian and others build it, a bash that finds SSH_CLIENT and is nobody's subshell takes itself
+            # As Debian and others build it, a bash that finds SSH_CLIENT and is no subshell takes itself
             # for the command of an ssh and reads ~/.bashrc: each task would, on other hosts only.
             self._base[b"SHLVL"] = b"1"
         self._base[MARKER] = engine.encode()
