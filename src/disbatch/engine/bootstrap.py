@@ -149,7 +149,7 @@ def _open_log(path: Path, node: str) -> tuple[BinaryIO, Path, list[str]]:
 
     descriptor, name = tempfile.mkstemp(prefix="disbatch_", suffix="_engine.txt")
     file = os.fdopen(descriptor, "ab", buffering=0)
-    trouble = f"{node}: the log {path} cannot be written ({reason}); it is in {name} instead"
+    trouble = f"the log {path} cannot be written ({reason}); it is in {name} instead"
     return file, Path(name), [trouble]
 
 

@@ -126,6 +126,7 @@ class Engine:
             ended=self._ended,
             idle=self._on_idle,
             report=log.warning,
+            trouble=self._trouble,
         )
         self._outbox = Outbox(
             loop, self._link, lambda: self._link.session.unacknowledged, lambda: self._runner.waiting
@@ -232,7 +233,7 @@ class Engine:
         log.error("%s", context.get("message", "an error"), exc_info=told)
         self._errors += 1
         if self._errors <= MOST_ERRORS_TOLD:
-            self._trouble(f"{self._bootstrap.node}: an error in the engine, see its log: {told!r}")
+            self._trouble(f"an error in the engine, see its log: {told!r}")
 
     def _trouble(self, text: str) -> None:
         log.warning("%s", text)

@@ -32,6 +32,7 @@ from disbatch.engine.ending import Ender, Quarry
 from disbatch.engine.environment import TaskEnvironment
 from disbatch.engine.guard import Guard
 from disbatch.engine.readiness import Readiness
+from disbatch.engine.shortage import Shortage
 from disbatch.engine.spawn import spawn
 from disbatch.model.outcome import SNIPPET_EDGE, Ending, Outcome
 from disbatch.model.task import Phase
@@ -101,7 +102,7 @@ class Runner:
     """Runs jobs in `slots` slots, lowest free slot first, in the order in which they came.
 
     `ended(job, outcome)` is called once for every job that was not recalled; `idle()` whenever nothing
-    waits or runs any more; `report` gets a line for the log.
+    waits or runs any more; `report` gets a line for the log, `trouble` one for the user.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Runner:
         ended: Callable[[Job, Outcome], None],
         idle: Callable[[], None],
         report: Callable[[str], None],
+        trouble: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._readiness = Readiness(loop)
@@ -132,6 +134,7 @@ class Runner:
         self._parked = Parked(self._readiness)
         self._inherited: list[int] = []
         self._closed = False
+        self._shortage = Shortage(loop, self._fill, trouble)
         self._files = raise_descriptor_limit(slots)
         if not sessions.HAVE_PIDFD:
             loop.add_signal_handler(signal.SIGCHLD, self._look_at_all)
@@ -233,14 +236,14 @@ class Runner:
     # ---- start ----
 
     def _fill(self) -> None:
-        if self._closed:
+        if self._closed or self._shortage.waits:
             return
-        while self._per_engine and self._per_engine_runs is None:
+        while self._per_engine and self._per_engine_runs is None and not self._shortage.waits:
             self._start(self._per_engine.popleft(), PER_ENGINE_SLOT)
         if self._joining():
             return
         waiting, free = self._waiting, self._free
-        while waiting and free:
+        while waiting and free and not self._shortage.waits:
             _, job = waiting.popitem(last=False)
             self._start(job, heapq.heappop(free))
 
@@ -256,8 +259,12 @@ class Runner:
         try:
             self._launch(task)
         except (OSError, ValueError) as error:
-            self._unstarted(task, error)
+            if self._shortage.may_wait(error):
+                self._wait_for_room(task)
+            else:
+                self._unstarted(task, error)
             return
+        self._shortage.over()
         self._running[job.order.attempt] = task
         if slot == PER_ENGINE_SLOT:
             self._per_engine_runs = job
@@ -300,6 +307,16 @@ class Runner:
         )
         self._ended(task.job, outcome)
         self._say_if_idle()
+
+    def _wait_for_room(self, task: _Task) -> None:
+        """The node has no process or descriptor to spare: try again when a task has ended, or later."""
+        self._give_slot_back(task)
+        job = task.job
+        if job.phase is None:
+            self._waiting[job.order.attempt] = job
+            self._waiting.move_to_end(job.order.attempt, last=False)
+        else:
+            self._per_engine.appendleft(job)
 
     def _give_slot_back(self, task: _Task) -> None:
         if task.slot == PER_ENGINE_SLOT:
@@ -368,6 +385,7 @@ class Runner:
         del self._running[attempt]
         self._draining[attempt] = task
         self._give_slot_back(task)
+        self._shortage.eased()
         self._drain(task.out)
         self._drain(task.err)
         if task.out.ended and task.err.ended:

@@ -1,0 +1,67 @@
+"""A node that is short of processes, memory or descriptors: tasks wait for room instead of failing.
+
+Such a shortage is mostly over as soon as one of the running tasks has ended; if none of them is ours,
+somebody else's must, and nothing tells us: then a timer tries again. After PATIENCE without a single start,
+tasks are given back as not started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+
+SHORT = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+RETRY = 1.0
+"""Seconds until the next attempt if no task of ours ends before."""
+PATIENCE = 60.0
+"""Seconds without a single start after which tasks are not kept waiting."""
+
+
+class Shortage:
+    """Whether starts wait for room. `retry` is called when they may be tried again; `trouble` is told once."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, retry: Callable[[], None], trouble: Callable[[str], None]
+    ) -> None:
+        self._loop = loop
+        self._retry = retry
+        self._trouble = trouble
+        self._told = False
+        self._since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waits(self) -> bool:
+        """True while nothing should be started."""
+        return self._timer is not None
+
+    def may_wait(self, error: Exception) -> bool:
+        """A start failed: True if it is worth waiting, which then begins."""
+        if not isinstance(error, OSError) or error.errno not in SHORT:
+            return False
+        now = self._loop.time()
+        if self._since is None:
+            self._since = now
+            if not self._told:
+                self._told = True
+                self._trouble(f"no room for another task ({error.strerror}); tasks wait until there is")
+        elif now - self._since > PATIENCE:
+            return False
+        if self._timer is None:
+            self._timer = self._loop.call_later(RETRY, self._try_again)
+        return True
+
+    def _try_again(self) -> None:
+        self._timer = None
+        self._retry()
+
+    def eased(self) -> None:
+        """A task ended: there may be room now. The caller tries to start what waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def over(self) -> None:
+        """A task was started."""
+        self._since = None

@@ -1,0 +1,29 @@
+"""A node that runs out of descriptors keeps its tasks waiting; none of them fails for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from disbatch.model.status import parse_line
+
+DISBATCH = str(Path(sys.executable).with_name("disbatch"))
+
+
+def test_tasks_wait_for_descriptors(tmp_path: Path) -> None:
+    (tmp_path / "Tasks").write_text("sleep 0.2\n" * 60)
+    done = subprocess.run(
+        ["/bin/bash", "-c", 'ulimit -n 64; exec "$0" -s localhost:40 Tasks', DISBATCH],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no room for another task" in done.stderr
+    (status,) = tmp_path.glob("*_status.txt")
+    records = [parse_line(line) for line in status.read_bytes().splitlines()]
+    assert sorted(record.id for record in records if record) == list(range(60))
+    assert {record.return_code for record in records if record} == {0}
