@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from disbatch.driver.held import hold
 from disbatch.model.errors import UsageError
 
 MOST_RUNS = 10_000
@@ -120,6 +121,7 @@ def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
     status = _create(files.status)
     if status is None:
         return None
+    hold(status)
     try:
         if keep_log:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
+from disbatch.driver.held import is_held
 from disbatch.model.directives import shown
 from disbatch.model.errors import ResumeError
 from disbatch.model.outcome import LOST_RETURN_CODE
@@ -63,6 +64,9 @@ class _File:
             os.close(self.descriptor)
             kind = "a directory" if stat.S_ISDIR(self.status.st_mode) else "no regular file"
             raise ResumeError(f"{path}: is {kind}; -r needs the status file of a former run")
+        if is_held(self.descriptor):
+            os.close(self.descriptor)
+            raise ResumeError(f"{path}: a run is still writing it; wait for its end, or end it, then resume")
 
     def read(self, offset: int, size: int) -> bytes:
         try:

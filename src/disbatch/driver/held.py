@@ -1,0 +1,29 @@
+"""The mark that a living run leaves on its status file, so that nobody resumes from a run that goes on.
+
+It is a lock on the open file: the kernel takes it away with the process, however that ends. On a file system
+without locks it is not there, and nothing depends on it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+
+
+def hold(descriptor: int) -> None:
+    """This process writes the file now, until it closes it or ends."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return
+
+
+def is_held(descriptor: int) -> bool:
+    """True if another process writes the file now."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
