@@ -76,6 +76,8 @@ log = logging.getLogger(__name__)
 
 ORDERS_A_MESSAGE = 256
 BYTES_A_MESSAGE = 1 << 20
+ACKNOWLEDGE_DELAY = 0.1
+"""Seconds that an acknowledgement may wait for a message to ride on."""
 CHECK_INTERVAL = 1.0
 """Seconds between two looks at who was heard; silence itself makes no event."""
 LATE_CHECK = 5.0
@@ -312,16 +314,20 @@ class Driver:
             self._record.mark(lambda: self._recorded(peer, number))
 
     def _recorded(self, peer: Peer, number: int) -> None:
-        """Everything up to this message of the engine is in the status file: let it know, once a commit."""
+        """Everything up to this message of the engine is in the status file: let it know, soon. Mostly that
+        rides on the next tasks; an engine that leaves waits for it."""
         if peer.session.acknowledge(number):
             if not self._to_acknowledge:
-                self._loop.call_soon(self._acknowledge)
+                self._loop.call_later(ACKNOWLEDGE_DELAY, self._acknowledge)
             self._to_acknowledge[peer.name] = peer
+            if self._plan.mode is Mode.CLOSING:
+                self._loop.call_soon(self._acknowledge)
 
     def _acknowledge(self) -> None:
         peers, self._to_acknowledge = self._to_acknowledge, {}
         for peer in peers.values():
-            peer.session.tell(Pulse())
+            if peer.session.owes:
+                peer.session.tell(Pulse())
 
     def _goodbye(self, peer: Peer, message: Goodbye) -> None:
         member = self._members[peer.name]
@@ -498,6 +504,8 @@ class Driver:
         return f"{self._settings.source_name}:{line}"
 
     def _say(self, text: str) -> None:
+        # Some of it comes from other hosts, and goes to a terminal.
+        text = "".join(c if c.isprintable() else "?" for c in text)
         log.warning("%s", text)
         self._observer.say(text)
 

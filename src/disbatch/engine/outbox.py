@@ -13,7 +13,7 @@ from disbatch.wire.messages import Finished, FromEngine
 
 BATCH = 64
 GATHER = 0.003
-GATHER_WHEN_SUPPLIED = 0.01
+GATHER_WHEN_SUPPLIED = 0.05
 """Seconds that a result waits for others while this engine has its next tasks: some, or a whole batch."""
 
 Result = tuple[Job, Outcome]

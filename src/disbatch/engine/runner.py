@@ -40,6 +40,9 @@ from disbatch.wire.messages import Order, Running
 
 DRAIN_GRACE = 0.25
 """Seconds that an outcome waits for pipes that are still open after the shell's end."""
+LISTEN_DELAY = 0.02
+"""Seconds after which a task's pipes are listened to. Most short tasks end before and say little: what a pipe
+holds then (64 KiB) is read at their end, and nobody had to be woken for it."""
 UNSTARTED_CODE = 126
 PER_ENGINE_SLOT = -1
 
@@ -60,6 +63,7 @@ class _Task:
         "err",
         "finish",
         "job",
+        "listened",
         "out",
         "pid",
         "pidfd",
@@ -80,6 +84,7 @@ class _Task:
         self.finish = 0.0
         self.status: int | None = None
         self.quarry: Quarry | None = None
+        self.listened = False
         self.out = Capture(-1)
         self.err = Capture(-1)
 
@@ -133,6 +138,7 @@ class Runner:
         self._draining: dict[int, _Task] = {}
         self._parked = Parked(self._readiness)
         self._inherited: list[int] = []
+        self._unheard: list[_Task] = []
         self._closed = False
         self._shortage = Shortage(loop, self._fill, trouble)
         self._files = raise_descriptor_limit(slots)
@@ -268,11 +274,25 @@ class Runner:
         self._running[job.order.attempt] = task
         if slot == PER_ENGINE_SLOT:
             self._per_engine_runs = job
-        watch = self._readiness.watch
         if task.pidfd >= 0:
-            watch(task.pidfd, self._exited, task)
-        watch(task.out.descriptor, self._readable, task, task.out)
-        watch(task.err.descriptor, self._readable, task, task.err)
+            self._readiness.watch(task.pidfd, self._exited, task)
+        if not self._unheard:
+            self._loop.call_later(LISTEN_DELAY, self._listen_to_all)
+        self._unheard.append(task)
+
+    def _listen_to_all(self) -> None:
+        tasks, self._unheard = self._unheard, []
+        for task in tasks:
+            if task.status is None:
+                self._listen(task)
+
+    def _listen(self, task: _Task) -> None:
+        """Read its pipes whenever there is something, from now on."""
+        if not task.listened:
+            task.listened = True
+            for capture in (task.out, task.err):
+                if not capture.ended:
+                    self._readiness.watch(capture.descriptor, self._readable, task, capture)
 
     def _launch(self, task: _Task) -> None:
         order = task.job.order
@@ -391,6 +411,7 @@ class Runner:
         if task.out.ended and task.err.ended:
             self._deliver(task)
         else:
+            self._listen(task)
             self._loop.call_later(DRAIN_GRACE, self._deliver, task)
         return True
 

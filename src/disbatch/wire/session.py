@@ -59,6 +59,12 @@ class Session(Generic[Received]):
         self.seen = 0
         """The last number acted upon."""
         self._acknowledged = 0
+        self._told = 0
+
+    @property
+    def owes(self) -> bool:
+        """True if the peer was not told yet of everything that is acknowledged."""
+        return self._told < self._acknowledged
 
     @property
     def next_number(self) -> int:
@@ -87,6 +93,7 @@ class Session(Generic[Received]):
         self._send(0, _encoder.encode(message))
 
     def _send(self, number: int, body: bytes) -> None:
+        self._told = self._acknowledged
         self._transmit(_encoder.encode(Envelope(number, self._acknowledged, msgspec.Raw(body))))
 
     def acknowledge(self, number: int) -> bool:
