@@ -21,6 +21,7 @@ from disbatch.wire.messages import PROTOCOL
 
 SOCKET_PATH_LIMIT = 100
 """Unix socket paths are limited to 107 bytes on Linux and 103 on macOS."""
+LOOPBACK = ("127.0.0.1", "::1")
 
 
 class Addresses:
@@ -39,7 +40,9 @@ class Addresses:
 
     def _listen(self, hub: Hub) -> list[str]:
         host, port = self._settings.listen or ("", 0)
-        bound = hub.bind(f"tcp://*:{port or '*'}")
+        # A name of ours that others use may be no address of this machine, hence all; but not for loopback.
+        at = _bracketed(host) if host in LOOPBACK else "*"
+        bound = hub.bind(f"tcp://{at}:{port or '*'}")
         port = int(bound.rsplit(":", 1)[1])
         if host:
             return [f"tcp://{_bracketed(host)}:{port}"]

@@ -110,7 +110,6 @@ class Engine:
             loop,
             self._context,
             bootstrap,
-            identity=bootstrap.engine,
             hello=self._hello,
             receive=self._receive,
             acknowledged=self._acknowledged,

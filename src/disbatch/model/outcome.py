@@ -16,6 +16,9 @@ SNIPPET_EDGE = 40
 
 Snippet = Annotated[bytes, msgspec.Meta(max_length=2 * SNIPPET_EDGE + 3)]
 Natural = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+# Bounds also keep out NaN, which would spoil every sum that it enters.
+Duration = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Moment = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 
 
 class Ending(enum.IntEnum):
@@ -42,9 +45,9 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     slot: int
     pid: Natural
     return_code: int
-    elapsed: float
-    start: float
-    finish: float
+    elapsed: Duration
+    start: Moment
+    finish: Moment
     out_bytes: Natural
     out_snippet: Snippet
     err_bytes: Natural

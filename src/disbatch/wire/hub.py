@@ -4,8 +4,11 @@ Who may speak: CURVE encrypts, and the ZAP handler lets in the run's one client 
 has that key is still not trusted to make sense: what does not decode is dropped and counted, a message larger
 than MAX_FROM_ENGINE closes its connection, and a peer that has not said Hello is not listened to.
 
-Each engine has its own name for good, which is also its routing id; a new connection under the same name
-takes the place of the old one (the old cable was cut and nobody told us).
+Each engine has its own name for good, and each of its connections a routing id of its own, which the socket
+makes up. A Hello under a name takes the place of the connection that had it (the old cable was cut and
+nobody told us); what still comes over the old one is answered with "say Hello". The name is not the routing
+id, because libzmq's handover of a routing id leaves the old connection open and deaf, and aborts the whole
+process when such a connection breaks after it was sent something.
 """
 
 from __future__ import annotations
@@ -81,9 +84,11 @@ class Doorkeeper:
 class Peer:
     """One engine as the driver sees it: its session and when it was last heard (the loop's time)."""
 
-    def __init__(self, name: str, session: Session[FromEngine], heard: float) -> None:
+    def __init__(self, name: str, heard: float, transmit: Callable[[bytes, bytes], None]) -> None:
         self.name = name
-        self.session = session
+        self.identity = b""
+        """The routing id of its newest connection."""
+        self.session = Session(lambda data: transmit(self.identity, data), _from_engine.decode)
         self.heard = heard
         self.joined = False
         """It has said Hello and was not given up since."""
@@ -107,11 +112,11 @@ class Hub:
         self._hello = hello
         self._receive = receive
         self._bad = bad
-        self._peers: dict[bytes, Peer] = {}
+        self._peers: dict[str, Peer] = {}
+        self._connected: dict[bytes, Peer] = {}
         self._doorkeeper = Doorkeeper(loop, context, keys.client_key)
         self._socket = context.socket(zmq.ROUTER)
         tune(self._socket, MAX_FROM_ENGINE)
-        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.curve_server = 1
         self._socket.curve_publickey = keys.server_key.encode()
@@ -132,7 +137,7 @@ class Hub:
 
     def peer(self, name: str) -> Peer | None:
         """The engine of that name."""
-        return self._peers.get(name.encode())
+        return self._peers.get(name)
 
     def welcome(self, peer: Peer, message: Welcome, orders_seen: int) -> None:
         """Let the engine in (again), and send again what it has not seen."""
@@ -152,11 +157,11 @@ class Hub:
 
     def _frames(self, frames: list[bytes]) -> None:
         identity, data = frames[0], frames[-1]
-        peer = self._peers.get(identity)
+        peer = self._connected.get(identity)
         if peer is not None and peer.joined:
             self._from_known(peer, data)
         else:
-            self._from_unknown(identity, peer, data)
+            self._from_unknown(identity, data)
 
     def _from_known(self, peer: Peer, data: bytes) -> None:
         try:
@@ -168,54 +173,69 @@ class Hub:
         if received is None:
             return
         number, message = received
-        if isinstance(message, Hello):
+        if not isinstance(message, Hello):
+            self._receive(peer, number, message)
+        elif message.engine == peer.name:
             self._greet(peer, message)
         else:
-            self._receive(peer, number, message)
+            self._bad(f"engine {peer.name} says Hello as {message.engine!r:.80}")
 
-    def _from_unknown(self, identity: bytes, peer: Peer | None, data: bytes) -> None:
-        """Somebody who was not let in yet, or was given up: only a Hello is listened to."""
-        name = identity.decode("ascii", "replace")
-        if peer is None:
-            if not ENGINE_NAME.match(name) or len(self._peers) >= MOST_PEERS:
-                self._bad(f"a message from a peer without a proper name ({identity[:64]!r})")
-                return
-            peer = Peer(name, self._session(identity), self._loop.time())
+    def _from_unknown(self, identity: bytes, data: bytes) -> None:
+        """A connection without Hello, one that a newer one replaced, or an engine that was given up: only
+        a Hello is listened to."""
+        answer = Session(lambda data: self._transmit(identity, data), _from_engine.decode)
         try:
-            message = peer.session.peek(data)
+            message = answer.peek(data)
         except ProtocolError as error:
-            self._bad(f"peer {name}: {error}")
+            self._bad(f"somebody who is not known: {error}")
             return
         if not isinstance(message, Hello):
-            peer.session.tell(Pulse(known=False))
-            return
-        if message.engine != name:
-            self._bad(f"peer {name} says Hello as {message.engine}")
-            return
-        self._peers[identity] = peer
-        peer.heard = self._loop.time()
-        self._greet(peer, message)
-
-    def _greet(self, peer: Peer, message: Hello) -> None:
-        if message.protocol != PROTOCOL:
+            answer.tell(Pulse(known=False))
+        elif not ENGINE_NAME.match(message.engine):
+            self._bad(f"a Hello without a proper name ({message.engine!r:.80})")
+        elif message.protocol != PROTOCOL:
             theirs = f"disbatch {message.version} there speaks protocol {message.protocol}"
-            self.refuse(peer, f"{theirs}, the driver {PROTOCOL}")
+            answer.tell(Refuse(f"{theirs}, the driver {PROTOCOL}"))
+        else:
+            self._admit(identity, message)
+
+    def _admit(self, identity: bytes, message: Hello) -> None:
+        peer = self._peers.get(message.engine)
+        if peer is None:
+            if len(self._peers) >= MOST_PEERS:
+                self._bad("a Hello of one engine too many")
+                return
+            peer = Peer(message.engine, self._loop.time(), self._transmit)
+            # A driver that took a run over knows nothing of numbers before this one.
+            peer.session.skip_to(message.results_from)
+            self._peers[message.engine] = peer
+        elif not self._plausible(peer, message):
             return
-        # A new driver, or one that gave the engine up, knows nothing of numbers before this one.
-        peer.session.skip_to(message.results_from)
+        self._connected.pop(peer.identity, None)
+        peer.identity = identity
+        self._connected[identity] = peer
+        peer.heard = self._loop.time()
         self._hello(peer, message)
 
-    def _session(self, identity: bytes) -> Session[FromEngine]:
-        def transmit(data: bytes) -> None:
-            try:
-                self._socket.send_multipart((identity, data), zmq.NOBLOCK)
-            except zmq.ZMQError as error:
-                if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                    raise
-                return  # not connected at the moment: it is sent again after its next Hello
-            self._reader.check()
+    def _greet(self, peer: Peer, message: Hello) -> None:
+        if self._plausible(peer, message):
+            self._hello(peer, message)
 
-        return Session(transmit, _from_engine.decode)
+    def _plausible(self, peer: Peer, message: Hello) -> bool:
+        """An engine forgets only what was acknowledged; taking this on trust would make us deaf to it."""
+        if message.results_from <= peer.session.seen + 1:
+            return True
+        self._bad(f"engine {peer.name} says it forgot results that were never acknowledged")
+        return False
+
+    def _transmit(self, identity: bytes, data: bytes) -> None:
+        try:
+            self._socket.send_multipart((identity, data), zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            return  # not connected at the moment: it is sent again after its next Hello
+        self._reader.check()
 
     def post(self, peer: Peer, message: ToEngine) -> None:
         """Send a message that must arrive."""

@@ -44,7 +44,6 @@ class EngineLink:
         context: zmq.Context[zmq.Socket[bytes]],
         keys: Keys,
         *,
-        identity: str,
         hello: Callable[[int, int], Hello],
         receive: Callable[[ToEngine], None],
         acknowledged: Callable[[], None],
@@ -58,7 +57,6 @@ class EngineLink:
         self.heard: float | None = None
         self._socket = context.socket(zmq.DEALER)
         tune(self._socket, MAX_TO_ENGINE)
-        self._socket.setsockopt(zmq.ROUTING_ID, identity.encode())
         # Without a connection nothing is queued: the session sends again what matters after the next Hello.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.curve_serverkey = keys.server_key.encode()
