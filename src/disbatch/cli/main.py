@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    _open_standard_files()
     arguments = list(sys.argv[1:] if argv is None else argv)
     _fill_standard_descriptors()
     try:
@@ -59,6 +60,17 @@ def _fill_standard_descriptors() -> None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
+def _open_standard_files() -> None:
+    """Started with 0, 1 or 2 closed, as some daemons do: no file of ours must get one of these numbers."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+
+
 def _complain(text: str) -> None:
     text = " ".join(text.splitlines())
     line = "".join(c if c.isprintable() else "?" for c in text)
@@ -76,6 +88,10 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
 
 def _look_at(taskfile: str) -> None:
     """The commonest mistake deserves the quickest answer: the name of the file."""
+    try:
+        os.getcwd()  # noqa: PTH109 - pathlib comes later
+    except OSError as error:
+        raise UsageError(f"the working directory: {error.strerror}; cd to one that is there") from error
     if taskfile == "-":
         import fcntl
 

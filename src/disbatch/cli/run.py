@@ -96,10 +96,8 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
         _write_script(claimed)
         code, summary = asyncio.run(_carry_out(Driver(settings, Feed(opened, former), observer, early)))
     except UsageError:
-        claimed.withdraw()
-        raise
-    except DisbatchError:
         log.exception("the run could not start")
+        claimed.withdraw()
         raise
     except Exception as error:
         log.exception("the driver failed")

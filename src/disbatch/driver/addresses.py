@@ -31,18 +31,21 @@ class Addresses:
         self._settings = settings
         self._folder = _short_folder()
         self.socket = f"{self._folder}/driver"
-        hub.bind(f"ipc://{self.socket}")
+        self._hub = hub
         self._tcp: list[str] = []
-        if settings.listen is not None or (
-            not settings.tunnel and not all(node.local for node in settings.nodes)
-        ):
-            self._tcp = self._listen(hub)
 
-    def _listen(self, hub: Hub) -> list[str]:
+    def listen(self) -> None:
+        """Open the socket, and a port if one is needed. UsageError if that cannot be."""
+        self._hub.bind(f"ipc://{self.socket}")
+        s = self._settings
+        if s.listen is not None or (not s.tunnel and not all(node.local for node in s.nodes)):
+            self._tcp = self._open_port()
+
+    def _open_port(self) -> list[str]:
         host, port = self._settings.listen or ("", 0)
         # A name of ours that others use may be no address of this machine, hence all; but not for loopback.
         at = _bracketed(host) if host in LOOPBACK else "*"
-        bound = hub.bind(f"tcp://{at}:{port or '*'}")
+        bound = self._hub.bind(f"tcp://{at}:{port or '*'}")
         port = int(bound.rsplit(":", 1)[1])
         if host:
             return [f"tcp://{_bracketed(host)}:{port}"]
@@ -67,8 +70,8 @@ class Addresses:
             server_secret=keys.server_secret,
             client_key=keys.client_key,
             client_secret=keys.client_secret,
-            status_file=str(files.status),
-            directory=os.fsdecode(self._settings.directory),
+            status_file=_readable(os.fsencode(files.status)),
+            directory=_readable(self._settings.directory),
         )
         try:
             connect.write(files.connect)
@@ -79,6 +82,11 @@ class Addresses:
         """Remove the connect file and the socket."""
         self._settings.claimed.files.connect.unlink(missing_ok=True)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _readable(path: bytes) -> str:
+    """JSON knows no bytes; a path that is not UTF-8 is for people only then."""
+    return path.decode(errors="backslashreplace")
 
 
 def _bracketed(host: str) -> str:

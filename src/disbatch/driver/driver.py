@@ -14,6 +14,7 @@ the time it slept is nobody's silence: the check that comes late forgives everyb
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -108,6 +109,9 @@ class Driver:
         self._members: dict[str, Member] = {}
         self._notice = ""
         self._joined = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._launcher: Launcher | None = None
+        self._retirer: Retirer | None = None
         self._signals = 0
         self._signal = 0
         self._incomplete = ""
@@ -143,14 +147,16 @@ class Driver:
         if s.status_header:
             self._record.add(STATUS_HEADER)
         keys = RunKeys.generate()
-        with zmq.Context() as context:
+        loop.set_exception_handler(self._failed)
+        with zmq.Context() as context, contextlib.ExitStack() as stack:
             self._hub = Hub(loop, context, keys, hello=self._hello, receive=self._receive, bad=self._bad)
             addresses = Addresses(s, self._hub)
+            stack.callback(addresses.withdraw)
             try:
+                addresses.listen()
                 addresses.publish(keys, self._wall_started)
-                self._retirer = (
-                    Retirer(s.retire_command, self._hostname, self._say) if s.retire_command else None
-                )
+                if s.retire_command:
+                    self._retirer = Retirer(s.retire_command, self._hostname, self._say)
                 self._launch(keys, addresses)
                 self._feed.start(loop, self._pump)
                 self._pump()
@@ -159,26 +165,36 @@ class Driver:
                 await self._over
             finally:
                 unwritten = await self._close()
-                addresses.withdraw()
         return self._exit_code(), self._summary(unwritten)
 
     async def _close(self) -> bytes:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._feed.close()
         if self._retirer is not None:
             for member in self._members.values():
                 if member.joined is not None:
                     self._gone(member)
             await self._retirer.finish()
-        await self._launcher.close(patience=1.0 if self._signals > 1 else 5.0)
+        if self._launcher is not None:
+            await self._launcher.close(patience=1.0 if self._signals > 1 else 5.0)
+        if self._signals:
+            self._record.abandon()  # whoever ends the run does not wait for room on the disk
         unwritten = await self._record.close()
         self._hub.close(linger=0.5)
         self._observer.stop()
         return unwritten
 
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback raised what it should not have: what the plan knows may be wrong, so the run ends."""
+        error = context.get("exception")
+        log.error("%s", context.get("message"), exc_info=error)
+        if isinstance(error, Exception) and not self._over.done():
+            self._over.set_exception(error)
+
     def _launch(self, keys: RunKeys, addresses: Addresses) -> None:
         s = self._settings
-        self._launcher = Launcher(
+        self._launcher = launcher = Launcher(
             self._loop,
             on_started=self._launched,
             on_failed=self._launch_failed,
@@ -188,7 +204,7 @@ class Driver:
             tunnel_to=addresses.socket if s.tunnel else None,
         )
         if self._early is not None:
-            self._launcher.adopt(self._early)
+            launcher.adopt(self._early)
         for rank, node in enumerate(s.nodes):
             name = self._hostname if node.local else node.name
             engine = f"{rank}-{secrets.token_hex(8)}"
@@ -208,7 +224,7 @@ class Driver:
                 environment=s.environment,
                 detach=not node.local,
             )
-            self._launcher.start(node, bootstrap)
+            launcher.start(node, bootstrap)
 
     def interrupt(self, number: int) -> None:
         """SIGINT, SIGTERM or SIGHUP came: the first ends the run in order, the second at once."""
@@ -276,7 +292,7 @@ class Driver:
         welcome = Welcome(
             rank=member.rank,
             jobid=s.jobid,
-            task_name=s.task_name,
+            task_name=os.fsencode(s.task_name),
             heartbeat=s.heartbeat,
             patience=s.patience,
             orphan_patience=FOREVER if member.local else s.orphan_patience,
@@ -334,7 +350,7 @@ class Driver:
         log.info("%s: engine left (%s)", member.name, message.reason)
         self._gone(member)
         self._tell(events.Left(peer.name))
-        self._loop.call_later(1.0, self._launcher.end, peer.name)
+        self._loop.call_later(1.0, self._see_off, peer.name)
         self._look_for_engines()
 
     def _gone(self, member: Member) -> None:
@@ -355,8 +371,13 @@ class Driver:
             self._say(f"{member.name}: engine lost: {why}{self._what_becomes_of_its_tasks(engine)}")
         self._tell(events.Lost(engine))
         if member.local:
-            self._launcher.end(engine)
+            self._see_off(engine)
         self._look_for_engines()
+
+    def _see_off(self, engine: str) -> None:
+        """Its process and its tunnel are not needed any more."""
+        if self._launcher is not None:
+            self._launcher.end(engine)
 
     def _what_becomes_of_its_tasks(self, engine: str) -> str:
         """The end of the line that says that this engine is lost."""

@@ -11,6 +11,7 @@ from disbatch.model.task import Item, Task
 from disbatch.plan.events import Completed, Event, Read, SourceDry, SourceEnded
 from disbatch.plan.plan import Mode, Plan
 from disbatch.sources.opening import Opened
+from disbatch.sources.source import Source
 
 ITEMS_A_TURN = 8192
 """Items after which the loop gets a turn: ten million skipped tasks must not deafen the driver."""
@@ -21,6 +22,7 @@ class Feed:
 
     def __init__(self, opened: Opened, former: Former | None) -> None:
         self._opened = opened
+        self._source: Source | None = None
         self._former = former
         self._ended = False
         self.error: DisbatchError | None = None
@@ -33,22 +35,24 @@ class Feed:
 
     def close(self) -> None:
         """Read no more."""
-        self._source.close()
+        if self._source is not None:
+            self._source.close()
 
     def events(self, plan: Plan) -> Iterator[Event]:
         """The events that the plan has room for now; each must be handled before the next is asked for."""
-        given = 0
+        given, source = 0, self._source
+        assert source is not None  # start() comes first
         while not self._ended and not plan.held and plan.mode is Mode.RUNNING and (room := plan.room) > 0:
             if given >= ITEMS_A_TURN:
                 self._loop.call_soon(self._pump)
                 return
-            items = self._source.take(room)
+            items = source.take(room)
             if items:
                 given += len(items)
                 yield self._read(items)
-            if self.error is not None or (len(items) < room and self._source.ended):
+            if self.error is not None or (len(items) < room and source.ended):
                 self._ended = True
-                self.error = self.error or self._source.error
+                self.error = self.error or source.error
                 yield SourceEnded(broken=self.error is not None)
             elif not items:
                 yield SourceDry()

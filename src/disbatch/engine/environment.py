@@ -47,11 +47,11 @@ class TaskEnvironment:
         self._base[MARKER] = engine.encode()
         self._base[b"DISBATCH_CORES_PER_TASK"] = b"%g" % cores_per_task
 
-    def joined(self, rank: int, jobid: str, task_name: str) -> None:
+    def joined(self, rank: int, jobid: str, task_name: bytes) -> None:
         """What only the driver knows."""
         self._base[b"DISBATCH_ENGINE_RANK"] = b"%d" % rank
         self._base[b"DISBATCH_JOBID"] = jobid.encode(errors="surrogateescape")
-        self._base[b"DISBATCH_NAMETASKS"] = task_name.encode(errors="surrogateescape")
+        self._base[b"DISBATCH_NAMETASKS"] = task_name
 
     def of(self, order: Order, slot: int) -> Environment:
         """The environment of one attempt in `slot`."""

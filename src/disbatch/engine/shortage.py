@@ -19,7 +19,7 @@ PATIENCE = 60.0
 
 
 class Shortage:
-    """Whether starts wait for room. `retry` is called when they may be tried again; `trouble` is told once."""
+    """Whether starts wait for room. `retry` is called when they may be tried; `trouble` is told once."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, retry: Callable[[], None], trouble: Callable[[str], None]

@@ -61,7 +61,7 @@ class Welcome(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
     rank: int
     jobid: str
-    task_name: str
+    task_name: bytes
     heartbeat: float
     patience: float
     orphan_patience: float
