@@ -155,7 +155,7 @@ class FakeDriver:
                 Welcome(
                     3,
                     "4711",
-                    "Tasks",
+                    b"Tasks",
                     **self.welcome,
                     results_seen=self.session.seen,
                     next_order=self.session.next_number,
