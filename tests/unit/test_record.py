@@ -1,0 +1,220 @@
+"""The status file's writer: order, marks, and a file that refuses to be written, as injected descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from disbatch.driver.record import Record
+
+SOON = 20.0
+
+
+def run(course: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(SOON):
+            await course
+
+    asyncio.run(bounded())
+
+
+class Happenings:
+    """What a Record told, as it told it."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.changed = asyncio.Event()
+
+    def add(self, text: str) -> None:
+        self.told.append(text)
+        self.changed.set()
+
+    async def until(self, text: str, count: int = 1) -> None:
+        while self.told.count(text) < count:
+            self.changed.clear()
+            await self.changed.wait()
+
+
+def opened(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def record(happenings: Happenings, descriptor: int, offset: int = 0) -> Record:
+    return Record(
+        asyncio.get_running_loop(),
+        descriptor,
+        offset,
+        trouble=lambda error: happenings.add(errno.errorcode[error.errno or 0]),
+        recovered=lambda: happenings.add("recovered"),
+    )
+
+
+def test_lines_and_marks_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "status"
+
+    async def course() -> None:
+        happenings = Happenings()
+        writer = record(happenings, opened(path))
+        seen: list[bytes] = []
+        for number in range(1000):
+            writer.add(b"%d\n" % number)
+            if number % 100 == 99:
+                writer.mark(lambda: seen.append(path.read_bytes()))
+        writer.mark(lambda: happenings.add("all"))
+        await happenings.until("all")
+        assert len(seen) == 10 and all(text.endswith(b"999\n") for text in seen)
+        assert await writer.close() == b""
+
+    run(course())
+    assert path.read_bytes() == b"".join(b"%d\n" % number for number in range(1000))
+
+
+def test_nothing_before_the_offset_is_touched(tmp_path: Path) -> None:
+    path = tmp_path / "status"
+    path.write_bytes(b"former\ntorn")
+
+    async def course() -> None:
+        writer = record(Happenings(), opened(path), len(b"former\n"))
+        writer.add(b"new line\n")
+        await writer.close()
+
+    run(course())
+    assert path.read_bytes() == b"former\nnew line\n"
+
+
+def test_descriptor_is_closed(tmp_path: Path) -> None:
+    descriptor = opened(tmp_path / "status")
+
+    async def course() -> None:
+        assert await record(Happenings(), descriptor).close() == b""
+
+    run(course())
+    try:
+        os.fstat(descriptor)
+    except OSError as error:
+        assert error.errno == errno.EBADF
+    else:
+        raise AssertionError("still open")
+
+
+def refusing_then(path: Path, repair: Callable[[int], None]) -> None:
+    """A descriptor that cannot be written until `repair` is called for it; every line must arrive once."""
+
+    async def course() -> None:
+        happenings = Happenings()
+        path.touch()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        writer = record(happenings, descriptor)
+        writer.add(b"one\n")
+        writer.mark(lambda: happenings.add("one is safe"))
+        await happenings.until("EBADF")
+        writer.add(b"two\n")
+        assert "one is safe" not in happenings.told
+        repair(descriptor)
+        await happenings.until("recovered")
+        await happenings.until("one is safe")
+        writer.add(b"three\n")
+        assert await writer.close() == b""
+        assert happenings.told.count("EBADF") == happenings.told.count("recovered") == 1
+
+    run(course())
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
+
+
+def test_goes_on_when_the_file_can_be_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "status"
+
+    def repair(descriptor: int) -> None:
+        good = opened(path)
+        os.dup2(good, descriptor, inheritable=False)
+        os.close(good)
+
+    refusing_then(path, repair)
+
+
+def test_full_file_keeps_the_rest_and_abandons(tmp_path: Path) -> None:
+    """/dev/full takes no byte; what it did not take is given back, in order."""
+
+    async def course() -> None:
+        happenings = Happenings()
+        writer = record(happenings, os.open("/dev/full", os.O_RDWR | os.O_CLOEXEC))
+        for number in range(10):
+            writer.add(b"%d\n" % number)
+        writer.mark(lambda: happenings.add("safe"))
+        await happenings.until("ENOSPC")
+        closing = asyncio.create_task(writer.close())
+        writer.abandon()
+        assert await closing == b"".join(b"%d\n" % number for number in range(10))
+        assert happenings.told == ["ENOSPC"]
+
+    run(course())
+
+
+def test_descriptor_that_cannot_be_placed_in() -> None:
+    """Somebody made the status file a pipe."""
+
+    async def course() -> None:
+        reader, writer_end = os.pipe2(os.O_CLOEXEC)
+        happenings = Happenings()
+        writer = record(happenings, writer_end)
+        writer.add(b"line\n")
+        await happenings.until("ESPIPE")
+        writer.abandon()
+        assert await writer.close() == b"line\n"
+        os.close(reader)
+
+    run(course())
+
+
+def test_file_that_may_not_grow(tmp_path: Path) -> None:
+    """A sealed memory file takes what fits and refuses the rest: no byte is lost or doubled."""
+    descriptor = os.memfd_create("status", os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, 10)
+    watch = os.dup(descriptor)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+
+    async def course() -> None:
+        happenings = Happenings()
+        writer = record(happenings, descriptor)
+        writer.add(b"0123\n5678\n")
+        writer.mark(lambda: happenings.add("first"))
+        await happenings.until("first")
+        writer.add(b"too much\n")
+        writer.mark(lambda: happenings.add("second"))
+        await happenings.until("EPERM")
+        writer.abandon()
+        rest = await writer.close()
+        assert rest.endswith(b"too much\n") and b"0123\n5678\n".endswith(rest.removesuffix(b"too much\n"))
+        assert "second" not in happenings.told
+
+    run(course())
+    assert os.pread(watch, 100, 0) == b"0123\n5678\n"
+    os.close(watch)
+
+
+def test_failing_fsync_writes_everything_since_the_last_good_one_again(tmp_path: Path) -> None:
+    """/dev/null takes bytes and refuses fsync: as a network file system that threw the data away."""
+    path = tmp_path / "status"
+
+    async def course() -> None:
+        happenings = Happenings()
+        descriptor = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        writer = record(happenings, descriptor)
+        for number in range(5):
+            writer.add(b"%d\n" % number)
+        writer.mark(lambda: happenings.add("written"))
+        await happenings.until("written")
+        await happenings.until("EINVAL")
+        good = opened(path)
+        os.dup2(good, descriptor, inheritable=False)
+        os.close(good)
+        await happenings.until("recovered")
+        assert await writer.close() == b""
+
+    run(course())
+    assert path.read_bytes() == b"0\n1\n2\n3\n4\n"
