@@ -19,7 +19,7 @@ DATA = Path(__file__).resolve().parents[1] / "unit" / "data"
     [("mixed", (3, 4), 11), ("odd", (5, 13), 11), ("perengine", (), 4)],
 )
 def test_original_3(tmp_path: Path, name: str, not_directives_there: tuple[int, ...], completed: int) -> None:
-    """Lines that 3.0 takes for comments (a bare PREFIX, other blanks or case) are made comments for us too."""
+    """Lines that 3.0 takes for comments (a bare PREFIX, other blanks, other case) are comments here too."""
     lines = (DATA / f"original_3_{name}.tasks").read_bytes().split(b"\n")
     for at in not_directives_there:
         lines[at] = b"#"

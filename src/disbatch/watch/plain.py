@@ -32,10 +32,11 @@ def progress_words(snapshot: Snapshot, pace: Pace) -> str:
 
 
 class PlainLines:
-    """Writes to `stream`; a stream that nobody reads any more is not written to."""
+    """Writes to `stream`, every `interval` seconds; a stream that nobody reads any more is not written to."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, interval: float = INTERVAL) -> None:
         self._stream = stream
+        self._interval = interval
         self._pace = Pace()
         self._timer: asyncio.TimerHandle | None = None
         self._gone = False
@@ -45,13 +46,13 @@ class PlainLines:
         self._snapshot = snapshot
         self._loop = asyncio.get_running_loop()
         self._pace.update(snapshot())
-        self._timer = self._loop.call_later(INTERVAL, self._show)
+        self._timer = self._loop.call_later(self._interval, self._show)
 
     def _show(self) -> None:
         snapshot = self._snapshot()
         self._pace.update(snapshot)
         self.say(f"{duration(snapshot.seconds)}: {progress_words(snapshot, self._pace)}")
-        self._timer = self._loop.call_later(INTERVAL, self._show)
+        self._timer = self._loop.call_later(self._interval, self._show)
 
     def say(self, text: str) -> None:
         """One line."""

@@ -6,6 +6,7 @@ rich is imported when the line is first drawn, so that a run of half a second ne
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
@@ -49,6 +50,10 @@ class ProgressLine:
             console = Console(file=self._stream, highlight=False, soft_wrap=False)
             self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
             self._live.start()
+        # Asked of the terminal each time: it may be resized, and COLUMNS may be another terminal's.
+        columns = _columns(self._stream)
+        if columns:
+            self._live.console.width = columns
         self._live.update(line(snapshot, self._pace, self._live.console.width), refresh=True)
         self._timer = self._loop.call_later(INTERVAL, self._draw)
 
@@ -66,6 +71,14 @@ class ProgressLine:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def _columns(stream: TextIO) -> int:
+    """The terminal's width; 0 if it does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns
+    except OSError:
+        return 0
 
 
 def line(snapshot: Snapshot, pace: Pace, width: int) -> Table:

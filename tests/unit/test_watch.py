@@ -1,0 +1,275 @@
+"""What people see: words, the pace, plain lines, the progress line, the summary."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from disbatch.model.snapshot import EngineView, Snapshot, Summary, TaskView
+from disbatch.watch.pace import Pace
+from disbatch.watch.plain import PlainLines, progress_words
+from disbatch.watch.progress import line
+from disbatch.watch.summary import how_ended, render
+from disbatch.watch.words import count, counted, duration, one_line, per_second
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 ms"),
+        (0.0304, "30 ms"),
+        (0.9994, "999 ms"),
+        (0.9996, "1.00 s"),
+        (2.534, "2.53 s"),
+        (9.996, "10.0 s"),
+        (12.34, "12.3 s"),
+        (59.96, "1:00"),
+        (245, "4:05"),
+        (3599.6, "1:00:00"),
+        (7384, "2:03:04"),
+        (3 * 86400 + 4 * 3600 + 5 * 60, "3d 04:05"),
+    ],
+)
+def test_duration(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        (1250.4, "1,250/s"),
+        (100, "100/s"),
+        (12.34, "12.3/s"),
+        (1, "1.0/s"),
+        (0.5, "30.0/min"),
+        (0.01, "36.0/h"),
+    ],
+)
+def test_rate(rate: float, words: str) -> None:
+    assert per_second(rate) == words
+
+
+def test_counts() -> None:
+    assert (count(1234567), counted(1, "task"), counted(0, "task")) == ("1,234,567", "1 task", "0 tasks")
+
+
+def test_one_line() -> None:
+    assert one_line(b"  a\tb\nc\x1b[2J \xff ", 40) == "a b c?[2J \ufffd"
+    assert one_line(b"x" * 50, 10) == "x" * 9 + "…"
+
+
+def snapshot(**changes: object) -> Snapshot:
+    engines = [EngineView("node1", 0, 8, 8, 0, 100, 3, "active")]
+    plain: dict[str, object] = {
+        "seconds": 10.0,
+        "total": 1000,
+        "done": 120,
+        "failed": 0,
+        "skipped": 0,
+        "running": 8,
+        "slots": 8,
+        "engines": engines,
+    }
+    return Snapshot(**(plain | changes))  # type: ignore[arg-type]
+
+
+def test_pace_looks_back_a_minute() -> None:
+    pace = Pace()
+    assert pace.rate is None
+    for second in range(200):
+        pace.update(
+            snapshot(seconds=float(second), done=second if second < 100 else 100 + 3 * (second - 100))
+        )
+    assert pace.rate == pytest.approx(3, rel=0.05)
+    assert pace.remaining(snapshot(done=400)) == pytest.approx(200, rel=0.05)
+    assert pace.remaining(snapshot(total=None)) is None
+    assert pace.remaining(snapshot(done=300, skipped=700)) == 0
+
+
+def test_pace_of_a_run_in_which_nothing_ends() -> None:
+    pace = Pace()
+    for second in range(5):
+        pace.update(snapshot(seconds=float(second), done=0))
+    assert pace.rate is None and pace.remaining(snapshot(done=0)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "120 of 1,000 done, 8 running"),
+        ({"total": None}, "120 done, 8 running"),
+        ({"failed": 3, "skipped": 30}, "150 of 1,000 done, 3 failed, 8 running"),
+        ({"notice": "ending the running tasks"}, "120 of 1,000 done, 8 running, ending the running tasks"),
+    ],
+)
+def test_progress_words(changes: dict[str, object], words: str) -> None:
+    assert progress_words(snapshot(**changes), Pace()) == words
+
+
+class Closed(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_plain_lines_come_at_the_interval() -> None:
+    async def course() -> str:
+        stream = io.StringIO()
+        lines = PlainLines(stream, interval=0.01)
+        enough = asyncio.Event()
+        asked = 0
+
+        def now() -> Snapshot:
+            nonlocal asked
+            asked += 1
+            if asked == 4:
+                enough.set()
+            return snapshot(seconds=float(asked), done=asked)
+
+        lines.start(now)
+        assert stream.getvalue() == ""
+        await asyncio.wait_for(enough.wait(), 20)
+        lines.stop()
+        lines.say("bye")
+        return stream.getvalue()
+
+    said = asyncio.run(course()).splitlines()
+    assert said[0] == "disbatch: 2.00 s: 2 of 1,000 done, 8 running, 1.0/s, 16:38 left"
+    assert said[-1] == "disbatch: bye" and len(said) == 4
+
+
+def test_nobody_reads_the_lines_any_more() -> None:
+    lines = PlainLines(Closed())
+    lines.say("one")
+    lines.say("two")
+
+
+def drawn(width: int, **changes: object) -> str:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=False, color_system=None)
+    pace = Pace()
+    pace.update(snapshot(seconds=0.0, done=0))
+    current = snapshot(**changes)
+    pace.update(current)
+    console.print(line(current, pace, width))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [20, 50, 80, 200])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"total": None},
+        {"total": 0, "done": 0},
+        {"total": 12_345_678, "done": 1_234_567, "failed": 98_765, "running": 12_345},
+        {"notice": "/a/very/long/path/of/a/status/file_status.txt: No space left on device; no task starts"},
+    ],
+)
+def test_progress_is_one_line_that_fits(width: int, changes: dict[str, object]) -> None:
+    text = drawn(width, **changes)
+    assert text.count("\n") == 1 and len(text.rstrip("\n")) <= width
+
+
+def test_progress_line() -> None:
+    text = drawn(80, failed=3)
+    assert re.search(r"━.* 120 of 1,000 done  3 failed  8 running  12\.0/s  1:13 left", text)
+    assert "━" not in drawn(50)
+
+
+@pytest.mark.parametrize("columns", [80, 50])
+def test_progress_in_a_real_terminal(tmp_path: Path, columns: int) -> None:
+    """Through tmux, which knows what a terminal shows."""
+    if shutil.which("tmux") is None:
+        pytest.skip("no tmux")
+    disbatch = Path(sys.executable).with_name("disbatch")
+    (tmp_path / "Tasks").write_text("false\n#DISBATCH REPEAT 3 true\nread x < go\n#DISBATCH REPEAT 9 true\n")
+    subprocess.run(["mkfifo", tmp_path / "go"], check=True)
+    tmux = ["tmux", "-S", str(tmp_path / "socket"), "-f", "/dev/null"]
+    command = f"cd {tmp_path} && {shlex.quote(str(disbatch))} -s localhost:1 Tasks; echo $? > code; cat"
+    size = ["-x", str(columns), "-y", "24"]
+    start = [*tmux, "new-session", "-d", *size, f"bash -c {shlex.quote(command)}"]
+    subprocess.run(start, check=True, env={**os.environ, "COLUMNS": "100"})
+
+    def screen(pattern: str) -> str:
+        import time
+
+        end = time.monotonic() + 30
+        while True:
+            shown = subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, text=True, check=True)
+            if re.search(pattern, shown.stdout):
+                return shown.stdout
+            assert time.monotonic() < end, shown.stdout
+            time.sleep(0.05)
+
+    try:
+        running = screen(r"4 of 14 done  1 failed  1 running")
+        assert len([row for row in running.splitlines() if row.strip()]) == 1, running
+        (tmp_path / "go").write_text("go\n")
+        ended = screen(r"status ")
+        assert "running" not in ended and "disbatch: complete: 14 tasks" in ended
+        assert "13 succeeded, 1 failed" in ended
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=False)
+
+
+def summary(**changes: object) -> Summary:
+    failure = TaskView(7, 12, "node1", 3, 1.5, b"prog --arg\t7", b"no such file\nreally")
+    killed = TaskView(9, 14, "node1", -9, 2.5, b"x" * 300, b"")
+    plain: dict[str, object] = {
+        "snapshot": snapshot(done=1000, failed=2, running=0, seconds=100.0),
+        "conclusion": "complete",
+        "ended": 0,
+        "lost": 0,
+        "utilisation": 0.984,
+        "failures": [failure, killed],
+        "slowest": [killed, failure],
+        "status_file": "/here/Tasks_J1_status.txt",
+        "resume": "",
+    }
+    return Summary(**(plain | changes))  # type: ignore[arg-type]
+
+
+def test_summary() -> None:
+    rows = render(summary()).splitlines()
+    assert rows[0] == "disbatch: complete: 1,000 tasks in 1:40, 10.0/s"
+    assert rows[1:3] == ["  done      998 succeeded, 2 failed", "  used      98% of 8 slots on 1 node"]
+    assert rows[3] == "  failed    line 12, task 7 on node1, exit 3: prog --arg 7"
+    assert rows[4] == "              > no such file really"
+    assert (
+        rows[5].startswith("            line 14, task 9 on node1, killed by SIGKILL: xxx")
+        and rows[5][-1] == "…"
+    )
+    assert rows[-1] == "  status    /here/Tasks_J1_status.txt"
+    assert max(map(len, rows)) <= 110
+
+
+def test_summary_of_an_interrupted_run() -> None:
+    interrupted = summary(
+        snapshot=snapshot(done=100, skipped=50, failed=0, running=0),
+        conclusion="interrupted",
+        ended=2,
+        lost=1,
+        failures=[],
+        resume="disbatch Tasks -r Tasks_J1_status.txt",
+    )
+    rows = render(interrupted).splitlines()
+    assert rows[1].startswith(
+        "  done      100 succeeded, 50 done before, 1 lost with their nodes, 849 not done"
+    )
+    assert "2 attempts ended" in rows[1]
+    assert rows[-1] == "  resume    disbatch Tasks -r Tasks_J1_status.txt"
+
+
+def test_how_ended() -> None:
+    assert [how_ended(code) for code in (3, -15, -200)] == ["exit 3", "killed by SIGTERM", "exit -200"]
