@@ -222,3 +222,19 @@ def test_a_host_with_nothing_to_do_is_cut_off(ssh_run: Run) -> None:
     assert {record.node for record in ssh_run.counting() if record.id == 4} == {busy}
     ssh_run.until_gone()
     ssh_run.lab.heal(idle)
+
+
+def test_who_waited_for_a_host_that_is_cut_off_is_let_go(ssh_run: Run) -> None:
+    """nodeB has ended its tasks and waits for the end of the run; the end must not leave it waiting."""
+    ssh_run.tasks("#DISBATCH REPEAT 8 " + HELD)
+    ssh_run.start("-s", TWO, "--grace", "0.5", "--orphan-patience", "100000", "Tasks")
+    ssh_run.until_told(4)
+    ssh_run.lab.cut("nodeA")
+    ssh_run.signal(signal.SIGTERM)
+    ssh_run.until_said("SIGTERM")
+    ssh_run.signal(signal.SIGTERM)
+    assert ssh_run.end() == 143
+    assert "nodeA: engine lost: did not end its tasks in time" in ssh_run.stderr
+    assert "nodeB: engine lost" not in ssh_run.stderr
+    ssh_run.until_gone("nodeB")
+    ssh_run.lab.heal("nodeA")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
+from pathlib import Path
 
+import pytest
 from processes import command_line
-from ssh_run import HELD, QUICK, TELL, Run
+from ssh_run import DEADLINE, HELD, QUICK, TELL, Run
 
+from disbatch.contexts.ssh import TUNNEL_MARK, SshOptions
+from disbatch.contexts.tunnel import Tunnel
 from disbatch.model.status import Mark
 
 TWO = "nodeA:2,nodeB:2"
@@ -106,3 +112,24 @@ def test_the_driver_is_killed(ssh_run: Run) -> None:
     for pid in tunnels:
         ssh_run.until_ended(pid)
     ssh_run.until_gone()
+
+
+def test_closing_does_not_wait_for_a_host_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh").write_text(f"#!/bin/sh\necho {TUNNEL_MARK}\nexec sleep 1000\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    async def play() -> None:
+        tunnel = Tunnel(
+            asyncio.get_running_loop(),
+            "host",
+            SshOptions(connect_timeout=1000),
+            str(tmp_path / "driver"),
+            trouble=print,
+            timeout=DEADLINE,
+        )
+        async with asyncio.timeout(DEADLINE):
+            await tunnel.open()
+            await tunnel.close(0.1)
+
+    asyncio.run(play())

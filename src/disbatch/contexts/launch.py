@@ -38,7 +38,7 @@ FAN_OUT = 16
 TIMEOUT = 60.0
 """Seconds that one launch may take: connecting, logging in, starting Python from a slow disk."""
 LET_GO = 5.0
-"""Seconds that ssh has to leave after its engine went to the background."""
+"""Seconds that ssh has to leave after its engine went to the background, or its tunnel's engine left."""
 _READY = re.compile(READY_MARK.encode() + rb" +\d+\r?\n")
 _ANSWER = re.compile(_READY.pattern + b"|" + ERROR_MARK.encode() + rb"[^\n]*\n")
 
@@ -200,10 +200,10 @@ class Launcher:
         self._rest.add(task)
         task.add_done_callback(self._rest.discard)
 
-    async def _close_tunnel(self, engine: str) -> None:
+    async def _close_tunnel(self, engine: str, patience: float = LET_GO) -> None:
         tunnel = self._tunnels.pop(engine, None)
         if tunnel is not None:
-            await tunnel.close()
+            await tunnel.close(patience)
 
     def end(self, engine: str) -> None:
         """An engine is given up, or said Goodbye: end its process if it is local (`on_exit` follows), its
@@ -216,14 +216,14 @@ class Launcher:
         self._later(self._close_tunnel(engine))
 
     async def close(self, patience: float = 5.0) -> None:
-        """End everything: launches that go on, at once; tunnels, in order; local engines have `patience`
-        seconds to leave by themselves, then their stdin is closed and they are terminated, then killed (their
-        keepers end their tasks). Engines behind ssh are told by message only."""
+        """End everything: launches that go on, at once; tunnels and local engines have `patience` seconds to
+        leave by themselves, then their stdin is closed and they are terminated, then killed (an engine's
+        keeper ends its tasks). Engines behind ssh are told by message only."""
         local = [self._launches[engine] for engine in self._locals if engine in self._launches]
         for task in set(self._launches.values()).difference(local):
             task.cancel()
         for engine in list(self._tunnels):
-            self._later(self._close_tunnel(engine))
+            self._later(self._close_tunnel(engine, patience))
         if self._spare is not None:
             self._later(self._spare.dismiss(0))
         for child in self._locals.values():

@@ -108,8 +108,8 @@ class Tunnel:
             with contextlib.suppress(LaunchError):
                 return await self._connect()
 
-    async def close(self) -> None:
-        """End the tunnel and remove its directory over there, if it can be reached."""
+    async def close(self, patience: float) -> None:
+        """End the tunnel and remove its directory over there, if that can be done in `patience` seconds."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
@@ -117,4 +117,4 @@ class Tunnel:
         if child is not None and child.returncode is None:
             await child.feed(FAREWELL)
             child.close_stdin()
-            await child.dismiss(self._options.connect_timeout if _READY.search(child.out) else 0)
+            await child.dismiss(patience if _READY.search(child.out) else 0)

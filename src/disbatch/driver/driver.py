@@ -176,11 +176,15 @@ class Driver:
                 if member.joined is not None:
                     self._gone(member)
             await self._retirer.finish()
-        if self._launcher is not None:
-            await self._launcher.close(patience=1.0 if self._signals > 1 else 5.0)
         if self._signals:
             self._record.abandon()  # whoever ends the run does not wait for room on the disk
         unwritten = await self._record.close()
+        # First tell what is recorded, so that nobody writes it again; then send those home that are still
+        # there (given up, or kept waiting by one that was cut off), while there are tunnels.
+        self._acknowledge()
+        self._hub.turn_away_all("the run is over")
+        if self._launcher is not None:
+            await self._launcher.close(patience=1.0 if self._signals > 1 else 5.0)
         self._hub.close(linger=0.5)
         self._observer.stop()
         return unwritten
@@ -243,7 +247,9 @@ class Driver:
     def _give_up_waiting(self) -> None:
         """Engines that did not answer in time after a signal are given up."""
         for peer in list(self._hub.peers()):
-            self._lose(peer.name, "did not end its tasks in time")
+            engine = self._plan.engines.get(peer.name)
+            if engine is not None and (engine.assigned or engine.per_engine):
+                self._lose(peer.name, "did not end its tasks in time")
         if not self._over.done():
             self._over.set_result(None)
 
@@ -367,7 +373,7 @@ class Driver:
         if member.joined is None:
             return
         self._gone(member)
-        if self._plan.mode is not Mode.OVER:
+        if self._plan.mode is not Mode.OVER and not self._over.done():
             self._say(f"{member.name}: engine lost: {why}{self._what_becomes_of_its_tasks(engine)}")
         self._tell(events.Lost(engine))
         if member.local:

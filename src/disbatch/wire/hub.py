@@ -149,6 +149,12 @@ class Hub:
         """Turn the engine away."""
         peer.session.tell(Refuse(reason))
 
+    def turn_away_all(self, reason: str) -> None:
+        """Nobody is listened to any more; who is still there shall leave."""
+        for peer in self._peers.values():
+            self.refuse(peer, reason)
+            peer.joined = False
+
     def give_up(self, peer: Peer) -> None:
         """The engine is lost: what it has not acknowledged will never be sent to it, and what it sends is
         not listened to until it says Hello again."""
