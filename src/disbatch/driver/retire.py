@@ -26,12 +26,16 @@ _LOOKS_AT_ALL = re.compile(r"\b(NODES|ACTIVE|RETIRED)\b")
 
 
 class Retirer:
-    """The retirements of a run. `trouble(text)` gets one line when a command failed for good."""
+    """The retirements of a run. `trouble(text)` gets one line when a command failed for good; `retry` seconds
+    after it failed first it is tried again."""
 
-    def __init__(self, command: str, driver_node: str, trouble: Callable[[str], None]) -> None:
+    def __init__(
+        self, command: str, driver_node: str, trouble: Callable[[str], None], retry: float = FIRST_RETRY
+    ) -> None:
         self._command = command
         self._driver_node = driver_node
         self._trouble = trouble
+        self._retry = retry
         self._joins = _LOOKS_AT_ALL.search(command) is not None
         self._active: list[str] = []
         self._retired: list[str] = []
@@ -90,7 +94,7 @@ class Retirer:
                 return
             log.warning("retire command for %s: %s", environment["NODES"], problem)
             if attempt + 1 < ATTEMPTS:
-                await asyncio.sleep(FIRST_RETRY * 2**attempt)
+                await asyncio.sleep(self._retry * 2**attempt)
         self._trouble(f"the retire command (-k) for {environment['NODES']} failed: {problem}")
 
     async def _once(self, environment: dict[str, str]) -> str | None:

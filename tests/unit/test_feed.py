@@ -1,0 +1,107 @@
+"""From the source to the plan: what is done before, what is wrong, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from disbatch.driver.feed import Feed
+from disbatch.driver.former import Former
+from disbatch.model.outcome import Outcome
+from disbatch.model.status import format_line
+from disbatch.model.task import Task
+from disbatch.plan import events
+from disbatch.plan.plan import Plan
+from disbatch.sources.opening import open_tasks
+
+
+def fed(
+    path: Path, former: Former | None = None, plan: Plan | None = None
+) -> tuple[list[events.Event], Feed]:
+    """Feed a plan that nobody works for, until it has no room or the loop gets its turn."""
+    plan = plan or Plan()
+
+    async def run() -> tuple[list[events.Event], Feed]:
+        feed = Feed(open_tasks(str(path)), former)
+        feed.start(asyncio.get_running_loop(), lambda: None)
+        told = []
+        for event in feed.events(plan):
+            told.append(event)
+            plan.handle(event)
+        feed.close()
+        return told, feed
+
+    return asyncio.run(run())
+
+
+def test_reads_no_more_than_there_is_room_for(tmp_path: Path) -> None:
+    path = tmp_path / "Tasks"
+    path.write_text("#DISBATCH REPEAT 50000000 true\n")
+    plan = Plan()
+    room = plan.room
+    told, _ = fed(path, plan=plan)
+    assert [len(event.items) for event in told if isinstance(event, events.Read)] == [room]
+    assert plan.room == 0
+
+
+def test_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "Tasks"
+    path.write_text("true\n")
+    told, feed = fed(path)
+    assert told == [events.Read([Task(0, 1, -1, b"true")]), events.SourceEnded(broken=False)]
+    assert feed.error is None
+
+
+def test_nothing_while_held(tmp_path: Path) -> None:
+    path = tmp_path / "Tasks"
+    path.write_text("true\n")
+    plan = Plan()
+    plan.handle(events.Hold())
+    assert fed(path, plan=plan)[0] == []
+
+
+def status_of(path: Path, commands: dict[int, bytes], code: Callable[[int], int] = lambda _: 0) -> Former:
+    outcome = [Outcome(0, 0, 1, code(id), 0.1, 1.0, 1.1, 0, b"", 0, b"") for id in commands]
+    lines = [
+        format_line(id, id + 1, -1, command, "n", each)
+        for (id, command), each in zip(commands.items(), outcome, strict=True)
+    ]
+    path.write_bytes(b"".join(lines))
+    return Former.read([str(path)], source="Tasks")
+
+
+def test_what_was_done_before(tmp_path: Path) -> None:
+    path = tmp_path / "Tasks"
+    path.write_text("one\n#DISBATCH BARRIER\ntwo\nthree\n")
+    with closing(status_of(tmp_path / "old", {0: b"one", 3: b"three"}, lambda id: id)) as former:
+        told, _ = fed(path, former)
+    items = [item for event in told if isinstance(event, events.Read) for item in event.items]
+    completed = [item for item in items if isinstance(item, events.Completed)]
+    assert [(item.task.id, item.failed) for item in completed] == [(0, False), (3, True)]
+    assert [item.id for item in items if isinstance(item, Task)] == [2]
+
+
+def test_another_command_ends_the_reading_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "Tasks"
+    path.write_text("one\ntwo\nthree\n")
+    with closing(status_of(tmp_path / "old", {1: b"other"})) as former:
+        told, feed = fed(path, former)
+    assert told[-1] == events.SourceEnded(broken=True)
+    assert [event.items for event in told[:-1] if isinstance(event, events.Read)] == [
+        [Task(0, 1, -1, b"one")]
+    ]
+    assert feed.error is not None and "--force-resume" in str(feed.error)
+
+
+def test_the_loop_gets_a_turn_among_many_skipped_tasks(tmp_path: Path) -> None:
+    path = tmp_path / "Tasks"
+    path.write_text("x\n" * 30_000)
+    with closing(status_of(tmp_path / "old", dict.fromkeys(range(30_000), b"x"))) as former:
+        told, _ = fed(path, former)
+    given = sum(len(event.items) for event in told if isinstance(event, events.Read))
+    assert 8192 <= given < 30_000
+    assert not any(isinstance(event, events.SourceEnded) for event in told)
+    os.unlink(path)

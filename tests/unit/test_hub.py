@@ -1,0 +1,185 @@
+"""The driver's end of the wire, with real sockets: who is let in, names, numbers, connections that change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+
+from disbatch.wire.hub import Hub, Peer
+from disbatch.wire.keys import RunKeys
+from disbatch.wire.link import EngineLink
+from disbatch.wire.messages import (
+    PROTOCOL,
+    FromEngine,
+    Goodbye,
+    Hello,
+    Leave,
+    Pulse,
+    Refuse,
+    ToEngine,
+    Trouble,
+    Welcome,
+)
+
+Course = Callable[["Bench"], Awaitable[None]]
+
+
+class Bench:
+    """A hub that welcomes everybody, and engines that connect to it on one loop."""
+
+    def __init__(self, folder: Path, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.context = context
+        self.keys = RunKeys.generate()
+        self.told: list[Any] = []
+        self.bad: list[str] = []
+        self.changed = asyncio.Event()
+        self.links: list[EngineLink] = []
+        self.hub = Hub(
+            self.loop, context, self.keys, hello=self.hello, receive=self.receive, bad=self.note(self.bad)
+        )
+        self.address = self.hub.bind(f"ipc://{folder}/hub")
+
+    def note(self, place: list[Any]) -> Callable[[Any], None]:
+        def add(what: Any) -> None:
+            place.append(what)
+            self.changed.set()
+
+        return add
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    def hello(self, peer: Peer, message: Hello) -> None:
+        self.note(self.told)((peer.name, message))
+        welcome = Welcome(0, "J", b"T", 1, 5, 5, 1, peer.session.seen, peer.session.next_number)
+        self.hub.welcome(peer, welcome, message.orders_seen)
+
+    def receive(self, peer: Peer, number: int, message: FromEngine) -> None:
+        self.note(self.told)((peer.name, message))
+        peer.session.acknowledge(number)
+        peer.session.tell(Pulse())
+
+    def engine(self, name: str, got: list[ToEngine], **changes: Any) -> EngineLink:
+        def hello(seen: int, since: int) -> Hello:
+            plain = Hello(PROTOCOL, name, "n", "n", 1, 1, "0", seen, since, [])
+            return msgspec.structs.replace(plain, **changes)
+
+        link = EngineLink(
+            self.loop,
+            self.context,
+            self.keys,
+            hello=hello,
+            receive=self.note(got),
+            acknowledged=self.changed.set,
+            bad=self.note(self.bad),
+        )
+        link.connect(self.address)
+        self.links.append(link)
+        return link
+
+
+def run(folder: Path, course: Course) -> None:
+    async def bounded() -> None:
+        with zmq.Context() as context:
+            bench = Bench(folder, context)
+            try:
+                await course(bench)
+            finally:
+                for link in bench.links:
+                    link.close()
+                bench.hub.close()
+
+    asyncio.run(bounded())
+
+
+def kinds(got: list[ToEngine]) -> list[type]:
+    return [type(message) for message in got if not isinstance(message, Pulse)]
+
+
+def test_both_directions(tmp_path: Path) -> None:
+    async def course(bench: Bench) -> None:
+        got: list[ToEngine] = []
+        link = bench.engine("e1", got)
+        await bench.until(lambda: Welcome in kinds(got))
+        link.post(Trouble("one"))
+        link.post(Trouble("two"))
+        await bench.until(lambda: link.session.unacknowledged == 0)
+        assert bench.told[1:] == [("e1", Trouble("one")), ("e1", Trouble("two"))]
+        peer = bench.hub.peer("e1")
+        assert peer is not None and list(bench.hub.peers()) == [peer]
+        bench.hub.post(peer, Leave())
+        await bench.until(lambda: kinds(got) == [Welcome, Leave])
+
+    run(tmp_path, course)
+
+
+def test_another_protocol_and_improper_names(tmp_path: Path) -> None:
+    async def course(bench: Bench) -> None:
+        got: list[ToEngine] = []
+        bench.engine("old", got, protocol=PROTOCOL + 1)
+        bench.engine("bad name", [])
+        await bench.until(lambda: kinds(got) == [Refuse] and bench.bad)
+        assert bench.told == [] and bench.hub.peer("old") is None
+        assert "bad name" in bench.bad[0]
+
+    run(tmp_path, course)
+
+
+def test_given_up_engine_says_hello_again(tmp_path: Path) -> None:
+    """What was posted to it is never sent any more; what it posted meanwhile arrives once."""
+
+    async def course(bench: Bench) -> None:
+        got: list[ToEngine] = []
+        link = bench.engine("e1", got)
+        await bench.until(lambda: got)
+        peer = bench.hub.peer("e1")
+        assert peer is not None
+        bench.hub.give_up(peer)
+        bench.hub.post(peer, Leave())
+        peer.session.forget_posted()
+        link.post(Trouble("late"))
+        await bench.until(lambda: ("e1", Trouble("late")) in bench.told)
+        bench.hub.post(peer, Leave())
+        await bench.until(lambda: link.session.unacknowledged == 0 and Leave in kinds(got))
+        assert bench.told.count(("e1", Trouble("late"))) == 1
+        assert len([1 for _, message in bench.told if isinstance(message, Hello)]) == 2
+
+    run(tmp_path, course)
+
+
+def test_newer_connection_takes_the_place_and_the_older_may_take_it_back(tmp_path: Path) -> None:
+    async def course(bench: Bench) -> None:
+        one: list[ToEngine] = []
+        two: list[ToEngine] = []
+        first = bench.engine("e1", one)
+        await bench.until(lambda: one)
+        bench.engine("e1", two)
+        await bench.until(lambda: two)
+        first.post(Goodbye("still me"))  # unknown by now: it is asked for Hello, and sends it again
+        await bench.until(lambda: first.session.unacknowledged == 0)
+        assert bench.told[-1] == ("e1", Goodbye("still me"))
+        assert len(list(bench.hub.peers())) == 1
+
+    run(tmp_path, course)
+
+
+def test_results_that_nobody_acknowledged_cannot_be_forgotten(tmp_path: Path) -> None:
+    async def course(bench: Bench) -> None:
+        got: list[ToEngine] = []
+        first = bench.engine("e1", got)
+        await bench.until(lambda: got)
+        bench.engine("e1", [], results_from=1000)
+        await bench.until(lambda: bench.bad)
+        first.post(Trouble("heard"))
+        await bench.until(lambda: ("e1", Trouble("heard")) in bench.told)
+
+    run(tmp_path, course)

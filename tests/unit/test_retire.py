@@ -1,0 +1,63 @@
+"""The retire command: what it finds, which nodes share a call, and that a failed one is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from disbatch.driver.retire import ATTEMPTS, Retirer
+
+ALL = ["NODE", "RETCODE", "NODES", "RETCODES", "ACTIVE", "RETIRED", "DRIVER_NODE"]
+
+
+def retire(command: str, course: Callable[[Retirer], None], driver: str = "d") -> list[str]:
+    """Let nodes a, b, d join, do `course`, wait for the end; what it complained of."""
+    trouble: list[str] = []
+
+    async def run() -> None:
+        retirer = Retirer(command, driver, trouble.append, retry=0.01)
+        for node in ("a", "b", "d"):
+            retirer.joined(node)
+        course(retirer)
+        async with asyncio.timeout(30):
+            await retirer.finish()
+
+    asyncio.run(run())
+    return trouble
+
+
+def both(retirer: Retirer) -> None:
+    retirer.retire("a", 0)
+    retirer.retire("b", 3)
+    retirer.retire("b", 3)
+    retirer.retire("stranger", 0)
+
+
+def test_one_call_for_all(tmp_path: Path) -> None:
+    command = f'echo "{"|".join("$" + name for name in ALL)}" >> {tmp_path}/calls'
+    assert retire(command, both) == []
+    assert (tmp_path / "calls").read_text() == "a|0|a,b|0,3|d|a,b|\n"
+
+
+def test_a_call_for_each(tmp_path: Path) -> None:
+    assert retire(f"echo $NODE $RETCODE ${{DRIVER_NODE-none}} >> {tmp_path}/calls", both) == []
+    assert (tmp_path / "calls").read_text() == "a 0 none\nb 3 none\n"
+
+
+def test_driver_node_if_it_is_not_active(tmp_path: Path) -> None:
+    assert retire(f"echo $DRIVER_NODE $ACTIVE >> {tmp_path}/calls", both, driver="x") == []
+    assert (tmp_path / "calls").read_text() == "x d\n"
+
+
+def test_failed_call_is_tried_again(tmp_path: Path) -> None:
+    command = f"echo $NODE >> {tmp_path}/calls; test $(wc -l < {tmp_path}/calls) = 2"
+    assert retire(command, lambda retirer: retirer.retire("a", 0)) == []
+    assert (tmp_path / "calls").read_text() == "a\na\n"
+
+
+def test_command_that_never_works_is_told_of_once(tmp_path: Path) -> None:
+    command = f"echo x >> {tmp_path}/calls; echo cannot >&2; exit 4"
+    said = retire(command, lambda retirer: retirer.retire("a", 0))
+    assert said == ["the retire command (-k) for a failed: exit 4: cannot"]
+    assert (tmp_path / "calls").read_text() == "x\n" * ATTEMPTS

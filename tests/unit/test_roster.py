@@ -1,0 +1,45 @@
+"""What the driver counts of engines and tasks for the summary."""
+
+from __future__ import annotations
+
+from disbatch.contexts.nodes import Node
+from disbatch.driver.roster import NAMED_FAILURES, NAMED_SLOWEST, Member, Tally
+from disbatch.model.outcome import Outcome
+from disbatch.model.task import Task
+
+
+def outcome(code: int = 0, elapsed: float = 1.0) -> Outcome:
+    return Outcome(1, 0, 5, code, elapsed, 0.0, elapsed, 0, b"out", 0, b"err" if code else b"")
+
+
+def test_slot_time_of_an_engine_that_comes_and_goes() -> None:
+    member = Member("e", "n", 0, 4)
+    assert member.slot_time(100.0) == 0
+    member.joined = 10.0
+    assert member.slot_time(15.0) == 20.0
+    member.leave(20.0)
+    member.leave(30.0)
+    assert member.slot_time(99.0) == 40.0
+    member.joined = 100.0
+    assert member.slot_time(101.0) == 44.0
+
+
+def test_local_members() -> None:
+    assert not Member("e", "n", 0, 1).local
+    assert Member("e", "n", 0, 1, Node("localhost", 1, 1, True)).local
+    assert not Member("e", "n", 0, 1, Node("far", 1, 1, False)).local
+
+
+def test_named_failures_and_slowest_are_few_and_in_order() -> None:
+    tally, member = Tally(), Member("e", "n", 0, 1)
+    for id in range(100):
+        code = id % 2
+        tally.count(member, Task(id, id + 1, -1, b"c" * 5000), outcome(code, float(id % 50)))
+    assert (tally.done, tally.failed, member.done, member.failed) == (100, 50, 100, 50)
+    assert [view.id for view in tally.failures] == list(range(1, 2 * NAMED_FAILURES, 2))
+    assert tally.failures[0].snippet == b"err" and len(tally.failures[0].command) == 2000
+    slowest = tally.slowest
+    assert len(slowest) == NAMED_SLOWEST
+    assert [view.elapsed for view in slowest] == sorted((view.elapsed for view in slowest), reverse=True)
+    assert slowest[0].elapsed == 49.0
+    assert tally.busy == sum(float(id % 50) for id in range(100))
