@@ -99,7 +99,7 @@ class Simulation:
             while (room := plan.room) > 0 and not ended:
                 items = list(islice(source, room))
                 if items:
-                    self.perform(plan.handle(Read(items)))
+                    self.perform(plan.handle(Read([*items])))
                 if len(items) < room:
                     ended = True
                     self.perform(plan.handle(SourceEnded()))
