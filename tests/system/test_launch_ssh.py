@@ -239,7 +239,7 @@ def test_a_host_without_the_package(path_to_lab: Any, tmp_path: Path) -> None:
 
     venv.create(tmp_path / "bare", symlinks=True, with_pip=False)
     error = _failure(tmp_path, SshOptions(python=str(tmp_path / "bare/bin/python"), package="/not/there"))
-    assert str(error).startswith("nodeA: its Python has no disbatch: `pip install disbatch` there")
+    assert str(error).startswith("nodeA: its Python has no disbatch: install it there as here")
 
 
 def test_the_package_is_found_but_not_what_it_needs(path_to_lab: Any, tmp_path: Path) -> None:

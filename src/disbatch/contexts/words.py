@@ -7,7 +7,7 @@ import re
 from disbatch.wire.messages import ERROR_MARK
 
 LONGEST = 300
-_INSTALL = "`pip install disbatch` there, or name an interpreter that has it with --ssh-python PATH"
+_INSTALL = "install it there as here, or name an interpreter that has it with --ssh-python PATH"
 _NO_MODULE = re.compile(r"(?:ModuleNotFound|Import)Error: No module named '?([\w.]+)'?")
 _OURS = ("disbatch", "zmq", "msgspec")
 
