@@ -235,13 +235,19 @@ def test_task_limit_that_is_not_reached(tmp_path: Path) -> None:
         (["-s", "localhost:4", "-c", "1.5"], 2),
         (["-s", "localhost:1", "-c", "0.5"], 2),
         (["-s", "localhost:1,localhost:2"], 3),
-        (["-s", "localhost:1", "-s", "127.0.0.1:1"], 2),
     ],
 )
 def test_slots(tmp_path: Path, options: list[str], slots: int) -> None:
     write(tmp_path / "Tasks", ["true"])
     done = disbatch(tmp_path, *options, "Tasks")
     assert done.returncode == 0 and f"{slots} slots on 1 node" in done.stderr, done.stderr
+
+
+def test_two_names_of_this_machine_are_two_engines(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "meet")
+    lines = ["echo $DISBATCH_ENGINE_RANK >> ranks; : < meet", "echo $DISBATCH_ENGINE_RANK >> ranks; : > meet"]
+    complete(tmp_path, lines, "-s", "localhost:1", "-s", "127.0.0.1:1")
+    assert sorted((tmp_path / "ranks").read_text().split()) == ["0", "1"]
 
 
 def test_status_header(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    _open_standard_files()
     arguments = list(sys.argv[1:] if argv is None else argv)
     _fill_standard_descriptors()
     try:
@@ -58,17 +57,6 @@ def _fill_standard_descriptors() -> None:
         sys.stdout = os.fdopen(1, "w", closefd=False)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
-
-
-def _open_standard_files() -> None:
-    """Started with 0, 1 or 2 closed, as some daemons do: no file of ours must get one of these numbers."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
 
 
 def _complain(text: str) -> None:
