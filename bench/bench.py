@@ -26,8 +26,7 @@ from pathlib import Path
 
 DISBATCH = Path(sys.executable).with_name("disbatch")
 ROUNDS = 3
-SAMPLE_EVERY = 0.1
-TICKS = os.sysconf("SC_CLK_TCK")
+SAMPLE_EVERY = 0.25
 COLUMNS = "{:<42} {:>12} {:>12} {:>7} {:>10}  {}"
 
 
@@ -141,22 +140,46 @@ class Watch:
     """Samples a driver and the engine under it while they run.
 
     CPU in seconds of the processes themselves, without the tasks that they waited for; memory in MB.
+    `points` are (CPU of the driver, CPU of the engine and its keeper, lines in the status file).
     """
 
     driver: int
-    cpu: dict[int, float] = field(default_factory=dict)
+    status: Path
+    points: list[tuple[float, float, int]] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
+    lines: int = 0
+    offset: int = 0
 
     def sample(self) -> None:
-        """Read once; a process that has just ended keeps its last reading."""
-        for pid in [self.driver, *self.engines()]:
-            try:
-                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-            except OSError:
-                continue
-            self.cpu[pid] = (int(stat[11]) + int(stat[12])) / TICKS
-            if pid == self.driver and int(stat[21]) > 0:
-                self.memory.append(int(stat[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
+        """Read once; a process that has just ended gives no point."""
+        engines = self.engines()
+        try:
+            stat = Path(f"/proc/{self.driver}/stat").read_text().rpartition(") ")[2].split()
+            driver, engine = cpu(self.driver), sum(cpu(pid) for pid in engines)
+        except OSError:
+            return
+        if engines and int(stat[21]) > 0:
+            self.points.append((driver, engine, self.count()))
+            self.memory.append(int(stat[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+    def count(self) -> int:
+        """Lines in the status file; only what is new is read."""
+        try:
+            with self.status.open("rb") as file:
+                file.seek(self.offset)
+                new = file.read()
+        except FileNotFoundError:
+            return 0
+        self.offset += len(new)
+        self.lines += new.count(b"\n")
+        return self.lines
+
+    def cost(self) -> tuple[float, float]:
+        """CPU seconds of driver and engine for one more task: what happened after the first quarter, since
+        starting up is not a matter of tasks."""
+        first, last = self.points[len(self.points) // 4], self.points[-1]
+        tasks = max(1, last[2] - first[2])
+        return (last[0] - first[0]) / tasks, (last[1] - first[1]) / tasks
 
     def engines(self) -> list[int]:
         """The driver's descendants that are disbatch's own: the engine and its keeper, not the tasks."""
@@ -173,6 +196,12 @@ class Watch:
         return found
 
 
+def cpu(pid: int) -> float:
+    """Seconds of CPU that the process's threads have used, as the scheduler counts them (not by ticks)."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+
 def children(pid: int) -> list[int]:
     """The process's children now."""
     try:
@@ -186,7 +215,7 @@ def stream(workshop: Workshop, count: int) -> list[Row]:
     """A long list of empty tasks: what one more task costs, and whether memory grows with the list."""
     tasks = workshop.write("stream", f"#DISBATCH REPEAT {count} :\n")
     process, prefix = workshop.start(tasks, 2)
-    watch = Watch(process.pid)
+    watch = Watch(process.pid, Path(f"{prefix}_status.txt"))
     began = time.perf_counter()
     while True:
         watch.sample()
@@ -198,8 +227,7 @@ def stream(workshop: Workshop, count: int) -> list[Row]:
     took = time.perf_counter() - began
     workshop.check(process, prefix, count)
 
-    driver = watch.cpu.pop(process.pid) / count
-    engine = sum(watch.cpu.values()) / count
+    driver, engine = watch.cost()
     peak = max(watch.memory)
     growth = watch.memory[-1] - watch.memory[len(watch.memory) // 4]
     what = f"{count:,} x `:` ({count / took:,.0f}/s): "
