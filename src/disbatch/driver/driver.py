@@ -33,22 +33,16 @@ from disbatch.driver.addresses import Addresses
 from disbatch.driver.feed import Feed
 from disbatch.driver.observer import Observer
 from disbatch.driver.record import Record
+from disbatch.driver.result import Result
 from disbatch.driver.retire import Retirer
 from disbatch.driver.roster import Member, Tally
+from disbatch.driver.scribe import Scribe
 from disbatch.driver.settings import Settings
 from disbatch.model.errors import (
-    EXIT_COMPLETE,
-    EXIT_FAILED,
-    EXIT_INCOMPLETE,
-    EXIT_USAGE,
-    SIGNAL_EXIT,
-    DisbatchError,
     LaunchError,
 )
-from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
 from disbatch.model.snapshot import Snapshot, Summary
-from disbatch.model.status import STATUS_HEADER, Mark, format_barrier, format_line, format_skipped
-from disbatch.model.status import Record as FormerRecord
+from disbatch.model.status import STATUS_HEADER
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
 from disbatch.wire.hub import Hub, Peer
@@ -124,11 +118,6 @@ class Driver:
             events.Recall: lambda a: self._post(a.engine, Recall(a.attempts)),
             events.End: lambda a: self._post(a.engine, End(a.attempts, a.at_once)),
             events.Release: lambda a: self._post(a.engine, Leave()),
-            events.RecordTask: self._record_task,
-            events.RecordSkipped: self._record_skipped,
-            events.RecordLost: self._record_lost,
-            events.RecordPerEngine: self._record_per_engine,
-            events.RecordBarrier: self._record_barrier,
             events.Finish: self._finish,
         }
 
@@ -144,6 +133,16 @@ class Driver:
         self._record = Record(
             loop, s.claimed.status_descriptor, 0, trouble=self._disk_trouble, recovered=self._disk_recovered
         )
+        scribe = Scribe(
+            self._record.add,
+            self._tally,
+            self._members,
+            say=self._say,
+            source_name=s.source_name,
+            hostname=self._hostname,
+            barriers_read=self._feed.barriers_read,
+        )
+        self._performers |= scribe.performers
         if s.status_header:
             self._record.add(STATUS_HEADER)
         keys = RunKeys.generate()
@@ -165,7 +164,8 @@ class Driver:
                 await self._over
             finally:
                 unwritten = await self._close()
-        return self._exit_code(), self._summary(unwritten)
+        result = self._result()
+        return result.exit_code, self._summary(result, unwritten)
 
     async def _close(self) -> bytes:
         if self._timer is not None:
@@ -465,70 +465,11 @@ class Driver:
         order = Order(action.attempt, command.id, command.line, -1, command.command)
         self._post(action.engine, StartPerEngine(command.phase, order))
 
-    def _record_task(self, action: events.RecordTask) -> None:
-        task, outcome, member = action.task, action.outcome, self._members[action.engine]
-        if action.verdict is events.Verdict.COUNTS:
-            mark = Mark.TASK
-            self._tally.count(member, task, outcome)
-        else:
-            mark = Mark.SUPERSEDED
-            self._tally.ended += 1
-            self._tally.busy += outcome.elapsed
-        self._record.add(
-            format_line(task.id, task.line, task.repeat, task.command, member.name, outcome, mark)
-        )
-
-    def _record_skipped(self, action: events.RecordSkipped) -> None:
-        self._tally.skipped += 1
-        self._tally.skipped_failed += action.completed.failed
-        completed = action.completed
-        assert isinstance(completed.former, FormerRecord)
-        self._record.add(format_skipped(completed.former, completed.task))
-
-    def _record_lost(self, action: events.RecordLost) -> None:
-        task, member, now = action.task, self._members[action.engine], time.time()
-        self._tally.lost += 1
-        outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
-        self._record.add(format_line(task.id, task.line, task.repeat, task.command, member.name, outcome))
-        self._say(f"{self._where(task.line)}: task {task.id} given up: its engines were lost too often")
-
-    def _record_per_engine(self, action: events.RecordPerEngine) -> None:
-        command, outcome, member = action.command, action.outcome, self._members[action.engine]
-        self._record.add(
-            format_line(command.id, command.line, -1, command.command, member.name, outcome, Mark.PER_ENGINE)
-        )
-        if outcome.return_code:
-            what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
-            self._say(f"{self._where(command.line)}: {what} on {member.name}")
-
-    def _record_barrier(self, action: events.RecordBarrier) -> None:
-        barrier = action.barrier
-        elapsed = self._loop.time() - self._started
-        now = time.time()
-        self._record.add(
-            format_barrier(
-                barrier, self._hostname, os.getpid(), elapsed=elapsed, start=self._wall_started, finish=now
-            )
-        )
-        log.info("barrier %d (line %d) complete", barrier.id, barrier.line)
-        if barrier.key is not None:
-            log.warning("line %d: there is no key store yet, so key %r is not put", barrier.line, barrier.key)
-        first = action.first_failed
-        if barrier.check and action.failed and first is not None:
-            tasks = "1 task" if action.failed == 1 else f"{action.failed} tasks"
-            self._say(
-                f"{self._where(barrier.line)}: BARRIER CHECK: {tasks} failed before it "
-                f"(first task {first.id}, line {first.line}); the run ends here"
-            )
-
     def _finish(self, action: events.Finish) -> None:
         if not self._over.done():
             self._over.set_result(None)
 
     # ---- what people hear ----
-
-    def _where(self, line: int) -> str:
-        return f"{self._settings.source_name}:{line}"
 
     def _say(self, text: str) -> None:
         # Some of it comes from other hosts, and goes to a terminal.
@@ -567,48 +508,30 @@ class Driver:
             notice=self._notice,
         )
 
-    def _exit_code(self) -> int:
-        conclusion = self._plan.conclusion
-        if self._signal and (conclusion is events.Conclusion.INTERRUPTED or self._plan.mode is not Mode.OVER):
-            return SIGNAL_EXIT + self._signal
-        error = self._feed.error
-        if isinstance(error, DisbatchError):
-            return EXIT_USAGE
-        if self._incomplete or self._tally.lost:
-            return EXIT_INCOMPLETE
-        if conclusion in (events.Conclusion.FAILED_FAST, events.Conclusion.CHECK_FAILED):
-            return EXIT_FAILED
-        failed = self._tally.failed + self._tally.skipped_failed
-        return EXIT_FAILED if self._settings.exit_code and failed else EXIT_COMPLETE
+    def _result(self) -> Result:
+        return Result(
+            conclusion=self._plan.conclusion,
+            over=self._plan.mode is Mode.OVER,
+            incomplete=self._incomplete,
+            signal=self._signal,
+            unreadable=self._feed.error is not None,
+            tally=self._tally,
+            mind_failures=self._settings.exit_code,
+        )
 
-    def _summary(self, unwritten: bytes) -> Summary:
+    def _summary(self, result: Result, unwritten: bytes) -> Summary:
         tally, now = self._tally, self._loop.time()
         slot_time = sum(member.slot_time(now) for member in self._members.values())
         came = [member.view("gone") for member in self._members.values() if member.came]
         return Summary(
             snapshot=msgspec.structs.replace(self.snapshot(), engines=came),
-            conclusion=self._conclusion(),
+            conclusion=result.words,
             ended=tally.ended,
             lost=tally.lost,
             utilisation=min(1.0, tally.busy / slot_time) if slot_time else None,
             failures=tally.failures,
             slowest=tally.slowest,
             status_file=str(self._settings.claimed.files.status),
-            resume="" if self._is_complete() else self._settings.resume_hint,
+            resume="" if result.complete else self._settings.resume_hint,
             unwritten=unwritten,
         )
-
-    def _is_complete(self) -> bool:
-        complete = self._plan.conclusion is events.Conclusion.COMPLETE and self._plan.mode is Mode.OVER
-        return complete and not self._incomplete and not self._tally.lost
-
-    def _conclusion(self) -> str:
-        if self._incomplete:
-            return self._incomplete
-        return {
-            events.Conclusion.COMPLETE: "complete",
-            events.Conclusion.INTERRUPTED: "interrupted",
-            events.Conclusion.FAILED_FAST: "ended at the first failed task",
-            events.Conclusion.CHECK_FAILED: "ended at a failed BARRIER CHECK",
-            events.Conclusion.SOURCE_BROKEN: "ended at a line that cannot be read",
-        }[self._plan.conclusion]

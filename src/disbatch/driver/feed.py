@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from disbatch.driver.former import Former
 from disbatch.model.errors import DisbatchError
-from disbatch.model.task import Item, Task
+from disbatch.model.task import Barrier, Item, Task
 from disbatch.plan.events import Completed, Event, Read, SourceDry, SourceEnded
 from disbatch.plan.plan import Mode, Plan
 from disbatch.sources.opening import Opened
@@ -26,6 +28,8 @@ class Feed:
         self._former = former
         self._ended = False
         self.error: DisbatchError | None = None
+        self.barriers_read: deque[float] = deque()
+        """When barriers were read (monotonic seconds); whoever records them takes these out."""
 
     def start(self, loop: asyncio.AbstractEventLoop, pump: Callable[[], None]) -> None:
         """Begin to read; `pump` is called when there is more than there was."""
@@ -49,6 +53,8 @@ class Feed:
             items = source.take(room)
             if items:
                 given += len(items)
+                if Barrier in map(type, items):
+                    self.barriers_read.extend(time.monotonic() for item in items if type(item) is Barrier)
                 yield self._read(items)
             if self.error is not None or (len(items) < room and source.ended):
                 self._ended = True

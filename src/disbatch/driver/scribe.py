@@ -1,0 +1,113 @@
+"""Puts what the plan wants recorded into status lines, and counts it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from disbatch.driver.roster import Member, Tally
+from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.model.status import Mark, Record, format_barrier, format_line, format_skipped
+from disbatch.model.task import NO_REPEAT
+from disbatch.plan import events
+
+log = logging.getLogger(__name__)
+
+
+class Scribe:
+    """`write` takes a finished line; `say` a line for the user. `barriers_read` holds when the barriers
+    that are not complete were read (monotonic seconds), oldest first."""
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        tally: Tally,
+        members: Mapping[str, Member],
+        *,
+        say: Callable[[str], None],
+        source_name: str,
+        hostname: str,
+        barriers_read: deque[float],
+    ) -> None:
+        self._write = write
+        self._tally = tally
+        self._members = members
+        self._say = say
+        self._source_name = source_name
+        self._hostname = hostname
+        self._barriers_read = barriers_read
+        self._last_barrier = 0.0
+        self.performers: dict[type, Callable[[Any], None]] = {
+            events.RecordTask: self._task,
+            events.RecordSkipped: self._skipped,
+            events.RecordLost: self._lost,
+            events.RecordPerEngine: self._per_engine,
+            events.RecordBarrier: self._barrier,
+        }
+
+    def _where(self, line: int) -> str:
+        return f"{self._source_name}:{line}"
+
+    def _task(self, action: events.RecordTask) -> None:
+        task, outcome, member = action.task, action.outcome, self._members[action.engine]
+        if action.verdict is events.Verdict.COUNTS:
+            mark = Mark.TASK
+            self._tally.count(member, task, outcome)
+        else:
+            mark = Mark.SUPERSEDED
+            self._tally.ended += 1
+            self._tally.busy += outcome.elapsed
+        self._write(format_line(task.id, task.line, task.repeat, task.command, member.name, outcome, mark))
+
+    def _skipped(self, action: events.RecordSkipped) -> None:
+        completed = action.completed
+        self._tally.skipped += 1
+        self._tally.skipped_failed += completed.failed
+        assert isinstance(completed.former, Record)  # as Feed made it
+        self._write(format_skipped(completed.former, completed.task))
+
+    def _lost(self, action: events.RecordLost) -> None:
+        task, member, now = action.task, self._members[action.engine], time.time()
+        self._tally.lost += 1
+        outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
+        self._write(format_line(task.id, task.line, task.repeat, task.command, member.name, outcome))
+        self._say(f"{self._where(task.line)}: task {task.id} given up: its engines were lost too often")
+
+    def _per_engine(self, action: events.RecordPerEngine) -> None:
+        command, outcome, member = action.command, action.outcome, self._members[action.engine]
+        line = format_line(
+            command.id, command.line, NO_REPEAT, command.command, member.name, outcome, Mark.PER_ENGINE
+        )
+        self._write(line)
+        if outcome.return_code:
+            what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
+            self._say(f"{self._where(command.line)}: {what} on {member.name}")
+
+    def _barrier(self, action: events.RecordBarrier) -> None:
+        """A barrier's time is how long it kept later tasks waiting: since it was reached."""
+        barrier, now, finish = action.barrier, time.monotonic(), time.time()
+        reached = self._barriers_read.popleft() if self._barriers_read else now
+        elapsed = now - max(reached, self._last_barrier)
+        self._last_barrier = now
+        self._write(
+            format_barrier(
+                *(barrier, self._hostname, os.getpid()),
+                elapsed=elapsed,
+                start=finish - elapsed,
+                finish=finish,
+            )
+        )
+        log.info("barrier %d (line %d) complete", barrier.id, barrier.line)
+        if barrier.key is not None:
+            log.warning("line %d: there is no key store yet, so key %r is not put", barrier.line, barrier.key)
+        first = action.first_failed
+        if barrier.check and action.failed and first is not None:
+            tasks = "1 task" if action.failed == 1 else f"{action.failed} tasks"
+            self._say(
+                f"{self._where(barrier.line)}: BARRIER CHECK: {tasks} failed before it "
+                f"(first task {first.id}, line {first.line}); the run ends here"
+            )

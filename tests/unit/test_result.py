@@ -1,0 +1,52 @@
+"""driver/result.py: what a run came to."""
+
+from __future__ import annotations
+
+import pytest
+
+from disbatch.driver.result import Result
+from disbatch.driver.roster import Tally
+from disbatch.plan.events import Conclusion
+
+
+def result(**given: object) -> Result:
+    usual = {
+        "conclusion": Conclusion.COMPLETE,
+        "over": True,
+        "incomplete": "",
+        "signal": 0,
+        "unreadable": False,
+        "tally": Tally(done=3),
+        "mind_failures": False,
+    }
+    return Result(**{**usual, **given})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "complete"),
+    [
+        ({}, 0, True),
+        ({"tally": Tally(done=3, failed=1)}, 0, True),
+        ({"tally": Tally(done=3, failed=1), "mind_failures": True}, 1, True),
+        ({"tally": Tally(skipped=3, skipped_failed=1), "mind_failures": True}, 1, True),
+        ({"tally": Tally(done=3, lost=1)}, 3, False),
+        ({"incomplete": "no engine is left", "over": False}, 3, False),
+        ({"conclusion": Conclusion.FAILED_FAST}, 1, False),
+        ({"conclusion": Conclusion.CHECK_FAILED}, 1, False),
+        ({"conclusion": Conclusion.SOURCE_BROKEN, "unreadable": True}, 2, False),
+        ({"conclusion": Conclusion.INTERRUPTED, "signal": 2}, 130, False),
+        ({"conclusion": Conclusion.INTERRUPTED, "signal": 15, "tally": Tally(lost=1)}, 143, False),
+        # the signal came when all was done
+        ({"signal": 15}, 0, True),
+        # engines did not answer after the signal
+        ({"signal": 2, "over": False}, 130, False),
+    ],
+)
+def test_exit_code(given: dict[str, object], code: int, complete: bool) -> None:
+    assert (result(**given).exit_code, result(**given).complete) == (code, complete)
+
+
+def test_words() -> None:
+    assert result().words == "complete"
+    assert result(incomplete="no engine is left").words == "no engine is left"
+    assert {result(conclusion=each).words for each in Conclusion} - {"complete"}
