@@ -19,8 +19,8 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended. `over`: the plan came to its own end; `incomplete`: why the run was given up, if it
-    was; `signal`: the first that came, or 0; `unreadable`: the source had a wrong line; `mind_failures`: -e."""
+    """How a run ended. `over`: the plan came to its own end; `incomplete`: why it was given up, or empty;
+    `signal`: the first that came, or 0; `unreadable`: the source had a wrong line; `mind_failures`: -e."""
 
     conclusion: Conclusion
     over: bool
