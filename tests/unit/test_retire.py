@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,5 +60,41 @@ def test_failed_call_is_tried_again(tmp_path: Path) -> None:
 def test_command_that_never_works_is_told_of_once(tmp_path: Path) -> None:
     command = f"echo x >> {tmp_path}/calls; echo cannot >&2; exit 4"
     said = retire(command, lambda retirer: retirer.retire("a", 0))
-    assert said == ["the retire command (-k) for a failed: exit 4: cannot"]
+    assert said == ["the retire command (-k) for a failed: exit code 4: cannot"]
     assert (tmp_path / "calls").read_text() == "x\n" * ATTEMPTS
+
+
+def test_background_process_does_not_hold_a_call_up(tmp_path: Path) -> None:
+    command = f"(cat {tmp_path}/never; exec cat) & echo $NODE >> {tmp_path}/calls"
+    os.mkfifo(tmp_path / "never")
+    try:
+        assert retire(command, lambda retirer: retirer.retire("a", 0)) == []
+    finally:
+        (tmp_path / "never").write_bytes(b"")
+    assert (tmp_path / "calls").read_text() == "a\n"
+
+
+def test_abandoned_while_the_command_runs(tmp_path: Path) -> None:
+    """A user who wants the end at once does not wait for it."""
+    os.mkfifo(tmp_path / "began")
+    os.mkfifo(tmp_path / "never")
+    command = f"echo x > {tmp_path}/began; cat {tmp_path}/never; echo $NODE >> {tmp_path}/calls"
+
+    async def run() -> None:
+        retirer = Retirer(command, "d", lambda text: None)
+        retirer.joined("a")
+        retirer.joined("b")
+        retirer.retire("a", 0)
+        await asyncio.to_thread((tmp_path / "began").read_bytes)
+        retirer.abandon()
+        retirer.retire("b", 0)
+        async with asyncio.timeout(30):
+            await retirer.finish()
+
+    asyncio.run(run())
+    assert not (tmp_path / "calls").exists()
+
+
+def test_command_that_cannot_be_started() -> None:
+    said = retire("echo " + "x" * (1 << 18), lambda retirer: retirer.retire("a", 0))
+    assert len(said) == 1 and said[0].startswith("the retire command (-k) for a failed: cannot be started")

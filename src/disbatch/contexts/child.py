@@ -165,6 +165,12 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def kill_group(self) -> None:
+        """SIGKILL to it and to what it started in its process group, if it is still there itself."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     async def dismiss(self, patience: float) -> None:
         """See it off: it has `patience` seconds to leave by itself, then its stdin is closed and it gets
         SIGTERM, then SIGKILL. Returns when it is gone, or cannot be killed."""

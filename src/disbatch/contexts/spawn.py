@@ -43,8 +43,9 @@ def _pipe() -> tuple[int, int]:
     return ends[0], ends[1]
 
 
-def spawn(argv: list[str]) -> Spawned:
-    """Start `argv`, `argv[0]` looked up in PATH. OSError if that cannot be."""
+def spawn(argv: list[str], environment: dict[str, str] | None = None) -> Spawned:
+    """Start `argv`, `argv[0]` looked up in PATH, in this process's environment unless told otherwise. OSError
+    if that cannot be."""
     theirs_in, stdin = _pipe()
     try:
         stdout, theirs_out = _pipe()
@@ -54,7 +55,7 @@ def spawn(argv: list[str]) -> Spawned:
                 pid = os.posix_spawnp(
                     argv[0],
                     argv,
-                    os.environ,
+                    os.environ if environment is None else environment,
                     file_actions=[
                         (os.POSIX_SPAWN_DUP2, theirs_in, 0),
                         (os.POSIX_SPAWN_DUP2, theirs_out, 1),

@@ -243,6 +243,8 @@ class Driver:
         self._loop.call_later(limit, self._give_up_waiting)
         if not first:
             self._record.abandon()
+            if self._retirer is not None:
+                self._retirer.abandon()
 
     def _give_up_waiting(self) -> None:
         """Engines that did not answer in time after a signal are given up."""

@@ -4,7 +4,8 @@ The command finds NODE and RETCODE (the node, and how its engine ended), NODES a
 call is about, comma separated), ACTIVE (nodes still in use), RETIRED (all that are not, with these), and
 DRIVER_NODE if the driver's node is not in ACTIVE. Retirements that come close together are joined into one
 call if the command's text shows that it looks at the whole (it mentions NODES, ACTIVE or RETIRED); a command
-that knows just its NODE is called once for each. A failed call is tried again.
+that knows just its NODE is called once for each. A failed call is tried again. A call is over when its shell
+is, whatever that left running in the background.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ import logging
 import os
 import re
 from collections.abc import Callable
+
+from disbatch.contexts.child import Child
+from disbatch.contexts.spawn import spawn
+from disbatch.contexts.words import ended_how, lines
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +46,7 @@ class Retirer:
         self._retired: list[str] = []
         self._waiting: list[tuple[str, int]] = []
         self._task: asyncio.Task[None] | None = None
+        self._abandoned = False
 
     def joined(self, node: str) -> None:
         """The node is in use (again)."""
@@ -56,13 +62,23 @@ class Retirer:
         self._active.remove(node)
         self._retired.append(node)
         self._waiting.append((node, return_code))
+        if self._abandoned:
+            return
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def finish(self) -> None:
-        """Wait until every call was made; each is bounded in time."""
+        """Wait until every call was made, which is bounded in time, or was abandoned."""
         if self._task is not None:
-            await self._task
+            await asyncio.wait([self._task])
+        if self._waiting:
+            log.warning("not retired: %s", ",".join(node for node, _ in self._waiting))
+
+    def abandon(self) -> None:
+        """End the call that is going on, and make no other."""
+        self._abandoned = True
+        if self._task is not None:
+            self._task.cancel()
 
     async def _run(self) -> None:
         await asyncio.sleep(JOIN_DELAY)
@@ -99,23 +115,17 @@ class Retirer:
 
     async def _once(self, environment: dict[str, str]) -> str | None:
         """Run the command; None if that went well, else what went wrong."""
-        process = await asyncio.create_subprocess_exec(
-            "/bin/sh",
-            "-c",
-            self._command,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
         try:
-            output, _ = await asyncio.wait_for(process.communicate(), CALL_TIMEOUT)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            return f"not done after {CALL_TIMEOUT:.0f} s"
-        said = output.decode(errors="replace").strip().splitlines()
-        if process.returncode == 0:
+            child = Child(asyncio.get_running_loop(), spawn(["/bin/sh", "-c", self._command], environment))
+        except OSError as error:
+            return f"cannot be started: {error.strerror or error}"
+        child.close_stdin()
+        try:
+            if not await child.left_within(CALL_TIMEOUT):
+                return f"not done after {CALL_TIMEOUT:.0f} s"
+        finally:
+            child.kill_group()
+        if child.returncode == 0:
             return None
-        return f"exit {process.returncode}" + (f": {said[-1][:200]}" if said else "")
+        said = lines(child.err) or lines(child.out)
+        return ended_how(child.returncode or 0) + (f": {said[-1][:200]}" if said else "")
