@@ -133,3 +133,12 @@ def tasks_of(path: Path) -> list[int]:
     found = sorted(tasks(whole))
     whole.unlink()
     return found
+
+
+def test_log_that_cannot_be_written(tmp_path: Path) -> None:
+    write(tmp_path / "Tasks", ["true"])
+    done = disbatch(tmp_path, "-s", "localhost:1", "-l", "/dev/full", "Tasks")
+    assert done.returncode == 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("disbatch: ")]
+    assert "/dev/full: the log cannot be written (No space left on device)" in said[0]
+    assert len(said) == 2 and "Traceback" not in done.stderr

@@ -171,6 +171,48 @@ def test_ctrl_c_at_a_terminal(tmp_path: Path) -> None:
     assert b"lost" not in said
 
 
+@pytest.mark.parametrize("leads", [True, False])
+def test_terminal_goes_away(tmp_path: Path, leads: bool) -> None:
+    """A closed window is a SIGHUP for the run that it belongs to, and nothing to one that was disowned."""
+    write(tmp_path / "Tasks", ["touch up; until test -e go; do sleep 0.01; done", "echo last"])
+    take = "fcntl.ioctl(2, termios.TIOCSCTTY, 0); " if leads else ""
+    script = f"import os, sys, fcntl, termios; os.setsid(); {take}os.execv(sys.argv[1], sys.argv[1:])"
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, DISBATCH, "-s", "localhost:1", "Tasks"],
+        cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave,
+        env=environment({**mark_of_this(tmp_path), "TERM": "xterm"}),
+    )  # fmt: skip
+    os.close(slave)
+    try:
+        drawn = b""
+        while b"1 running" not in drawn:
+            drawn += os.read(master, 4096)
+        os.close(master)
+        if not leads:
+            (tmp_path / "go").touch()
+        assert process.wait(30) == (128 + signal.SIGHUP if leads else 0)
+    finally:
+        process.kill()
+        process.wait()
+    marks = [record.mark for record in records(status_file(tmp_path))]
+    assert marks == ([Mark.SUPERSEDED] if leads else [Mark.TASK] * 2)
+    assert left_behind(tmp_path) == []
+    assert "Traceback" not in (tmp_path / next(tmp_path.glob("*_driver.txt"))).read_text()
+
+
+def test_twice_does_not_wait_for_the_retire_command(tmp_path: Path) -> None:
+    write(tmp_path / "Tasks", ["true"])
+    command = "touch retiring; sleep 1000; true"
+    with Running(tmp_path, "-s", "localhost:1", "-k", command, "Tasks", env=mark_of_this(tmp_path)) as run:
+        run.until((tmp_path / "retiring").exists, "the retire command")
+        run.signal(signal.SIGTERM)
+        run.until_said("once more to end at once")
+        run.signal(signal.SIGTERM)
+        assert run.ended() == 0
+    until(lambda: not left_behind(tmp_path), "the retire command to be gone")
+
+
 def test_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
     write(tmp_path / "Tasks", [STUBBORN])
     with Running(tmp_path, "-s", "localhost:1", "--grace", "0.1", "Tasks", env=mark_of_this(tmp_path)) as run:

@@ -227,6 +227,10 @@ def test_task_limit_that_is_not_reached(tmp_path: Path) -> None:
     assert len(complete(tmp_path, ["true"] * 3, "-s", "localhost:2", "-C", "3")) == 3
 
 
+def test_task_limit_of_none(tmp_path: Path) -> None:
+    assert len(complete(tmp_path, ["true"] * 3, "-s", "localhost:2", "-C", "0")) == 3
+
+
 @pytest.mark.parametrize(
     ("options", "slots"),
     [

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from disbatch.model.snapshot import EngineView, Snapshot, Summary, TaskView
+from disbatch.watch.lasting import lasting
 from disbatch.watch.pace import Pace
 from disbatch.watch.plain import PlainLines, progress_words
 from disbatch.watch.progress import line
@@ -115,11 +116,6 @@ def test_progress_words(changes: dict[str, object], words: str) -> None:
     assert progress_words(snapshot(**changes), Pace()) == words
 
 
-class Closed(io.StringIO):
-    def write(self, text: str) -> int:
-        raise BrokenPipeError
-
-
 def test_plain_lines_come_at_the_interval() -> None:
     async def course() -> str:
         stream = io.StringIO()
@@ -147,9 +143,21 @@ def test_plain_lines_come_at_the_interval() -> None:
 
 
 def test_nobody_reads_the_lines_any_more() -> None:
-    lines = PlainLines(Closed())
-    lines.say("one")
-    lines.say("two")
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w", encoding="utf-8") as pipe:
+        stream = lasting(pipe)
+        lines = PlainLines(stream)
+        lines.say("one")
+        assert os.read(reading, 100) == b"disbatch: one\n"
+        os.close(reading)
+        lines.say("two")
+        stream.write("x" * (1 << 20))
+        stream.flush()
+
+
+def test_stream_without_a_descriptor_stays() -> None:
+    stream = io.StringIO()
+    assert lasting(stream) is stream
 
 
 def drawn(width: int, **changes: object) -> str:

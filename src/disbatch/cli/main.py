@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from disbatch.cli.options import parse
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
+from disbatch.watch.lasting import lasting
 
 if TYPE_CHECKING:
     import argparse
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _fill_standard_descriptors()
+    sys.stderr = lasting(sys.stderr)
     try:
         options = parse(arguments)
         if options.fix_paths:

@@ -108,8 +108,8 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
     add("-t", "--tasksPerNode", dest="tasks_per_node", type=_whole(1), metavar="N",
         help="at most N tasks at once on a node, within cores / N of -c")  # fmt: skip
     add("--fill", action="store_true", help="under a scheduler: use all cores of each node")
-    add("-C", "--context-task-limit", dest="task_limit", type=_whole(1), metavar="N",
-        help="leave after N tasks")  # fmt: skip
+    add("-C", "--context-task-limit", dest="task_limit", type=_whole(0), default=0, metavar="N",
+        help="leave after N tasks (default 0: no limit)")  # fmt: skip
     add("--label", default="", metavar="NAME", help="a name for these nodes, for the logs")
     add("-k", "--retire-cmd", dest="retire_command", metavar="COMMAND",
         help="run this when a node is no longer needed; finds NODE, RETCODE, ACTIVE, RETIRED, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import logging
 import os
 import re
@@ -11,8 +12,9 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
@@ -64,7 +66,7 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
     ssh = _ssh_options(options)
     jobid = _jobid()
     claimed = claim(options.prefix, name, jobid, options.logfile)
-    _start_log(claimed, options.loglevel)
+    _start_log(claimed, options.loglevel, observer.say)
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
     settings = Settings(
         source_name=opened.name,
@@ -77,7 +79,7 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
         cores_per_task=options.cores_per_task,
         total=total,
         label=options.label,
-        task_limit=options.task_limit,
+        task_limit=options.task_limit or None,
         fail_fast=options.fail_fast,
         exit_code=options.exit_code,
         status_header=options.status_header,
@@ -106,7 +108,8 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
             f"resume with: {settings.resume_hint}"
         ) from error
     if summary.unwritten:
-        summary = msgspec.structs.replace(summary, resume=_rescue(summary.unwritten, claimed, summary.resume))
+        resume = _rescue(summary.unwritten, claimed, settings.resume_hint)
+        summary = msgspec.structs.replace(summary, resume=resume)
         code = code or EXIT_INCOMPLETE
     text = render(summary)
     log.info("%s (exit %d)", text, code)
@@ -181,9 +184,27 @@ def _working_directory() -> str:
     return str(physical)
 
 
-def _start_log(claimed: ClaimedFiles, level: str) -> None:
-    stream = os.fdopen(claimed.log_descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
-    handler = logging.StreamHandler(stream)
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Writes the log; one that cannot be written (a full disk) is told of once, and does not end the run."""
+
+    def __init__(self, stream: TextIO, path: Path, say: Callable[[str], None]) -> None:
+        super().__init__(stream)
+        self._path = path
+        self._say: Callable[[str], None] | None = say
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        say, self._say = self._say, None
+        error = sys.exc_info()[1]
+        if say is not None:
+            reason = (error.strerror if isinstance(error, OSError) else None) or repr(error)
+            say(f"{self._path}: the log cannot be written ({reason}); going on without")
+
+
+def _start_log(claimed: ClaimedFiles, level: str, say: Callable[[str], None]) -> None:
+    # Written through: what a full disk refused must not wait in a buffer for the interpreter's end.
+    raw = os.fdopen(claimed.log_descriptor, "wb", buffering=0)
+    stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+    handler = _LogHandler(stream, claimed.files.log, say)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
@@ -208,10 +229,14 @@ def _resume_hint(arguments: list[str], claimed: ClaimedFiles) -> str:
 
 
 def _rescue(unwritten: bytes, claimed: ClaimedFiles, resume: str) -> str:
-    """The disk stayed full: put the lines where there is room, beside or below the temporary directory."""
+    """The disk stayed full: put the lines where there may be room; the command that resumes with them."""
     import tempfile
 
-    descriptor, path = tempfile.mkstemp(prefix=f"{claimed.files.prefix.name}_rest_", suffix="_status.txt")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(unwritten)
+    try:
+        descriptor, path = tempfile.mkstemp(prefix=f"{claimed.files.prefix.name}_rest_", suffix="_status.txt")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(unwritten)
+    except OSError as error:
+        log.error("%s: cannot take these lines (%s): %r", tempfile.gettempdir(), error, unwritten)
+        return resume
     return f"{resume} -r {shlex.quote(path)}"

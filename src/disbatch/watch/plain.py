@@ -32,14 +32,13 @@ def progress_words(snapshot: Snapshot, pace: Pace) -> str:
 
 
 class PlainLines:
-    """Writes to `stream`, every `interval` seconds; a stream that nobody reads any more is not written to."""
+    """Writes to `stream`, every `interval` seconds."""
 
     def __init__(self, stream: TextIO, interval: float = INTERVAL) -> None:
         self._stream = stream
         self._interval = interval
         self._pace = Pace()
         self._timer: asyncio.TimerHandle | None = None
-        self._gone = False
 
     def start(self, snapshot: Callable[[], Snapshot]) -> None:
         """The run begins."""
@@ -56,12 +55,7 @@ class PlainLines:
 
     def say(self, text: str) -> None:
         """One line."""
-        if self._gone:
-            return
-        try:
-            print(f"disbatch: {text}", file=self._stream, flush=True)
-        except OSError:
-            self._gone = True
+        print(f"disbatch: {text}", file=self._stream, flush=True)
 
     def stop(self) -> None:
         """The run is over."""
