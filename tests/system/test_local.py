@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -376,3 +377,6 @@ def test_script_of_the_run(tmp_path: Path) -> None:
     (script,) = tmp_path.glob("*_dbUtil.sh")
     assert os.access(script, os.X_OK)
     assert "--run" in script.read_text()
+    (tmp_path / "argparse.py").write_text("raise SystemExit('a file of the user')")
+    checked = subprocess.run([script, "check", "Tasks"], cwd=tmp_path, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout) == (0, b"Tasks: 1 task\n"), checked.stderr

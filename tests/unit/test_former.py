@@ -12,7 +12,7 @@ import pytest
 from disbatch.driver.former import Former
 from disbatch.model.errors import ResumeError
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
-from disbatch.model.status import STATUS_HEADER, Mark, format_line, parse_line
+from disbatch.model.status import STATUS_HEADER, Mark, format_line, format_skipped, parse_line
 from disbatch.model.task import NO_REPEAT, Barrier, Item, PerEngine, Phase, Task
 from disbatch.model.taskfile import TaskParser
 
@@ -253,7 +253,7 @@ def test_a_skipped_line_counts_in_its_turn(write: Write, read: Read) -> None:
     former = read(write(line(0, code=2, pid=7)))
     record = former.lookup(task(0))
     assert record is not None
-    skipped = former.skipped_line(record, task(0))
+    skipped = format_skipped(record, task(0))
     again = parse_line(skipped)
     assert again is not None
     assert (again.mark, again.pid, again.return_code) == (Mark.SKIPPED, 7, 2)

@@ -44,8 +44,8 @@ SECRET_VARIABLES = (b"DISBATCH_SMTP", b"DISBATCH_KVS_URL")
 JOBID_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOBID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "DISBATCH_SSH_JOBID")
 SCRIPT = """\
 #!/bin/sh
-# dbutil for the run whose files begin with {prefix}
-exec {python} -m disbatch.cli.dbutil --run {prefix} "$@"
+# dbutil for one run: what its files begin with stands behind --run
+exec {python} -P -m disbatch.cli.dbutil --run {prefix} "$@"
 """
 
 
@@ -68,6 +68,8 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
     claimed = claim(options.prefix, name, jobid, options.logfile)
     _start_log(claimed, options.loglevel, observer.say)
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
+    if options.label:
+        log.info("label: %s", options.label)
     settings = Settings(
         source_name=opened.name,
         task_name=name,
@@ -78,7 +80,6 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
         environment={k: v for k, v in os.environb.items() if k not in SECRET_VARIABLES},
         cores_per_task=options.cores_per_task,
         total=total,
-        label=options.label,
         task_limit=options.task_limit or None,
         fail_fast=options.fail_fast,
         exit_code=options.exit_code,

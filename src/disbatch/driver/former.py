@@ -26,7 +26,7 @@ from disbatch.model.directives import shown
 from disbatch.model.errors import ResumeError
 from disbatch.model.outcome import LOST_RETURN_CODE
 from disbatch.model.snippet import command_matches, quoted, unquoted
-from disbatch.model.status import Mark, Record, format_skipped, is_header, parse_line, scan_line
+from disbatch.model.status import Mark, Record, is_header, parse_line, scan_line
 from disbatch.model.task import Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND
 
@@ -191,10 +191,6 @@ class Former:
                 elif isinstance(item, Barrier):
                     self._verify_barrier(item)
         return self.beyond(ids)
-
-    def skipped_line(self, record: Record, task: Task) -> bytes:
-        """The status line of a task that need not run again."""
-        return format_skipped(record, task)
 
     # ---- the index ----
 

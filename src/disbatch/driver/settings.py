@@ -27,7 +27,6 @@ class Settings:
     environment: dict[bytes, bytes]
     cores_per_task: float = 1.0
     total: int | None = None
-    label: str = ""
     task_limit: int | None = None
     fail_fast: bool = False
     exit_code: bool = False

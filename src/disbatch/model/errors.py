@@ -3,13 +3,12 @@
 An error carries one line for people: what is wrong, where, what to do. It is raised deep and
 printed once, by the command line; a traceback goes to the log only.
 
-    DisbatchError
+    DisbatchError       3   the run could not be completed
       UsageError        2   options, names and paths that cannot work
         TaskFileError   2   a line of a task file that cannot be what it should be
         ResumeError     2   a former status file that does not fit the tasks
       ProtocolError     -   what came from a socket is not a message of ours; dropped and logged
       LaunchError       -   one node could not be started; the run goes on with the others
-      RunError          3   the run could not be completed
 """
 
 EXIT_COMPLETE = 0
@@ -62,9 +61,3 @@ class LaunchError(DisbatchError):
         super().__init__(f"{node}: {problem}")
         self.node = node
         self.problem = problem
-
-
-class RunError(DisbatchError):
-    """The run could not be completed."""
-
-    exit_code = EXIT_INCOMPLETE

@@ -6,7 +6,7 @@ import msgspec
 
 
 class EngineView(msgspec.Struct, frozen=True):
-    """One engine. `running` and `waiting` count attempts; `load` is the node's 1-minute load average."""
+    """One engine. `running` and `waiting` count attempts; `state` as of `plan.engines`, in lower case."""
 
     node: str
     rank: int

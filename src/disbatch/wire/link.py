@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -16,7 +16,6 @@ from disbatch.wire.session import Session
 from disbatch.wire.sockets import SocketReader, tune
 
 _to_engine = msgspec.msgpack.Decoder(ToEngine)
-_from_engine = msgspec.msgpack.Decoder(FromEngine)
 
 
 class Keys(Protocol):
@@ -116,10 +115,6 @@ class EngineLink:
     def tell(self, message: FromEngine) -> None:
         """Send a message that matters only now."""
         self.session.tell(message)
-
-    def unsent(self) -> Iterator[FromEngine]:
-        """The posted messages that the driver has not acknowledged, oldest first."""
-        return (_from_engine.decode(body) for body in self.session.kept())
 
     def close(self, linger: float = 0.0) -> None:
         """Close the sockets; waits at most `linger` seconds for what was sent last to leave."""

@@ -18,7 +18,7 @@ was not acknowledged then will never be sent, and Welcome's `next_order` makes t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -75,10 +75,6 @@ class Session(Generic[Received]):
     def unacknowledged(self) -> int:
         """How many posted messages the peer has not acknowledged."""
         return len(self._posted)
-
-    def kept(self) -> Iterator[bytes]:
-        """The bodies that the peer has not acknowledged, oldest first."""
-        return (body for _, body in self._posted)
 
     def post(self, message: object) -> None:
         """Send a message that must arrive, exactly once and in order."""
