@@ -382,6 +382,19 @@ def test_hello_under_the_name_of_a_live_engine(target: Target, numbers: dict[str
         target.finish()
 
 
+def test_hello_after_goodbye(target: Target) -> None:
+    """The connection of an engine that leaves may break, too: it is let in to learn that all has come."""
+    with Stranger(target) as stranger:
+        stranger.hello()
+        stranger.answer(Welcome)
+        stranger.session.post(Goodbye("enough"))
+        stranger.heard()
+        stranger.hello()
+        stranger.answer(Welcome)
+        said = target.finish()
+        assert "engine" not in said
+
+
 def test_two_that_fight_for_a_name(target: Target) -> None:
     with Stranger(target, target.engine) as stranger:
         for _ in range(20):

@@ -309,7 +309,7 @@ class Driver:
             next_order=peer.session.next_number,
         )
         self._hub.welcome(peer, welcome, hello.orders_seen)
-        if member.joined is None:
+        if member.joined is None and not member.left:
             self._joined = True
             if member.came:
                 self._say(f"{member.name}: the engine is heard again and goes on")
@@ -356,6 +356,7 @@ class Driver:
     def _goodbye(self, peer: Peer, message: Goodbye) -> None:
         member = self._members[peer.name]
         log.info("%s: engine left (%s)", member.name, message.reason)
+        member.left = True
         self._gone(member)
         self._tell(events.Left(peer.name))
         self._loop.call_later(1.0, self._see_off, peer.name)
