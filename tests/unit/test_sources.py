@@ -18,7 +18,7 @@ from disbatch.model.errors import TaskFileError, UsageError
 from disbatch.model.task import NO_REPEAT, Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND, TaskParser
 from disbatch.sources.check import BLOCK, MOST_WARNINGS, FileSummary, check
-from disbatch.sources.file import FileSource
+from disbatch.sources.file import CHUNK, FileSource
 from disbatch.sources.lines import LineSplitter
 from disbatch.sources.opening import open_tasks
 from disbatch.sources.source import Source
@@ -247,6 +247,45 @@ def test_a_file_that_goes_bad_after_the_check(tasks: Callable[[bytes], str]) -> 
         "REPEAT, BARRIER, PERENGINE"
     )
     source.close()
+
+
+@pytest.mark.parametrize("how", ["shorter", "other lines"])
+def test_a_file_changed_under_the_reader_gives_no_torn_line(tasks: Callable[[bytes], str], how: str) -> None:
+    old = [b"%07d %s" % (i, b"x" * 100) for i in range(20_000)]
+    path = tasks(b"\n".join(old))
+    opened = open_tasks(path)
+    source = FileSource(opened.name, opened.descriptor)
+    found = source.take(1)
+    if how == "shorter":
+        os.truncate(path, CHUNK + 7)
+    else:
+        Path(path).write_bytes(b"\n".join(b"other " + line for line in old))
+    found += all_of(source, 5000)
+    commands = [item.command for item in found if isinstance(item, Task)]
+    assert commands == old[: len(commands)]
+    assert CHUNK // 109 <= len(commands) <= (CHUNK + 7) // 109
+    assert str(source.error) == f"{path}:{len(commands) + 1}: the file was changed here while it was read"
+    source.close()
+
+
+@pytest.mark.parametrize("later", [b"", b"a", b"c\nd\ne\n"])
+def test_a_change_after_all_was_read_is_the_end(tasks: Callable[[bytes], str], later: bytes) -> None:
+    path = tasks(b"a\nb")
+    opened = open_tasks(path)
+    source = FileSource(opened.name, opened.descriptor)
+    Path(path).write_bytes(later)
+    assert [item.command for item in all_of(source) if isinstance(item, Task)] == [b"a", b"b"]
+    assert source.error is None
+
+
+def test_a_file_may_grow(tasks: Callable[[bytes], str]) -> None:
+    path = tasks(b"a\n")
+    opened = open_tasks(path)
+    source = FileSource(opened.name, opened.descriptor)
+    with open(path, "ab") as file:
+        file.write(b"b\n")
+    assert [item.command for item in all_of(source) if isinstance(item, Task)] == [b"a", b"b"]
+    assert source.error is None
 
 
 def test_repeat_costs_nothing_until_taken(tasks: Callable[[bytes], str]) -> None:

@@ -20,6 +20,11 @@ class LineSplitter:
         self._parts: list[bytes] = []
         self._size = 0
 
+    @property
+    def number(self) -> int:
+        """The number of the line that comes next."""
+        return self._number
+
     def feed(self, data: bytes) -> tuple[int, list[bytes]]:
         """The lines that end in `data`, and the number (from 1) of the first."""
         end = data.rfind(b"\n")
