@@ -43,6 +43,7 @@ def test_all_hosts_lose_power(ssh_run: Run) -> None:
         ssh_run.lab.poweroff(host)
     assert ssh_run.end() == 3
     assert "no engine is left" in ssh_run.stderr
+    assert "tasks may still run there, for at most" in ssh_run.stderr
     assert ssh_run.stderr.count("engine lost") == 2
     assert "elsewhere" not in ssh_run.stderr.splitlines()[1]
     assert f"disbatch -s {TWO} {' '.join(QUICK)} Tasks -r {ssh_run.status_file.name}" in ssh_run.stderr

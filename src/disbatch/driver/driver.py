@@ -81,6 +81,8 @@ ENDING_MARGIN = 10.0
 """Seconds beyond the grace that engines have to end their tasks before they are given up."""
 AT_ONCE = 3.0
 """The same, after a second signal."""
+MOST_NAMED = 5
+"""Nodes that one line names."""
 FOREVER = 1e9
 """An orphan patience for local engines: their lifeline tells them when the driver is gone."""
 
@@ -165,6 +167,8 @@ class Driver:
             finally:
                 unwritten = await self._close()
         result = self._result()
+        if not result.complete:
+            self._warn_of_the_lost()
         return result.exit_code, self._summary(result, unwritten)
 
     async def _close(self) -> bytes:
@@ -315,6 +319,7 @@ class Driver:
                 self._say(f"{member.name}: the engine is heard again and goes on")
             log.info("%s: engine joined (rank %d, %d slots)", member.name, member.rank, hello.slots)
             member.joined, member.launching, member.slots = self._loop.time(), False, hello.slots
+            member.lost = False
             if self._retirer is not None:
                 self._retirer.joined(member.name)
             self._tell(events.Joined(peer.name, hello.slots, hello.holding))
@@ -376,6 +381,7 @@ class Driver:
         if member.joined is None:
             return
         self._gone(member)
+        member.lost = True
         if self._plan.mode is not Mode.OVER and not self._over.done():
             self._say(f"{member.name}: engine lost: {why}{self._what_becomes_of_its_tasks(engine)}")
         self._tell(events.Lost(engine))
@@ -387,6 +393,14 @@ class Driver:
         """Its process and its tunnel are not needed any more."""
         if self._launcher is not None:
             self._launcher.end(engine)
+
+    def _warn_of_the_lost(self) -> None:
+        """Who resumes at once would run a task beside itself."""
+        names = sorted({member.name for member in self._members.values() if member.lost and not member.local})
+        if names:
+            where = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+            limit = f"{self._settings.orphan_patience:g} s"
+            self._say(f"{where}: tasks may still run there, for at most {limit}; resume after that")
 
     def _what_becomes_of_its_tasks(self, engine: str) -> str:
         """The end of the line that says that this engine is lost."""

@@ -26,6 +26,8 @@ class Member:
     launching: bool = True
     joined: float | None = None
     """The loop's time since which its slots are there; None while they are not."""
+    lost: bool = False
+    """It was given up and not heard since."""
     left: bool = False
     """It said Goodbye. It may still say Hello, over a new connection, but takes no more tasks."""
     slot_seconds: float = 0.0
