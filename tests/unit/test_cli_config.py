@@ -34,6 +34,22 @@ def test_no_file_is_no_configuration(tmp_path: Path) -> None:
         read_config(_environ(tmp_path, None))
 
 
+def test_a_home_of_somebody_else_is_no_configuration(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert read_config({"HOME": str(tmp_path / "file")}) == Config()
+    home = tmp_path / "home"
+    home.mkdir(mode=0)
+    me = os.geteuid()
+    try:
+        if me == 0:
+            os.seteuid(65534)
+        assert read_config({"HOME": str(home)}) == Config()
+        with pytest.raises(UsageError, match="denied"):
+            read_config({"DISBATCH_CONFIG": str(home / "config.toml")})
+    finally:
+        os.seteuid(me)
+
+
 def test_reading(tmp_path: Path) -> None:
     assert read_config(_environ(tmp_path, "python = '/p'\n")) == Config("/p", None)
     assert read_config(_environ(tmp_path, "package_path = '/q'\n")) == Config(None, "/q")

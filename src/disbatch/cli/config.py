@@ -48,9 +48,12 @@ def config_path(environ: Mapping[str, str]) -> Path:
 def read_config(environ: Mapping[str, str]) -> Config:
     """The configuration; an empty one if there is no file, unless DISBATCH_CONFIG names it. UsageError."""
     path = config_path(environ)
+    named = bool(environ.get("DISBATCH_CONFIG"))
+    if not named and _out_of_reach(path):
+        return Config()
     text = _text(path)
     if text is None:
-        if environ.get("DISBATCH_CONFIG"):
+        if named:
             raise UsageError(f"{path}: no such file (DISBATCH_CONFIG names it)")
         return Config()
     values = _parse(path, text)
@@ -60,6 +63,17 @@ def read_config(environ: Mapping[str, str]) -> Config:
         if not isinstance(value, str) or not value.startswith("/"):
             raise UsageError(f"{path}: {key} must be an absolute path in quotes")
     return Config(**{key: str(value) for key, value in values.items()})
+
+
+def _out_of_reach(path: Path) -> bool:
+    """True if HOME is not this user's to look into, as under `su` and in containers: no file is meant."""
+    try:
+        path.stat()
+    except (PermissionError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _text(path: Path) -> str | None:
