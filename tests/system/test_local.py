@@ -314,7 +314,7 @@ def test_two_runs_at_once_share_no_file(tmp_path: Path) -> None:
         Running(tmp_path, "-s", "localhost:1", "Tasks", env={**FIXED, "WHICH": "1"}) as one,
         Running(tmp_path, "-s", "localhost:1", "Tasks", env={**FIXED, "WHICH": "2"}) as two,
     ):
-        until(lambda: {"up.1", "up.2"} <= names(tmp_path), "both to run")
+        until(lambda: {"up.1", "up.2"} <= names(tmp_path), "both to run", tmp_path)
         assert len(list(tmp_path.glob("*_connect.json"))) == 2
         for name in ("go.1", "go.2"):
             (tmp_path / name).write_text("go\n")
@@ -370,6 +370,14 @@ def test_secrets(tmp_path: Path) -> None:
         if file.is_file():
             text = file.read_text(errors="replace")
             assert not any(secret in text for secret in secrets), file
+
+
+def test_key_of_a_barrier_is_told_of_once(tmp_path: Path) -> None:
+    write(tmp_path / "Tasks", ["true", "#DISBATCH BARRIER one", "true", "#DISBATCH BARRIER CHECK two"])
+    done = disbatch(tmp_path, "-s", "localhost:1", "Tasks")
+    assert done.returncode == 0
+    assert done.stderr.count("no key is put") == 1
+    assert "Tasks:2: no key is put: this version has no key store yet" in done.stderr
 
 
 def test_script_of_the_run(tmp_path: Path) -> None:

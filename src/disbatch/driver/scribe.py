@@ -12,7 +12,7 @@ from typing import Any
 from disbatch.driver.roster import Member, Tally
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
 from disbatch.model.status import Mark, Record, format_barrier, format_line, format_skipped
-from disbatch.model.task import NO_REPEAT
+from disbatch.model.task import NO_REPEAT, Barrier
 from disbatch.plan import events
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Scribe:
         self._hostname = hostname
         self._barriers_read = barriers_read
         self._last_barrier = 0.0
+        self._told_of_key = False
         self.performers: dict[type, Callable[[Any], None]] = {
             events.RecordTask: self._task,
             events.RecordSkipped: self._skipped,
@@ -87,6 +88,13 @@ class Scribe:
             what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
             self._say(f"{self._where(command.line)}: {what} on {member.name}")
 
+    def _tell_of_key(self, barrier: Barrier) -> None:
+        """Somebody may wait for that key."""
+        log.warning("line %d: key %r is not put", barrier.line, barrier.key)
+        if not self._told_of_key:
+            self._told_of_key = True
+            self._say(f"{self._where(barrier.line)}: no key is put: this version has no key store yet")
+
     def _barrier(self, action: events.RecordBarrier) -> None:
         """A barrier's time is how long it kept later tasks waiting: since it was reached."""
         barrier, now, finish = action.barrier, time.monotonic(), time.time()
@@ -103,7 +111,7 @@ class Scribe:
         )
         log.info("barrier %d (line %d) complete", barrier.id, barrier.line)
         if barrier.key is not None:
-            log.warning("line %d: there is no key store yet, so key %r is not put", barrier.line, barrier.key)
+            self._tell_of_key(barrier)
         first = action.first_failed
         if barrier.check and action.failed and first is not None:
             tasks = "1 task" if action.failed == 1 else f"{action.failed} tasks"
