@@ -51,6 +51,19 @@ def test_driver_node_if_it_is_not_active(tmp_path: Path) -> None:
     assert (tmp_path / "calls").read_text() == "x d\n"
 
 
+def test_node_of_two_engines_is_retired_with_the_second(tmp_path: Path) -> None:
+    command = f"echo $NODE $RETCODE >> {tmp_path}/calls"
+
+    def course(retirer: Retirer) -> None:
+        retirer.joined("a")
+        retirer.retire("a", 1)
+        retirer.retire("b", 2)
+        retirer.retire("a", 3)
+
+    assert retire(command, course) == []
+    assert (tmp_path / "calls").read_text() == "b 2\na 3\n"
+
+
 def test_failed_call_is_tried_again(tmp_path: Path) -> None:
     command = f"echo $NODE >> {tmp_path}/calls; test $(wc -l < {tmp_path}/calls) = 2"
     assert retire(command, lambda retirer: retirer.retire("a", 0)) == []

@@ -42,24 +42,27 @@ class Retirer:
         self._trouble = trouble
         self._retry = retry
         self._joins = _LOOKS_AT_ALL.search(command) is not None
-        self._active: list[str] = []
+        self._active: dict[str, int] = {}
+        """How many engines there are on each node in use."""
         self._retired: list[str] = []
         self._waiting: list[tuple[str, int]] = []
         self._task: asyncio.Task[None] | None = None
         self._abandoned = False
 
     def joined(self, node: str) -> None:
-        """The node is in use (again)."""
+        """An engine is there on the node, which is in use (again)."""
         if node in self._retired:
             self._retired.remove(node)
-        if node not in self._active:
-            self._active.append(node)
+        self._active[node] = self._active.get(node, 0) + 1
 
     def retire(self, node: str, return_code: int) -> None:
-        """The node is not needed any more."""
+        """An engine of the node is gone; the node is not needed any more if that was its last."""
         if node not in self._active:
             return
-        self._active.remove(node)
+        self._active[node] -= 1
+        if self._active[node]:
+            return
+        del self._active[node]
         self._retired.append(node)
         self._waiting.append((node, return_code))
         if self._abandoned:
