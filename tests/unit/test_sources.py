@@ -184,12 +184,18 @@ def test_check_says_what_the_parser_says(lines: list[bytes], end: bytes, last: b
         assert (found.tasks, found.barriers) == (expected.tasks, expected.barriers)
 
 
+def test_a_directive_behind_a_byte_order_mark_is_refused() -> None:
+    with pytest.raises(TaskFileError, match="Tasks:1: a UTF-8 byte order mark hides a directive"):
+        checked(b"\xef\xbb\xbf#DISBATCH PREFIX cd /data;\nls\n")
+
+
 def test_warnings() -> None:
     summary = checked(
         b"a\n  #DISBATCH REPEAT 3 x\nb\n# the #DISBATCH BARRIER\n#disbatch barrier\n# a DISBATCH BARRIER\n"
     )
     assert [warning.split(":")[:2] for warning in summary.warnings] == [["Tasks", "2"], ["Tasks", "5"]]
     assert len(checked(b" #DISBATCH BARRIER\n" * 100).warnings) == MOST_WARNINGS
+    assert len(checked(b"#DISBATCHBARRIER\n#DISBATCH: BARRIER\n#DISBATCHES BARRIER\n").warnings) == 2
     (mark,) = checked(b"\xef\xbb\xbfecho\n").warnings
     assert mark.startswith("Tasks:1: a UTF-8 byte order mark")
 

@@ -29,8 +29,10 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 # What bytes.lstrip takes for blank, as the parser does, without the line feed.
 _BLANK_OR_COMMENT = re.compile(rb"\n[ \t\r\v\f]*+(?=[#\n])")
+_NEARLY = "a comment; a directive begins with #DISBATCH and a blank, in column 1, upper case"
+_STUCK = b":_-PSRBpsrb"  # what may stand at once behind the mark in something meant as a directive
 _NEARLY_DIRECTIVE = re.compile(
-    rb"\n[ \t]*+#[ \t]*+DISBATCH[ \t]++(?:PREFIX|SUFFIX|REPEAT|BARRIER|PERENGINE)(?=[ \t\r\n])",
+    rb"\n[ \t]*+#[ \t]*+DISBATCH[ \t:_-]*+(?:PREFIX|SUFFIX|REPEAT|BARRIER|PERENGINE)(?=[ \t\r\n])",
     re.I,
 )
 
@@ -95,6 +97,9 @@ class _Checker:
 
     def block(self, text: bytes) -> None:
         if self._line == 1 and text.startswith(_BYTE_ORDER_MARK, 1):
+            if text.startswith(MARK, 1 + len(_BYTE_ORDER_MARK)):  # all tasks would do without it
+                problem = "a UTF-8 byte order mark hides a directive; save the file without it"
+                raise TaskFileError(self._name, 1, problem)
             self._warn(1, "a UTF-8 byte order mark becomes part of this line; save the file without it")
         mark = b"\n" + MARK
         done = 0  # where the line feed stands that ends what was done so far
@@ -102,7 +107,10 @@ class _Checker:
         while at >= 0:
             self._stretch(text, done, at)
             done = text.index(b"\n", at + 1)
-            self._parse(text[at + 1 : done + 1])
+            line = text[at + 1 : done + 1]
+            if line[len(MARK)] in _STUCK:
+                self._look_for_nearly(b"\n" + line)
+            self._parse(line)
             at = text.find(mark, done)
         self._stretch(text, done, len(text) - 1)
 
@@ -133,7 +141,7 @@ class _Checker:
             if len(self.warnings) >= MOST_WARNINGS:
                 return
             number = self._line + stretch.count(b"\n", 1, found.end())
-            self._warn(number, "a comment; a directive begins with #DISBATCH in column 1, upper case")
+            self._warn(number, _NEARLY)
 
     def _warn(self, number: int, text: str) -> None:
         self.warnings.append(str(TaskFileError(self._name, number, text)))
