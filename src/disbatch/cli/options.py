@@ -22,7 +22,7 @@ examples:
   generator | disbatch -                  tasks as they come
 
 exit status: 0 the run is complete, even if tasks failed; 1 with -e, -f or a failed BARRIER CHECK;
-2 bad usage or input, nothing was run; 3 the run could not be completed; 130, 143 ended by a signal.
+2 bad usage or input, nothing was run; 3 the run could not be completed; 128 + N ended by signal N.
 """
 
 NOT_YET = {
