@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 import subprocess
 from pathlib import Path
@@ -145,6 +146,16 @@ def test_barrier_check_ends_the_run_and_says_why(tmp_path: Path) -> None:
     assert "Tasks:4: BARRIER CHECK: 2 tasks failed before it (first task 0, line 1)" in done.stderr
     assert sorted(tasks(status_file(tmp_path))) == [0, 1, 2]
     assert not (tmp_path / "never").exists()
+
+
+def test_failed_barrier_check_resumes_with_its_failures(tmp_path: Path) -> None:
+    """Without -R what failed would count as done, and the check fail again for ever."""
+    write(tmp_path / "Tasks", ["test -e mended", "echo x >> once", "#DISBATCH BARRIER CHECK", "touch after"])
+    done = disbatch(tmp_path, "-s", "localhost:2", "Tasks")
+    (resume,) = re.findall(r"^ *resume +disbatch (.*)$", done.stderr, re.M)
+    (tmp_path / "mended").touch()
+    assert disbatch(tmp_path, *shlex.split(resume)).returncode == 0
+    assert (tmp_path / "after").exists() and (tmp_path / "once").read_text() == "x\n"
 
 
 def test_barrier_check_passes_when_nothing_failed_since_the_last(tmp_path: Path) -> None:

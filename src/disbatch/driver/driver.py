@@ -549,6 +549,6 @@ class Driver:
             failures=tally.failures,
             slowest=tally.slowest,
             status_file=str(self._settings.claimed.files.status),
-            resume="" if result.complete else self._settings.resume_hint,
+            resume="" if result.complete else self._settings.resume_hint + result.resume_options,
             unwritten=unwritten,
         )

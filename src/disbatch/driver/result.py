@@ -51,6 +51,12 @@ class Result:
         return ended_well and not self.incomplete and not self.tally.lost
 
     @property
+    def resume_options(self) -> str:
+        """What a command that goes on needs besides -r: what failed counts as completed without -R, and a
+        BARRIER CHECK would fail again at once."""
+        return " -R" if self.conclusion is Conclusion.CHECK_FAILED else ""
+
+    @property
     def words(self) -> str:
         """For the summary."""
         return self.incomplete or WORDS[self.conclusion]
