@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
+
+from changes import Changes
 
 from disbatch.model.status import Mark, Record, is_header, parse_line
 
@@ -28,15 +31,30 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**clean, **(extra or {})}
 
 
-def until(condition: Callable[[], Found | None], what: str, seconds: float = DEADLINE) -> Found:
-    """Wait until `condition` gives something true; that."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
-        time.sleep(0.01)
+def until(condition: Callable[[], Found | None], what: str, *directories: Path) -> Found:
+    """Wait until `condition`, which is about files in `directories`, gives something true; that."""
+    deadline = time.monotonic() + DEADLINE
+    with Changes(*directories) as changes:
+        while not (found := condition()):
+            assert changes.wait(deadline), f"waited {DEADLINE:g} s for {what}"
+    return found
+
+
+def gone(find: Callable[[], list[int]], what: str) -> None:
+    """Wait until `find` finds no process any more."""
+    deadline = time.monotonic() + DEADLINE
+    while pids := find():
+        for pid in pids:
+            try:
+                descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                left = max(0.0, deadline - time.monotonic())
+                ended = select.select([descriptor], [], [], left)[0]
+            finally:
+                os.close(descriptor)
+            assert ended, f"waited {DEADLINE:g} s for {what}"
 
 
 def disbatch(
@@ -108,16 +126,21 @@ class Running:
         """Wait for the end; the exit code."""
         return self.process.wait(seconds)
 
-    def until(self, condition: Callable[[], Found | None], what: str) -> Found:
-        """Wait until `condition` gives something true; fail at once if the command ends before."""
-
-        def look() -> Found | None:
-            alive = self.process.poll() is None
-            found = condition()
-            assert found or alive, f"ended with {self.process.returncode} before {what}: {self.err}"
-            return found
-
-        return until(look, f"{what}; so far: {self.err}")
+    def until(self, condition: Callable[[], Found | None], what: str, *directories: Path) -> Found:
+        """Wait until `condition`, which is about files in the run's directory or in `directories`, gives
+        something true; fail at once if the command ends before."""
+        deadline = time.monotonic() + DEADLINE
+        pidfd = os.pidfd_open(self.process.pid)
+        try:
+            with Changes(self.directory, *directories, also=(pidfd,)) as changes:
+                while True:
+                    alive = self.process.poll() is None
+                    if found := condition():
+                        return found
+                    assert alive, f"ended with {self.process.returncode} before {what}: {self.err}"
+                    assert changes.wait(deadline), f"no {what}; so far: {self.err}"
+        finally:
+            os.close(pidfd)
 
     def until_said(self, words: str) -> None:
         """Wait until it wrote `words` to stderr."""

@@ -80,7 +80,7 @@ def test_the_run_waits_for_room_and_completes(tmp_path: Path) -> None:
         small.make_room()
         run.until_said("the status file can be written again; going on")
         path = next(small.look.glob("*_status.txt"))
-        run.until(lambda: len(path.read_bytes().splitlines()) == MANY + 1, "all lines but the last")
+        run.until(lambda: len(path.read_bytes().splitlines()) == MANY + 1, "all lines", path.parent)
         kept = os.open(path, os.O_RDONLY)
         (tmp_path / "go").write_text("go\n")
         assert run.ended() == 0, run.err

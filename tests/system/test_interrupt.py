@@ -18,6 +18,7 @@ from command import (
     Running,
     disbatch,
     environment,
+    gone,
     processes,
     records,
     status_file,
@@ -119,7 +120,7 @@ def test_before_anything_runs(tmp_path: Path) -> None:
             run.signal(signal.SIGTERM)
             assert run.ended() in (143, -signal.SIGTERM)
             assert "Traceback" not in run.err
-        until(lambda: not left_behind(tmp_path), "the engine to be gone")
+        gone(lambda: left_behind(tmp_path), "the engine to be gone")
 
 
 def test_signals_that_are_ignored_stay_ignored(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_ctrl_c_at_a_terminal(tmp_path: Path) -> None:
     os.close(slave)
     said = b""
     try:
-        until((tmp_path / "up").exists, "the task")
+        until((tmp_path / "up").exists, "the task", tmp_path)
         os.write(master, b"\x03")
         while True:
             try:
@@ -210,7 +211,7 @@ def test_twice_does_not_wait_for_the_retire_command(tmp_path: Path) -> None:
         run.until_said("once more to end at once")
         run.signal(signal.SIGTERM)
         assert run.ended() == 0
-    until(lambda: not left_behind(tmp_path), "the retire command to be gone")
+    gone(lambda: left_behind(tmp_path), "the retire command to be gone")
 
 
 def test_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
@@ -219,4 +220,4 @@ def test_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
         run.until((tmp_path / "up.0").exists, "the task")
         run.signal(signal.SIGKILL)
         run.ended()
-    until(lambda: not left_behind(tmp_path), "engine and tasks to be gone")
+    gone(lambda: left_behind(tmp_path), "engine and tasks to be gone")

@@ -158,15 +158,25 @@ def test_fast_stream_does_not_fill_the_memory(tmp_path: Path) -> None:
         "-c",
         f"echo 'touch up; read x < go'; exec {DISBATCH.replace('disbatch', 'python')} -c \"$0\"",
     ]
-    program = f"import os\nfor _ in range(200): os.write(1, b': ' + b'x' * {len(line) - 3} + b'\\n')"
-    generator = subprocess.Popen([*writing, program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    program = f"""
+import os, select
+rest = memoryview((b': ' + b'x' * {len(line) - 3} + b'\\n') * 200)
+os.set_blocking(1, False)
+while rest:
+    if not select.select([], [1], [], 1)[1]:
+        open("held-up", "w").close()
+        select.select([], [1], [])
+    rest = rest[os.write(1, rest):]
+"""
+    generator = subprocess.Popen(
+        [*writing, program], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     assert generator.stdout is not None
     try:
         with Running(tmp_path, "-s", "localhost:1", "-", stdin=generator.stdout) as run:
             generator.stdout.close()
             run.until((tmp_path / "up").exists, "the task")
-            wchan = Path(f"/proc/{generator.pid}/syscall")
-            run.until(lambda: wchan.read_text().split()[0] == "1", "the generator to be held up")
+            run.until((tmp_path / "held-up").exists, "generator that is held up")
             assert resident(run.pid) < 2 * LARGEST_RSS
             run.signal(signal.SIGTERM)
             assert run.ended() == 143
@@ -181,7 +191,7 @@ def test_interrupted_while_the_stream_is_silent(tmp_path: Path) -> None:
         os.close(reader)
         os.write(writer, b"touch up\n")
         run.until((tmp_path / "up").exists, "the task")
-        until(lambda: len(tasks(status_file(tmp_path))) == 1, "its line")
+        until(lambda: len(tasks(status_file(tmp_path))) == 1, "its line", tmp_path)
         run.signal(signal.SIGINT)
         assert run.ended() == 130
         assert "resume" in run.err and " - -r STREAM_" in run.err
