@@ -70,3 +70,10 @@ def test_log_that_cannot_be_opened_leaves_nothing(here: Path) -> None:
     with pytest.raises(UsageError, match=r"none/log: cannot be created: .*; choose another place with -l"):
         claim("run", "Tasks", "J1", "none/log")
     assert list(here.iterdir()) == []
+
+
+def test_log_that_is_a_pipe_without_a_reader(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match=r"pipe: cannot be created: .*; choose another place with -l"):
+        claim(str(tmp_path / "run"), "Tasks", "J", str(tmp_path / "pipe"))
+    assert [each.name for each in tmp_path.iterdir()] == ["pipe"]

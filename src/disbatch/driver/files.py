@@ -124,8 +124,11 @@ def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
     hold(status)
     try:
         if keep_log:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            return ClaimedFiles(files, status, _open(files.log, flags, "-l"), own_log=False)
+            # Without O_NONBLOCK a named pipe that nobody reads would keep us here.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+            named = _open(files.log, flags, "-l")
+            os.set_blocking(named, True)
+            return ClaimedFiles(files, status, named, own_log=False)
         log = _create(files.log)
     except UsageError:
         _withdraw(files.status, status)
