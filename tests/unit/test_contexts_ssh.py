@@ -160,7 +160,7 @@ def test_what_ssh_says(err: bytes, says: str) -> None:
 @pytest.mark.parametrize(
     ("python", "code", "out", "err", "says"),
     [
-        (None, 127, b"", b"sh: 1: exec: python3: not found\n", "there is no python3 there: `pip install"),
+        (None, 127, b"", b"sh: 1: exec: python3: not found\n", "there is no python3 there: install it there"),
         ("/x/py", 127, b"", b"", "/x/py cannot be run there (not found)"),
         ("/x/py", 126, b"", b"", "/x/py cannot be run there (not executable)"),
         (
@@ -168,7 +168,7 @@ def test_what_ssh_says(err: bytes, says: str) -> None:
             1,
             b"",
             b"Traceback\nModuleNotFoundError: No module named 'zmq'\n",
-            "its Python has no zmq: `pip",
+            "its Python has no zmq: install it",
         ),
         (
             None,
@@ -182,7 +182,7 @@ def test_what_ssh_says(err: bytes, says: str) -> None:
             1,
             b"",
             b"ModuleNotFoundError: No module named 'disbatch'\nbye\n",
-            "its Python has no disbatch: `pip",
+            "its Python has no disbatch: install it",
         ),
         (
             None,
