@@ -102,7 +102,7 @@ def test_task_files(tmp_path: Path, arguments: list[str], words: list[str]) -> N
         (["-t", "0"], ["-t", "at least 1"]),
         (["-t", "1.5"], ["-t", "whole number"]),
         (["-t", "x"], ["-t", "'x'"]),
-        (["-C", "-1"], ["-C", "at least 1"]),
+        (["-C", "-1"], ["-C", "at least 0"]),
     ],
 )
 def test_where_tasks_run(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
