@@ -112,6 +112,23 @@ def test_twice_ends_at_once(tmp_path: Path, second: signal.Signals) -> None:
     assert {r.mark for r in records(status_file(tmp_path))} <= {Mark.SUPERSEDED}
 
 
+def test_a_closed_terminal_that_says_so_twice_leaves_the_grace(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+    go = os.open(tmp_path / "go", os.O_RDWR)
+    write(tmp_path / "Tasks", ["trap 'read x < go; exit' TERM; touch up.0; sleep 600 & wait"])
+    options = ["-s", "localhost:1", "--grace", "1000"]
+    with Running(tmp_path, *options, "Tasks", env=mark_of_this(tmp_path)) as run:
+        run.until((tmp_path / "up.0").exists, "the task")
+        for _ in range(2):
+            run.signal(signal.SIGHUP)
+            run.until_said("ending the running tasks")
+        os.write(go, b"go\n")
+        assert run.ended() == 129
+        os.close(go)
+        assert "everything at once" not in run.err
+    assert [(r.mark, r.return_code) for r in records(status_file(tmp_path))] == [(Mark.SUPERSEDED, 0)]
+
+
 def test_before_anything_runs(tmp_path: Path) -> None:
     """The signal may come while the command is still starting."""
     write(tmp_path / "Tasks", ["sleep 600"])

@@ -235,7 +235,10 @@ class Driver:
             launcher.start(node, bootstrap)
 
     def interrupt(self, number: int) -> None:
-        """SIGINT, SIGTERM or SIGHUP came: the first ends the run in order, the second at once."""
+        """SIGINT, SIGTERM or SIGHUP came: the first ends the run in order, the second at once; but not a
+        second SIGHUP, as the kernel and the shell each send one when a terminal is closed."""
+        if self._signals and number == signal.SIGHUP:
+            return
         name = signal.Signals(number).name
         self._signals += 1
         first = self._signals == 1
