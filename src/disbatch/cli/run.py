@@ -35,12 +35,12 @@ from disbatch.sources.file import FileSource
 from disbatch.sources.opening import Opened, open_tasks
 from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
+from disbatch.wire.messages import SECRET_VARIABLES
 
 log = logging.getLogger(__name__)
 
 ITEMS_A_TIME = 1024
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SECRET_VARIABLES = (b"DISBATCH_SMTP", b"DISBATCH_KVS_URL")
 JOBID_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOBID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "DISBATCH_SSH_JOBID")
 SCRIPT = """\
 #!/bin/sh
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
         claimed=claimed,
         nodes=nodes,
         directory=os.fsencode(_working_directory()),
-        environment={k: v for k, v in os.environb.items() if k not in SECRET_VARIABLES},
+        environment=_environment(),
         cores_per_task=options.cores_per_task,
         total=total,
         task_limit=options.task_limit or None,
@@ -173,6 +173,19 @@ def _jobid() -> str:
     return f"{time.strftime('%y%m%d%H%M%S')}_{os.getpid()}"
 
 
+def _environment() -> dict[bytes, bytes]:
+    """What the tasks shall find: the user's own, without secrets and without what Python added to it (in the
+    C locale it sets LC_CTYPE)."""
+    environment = {name: value for name, value in os.environb.items() if name not in SECRET_VARIABLES}
+    try:
+        at_start = Path("/proc/self/environ").read_bytes()
+    except OSError:
+        return environment
+    if b"LC_CTYPE" in environment and not any(v.startswith(b"LC_CTYPE=") for v in at_start.split(b"\0")):
+        del environment[b"LC_CTYPE"]
+    return environment
+
+
 def _working_directory() -> str:
     """The working directory as the user knows it: through the links of $PWD, as other hosts may need it."""
     physical = Path.cwd()
@@ -233,11 +246,15 @@ def _rescue(unwritten: bytes, claimed: ClaimedFiles, resume: str) -> str:
     """The disk stayed full: put the lines where there may be room; the command that resumes with them."""
     import tempfile
 
+    path = ""
     try:
         descriptor, path = tempfile.mkstemp(prefix=f"{claimed.files.prefix.name}_rest_", suffix="_status.txt")
         with os.fdopen(descriptor, "wb") as file:
             file.write(unwritten)
     except OSError as error:
-        log.error("%s: cannot take these lines (%s): %r", tempfile.gettempdir(), error, unwritten)
+        lines = unwritten.count(b"\n")
+        log.error("%s: cannot take %d status lines either: %s", tempfile.gettempdir(), lines, error)
+        if path:
+            Path(path).unlink(missing_ok=True)
         return resume
     return f"{resume} -r {shlex.quote(path)}"

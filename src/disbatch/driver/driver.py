@@ -48,6 +48,7 @@ from disbatch.plan.plan import Mode, Plan
 from disbatch.wire.hub import Hub, Peer
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import (
+    AS_TOLD,
     PROTOCOL,
     Beat,
     Bootstrap,
@@ -73,6 +74,8 @@ ORDERS_A_MESSAGE = 256
 BYTES_A_MESSAGE = 1 << 20
 ACKNOWLEDGE_DELAY = 0.1
 """Seconds that an acknowledgement may wait for a message to ride on."""
+LAST_WORDS = 0.1
+"""Seconds for the last results of a local engine that died to be read: none of these runs twice then."""
 CHECK_INTERVAL = 1.0
 """Seconds between two looks at who was heard; silence itself makes no event."""
 LATE_CHECK = 5.0
@@ -288,7 +291,8 @@ class Driver:
         member = self._members[engine]
         never_came, member.launching, member.return_code = member.launching, False, return_code
         if member.joined is not None:
-            self._lose(engine, words)
+            # What it sent before it died may still be on its way through ZeroMQ's thread.
+            self._loop.call_later(LAST_WORDS, self._lose, engine, words)
         elif never_came and not self._over.done():
             self._say(f"{member.name}: {words}")
         elif return_code:
@@ -352,7 +356,7 @@ class Driver:
             if not self._to_acknowledge:
                 self._loop.call_later(ACKNOWLEDGE_DELAY, self._acknowledge)
             self._to_acknowledge[peer.name] = peer
-            if self._plan.mode is Mode.CLOSING:
+            if self._plan.mode is Mode.CLOSING or peer.name not in self._plan.engines:
                 self._loop.call_soon(self._acknowledge)
 
     def _acknowledge(self) -> None:
@@ -364,6 +368,8 @@ class Driver:
     def _goodbye(self, peer: Peer, message: Goodbye) -> None:
         member = self._members[peer.name]
         log.info("%s: engine left (%s)", member.name, message.reason)
+        if message.reason != AS_TOLD and self._plan.mode is Mode.RUNNING:
+            self._say(f"{member.name}: its engine left: {message.reason}")
         member.left = True
         self._gone(member)
         self._tell(events.Left(peer.name))
@@ -437,7 +443,11 @@ class Driver:
             return
         if self._plan.present or self._expected:
             return
-        self._incomplete = "no engine is left" if self._joined else "no engine could start"
+        limit = self._settings.task_limit
+        if limit is not None and self._tally.done >= limit:
+            self._incomplete = f"ended after {limit} tasks, as -C asks"
+        else:
+            self._incomplete = "no engine is left" if self._joined else "no engine could start"
         self._over.set_result(None)
 
     # ---- the plan's actions ----
@@ -522,6 +532,7 @@ class Driver:
             done=tally.done,
             failed=tally.failed,
             skipped=tally.skipped,
+            skipped_failed=tally.skipped_failed,
             running=min(self._plan.live, sum(member.slots for member in present)),
             slots=sum(member.slots for member in present),
             engines=[m.view(states.get(m.engine, "gone")) for m in self._members.values()],

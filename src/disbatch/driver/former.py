@@ -26,12 +26,11 @@ from disbatch.model.directives import shown
 from disbatch.model.errors import ResumeError
 from disbatch.model.outcome import LOST_RETURN_CODE
 from disbatch.model.snippet import command_matches, quoted, unquoted
-from disbatch.model.status import Mark, Record, is_header, parse_line, scan_line
+from disbatch.model.status import UNRECORDED_END, Mark, Record, is_header, parse_line, scan_line
 from disbatch.model.task import Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND
 
 STATUS_END = "_status.txt"
-UNRECORDED_END = "_unrecorded.txt"
 
 _BLOCK = 1 << 20
 _PAGE = 1 << 16

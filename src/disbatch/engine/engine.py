@@ -22,12 +22,14 @@ and the keeper is dismissed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
 import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import zmq
@@ -43,6 +45,7 @@ from disbatch.engine.unrecorded import write_unrecorded
 from disbatch.model.outcome import Ending, Outcome
 from disbatch.wire.link import EngineLink
 from disbatch.wire.messages import (
+    AS_TOLD,
     MAX_ATTEMPTS,
     PROTOCOL,
     Beat,
@@ -219,7 +222,16 @@ class Engine:
         except OSError:
             pass
         self._loop.remove_reader(0)
+        self._remove_socket()
         self._go("the driver is gone (it closed standard input)", EXIT_ORPHANED, deliver=False)
+
+    def _remove_socket(self) -> None:
+        """A driver that was killed left its socket and the directory around it; nobody listens there."""
+        path = Path(self._ready.address.removeprefix("ipc://"))
+        if self._ready.address.startswith("ipc://") and path.parent.name.startswith("disbatch-"):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+                path.parent.rmdir()
 
     def _signalled(self, number: int) -> None:
         if self._departure.done():
@@ -269,7 +281,7 @@ class Engine:
 
     def _leave_if_done(self) -> None:
         if self._leaving and not self._runner.busy and self._outbox.empty:
-            self._go("all is done", 0, deliver=True)
+            self._go(AS_TOLD, 0, deliver=True)
 
     # ---- messages ----
 

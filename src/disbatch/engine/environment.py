@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from disbatch.wire.messages import Order
+from disbatch.wire.messages import SECRET_VARIABLES, Order
 
 Environment = dict[bytes, bytes]
 
 MARKER = b"DISBATCH_ENGINE"
 """Holds the engine's own name: by it the keeper knows what an engine started."""
-
-WITHHELD = (b"DISBATCH_SMTP", b"DISBATCH_KVS_URL")
-"""For the driver only; they may hold a password."""
 
 OF_THE_NODE = frozenset(
     b"HOME USER LOGNAME SHELL MAIL HOSTNAME HOST HOSTTYPE TMPDIR DISPLAY XAUTHORITY WAYLAND_DISPLAY TERM "
@@ -39,7 +36,7 @@ class TaskEnvironment:
     """Makes the environment of each attempt: `base`, and what says which task it is."""
 
     def __init__(self, base: Mapping[bytes, bytes], engine: str, cores_per_task: float) -> None:
-        self._base = {name: value for name, value in base.items() if name not in WITHHELD}
+        self._base = {name: value for name, value in base.items() if name not in SECRET_VARIABLES}
         if not base.get(b"SHLVL", b"").isdigit() or int(base[b"SHLVL"]) < 1:
             # As Debian and others build it, a bash that finds SSH_CLIENT and is no subshell takes itself
             # for the command of an ssh and reads ~/.bashrc: each task would, on other hosts only.

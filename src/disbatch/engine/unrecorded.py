@@ -9,9 +9,9 @@ from pathlib import Path
 
 from disbatch.engine.outbox import Result
 from disbatch.model.outcome import Ending
+from disbatch.model.status import UNRECORDED_END
 
 LOG_END = "_engine.txt"
-UNRECORDED_END = "_unrecorded.txt"
 
 
 def unrecorded_path(log: Path) -> Path:

@@ -31,6 +31,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     slots: int
     engines: list[EngineView]
     notice: str = ""
+    skipped_failed: int = 0
 
 
 class TaskView(msgspec.Struct, frozen=True):

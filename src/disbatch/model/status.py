@@ -48,6 +48,10 @@ STATUS_HEADER = "\t".join(FIELDS).encode() + b"\n"
 """The line that --status-header puts first; `is_header` knows it and the original's."""
 
 
+UNRECORDED_END = "_unrecorded.txt"
+"""How files end that hold status lines which no driver took; they begin as the status file does."""
+
+
 class Mark(enum.Enum):
     """The fourth column of the flags: what sort of line this is."""
 

@@ -46,7 +46,8 @@ def _counts(summary: Summary) -> str:
     if snapshot.failed:
         parts.append(f"{count(snapshot.failed)} failed")
     if snapshot.skipped:
-        parts.append(f"{count(snapshot.skipped)} done before")
+        failed = f" ({count(snapshot.skipped_failed)} failed)" if snapshot.skipped_failed else ""
+        parts.append(f"{count(snapshot.skipped)} done before{failed}")
     if summary.lost:
         parts.append(f"{count(summary.lost)} lost with their nodes")
     ended = (

@@ -171,6 +171,10 @@ class Trouble(msgspec.Struct, frozen=True, tag=True, array_like=True):
     text: Text
 
 
+AS_TOLD = "all is done"
+"""The reason of an engine that leaves because it was told to."""
+
+
 class Goodbye(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """All is acknowledged and ended; this engine exits now."""
 
@@ -208,6 +212,8 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     detach: bool
 
 
+SECRET_VARIABLES = frozenset({b"DISBATCH_SMTP", b"DISBATCH_KVS_URL"})
+"""Variables of the user's that hold passwords; no engine and no task gets them."""
 READY_MARK = "disbatch-engine-ready"
 """An engine prints this and its pid on a line of stdout when it is in the background."""
 ERROR_MARK = "disbatch-engine-error"
