@@ -115,8 +115,8 @@ def _start_early(nodes: list[Node]) -> Spawned | None:
 
     try:
         return spawn_local()
-    except OSError as error:
-        raise DisbatchError(f"cannot start an engine on this machine: {error.strerror or error}") from error
+    except OSError:
+        return None  # the launcher will try again and say why, if nothing else is wrong
 
 
 if __name__ == "__main__":
