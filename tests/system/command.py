@@ -26,7 +26,7 @@ Found = TypeVar("Found")
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without what would change a run, and `extra`."""
-    ours = ("DISBATCH", "SLURM", "PBS", "LSB", "JOB_ID", "COLUMNS", "XDG_CONFIG_HOME")
+    ours = ("DISBATCH", "SLURM", "PBS", "LSB", "JOB_ID", "COLUMNS", "XDG_CONFIG_HOME", "LC_CTYPE")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**clean, **(extra or {})}
 
