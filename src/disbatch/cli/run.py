@@ -108,8 +108,13 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
             f"internal error: {error!r}; the log has the details: {claimed.files.log}; "
             f"resume with: {settings.resume_hint}"
         ) from error
+    return _conclude(code, summary, settings)
+
+
+def _conclude(code: int, summary: Summary, settings: Settings) -> int:
+    """Show how the run went; the exit code, which minds lines that could not be written."""
     if summary.unwritten:
-        resume = _rescue(summary.unwritten, claimed, settings.resume_hint)
+        resume = _rescue(summary.unwritten, settings.claimed, settings.resume_hint)
         summary = msgspec.structs.replace(summary, resume=resume)
         code = code or EXIT_INCOMPLETE
     text = render(summary)
