@@ -19,6 +19,7 @@ from disbatch.contexts.local import spawn_local
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.ssh import SshOptions
 from disbatch.model.errors import LaunchError
+from disbatch.model.way import Way
 from disbatch.wire.hub import Hub
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import PROTOCOL, READY_MARK, Bootstrap
@@ -111,13 +112,13 @@ def _orders(tmp_path: Path, name: str, **changes: Any) -> Bootstrap:
         "client_key": keys.client_key,
         "client_secret": keys.client_secret,
         "environment": {b"LARGE": b"x" * 150_000},
-        "detach": False,
+        "way": Way.SSH,
     }
     return Bootstrap(**{**values, **changes})
 
 
 def _there(name: str) -> Node:
-    return Node(name, 1, 1, local=False)
+    return Node(name, 1, 1, Way.SSH)
 
 
 def _script(path: Path, text: str) -> str:
@@ -455,7 +456,7 @@ def test_a_local_engine_from_start_to_end(tmp_path: Path) -> None:
         events = Events()
         launcher = _launcher(events)
         launcher.adopt(spawn_local([engine]))
-        launcher.start(Node("localhost", 1, 1, local=True), _orders(tmp_path, "here", environment={}))
+        launcher.start(Node("localhost", 1, 1, Way.CHILD), _orders(tmp_path, "here", environment={}))
         await events.count(1)
         assert events.seen == [("started", "here")]
         await launcher.close(patience=0.1)
@@ -468,7 +469,7 @@ def test_a_local_engine_that_crashes_early(tmp_path: Path) -> None:
     async def play() -> None:
         events = Events()
         launcher = _launcher(events, local_argv=["sh", "-c", "exec <&-; echo no module of mine >&2; exit 1"])
-        launcher.start(Node("localhost", 1, 1, local=True), _orders(tmp_path, "here"))
+        launcher.start(Node("localhost", 1, 1, Way.CHILD), _orders(tmp_path, "here"))
         ((kind, engine, error),) = await events.count(1)
         assert (kind, engine) == ("failed", "here")
         assert str(error) == "here: no module of mine (exit code 1)".replace("here", "localhost")
@@ -482,7 +483,7 @@ def test_a_local_engine_that_cannot_work(tmp_path: Path) -> None:
         events = Events()
         launcher = _launcher(events)
         orders = _orders(tmp_path, "here", directory=b"/not/there")
-        launcher.start(Node("localhost", 1, 1, local=True), orders)
+        launcher.start(Node("localhost", 1, 1, Way.CHILD), orders)
         await events.count(2)
         assert events.seen[0] == ("started", "here")
         assert events.seen[1][:3] == ("exit", "here", 2)

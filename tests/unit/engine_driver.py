@@ -16,6 +16,7 @@ import zmq
 
 from disbatch.model.outcome import Outcome
 from disbatch.model.task import Phase
+from disbatch.model.way import Way
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import (
     PROTOCOL,
@@ -136,7 +137,7 @@ class FakeDriver:
             "client_key": self.keys.client_key,
             "client_secret": self.keys.client_secret,
             "environment": dict(os.environb) | {b"GREETING": b"hello", b"DISBATCH_SMTP": b"secret"},
-            "detach": False,
+            "way": Way.CHILD,
         }
         return Bootstrap(**(fields | changes))
 

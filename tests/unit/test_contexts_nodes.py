@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from disbatch.contexts.machine import cpu_quota, this_machine, usable_cores
 from disbatch.contexts.nodes import MAX_CORES, Machine, Node, choose_nodes, parse_node_list, slots
 from disbatch.model.errors import UsageError
+from disbatch.model.way import Way
 
 
 @pytest.mark.parametrize(
@@ -150,13 +151,13 @@ def test_a_short_host_name_is_completed_by_the_name_server_only_if_that_matters(
 
 
 def test_without_a_list_it_is_this_machine() -> None:
-    assert choose_nodes([], {}, HERE, 2.0) == ([Node("localhost", 6, 3, True)], [])
+    assert choose_nodes([], {}, HERE, 2.0) == ([Node("localhost", 6, 3, Way.CHILD, 2.0)], [])
 
 
 def test_lists_win_over_the_environment_and_over_slurm() -> None:
     environ = {"DISBATCH_SSH_NODELIST": "a:1", "SLURM_JOB_ID": "7"}
-    assert choose_nodes(["b:2"], environ, HERE)[0] == [Node("b", 2, 2, False)]
-    assert choose_nodes([], environ, HERE)[0] == [Node("a", 1, 1, False)]
+    assert choose_nodes(["b:2"], environ, HERE)[0] == [Node("b", 2, 2, Way.SSH)]
+    assert choose_nodes([], environ, HERE)[0] == [Node("a", 1, 1, Way.SSH)]
 
 
 def test_errors_name_the_variable() -> None:
@@ -171,7 +172,7 @@ def test_a_slurm_job_is_told_what_to_do() -> None:
 
 def test_a_node_that_is_too_small_is_left_out_with_a_warning() -> None:
     nodes, warnings = choose_nodes(["small:1,big:8"], {}, HERE, 4.0)
-    assert nodes == [Node("big", 8, 2, False)]
+    assert nodes == [Node("big", 8, 2, Way.SSH, 4.0)]
     assert warnings == ["small: left out: it has 1 core, and -c 4 asks for more"]
 
 

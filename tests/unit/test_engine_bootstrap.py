@@ -23,6 +23,7 @@ from disbatch.engine.keeper import Sweep
 from disbatch.engine.sessions import Process, family, look, table
 from disbatch.engine.unrecorded import unrecorded_path
 from disbatch.model.errors import LaunchError
+from disbatch.model.way import Way
 from disbatch.wire.messages import ERROR_MARK, PROTOCOL, READY_MARK, Hello, Trouble
 
 
@@ -112,7 +113,7 @@ def test_detached_engine_goes_to_the_background_and_outlives_its_start(
         "PATH": "/usr/bin:/bin:/node/bin",
     }
     run = {b"PATH": b"/run/bin:/usr/bin", b"HOME": b"/home/run", b"GREETING": b"hello"}
-    bootstrap = driver.bootstrap(detach=True, environment=run, log=b"/no/such/engine.txt")
+    bootstrap = driver.bootstrap(way=Way.SSH, environment=run, log=b"/no/such/engine.txt")
     engine = EngineProcess(bootstrap, environment)
     pid = 0
     try:

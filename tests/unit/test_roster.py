@@ -6,6 +6,7 @@ from disbatch.contexts.nodes import Node
 from disbatch.driver.roster import NAMED_FAILURES, NAMED_SLOWEST, Member, Tally
 from disbatch.model.outcome import Outcome
 from disbatch.model.task import Task
+from disbatch.model.way import Way
 
 
 def outcome(code: int = 0, elapsed: float = 1.0) -> Outcome:
@@ -26,8 +27,8 @@ def test_slot_time_of_an_engine_that_comes_and_goes() -> None:
 
 def test_local_members() -> None:
     assert not Member("e", "n", 0, 1).local
-    assert Member("e", "n", 0, 1, Node("localhost", 1, 1, True)).local
-    assert not Member("e", "n", 0, 1, Node("far", 1, 1, False)).local
+    assert Member("e", "n", 0, 1, Node("localhost", 1, 1, Way.CHILD)).local
+    assert not Member("e", "n", 0, 1, Node("far", 1, 1, Way.SSH)).local
 
 
 def test_named_failures_and_slowest_are_few_and_in_order() -> None:

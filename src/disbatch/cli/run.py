@@ -78,7 +78,6 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
         nodes=nodes,
         directory=os.fsencode(_working_directory()),
         environment=_environment(),
-        cores_per_task=options.cores_per_task,
         total=total,
         task_limit=options.task_limit or None,
         fail_fast=options.fail_fast,

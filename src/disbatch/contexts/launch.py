@@ -94,8 +94,7 @@ class Launcher:
         self._spare = Child(self._loop, spawned)
 
     def start(self, node: Node, bootstrap: Bootstrap) -> None:
-        """Start an engine on `node`; returns at once. `bootstrap.detach` is set here, and with a tunnel
-        `bootstrap.addresses`."""
+        """Start an engine on `node`; returns at once. With a tunnel `bootstrap.addresses` are set here."""
         work = self._run_local(node, bootstrap) if node.local else self._run_ssh(node, bootstrap)
         task = self._loop.create_task(work)
         self._launches[bootstrap.engine] = task
@@ -126,7 +125,7 @@ class Launcher:
         self._locals[bootstrap.engine] = child
         try:
             async with asyncio.timeout(self._timeout):
-                if await child.feed(framed(msgspec.structs.replace(bootstrap, detach=False))):
+                if await child.feed(framed(bootstrap)):
                     return child
                 code = await asyncio.shield(child.exited)
         except TimeoutError:
@@ -150,7 +149,6 @@ class Launcher:
             self._on_started(engine)
 
     async def _start_ssh(self, node: Node, bootstrap: Bootstrap) -> None:
-        bootstrap = msgspec.structs.replace(bootstrap, detach=True)
         if self._tunnel_to is not None:
             tunnel = self._tunnels[bootstrap.engine] = Tunnel(
                 self._loop,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from disbatch.model.errors import UsageError
+from disbatch.model.way import Way
 
 MAX_CORES = 100_000
 """Cores of one node; slots of one engine."""
@@ -19,12 +20,20 @@ _EXAMPLE = "say how many cores"
 @dataclass(frozen=True)
 class Node:
     """A computer: its `name` as the user gave it (without brackets), the cores that we may use, how many
-    tasks at once, and whether it is this machine, which needs no ssh."""
+    tasks at once, how an engine gets there, and how many cores are meant for each task. `gpus`: how many a
+    scheduler gave us there, where its steps must be told (0: not to be told)."""
 
     name: str
     cores: int
     slots: int
-    local: bool
+    way: Way
+    cores_per_task: float = 1.0
+    gpus: int = 0
+
+    @property
+    def local(self) -> bool:
+        """It is this machine, and its engine a child of ours."""
+        return self.way is Way.CHILD
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,8 @@ def choose_nodes(
     for name, cores in hosts.items():
         room = slots(cores, cores_per_task, tasks_per_node)
         if room:
-            nodes.append(Node(name, cores, room, machine.is_called(name)))
+            way = Way.CHILD if machine.is_called(name) else Way.SSH
+            nodes.append(Node(name, cores, room, way, cores_per_task))
         else:
             warnings.append(f"{name}: left out: {_cores(cores)}, and -c {cores_per_task:g} asks for more")
     if not nodes:

@@ -225,7 +225,7 @@ class Driver:
                 engine=engine,
                 node=name,
                 slots=node.slots,
-                cores_per_task=s.cores_per_task,
+                cores_per_task=node.cores_per_task,
                 directory=s.directory,
                 log=os.fsencode(s.claimed.files.engine_log(name)),
                 addresses=addresses.for_node(node),
@@ -233,7 +233,7 @@ class Driver:
                 client_key=keys.client_key,
                 client_secret=keys.client_secret,
                 environment=s.environment,
-                detach=not node.local,
+                way=node.way,
             )
             launcher.start(node, bootstrap)
 

@@ -25,7 +25,6 @@ class Settings:
     nodes: list[Node]
     directory: bytes
     environment: dict[bytes, bytes]
-    cores_per_task: float = 1.0
     total: int | None = None
     task_limit: int | None = None
     fail_fast: bool = False

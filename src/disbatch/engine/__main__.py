@@ -14,6 +14,7 @@ def main() -> int:
 
     from disbatch.engine import bootstrap
     from disbatch.model.errors import LaunchError
+    from disbatch.model.way import Way
 
     try:
         orders = bootstrap.read_bootstrap(0)
@@ -23,7 +24,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         return 2
-    if orders.detach:
+    if orders.way is Way.SSH:
         bootstrap.detach(ready.log)
     elif os.getsid(0) != os.getpid() and os.getpgrp() != os.getpid():
         # A terminal's Ctrl-C is the driver's to act on.

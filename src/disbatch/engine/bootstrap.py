@@ -15,9 +15,11 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from disbatch.engine.division import Division, divide
 from disbatch.engine.environment import merge
 from disbatch.engine.spawn import SHELL
 from disbatch.model.errors import LaunchError
+from disbatch.model.way import Way
 from disbatch.wire.messages import ERROR_MARK, PROTOCOL, READY_MARK, Bootstrap
 
 LONGEST_BOOTSTRAP = 64 << 20
@@ -36,6 +38,7 @@ class Ready(NamedTuple):
     log: BinaryIO
     log_path: Path
     troubles: list[str]
+    division: Division
 
 
 def read_bootstrap(descriptor: int) -> Bootstrap:
@@ -98,11 +101,12 @@ def check(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Ready:
         ) from error
     address = choose_address(bootstrap.addresses, os.fsdecode(environment.get(b"SSH_CONNECTION", b"")), node)
     tasks = dict(bootstrap.environment)
-    if bootstrap.detach:
+    if bootstrap.way is Way.SSH:
         # PWD tells a shell by which name its user knows the directory, if that leads through links.
         tasks = merge(bootstrap.environment, environment) | {b"PWD": bootstrap.directory}
+    division = divide(bootstrap, tasks)
     log, path, troubles = _open_log(Path(os.fsdecode(bootstrap.log)), node)
-    return Ready(bootstrap, address, tasks, log, path, troubles)
+    return Ready(bootstrap, address, tasks, log, path, troubles + division.troubles, division)
 
 
 def choose_address(addresses: list[str], ssh_connection: str, node: str) -> str:

@@ -43,6 +43,7 @@ from disbatch.engine.runner import Job, Runner
 from disbatch.engine.subreaper import adopt_orphans
 from disbatch.engine.unrecorded import write_unrecorded
 from disbatch.model.outcome import Ending, Outcome
+from disbatch.model.way import Way
 from disbatch.wire.link import EngineLink
 from disbatch.wire.messages import (
     AS_TOLD,
@@ -107,7 +108,9 @@ class Engine:
         self._patience = FIRST_PATIENCE
         self._joined_at = loop.time()
         self._beat_timer: asyncio.TimerHandle | None = None
-        self._environment = TaskEnvironment(ready.environment, bootstrap.engine, bootstrap.cores_per_task)
+        self._environment = TaskEnvironment(
+            ready.environment, bootstrap.engine, bootstrap.cores_per_task, ready.division
+        )
         self._context = zmq.Context()
         self._link = EngineLink(
             loop,
@@ -119,11 +122,11 @@ class Engine:
             bad=lambda problem: log.warning("from the driver: %s", problem),
         )
         marker = MARKER + b"=" + bootstrap.engine.encode()
-        self._guard = Guard(loop, bootstrap.slots, marker, KEEPER_GRACE, self._trouble)
+        self._guard = Guard(loop, ready.division.slots, marker, KEEPER_GRACE, self._trouble)
         self._runner = Runner(
             loop,
             self._environment,
-            bootstrap.slots,
+            ready.division,
             self._guard,
             ended=self._ended,
             idle=self._on_idle,
@@ -141,7 +144,7 @@ class Engine:
         self._loop.set_exception_handler(self._broken)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.add_signal_handler(number, self._signalled, number)
-        if not self._bootstrap.detach:
+        if self._bootstrap.way is Way.CHILD:
             self._watch_lifeline()
         self._link.connect(self._ready.address)
         adopt_orphans()
@@ -297,7 +300,7 @@ class Engine:
             node=self._bootstrap.node,
             host=socket.gethostname(),
             pid=os.getpid(),
-            slots=self._bootstrap.slots,
+            slots=self._ready.division.slots,
             version=__version__,
             orders_seen=orders_seen,
             results_from=results_from,
@@ -366,7 +369,7 @@ async def run(ready: Ready) -> int:
     logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     log.info(
         "engine %s on %s: %d slots, pid %d, disbatch %s, python %s",
-        *(ready.bootstrap.engine, ready.bootstrap.node, ready.bootstrap.slots, os.getpid(), __version__),
+        *(ready.bootstrap.engine, ready.bootstrap.node, ready.division.slots, os.getpid(), __version__),
         sys.version.split()[0],
     )
     return await Engine(ready, asyncio.get_running_loop()).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from disbatch.engine.division import Division
 from disbatch.wire.messages import SECRET_VARIABLES, Order
 
 Environment = dict[bytes, bytes]
@@ -35,7 +36,10 @@ def merge(run: Mapping[bytes, bytes], node: Mapping[bytes, bytes]) -> Environmen
 class TaskEnvironment:
     """Makes the environment of each attempt: `base`, and what says which task it is."""
 
-    def __init__(self, base: Mapping[bytes, bytes], engine: str, cores_per_task: float) -> None:
+    def __init__(
+        self, base: Mapping[bytes, bytes], engine: str, cores_per_task: float, division: Division
+    ) -> None:
+        self._shares = division.shares
         self._base = {name: value for name, value in base.items() if name not in SECRET_VARIABLES}
         if not base.get(b"SHLVL", b"").isdigit() or int(base[b"SHLVL"]) < 1:
             # As Debian and others build it, a bash that finds SSH_CLIENT and is no subshell takes itself
@@ -60,4 +64,5 @@ class TaskEnvironment:
             b"DISBATCH_REPEAT_INDEX": b"%d" % order.repeat,
             b"DISBATCH_REPEAT_INDEX_ZP": b"%06d" % order.repeat,
             b"DISBATCH_CYLINDER_RANK": b"%d" % slot,
+            **(self._shares[slot].variables if slot >= 0 else {}),
         }

@@ -28,6 +28,7 @@ from typing import NamedTuple
 from disbatch.engine import sessions
 from disbatch.engine.capture import Capture
 from disbatch.engine.descriptors import Parked, raise_descriptor_limit
+from disbatch.engine.division import Division
 from disbatch.engine.ending import Ender, Quarry
 from disbatch.engine.environment import TaskEnvironment
 from disbatch.engine.guard import Guard
@@ -104,7 +105,7 @@ def _lives(child: int) -> bool:
 
 
 class Runner:
-    """Runs jobs in `slots` slots, lowest free slot first, in the order in which they came.
+    """Runs jobs in the slots of `division`, lowest free slot first, in the order in which they came.
 
     `ended(job, outcome)` is called once for every job that was not recalled; `idle()` whenever nothing
     waits or runs any more; `report` gets a line for the log, `trouble` one for the user.
@@ -114,7 +115,7 @@ class Runner:
         self,
         loop: asyncio.AbstractEventLoop,
         environment: TaskEnvironment,
-        slots: int,
+        division: Division,
         guard: Guard,
         *,
         ended: Callable[[Job, Outcome], None],
@@ -130,7 +131,7 @@ class Runner:
         self._idle = idle
         self._report = report
         self.ender = Ender(loop, self._spare, report)
-        self._free = list(range(slots))
+        self._free = list(range(division.slots))
         self._waiting: OrderedDict[int, Job] = OrderedDict()
         self._per_engine: deque[Job] = deque()
         self._per_engine_runs: Job | None = None
@@ -141,7 +142,7 @@ class Runner:
         self._unheard: list[_Task] = []
         self._closed = False
         self._shortage = Shortage(loop, self._fill, trouble)
-        self._files = raise_descriptor_limit(slots)
+        self._files = raise_descriptor_limit(division.slots)
         if not sessions.HAVE_PIDFD:
             loop.add_signal_handler(signal.SIGCHLD, self._look_at_all)
 

@@ -24,8 +24,9 @@ import msgspec
 
 from disbatch.model.outcome import Outcome
 from disbatch.model.task import Phase
+from disbatch.model.way import Way
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever an older peer could misunderstand; `Hello` and `Bootstrap` carry it."""
 
 MAX_FROM_ENGINE = 1 << 20
@@ -193,8 +194,12 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     `addresses` are tried in order: `ipc://PATH`, `tcp://HOST:PORT`, or `tcp://@client:PORT`, where `@client`
     stands for the address that the ssh connection came from. Keys are Z85 text (CURVE). `environment` holds
     what the tasks shall find, already merged for a local engine; a remote engine merges it with its own.
-    `log` is the log file's path, `directory` the tasks' working directory. `detach`: go to the
-    background once all is checked (an engine that was started through ssh).
+    `log` is the log file's path, `directory` the tasks' working directory. `way`: how it was started.
+
+    `slots` is what the node may run at once; the engine takes less if there are fewer devices than that.
+    `gpu`: split the GPUs that the node's environment lists over the slots; `share`: split what these
+    variables list, too. `bind`: bind each slot to cores of its own; None: if these are surely ours alone.
+    `cores`: how many a scheduler gave us on the node; None: it did not say.
     """
 
     protocol: int
@@ -209,7 +214,11 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     client_key: str
     client_secret: str
     environment: dict[bytes, bytes]
-    detach: bool
+    way: Way
+    gpu: bool = False
+    share: list[str] = []
+    bind: bool | None = False
+    cores: int | None = None
 
 
 SECRET_VARIABLES = frozenset({b"DISBATCH_SMTP", b"DISBATCH_KVS_URL"})
