@@ -164,8 +164,6 @@ def test_engines_and_network(tmp_path: Path, arguments: list[str], words: list[s
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["-g", "Tasks"],
-        ["-E", "LICENSES", "Tasks"],
         ["-w", "Tasks"],
         ["--mailTo", "me@example.org", "Tasks"],
         ["--mailFreq", "5", "Tasks"],

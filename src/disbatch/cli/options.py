@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ EPILOG = """\
 examples:
   disbatch Tasks                          on this machine, a task a core
   disbatch -s ws1:8,ws2:16 Tasks          on two workstations, through ssh
+  sbatch -n 20 disbatch Tasks             on 20 cores of a Slurm cluster
   disbatch -c 4 Tasks                     each task uses four cores
   disbatch -r Tasks_JOBID_status.txt Tasks
                                           go on where a former run ended
@@ -26,8 +28,6 @@ exit status: 0 the run is complete, even if tasks failed; 1 with -e, -f or a fai
 """
 
 NOT_YET = {
-    "gpu": "-g: GPUs are not supported by this version yet",
-    "env_resource": "-E: splitting resources over slots is not supported by this version yet",
     "web": "-w: there is no web page in this version yet",
     "mail_to": "--mailTo: mail is not supported by this version yet",
     "mail_freq": "--mailFreq: mail is not supported by this version yet",
@@ -72,6 +72,12 @@ def _number(least: float, *, more: bool = False) -> type[float]:
     return number  # type: ignore[return-value]
 
 
+def _variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text) or text.startswith("DISBATCH_"):
+        raise argparse.ArgumentTypeError(f"must be the name of an environment variable, not {text!r}")
+    return text
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All options. Those of later versions parse too, and are answered by `check`."""
     width = min(
@@ -102,19 +108,30 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("-s", "--ssh-node", action="append", default=[], metavar="HOST:CORES[,...]",
         help="use these hosts, through ssh (localhost without); repeatable; default: "
-        "DISBATCH_SSH_NODELIST, else all cores of this machine")  # fmt: skip
+        "DISBATCH_SSH_NODELIST, else the Slurm job we are in, else all cores of this machine")  # fmt: skip
     add("-c", "--cpusPerTask", dest="cores_per_task", type=_number(0, more=True), default=1.0, metavar="N",
-        help="cores a task uses; may be fractional (default 1)")  # fmt: skip
+        help="cores a task uses; may be fractional (default 1; under Slurm what the job asked for)")  # fmt: skip
     add("-t", "--tasksPerNode", dest="tasks_per_node", type=_whole(1), metavar="N",
         help="at most N tasks at once on a node, within cores / N of -c")  # fmt: skip
-    add("--fill", action="store_true", help="under a scheduler: use all cores of each node")
+    add("--fill", action="store_true",
+        help="under a scheduler: use all cores that it gave us on each node, not just those asked for")  # fmt: skip
+    add("-g", "--gpu", action="store_true", help="split each node's GPUs among its slots, whole devices each")
+    add("-E", "--env-resource", action="append", default=[], metavar="VAR", type=_variable,
+        help="split what the variable VAR lists on each node among its slots; repeatable")  # fmt: skip
+    add("--bind", choices=("cores", "none"), metavar="HOW",
+        help="cores: bind each slot's tasks to cores of their own; none: leave them to the system (default: "
+        "none; under Slurm cores, if the job owns whole cores)")  # fmt: skip
     add("-C", "--context-task-limit", dest="task_limit", type=_whole(0), default=0, metavar="N",
         help="leave after N tasks (default 0: no limit)")  # fmt: skip
     add("--label", default="", metavar="NAME", help="a name for these nodes, for the logs")
     add("-k", "--retire-cmd", dest="retire_command", metavar="COMMAND",
         help="run this when a node is no longer needed; finds NODE, RETCODE, ACTIVE, RETIRED, "
-        "DRIVER_NODE in its environment")  # fmt: skip
-    add("-K", "--no-retire", action="store_true", help="run nothing then (-k '')")
+        "DRIVER_NODE in its environment (default under Slurm: give the node back)")  # fmt: skip
+    add("-K", "--no-retire", action="store_true",
+        help="run nothing then; under Slurm: keep all nodes to the end")  # fmt: skip
+    add("--time-limit-margin", type=_number(0), metavar="S",
+        help="under Slurm: start no task in the last S seconds of the allocation (default: when what runs "
+        "could not be recorded any more)")  # fmt: skip
 
 
 def _add_resume(group: argparse._ArgumentGroup) -> None:
@@ -167,8 +184,6 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
 
 def _add_later(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("-g", "--gpu", action="store_true", help="share the node's GPUs among its slots")
-    add("-E", "--env-resource", action="append", metavar="VAR", help="share what VAR lists among the slots")
     add("-w", "--web", action="store_true", help="serve a page that shows the run")
     add("--mailTo", dest="mail_to", metavar="ADDR", help="mail on completions")
     add("--mailFreq", dest="mail_freq", type=_whole(1), metavar="N", help="mail every N completions")
