@@ -16,7 +16,7 @@ from engine_driver import EngineProcess, FakeDriver, all_gone, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.engine.bootstrap import choose_address
+from disbatch.engine.bootstrap import choose_address, launched_from
 from disbatch.engine.capture import Capture
 from disbatch.engine.environment import merge
 from disbatch.engine.keeper import Sweep
@@ -64,7 +64,7 @@ def test_no_address_answers(driver: FakeDriver) -> None:
         driver.bootstrap(addresses=[f"tcp://127.0.0.1:{port}", "ipc:///no/such", "tcp://@client:5"])
     )
     assert f"tcp://127.0.0.1:{port} or ipc:///no/such" in said
-    assert "--use-address" in said and "--tunnel" in said
+    assert said.endswith("try --use-address HOST:PORT")
 
 
 def test_other_protocol(driver: FakeDriver) -> None:
@@ -96,12 +96,41 @@ def test_chooses_the_first_address_that_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         offered = ["ipc:///no/such", f"tcp://@client:{port}", f"tcp://127.0.0.1:{port}"]
-        assert choose_address(offered, "127.0.0.1 5022 10.0.0.7 22", "n") == f"tcp://127.0.0.1:{port}"
+        assert choose_address(offered, "127.0.0.1", "n") == f"tcp://127.0.0.1:{port}"
         assert choose_address(offered[:1] + offered[2:], "", "n") == f"tcp://127.0.0.1:{port}"
         with pytest.raises(LaunchError):
             choose_address(offered[:2], "", "n")
-        with pytest.raises(LaunchError):
+        with pytest.raises(LaunchError, match=r"--use-address HOST:PORT or --tunnel$"):
             choose_address(["tcp://127.0.0.1:99999", "tcp://host", "http://x:1", "tcp://[::1:5"], "", "n")
+
+
+def test_a_socket_counts_only_where_somebody_listens(tmp_path: Path) -> None:
+    path, abstract = tmp_path / "driver", f"@{tmp_path}"
+    for name, address in ((str(path), f"ipc://{path}"), ("\0" + abstract[1:], f"ipc://{abstract}")):
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(name)
+            server.listen()
+            assert choose_address([address], "", "n") == address
+        with pytest.raises(LaunchError):
+            choose_address([address], "", "n")
+    assert path.exists(), "what a driver leaves behind, or has on another computer"
+    with pytest.raises(LaunchError):
+        choose_address([f"ipc:///{'x' * 200}"], "", "n")
+
+
+@pytest.mark.parametrize(
+    ("way", "environment", "client"),
+    [
+        (Way.SSH, {b"SSH_CONNECTION": b"10.0.0.5 5022 10.0.0.7 22"}, "10.0.0.5"),
+        (Way.SSH, {b"SLURM_LAUNCH_NODE_IPADDR": b"10.0.0.5"}, ""),
+        (Way.STEP, {b"SSH_CONNECTION": b"10.0.0.5 5022 10.0.0.7 22"}, ""),
+        (Way.STEP, {b"SLURM_LAUNCH_NODE_IPADDR": b"10.0.0.5", b"SLURM_SRUN_COMM_HOST": b"b"}, "10.0.0.5"),
+        (Way.STEP, {b"SLURM_LAUNCH_NODE_IPADDR": b"", b"SLURM_SRUN_COMM_HOST": b"10.0.0.6"}, "10.0.0.6"),
+        (Way.STEP, {b"SLURM_LAUNCH_NODE_IPADDR": b"[fd00::5]"}, "fd00::5"),
+    ],
+)
+def test_where_an_engine_was_launched_from(way: Way, environment: dict[bytes, bytes], client: str) -> None:
+    assert launched_from(environment, way) == client
 
 
 def test_detached_engine_goes_to_the_background_and_outlives_its_start(

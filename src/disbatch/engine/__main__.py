@@ -26,6 +26,8 @@ def main() -> int:
         return 2
     if orders.way is Way.SSH:
         bootstrap.detach(ready.log)
+    elif orders.way is Way.STEP:
+        bootstrap.stay(ready.log)
     elif os.getsid(0) != os.getpid() and os.getpgrp() != os.getpid():
         # A terminal's Ctrl-C is the driver's to act on.
         os.setsid()

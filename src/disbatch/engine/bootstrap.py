@@ -5,6 +5,7 @@ No ZeroMQ here: a library that starts threads must not come before the fork.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -15,9 +16,10 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from disbatch.engine.division import Division, divide
+from disbatch.engine.division import Division, divide, variables_of_run
 from disbatch.engine.environment import merge
 from disbatch.engine.spawn import SHELL
+from disbatch.engine.step_environment import merge_step
 from disbatch.model.errors import LaunchError
 from disbatch.model.way import Way
 from disbatch.wire.messages import ERROR_MARK, PROTOCOL, READY_MARK, Bootstrap
@@ -99,47 +101,69 @@ def check(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Ready:
         raise LaunchError(
             node, f"working directory {directory} cannot be used on {node}: {reason}"
         ) from error
-    address = choose_address(bootstrap.addresses, os.fsdecode(environment.get(b"SSH_CONNECTION", b"")), node)
+    client = launched_from(environment, bootstrap.way)
+    address = choose_address(bootstrap.addresses, client, node, bootstrap.way)
     tasks = dict(bootstrap.environment)
-    if bootstrap.way is Way.SSH:
+    if bootstrap.way is not Way.CHILD:
+        combine = merge if bootstrap.way is Way.SSH else merge_step
         # PWD tells a shell by which name its user knows the directory, if that leads through links.
-        tasks = merge(bootstrap.environment, environment) | {b"PWD": bootstrap.directory}
+        tasks = combine(variables_of_run(bootstrap, environment), environment) | {b"PWD": bootstrap.directory}
     division = divide(bootstrap, tasks)
     log, path, troubles = _open_log(Path(os.fsdecode(bootstrap.log)), node)
     return Ready(bootstrap, address, tasks, log, path, troubles + division.troubles, division)
 
 
-def choose_address(addresses: list[str], ssh_connection: str, node: str) -> str:
-    """The first address at which somebody answers; `ssh_connection` as ssh's variable SSH_CONNECTION."""
+def launched_from(environment: Mapping[bytes, bytes], way: Way) -> str:
+    """The address, as seen from here, of the computer that this engine was started from; "" if nobody says:
+    the client's of SSH_CONNECTION, or where srun runs, which slurmd tells in SLURM_LAUNCH_NODE_IPADDR."""
+    names = [b"SSH_CONNECTION"] if way is Way.SSH else [b"SLURM_LAUNCH_NODE_IPADDR", b"SLURM_SRUN_COMM_HOST"]
+    for name in names:
+        words = environment.get(name, b"").split()
+        if words:
+            return os.fsdecode(words[0]).strip("[]")
+    return ""
+
+
+def choose_address(addresses: list[str], client: str, node: str, way: Way = Way.SSH) -> str:
+    """The first address at which somebody answers; `client` is what CLIENT stands for in them, or ""."""
     tried = []
     for offered in addresses:
         address = offered
         if CLIENT in offered:
-            client = ssh_connection.split(" ", 1)[0]
             if not client:
                 continue
             address = offered.replace(CLIENT, f"[{client}]" if ":" in client else client)
         if _answers(address):
             return address
         tried.append(address)
+    else_ways = "--use-address HOST:PORT or --tunnel" if way is Way.SSH else "--use-address HOST:PORT"
     raise LaunchError(
         node,
-        f"the driver cannot be reached from {node} at {' or '.join(tried) or 'any address'}; "
-        "try --use-address HOST:PORT or --tunnel",
+        f"the driver cannot be reached from {node} at {' or '.join(tried) or 'any address'}; try {else_ways}",
     )
 
 
 def _answers(address: str) -> bool:
-    if address.startswith("ipc://"):
-        path = address.removeprefix("ipc://")
-        return path.startswith("@") or Path(path).exists()
-    parts = _TCP.fullmatch(address)
-    if parts is None:
-        return False
     try:
+        if address.startswith("ipc://"):
+            return _listens(address.removeprefix("ipc://"))
+        parts = _TCP.fullmatch(address)
+        if parts is None:
+            return False
         socket.create_connection((parts[1].strip("[]"), int(parts[2])), PROBE_TIMEOUT).close()
     except (OSError, OverflowError, UnicodeError):
         return False
+    return True
+
+
+def _listens(path: str) -> bool:
+    """Whether a process of this computer listens there: a file of that name may lie in a shared folder."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect("\0" + path[1:] if path.startswith("@") else path)
+        except BlockingIOError:
+            pass  # so many knock at the same time that it cannot open to all at once
     return True
 
 
@@ -179,6 +203,19 @@ def detach(log: BinaryIO) -> None:
     os.close(reading)
     os.write(writing, b"!")
     os.close(writing)
+
+
+def stay(log: BinaryIO) -> None:
+    """Go on in the foreground, as the process that a step is for: say READY_MARK as one that detaches does,
+    then leave the pipes to the launcher, so that nobody waits for more from them."""
+    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # a launcher that is gone takes its step with it
+        os.write(1, f"{READY_MARK} {os.getpid()}\n".encode())
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    os.close(null)
 
 
 def complain(error: LaunchError) -> None:

@@ -15,6 +15,9 @@ for a reason to depart, and then departs:
 | an error in the engine itself | the keeper ends the tasks | 1 |
 | SIGTERM, SIGINT, SIGHUP (twice: at once) | tasks are ended, their outcomes delivered | 128 + signal |
 
+An engine that is a step of a scheduler is signalled together with all its tasks, see `held`; the signals that
+jobs use for messages to their programs (SIGUSR1, SIGUSR2) are the tasks' business and do nothing to it.
+
 In each case what ended tasks left running is ended, results that no driver has are written beside the log,
 and the keeper is dismissed.
 """
@@ -38,6 +41,7 @@ from disbatch import __version__
 from disbatch.engine.bootstrap import Ready
 from disbatch.engine.environment import MARKER, TaskEnvironment
 from disbatch.engine.guard import Guard
+from disbatch.engine.held import HOLD, Held
 from disbatch.engine.outbox import Outbox
 from disbatch.engine.runner import Job, Runner
 from disbatch.engine.subreaper import adopt_orphans
@@ -123,12 +127,14 @@ class Engine:
         )
         marker = MARKER + b"=" + bootstrap.engine.encode()
         self._guard = Guard(loop, ready.division.slots, marker, KEEPER_GRACE, self._trouble)
+        self._is_step = bootstrap.way is Way.STEP
+        self._held = Held(loop, HOLD if self._is_step else 0, self._ended)
         self._runner = Runner(
             loop,
             self._environment,
             ready.division,
             self._guard,
-            ended=self._ended,
+            ended=self._held.add,
             idle=self._on_idle,
             report=log.warning,
             trouble=self._trouble,
@@ -142,8 +148,7 @@ class Engine:
     async def run(self) -> int:
         """From the first greeting to the last word; the exit status."""
         self._loop.set_exception_handler(self._broken)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self._loop.add_signal_handler(number, self._signalled, number)
+        self._heed_signals()
         if self._bootstrap.way is Way.CHILD:
             self._watch_lifeline()
         self._link.connect(self._ready.address)
@@ -159,9 +164,21 @@ class Engine:
         except Exception:
             # The keeper was not dismissed: it ends what runs.
             log.exception("the engine failed")
+            self._held.release()
             self._write_unrecorded()
             return EXIT_FAILED
         return departure.status
+
+    def _heed_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self._loop.add_signal_handler(number, self._signalled, number)
+            if self._is_step:
+                # In front of the loop's own handler, which does nothing: the loop is woken by the number.
+                signal.signal(number, lambda *_: self._held.note_signal())
+                signal.siginterrupt(number, False)
+        if self._is_step:
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(number, lambda *_: None)
 
     async def _depart(self, departure: Departure) -> None:
         self._runner.end_all(at_once=False)
@@ -169,6 +186,7 @@ class Engine:
             self._idle.clear()
             await self._idle.wait()
         await self._end_leftovers()
+        self._held.release()
         if departure.deliver and self._welcomed:
             self._outbox.post(Goodbye(departure.reason[:LONGEST_TROUBLE]))
             self._acknowledged()
@@ -239,6 +257,8 @@ class Engine:
     def _signalled(self, number: int) -> None:
         if self._departure.done():
             self._runner.ender.hurry()
+        log.info("got %s", signal.Signals(number).name)
+        self._held.release()
         self._go(f"ended by {signal.Signals(number).name}", 128 + number, deliver=True)
 
     def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -283,7 +303,7 @@ class Engine:
             self._leave_if_done()
 
     def _leave_if_done(self) -> None:
-        if self._leaving and not self._runner.busy and self._outbox.empty:
+        if self._leaving and not self._runner.busy and self._held.empty and self._outbox.empty:
             self._go(AS_TOLD, 0, deliver=True)
 
     # ---- messages ----
@@ -291,7 +311,7 @@ class Engine:
     def _hello(self, orders_seen: int, results_from: int) -> Hello:
         log.info("connected to %s", self._ready.address)
         kept = [outcome.attempt for _, outcome in self._outbox.results()]
-        holding = kept + self._runner.attempts()
+        holding = kept + self._held.attempts() + self._runner.attempts()
         if len(holding) > MAX_ATTEMPTS:
             log.error("holding %d attempts, more than a greeting can name", len(holding))
         return Hello(

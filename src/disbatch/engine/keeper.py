@@ -97,7 +97,8 @@ def sweep(engine: int, numbers: set[int], marker: bytes, grace: float) -> None:
 
 def main() -> None:
     """Arguments: the engine's process number, its marker, the grace in seconds. The pipe is stdin."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    ignored = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+    for number in ignored:
         signal.signal(number, signal.SIG_IGN)
     engine, marker, grace = int(sys.argv[1]), os.fsencode(sys.argv[2]), float(sys.argv[3])
     table = mmap.mmap(TABLE_DESCRIPTOR, 0, prot=mmap.PROT_READ)

@@ -192,8 +192,9 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     """What an engine needs to start: four bytes of length (big endian), then this as msgpack.
 
     `addresses` are tried in order: `ipc://PATH`, `tcp://HOST:PORT`, or `tcp://@client:PORT`, where `@client`
-    stands for the address that the ssh connection came from. Keys are Z85 text (CURVE). `environment` holds
-    what the tasks shall find, already merged for a local engine; a remote engine merges it with its own.
+    stands for the address that the ssh connection or the srun command came from. Keys are Z85 text (CURVE).
+    `environment` holds what the tasks shall find, already merged for a local engine; others merge it with
+    their own.
     `log` is the log file's path, `directory` the tasks' working directory. `way`: how it was started.
 
     `slots` is what the node may run at once; the engine takes less if there are fewer devices than that.
@@ -223,7 +224,9 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
 
 SECRET_VARIABLES = frozenset({b"DISBATCH_SMTP", b"DISBATCH_KVS_URL"})
 """Variables of the user's that hold passwords; no engine and no task gets them."""
+SRUN_VARIABLES = b"DISBATCH_SRUN_VARIABLES"
+"""Tells the engine of a step which variables were set for srun alone: their names, joined by colons."""
 READY_MARK = "disbatch-engine-ready"
-"""An engine prints this and its pid on a line of stdout when it is in the background."""
+"""An engine prints this and its pid on a line of stdout when it needs its launcher's pipes no more."""
 ERROR_MARK = "disbatch-engine-error"
 """An engine prints this and one line for the user on stdout when it cannot start; it then exits 2."""

@@ -1,0 +1,110 @@
+"""What became of a step's tasks when the whole step was signalled: histories of ends, signals and time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from disbatch.engine.held import HOLD, Held
+from disbatch.engine.runner import Job
+from disbatch.model.outcome import Ending, Outcome
+from disbatch.wire.messages import Order
+
+
+class Clock:
+    """A loop whose time passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.timers: list[tuple[float, Callable[[], None], Clock.Timer]] = []
+
+    class Timer:
+        cancelled = False
+
+        def cancel(self) -> None:
+            self.cancelled = True
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Timer:
+        return self.call_at(self.now + delay, call)
+
+    def call_at(self, when: float, call: Callable[[], None]) -> Timer:
+        timer = Clock.Timer()
+        self.timers.append((when, call, timer))
+        return timer
+
+    def wait(self, seconds: float) -> None:
+        end = self.now + seconds
+        while due := sorted((t for t in self.timers if t[0] <= end), key=lambda timer: timer[0]):
+            self.timers.remove(due[0])
+            self.now = max(self.now, due[0][0])
+            if not due[0][2].cancelled:
+                due[0][1]()
+        self.now = end
+
+
+def outcome(attempt: int, code: int, ending: Ending = Ending.OWN) -> Outcome:
+    return Outcome(attempt, 0, 99, code, 1.0, 5.0, 6.0, 0, b"", 0, b"", ending)
+
+
+OWN, ORDERED, UNSTARTED = Ending.OWN, Ending.ORDERED, Ending.UNSTARTED
+SIGNAL, RELEASE = "signal", "release"
+
+
+@pytest.mark.parametrize(
+    ("history", "given"),
+    [
+        # A number waits so many seconds; (attempt, code) is a task's end.
+        ([(1, 0)], [(1, OWN)]),
+        ([(1, 3)], []),
+        ([(1, 3), HOLD], [(1, OWN)]),
+        ([(1, 3), (2, 0), HOLD], [(2, OWN), (1, OWN)]),
+        ([(1, 3), HOLD / 2, (2, -9), HOLD / 2], [(1, OWN)]),
+        ([(1, 3), HOLD / 2, (2, -9), HOLD / 2, HOLD / 2], [(1, OWN), (2, OWN)]),
+        ([(1, -15), HOLD / 2, SIGNAL, RELEASE], [(1, ORDERED)]),
+        # The handler has run, its loop has not come round, and the timer is due first.
+        ([(1, 143), HOLD / 2, (2, 1), SIGNAL, HOLD / 2], [(1, ORDERED), (2, ORDERED)]),
+        ([(1, 3), HOLD, (2, -15), SIGNAL, RELEASE], [(1, OWN), (2, ORDERED)]),
+        ([SIGNAL, (1, 0), (2, 3), (3, -9)], [(1, ORDERED), (2, ORDERED), (3, ORDERED)]),
+        ([(1, 126, UNSTARTED), (2, -15, ORDERED)], [(1, UNSTARTED), (2, ORDERED)]),
+        ([(1, 3), (2, 4), RELEASE, HOLD], [(1, OWN), (2, OWN)]),
+    ],
+)
+def test_history(history: list[Any], given: list[tuple[int, Ending]]) -> None:
+    clock = Clock()
+    seen: list[tuple[int, Ending]] = []
+    held = Held(
+        cast(asyncio.AbstractEventLoop, clock),
+        HOLD,
+        lambda _, result: seen.append((result.attempt, result.ending)),
+    )
+    ended = []
+    for event in history:
+        match event:
+            case float():
+                clock.wait(event)
+            case str() if event == SIGNAL:
+                held.note_signal()
+            case str():
+                held.release()
+            case (attempt, code, *ending):
+                ended.append(attempt)
+                held.add(Job(Order(attempt, 1, 1, -1, b":"), None), outcome(attempt, code, *ending))
+        assert sorted([attempt for attempt, _ in seen] + held.attempts()) == sorted(ended)
+        assert held.empty == (not held.attempts())
+    assert seen == given
+
+
+def test_nothing_is_held_or_changed_where_no_step_is() -> None:
+    seen: list[Ending] = []
+    held = Held(cast(asyncio.AbstractEventLoop, Clock()), 0, lambda _, result: seen.append(result.ending))
+    job = Job(Order(1, 1, 1, -1, b":"), None)
+    held.add(job, outcome(1, 3))
+    held.note_signal()
+    held.add(job, outcome(2, -15))
+    assert seen == [OWN, OWN]

@@ -1,0 +1,154 @@
+"""An engine that is a scheduler's step: its foreground, its environment, signals to all of it at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine_driver import EngineProcess, FakeDriver, alive, wait_until
+
+from disbatch.engine.step_environment import merge_step
+from disbatch.model.outcome import Ending
+from disbatch.model.way import Way
+from disbatch.wire.messages import READY_MARK, Goodbye, Hello
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[FakeDriver]:
+    driver = FakeDriver(tmp_path)
+    yield driver
+    driver.close()
+
+
+@pytest.fixture
+def engine(driver: FakeDriver) -> Iterator[EngineProcess]:
+    environment = dict(os.environ) | {"SLURM_NTASKS": "1", "SLURM_NODEID": "2", "TMPDIR": "/tmp"}
+    run = {b"PATH": b"/bin", b"SLURM_NTASKS": b"20", b"TMPDIR": b"/run"}
+    engine = EngineProcess(driver.bootstrap(way=Way.STEP, slots=4, environment=run), environment)
+    yield engine
+    engine.finish()
+
+
+def test_stays_in_the_foreground_and_lets_go_of_its_pipes(driver: FakeDriver, engine: EngineProcess) -> None:
+    engine.close_lifeline()
+    assert engine.process.stdout is not None and engine.process.stderr is not None
+    assert engine.process.stdout.read().decode().split() == [READY_MARK, str(engine.pid)]
+    assert engine.process.stderr.read() == b""
+    assert driver.expect(Hello).pid == engine.pid
+    said = driver.run('echo "$SLURM_NTASKS $SLURM_NODEID $TMPDIR $PWD"').out_snippet.decode()
+    assert said.startswith("20 2 /tmp /")
+    driver.leave()
+    assert engine.wait() == 0
+
+
+def test_failed_task_comes_late_but_its_slot_is_free_at_once(
+    driver: FakeDriver, engine: EngineProcess
+) -> None:
+    driver.start("exit 3", "kill -TERM $$", ":", "exit 4", ":")
+    assert [(driver.outcome(n).return_code, driver.outcome(n).ending) for n in range(1, 6)] == [
+        (code, Ending.OWN) for code in (3, -15, 0, 4, 0)
+    ]
+    assert driver.leave()
+    assert engine.wait() == 0
+
+
+def test_leave_waits_for_what_is_held(driver: FakeDriver, engine: EngineProcess) -> None:
+    driver.start("exit 3")
+    driver.leave()
+    assert driver.outcomes[1].return_code == 3
+    assert engine.wait() == 0
+
+
+SIGNALLED = (
+    "echo $$ >> pids; exec sleep 1000",
+    "trap 'exit 0' TERM; echo $$ >> pids; while :; do sleep 0.02; done",
+    "trap 'exit 9' TERM; echo $$ >> pids; while :; do sleep 0.02; done",
+)
+
+
+@pytest.mark.parametrize("engine_first", [True, False])
+def test_signal_to_all_of_the_step(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path, engine_first: bool
+) -> None:
+    driver.start(*SIGNALLED)
+    pids = driver.pids(3)
+    # One with a 0 that the engine sees before it is signalled itself is a result: it is signalled last.
+    order = [engine.pid, *pids] if engine_first else [pids[0], pids[2], engine.pid, pids[1]]
+    for pid in order:
+        os.kill(pid, signal.SIGTERM)
+    assert [driver.outcome(n).ending for n in (1, 2, 3)] == [Ending.ORDERED] * 3
+    assert "SIGTERM" in driver.expect(Goodbye).reason
+    assert engine.wait() == 128 + signal.SIGTERM
+    assert not any(alive(pid) for pid in pids)
+    log = (tmp_path / "run_here_engine.txt").read_text()
+    assert log.index("got SIGTERM") < log.index("attempt 1 (line 201) ended by order") < log.index("gone")
+
+
+def test_tasks_have_their_grace_after_a_signal_to_all(driver: FakeDriver, engine: EngineProcess) -> None:
+    driver.welcome["grace"] = 1000.0
+    driver.start("trap 'echo saved; exit 0' TERM; echo $$ >> pids; while :; do sleep 0.02; done", "exit 5")
+    driver.pids(1)
+    driver.outcome(2)
+    os.kill(engine.pid, signal.SIGTERM)
+    assert driver.outcome(1).out_snippet == b"saved\n"
+    assert driver.outcomes[2].ending is Ending.OWN, "it ended long before"
+    assert engine.wait() == 128 + signal.SIGTERM
+
+
+def test_signals_that_are_messages_to_the_tasks(driver: FakeDriver, engine: EngineProcess) -> None:
+    driver.start("trap 'exit 7' USR1; echo $$ >> pids; while :; do sleep 0.02; done")
+    (pid,) = driver.pids(1)
+    keeper = engine.keeper()
+    mask = (1 << signal.SIGTERM - 1) | (1 << signal.SIGUSR1 - 1) | (1 << signal.SIGUSR2 - 1)
+    status = Path(f"/proc/{keeper}/status")
+
+    def ready() -> bool:
+        line = next(line for line in status.read_text().splitlines() if line.startswith("SigIgn"))
+        return int(line.split()[1], 16) & mask == mask
+
+    wait_until(ready, "a keeper that ignores signals")
+    for number in (signal.SIGUSR2, signal.SIGUSR1):
+        os.kill(engine.pid, number)
+        os.kill(keeper, number)
+    os.kill(pid, signal.SIGUSR1)
+    assert (driver.outcome(1).return_code, driver.outcome(1).ending) == (7, Ending.OWN)
+    assert alive(keeper)
+    driver.leave()
+    assert engine.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("run", "step", "tasks"),
+    [
+        # What the node's Slurm says of where one is, and what a prolog changed, counts.
+        ({"TMPDIR": "/tmp"}, {"TMPDIR": "/scratch/7"}, {"TMPDIR": "/scratch/7"}),
+        (
+            {"CUDA_VISIBLE_DEVICES": "0", "SLURM_NODEID": "0", "SLURMD_NODENAME": "a"},
+            {"CUDA_VISIBLE_DEVICES": "2,3", "SLURM_NODEID": "1", "SLURMD_NODENAME": "b"},
+            {"CUDA_VISIBLE_DEVICES": "2,3", "SLURM_NODEID": "1", "SLURMD_NODENAME": "b"},
+        ),
+        ({"SLURM_CPUS_ON_NODE": "4"}, {"SLURM_CPUS_ON_NODE": "2"}, {"SLURM_CPUS_ON_NODE": "2"}),
+        # What it says of the step does not.
+        ({"SLURM_NTASKS": "20"}, {"SLURM_NTASKS": "1", "SLURM_NPROCS": "1"}, {"SLURM_NTASKS": "20"}),
+        ({"SLURM_MEM_PER_CPU": "500"}, {"SLURM_MEM_PER_NODE": "0"}, {"SLURM_MEM_PER_CPU": "500"}),
+        ({}, {"SLURM_STEP_ID": "0", "SLURM_STEPID": "0", "SLURM_CPU_BIND": "quiet"}, {}),
+        ({"SBATCH_EXPORT": "NONE"}, {"SRUN_DEBUG": "3"}, {"SBATCH_EXPORT": "NONE"}),
+        # Variables for srun alone; a task has the run's, or none.
+        (
+            {"UCX_TLS": "tcp"},
+            {"UCX_TLS": "ib", "FI_X": "1", "DISBATCH_SRUN_VARIABLES": "UCX_TLS:FI_X:GONE"},
+            {"UCX_TLS": "tcp"},
+        ),
+        # A module unloaded by a prolog stays so; passwords stay where they are.
+        ({"LOADED": "1"}, {}, {}),
+        ({"DISBATCH_SMTP": "x"}, {"DISBATCH_SMTP": "x", "DISBATCH_KVS_URL": "y"}, {}),
+    ],
+)
+def test_environment_of_tasks(run: dict[str, str], step: dict[str, str], tasks: dict[str, str]) -> None:
+    def as_bytes(variables: dict[str, str]) -> dict[bytes, bytes]:
+        return {name.encode(): value.encode() for name, value in variables.items()}
+
+    assert merge_step(as_bytes(run), as_bytes(step)) == as_bytes(tasks)
