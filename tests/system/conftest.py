@@ -1,18 +1,21 @@
-"""Real hosts behind real sshd's for the tests that need them; see tests/lab."""
+"""Real hosts behind real sshd's, and a real Slurm, for the tests that need them; see tests/lab."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from slurm_lab import LAB, SlurmLab
+from slurm_run import SlurmRun
 from ssh_run import Run
 
-LAB = Path(__file__).resolve().parent.parent / "lab"
 HOSTS = ["nodeA", "nodeB", "nodeC", "nodeD"]
 
 
@@ -158,3 +161,61 @@ def sixteen_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshLab]:
     for lab in _lab(tmp_path_factory, netns=False, hosts=[f"n{number}" for number in range(1, 17)]):
         lab.up()
         yield lab
+
+
+def _slurm(**settings: int | str) -> Iterator[SlurmLab]:
+    programs = ("munged", "slurmctld", "slurmd", "sbatch", "salloc", "srun", "scontrol", "unshare", "setpriv")
+    missing = [name for name in programs if not _which(name)]
+    why = f"no {', '.join(missing)}" if missing else "not root" if os.geteuid() else None
+    if why and os.environ.get("CI") == "true":
+        pytest.fail(f"the Slurm lab cannot be brought up: {why}")
+    if why:
+        pytest.skip(f"the Slurm lab needs root, slurm-wlm and munge: {why}")
+    # Not below pytest's own directories, which other users cannot enter.
+    directory = Path(tempfile.mkdtemp(prefix="disbatch-slurm-", dir="/tmp"))
+    directory.chmod(0o755)
+    lab = SlurmLab(directory, **settings)
+    yield lab
+    lab.down()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def _slurm_lab() -> Iterator[SlurmLab]:
+    yield from _slurm()
+
+
+@pytest.fixture
+def slurm_lab(_slurm_lab: SlurmLab) -> SlurmLab:
+    """A Slurm of four nodes with four CPUs and four GPUs each, none of which is real."""
+    if not _slurm_lab.whole:
+        _slurm_lab.up()
+    return _slurm_lab
+
+
+def _slurm_run(lab: SlurmLab, name: str, user: str) -> Iterator[SlurmRun]:
+    directory = lab.directory / "jobs" / re.sub(r"\W+", "-", name)
+    directory.mkdir(parents=True)
+    run = SlurmRun(lab, directory, user)
+    yield run
+    run.close()
+
+
+@pytest.fixture
+def slurm_run(slurm_lab: SlurmLab, request: pytest.FixtureRequest) -> Iterator[SlurmRun]:
+    """Jobs of root's in a directory of their own."""
+    yield from _slurm_run(slurm_lab, request.node.name, "root")
+
+
+@pytest.fixture(params=["root", "nobody"])
+def users_slurm_run(slurm_lab: SlurmLab, request: pytest.FixtureRequest) -> Iterator[SlurmRun]:
+    """The same for root and for an ordinary user."""
+    yield from _slurm_run(slurm_lab, request.node.name, request.param)
+
+
+@pytest.fixture
+def slurm_run_with_real_cores() -> Iterator[SlurmRun]:
+    """Jobs on two nodes with as many CPUs as this machine has, to which Slurm binds what it starts."""
+    for lab in _slurm(LAB_NODES=1, LAB_CPUS=len(os.sched_getaffinity(0)), LAB_GPUS=0, LAB_TASK="affinity"):
+        lab.up()
+        yield from _slurm_run(lab, "real-cores", "root")
