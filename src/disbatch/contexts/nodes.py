@@ -76,8 +76,7 @@ def parse_node_list(texts: Iterable[str], option: str = "-s") -> dict[str, int]:
 
 
 def _parse_item(item: str, option: str) -> tuple[str, int]:
-    shown = item if len(item) <= 80 else item[:77] + "..."
-    shown = "".join(letter if letter.isprintable() else "?" for letter in shown)
+    shown = in_short(item)
     if not item:
         raise UsageError(f"{option}: a host is missing between two commas")
     host, colon, count = item.rpartition(":")
@@ -98,6 +97,12 @@ def _parse_item(item: str, option: str) -> tuple[str, int]:
     return host, _parse_count(count, shown, host, option)
 
 
+def in_short(text: str) -> str:
+    """What the user wrote, as it can stand in a line for the user."""
+    text = text if len(text) <= 80 else text[:77] + "..."
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _is_plain(name: str, besides: str) -> bool:
     # Strict, because the user's ssh configuration may put the name into a shell's command (ProxyCommand %h).
     return all(letter.isalnum() or letter in besides for letter in name)
@@ -108,6 +113,7 @@ def _parse_count(count: str, shown: str, host: str, option: str) -> int:
         raise UsageError(f"{option} {shown}: {_EXAMPLE}, e.g. {host}:4")
     digits = count.strip().removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
+        count = in_short(count)
         raise UsageError(f"{option} {shown}: the number of cores must be a whole number, not '{count}'")
     if len(digits) > 9 or int(digits) > MAX_CORES:
         raise UsageError(f"{option} {shown}: more than {MAX_CORES} cores on one host")
