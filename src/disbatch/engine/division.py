@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+from disbatch.engine import cores, devices
+from disbatch.model.way import Way
 from disbatch.wire.messages import Bootstrap
 
 
@@ -28,6 +32,93 @@ class Division(NamedTuple):
         return len(self.shares)
 
 
-def divide(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Division:
-    """Split what the node has over the slots. `environment` is what the tasks shall find."""
-    return Division([Share({}, None) for _ in range(bootstrap.slots)], [])
+def usable_cpus() -> set[int] | None:
+    """The CPUs that this process may run on; None where the system does not say (macOS)."""
+    try:
+        return os.sched_getaffinity(0)
+    except (AttributeError, OSError):
+        return None
+
+
+def variables_of_run(bootstrap: Bootstrap, node: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """The run's environment, for an engine on another node than the driver's, without what says which devices
+    to split there. `node` is the environment of the engine itself.
+
+    A GPU's number means nothing on another host: with `gpu` the node alone says what it has. What else is to
+    be split may be set for the run, unless the node says otherwise.
+    """
+    gpus = devices.GPU_VARIABLES if bootstrap.gpu else ()
+    of_node = {*gpus, *(name for name in map(os.fsencode, bootstrap.share) if name in node)}
+    return {name: value for name, value in bootstrap.environment.items() if name not in of_node}
+
+
+def divide(
+    bootstrap: Bootstrap,
+    environment: Mapping[bytes, bytes],
+    *,
+    mask: set[int] | None = None,
+    system: Path = cores.SYSTEM,
+    files: Path = Path("/dev"),
+) -> Division:
+    """Split what the node has over the slots: devices first, of which there may be too few for all slots,
+    then the CPUs over the slots that are left.
+
+    `environment` is what the tasks shall find. `mask`: the CPUs to divide, if not all that we may use;
+    `system` and `files` are where the kernel describes CPUs and devices. Raises LaunchError (one line) if
+    there are devices to split and none is there.
+    """
+    shares = devices.split(
+        bootstrap.node,
+        environment,
+        bootstrap.slots,
+        gpu=bootstrap.gpu,
+        share=bootstrap.share,
+        rocm=devices.has_rocm(files),
+        present=_present(bootstrap, environment, files),
+    )
+    troubles = list(shares.troubles)
+    cpus = _bind(bootstrap, len(shares.slots), mask or usable_cpus(), system, troubles)
+    return Division(
+        [Share(variables, cpus[slot] if cpus else None) for slot, variables in enumerate(shares.slots)],
+        troubles,
+    )
+
+
+def _present(bootstrap: Bootstrap, environment: Mapping[bytes, bytes], files: Path) -> int:
+    if not bootstrap.gpu or bootstrap.way is Way.STEP:
+        return 0
+    return devices.present_gpus(environment, files)
+
+
+def _bind(
+    bootstrap: Bootstrap, slots: int, mask: set[int] | None, system: Path, troubles: list[str]
+) -> list[frozenset[int]] | None:
+    """The CPUs of each slot, or None: leave it to the system. Asked for, it says why it cannot be done."""
+    wanted, given = bootstrap.bind, bootstrap.cores
+    if wanted is False:
+        return None
+    if mask is None:
+        if wanted:
+            troubles.append("--bind cores: this system cannot bind: tasks run where it puts them")
+        return None
+    if wanted is None and given != len(mask):
+        return None  # More CPUs than are ours: which ones are others'?
+    topology = cores.read_topology(system)
+    if wanted is None and not cores.whole_cores(topology, mask):
+        return None
+    parts = cores.allot(topology, mask, slots, bootstrap.cores_per_task)
+    if wanted and parts is None:
+        troubles.append(
+            f"{_many(slots, 'slot')} of {_many(bootstrap.cores_per_task, 'core')} and "
+            f"{_many(len(mask), 'core')} here: tasks are not bound"
+        )
+    elif wanted and given is not None and given < len(mask):
+        troubles.append(
+            f"{given} of the {len(mask)} cores here were given to us, but nothing confines us to them: "
+            "tasks are bound to cores that other jobs may use, too"
+        )
+    return parts
+
+
+def _many(count: float, what: str) -> str:
+    return f"{count:g} {what}" if count == 1 else f"{count:g} {what}s"

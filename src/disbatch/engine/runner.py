@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from disbatch.engine import sessions
+from disbatch.engine.binding import Binding
 from disbatch.engine.capture import Capture
 from disbatch.engine.descriptors import Parked, raise_descriptor_limit
 from disbatch.engine.division import Division
@@ -126,6 +127,7 @@ class Runner:
         self._loop = loop
         self._readiness = Readiness(loop)
         self._environment = environment
+        self._binding = Binding(division.shares, trouble)
         self._guard = guard
         self._ended = ended
         self._idle = idle
@@ -297,7 +299,9 @@ class Runner:
 
     def _launch(self, task: _Task) -> None:
         order = task.job.order
-        child = spawn(order.command, self._environment.of(order, task.slot))
+        environment = self._environment.of(order, task.slot)
+        with self._binding.at(task.slot):
+            child = spawn(order.command, environment)
         task.pid = child.pid
         self._guard.record(task.slot, child.pid)
         task.out.descriptor = child.out

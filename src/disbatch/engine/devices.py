@@ -1,0 +1,183 @@
+"""Split the devices that a node's variables list over its slots: whole ones, and none of them twice.
+
+Theory of operation
+-------------------
+A variable like CUDA_VISIBLE_DEVICES lists devices, separated by commas. What an entry means is its reader's
+business: a number (`0`), a name (`GPU-8932f937-...`), a part of a device that is handed out as a whole
+(`MIG-GPU-.../1/0`, `0.1`). Here entries are opaque, and the same one is the same device.
+
+The variables in GPU_VARIABLES name the same devices for different libraries, so they are split in step. What
+any other variable lists is a resource of its own. Slot 0 gets the first entries, slot 1 the next, all of
+them the same number: tasks that find more devices in one slot than in another behave differently there, which
+surprises people more than an idle device, and of that they are told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from disbatch.model.errors import LaunchError
+
+CUDA = b"CUDA_VISIBLE_DEVICES"
+ROCR = b"ROCR_VISIBLE_DEVICES"
+ZE = b"ZE_AFFINITY_MASK"
+GPU_VARIABLES = (CUDA, b"GPU_DEVICE_ORDINAL", ROCR, b"HIP_VISIBLE_DEVICES", ZE)
+"""Those that -g splits."""
+BELOW_ROCR = (CUDA, b"GPU_DEVICE_ORDINAL", b"HIP_VISIBLE_DEVICES")
+"""On AMD's devices their numbers count what ROCR_VISIBLE_DEVICES lets through."""
+NO_DEVICES = b"NoDevFiles"
+"""What Slurm writes where a job has no GPU."""
+OF_A_JOB = (b"SLURM_JOB_ID", b"PBS_JOBID", b"LSB_JOBID", b"SGE_TASK_ID")
+"""Set in the jobs of schedulers: a device of the node is then not ours just because it is there."""
+
+Variables = dict[bytes, bytes]
+
+
+class Devices(NamedTuple):
+    """The variables of each slot, for as many slots as there are devices; `troubles` are for the user."""
+
+    slots: list[Variables]
+    troubles: list[str]
+
+
+class _Resource(NamedTuple):
+    """What some variables list in step; `kind` is for people: one, many."""
+
+    kind: tuple[str, str]
+    lists: dict[bytes, list[bytes]]
+
+    @property
+    def size(self) -> int:
+        return min(map(len, self.lists.values()))
+
+
+def entries(name: bytes, value: bytes) -> list[bytes]:
+    """The devices that `value` lists, each once, as the reader of the variable `name` takes it."""
+    found: dict[bytes, None] = {}
+    for word in value.split(b","):
+        entry = word.strip()
+        if name == CUDA and entry in (b"", b"-1"):
+            break  # CUDA reads no further
+        if entry and not (name in GPU_VARIABLES and entry in (NO_DEVICES, b"-1")):
+            found[entry] = None
+    if name == ZE:
+        # `0` is all of device 0, with its tile `0.1`.
+        return [entry for entry in found if b"." not in entry or entry.split(b".")[0] not in found]
+    return list(found)
+
+
+def split(
+    node: str,
+    environment: Mapping[bytes, bytes],
+    slots: int,
+    *,
+    gpu: bool,
+    share: Iterable[str],
+    rocm: bool = False,
+    present: int = 0,
+) -> Devices:
+    """Split what the variables list over at most `slots` slots. `gpu`: those of GPU_VARIABLES that are set;
+    `share`: these as well. `rocm`: the node's GPUs are AMD's. `present`: GPUs that are ours if no variable
+    says which are.
+
+    Raises LaunchError if there is no device for a slot.
+    """
+    names = list(dict.fromkeys(map(os.fsencode, share)))
+    gpu_names = [name for name in GPU_VARIABLES if gpu or name in names]
+    if present and not any(name in environment for name in gpu_names):
+        environment = {**environment, CUDA: b",".join(b"%d" % number for number in range(present))}
+    named = {name: _listed(node, environment, name) for name in names}
+    resources = [_gpus(node, environment, gpu_names)] if gpu_names else []
+    resources += [resource for name, resource in named.items() if name not in GPU_VARIABLES]
+    troubles: list[str] = []
+    if not resources:
+        return Devices([{} for _ in range(slots)], [])
+    tightest = min(resources, key=lambda resource: resource.size)
+    room = min(slots, tightest.size)
+    if room < slots:
+        troubles.append(f"{_many(room, tightest.kind)} for {slots} slots: {_tasks(room)} at a time")
+    shares: list[Variables] = [{} for _ in range(room)]
+    for resource in resources:
+        troubles += _unequal(resource)
+        each, rest = divmod(resource.size, room)
+        if rest:
+            troubles.append(
+                f"{_many(resource.size, resource.kind)} for {_tasks(room)} at a time: "
+                f"{each} each, {rest} unused"
+            )
+        for slot, variables in enumerate(shares):
+            variables.update(_part(resource.lists, slot * each, each, rocm))
+    return Devices(shares, troubles)
+
+
+def _gpus(node: str, environment: Mapping[bytes, bytes], names: list[bytes]) -> _Resource:
+    """The GPUs of the node. A variable that is set and lists none hides devices of its kind on purpose: it is
+    left alone."""
+    lists = {name: listed for name in names if (listed := entries(name, environment.get(name, b"")))}
+    if not lists:
+        looked_at = ", ".join(name.decode() for name in names)
+        raise LaunchError(
+            node,
+            f"-g: no GPU is listed here in {looked_at}: ask Slurm for GPUs (--gres=gpu:N), "
+            "elsewhere set one of these (CUDA_VISIBLE_DEVICES=0,1)",
+        )
+    return _Resource(("GPU", "GPUs"), lists)
+
+
+def _unequal(resource: _Resource) -> list[str]:
+    """A word about lists that should be of the same devices and are not."""
+    shortest = min(resource.lists, key=lambda name: len(resource.lists[name]))
+    longest = max(resource.lists, key=lambda name: len(resource.lists[name]))
+    most = len(resource.lists[longest])
+    if most == resource.size:
+        return []
+    return [
+        f"{longest.decode()} lists {most} devices and {shortest.decode()} {resource.size}: "
+        f"the first {resource.size} are used"
+    ]
+
+
+def _listed(node: str, environment: Mapping[bytes, bytes], name: bytes) -> _Resource:
+    """What a variable lists that the user named."""
+    text = name.decode(errors="replace")
+    listed = entries(name, environment.get(name, b""))
+    if not listed:
+        state = "lists nothing" if name in environment else "is not set"
+        raise LaunchError(node, f"-E {text}: {text} {state} here; set it to what is to be split: A,B,...")
+    return _Resource((f"entry of {text}", f"entries of {text}"), {name: listed})
+
+
+def _part(lists: Mapping[bytes, list[bytes]], first: int, count: int, rocm: bool) -> Variables:
+    part: Variables = {}
+    for name, listed in lists.items():
+        own = listed[first : first + count]
+        if rocm and ROCR in lists and name in BELOW_ROCR and all(entry.isdigit() for entry in own):
+            own = [b"%d" % number for number in range(count)]
+        part[name] = b",".join(own)
+    return part
+
+
+def _many(count: int, kind: tuple[str, str]) -> str:
+    return f"{count} {kind[count != 1]}"
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
+
+
+def present_gpus(environment: Mapping[bytes, bytes], devices: Path = Path("/dev")) -> int:
+    """How many NVIDIA devices the node has, by their files /dev/nvidia0, ...; 0 in a scheduler's job.
+
+    Their numbers do not matter: in a container /dev/nvidia2 may be alone, and CUDA counts from 0 there, too.
+    """
+    if any(name in environment for name in OF_A_JOB):
+        return 0
+    return sum(1 for path in devices.glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit())
+
+
+def has_rocm(devices: Path = Path("/dev")) -> bool:
+    """True on a node with AMD's driver."""
+    return (devices / "kfd").exists()
