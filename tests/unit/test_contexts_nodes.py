@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.contexts.machine import cpu_quota, this_machine, usable_cores
-from disbatch.contexts.nodes import MAX_CORES, Machine, Node, choose_nodes, parse_node_list, slots
+from disbatch.contexts.nodes import MAX_CORES, Choice, Machine, Node, choose_nodes, parse_node_list, slots
+from disbatch.contexts.slurm import JobFacts
 from disbatch.model.errors import UsageError
 from disbatch.model.way import Way
 
@@ -152,35 +153,60 @@ def test_a_short_host_name_is_completed_by_the_name_server_only_if_that_matters(
     assert not machine.is_called("vm7.other.org")
 
 
+def nobody(job: str) -> JobFacts:
+    pytest.fail("no scheduler is to be asked")
+
+
+def chosen(lists: list[str], environ: dict[str, str], cores_per_task: float | None = None) -> Choice:
+    return choose_nodes(lists, environ, HERE, cores_per_task=cores_per_task, ask=nobody)
+
+
 def test_without_a_list_it_is_this_machine() -> None:
-    assert choose_nodes([], {}, HERE, 2.0) == ([Node("localhost", 6, 3, Way.CHILD, 2.0)], [])
+    assert chosen([], {}) == Choice([Node("localhost", 6, 6, Way.CHILD, 1.0)], [])
+    assert chosen([], {}, 2.0) == Choice([Node("localhost", 6, 3, Way.CHILD, 2.0)], [])
 
 
 def test_lists_win_over_the_environment_and_over_slurm() -> None:
     environ = {"DISBATCH_SSH_NODELIST": "a:1", "SLURM_JOB_ID": "7"}
-    assert choose_nodes(["b:2"], environ, HERE)[0] == [Node("b", 2, 2, Way.SSH)]
-    assert choose_nodes([], environ, HERE)[0] == [Node("a", 1, 1, Way.SSH)]
+    assert chosen(["b:2"], environ) == Choice([Node("b", 2, 2, Way.SSH)], [])
+    assert chosen([], environ) == Choice([Node("a", 1, 1, Way.SSH)], [])
 
 
 def test_errors_name_the_variable() -> None:
     with pytest.raises(UsageError, match=r"^DISBATCH_SSH_NODELIST a: say how many"):
-        choose_nodes([], {"DISBATCH_SSH_NODELIST": "a"}, HERE)
+        chosen([], {"DISBATCH_SSH_NODELIST": "a"})
 
 
-def test_a_slurm_job_is_told_what_to_do() -> None:
-    with pytest.raises(UsageError, match=r"does not support Slurm.*-s HOST:CORES"):
-        choose_nodes([], {"SLURM_JOB_ID": "7"}, HERE)
+@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "SLURM_JOBID"])
+def test_a_slurm_job_is_asked_about(variable: str) -> None:
+    asked: list[str] = []
+
+    def ask(job: str) -> JobFacts:
+        asked.append(job)
+        return JobFacts(nodes=["vm7", "vm8"], cpus={"vm7": 2, "vm8": 4})
+
+    choice = choose_nodes([], {variable: "7"}, HERE, cores_per_task=2.0, tasks_per_node=3, ask=ask)
+    assert asked == ["7"]
+    assert choice.nodes == [Node("vm7", 2, 1, Way.STEP, 2.0), Node("vm8", 4, 2, Way.STEP, 2.0)]
+    assert choice.allocation is not None
+    assert (choice.allocation.job, choice.allocation.own_node) == ("7", "vm7")
+
+
+def test_a_job_without_a_number_is_not_asked_about() -> None:
+    with pytest.raises(UsageError, match=r"^SLURM_JOB_ID is '-x', which is no job's number: .* -s"):
+        chosen([], {"SLURM_JOB_ID": "-x"})
 
 
 def test_a_node_that_is_too_small_is_left_out_with_a_warning() -> None:
-    nodes, warnings = choose_nodes(["small:1,big:8"], {}, HERE, 4.0)
-    assert nodes == [Node("big", 8, 2, Way.SSH, 4.0)]
-    assert warnings == ["small: left out: it has 1 core, and -c 4 asks for more"]
+    assert chosen(["small:1,big:8"], {}, 4.0) == Choice(
+        [Node("big", 8, 2, Way.SSH, 4.0)],
+        ["small: left out: it has 1 core, and -c 4 asks for more"],
+    )
 
 
 def test_no_node_left_is_an_error() -> None:
     with pytest.raises(UsageError, match="no node has room for a task: localhost: left out"):
-        choose_nodes([], {}, HERE, 7.0)
+        chosen([], {}, 7.0)
 
 
 def _tree(root: Path, files: dict[str, str]) -> Path:

@@ -10,7 +10,7 @@ from disbatch.model.errors import UsageError
 
 def test_defaults() -> None:
     options = parse(["Tasks"])
-    assert (options.taskfile, options.cores_per_task, options.tasks_per_node) == ("Tasks", 1.0, None)
+    assert (options.taskfile, options.cores_per_task, options.tasks_per_node) == ("Tasks", None, None)
     assert (options.listen, options.resume_from, options.ssh_node) == (None, [], [])
     assert (options.heartbeat, options.patience, options.grace, options.max_losses) == (3.0, 15.0, 5.0, 3)
 

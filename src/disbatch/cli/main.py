@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import argparse
 
     from disbatch.contexts.nodes import Node
+    from disbatch.contexts.slurm import JobFacts
     from disbatch.contexts.spawn import Spawned
 
 
@@ -100,12 +101,24 @@ def _nodes(options: argparse.Namespace) -> list[Node]:
     from disbatch.contexts.machine import this_machine
     from disbatch.contexts.nodes import choose_nodes
 
-    nodes, warnings = choose_nodes(
-        options.ssh_node, os.environ, this_machine(), options.cores_per_task, options.tasks_per_node
+    choice = choose_nodes(
+        options.ssh_node,
+        os.environ,
+        this_machine(),
+        cores_per_task=options.cores_per_task,
+        tasks_per_node=options.tasks_per_node,
+        fill=options.fill,
+        ask=_ask_slurm,
     )
-    for warning in warnings:
+    for warning in choice.warnings:
         _complain(warning)
-    return nodes
+    return choice.nodes
+
+
+def _ask_slurm(job: str) -> JobFacts:
+    from disbatch.contexts.scontrol import ask
+
+    return ask(job, os.environ)
 
 
 def _start_early(nodes: list[Node]) -> Spawned | None:

@@ -109,7 +109,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
     add("-s", "--ssh-node", action="append", default=[], metavar="HOST:CORES[,...]",
         help="use these hosts, through ssh (localhost without); repeatable; default: "
         "DISBATCH_SSH_NODELIST, else the Slurm job we are in, else all cores of this machine")  # fmt: skip
-    add("-c", "--cpusPerTask", dest="cores_per_task", type=_number(0, more=True), default=1.0, metavar="N",
+    add("-c", "--cpusPerTask", dest="cores_per_task", type=_number(0, more=True), metavar="N",
         help="cores a task uses; may be fractional (default 1; under Slurm what the job asked for)")  # fmt: skip
     add("-t", "--tasksPerNode", dest="tasks_per_node", type=_whole(1), metavar="N",
         help="at most N tasks at once on a node, within cores / N of -c")  # fmt: skip

@@ -1,13 +1,18 @@
-"""From what the user asked for to nodes and slots: `-s`, DISBATCH_SSH_NODELIST, or this machine. Pure."""
+"""From what the user asked for to nodes and slots: `-s`, DISBATCH_SSH_NODELIST, a Slurm job, or this machine.
+Pure, but for `ask`, which is given."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from disbatch.model.errors import UsageError
 from disbatch.model.way import Way
+
+if TYPE_CHECKING:
+    from disbatch.contexts.slurm import Allocation, JobFacts
 
 MAX_CORES = 100_000
 """Cores of one node; slots of one engine."""
@@ -137,29 +142,55 @@ def slots(cores: int, cores_per_task: float, tasks_per_node: int | None = None) 
     return math.floor(room)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The nodes of a run; `warnings` for the user (a line each), e.g. of nodes that were left out; and the
+    scheduler's job that the nodes are of, if they are."""
+
+    nodes: list[Node]
+    warnings: list[str]
+    allocation: Allocation | None = None
+
+
 def choose_nodes(
     lists: Iterable[str],
     environ: Mapping[str, str],
     machine: Machine,
-    cores_per_task: float = 1.0,
+    *,
+    cores_per_task: float | None = None,
     tasks_per_node: int | None = None,
-) -> tuple[list[Node], list[str]]:
-    """The nodes of a run, and warnings for the user (a line each) of those that were left out.
+    fill: bool = False,
+    ask: Callable[[str], JobFacts],
+) -> Choice:
+    """The nodes of a run. UsageError if there are none, or nobody can say which.
 
-    `lists` are the values of `-s`; without any, DISBATCH_SSH_NODELIST; without that, this machine.
+    `lists` are the values of `-s`; without any, DISBATCH_SSH_NODELIST; without that, the Slurm job that
+    `environ` tells of, and `ask(job)` says more about; without that, this machine. `cores_per_task` (-c) is 1
+    unless given, or what a Slurm job asked for.
     """
     texts, option = list(lists), "-s"
     if not texts and environ.get("DISBATCH_SSH_NODELIST"):
         texts, option = [environ["DISBATCH_SSH_NODELIST"]], "DISBATCH_SSH_NODELIST"
-    if texts:
-        hosts = parse_node_list(texts, option)
-    elif environ.get("SLURM_JOB_ID"):
-        raise UsageError(
-            "this version does not support Slurm allocations yet (SLURM_JOB_ID is set): "
-            "name the nodes with -s HOST:CORES[,HOST:CORES...]"
+    if not texts and (environ.get("SLURM_JOB_ID") or environ.get("SLURM_JOBID")):
+        from disbatch.contexts.slurm import allocation, job_of
+
+        facts = ask(job_of(environ) or "")
+        allocated, warnings = allocation(
+            environ,
+            machine.hostname,
+            facts,
+            cores_per_task=cores_per_task,
+            tasks_per_node=tasks_per_node,
+            fill=fill,
         )
-    else:
-        hosts = {"localhost": machine.cores}
+        return Choice(allocated.nodes, warnings, allocated)
+    hosts = parse_node_list(texts, option) if texts else {"localhost": machine.cores}
+    return _of_hosts(hosts, machine, 1.0 if cores_per_task is None else cores_per_task, tasks_per_node)
+
+
+def _of_hosts(
+    hosts: Mapping[str, int], machine: Machine, cores_per_task: float, tasks_per_node: int | None
+) -> Choice:
     nodes: list[Node] = []
     warnings: list[str] = []
     for name, cores in hosts.items():
@@ -168,11 +199,17 @@ def choose_nodes(
             way = Way.CHILD if machine.is_called(name) else Way.SSH
             nodes.append(Node(name, cores, room, way, cores_per_task))
         else:
-            warnings.append(f"{name}: left out: {_cores(cores)}, and -c {cores_per_task:g} asks for more")
+            warnings.append(left_out(name, cores, f"-c {cores_per_task:g}"))
     if not nodes:
-        raise UsageError(f"no node has room for a task: {'; '.join(warnings[:3])}")
-    return nodes, warnings
+        raise no_room(warnings)
+    return Choice(nodes, warnings)
 
 
-def _cores(cores: int) -> str:
-    return "it has 1 core" if cores == 1 else f"it has {cores} cores"
+def left_out(name: str, cores: int, need: str) -> str:
+    """A warning: the node has fewer `cores` than one task needs; `need` says who wants that many."""
+    return f"{name}: left out: it has {cores} core{'' if cores == 1 else 's'}, and {need} asks for more"
+
+
+def no_room(warnings: list[str]) -> UsageError:
+    """All nodes were left out, for these reasons."""
+    return UsageError(f"no node has room for a task: {'; '.join(warnings[:3])}")

@@ -1,0 +1,352 @@
+"""A Slurm job as nodes and slots: from its environment, and from what scontrol says of it. Pure.
+
+Theory of operation
+-------------------
+The environment says what the job was given: which nodes (SLURM_JOB_NODELIST), and for each of them, in the
+same order, how many cores (SLURM_JOB_CPUS_PER_NODE) and tasks (SLURM_TASKS_PER_NODE). What the job has now
+may differ (it gave nodes back, or grew), so scontrol's list of nodes wins where it is known.
+
+Some variables may be somebody else's. Inside a step (`srun --pty bash`), SLURM_TASKS_PER_NODE, SLURM_NTASKS
+and SLURM_CPUS_PER_TASK are the step's; in a job submitted from within a step, SLURM_STEP_* and
+SLURM_CPUS_PER_TASK may be those of the step it was submitted from. So we are in a step if SLURM_STEP_ID is
+set and SLURM_TASKS_PER_NODE is the same as SLURM_STEP_TASKS_PER_NODE. There the job's tasks are dealt out
+anew, as Slurm does: scontrol's NumTasks, one to each node in turn, within cores / CPUs per task; if that is
+not known, a node's tasks are limited by its cores alone. And scontrol's CPUs/Task, which is 1 if the user
+did not ask for any, wins over SLURM_CPUS_PER_TASK.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from disbatch.contexts.hostlist import expand
+from disbatch.contexts.nodes import MAX_CORES, MAX_NODES, Node, in_short, left_out, no_room, slots
+from disbatch.model.errors import UsageError
+from disbatch.model.way import Way
+
+RETIRE_COMMAND = 'scontrol update JobId="$SLURM_JOBID" NodeList="${DRIVER_NODE:+$DRIVER_NODE,}$ACTIVE"'
+"""What gives a job's nodes back, unless -k says otherwise."""
+INSTEAD = "unset it, or name nodes with -s HOST:CORES[,HOST:CORES...]"
+_OVER = re.compile(
+    "PENDING|BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|REVOKED|TIMEOUT"
+)
+"""States of a job that has no nodes any more, or not yet."""
+_JOB = re.compile(r"[0-9]{1,18}")
+_COUNT = re.compile(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?")
+_OWNER = re.compile(r" UserId=.*?\([0-9]+\) GroupId=.*?\([0-9]+\) ")
+_GROUP = re.compile(r" Nodes=(\S+) CPU_IDs=(\S*) Mem=\S* GRES(?:_IDX)?=(\S*)")
+_IDS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """What Slurm says of a job; what it does not say is None, empty or 0.
+
+    `nodes`: those that the job has now. `cpus`, `gpus`: of each of them. `gpus_per_node`: GPUs were asked for
+    per node only, so that each step gets them without asking. `batch_host`: where the batch script runs, ""
+    if there is none. `tasks`, `cpus_per_task`: as asked for. `end`: when its time is over, seconds since the
+    epoch. `kill_wait`: seconds from SIGTERM to SIGKILL. `version`: of srun. `gone`: why the job cannot be
+    used, to follow "SLURM_JOB_ID is 7, but". `problem`: why something is not known, one line.
+    """
+
+    nodes: list[str] | None = None
+    batch_host: str | None = None
+    end: float | None = None
+    gpus: Mapping[str, int] = field(default_factory=dict)
+    cpus: Mapping[str, int] = field(default_factory=dict)
+    gpus_per_node: bool = False
+    tasks: int | None = None
+    cpus_per_task: int | None = None
+    kill_wait: float | None = None
+    version: tuple[int, int] | None = None
+    gone: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A job of Slurm's and what a run may use of it.
+
+    `nodes`: with room for a task. `own_node`: the one that this process runs on, "" if the job does not have
+    it (salloc on a login node). `keep`: nodes that must not be given back. `end`, `kill_wait`, `version`: as
+    in JobFacts.
+    """
+
+    job: str
+    nodes: list[Node]
+    own_node: str
+    keep: frozenset[str]
+    end: float | None
+    kill_wait: float | None
+    version: tuple[int, int] | None
+
+
+# ---- what scontrol and srun say ----
+
+
+def parse_job(text: str, job: str) -> JobFacts:
+    """The facts in the output of `scontrol show job -d -o JOB`: the line of that very job (there are others,
+    if it is the last one of an array, or of several components). Times may be local, or of the epoch
+    (SLURM_TIME_FORMAT=%s)."""
+    lines = [line for line in text.splitlines() if line.startswith(f"JobId={job} ")]
+    if not lines:
+        return JobFacts(problem=f"scontrol says nothing of job {job}")
+    # The job's name, before its owner, is free text; it shall not be taken for facts.
+    named = _OWNER.search(lines[0])
+    line = lines[0][named.end() - 1 :] if named else lines[0]
+    state = _value(line, "JobState")
+    held = _value(line, "NodeList")
+    cpus: dict[str, int] = {}
+    gpus: dict[str, int] = {}
+    try:
+        nodes = [] if held == "(null)" else expand(held, "NodeList")
+        for names, ids, gres in _GROUP.findall(line):
+            group = expand(names, "Nodes")
+            cpus.update(dict.fromkeys(group, _count_ids(ids)))
+            gpus.update(dict.fromkeys(group, _count_gpus(gres)))
+    except UsageError as error:
+        return JobFacts(problem=f"scontrol's words on job {job} are not understood: {error}")
+    asked = [per for per in ("Node", "Job", "Socket", "Task") if "gpu" in _value(line, f"TresPer{per}")]
+    return JobFacts(
+        nodes=nodes,
+        batch_host=_value(line, "BatchHost") if _value(line, "BatchFlag") == "1" else "",
+        end=_epoch(_value(line, "EndTime")),
+        gpus=gpus,
+        cpus=cpus,
+        gpus_per_node=asked == ["Node"],
+        tasks=_whole(_value(line, "NumTasks")),
+        cpus_per_task=_whole(_value(line, "CPUs/Task")),
+        gone=f"Slurm says that this job is {state}" if _OVER.fullmatch(state) else "",
+    )
+
+
+def _value(line: str, key: str) -> str:
+    match = re.search(rf" {key}=(\S*)", line)
+    return match[1] if match else ""
+
+
+def _whole(text: str) -> int | None:
+    """A number of at least 1, else None."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) and int(text) else None
+
+
+def _epoch(text: str) -> float | None:
+    if re.fullmatch("[0-9]{1,12}", text):
+        return float(text)
+    try:
+        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    except (ValueError, OverflowError):  # Unknown, N/A, a format of the site's
+        return None
+
+
+def _count_ids(text: str) -> int:
+    """How many numbers there are in `0-3,8`; 0 if it is not that."""
+    matches = [_IDS.fullmatch(item) for item in text.split(",")]
+    return sum(max(0, int(m[2] or m[1]) - int(m[1]) + 1) if m else 0 for m in matches)
+
+
+def _count_gpus(gres: str) -> int:
+    """GPUs in `gpu:a100:2(IDX:0,2),gpu:1(IDX:3),nvme:1`; old ones write `gpu(IDX:0-1)`."""
+    count = 0
+    for name, inside in re.findall(r"([^,()]+)(?:\(([^()]*)\))?", gres):
+        words = name.split(":")
+        if words[0] == "gpu":
+            _, _, ids = inside.partition(":")
+            count += _whole(words[-1]) or _count_ids(ids)
+    return count
+
+
+def parse_config(text: str) -> float | None:
+    """KillWait, in seconds, in the output of `scontrol show config`."""
+    match = re.search(r"^KillWait\s*=\s*([0-9]{1,9})\b", text, re.MULTILINE)
+    return float(match[1]) if match else None
+
+
+def parse_version(text: str) -> tuple[int, int] | None:
+    """Of `slurm 23.11.4`, `slurm-wlm 22.05.8`: the first two numbers."""
+    match = re.match(r"slurm\S* ([0-9]{1,4})\.([0-9]{1,4})\b", text)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+# ---- what the environment says ----
+
+
+def job_of(environ: Mapping[str, str]) -> str | None:
+    """The job's number (SLURM_JOB_ID); None if there is no job. UsageError if it is not a number."""
+    job = environ.get("SLURM_JOB_ID") or environ.get("SLURM_JOBID") or None
+    if job is not None and not _JOB.fullmatch(job):
+        raise UsageError(f"SLURM_JOB_ID is '{in_short(job)}', which is no job's number: {INSTEAD}")
+    return job
+
+
+def expand_counts(text: str, variable: str) -> list[int]:
+    """[3, 3, 1] for `3(x2),1`. UsageError (one line, which names `variable`) for anything else."""
+    counts: list[int] = []
+    for item in text.split(","):
+        match = _COUNT.fullmatch(item.strip())
+        number, times = (int(match[1]), int(match[2] or 1)) if match else (0, 0)
+        if not (0 < number <= MAX_CORES and 0 < times <= MAX_NODES - len(counts)):
+            raise UsageError(f"{variable} is '{in_short(text)}'; that should be numbers like 4(x2),3")
+        counts += [number] * times
+    return counts
+
+
+def _in_step(environ: Mapping[str, str]) -> bool:
+    of_step = environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+    return bool(environ.get("SLURM_STEP_ID")) and environ.get("SLURM_TASKS_PER_NODE", of_step) == of_step
+
+
+def _refuse_copies(environ: Mapping[str, str]) -> None:
+    """`srun disbatch` starts as many as the step has tasks. A shell of `srun -n4 --pty bash` is just one: the
+    others ended when they found no terminal."""
+    copies = _whole(environ.get("SLURM_STEP_NUM_TASKS", "")) or 1
+    first = environ.get("SLURM_PROCID", "0") == "0"
+    if copies == 1 or (first and (environ.get("SLURM_PTY_PORT") or not _in_step(environ))):
+        return
+    raise UsageError(
+        f"srun started {copies} copies of disbatch: start it once, without srun "
+        "(in a job of sbatch or salloc; it starts its engines on the nodes by itself)"
+    )
+
+
+# ---- nodes and slots ----
+
+
+@dataclass(frozen=True)
+class _Granted:
+    """A node of the job; `tasks` is None where nobody says how many."""
+
+    name: str
+    cores: int
+    tasks: int | None
+
+
+def allocation(
+    environ: Mapping[str, str],
+    hostname: str,
+    facts: JobFacts,
+    *,
+    cores_per_task: float | None = None,
+    tasks_per_node: int | None = None,
+    fill: bool = False,
+) -> tuple[Allocation, list[str]]:
+    """The nodes and slots of the job in `environ`, and warnings for the user, a line each.
+
+    `hostname`: of this machine. `cores_per_task` is -c; without, the job's --cpus-per-task; without, 1 with
+    `tasks_per_node` (-t) or `fill`, else a node's cores shared among its tasks, in whole ones. Slots of a node: as many as
+    tasks, within cores / cores per task; -t: that many instead, --fill: no limit instead. A -c below 1 means
+    several for each of the job's tasks. UsageError where there is no job, no node or no room.
+    """
+    job = job_of(environ)
+    if job is None:
+        raise UsageError("SLURM_JOB_ID is not set: no job of Slurm's here")
+    if facts.gone:
+        raise UsageError(f"SLURM_JOB_ID is {job}, but {facts.gone}: {INSTEAD}")
+    _refuse_copies(environ)
+    alone = "; going by the job's environment alone" if facts.nodes is None else ""
+    warnings = [facts.problem + alone] if facts.problem else []
+    if (_whole(environ.get("SLURM_HET_SIZE", environ.get("SLURM_PACK_SIZE", ""))) or 1) > 1:
+        warnings.append("a heterogeneous job: only the nodes of its first component are used")
+    asked = _asked_per_task(environ, facts)
+    nodes: list[Node] = []
+    small: list[str] = []
+    granted = _granted(job, environ, facts)
+    for node in granted:
+        share = 1.0 if fill or tasks_per_node is not None else _share(node)
+        each = cores_per_task if cores_per_task is not None else asked or share
+        room = slots(node.cores, each, _most(node, cores_per_task, tasks_per_node, fill))
+        if room:
+            gpus = 0 if facts.gpus_per_node else facts.gpus.get(node.name, 0)
+            nodes.append(Node(node.name, node.cores, room, Way.STEP, each, gpus))
+        else:
+            words = f"-c {each:g}" if cores_per_task is not None else f"the job's --cpus-per-task={each:g}"
+            small.append(left_out(node.name, node.cores, words))
+    if not nodes:
+        raise no_room(small)
+    names = [node.name for node in granted]
+    own = _own_node(environ, hostname, names)
+    # If Slurm does not say where the batch script runs: on the first node.
+    keep = frozenset({own, names[0] if facts.batch_host is None else facts.batch_host} - {""})
+    end = facts.end if facts.end is not None else _epoch(environ.get("SLURM_JOB_END_TIME", ""))
+    return Allocation(job, nodes, own, keep, end, facts.kill_wait, facts.version), warnings + small
+
+
+def _share(node: _Granted) -> float:
+    """Cores of each of the node's tasks: a whole number, as OMP_NUM_THREADS wants it, unless below 1."""
+    share = node.cores / (node.tasks or node.cores)
+    return float(math.floor(share)) if share > 1 else share
+
+
+def _most(node: _Granted, option: float | None, tasks_per_node: int | None, fill: bool) -> int | None:
+    """The limit besides cores."""
+    if fill or tasks_per_node is not None or node.tasks is None:
+        return tasks_per_node
+    if option is None or not 0 < option < 1:
+        return node.tasks
+    return math.floor(min(node.tasks / option + 1e-9, MAX_CORES + 1))
+
+
+def _asked_per_task(environ: Mapping[str, str], facts: JobFacts) -> int | None:
+    """The job's --cpus-per-task; None if it has none."""
+    told = _whole(environ.get("SLURM_CPUS_PER_TASK", ""))
+    if facts.cpus_per_task is None or facts.cpus_per_task == told:
+        return told
+    return facts.cpus_per_task if facts.cpus_per_task > 1 else None
+
+
+def _granted(job: str, environ: Mapping[str, str], facts: JobFacts) -> list[_Granted]:
+    variable = "SLURM_JOB_NODELIST" if environ.get("SLURM_JOB_NODELIST") else "SLURM_NODELIST"
+    listed = expand(environ[variable], variable) if environ.get(variable) else []
+    if facts.nodes is None and not listed:
+        raise UsageError(
+            f"SLURM_JOB_ID is {job}, but SLURM_JOB_NODELIST is not set"
+            f"{f', and {facts.problem}' if facts.problem else ''}: {INSTEAD}"
+        )
+    names = listed
+    if facts.nodes is not None:
+        held = dict.fromkeys(facts.nodes)
+        names = [name for name in listed if name in held]
+        names += [name for name in held if name not in set(listed)]
+    if not names:
+        raise UsageError(f"SLURM_JOB_ID is {job}, but that job has no nodes: {INSTEAD}")
+    cores = {**facts.cpus, **_for_each(environ, "SLURM_JOB_CPUS_PER_NODE", listed)}
+    for name in names:
+        if not cores.get(name):
+            value = in_short(environ.get("SLURM_JOB_CPUS_PER_NODE", "not set"))
+            raise UsageError(
+                f"{name}: nobody says how many cores the job has there (SLURM_JOB_CPUS_PER_NODE: {value}"
+                f"{f'; {facts.problem}' if facts.problem else ''}): "
+                "name nodes with -s HOST:CORES[,HOST:CORES...]"
+            )
+    tasks = {} if _in_step(environ) else _for_each(environ, "SLURM_TASKS_PER_NODE", listed)
+    if not tasks and facts.tasks is not None:
+        tasks = _dealt(facts.tasks, {name: cores[name] // (facts.cpus_per_task or 1) for name in names})
+    return [_Granted(name, cores[name], tasks.get(name)) for name in names]
+
+
+def _for_each(environ: Mapping[str, str], variable: str, nodes: list[str]) -> dict[str, int]:
+    """A variable's number for each node; none if they are of other nodes."""
+    counts = expand_counts(environ[variable], variable) if environ.get(variable) else []
+    return dict(zip(nodes, counts, strict=True)) if len(counts) == len(nodes) else {}
+
+
+def _dealt(tasks: int, room: Mapping[str, int]) -> dict[str, int]:
+    """Tasks of each node, if they are dealt out in turn to those with room; each gets one."""
+    dealt = dict.fromkeys(room, 1)
+    rest = tasks - len(dealt)
+    while rest > 0 and (open_nodes := [name for name in dealt if dealt[name] < room[name]]):
+        turn = open_nodes[:rest]
+        for name in turn:
+            dealt[name] += 1
+        rest -= len(turn)
+    return dealt
+
+
+def _own_node(environ: Mapping[str, str], hostname: str, names: Iterable[str]) -> str:
+    known = set(names)
+    mine = (environ.get("SLURMD_NODENAME", ""), hostname, hostname.partition(".")[0])
+    return next((name for name in mine if name in known), "")
