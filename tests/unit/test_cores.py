@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.engine.cores import Core, Topology, allot, parse_cpus, read_topology, whole_cores
+from disbatch.engine.cores import Core, Topology, allot, format_cpus, parse_cpus, read_topology, whole_cores
 
 
 def made(packages: int, domains: int, cores: int, threads: int) -> Topology:
@@ -263,3 +263,8 @@ def test_this_machine_has_what_we_run_on() -> None:
 )
 def test_lists_of_cpus(text: str, expected: list[int]) -> None:
     assert parse_cpus(text) == expected
+
+
+@given(st.sets(st.integers(0, 300)))
+def test_lists_of_cpus_both_ways(cpus: set[int]) -> None:
+    assert parse_cpus(format_cpus(cpus)) == sorted(cpus)

@@ -12,6 +12,7 @@ from engine_driver import EngineProcess, FakeDriver
 from test_cores import LAPTOP, TWO_SOCKETS, describe
 
 from disbatch.engine.binding import Binding
+from disbatch.engine.bootstrap import check
 from disbatch.engine.division import Division, Share, divide, variables_of_run
 from disbatch.model.errors import LaunchError
 from disbatch.model.task import Phase
@@ -95,6 +96,15 @@ def test_nothing_was_asked_for() -> None:
     assert divide(bootstrap(), {CUDA: b"0,1"}) == Division([Share({}, None)] * 4, [])
 
 
+def test_what_the_log_says() -> None:
+    shares = [Share({CUDA: b"0"}, frozenset({4, 0, 1})), Share({CUDA: b"1"}, None)]
+    assert Division(shares, []).description() == (
+        "slot 0: CPUs 0-1,4, CUDA_VISIBLE_DEVICES=0; slot 1: CUDA_VISIBLE_DEVICES=1"
+    )
+    assert Division([Share({}, None)] * 2, []).description() == ""
+    assert Division([Share({}, frozenset({0}))] * 1000, []).description().endswith("; and 744 more")
+
+
 # ---- whose word counts ----
 
 
@@ -157,6 +167,19 @@ def test_cpus_that_are_gone() -> None:
     assert line.startswith("tasks cannot be bound to their cores (")
 
 
+def test_the_way_back_is_gone() -> None:
+    told: list[str] = []
+    binding = Binding([Share({}, frozenset({min(HERE)}))], told.append, own={8000})
+    try:
+        for _ in range(2):
+            with binding.at(0):
+                pass
+            assert os.sched_getaffinity(0) >= HERE
+    finally:
+        os.sched_setaffinity(0, HERE)
+    assert len(told) == 1
+
+
 # ---- a real engine ----
 
 
@@ -191,6 +214,7 @@ def test_tasks_run_on_their_slots_cpus(driver: FakeDriver) -> None:
     assert set().union(*allowed.values()) <= {str(cpu) for cpu in HERE}
     assert len(set().union(*allowed.values())) == len(allowed), "no two slots have the same"
     assert not any(isinstance(message, Trouble) for message in driver.messages)
+    assert "slot 0: CPUs " in (driver.folder / "run_here_engine.txt").read_text()
 
 
 def test_no_two_tasks_at_once_have_the_same_device(driver: FakeDriver) -> None:
@@ -215,6 +239,18 @@ def test_no_two_tasks_at_once_have_the_same_device(driver: FakeDriver) -> None:
         engine.finish()
     used = set((driver.folder / "used").read_text().splitlines())
     assert used <= {"GPU-a 4", "GPU-b 5", "GPU-c 6"}
+
+
+def test_a_host_behind_ssh_says_which_gpus_it_has(
+    driver: FakeDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # check goes there itself
+    run = {CUDA: b"7", b"HIP_VISIBLE_DEVICES": b"7", b"MINE": b"x"}
+    orders = driver.bootstrap(way=Way.SSH, gpu=True, environment=run)
+    ready = check(orders, {CUDA: b"0,1"})
+    ready.log.close()
+    assert [share.variables for share in ready.division.shares] == [{CUDA: b"0"}, {CUDA: b"1"}]
+    assert ready.environment == {CUDA: b"0,1", b"MINE": b"x", b"PWD": bytes(tmp_path)}
 
 
 def test_an_engine_without_devices_does_not_start(driver: FakeDriver) -> None:

@@ -24,14 +24,16 @@ class Binding:
     """Entered after `at(slot)`, holds this thread on the slot's CPUs; does nothing for slots without any.
 
     A kernel that refuses (the CPUs were taken from us meanwhile) is reported to `trouble` once, and tasks
-    start unbound.
+    start unbound. `own`: where the thread goes back to, if that is not where it may be now.
     """
 
-    def __init__(self, shares: Sequence[Share], trouble: Callable[[str], None]) -> None:
+    def __init__(
+        self, shares: Sequence[Share], trouble: Callable[[str], None], own: set[int] | None = None
+    ) -> None:
         self._cpus = [share.cpus for share in shares]
         self._trouble = trouble
         self._told = False
-        self._own = os.sched_getaffinity(0) if any(self._cpus) else set()
+        self._own = own or (os.sched_getaffinity(0) if any(self._cpus) else set())
         self._wanted: frozenset[int] | None = None
         self._bound = False
 

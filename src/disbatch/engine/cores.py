@@ -10,7 +10,7 @@ import bisect
 import heapq
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +44,17 @@ def parse_cpus(text: str) -> list[int]:
         # The kernel may stride (`0-6:2`), but does not where it lists CPUs here.
         numbers += range(int(first), min(int(last or first), MOST_CPUS) + 1)
     return numbers
+
+
+def format_cpus(cpus: Iterable[int]) -> str:
+    """A list like `0-3,8`, as the kernel writes it."""
+    runs: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if runs and runs[-1][-1] == cpu - 1:
+            runs[-1].append(cpu)
+        else:
+            runs.append([cpu])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def read_topology(system: Path = SYSTEM) -> Topology:

@@ -11,6 +11,9 @@ from disbatch.engine import cores, devices
 from disbatch.model.way import Way
 from disbatch.wire.messages import Bootstrap
 
+MOST_TOLD = 256
+"""Slots that the log says something of."""
+
 
 class Share(NamedTuple):
     """One slot's own: variables that its tasks find in addition, and the CPUs (numbers of the kernel) that
@@ -30,6 +33,19 @@ class Division(NamedTuple):
     def slots(self) -> int:
         """How many tasks may run at once."""
         return len(self.shares)
+
+    def description(self) -> str:
+        """What the slots have, in one line for the log; empty if none has anything of its own."""
+        told = [f"slot {slot}: {text}" for slot, share in enumerate(self.shares) if (text := _told(share))]
+        more = [f"and {len(told) - MOST_TOLD} more"] if len(told) > MOST_TOLD else []
+        return "; ".join(told[:MOST_TOLD] + more)
+
+
+def _told(share: Share) -> str:
+    words = [os.fsdecode(name + b"=" + value) for name, value in share.variables.items()]
+    if share.cpus is not None:
+        words.insert(0, f"CPUs {cores.format_cpus(share.cpus)}")
+    return ", ".join(words)
 
 
 def usable_cpus() -> set[int] | None:

@@ -392,4 +392,6 @@ async def run(ready: Ready) -> int:
         *(ready.bootstrap.engine, ready.bootstrap.node, ready.division.slots, os.getpid(), __version__),
         sys.version.split()[0],
     )
+    if description := ready.division.description():
+        log.info("%s", description)
     return await Engine(ready, asyncio.get_running_loop()).run()
