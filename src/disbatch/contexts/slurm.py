@@ -237,9 +237,9 @@ def allocation(
     """The nodes and slots of the job in `environ`, and warnings for the user, a line each.
 
     `hostname`: of this machine. `cores_per_task` is -c; without, the job's --cpus-per-task; without, 1 with
-    `tasks_per_node` (-t) or `fill`, else a node's cores shared among its tasks, in whole ones. Slots of a node: as many as
-    tasks, within cores / cores per task; -t: that many instead, --fill: no limit instead. A -c below 1 means
-    several for each of the job's tasks. UsageError where there is no job, no node or no room.
+    `tasks_per_node` (-t) or `fill`, else a node's cores shared among its tasks, in whole ones. Slots of a
+    node: as many as tasks, within cores / cores per task; -t: that many instead, --fill: no limit instead. A
+    -c below 1 means several for each of the job's tasks. UsageError where there is no job, no node, no room.
     """
     job = job_of(environ)
     if job is None:
