@@ -221,23 +221,10 @@ def test_counts(text: str, counts: list[int]) -> None:
     assert expand_counts(text, "SLURM_TASKS_PER_NODE") == counts
 
 
-NO_COUNTS = [
-    "x",
-    "0",
-    "-1",
-    "3(x0)",
-    "3(x)",
-    "3(2)",
-    "1,",
-    "3(x2)1",
-    "٣",
-    "1(x10001)",
-    "1(x9999),1(x2)",
-    "\x1b",
-]
+NO_COUNTS = ["x", "0", "-1", "3(x0)", "3(x)", "3(2)", "1,", "3(x2)1", "٣", "1(x10001)", "1(x9999),1(x2)"]
 
 
-@pytest.mark.parametrize("text", [*NO_COUNTS, "", "3 (x2)", "9" * 99])
+@pytest.mark.parametrize("text", [*NO_COUNTS, "", "\x1b", "3 (x2)", "9" * 99])
 def test_counts_that_are_none(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         expand_counts(text, "SLURM_TASKS_PER_NODE")
