@@ -171,14 +171,14 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    async def dismiss(self, patience: float) -> None:
+    async def dismiss(self, patience: float, grace: float = TERM_GRACE) -> None:
         """See it off: it has `patience` seconds to leave by itself, then its stdin is closed and it gets
-        SIGTERM, then SIGKILL. Returns when it is gone, or cannot be killed."""
+        SIGTERM, and `grace` seconds later SIGKILL. Returns when it is gone, or cannot be killed."""
         if await self.left_within(patience):
             return
         self.close_stdin()
         self.signal(signal.SIGTERM)
-        if not await self.left_within(TERM_GRACE):
+        if not await self.left_within(grace):
             self.signal(signal.SIGKILL)
             await self.left_within(KILL_GRACE)
 
