@@ -20,6 +20,7 @@ from disbatch.plan.events import (
     AssignPerEngine,
     Completed,
     Conclusion,
+    Drain,
     End,
     Event,
     Finish,
@@ -40,6 +41,7 @@ from disbatch.plan.events import (
     Returned,
     SourceDry,
     SourceEnded,
+    Stop,
     Verdict,
 )
 from disbatch.plan.plan import Mode, Plan
@@ -236,6 +238,9 @@ class World:
         self.stops_due: dict[str, set[int]] = {}
         """The STOP commands that were known when an engine was to leave; none if it came after the run."""
         self.at_once = False
+        self.stopped_at_once: set[str] = set()
+        self.added = 0
+        """Engines that `run_to_end` had to add."""
         self.expected = Conclusion.COMPLETE
         self.finish: Finish | None = None
 
@@ -329,6 +334,10 @@ class World:
             held.clear()
         elif isinstance(event, Interrupt):
             self.at_once |= event.at_once
+        elif isinstance(event, Drain | Stop):
+            self.may_leave_early.add(event.engine)
+            if isinstance(event, Stop) and event.at_once:
+                self.stopped_at_once.add(event.engine)
 
     def learn_taken_back(self, event: Joined, actions: list[Action]) -> None:
         """What a returned engine holds and need not end is its own again."""
@@ -389,8 +398,7 @@ class World:
         engine = self.engines[action.engine]
         if self.plan.mode is Mode.RUNNING:
             spent = self.plan._limits.get(engine.context, 1) <= 0
-            early = action.engine in self.may_leave_early or spent or self.plan._give_back
-            assert early, "let go in the middle of the run"
+            assert action.engine in self.may_leave_early or spent, "let go in the middle of the run"
 
     def check_recordtask(self, action: RecordTask) -> None:
         assert self.attempts[action.outcome.attempt] == (action.engine, action.task)
@@ -562,7 +570,6 @@ class World:
             elif not engine.alive and not engine.connected:
                 self.lose(name)
         self.feed(Resume())
-        added = 0
         for _ in range(10_000):
             moved = self.deliver_all()
             self.check_busy()
@@ -570,7 +577,7 @@ class World:
                 return
             moved |= sum(self.finish_some(name, 1000) for name in list(self.engines)) > 0
             if not moved:
-                added += 1
-                assert added == 1, "an engine without limits is there, and the plan is stuck"
+                self.added += 1
+                assert self.added == 1, "an engine without limits is there, and the plan is stuck"
                 self.join(3)
         raise AssertionError("the run does not end")

@@ -35,6 +35,7 @@ from disbatch.plan.events import (
     Returned,
     SourceDry,
     SourceEnded,
+    Stop,
     Verdict,
 )
 from disbatch.plan.plan import LOOKAHEAD, READ_MOST, Plan
@@ -425,32 +426,137 @@ def test_a_drained_engine_that_is_lost_and_found_stays_drained() -> None:
     )
 
 
-def test_idle_engines_are_given_back_at_the_end() -> None:
-    play(
+def spare_after(history: History) -> list[str]:
+    return play(history).spare
+
+
+def test_idle_engines_are_spare_at_the_end() -> None:
+    plan = play(
         [
             (join("a"), []),
             (join("b"), []),
             (tasks(0, 1), [assign("a", (1, 0)), assign("b", (2, 1))]),
-            (SourceEnded(), []),
-            (done("a", 1), [counts("a", 1, 0), Release("a")]),
-            (Left("a"), []),
-            (done("b", 2), [counts("b", 2, 1), Release("b")]),
-            *bye("b"),
-        ],
-        Plan(give_back=True),
+            (done("a", 1), [counts("a", 1, 0)]),
+        ]
     )
+    assert plan.spare == [], "more tasks may come"
+    play([(SourceEnded(), [])], plan)
+    assert plan.spare == ["a"]
+    play([(Drain("a"), [Release("a")])], plan)
+    assert plan.spare == []
+    play([(Left("a"), []), (done("b", 2), [counts("b", 2, 1), Release("b")]), *bye("b")], plan)
 
 
-def test_none_is_given_back_before_a_barrier() -> None:
-    play(
+def test_a_spare_engine_finds_work_when_another_is_lost() -> None:
+    plan = play(
         [
             (join("a"), []),
             (join("b"), []),
-            (Read([task(0), task(1), barrier(2), task(3)]), [assign("a", (1, 0)), assign("b", (2, 1))]),
+            (tasks(0), [assign("a", (1, 0))]),
             (SourceEnded(), []),
-            (done("a", 1), [counts("a", 1, 0)]),
-        ],
-        Plan(give_back=True),
+        ]
+    )
+    assert plan.spare == ["b"]
+    play([(Lost("a"), [assign("b", (2, 0))])], plan)
+    assert plan.spare == []
+
+
+TAIL: History = [
+    (join("a"), []),
+    (join("b"), []),
+    (Read([task(0), task(1), barrier(2), task(3)]), [assign("a", (1, 0)), assign("b", (2, 1))]),
+    (SourceEnded(), []),
+    (done("a", 1), [counts("a", 1, 0)]),
+]
+
+
+def test_none_is_spare_before_a_barrier_or_while_the_run_is_held() -> None:
+    assert spare_after(TAIL) == []
+    over = (done("b", 2), [counts("b", 2, 1), RecordBarrier(barrier(2), 0, None), assign("a", (3, 3))])
+    assert spare_after([*TAIL, over]) == ["b"]
+    assert spare_after([*TAIL, over, (Hold(), [])]) == []
+    assert spare_after([*TAIL, over, (Interrupt(), [End("a", [3])])]) == []
+
+
+def test_none_is_spare_while_something_waits_in_a_queue() -> None:
+    history: History = [*queueing(1, 3), (SourceEnded(), []), (join("b", 3), [Recall("a", [4])])]
+    assert spare_after(history) == []
+    history += [(Returned("a", [4]), [assign("b", (5, 3)), Recall("a", [3])])]
+    history += [(Returned("a", [3]), [assign("b", (6, 2))]), (join("c"), [])]
+    assert spare_after(history) == ["c"]
+
+
+def test_a_stopped_engine_ends_what_runs_and_others_run_it() -> None:
+    """However often: being stopped is no loss."""
+    plan = Plan(max_losses=0)
+    history: History = [
+        (Read([STOP]), []),
+        (join("a", 2), []),
+        (tasks(0, 1), [assign("a", (1, 0), (2, 1))]),
+        (Stop("a"), [End("a", [1, 2])]),
+        (Stop("a", at_once=False), [End("a", [1, 2])]),
+        (join("b", 2), []),
+        (done("a", 1), [counts("a", 1, 0)]),
+        (
+            ended("a", 2),
+            [stopped("a", 2, 1), assign("b", (3, 1)), AssignPerEngine("a", 4, STOP)],
+        ),
+        (done("a", 4), [RecordPerEngine("a", STOP, outcome(4)), Release("a")]),
+        (Left("a"), []),
+        (Stop("b"), [End("b", [3])]),
+        (join("c"), []),
+        (
+            ended("b", 3),
+            [stopped("b", 3, 1), assign("c", (5, 1)), AssignPerEngine("b", 6, STOP)],
+        ),
+    ]
+    play(history, plan)
+
+
+def test_a_stop_at_once_runs_no_stop_commands() -> None:
+    play(
+        [
+            (Read([STOP]), []),
+            (join("a"), []),
+            (tasks(0), [assign("a", (1, 0))]),
+            (Stop("a"), [End("a", [1])]),
+            (Stop("a", at_once=True), [End("a", [1], True)]),
+            (ended("a", 1), [stopped("a", 1, 0), Release("a")]),
+            (Left("a"), []),
+        ]
+    )
+
+
+def test_a_stop_ends_a_start_command_and_leaves_a_stop_command_alone() -> None:
+    play(
+        [
+            (Read([START, STOP]), []),
+            (join("a"), [AssignPerEngine("a", 1, START)]),
+            (Stop("a"), [End("a", [1])]),
+            (
+                ended("a", 1),
+                [
+                    RecordPerEngine("a", START, outcome(1, -15, ending=Ending.ORDERED)),
+                    AssignPerEngine("a", 2, STOP),
+                ],
+            ),
+            (Stop("a"), []),
+            (Stop("a", at_once=True), [End("a", [2], True)]),
+        ]
+    )
+
+
+def test_a_stopped_engine_that_is_lost_and_found_ends_what_it_still_has() -> None:
+    play(
+        [
+            (join("a"), []),
+            (tasks(0), [assign("a", (1, 0))]),
+            (Lost("a"), []),
+            (Stop("a"), []),
+            (join("a", 1, 1), [End("a", [1])]),
+            (ended("a", 1), [Release("a")]),
+            (join("b"), [assign("b", (2, 0))]),
+        ]
     )
 
 

@@ -12,7 +12,7 @@ from plan_world import FakeEngine, World
 
 from disbatch.model.outcome import Ending
 from disbatch.model.task import Phase
-from disbatch.plan.events import Drain, Finished, Hold, Interrupt, Resume
+from disbatch.plan.events import Drain, Finished, Hold, Interrupt, Resume, Stop
 from disbatch.plan.plan import Mode, Plan
 
 pick = st.integers(0, 99)
@@ -24,7 +24,7 @@ kinds = st.lists(
 MOVES = ["to", "from", "to", "from", "both", "both", "finish", "finish", "finish", "finish", "short"]
 MOVES_AND_FAILURES = [*MOVES, "fail"]
 NETWORK = ["cut", "lose", "lose", "lose", "die", "come back", "come back", "come back", "come back"]
-ODDITIES = ["unstarted", "unstarted", "repeat", "straggle", "drain", "evict"]
+ODDITIES = ["unstarted", "unstarted", "repeat", "straggle", "drain", "stop", "stop at once", "evict"]
 USER = ["hold", "resume", "resume", "end", "broken", "interrupt", "kill"]
 moves = st.lists(st.tuples(st.sampled_from(MOVES_AND_FAILURES), pick), max_size=10)
 """What goes on all the time: messages arrive, tasks end. Every rule ends with some of it."""
@@ -34,11 +34,12 @@ class PlanMachine(RuleBasedStateMachine):
     """Each rule is something that can happen to a run; `teardown` heals the world and runs it to its end."""
 
     world: World
+    harmless: bool
+    """No engine was lost, or made to leave but by being given back when it was spare."""
 
     @initialize(
         max_losses=st.integers(0, 2),
         fail_fast=st.sampled_from([False, False, False, True]),
-        give_back=st.booleans(),
         limit=st.sampled_from([None, None, 0, 1, 4]),
         first=st.lists(st.sampled_from(["start", "stop"]), max_size=2),
         slots=st.lists(st.integers(1, 3), min_size=1, max_size=3),
@@ -48,14 +49,14 @@ class PlanMachine(RuleBasedStateMachine):
         self,
         max_losses: int,
         fail_fast: bool,
-        give_back: bool,
         limit: int | None,
         first: list[str],
         slots: list[int],
         items: list[str],
     ) -> None:
+        self.harmless = bool(slots)
         limits = {} if limit is None else {"limited": limit}
-        plan = Plan(max_losses=max_losses, fail_fast=fail_fast, give_back=give_back, limits=limits)
+        plan = Plan(max_losses=max_losses, fail_fast=fail_fast, limits=limits)
         self.world = World(plan, max_losses=max_losses)
         self.world.offer(*first)
         for count in slots:
@@ -122,11 +123,19 @@ class PlanMachine(RuleBasedStateMachine):
         if what == "cut" and (engine := self.one(number, connected=True)):
             engine.connected = False
         if what in ("lose", "die") and (engine := self.one(number)):
+            self.harmless = False
             engine.alive = what == "lose"
             world.lose(engine.name)
         self.live(steps)
         if what == "come back" and (engine := self.one(number, connected=False)):
             world.come_back(engine.name)
+
+    @rule(number=pick, steps=moves)
+    def give_back(self, number: int, steps: list[tuple[str, int]]) -> None:
+        spare = self.world.plan.spare
+        if spare:
+            self.world.feed(Drain(spare[number % len(spare)]))
+        self.live(steps)
 
     @rule(what=st.sampled_from(ODDITIES), number=pick, steps=moves)
     def oddity(self, what: str, number: int, steps: list[tuple[str, int]]) -> None:
@@ -135,6 +144,7 @@ class PlanMachine(RuleBasedStateMachine):
         if engine is None:
             return
         name = engine.name
+        self.harmless &= what not in ("drain", "stop", "stop at once", "evict")
         if what == "unstarted" and engine.running and not engine.stopping:
             engine.finish(engine.running[-1], -1, Ending.UNSTARTED)
         elif what == "repeat" and engine.told and engine.connected:
@@ -144,8 +154,9 @@ class PlanMachine(RuleBasedStateMachine):
             world.deliver_from(name)  # lost or not, it was on its way
             engine.connected = was
         elif what == "drain":
-            world.may_leave_early.add(name)
             world.feed(Drain(name))
+        elif what in ("stop", "stop at once"):
+            world.feed(Stop(name, at_once=what == "stop at once"))
         elif what == "evict":
             engine.evicted = True
             engine.stop()
@@ -180,8 +191,11 @@ class PlanMachine(RuleBasedStateMachine):
         world.run_to_end()
         assert world.finish is world.log[-1]
         assert world.plan.mode is Mode.OVER
+        assert not (self.harmless and world.added), "an engine was given back that was needed"
         for name, engine in world.engines.items():
             if engine.evicted or name in world.ever_lost or world.at_once or name not in world.released:
+                continue
+            if name in world.stopped_at_once:
                 continue
             stops = {i for phase, i in world.commands_done.get(name, []) if phase is Phase.STOP}
             assert stops == world.stops_due[name]
@@ -205,7 +219,6 @@ def long_history(seed: int, steps: int) -> PlanMachine:
     machine.begin(
         max_losses=random.choice([0, 1, 3]),
         fail_fast=random.random() < 0.1,
-        give_back=random.random() < 0.3,
         limit=random.choice([None, 1, 4]),
         first=random.choices(["start", "stop"], k=random.randrange(3)),
         slots=[random.randint(1, 3) for _ in range(random.randint(0, 3))],
@@ -227,6 +240,7 @@ def long_history(seed: int, steps: int) -> PlanMachine:
             machine.network(random.choice(NETWORK), number, some_moves(6))
         elif what < 0.95:
             machine.oddity(random.choice(ODDITIES), number, some_moves(4))
+            machine.give_back(number, some_moves(2))
         else:
             machine.user(random.choice(["hold", "resume", "resume", *USER]), number, some_moves(4))
         machine.no_slot_idles()

@@ -15,6 +15,7 @@ from pathlib import Path
 from disbatch.contexts.nodes import Node
 from disbatch.driver.settings import Settings
 from disbatch.model.errors import UsageError
+from disbatch.model.way import Way
 from disbatch.wire.hub import Hub
 from disbatch.wire.keys import ConnectFile, RunKeys
 from disbatch.wire.messages import PROTOCOL
@@ -25,11 +26,14 @@ LOOPBACK = ("127.0.0.1", "::1")
 
 
 class Addresses:
-    """The driver's ears. `socket` is the path of the Unix socket."""
+    """The driver's ears. `socket` is the path of the Unix socket, `folder` the directory around it, which
+    goes with the run."""
 
     def __init__(self, settings: Settings, hub: Hub) -> None:
         self._settings = settings
+        self._own_node = "" if settings.allocation is None else settings.allocation.own_node
         self._folder = _short_folder()
+        self.folder = str(self._folder)
         self.socket = f"{self._folder}/driver"
         self._hub = hub
         self._tcp: list[str] = []
@@ -54,7 +58,11 @@ class Addresses:
 
     def for_node(self, node: Node) -> list[str]:
         """What an engine on that node shall try, in order."""
-        return [f"ipc://{self.socket}"] if node.local else list(self._tcp)
+        if node.local:
+            return [f"ipc://{self.socket}"]
+        if node.way is Way.STEP and node.name == self._own_node:
+            return [f"ipc://{self.socket}", *self._tcp]
+        return list(self._tcp)
 
     def publish(self, keys: RunKeys, started: float) -> None:
         """Write the connect file."""

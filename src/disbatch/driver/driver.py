@@ -28,50 +28,48 @@ import zmq
 
 from disbatch.contexts.launch import Launcher
 from disbatch.contexts.machine import this_machine
+from disbatch.contexts.nodes import Node
 from disbatch.contexts.spawn import Spawned
 from disbatch.driver.addresses import Addresses
+from disbatch.driver.departures import Departures, some
 from disbatch.driver.feed import Feed
+from disbatch.driver.giveback import choose_give_back
 from disbatch.driver.observer import Observer
+from disbatch.driver.orders import start_per_engine, starts
 from disbatch.driver.record import Record
 from disbatch.driver.result import Result
-from disbatch.driver.retire import Retirer
+from disbatch.driver.retirement import Retirement, choose_retirement
 from disbatch.driver.roster import Member, Tally
 from disbatch.driver.scribe import Scribe
 from disbatch.driver.settings import Settings
-from disbatch.model.errors import (
-    LaunchError,
-)
+from disbatch.driver.starting import bootstrap_for, node_name
+from disbatch.driver.timelimit import TimeLimit
+from disbatch.model.errors import LaunchError
 from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
+from disbatch.model.way import Way
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
 from disbatch.wire.hub import Hub, Peer
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import (
     AS_TOLD,
-    PROTOCOL,
     Beat,
-    Bootstrap,
     End,
     Finished,
     FromEngine,
     Goodbye,
     Hello,
     Leave,
-    Order,
     Pulse,
     Recall,
     Recalled,
-    Start,
-    StartPerEngine,
     Trouble,
     Welcome,
 )
 
 log = logging.getLogger(__name__)
 
-ORDERS_A_MESSAGE = 256
-BYTES_A_MESSAGE = 1 << 20
 ACKNOWLEDGE_DELAY = 0.1
 """Seconds that an acknowledgement may wait for a message to ride on."""
 LAST_WORDS = 0.1
@@ -82,10 +80,10 @@ LATE_CHECK = 5.0
 """A check that comes this much late means that this process did not run."""
 ENDING_MARGIN = 10.0
 """Seconds beyond the grace that engines have to end their tasks before they are given up."""
+ENDING_AT_LIMIT = 2.5
+"""The same, where the end of the allocation is near."""
 AT_ONCE = 3.0
 """The same, after a second signal."""
-MOST_NAMED = 5
-"""Nodes that one line names."""
 FOREVER = 1e9
 """An orphan patience for local engines: their lifeline tells them when the driver is gone."""
 
@@ -101,7 +99,6 @@ class Driver:
         self._plan = Plan(
             max_losses=s.max_losses,
             fail_fast=s.fail_fast,
-            give_back=s.retire_command is not None,
             limits=None if s.task_limit is None else {"": s.task_limit},
         )
         self._tally = Tally()
@@ -110,7 +107,16 @@ class Driver:
         self._joined = False
         self._timer: asyncio.TimerHandle | None = None
         self._launcher: Launcher | None = None
-        self._retirer: Retirer | None = None
+        self._retirement: Retirement | None = None
+        self._give_back = choose_give_back(s, lambda engine: self._members[engine].name)
+        self._time_limit = TimeLimit(
+            s,
+            say=self._say,
+            tell=self._tell,
+            engines=lambda: self._plan.engines,
+            launches_end=self._expect_nobody,
+            end_is_near=lambda grace: self._give_up_after(grace + ENDING_AT_LIMIT),
+        )
         self._signals = 0
         self._signal = 0
         self._incomplete = ""
@@ -119,7 +125,7 @@ class Driver:
         self._hostname = this_machine().hostname
         self._performers: dict[type, Callable[[Any], None]] = {
             events.Assign: self._assign,
-            events.AssignPerEngine: self._assign_per_engine,
+            events.AssignPerEngine: lambda a: self._post(a.engine, start_per_engine(a)),
             events.Recall: lambda a: self._post(a.engine, Recall(a.attempts)),
             events.End: lambda a: self._post(a.engine, End(a.attempts, a.at_once)),
             events.Release: lambda a: self._post(a.engine, Leave()),
@@ -135,6 +141,7 @@ class Driver:
         self._wall_started = time.time()
         self._over: asyncio.Future[None] = loop.create_future()
         s = self._settings
+        self._departures = Departures(loop, self._say, by_slurm=self._settings.allocation is not None)
         self._record = Record(
             loop, s.claimed.status_descriptor, 0, trouble=self._disk_trouble, recovered=self._disk_recovered
         )
@@ -159,13 +166,15 @@ class Driver:
             try:
                 addresses.listen()
                 addresses.publish(keys, self._wall_started)
-                if s.retire_command:
-                    self._retirer = Retirer(s.retire_command, self._hostname, self._say)
-                self._launch(keys, addresses)
+                self._retirement = choose_retirement(s, self._hostname, addresses.folder, self._say)
+                self._incomplete = self._time_limit.too_late
+                self._launch(keys, addresses, [] if self._incomplete else s.nodes)
                 self._feed.start(loop, self._pump)
                 self._pump()
                 self._check()
                 self._observer.start(self.snapshot)
+                self._time_limit.start()
+                self._look_for_engines()
                 await self._over
             finally:
                 unwritten = await self._close()
@@ -177,12 +186,15 @@ class Driver:
     async def _close(self) -> bytes:
         if self._timer is not None:
             self._timer.cancel()
+        self._time_limit.close()
+        self._departures.tell()
         self._feed.close()
-        if self._retirer is not None:
+        if self._retirement is not None:
             for member in self._members.values():
-                if member.joined is not None:
+                if member.joined is not None or member.left:
                     self._gone(member)
-            await self._retirer.finish()
+                    self._retire(member)
+            await self._retirement.finish()
         if self._signals:
             self._record.abandon()  # whoever ends the run does not wait for room on the disk
         unwritten = await self._record.close()
@@ -203,7 +215,7 @@ class Driver:
         if isinstance(error, Exception) and not self._over.done():
             self._over.set_exception(error)
 
-    def _launch(self, keys: RunKeys, addresses: Addresses) -> None:
+    def _launch(self, keys: RunKeys, addresses: Addresses, nodes: list[Node]) -> None:
         s = self._settings
         self._launcher = launcher = Launcher(
             self._loop,
@@ -212,28 +224,17 @@ class Driver:
             on_exit=self._exited,
             on_trouble=self._say,
             ssh=s.ssh,
+            srun=s.srun,
             tunnel_to=addresses.socket if s.tunnel else None,
         )
         if self._early is not None:
             launcher.adopt(self._early)
-        for rank, node in enumerate(s.nodes):
-            name = self._hostname if node.local else node.name
+        for rank, node in enumerate(nodes):
+            name = node_name(s, node, self._hostname)
             engine = f"{rank}-{secrets.token_hex(8)}"
             self._members[engine] = Member(engine, name, rank, node.slots, node)
-            bootstrap = Bootstrap(
-                protocol=PROTOCOL,
-                engine=engine,
-                node=name,
-                slots=node.slots,
-                cores_per_task=node.cores_per_task,
-                directory=s.directory,
-                log=os.fsencode(s.claimed.files.engine_log(name)),
-                addresses=addresses.for_node(node),
-                server_key=keys.server_key,
-                client_key=keys.client_key,
-                client_secret=keys.client_secret,
-                environment=s.environment,
-                way=node.way,
+            bootstrap = bootstrap_for(
+                s, node, keys, name=name, engine=engine, addresses=addresses.for_node(node)
             )
             launcher.start(node, bootstrap)
 
@@ -250,19 +251,23 @@ class Driver:
         self._say(f"{name}: {self._notice}" + ("; once more to end at once" if first else ""))
         self._tell(events.Interrupt(at_once=not first))
         limit = self._settings.grace + ENDING_MARGIN if first else AT_ONCE
-        self._loop.call_later(limit, self._give_up_waiting)
+        self._give_up_after(limit)
         if not first:
             self._record.abandon()
-            if self._retirer is not None:
-                self._retirer.abandon()
+            if self._retirement is not None:
+                self._retirement.abandon()
+
+    def _give_up_after(self, seconds: float) -> None:
+        self._loop.call_later(seconds, self._give_up_waiting)
 
     def _give_up_waiting(self) -> None:
-        """Engines that did not answer in time after a signal are given up."""
+        """Engines that did not answer in time after a signal, or at the end of the time, are given up."""
         for peer in list(self._hub.peers()):
             engine = self._plan.engines.get(peer.name)
             if engine is not None and (engine.assigned or engine.per_engine):
                 self._lose(peer.name, "did not end its tasks in time")
         if not self._over.done():
+            self._incomplete = self._incomplete or self._time_limit.words
             self._over.set_result(None)
 
     # ---- engines ----
@@ -287,9 +292,12 @@ class Driver:
         self._look_for_engines()
 
     def _exited(self, engine: str, return_code: int, words: str) -> None:
-        """A local engine's process ended."""
+        """The process of an engine, or the srun around it, ended."""
         member = self._members[engine]
         never_came, member.launching, member.return_code = member.launching, False, return_code
+        member.exited = True
+        if member.left:
+            self._retire(member)
         if member.joined is not None:
             # What it sent before it died may still be on its way through ZeroMQ's thread.
             self._loop.call_later(LAST_WORDS, self._lose, engine, words)
@@ -326,10 +334,11 @@ class Driver:
                 self._say(f"{member.name}: the engine is heard again and goes on")
             log.info("%s: engine joined (rank %d, %d slots)", member.name, member.rank, hello.slots)
             member.joined, member.launching, member.slots = self._loop.time(), False, hello.slots
-            member.lost = False
-            if self._retirer is not None:
-                self._retirer.joined(member.name)
+            member.lost = member.retired = False
+            if self._retirement is not None:
+                self._retirement.joined(member.name)
             self._tell(events.Joined(peer.name, hello.slots, hello.holding))
+            self._time_limit.joined(peer.name)
 
     def _receive(self, peer: Peer, number: int, message: FromEngine) -> None:
         name = peer.name
@@ -368,9 +377,11 @@ class Driver:
     def _goodbye(self, peer: Peer, message: Goodbye) -> None:
         member = self._members[peer.name]
         log.info("%s: engine left (%s)", member.name, message.reason)
-        if message.reason != AS_TOLD and self._plan.mode is Mode.RUNNING:
-            self._say(f"{member.name}: its engine left: {message.reason}")
+        running = self._plan.mode is Mode.RUNNING
+        if message.reason != AS_TOLD and running:
+            self._departures.note(member.name, message.reason)
         member.left = True
+        member.spare = message.reason == AS_TOLD and running and not self._time_limit.words
         self._gone(member)
         self._tell(events.Left(peer.name))
         self._loop.call_later(1.0, self._see_off, peer.name)
@@ -379,8 +390,15 @@ class Driver:
     def _gone(self, member: Member) -> None:
         member.leave(self._loop.time())
         member.running = member.waiting = 0
-        if self._retirer is not None:
-            self._retirer.retire(member.name, member.return_code)
+        step = member.node is not None and member.node.way is Way.STEP
+        if not (step and member.spare and not member.exited):
+            self._retire(member)
+
+    def _retire(self, member: Member) -> None:
+        """Its node is no longer needed. A step that is to leave the job first ends."""
+        if self._retirement is not None and not member.retired:
+            member.retired = True
+            self._retirement.retire(member.name, member.return_code, spare=member.spare)
 
     def _lose(self, engine: str, why: str) -> None:
         member = self._members[engine]
@@ -405,11 +423,10 @@ class Driver:
 
     def _warn_of_the_lost(self) -> None:
         """Who resumes at once would run a task beside itself."""
-        names = sorted({member.name for member in self._members.values() if member.lost and not member.local})
+        names = sorted({member.name for member in self._members.values() if member.may_run_on})
         if names:
-            where = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
             limit = f"{self._settings.orphan_patience:g} s"
-            self._say(f"{where}: tasks may still run there, for at most {limit}; resume after that")
+            self._say(f"{some(names)}: tasks may still run there, for at most {limit}; resume after that")
 
     def _what_becomes_of_its_tasks(self, engine: str) -> str:
         """The end of the line that says that this engine is lost."""
@@ -426,7 +443,7 @@ class Driver:
         return any(member.launching for member in self._members.values())
 
     def _check(self) -> None:
-        """Who was not heard for too long is lost."""
+        """Who was not heard for too long is lost, and who was spare for long enough is let go."""
         now, patience = self._loop.time(), self._settings.patience
         late = now - self._checked > CHECK_INTERVAL + LATE_CHECK
         self._checked = now
@@ -435,7 +452,18 @@ class Driver:
                 peer.heard = now
             elif now - peer.heard > patience:
                 self._lose(peer.name, f"not heard for {patience:g} s")
+        if self._give_back is not None:
+            for engine in self._give_back.due(self._plan.spare, now):
+                self._tell(events.Drain(engine))
         self._timer = self._loop.call_later(CHECK_INTERVAL, self._check)
+
+    def _expect_nobody(self) -> None:
+        """Engines that are on their way would come too late."""
+        for member in self._members.values():
+            if member.launching:
+                member.launching = False
+                self._see_off(member.engine)
+        self._look_for_engines()
 
     def _look_for_engines(self) -> None:
         """If no engine is there and none will come, the run cannot be completed."""
@@ -444,7 +472,9 @@ class Driver:
         if self._plan.present or self._expected:
             return
         limit = self._settings.task_limit
-        if limit is not None and self._tally.done >= limit:
+        if self._incomplete or self._time_limit.words:
+            self._incomplete = self._incomplete or self._time_limit.words
+        elif limit is not None and self._tally.done >= limit:
             self._incomplete = f"ended after {limit} tasks, as -C asks"
         else:
             self._incomplete = "no engine is left" if self._joined else "no engine could start"
@@ -480,20 +510,8 @@ class Driver:
             self._hub.post(peer, message)
 
     def _assign(self, action: events.Assign) -> None:
-        orders: list[Order] = []
-        size = 0
-        for attempt, task in action.pairs:
-            if len(orders) >= ORDERS_A_MESSAGE or size > BYTES_A_MESSAGE:
-                self._post(action.engine, Start(orders))
-                orders, size = [], 0
-            orders.append(Order(attempt, task.id, task.line, task.repeat, task.command))
-            size += len(task.command)
-        self._post(action.engine, Start(orders))
-
-    def _assign_per_engine(self, action: events.AssignPerEngine) -> None:
-        command = action.command
-        order = Order(action.attempt, command.id, command.line, -1, command.command)
-        self._post(action.engine, StartPerEngine(command.phase, order))
+        for message in starts(action):
+            self._post(action.engine, message)
 
     def _finish(self, action: events.Finish) -> None:
         if not self._over.done():

@@ -16,9 +16,7 @@ import os
 import re
 from collections.abc import Callable
 
-from disbatch.contexts.child import Child
-from disbatch.contexts.spawn import spawn
-from disbatch.contexts.words import ended_how, lines
+from disbatch.driver.command import run
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +29,17 @@ _LOOKS_AT_ALL = re.compile(r"\b(NODES|ACTIVE|RETIRED)\b")
 
 
 class Retirer:
-    """The retirements of a run. `trouble(text)` gets one line when a command failed for good; `retry` seconds
-    after it failed first it is tried again."""
+    """The retirements of a run with the user's command: all nodes, the last ones at the end of the run. A
+    `Retirement`. `driver_node`: the driver's, or None if it is none that the nodes' owner knows.
+    `trouble(text)` gets one line when a command failed for good; `retry` seconds after it failed first it is
+    tried again."""
 
     def __init__(
-        self, command: str, driver_node: str, trouble: Callable[[str], None], retry: float = FIRST_RETRY
+        self,
+        command: str,
+        driver_node: str | None,
+        trouble: Callable[[str], None],
+        retry: float = FIRST_RETRY,
     ) -> None:
         self._command = command
         self._driver_node = driver_node
@@ -55,7 +59,7 @@ class Retirer:
             self._retired.remove(node)
         self._active[node] = self._active.get(node, 0) + 1
 
-    def retire(self, node: str, return_code: int) -> None:
+    def retire(self, node: str, return_code: int, *, spare: bool = False) -> None:
         """An engine of the node is gone; the node is not needed any more if that was its last."""
         if node not in self._active:
             return
@@ -104,10 +108,10 @@ class Retirer:
             "RETIRED": ",".join(self._retired),
         }
         environment.pop("DRIVER_NODE", None)
-        if self._driver_node not in self._active:
+        if self._driver_node is not None and self._driver_node not in self._active:
             environment["DRIVER_NODE"] = self._driver_node
         for attempt in range(ATTEMPTS):
-            problem = await self._once(environment)
+            problem = (await run(["/bin/sh", "-c", self._command], environment, CALL_TIMEOUT)).problem
             if problem is None:
                 log.info("retired %s", environment["NODES"])
                 return
@@ -115,20 +119,3 @@ class Retirer:
             if attempt + 1 < ATTEMPTS:
                 await asyncio.sleep(self._retry * 2**attempt)
         self._trouble(f"the retire command (-k) for {environment['NODES']} failed: {problem}")
-
-    async def _once(self, environment: dict[str, str]) -> str | None:
-        """Run the command; None if that went well, else what went wrong."""
-        try:
-            child = Child(asyncio.get_running_loop(), spawn(["/bin/sh", "-c", self._command], environment))
-        except OSError as error:
-            return f"cannot be started: {error.strerror or error}"
-        child.close_stdin()
-        try:
-            if not await child.left_within(CALL_TIMEOUT):
-                return f"not done after {CALL_TIMEOUT:.0f} s"
-        finally:
-            child.kill_group()
-        if child.returncode == 0:
-            return None
-        said = lines(child.err) or lines(child.out)
-        return ended_how(child.returncode or 0) + (f": {said[-1][:200]}" if said else "")

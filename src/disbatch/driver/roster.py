@@ -9,6 +9,7 @@ from disbatch.contexts.nodes import Node
 from disbatch.model.outcome import Outcome
 from disbatch.model.snapshot import EngineView, TaskView
 from disbatch.model.task import Task
+from disbatch.model.way import Way
 
 NAMED_FAILURES = 10
 NAMED_SLOWEST = 5
@@ -30,6 +31,12 @@ class Member:
     """It was given up and not heard since."""
     left: bool = False
     """It said Goodbye. It may still say Hello, over a new connection, but takes no more tasks."""
+    spare: bool = False
+    """It left because it found no more work, while the run goes on."""
+    exited: bool = False
+    """The process that we started for it, and that stays while it runs, has ended."""
+    retired: bool = False
+    """Its node was told to be no longer needed, since it joined last."""
     slot_seconds: float = 0.0
     done: int = 0
     failed: int = 0
@@ -42,6 +49,16 @@ class Member:
     def local(self) -> bool:
         """It is a child of the driver."""
         return self.node is not None and self.node.local
+
+    @property
+    def stays_in_front(self) -> bool:
+        """A process that we started runs as long as it does, and tells when it ends."""
+        return self.node is not None and self.node.way is not Way.SSH
+
+    @property
+    def may_run_on(self) -> bool:
+        """It was given up, and nobody can say that its tasks are not there any more."""
+        return self.lost and not self.local and not self.exited
 
     @property
     def came(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from disbatch.contexts.nodes import Node
+from disbatch.contexts.slurm import Allocation
+from disbatch.contexts.srun import SrunOptions
 from disbatch.contexts.ssh import SshOptions
 from disbatch.driver.files import ClaimedFiles
 
@@ -15,7 +17,11 @@ class Settings:
 
     `source_name` is how messages name the task file, `task_name` what the files of the run and
     DISBATCH_NAMETASKS are called after. `total` tasks if the source could be counted. `task_limit`: -C.
-    `retire_command`: -k. `listen`: HOST:PORT of --use-address as (host, port), if given.
+    `retire_command`: -k, or Slurm's own if `retire_default`; None: none. `listen`: HOST:PORT of --use-address
+    as (host, port), if given.
+    `allocation`: the Slurm job that we are in, if its nodes are used; `srun` how steps are started there.
+    `gpu`: -g; `share`: -E; `bind`: --bind, None for "cores if they are ours alone". `time_limit_margin`: of
+    the option of that name, if given. `grace` is what tasks can have: see `allowance.grace_within`.
     """
 
     source_name: str
@@ -31,6 +37,13 @@ class Settings:
     exit_code: bool = False
     status_header: bool = False
     retire_command: str | None = None
+    retire_default: bool = False
+    allocation: Allocation | None = None
+    srun: SrunOptions | None = None
+    gpu: bool = False
+    share: list[str] = field(default_factory=list)
+    bind: bool | None = False
+    time_limit_margin: float | None = None
     listen: tuple[str, int] | None = None
     tunnel: bool = False
     ssh: SshOptions = field(default_factory=SshOptions)

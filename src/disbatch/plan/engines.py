@@ -4,7 +4,8 @@
         any of them --not heard--> LOST --heard again--> STARTING, ACTIVE, or STOPPING if it was
                                                              to leave already
 
-An ACTIVE engine that was told to drain is DRAINING until it has nothing; then it is STOPPING.
+An ACTIVE engine that was told to drain is DRAINING until it has nothing; then it is STOPPING. One that was
+told to stop is drained, too, and what it has is ended.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Engine:
     __slots__ = (
         "adrift",
         "assigned",
+        "at_once",
         "context",
         "depth",
         "draining",
@@ -53,6 +55,7 @@ class Engine:
         "room",
         "slots",
         "state",
+        "stopped",
     )
 
     def __init__(self, name: str, slots: int, context: str) -> None:
@@ -67,6 +70,10 @@ class Engine:
         was told to end and has not answered for."""
         self.draining = False
         """It shall leave as soon as it has nothing."""
+        self.stopped = False
+        """What it has shall be ended, too."""
+        self.at_once = False
+        """... without grace, and it runs no STOP commands."""
         self.retired = False
         """It was given its STOP commands (or needs none): when they are done it leaves."""
         self.recalling = 0

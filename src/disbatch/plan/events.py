@@ -78,6 +78,14 @@ class Drain(msgspec.Struct, frozen=True, gc=False):
     engine: str
 
 
+class Stop(msgspec.Struct, frozen=True, gc=False):
+    """Let this engine go soon: what runs on it is ended, and runs again elsewhere. `at_once`: without grace,
+    and without its PERENGINE STOP commands."""
+
+    engine: str
+    at_once: bool = False
+
+
 class Hold(msgspec.Struct, frozen=True, gc=False):
     """Start nothing (the record cannot be written, or the user paused the run) until `Resume`."""
 
@@ -102,6 +110,7 @@ Event = (
     | Lost
     | Left
     | Drain
+    | Stop
     | Hold
     | Resume
     | Interrupt

@@ -20,7 +20,9 @@ is ready and nothing can be read, what waits in a queue is called back for slots
 slot is idle while a task could start. What a returned engine was told to end keeps its slot until it has
 ended.
 
-An engine that ends tasks although nobody here ordered it is being stopped by its node: it is drained.
+An engine that ends tasks although nobody here ordered it is being stopped by its node: it is drained. One
+that is told to stop is drained and ends what it has, which runs again elsewhere as if it had never started:
+that is no loss. Which engines are `spare` is known here; when they are let go is the driver's to say.
 
 A barrier stops the reading: items behind it wait in `_unread` until nothing is ready or assigned.
 
@@ -70,6 +72,7 @@ from disbatch.plan.events import (
     Returned,
     SourceDry,
     SourceEnded,
+    Stop,
     Verdict,
 )
 
@@ -104,8 +107,8 @@ class Plan:
     """The state of a run's decisions.
 
     `max_losses`: how often a task is run again because its engine was lost; after one more loss it is given
-    up. `fail_fast`: the first failed task ends the run. `give_back`: engines that can expect no more work
-    are released before the run ends. `limits`: how many tasks an engine's context may complete, by context.
+    up. `fail_fast`: the first failed task ends the run. `limits`: how many tasks an engine's context may
+    complete, by context.
     """
 
     def __init__(
@@ -113,12 +116,10 @@ class Plan:
         *,
         max_losses: int = 3,
         fail_fast: bool = False,
-        give_back: bool = False,
         limits: Mapping[str, int] | None = None,
     ) -> None:
         self._max_losses = max_losses
         self._fail_fast = fail_fast
-        self._give_back = give_back
         self.mode = Mode.RUNNING
         self.held = False
         self.conclusion = Conclusion.COMPLETE
@@ -163,6 +164,7 @@ class Plan:
             Lost: self._on_lost,
             Left: self._on_left,
             Drain: self._on_drain,
+            Stop: self._on_stop,
             Hold: self._on_hold,
             Resume: self._on_resume,
             Interrupt: self._on_interrupt,
@@ -187,6 +189,13 @@ class Plan:
     def present(self) -> int:
         """Engines that are not lost."""
         return len(self.engines) - self._lost
+
+    @property
+    def spare(self) -> list[str]:
+        """Engines that have nothing and, unless others are lost, never will: they may be told to drain."""
+        if not self._resting or not self._tail_is_short():
+            return []
+        return [name for name, engine in self._resting.items() if not engine.draining]
 
     def handle(self, event: Event) -> list[Action]:
         """Take one event; the actions are to be performed in order."""
@@ -226,7 +235,7 @@ class Plan:
         self._commands[command.phase].append(command)
         if command.phase is Phase.START:
             for engine in self.engines.values():
-                if engine.state in (State.STARTING, State.ACTIVE):
+                if engine.state in (State.STARTING, State.ACTIVE) and not engine.stopped:
                     self._run_per_engine(engine, command)
                     self._move(engine, State.STARTING)
                 elif engine.state is State.LOST and not engine.retired:
@@ -260,7 +269,7 @@ class Plan:
             self._lost -= 1
             unwanted = self._take_back(engine, event.holding)
         if unwanted:
-            self._actions.append(End(engine.id, unwanted, self._at_once))
+            self._actions.append(End(engine.id, unwanted, self._at_once or engine.at_once))
         if engine.retired:
             self._move(engine, State.STOPPING)
             self._release_if_stopped(engine)
@@ -275,16 +284,17 @@ class Plan:
 
     def _take_back(self, engine: Engine, holding: Iterable[int]) -> list[int]:
         """A lost engine is heard again: what it still has and nobody else was given is its own again, as long
-        as the run goes on. Returns the attempts that it shall end."""
+        as the run goes on and it was not stopped. Returns the attempts that it shall end."""
         adrift, commands, unwanted = engine.adrift, engine.per_engine, []
         engine.adrift, engine.per_engine = {}, {}
-        running = self.mode is Mode.RUNNING
+        running = self.mode is Mode.RUNNING and not engine.stopped
+        at_once = self._at_once or engine.at_once
         for attempt in sorted(holding):  # the order in which it starts them
             task = adrift.get(attempt)
             command = commands.pop(attempt, None)
             if command is not None:
                 engine.per_engine[attempt] = command
-                if self._at_once or not (running or engine.retired):
+                if at_once or not (running or engine.retired):
                     unwanted.append(attempt)
             elif running and task is not None and task.id in self._again:
                 self._again.discard(task.id)
@@ -296,7 +306,7 @@ class Plan:
                 unwanted.append(attempt)
                 if task is not None:
                     engine.adrift[attempt] = task
-        if running or (engine.retired and not self._at_once):
+        if running or (engine.retired and not at_once):
             for command in commands.values():  # these never reached it
                 self._run_per_engine(engine, command)
         return unwanted
@@ -359,6 +369,20 @@ class Plan:
             self._draining += 1
             if engine.state is State.ACTIVE:
                 self._activate(engine)
+
+    def _on_stop(self, event: Stop) -> None:
+        engine = self.engines.get(event.engine)
+        if engine is None:
+            return
+        engine.stopped = True
+        engine.at_once |= event.at_once
+        if engine.state is not State.LOST:
+            # Its STOP commands are part of leaving in order.
+            stopping = engine.state is State.STOPPING and not engine.at_once
+            attempts = [*engine.assigned, *([] if stopping else engine.per_engine)]
+            if attempts:
+                self._actions.append(End(engine.id, attempts, engine.at_once))
+        self._drain(engine)
 
     # ---- results ----
 
@@ -474,7 +498,7 @@ class Plan:
         """Nothing is left for this engine: its STOP commands, then off it goes."""
         self._move(engine, State.STOPPING)
         engine.retired = True
-        if not self._at_once:
+        if not (self._at_once or engine.at_once):
             for command in self._commands[Phase.STOP]:
                 self._run_per_engine(engine, command)
         self._release_if_stopped(engine)
@@ -626,6 +650,8 @@ class Plan:
 
     def _recall_unwanted(self, engine: Engine) -> None:
         """Nothing more shall start on this engine: call back what waits in its queue."""
+        if engine.stopped:
+            return  # it was told to end that
         if self.held or engine.state is State.DRAINING or self.mode is not Mode.RUNNING:
             self._recall(engine, engine.queued)
 
@@ -660,7 +686,7 @@ class Plan:
     def _let_go(self) -> None:
         """Engines that can expect nothing more leave; the run is over when the last has left."""
         if self._resting:
-            everyone = self.mode is Mode.CLOSING or self._tail_is_short()
+            everyone = self.mode is Mode.CLOSING
             if everyone or self._limits or self._draining:
                 for engine in list(self._resting.values()):
                     if everyone or engine.draining or self._limits.get(engine.context, 1) <= 0:
@@ -672,8 +698,7 @@ class Plan:
     def _tail_is_short(self) -> bool:
         """Everything is running that will ever run: engines with nothing can be given back."""
         return (
-            self._give_back
-            and self.mode is Mode.RUNNING
+            self.mode is Mode.RUNNING
             and not self.held
             and self._source is Source.ENDED
             and self._barrier is None

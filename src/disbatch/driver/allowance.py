@@ -1,0 +1,166 @@
+"""The end of an allocation: a warning early, then no more tasks, then the end of those that still run.
+
+Theory of operation
+-------------------
+Three moments, each so many seconds before the end: the warning; the last start of a task (`margin`); and the
+last moment at which what runs can be ended in order and recorded before Slurm kills it (`reserve`). Unless
+the user asks for a longer margin the last two are the same.
+
+The end may move: an administrator extends a job, or shortens it. So shortly before each moment Slurm is asked
+again, and if the end is later now, so is the moment. All is computed from the wall clock each time, as a
+timer's clock and that of Slurm drift apart in a week, and one stands still while a machine sleeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from disbatch.driver import command as commands
+from disbatch.driver.job import SlurmSilentError, job_facts
+
+log = logging.getLogger(__name__)
+
+RECORDING = 5.0
+"""Seconds beyond the grace that it takes to end, record and leave."""
+EARLY_MOST = 600.0
+EARLY_SHARE = 0.1
+EARLY_LEAST = 30.0
+"""The warning comes when a tenth of the time is left, at most ten minutes and at least half a minute before
+the last start."""
+ASK_AHEAD = 10.0
+"""Seconds before a moment at which Slurm is asked, and how long that may take."""
+LAST_ASK = 1.0
+"""Seconds before a moment from which nobody is asked any more."""
+LONGEST_SLEEP = 60.0
+KILL_MARGIN = 1.5
+"""Seconds before Slurm's SIGKILL at which ours comes, so that the outcome is still recorded."""
+LEAST_GRACE = 0.5
+
+TIME_IS_UP = "the allocation's time is up"
+
+
+def grace_within(kill_wait: float | None, grace: float) -> float:
+    """The grace (seconds) that tasks can have where Slurm sends SIGKILL `kill_wait` seconds after SIGTERM."""
+    return grace if kill_wait is None else min(grace, max(LEAST_GRACE, kill_wait - KILL_MARGIN))
+
+
+def reserve(grace: float) -> float:
+    """Seconds before the end at which what runs is ended."""
+    return grace + RECORDING
+
+
+def clock_time(moment: float, now: float) -> str:
+    """A moment (epoch) as people say it today: `14:05:30`, or `Mon 14:05:30`, or with its date."""
+    there, here = time.localtime(moment), time.localtime(now)
+    if there[:3] == here[:3]:
+        return time.strftime("%H:%M:%S", there)
+    near = moment - now < 6 * 86400
+    return time.strftime("%a %H:%M:%S" if near else "%Y-%m-%d %H:%M:%S", there)
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `9 min 30 s`, `2 h 5 min`."""
+    whole = max(0, round(seconds))
+    if whole >= 3600:
+        parts = [(whole // 3600, "h"), (whole % 3600 // 60, "min")]
+    else:
+        parts = [(whole // 60, "min"), (whole % 60, "s")]
+    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
+
+
+def ask_slurm(job: str, run: commands.Run = commands.run) -> Callable[[float], Awaitable[float | None]]:
+    """Asks Slurm when the job ends."""
+
+    async def ask(timeout: float) -> float | None:
+        try:
+            return (await job_facts(job, run, timeout)).end
+        except SlurmSilentError as error:
+            log.info("when the job ends is not known anew: %s", error)
+            return None
+
+    return ask
+
+
+class Allowance:
+    """The time that an allocation has until `end` (epoch seconds).
+
+    `grace`: seconds that tasks have when they are ended; `margin`: of --time-limit-margin, or None. `ask`
+    tells the end as Slurm knows it now, within so many seconds: None if it does not tell. `say` gets lines
+    for the user. `last_start` is called when nothing more shall start, `last_run` when what runs shall end.
+    """
+
+    def __init__(
+        self,
+        end: float,
+        *,
+        grace: float,
+        margin: float | None,
+        ask: Callable[[float], Awaitable[float | None]],
+        say: Callable[[str], None],
+        last_start: Callable[[], None],
+        last_run: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.end = end
+        self._reserve = reserve(grace)
+        self._margin = max(self._reserve, margin or 0.0)
+        self._ask = ask
+        self._say = say
+        self._last_start = last_start
+        self._last_run = last_run
+        self._clock = clock
+        self._sleep = sleep
+
+    @property
+    def left(self) -> float:
+        """Seconds to the end."""
+        return self.end - self._clock()
+
+    @property
+    def too_late(self) -> str:
+        """Why nothing can start any more; empty if something can."""
+        if self.left > self._margin:
+            return ""
+        if self.left <= 0:
+            return TIME_IS_UP
+        margin = f" (--time-limit-margin {self._margin:g})" if self._margin > self._reserve else ""
+        return f"the allocation ends in {duration(self.left)}: too late to start tasks{margin}"
+
+    async def watch(self) -> None:
+        """From now to the end."""
+        early = max(self._margin + EARLY_LEAST, min(EARLY_MOST, EARLY_SHARE * self.left))
+        await self._reach(early)
+        self._warn()
+        await self._reach(self._margin)
+        if self._margin > self._reserve:
+            left = duration(self.left - self._reserve)
+            ends = f"the allocation ends in {duration(self.left)}"
+            self._say(f"{ends}: no more tasks start, and those that run have {left}")
+        self._last_start()
+        await self._reach(self._reserve)
+        self._last_run()
+
+    def _warn(self) -> None:
+        now = self._clock()
+        stop = clock_time(self.end - self._reserve, now)
+        words = f"what still runs at {stop} is ended, and can be resumed"
+        if self._margin > self._reserve:
+            words = f"no task starts after {clock_time(self.end - self._margin, now)}, and {words}"
+        self._say(f"the allocation ends at {clock_time(self.end, now)}, in {duration(self.left)}: {words}")
+
+    async def _reach(self, before: float) -> None:
+        """Until so many seconds before the end, as Slurm tells it shortly before."""
+        asked = False
+        while (left := self.left - before) > 0:
+            if left > ASK_AHEAD:
+                asked = False
+                await self._sleep(min(left - ASK_AHEAD, LONGEST_SLEEP))
+            elif asked or left < LAST_ASK:
+                await self._sleep(left)
+            else:
+                asked = True
+                self.end = await self._ask(left) or self.end

@@ -1,0 +1,54 @@
+"""Says which engines left by themselves: one line for all that left for one reason at about one time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+JOIN_DELAY = 0.5
+"""Seconds that a line waits for others."""
+MOST_NAMED = 5
+BY_SIGNAL = "ended by SIG"
+"""How the reason of an engine begins that a signal ended; see `engine.engine`."""
+
+
+def some(names: list[str], most: int = MOST_NAMED) -> str:
+    """The first names of a list; a name that stands there more than once is said once."""
+    different = list(dict.fromkeys(names))
+    rest = len(different) - most
+    return ", ".join(different[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+class Departures:
+    """`say` gets the lines. `by_slurm`: the nodes are Slurm's, so a signal is most likely Slurm's, too."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, say: Callable[[str], None], *, by_slurm: bool
+    ) -> None:
+        self._loop = loop
+        self._say = say
+        self._by_slurm = by_slurm
+        self._names: dict[str, list[str]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def note(self, name: str, reason: str) -> None:
+        """The engine of that node left, and why."""
+        self._names.setdefault(reason, []).append(name)
+        if self._timer is None:
+            self._timer = self._loop.call_later(JOIN_DELAY, self.tell)
+
+    def tell(self) -> None:
+        """Say now what is not said yet."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        told, self._names = self._names, {}
+        for reason, names in told.items():
+            self._say(f"{some(sorted(names))}: {self._words(reason, len(names) > 1)}")
+
+    def _words(self, reason: str, several: bool) -> str:
+        if self._by_slurm and reason.startswith(BY_SIGNAL):
+            signal = reason.removeprefix("ended by ")
+            engines = "the engines" if several else "the engine"
+            return f"Slurm ended {engines} ({signal}: cancelled, preempted, or out of time)"
+        return f"their engines left: {reason}" if several else f"its engine left: {reason}"

@@ -1,0 +1,39 @@
+"""When an engine that has no more work to expect is let go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from disbatch.driver.settings import Settings
+
+GIVE_BACK_AFTER = 5.0
+"""Seconds that an engine must have been spare before its node goes back to Slurm: a job that is resized stays
+so, and what the batch script does next may want all of it."""
+
+
+class GiveBack:
+    """Remembers since when engines are spare. Those that `may_go` and were so for `after` seconds are let go;
+    another one (on the driver's node, or that of the batch script, which stay anyway) is there to the end,
+    for tasks that must run again."""
+
+    def __init__(self, after: float, may_go: Callable[[str], bool]) -> None:
+        self._after = after
+        self._may_go = may_go
+        self._since: dict[str, float] = {}
+
+    def due(self, spare: Iterable[str], now: float) -> list[str]:
+        """Of the engines that are `spare` at this time (seconds), those to let go."""
+        since = self._since
+        self._since = {engine: since.get(engine, now) for engine in spare}
+        long_enough = [engine for engine, start in self._since.items() if now - start >= self._after]
+        return [engine for engine in long_enough if self._may_go(engine)]
+
+
+def choose_give_back(settings: Settings, node_of: Callable[[str], str]) -> GiveBack | None:
+    """Which spare engines of this run are let go before its end, if any; `node_of` an engine by its name. For
+    the user's own command they go at once."""
+    if not settings.retire_command:
+        return None
+    keep = frozenset[str]() if settings.allocation is None else settings.allocation.keep
+    after = GIVE_BACK_AFTER if settings.retire_default else 0.0
+    return GiveBack(after, lambda engine: node_of(engine) not in keep)
