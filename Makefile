@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit system bench bench-million clean
+.PHONY: help demo test check unit system bench bench-slurm bench-million clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -39,6 +39,10 @@ system: $(VENV)/.installed-test ## the system tests alone: installed commands, r
 
 bench: $(VENV)/.installed ## measure, each number beside its limit in the same run (about 3 minutes)
 	@$(BIN)/python bench/bench.py
+
+bench-slurm: $(VENV)/.installed ## how soon a Slurm job of 64 nodes works, all simulated here (as root)
+	@scripts/require tests
+	@$(BIN)/python bench/slurm_startup.py
 
 bench-million: $(VENV)/.installed ## 1,000,000 tasks through one driver: memory and CPU (about 25 minutes)
 	@$(BIN)/python bench/bench.py --only stream --stream-tasks 1000000

@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import command
 from processes import children
@@ -17,6 +19,8 @@ LAB = Path(__file__).resolve().parent.parent / "lab"
 NODES = 4
 CPUS = 4
 GPUS = 4
+
+Found = TypeVar("Found")
 
 
 class SlurmLab:
@@ -91,24 +95,27 @@ class SlurmLab:
 
     def until_nodes(self, job: int, nodes: set[str]) -> None:
         """Wait until the job holds these nodes; looked at whenever Slurm writes to its log."""
-        what = f"job {job} to hold {nodes}"
-        command.until(lambda: self.nodes_of(job) == nodes, what, self.directory / "log")
+        self.until(lambda: self.nodes_of(job) == nodes, f"job {job} to hold {nodes}")
+
+    def until(self, condition: Callable[[], Found | None], what: str, *directories: Path) -> Found:
+        """Wait until it is so; looked at whenever Slurm logs something or a file in `directories` changes."""
+        return command.until(condition, what, self.directory / "log", *directories)
 
     def ended(self, job: int) -> tuple[str, int]:
         """Wait until a job is over: its state as Slurm names it, and the exit code of its script."""
-        words = command.until(lambda: self._completion(job), f"the end of job {job}", self.directory / "log")
+        words = self.until(lambda: self._completion(job), f"the end of job {job}")
         return words["JobState"], int(words["ExitCode"].split(":")[0])
 
     def _completion(self, job: int) -> dict[str, str]:
         for line in (self.directory / "log" / "jobcomp.log").read_text().splitlines():
             words = dict(word.split("=", 1) for word in line.split() if "=" in word)
-            if words["JobId"] == str(job) and "ExitCode" in words:
+            if words["JobId"] == str(job) and words["JobState"] != "RESIZING" and "ExitCode" in words:
                 return words
         return {}
 
 
 def _needed() -> list[Path]:
-    """What users must reach to run the command under test: its package, its environment and the interpreter."""
+    """What users must reach to run the command under test: package, environment and interpreter."""
     needed = [Path(disbatch.__file__).resolve().parent.parent, Path(sys.prefix), Path(sys.base_prefix)]
     hop = Path(sys.executable)
     while hop.is_symlink():

@@ -21,14 +21,14 @@ DISBATCH = str(BIN / "disbatch")
 
 
 class Ended(NamedTuple):
-    """How Slurm says that a job ended: its state, such as COMPLETED or CANCELLED, and the script's exit code."""
+    """How a job ended as Slurm says it: its state, such as CANCELLED, and the exit code of the script."""
 
     state: str
     code: int
 
 
 class SlurmRun(Run):
-    """Jobs of one test in a directory of its own, which belongs to `user`; their tasks tell as those over ssh.
+    """Jobs of one test in a directory of its own, which belongs to `user`; tasks tell as those over ssh do.
 
     `process` is salloc, or for a batch job something that ends with the last process that may still write to
     the job's output; in both cases what the command says comes through it. Commands find disbatch in PATH.
@@ -64,6 +64,11 @@ class SlurmRun(Run):
         assert self.process.stderr is not None
         os.set_blocking(self.process.stderr.fileno(), False)
 
+    def make_gate(self, name: str) -> None:
+        """A FIFO that the tasks can open."""
+        os.mkfifo(self.directory / name)
+        self.lab.give(self.directory / name, self.user)
+
     def call(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, as the user, on the head, outside of all jobs."""
         return subprocess.run(
@@ -80,7 +85,8 @@ class SlurmRun(Run):
     def salloc(self, options: str, *command: str) -> None:
         """`salloc OPTIONS COMMAND...`, with the command on the head. A single string is a line for bash."""
         argv = ["bash", "-c", *command] if len(command) == 1 else list(command)
-        self._popen(self.lab.as_user(self.user, ["salloc", "-Q", "-J", self.name, *shlex.split(options), *argv]))
+        salloc = ["salloc", "-Q", "-J", self.name, *shlex.split(options)]
+        self._popen(self.lab.as_user(self.user, [*salloc, *argv]))
 
     def sbatch(self, options: str, script: str) -> int:
         """A batch job of these lines of bash; its id."""
@@ -100,6 +106,11 @@ class SlurmRun(Run):
         assert done.returncode == 0, done.stderr
         self.job = int(done.stdout)
         return self.job
+
+    def end(self) -> int:
+        """Wait for the end of `process`; salloc ends with the code of its command."""
+        assert self.process is not None
+        return super().end() if self.process.returncode is None else self.process.returncode
 
     def ended(self) -> Ended:
         """Wait until the batch job is over."""
