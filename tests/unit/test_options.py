@@ -12,7 +12,7 @@ def test_defaults() -> None:
     options = parse(["Tasks"])
     assert (options.taskfile, options.cores_per_task, options.tasks_per_node) == ("Tasks", None, None)
     assert (options.listen, options.resume_from, options.ssh_node) == (None, [], [])
-    assert (options.heartbeat, options.patience, options.grace, options.max_losses) == (3.0, 15.0, 5.0, 3)
+    assert (options.heartbeat, options.patience, options.grace, options.max_losses) == (3.0, 15.0, None, 3)
 
 
 def test_letters() -> None:

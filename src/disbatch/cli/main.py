@@ -18,7 +18,7 @@ from disbatch.watch.lasting import lasting
 if TYPE_CHECKING:
     import argparse
 
-    from disbatch.contexts.nodes import Node
+    from disbatch.contexts.nodes import Choice, Node
     from disbatch.contexts.slurm import JobFacts
     from disbatch.contexts.spawn import Spawned
 
@@ -70,11 +70,11 @@ def _complain(text: str) -> None:
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     _look_at(options.taskfile)
-    nodes = _nodes(options)
-    early = _start_early(nodes)
+    choice = _nodes(options)
+    early = _start_early(choice.nodes)
     from disbatch.cli.run import run
 
-    return run(options, arguments, nodes, early)
+    return run(options, arguments, choice, early)
 
 
 def _look_at(taskfile: str) -> None:
@@ -97,7 +97,7 @@ def _look_at(taskfile: str) -> None:
         raise UsageError(f"{taskfile}: is a directory, not a task file")
 
 
-def _nodes(options: argparse.Namespace) -> list[Node]:
+def _nodes(options: argparse.Namespace) -> Choice:
     from disbatch.contexts.machine import this_machine
     from disbatch.contexts.nodes import choose_nodes
 
@@ -112,7 +112,7 @@ def _nodes(options: argparse.Namespace) -> list[Node]:
     )
     for warning in choice.warnings:
         _complain(warning)
-    return choice.nodes
+    return choice
 
 
 def _ask_slurm(job: str) -> JobFacts:

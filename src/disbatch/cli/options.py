@@ -110,11 +110,13 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
         help="use these hosts, through ssh (localhost without); repeatable; default: "
         "DISBATCH_SSH_NODELIST, else the Slurm job we are in, else all cores of this machine")  # fmt: skip
     add("-c", "--cpusPerTask", dest="cores_per_task", type=_number(0, more=True), metavar="N",
-        help="cores a task uses; may be fractional (default 1; under Slurm what the job asked for)")  # fmt: skip
+        help="cores a task uses; may be fractional (default 1; under Slurm what the job "
+        "asked for)")  # fmt: skip
     add("-t", "--tasksPerNode", dest="tasks_per_node", type=_whole(1), metavar="N",
         help="at most N tasks at once on a node, within cores / N of -c")  # fmt: skip
     add("--fill", action="store_true",
-        help="under a scheduler: use all cores that it gave us on each node, not just those asked for")  # fmt: skip
+        help="under a scheduler: use all cores that it gave us on each node, not just "
+        "those asked for")  # fmt: skip
     add("-g", "--gpu", action="store_true", help="split each node's GPUs among its slots, whole devices each")
     add("-E", "--env-resource", action="append", default=[], metavar="VAR", type=_variable,
         help="split what the variable VAR lists on each node among its slots; repeatable")  # fmt: skip
@@ -178,8 +180,9 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         help="an engine that does not hear the driver for S seconds ends its tasks (default 60)")  # fmt: skip
     add("--max-losses", type=_whole(0), default=3, metavar="N",
         help="run a task again at most N times because its node was lost (default 3)")  # fmt: skip
-    add("--grace", type=_number(0), default=5.0, metavar="S",
-        help="seconds between SIGTERM and SIGKILL when tasks are ended (default 5)")  # fmt: skip
+    add("--grace", type=_number(0), metavar="S",
+        help="seconds between SIGTERM and SIGKILL when tasks are ended (default 5; less where Slurm "
+        "waits less)")  # fmt: skip
 
 
 def _add_later(group: argparse._ArgumentGroup) -> None:

@@ -20,9 +20,12 @@ import msgspec
 
 from disbatch import __version__
 from disbatch.cli.config import read_config
-from disbatch.contexts.nodes import Node
+from disbatch.contexts.nodes import Choice
+from disbatch.contexts.slurm import RETIRE_COMMAND, Allocation
 from disbatch.contexts.spawn import Spawned
+from disbatch.contexts.srun import OPTIONS_FILE, SrunOptions, read_options_file
 from disbatch.contexts.ssh import SshOptions
+from disbatch.driver.allowance import grace_within
 from disbatch.driver.driver import Driver
 from disbatch.driver.feed import Feed
 from disbatch.driver.files import ClaimedFiles, claim
@@ -40,6 +43,8 @@ from disbatch.wire.messages import SECRET_VARIABLES
 log = logging.getLogger(__name__)
 
 ITEMS_A_TIME = 1024
+GRACE = 5.0
+"""Seconds from SIGTERM to SIGKILL for tasks that are to end, unless --grace says otherwise."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 JOBID_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOBID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "DISBATCH_SSH_JOBID")
 SCRIPT = """\
@@ -49,7 +54,7 @@ exec {python} -P -m disbatch.cli.dbutil --run {prefix} "$@"
 """
 
 
-def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], early: Spawned | None) -> int:
+def run(options: argparse.Namespace, arguments: list[str], choice: Choice, early: Spawned | None) -> int:
     """One run; returns the exit code. DisbatchError for what keeps it from starting."""
     observer = choose_observer(sys.stderr)
     opened = open_tasks(options.taskfile)
@@ -63,7 +68,8 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
     if former is not None:
         for warning in _verify(former, opened):
             observer.say(warning)
-    ssh = _ssh_options(options)
+    ssh, srun = _ssh_options(options), _srun_options(choice.allocation)
+    retire, retire_default = _retire_command(options, choice.allocation)
     jobid = _jobid()
     claimed = claim(options.prefix, name, jobid, options.logfile)
     _start_log(claimed, options.loglevel, observer.say)
@@ -75,7 +81,7 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
         task_name=name,
         jobid=jobid,
         claimed=claimed,
-        nodes=nodes,
+        nodes=choice.nodes,
         directory=os.fsencode(_working_directory()),
         environment=_environment(),
         total=total,
@@ -83,7 +89,14 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
         fail_fast=options.fail_fast,
         exit_code=options.exit_code,
         status_header=options.status_header,
-        retire_command=None if options.no_retire else options.retire_command or None,
+        retire_command=retire,
+        retire_default=retire_default,
+        allocation=choice.allocation,
+        srun=srun,
+        gpu=options.gpu,
+        share=options.env_resource,
+        bind=_bind(options.bind, choice.allocation),
+        time_limit_margin=options.time_limit_margin,
         listen=options.listen,
         tunnel=options.tunnel,
         ssh=ssh,
@@ -91,7 +104,7 @@ def run(options: argparse.Namespace, arguments: list[str], nodes: list[Node], ea
         patience=options.patience,
         orphan_patience=options.orphan_patience,
         max_losses=options.max_losses,
-        grace=options.grace,
+        grace=_grace(options.grace, choice.allocation, observer.say),
         resume_hint=_resume_hint(arguments, claimed),
     )
     try:
@@ -167,6 +180,41 @@ def _items(source: FileSource) -> Iterator[Item]:
 def _ssh_options(options: argparse.Namespace) -> SshOptions:
     config = read_config(os.environ)
     return SshOptions(python=options.ssh_python or config.python, package=config.package_path)
+
+
+def _srun_options(allocation: Allocation | None) -> SrunOptions | None:
+    if allocation is None:
+        return None
+    path = os.environ.get(OPTIONS_FILE)
+    variables = read_options_file(Path(path)) if path else {}
+    config = read_config(os.environ)
+    return SrunOptions(allocation.version, variables, config.python, config.package_path)
+
+
+def _retire_command(options: argparse.Namespace, allocation: Allocation | None) -> tuple[str | None, bool]:
+    """What gives nodes back, and whether it is Slurm's own way."""
+    if options.no_retire or options.retire_command == "":
+        return None, False
+    if options.retire_command is not None or allocation is None:
+        return options.retire_command, False
+    return RETIRE_COMMAND, True
+
+
+def _bind(option: str | None, allocation: Allocation | None) -> bool | None:
+    if option is None:
+        return False if allocation is None else None
+    return option == "cores"
+
+
+def _grace(option: float | None, allocation: Allocation | None, say: Callable[[str], None]) -> float:
+    """The grace asked for, or the usual one; under Slurm's SIGTERM the usual one must not outlast its
+    patience."""
+    wait = None if allocation is None else allocation.kill_wait
+    if option is None:
+        return grace_within(wait, GRACE)
+    if grace_within(wait, option) < option:
+        say(f"--grace {option:g}: Slurm kills {wait:g} s after its SIGTERM; tasks may have no more than that")
+    return option
 
 
 def _jobid() -> str:
