@@ -48,7 +48,9 @@ from disbatch.wire.messages import ERROR_MARK, READY_MARK, Bootstrap
 from disbatch.wire.session import encode
 
 FAN_OUT = 16
-"""Launches through ssh at the same time; and, counted apart, through srun."""
+"""Launches through ssh at the same time."""
+STEP_FAN_OUT = 64
+"""Launches through srun at the same time: each srun stays anyway, and nobody is asked for a login."""
 TIMEOUT = 60.0
 """Seconds that one launch may take: connecting, logging in, starting Python from a slow disk."""
 LET_GO = 5.0
@@ -90,6 +92,7 @@ class Launcher:
         tunnel_to: str | None = None,
         local_argv: list[str] | None = None,
         fan_out: int = FAN_OUT,
+        step_fan_out: int = STEP_FAN_OUT,
         timeout: float = TIMEOUT,
     ) -> None:
         self._loop = loop
@@ -103,7 +106,7 @@ class Launcher:
         self._local_argv = local_argv
         self._timeout = timeout
         self._room = asyncio.Semaphore(fan_out)
-        self._room_for_steps = asyncio.Semaphore(fan_out)
+        self._room_for_steps = asyncio.Semaphore(step_fan_out)
         self._spare: Child | None = None
         self._locals: dict[str, Child] = {}
         self._steps: dict[str, Child] = {}
