@@ -44,3 +44,15 @@ def test_named_failures_and_slowest_are_few_and_in_order() -> None:
     assert [view.elapsed for view in slowest] == sorted((view.elapsed for view in slowest), reverse=True)
     assert slowest[0].elapsed == 49.0
     assert tally.busy == sum(float(id % 50) for id in range(100))
+
+
+def test_whose_tasks_may_run_on_after_the_run() -> None:
+    member = Member("e", "n", 0, 1, Node("n", 1, 1, Way.STEP))
+    assert not member.may_run_on
+    member.lost = True
+    assert member.may_run_on, "its srun knows no more than we do"
+    member.exited = True
+    assert not member.may_run_on
+    assert not Member("e", "n", 0, 1, Node("localhost", 1, 1, Way.CHILD), lost=True).may_run_on
+    assert Member("e", "n", 0, 1, Node("far", 1, 1, Way.SSH), lost=True).may_run_on
+    assert Member("e", "n", 0, 1, lost=True).may_run_on

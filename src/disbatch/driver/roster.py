@@ -51,11 +51,6 @@ class Member:
         return self.node is not None and self.node.local
 
     @property
-    def stays_in_front(self) -> bool:
-        """A process that we started runs as long as it does, and tells when it ends."""
-        return self.node is not None and self.node.way is not Way.SSH
-
-    @property
     def may_run_on(self) -> bool:
         """It was given up, and nobody can say that its tasks are not there any more."""
         return self.lost and not self.local and not self.exited

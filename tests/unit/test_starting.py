@@ -1,0 +1,155 @@
+"""What an engine is told at its start: its name, its addresses, its resources; and who retires its node."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from disbatch.contexts.nodes import Node
+from disbatch.contexts.slurm import RETIRE_COMMAND, Allocation
+from disbatch.driver.addresses import Addresses
+from disbatch.driver.files import claim
+from disbatch.driver.giveback import GIVE_BACK_AFTER, choose_give_back
+from disbatch.driver.retire import Retirer
+from disbatch.driver.retirement import choose_retirement
+from disbatch.driver.settings import Settings
+from disbatch.driver.shrink import Shrinker
+from disbatch.driver.starting import bootstrap_for, node_name
+from disbatch.model.way import Way
+from disbatch.wire.keys import RunKeys
+
+OWN = Node("n1", 4, 2, Way.STEP, 2.0)
+OTHER = Node("n2", 8, 4, Way.STEP, 2.0, gpus=2)
+CHILD = Node("localhost", 4, 4, Way.CHILD)
+FAR = Node("far", 4, 4, Way.SSH)
+
+
+def settings(tmp_path: Path, own_node: str | None = None, **given: Any) -> Settings:
+    """A run; with `own_node` one in a job of Slurm's."""
+    allocation = None
+    if own_node is not None:
+        allocation = Allocation("7", [OWN, OTHER], own_node, frozenset({"n1"}), None, None, None)
+    return Settings(
+        source_name="T",
+        task_name="T",
+        jobid="7",
+        claimed=claim(str(tmp_path / "run"), "T", "7", None),
+        nodes=[],
+        directory=b"/",
+        environment={},
+        allocation=allocation,
+        **given,
+    )
+
+
+class Ears:
+    """A hub that listens nowhere."""
+
+    def __init__(self) -> None:
+        self.bound: list[str] = []
+
+    def bind(self, address: str) -> str:
+        self.bound.append(address)
+        return address.replace("*", "4711") if address.startswith("tcp") else address
+
+
+def addresses(settings: Settings) -> Addresses:
+    ears = Addresses(settings, Ears())  # type: ignore[arg-type]
+    ears.listen()
+    shutil.rmtree(ears.folder)
+    return ears
+
+
+def test_addresses_of_steps(tmp_path: Path) -> None:
+    run = settings(tmp_path, "n1")
+    run.nodes.extend([OWN, OTHER])
+    ears = addresses(run)
+    tcp = ears.for_node(OTHER)
+    assert len(tcp) == 2 and all(address.startswith("tcp://") for address in tcp)
+    assert ears.for_node(OWN) == [f"ipc://{ears.socket}", *tcp]
+
+
+def test_a_driver_outside_the_job_has_no_node_there(tmp_path: Path) -> None:
+    run = settings(tmp_path, "")
+    run.nodes.extend([OWN, OTHER])
+    ears = addresses(run)
+    assert ears.for_node(OWN) == ears.for_node(OTHER)
+
+
+def test_a_child_comes_through_the_socket_alone(tmp_path: Path) -> None:
+    run = settings(tmp_path)
+    run.nodes.append(CHILD)
+    ears = addresses(run)
+    assert ears.for_node(CHILD) == [f"ipc://{ears.socket}"]
+
+
+@pytest.mark.parametrize(
+    ("node", "own", "name"), [(CHILD, None, "me"), (FAR, None, "far"), (OWN, "n1", "n1"), (OTHER, "", "n2")]
+)
+def test_names_of_nodes(tmp_path: Path, node: Node, own: str | None, name: str) -> None:
+    assert node_name(settings(tmp_path, own), node, "me") == name
+
+
+@pytest.mark.parametrize(("node", "cores"), [(OTHER, 8), (CHILD, None), (FAR, None)])
+def test_bootstrap(tmp_path: Path, node: Node, cores: int | None) -> None:
+    run = settings(tmp_path, "n1", gpu=True, share=["LICENSES"], bind=None)
+    told = bootstrap_for(run, node, RunKeys.generate(), name="n2", engine="1-x", addresses=["tcp://h:1"])
+    assert (told.way, told.slots, told.cores_per_task, told.cores) == (
+        *(node.way, node.slots, node.cores_per_task),
+        cores,
+    )
+    assert (told.gpu, told.share, told.bind) == (True, ["LICENSES"], None)
+    assert (told.node, told.engine, told.addresses) == ("n2", "1-x", ["tcp://h:1"])
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "kind"),
+    [
+        (None, {}, None),
+        ("n1", {}, None),
+        (None, {"retire_command": "true"}, Retirer),
+        ("n1", {"retire_command": "true"}, Retirer),
+        ("n1", {"retire_command": RETIRE_COMMAND, "retire_default": True}, Shrinker),
+    ],
+)
+def test_who_retires(tmp_path: Path, own: str | None, given: dict[str, Any], kind: type | None) -> None:
+    run = settings(tmp_path, own, **given)
+
+    async def choose() -> object:
+        return choose_retirement(run, "me", str(tmp_path), print)
+
+    assert type(asyncio.run(choose())) is (kind or type(None))
+    assert (choose_give_back(run, str) is None) is (kind is None)
+
+
+def test_engines_on_nodes_that_stay_are_not_let_go(tmp_path: Path) -> None:
+    command = {"retire_command": "true"}
+    usual = choose_give_back(settings(tmp_path, "n1", retire_default=True, **command), str)
+    own = choose_give_back(settings(tmp_path, "n1", **command), str)
+    without = choose_give_back(settings(tmp_path, **command), str)
+    assert usual is not None and own is not None and without is not None
+    assert usual.due(["n1", "n2"], 10.0) == []
+    assert usual.due(["n1", "n2"], 10.0 + GIVE_BACK_AFTER) == ["n2"]
+    assert own.due(["n1", "n2"], 10.0) == ["n2"]
+    assert without.due(["n1", "n2"], 10.0) == ["n1", "n2"]
+
+
+@pytest.mark.parametrize(("own", "said"), [("n1", "n1|n2\n"), ("", "|n2\n")])
+def test_own_command_finds_the_drivers_node_only_if_it_is_the_jobs(
+    tmp_path: Path, own: str, said: str
+) -> None:
+    run = settings(tmp_path, own, retire_command=f'echo "$DRIVER_NODE|$NODE" >> {tmp_path}/said')
+
+    async def retire() -> None:
+        retirement = choose_retirement(run, "login", str(tmp_path), print)
+        assert retirement is not None
+        retirement.joined("n2")
+        retirement.retire("n2", 0, spare=True)
+        await retirement.finish()
+
+    asyncio.run(retire())
+    assert (tmp_path / "said").read_text() == said
