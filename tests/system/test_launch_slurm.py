@@ -265,6 +265,19 @@ def test_two_runs_in_one_job_and_a_step_of_a_task_do_not_wait_for_one_another(al
     _run(play())
 
 
+def test_orders_that_are_longer_than_any_buffer(allocate: Any) -> None:
+    job = allocate("-N1 -n1 -w node1")
+    large = {f"SLURM_LARGE_{n}".encode(): b"x" * 100_000 for n in range(10)}
+
+    async def play() -> None:
+        async with job.driver():
+            job.start("node1", environment=dict(os.environb) | large)
+            await job.joined("node1")
+            assert await job.said("node1", "echo ${#SLURM_LARGE_9}") == ["100000"]
+
+    _run(play())
+
+
 def test_gpus_that_a_job_asked_for_as_a_whole(allocate: Any) -> None:
     job = allocate("-N1 -n1 --gpus=3 -w node1")
 

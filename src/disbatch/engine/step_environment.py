@@ -25,12 +25,13 @@ def merge_step(run: Mapping[bytes, bytes], step: Mapping[bytes, bytes]) -> Envir
     They are the job's again, or none if the job had none, but for those of _OF_THE_NODE. There is no
     SLURM_STEP_ID: Open MPI would take each program for one that srun had started.
 
-    The variables that were meant for srun alone are the run's again, too.
+    The variables that were meant for srun alone are the run's again, too, and LC_CTYPE, which Python sets for
+    itself in the C locale.
     """
-    for_srun = frozenset(step.get(SRUN_VARIABLES, b"").split(b":"))
+    others = frozenset([b"LC_CTYPE", *step.get(SRUN_VARIABLES, b"").split(b":")])
 
     def of_the_run(name: bytes) -> bool:
-        return (name.startswith(_OF_SLURM) and name not in _OF_THE_NODE) or name in for_srun
+        return (name.startswith(_OF_SLURM) and name not in _OF_THE_NODE) or name in others
 
     merged = {name: value for name, value in step.items() if not of_the_run(name)}
     merged |= {name: value for name, value in run.items() if of_the_run(name)}
