@@ -12,7 +12,7 @@ from plan_world import FakeEngine, World
 
 from disbatch.model.outcome import Ending
 from disbatch.model.task import Phase
-from disbatch.plan.events import Drain, Finished, Hold, Interrupt, Resume, Stop
+from disbatch.plan.events import Cancel, Drain, Finished, Hold, Interrupt, Resume, Stop
 from disbatch.plan.plan import Mode, Plan
 
 pick = st.integers(0, 99)
@@ -25,7 +25,7 @@ MOVES = ["to", "from", "to", "from", "both", "both", "finish", "finish", "finish
 MOVES_AND_FAILURES = [*MOVES, "fail"]
 NETWORK = ["cut", "lose", "lose", "lose", "die", "come back", "come back", "come back", "come back"]
 ODDITIES = ["unstarted", "unstarted", "repeat", "straggle", "drain", "stop", "stop at once", "evict"]
-USER = ["hold", "resume", "resume", "end", "broken", "interrupt", "kill"]
+USER = ["hold", "resume", "resume", "cancel", "cancel", "end", "broken", "interrupt", "kill"]
 moves = st.lists(st.tuples(st.sampled_from(MOVES_AND_FAILURES), pick), max_size=10)
 """What goes on all the time: messages arrive, tasks end. Every rule ends with some of it."""
 
@@ -167,6 +167,8 @@ class PlanMachine(RuleBasedStateMachine):
         world = self.world
         if what in ("hold", "resume"):
             world.feed(Hold() if what == "hold" else Resume())
+        elif what == "cancel":
+            world.feed(Cancel([(sure % (world.next_id + 2), sure % (world.next_id + 2) + sure % 3)]))
         elif sure < 80 and world.plan.mode is Mode.RUNNING:
             pass  # most runs shall go on
         elif what in ("interrupt", "kill"):
@@ -252,3 +254,29 @@ def long_history(seed: int, steps: int) -> PlanMachine:
 def test_long_histories(seed: int) -> None:
     machine = long_history(seed, 80)
     assert machine.world.finish is not None
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_rest_is_enough_when_spare_engines_are_given_back(seed: int) -> None:
+    """Whenever spare engines go, and however many: what is left runs all that there is."""
+    random = Random(seed)
+    machine = PlanMachine()
+    machine.begin(
+        max_losses=1,
+        fail_fast=False,
+        limit=None,
+        first=[],
+        slots=[random.randint(1, 3) for _ in range(random.randint(2, 5))],
+        items=["task"] * random.randint(1, 12) + ["barrier", "task", "task"] * random.randrange(2),
+    )
+    world = machine.world
+    world.ended = random.random() < 0.8
+    world.pump()
+    before = len(world.plan.engines)
+    for _ in range(60):
+        machine.go_on([(random.choice([*MOVES, "fail"]), random.randrange(100)) for _ in range(3)])
+        machine.give_back(random.randrange(100), [])
+        machine.no_slot_idles()
+    assert machine.harmless
+    machine.teardown()
+    assert world.added == 0 and len(world.engines) == before
