@@ -18,6 +18,7 @@ from disbatch.plan.events import (
     Action,
     Assign,
     AssignPerEngine,
+    Cancel,
     Completed,
     Conclusion,
     Drain,
@@ -32,6 +33,7 @@ from disbatch.plan.events import (
     Read,
     Recall,
     RecordBarrier,
+    RecordCancelled,
     RecordLost,
     RecordPerEngine,
     RecordSkipped,
@@ -44,6 +46,7 @@ from disbatch.plan.events import (
     Stop,
     Verdict,
 )
+from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Mode, Plan
 
 
@@ -223,6 +226,7 @@ class World:
         self.done: set[int] = set()
         self.given_up: set[int] = set()
         self.losses: dict[int, int] = {}
+        self.cancelled: set[int] = set()
         self.barriers_done = 0
         self.failed_since_barrier = 0
         self.counted: dict[str, int] = {}
@@ -310,6 +314,10 @@ class World:
             if engine.retired:
                 self.stops_due.setdefault(name, {c.id for c in self.plan._commands[Phase.STOP]})
         check_consistency(self.plan)
+        if self.plan.mode is Mode.RUNNING:
+            places = self.plan.find(IdSet([(0, self.next_id)]))
+            due = {number for number in self.all_tasks if number < self.plan.read_to} - self.done
+            assert {id for id, place in places.items() if not place.barrier} == due
         live = sum(len(held) for held in self.live.values())
         assert self.plan.live == live, f"live is {live}, the plan says {self.plan.live}"
 
@@ -334,6 +342,8 @@ class World:
             held.clear()
         elif isinstance(event, Interrupt):
             self.at_once |= event.at_once
+        elif isinstance(event, Cancel):
+            self.cancelled.update(*(range(first, last + 1) for first, last in event.ranges))
         elif isinstance(event, Drain | Stop):
             self.may_leave_early.add(event.engine)
             if isinstance(event, Stop) and event.at_once:
@@ -373,6 +383,7 @@ class World:
         for attempt, assigned in action.pairs:
             self.new_attempt(name, attempt, assigned)
             assert assigned.id not in self.done
+            assert assigned.id not in self.cancelled
             assert not any(t.id == assigned.id for held in self.live.values() for t in held.values())
             before = sum(b.id < assigned.id for b in self.barriers)
             assert before <= self.barriers_done, f"task {assigned.id} starts across a barrier"
@@ -420,10 +431,19 @@ class World:
                 self.expected = Conclusion.FAILED_FAST
         elif action.verdict is Verdict.ENDED:
             assert action.outcome.ending is not Ending.OWN and action.outcome.pid
+            assert number not in self.cancelled
+        elif action.verdict is Verdict.CANCELLED:
+            assert action.outcome.ending is not Ending.OWN and action.outcome.pid
+            self.close_cancelled(number)
         else:
             assert action.outcome.ending is Ending.OWN
             alive = any(t.id == number for held in self.live.values() for t in held.values())
             assert number in self.done or alive, "superseded by nothing"
+
+    def close_cancelled(self, number: int) -> None:
+        assert number in self.cancelled
+        assert not any(t.id == number for held in self.live.values() for t in held.values())
+        self.close(number, failed=True)
 
     def close(self, number: int, *, failed: bool) -> None:
         assert number not in self.done, f"task {number} is recorded twice"
@@ -433,6 +453,9 @@ class World:
 
     def check_recordskipped(self, action: RecordSkipped) -> None:
         self.close(action.completed.task.id, failed=action.completed.failed)
+
+    def check_recordcancelled(self, action: RecordCancelled) -> None:
+        self.close_cancelled(action.task.id)
 
     def check_recordlost(self, action: RecordLost) -> None:
         assert self.losses[action.task.id] == self.max_losses + 1

@@ -11,6 +11,7 @@ from disbatch.plan.events import (
     Action,
     Assign,
     AssignPerEngine,
+    Cancel,
     Completed,
     Conclusion,
     Drain,
@@ -26,6 +27,7 @@ from disbatch.plan.events import (
     Read,
     Recall,
     RecordBarrier,
+    RecordCancelled,
     RecordLost,
     RecordPerEngine,
     RecordSkipped,
@@ -38,7 +40,8 @@ from disbatch.plan.events import (
     Stop,
     Verdict,
 )
-from disbatch.plan.plan import LOOKAHEAD, READ_MOST, Plan
+from disbatch.plan.ids import IdSet
+from disbatch.plan.plan import LOOKAHEAD, READ_MOST, Place, Plan
 
 History = list[tuple[Event, list[Action]]]
 
@@ -80,6 +83,10 @@ def superseded(engine: str, attempt: int, number: int) -> RecordTask:
 
 def stopped(engine: str, attempt: int, number: int) -> RecordTask:
     return RecordTask(engine, task(number), outcome(attempt, -15, ending=Ending.ORDERED), Verdict.ENDED)
+
+
+def cancelled(engine: str, attempt: int, number: int) -> RecordTask:
+    return RecordTask(engine, task(number), outcome(attempt, -15, ending=Ending.ORDERED), Verdict.CANCELLED)
 
 
 def bye(*engines: str, conclusion: Conclusion = Conclusion.COMPLETE) -> History:
@@ -691,3 +698,128 @@ def test_strangers_and_repeats_are_passed_over() -> None:
     strangers: list[Event] = [done("x", 1), Returned("x", [1]), Lost("x"), Left("x"), Drain("x")]
     plan = play([(event, []) for event in strangers])
     play([(join("a"), []), (Returned("a", [9]), []), (done("a", 9), [])], plan)
+
+
+# ---- cancelling ----
+
+
+def test_cancelled_wherever_they_are() -> None:
+    """Running, ready behind it, unread behind a barrier, not read at all, and done before."""
+    plan = play(
+        [
+            (join("a", 2), []),
+            (Read([task(0), task(1), task(2), barrier(3), task(4)]), [assign("a", (1, 0), (2, 1))]),
+            (done("a", 2), [counts("a", 2, 1), assign("a", (3, 2))]),
+        ]
+    )
+    everything = IdSet([(0, 9)])
+    assert plan.find(everything) == {0: Place("a"), 2: Place("a"), 3: Place("", True), 4: Place("")}
+    assert plan.read_to == 5
+    play(
+        [
+            (Cancel([(1, 2), (4, 6)]), [End("a", [3])]),
+            (Cancel([(2, 2)]), []),
+            (done("a", 1), [counts("a", 1, 0)]),
+            (
+                ended("a", 3),
+                [cancelled("a", 3, 2), RecordBarrier(barrier(3), 1, task(2)), RecordCancelled(task(4))],
+            ),
+            (tasks(5, 6, 7), [RecordCancelled(task(5)), RecordCancelled(task(6)), assign("a", (4, 7))]),
+            (done("a", 4), [counts("a", 4, 7)]),
+            (SourceEnded(), [Release("a")]),
+            *bye("a"),
+        ],
+        plan,
+    )
+
+
+def test_cancelled_in_a_queue_and_while_it_waits() -> None:
+    play(
+        [
+            *queueing(1, 3),
+            (tasks(*range(4, 20)), [assign("a", *((n + 1, n) for n in range(4, 8)))]),
+            (Cancel([(3, 3), (19, 30)]), [End("a", [4]), RecordCancelled(task(19))]),
+            (ended("a", 4, pid=0), [RecordCancelled(task(3)), assign("a", (9, 8))]),
+        ]
+    )
+
+
+def test_cancelled_but_done_first() -> None:
+    play(
+        [
+            (join("a"), []),
+            (tasks(0), [assign("a", (1, 0))]),
+            (SourceEnded(), []),
+            (Cancel([(0, 0)]), [End("a", [1])]),
+            (done("a", 1), [counts("a", 1, 0), Release("a")]),
+        ]
+    )
+
+
+def test_cancelled_and_its_engine_is_lost() -> None:
+    """That is no loss of it."""
+    play(
+        [
+            (join("a"), []),
+            (tasks(0), [assign("a", (1, 0))]),
+            (SourceEnded(), []),
+            (Cancel([(0, 0)]), [End("a", [1])]),
+            (Lost("a"), [RecordCancelled(task(0)), Finish(Conclusion.COMPLETE)]),
+        ],
+        Plan(max_losses=0),
+    )
+
+
+def test_what_comes_late_of_a_cancelled_task_is_superseded() -> None:
+    play(
+        [
+            (join("a"), []),
+            (join("b"), []),
+            (tasks(0, 1), [assign("a", (1, 0)), assign("b", (2, 1))]),
+            (Lost("a"), []),
+            (Cancel([(0, 0)]), [RecordCancelled(task(0))]),
+            (done("a", 1), [superseded("a", 1, 0)]),
+            (join("a", 1, 1), [End("a", [1])]),
+        ]
+    )
+
+
+def test_cancelling_is_no_failure_that_ends_a_run_but_one_that_a_check_sees() -> None:
+    check = barrier(2, check=True)
+    play(
+        [
+            (join("a"), []),
+            (Read([task(0), task(1), check, task(3)]), [assign("a", (1, 0))]),
+            (Cancel([(0, 1)]), [End("a", [1]), RecordCancelled(task(1))]),
+            (ended("a", 1), [cancelled("a", 1, 0), RecordBarrier(check, 2, task(1)), Release("a")]),
+            *bye("a", conclusion=Conclusion.CHECK_FAILED),
+        ],
+        Plan(fail_fast=True),
+    )
+
+
+def test_cancelling_does_not_drain_the_engine_and_costs_no_limit() -> None:
+    play(
+        [
+            (join("a", 1, context="c"), []),
+            (tasks(0, 1, 2), [assign("a", (1, 0))]),
+            (Cancel([(0, 0)]), [End("a", [1])]),
+            (ended("a", 1), [cancelled("a", 1, 0), assign("a", (2, 1))]),
+            (done("a", 2), [counts("a", 2, 1), Release("a")]),
+        ],
+        Plan(limits={"c": 1}),
+    )
+
+
+def test_cancelled_on_an_engine_that_stops_or_gives_back() -> None:
+    play(
+        [
+            *queueing(1, 3),
+            (Cancel([(1, 1)]), [End("a", [2])]),
+            (Drain("a"), [Recall("a", [3, 4])]),
+            (Cancel([(3, 3)]), [End("a", [4])]),
+            (Returned("a", [3, 4]), [RecordCancelled(task(3))]),
+            (Stop("a"), [End("a", [2])]),
+            (ended("a", 2), [cancelled("a", 2, 1), Release("a")]),
+        ]
+    )

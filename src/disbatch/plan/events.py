@@ -86,6 +86,13 @@ class Stop(msgspec.Struct, frozen=True, gc=False):
     at_once: bool = False
 
 
+class Cancel(msgspec.Struct, frozen=True, gc=False):
+    """The user does not want these tasks: (first, last) id of each range, tasks that are done already and
+    ids that are none included."""
+
+    ranges: list[tuple[int, int]]
+
+
 class Hold(msgspec.Struct, frozen=True, gc=False):
     """Start nothing (the record cannot be written, or the user paused the run) until `Resume`."""
 
@@ -111,6 +118,7 @@ Event = (
     | Left
     | Drain
     | Stop
+    | Cancel
     | Hold
     | Resume
     | Interrupt
@@ -164,6 +172,8 @@ class Verdict(enum.Enum):
     """Another attempt of the same task counts instead (flag Z)."""
     ENDED = enum.auto()
     """The attempt was ended on purpose before it was done: not completed (flag Z)."""
+    CANCELLED = enum.auto()
+    """The attempt was ended because the user cancelled the task, which is done and failed by that."""
 
 
 class RecordTask(msgspec.Struct, frozen=True, gc=False):
@@ -185,6 +195,12 @@ class RecordLost(msgspec.Struct, frozen=True, gc=False):
     """Write that this task was given up: every engine that ran it was lost; the last one was `engine`."""
 
     engine: str
+    task: Task
+
+
+class RecordCancelled(msgspec.Struct, frozen=True, gc=False):
+    """Write that this task was cancelled, and that nothing of it runs: done and failed by that."""
+
     task: Task
 
 
@@ -230,6 +246,7 @@ Action = (
     | RecordTask
     | RecordSkipped
     | RecordLost
+    | RecordCancelled
     | RecordPerEngine
     | RecordBarrier
     | Finish

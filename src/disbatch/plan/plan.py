@@ -24,6 +24,9 @@ An engine that ends tasks although nobody here ordered it is being stopped by it
 that is told to stop is drained and ends what it has, which runs again elsewhere as if it had never started:
 that is no loss. Which engines are `spare` is known here; when they are let go is the driver's to say.
 
+A task that the user cancels is done, and failed, as soon as nothing of it runs: at once if it is ready or
+waits for a lost engine, when its attempt has ended if it is assigned, when its turn comes if it is unread.
+
 A barrier stops the reading: items behind it wait in `_unread` until nothing is ready or assigned.
 
 The run goes through modes: RUNNING; then either straight to CLOSING, or WINDING_DOWN (nothing new starts,
@@ -39,7 +42,7 @@ from __future__ import annotations
 import enum
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from disbatch.model.outcome import Ending, Outcome
 from disbatch.model.task import Barrier, Item, PerEngine, Phase, Task
@@ -48,6 +51,7 @@ from disbatch.plan.events import (
     Action,
     Assign,
     AssignPerEngine,
+    Cancel,
     Completed,
     Conclusion,
     Drain,
@@ -63,6 +67,7 @@ from disbatch.plan.events import (
     Read,
     Recall,
     RecordBarrier,
+    RecordCancelled,
     RecordLost,
     RecordPerEngine,
     RecordSkipped,
@@ -75,6 +80,7 @@ from disbatch.plan.events import (
     Stop,
     Verdict,
 )
+from disbatch.plan.ids import IdSet
 
 LOOKAHEAD = 64
 """Tasks kept ready beyond the room that the engines have."""
@@ -101,6 +107,13 @@ class Source(enum.Enum):
     FLOWING = enum.auto()
     DRY = enum.auto()
     ENDED = enum.auto()
+
+
+class Place(NamedTuple):
+    """Where something is that is not done: in a slot of `engine`, or waiting (empty)."""
+
+    engine: str
+    barrier: bool = False
 
 
 class Plan:
@@ -132,6 +145,9 @@ class Plan:
         self._again: set[int] = set()
         """Ids of tasks that were assigned and are not now: a late result of an old attempt still counts."""
         self._losses: dict[int, int] = {}
+        self.cancelled = IdSet()
+        self.read_to = 0
+        """Ids below this one are read; those that `find` does not find are done."""
         self._barrier: Barrier | None = None
         self._failed_since_barrier = 0
         self._first_failed: Task | None = None
@@ -165,6 +181,7 @@ class Plan:
             Left: self._on_left,
             Drain: self._on_drain,
             Stop: self._on_stop,
+            Cancel: self._on_cancel,
             Hold: self._on_hold,
             Resume: self._on_resume,
             Interrupt: self._on_interrupt,
@@ -197,6 +214,20 @@ class Plan:
             return []
         return [name for name, engine in self._resting.items() if not engine.draining]
 
+    def find(self, wanted: IdSet) -> dict[int, Place]:
+        """Where those of these ids are that are read and not done."""
+        found = {}
+        for engine in self.engines.values():
+            for nth, task in enumerate(engine.assigned.values()):
+                if task.id in wanted:
+                    runs = nth < engine.slots - len(engine.adrift)
+                    found[task.id] = Place(engine.id if runs else "")
+        for item in (*self._ready, *self._unread, *([] if self._barrier is None else [self._barrier])):
+            task_or_barrier = item.task if isinstance(item, Completed) else item
+            if not isinstance(task_or_barrier, PerEngine) and task_or_barrier.id in wanted:
+                found[task_or_barrier.id] = Place("", isinstance(item, Barrier))
+        return found
+
     def handle(self, event: Event) -> list[Action]:
         """Take one event; the actions are to be performed in order."""
         if self.mode is Mode.OVER:
@@ -214,14 +245,21 @@ class Plan:
         if self._source is Source.DRY:
             self._source = Source.FLOWING
         self._unread.extend(event.items)
+        for item in reversed(event.items):
+            if not isinstance(item, PerEngine):
+                self.read_to = (item.task if isinstance(item, Completed) else item).id + 1
+                break
         self._take_unread()
 
     def _take_unread(self) -> None:
-        unread, ready = self._unread, self._ready
+        unread, ready, cancelled = self._unread, self._ready, self.cancelled
         while unread and self._barrier is None:
             item = unread.popleft()
             if type(item) is Task:
-                ready.append(item)
+                if cancelled and item.id in cancelled:
+                    self._record_cancelled(item)
+                else:
+                    ready.append(item)
             elif type(item) is Completed:
                 self._actions.append(RecordSkipped(item))
                 if item.failed:
@@ -321,7 +359,13 @@ class Plan:
         self._strip(engine)
         self._lost += 1
         self._move(engine, State.LOST)
-        self._run_again([t for i, t in enumerate(tasks) if i >= running or self._may_rerun(engine, t)])
+        self._run_again(
+            [
+                t
+                for i, t in enumerate(tasks)
+                if i >= running or t.id in self.cancelled or self._may_rerun(engine, t)
+            ]
+        )
 
     def _on_left(self, event: Left) -> None:
         engine = self.engines.get(event.engine)
@@ -354,6 +398,11 @@ class Plan:
         return False
 
     def _run_again(self, tasks: list[Task]) -> None:
+        if self.cancelled:
+            for task in tasks:
+                if task.id in self.cancelled:
+                    self._record_cancelled(task)
+            tasks = [task for task in tasks if task.id not in self.cancelled]
         self._again.update(task.id for task in tasks)
         if self.mode is Mode.RUNNING:
             self._ready.extendleft(sorted(tasks, key=lambda task: -task.id))
@@ -384,6 +433,35 @@ class Plan:
                 self._actions.append(End(engine.id, attempts, engine.at_once))
         self._drain(engine)
 
+    # ---- cancelling ----
+
+    def _on_cancel(self, event: Cancel) -> None:
+        new = IdSet(event.ranges)
+        for engine in self.engines.values():
+            attempts = [a for a, t in engine.assigned.items() if t.id in new and t.id not in self.cancelled]
+            if attempts:
+                self._actions.append(End(engine.id, attempts, engine.at_once))
+        for first, last in new:
+            self.cancelled.add(first, last)
+        ready = list(self._ready)
+        self._ready.clear()
+        for task in ready:
+            if task.id in new:
+                self._again.discard(task.id)
+                self._record_cancelled(task)
+            else:
+                self._ready.append(task)
+
+    def _record_cancelled(self, task: Task) -> None:
+        """Nothing of it runs."""
+        self._actions.append(RecordCancelled(task))
+        self._close_cancelled(task)
+
+    def _close_cancelled(self, task: Task) -> None:
+        """It failed, but that is what the user wanted: no reason to end the run."""
+        self._losses.pop(task.id, None)
+        self._note_failure(task)
+
     # ---- results ----
 
     def _on_finished(self, event: Finished) -> None:
@@ -402,7 +480,8 @@ class Plan:
                 elapsed += outcome.elapsed
                 self._count(engine, task, outcome)
             else:
-                stopping |= outcome.ending is Ending.ORDERED and self.mode is Mode.RUNNING
+                unordered = outcome.ending is Ending.ORDERED and task.id not in self.cancelled
+                stopping |= unordered and self.mode is Mode.RUNNING
                 self._not_run(engine, task, outcome)
         if counted:
             engine.learn(elapsed / counted)
@@ -433,6 +512,14 @@ class Plan:
 
     def _not_run(self, engine: Engine, task: Task, outcome: Outcome) -> None:
         """The attempt did not come to its own end: it was ended on purpose, or could not be started."""
+        if task.id in self.cancelled:
+            self._spend(engine, -1)
+            if outcome.pid:
+                self._actions.append(RecordTask(engine.id, task, outcome, Verdict.CANCELLED))
+                self._close_cancelled(task)
+            else:
+                self._record_cancelled(task)
+            return
         if outcome.ending is Ending.UNSTARTED and self._losses.get(task.id, 0) >= self._max_losses:
             self._count(engine, task, outcome)
             return
