@@ -5,12 +5,14 @@ from __future__ import annotations
 from disbatch.driver.giveback import GiveBack
 
 
-def test_an_engine_goes_when_it_was_spare_for_long_enough() -> None:
+def test_when_one_was_spare_for_long_enough_all_go() -> None:
     give_back = GiveBack(5.0, lambda engine: engine != "kept")
+    assert give_back.due(["kept"], 5.0) == []
     assert give_back.due(["a", "kept"], 10.0) == []
     assert give_back.due(["a", "b", "kept"], 14.0) == []
-    assert give_back.due(["a", "b", "kept"], 15.0) == ["a"]
-    assert give_back.due(["b", "kept"], 20.0) == ["b"]
+    assert give_back.due(["a", "b", "kept"], 15.0) == ["a", "b"]
+    assert give_back.due(["c", "kept"], 16.0) == ["c"]
+    assert give_back.due(["kept"], 17.0) == []
 
 
 def test_one_that_found_work_meanwhile_waits_anew() -> None:

@@ -12,9 +12,10 @@ so, and what the batch script does next may want all of it."""
 
 
 class GiveBack:
-    """Remembers since when engines are spare. Those that `may_go` and were so for `after` seconds are let go;
-    another one (on the driver's node, or that of the batch script, which stay anyway) is there to the end,
-    for tasks that must run again."""
+    """Remembers since when engines are spare. When one was so for `after` seconds, all that are spare are let
+    go, and from then on each at once: the job becomes smaller anyway, and the fewer times the better. Only
+    those that `may_go`; another one (on the driver's node, or that of the batch script, which stay anyway) is
+    there to the end, for tasks that must run again."""
 
     def __init__(self, after: float, may_go: Callable[[str], bool]) -> None:
         self._after = after
@@ -24,9 +25,11 @@ class GiveBack:
     def due(self, spare: Iterable[str], now: float) -> list[str]:
         """Of the engines that are `spare` at this time (seconds), those to let go."""
         since = self._since
-        self._since = {engine: since.get(engine, now) for engine in spare}
-        long_enough = [engine for engine, start in self._since.items() if now - start >= self._after]
-        return [engine for engine in long_enough if self._may_go(engine)]
+        self._since = {engine: since.get(engine, now) for engine in spare if self._may_go(engine)}
+        if all(now - start < self._after for start in self._since.values()):
+            return []
+        self._after = 0.0
+        return list(self._since)
 
 
 def choose_give_back(settings: Settings, node_of: Callable[[str], str]) -> GiveBack | None:
