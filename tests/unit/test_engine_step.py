@@ -89,6 +89,20 @@ def test_signal_to_all_of_the_step(
     assert log.index("attempt 1 (line 201) ended by order") < log.index("gone")
 
 
+def test_a_child_in_a_job_is_signalled_with_its_tasks(driver: FakeDriver) -> None:
+    """`disbatch -s localhost:4` in a batch script."""
+    job = dict(os.environ) | {"SLURM_JOB_ID": "7"}
+    engine = EngineProcess(driver.bootstrap(way=Way.CHILD, slots=4), job)
+    try:
+        driver.start("echo $$ >> pids; exec sleep 1000")
+        for pid in [*driver.pids(1), engine.pid]:
+            os.kill(pid, signal.SIGTERM)
+        assert driver.outcome(1).ending is Ending.ORDERED
+        assert engine.wait() == 128 + signal.SIGTERM
+    finally:
+        engine.finish()
+
+
 def test_tasks_have_their_grace_after_a_signal_to_all(driver: FakeDriver, engine: EngineProcess) -> None:
     driver.welcome["grace"] = 1000.0
     driver.start("trap 'echo saved; exit 0' TERM; echo $$ >> pids; while :; do sleep 0.02; done", "exit 5")

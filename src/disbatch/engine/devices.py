@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from disbatch.engine.in_job import in_job
 from disbatch.model.errors import LaunchError
 
 CUDA = b"CUDA_VISIBLE_DEVICES"
@@ -30,8 +31,6 @@ BELOW_ROCR = (CUDA, b"GPU_DEVICE_ORDINAL", b"HIP_VISIBLE_DEVICES")
 """On AMD's devices their numbers count what ROCR_VISIBLE_DEVICES lets through."""
 NO_DEVICES = b"NoDevFiles"
 """What Slurm writes where a job has no GPU."""
-OF_A_JOB = (b"SLURM_JOB_ID", b"PBS_JOBID", b"LSB_JOBID", b"SGE_TASK_ID")
-"""Set in the jobs of schedulers: a device of the node is then not ours just because it is there."""
 
 Variables = dict[bytes, bytes]
 
@@ -173,7 +172,7 @@ def present_gpus(environment: Mapping[bytes, bytes], devices: Path = Path("/dev"
 
     Their numbers do not matter: in a container /dev/nvidia2 may be alone, and CUDA counts from 0 there, too.
     """
-    if any(name in environment for name in OF_A_JOB):
+    if in_job(environment):  # a device of the node is then not ours just because it is there
         return 0
     return sum(1 for path in devices.glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit())
 

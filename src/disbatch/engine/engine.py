@@ -15,7 +15,7 @@ for a reason to depart, and then departs:
 | an error in the engine itself | the keeper ends the tasks | 1 |
 | SIGTERM, SIGINT, SIGHUP (twice: at once) | tasks are ended, their outcomes delivered | 128 + signal |
 
-An engine that is a step of a scheduler is signalled together with all its tasks, see `held`; the signals that
+An engine in a scheduler's job is signalled together with all its tasks, see `held`; the signals that
 jobs use for messages to their programs (SIGUSR1, SIGUSR2) are the tasks' business and do nothing to it.
 
 In each case what ended tasks left running is ended, results that no driver has are written beside the log,
@@ -42,6 +42,7 @@ from disbatch.engine.bootstrap import Ready
 from disbatch.engine.environment import MARKER, TaskEnvironment
 from disbatch.engine.guard import Guard
 from disbatch.engine.held import HOLD, Held
+from disbatch.engine.in_job import in_job
 from disbatch.engine.outbox import Outbox
 from disbatch.engine.runner import Job, Runner
 from disbatch.engine.subreaper import adopt_orphans
@@ -127,8 +128,8 @@ class Engine:
         )
         marker = MARKER + b"=" + bootstrap.engine.encode()
         self._guard = Guard(loop, ready.division.slots, marker, KEEPER_GRACE, self._trouble)
-        self._is_step = bootstrap.way is Way.STEP
-        self._held = Held(loop, HOLD if self._is_step else 0, self._ended)
+        self._in_job = bootstrap.way is Way.STEP or in_job(os.environb)
+        self._held = Held(loop, HOLD if self._in_job else 0, self._ended)
         self._runner = Runner(
             loop,
             self._environment,
@@ -172,11 +173,11 @@ class Engine:
     def _heed_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.add_signal_handler(number, self._signalled, number)
-            if self._is_step:
+            if self._in_job:
                 # In front of the loop's own handler, which does nothing: the loop is woken by the number.
                 signal.signal(number, lambda *_: self._held.note_signal())
                 signal.siginterrupt(number, False)
-        if self._is_step:
+        if self._in_job:
             for number in (signal.SIGUSR1, signal.SIGUSR2):
                 signal.signal(number, lambda *_: None)
 

@@ -1,4 +1,4 @@
-"""Outcomes of a step's tasks, held back until it is clear that no signal to the whole step caused them.
+"""Outcomes of a job's tasks, held back until it is clear that no signal to the whole job caused them.
 
 Theory of operation
 -------------------
