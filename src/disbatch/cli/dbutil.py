@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from disbatch import __version__
+from disbatch.cli.verbs import add_verbs, perform
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
 
-LATER = ("attach", "status", "monitor", "drain", "stop", "submit", "put", "get", "view", "report")
+LATER = ("attach", "status", "monitor", "submit", "put", "get", "view", "report")
 """Verbs of later versions; they parse, so that PREFIX_dbUtil.sh stays good."""
 
 
@@ -30,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     check = verbs.add_parser("check", help="read task files, say what they hold, run nothing")
     check.add_argument("files", nargs="+", metavar="TASKFILE")
+    add_verbs(verbs.add_parser)
     for verb in LATER:
         verbs.add_parser(verb, add_help=False).add_argument("rest", nargs=argparse.REMAINDER)
     return parser
@@ -39,16 +42,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     try:
         options = _parser().parse_args(list(sys.argv[1:] if argv is None else argv))
-        if options.verb == "check":
-            return _check(options.files)
-        raise UsageError(f"{options.verb}: not in this version yet")
+        code = _carry_out(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except DisbatchError as error:
-        print(f"dbutil: {error}", file=sys.stderr)  # noqa: T201
+        _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_SIGINT
     except BrokenPipeError:
+        _discard_output()
         return EXIT_INCOMPLETE
+    except OSError as error:
+        _discard_output()
+        _complain(str(error))
+        return EXIT_INCOMPLETE
+    except Exception as error:
+        if os.environ.get("DISBATCH_TRACEBACK"):
+            raise
+        _complain(f"internal error: {error!r}; DISBATCH_TRACEBACK=1 shows where; please report it")
+        return EXIT_INCOMPLETE
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    if options.verb == "check":
+        return _check(options.files)
+    if options.verb in LATER:
+        raise UsageError(f"{options.verb}: not in this version yet")
+    for line in perform(options):
+        print(_printable(line))  # noqa: T201
+    return EXIT_COMPLETE
+
+
+def _complain(text: str) -> None:
+    print(f"dbutil: {_printable(' '.join(text.splitlines()))}", file=sys.stderr)  # noqa: T201
+
+
+def _printable(text: str) -> str:
+    """Some of it comes from other hosts, and goes to a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _discard_output() -> None:
+    """What is still in the buffer of standard output has nowhere to go; Python shall not try at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _check(paths: list[str]) -> int:
@@ -58,14 +96,12 @@ def _check(paths: list[str]) -> int:
         try:
             print(_describe(path))  # noqa: T201
         except UsageError as error:
-            print(f"dbutil: {error}", file=sys.stderr)  # noqa: T201
+            _complain(str(error))
             worst = error.exit_code
     return worst
 
 
 def _describe(path: str) -> str:
-    import os
-
     from disbatch.sources.opening import open_tasks
     from disbatch.watch.words import counted
 

@@ -106,6 +106,7 @@ def run(options: argparse.Namespace, arguments: list[str], choice: Choice, early
         max_losses=options.max_losses,
         grace=_grace(options.grace, choice.allocation, observer.say),
         resume_hint=_resume_hint(arguments, claimed),
+        label=options.label,
     )
     try:
         _write_script(claimed)

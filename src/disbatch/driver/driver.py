@@ -31,9 +31,11 @@ from disbatch.contexts.machine import this_machine
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.spawn import Spawned
 from disbatch.driver.addresses import Addresses
+from disbatch.driver.control import Control
 from disbatch.driver.departures import Departures, some
 from disbatch.driver.feed import Feed
 from disbatch.driver.giveback import choose_give_back
+from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.observer import Observer
 from disbatch.driver.orders import start_per_engine, starts
 from disbatch.driver.record import Record
@@ -117,8 +119,23 @@ class Driver:
             launches_end=self._expect_nobody,
             end_is_near=lambda grace: self._give_up_after(grace + ENDING_AT_LIMIT),
         )
+        self._holds = Holds(self._tell)
+        self._control = Control(
+            self._plan,
+            self._members,
+            self._holds,
+            label=s.label,
+            source_name=s.source_name,
+            source_ids=feed.ids,
+            tell=self._tell,
+            dismiss=self._do_not_expect,
+            say=self._say,
+            ending=lambda: self._over.done() or self._plan.mode not in (Mode.RUNNING, Mode.WINDING_DOWN),
+            finish=self._finish_early,
+        )
         self._signals = 0
         self._signal = 0
+        self._ended_early = False
         self._incomplete = ""
         self._pumping = False
         self._to_acknowledge: dict[str, Peer] = {}
@@ -160,7 +177,13 @@ class Driver:
         keys = RunKeys.generate()
         loop.set_exception_handler(self._failed)
         with zmq.Context() as context, contextlib.ExitStack() as stack:
-            self._hub = Hub(loop, context, keys, hello=self._hello, receive=self._receive, bad=self._bad)
+            self._hub = Hub(
+                *(loop, context, keys),
+                hello=self._hello,
+                receive=self._receive,
+                bad=self._bad,
+                request=self._control.request,
+            )
             addresses = Addresses(s, self._hub)
             stack.callback(addresses.withdraw)
             try:
@@ -195,7 +218,7 @@ class Driver:
                     self._gone(member)
                     self._retire(member)
             await self._retirement.finish()
-        if self._signals:
+        if self._ended_early:
             self._record.abandon()  # whoever ends the run does not wait for room on the disk
         unwritten = await self._record.close()
         # First tell what is recorded, so that nobody writes it again; then send those home that are still
@@ -249,13 +272,23 @@ class Driver:
         self._signal = self._signal or number
         self._notice = "ending the running tasks" if first else "ending everything at once"
         self._say(f"{name}: {self._notice}" + ("; once more to end at once" if first else ""))
-        self._tell(events.Interrupt(at_once=not first))
-        limit = self._settings.grace + ENDING_MARGIN if first else AT_ONCE
-        self._give_up_after(limit)
+        self._end_run(at_once=not first)
         if not first:
             self._record.abandon()
             if self._retirement is not None:
                 self._retirement.abandon()
+
+    def _finish_early(self) -> None:
+        """The user ends the run, but not as one who is tired of it."""
+        self._incomplete = "ended by dbutil finish"
+        self._notice = "ending the running tasks"
+        self._say(f"dbutil finish: {self._notice}")
+        self._end_run(at_once=False)
+
+    def _end_run(self, *, at_once: bool) -> None:
+        self._ended_early = True
+        self._tell(events.Interrupt(at_once))
+        self._give_up_after(AT_ONCE if at_once else self._settings.grace + ENDING_MARGIN)
 
     def _give_up_after(self, seconds: float) -> None:
         self._loop.call_later(seconds, self._give_up_waiting)
@@ -339,6 +372,7 @@ class Driver:
                 self._retirement.joined(member.name)
             self._tell(events.Joined(peer.name, hello.slots, hello.holding))
             self._time_limit.joined(peer.name)
+            self._control.joined(peer.name)
 
     def _receive(self, peer: Peer, number: int, message: FromEngine) -> None:
         name = peer.name
@@ -461,8 +495,12 @@ class Driver:
         """Engines that are on their way would come too late."""
         for member in self._members.values():
             if member.launching:
-                member.launching = False
-                self._see_off(member.engine)
+                self._do_not_expect(member)
+        self._look_for_engines()
+
+    def _do_not_expect(self, member: Member) -> None:
+        member.launching = False
+        self._see_off(member.engine)
         self._look_for_engines()
 
     def _look_for_engines(self) -> None:
@@ -530,14 +568,13 @@ class Driver:
 
     def _disk_trouble(self, error: OSError) -> None:
         path = self._settings.claimed.files.status
-        self._notice = f"{path}: {error.strerror}; no task starts until it can be written"
-        self._say(self._notice)
-        self._tell(events.Hold())
+        words = f"{path}: {error.strerror}; no task starts until it can be written"
+        self._say(words)
+        self._holds.add(Reason.DISK, words)
 
     def _disk_recovered(self) -> None:
-        self._notice = ""
         self._say("the status file can be written again; going on")
-        self._tell(events.Resume())
+        self._holds.remove(Reason.DISK)
 
     def snapshot(self) -> Snapshot:
         """The run as it stands."""
@@ -554,7 +591,7 @@ class Driver:
             running=min(self._plan.live, sum(member.slots for member in present)),
             slots=sum(member.slots for member in present),
             engines=[m.view(states.get(m.engine, "gone")) for m in self._members.values()],
-            notice=self._notice,
+            notice=self._notice or self._holds.words,
         )
 
     def _result(self) -> Result:

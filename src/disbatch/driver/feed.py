@@ -31,6 +31,11 @@ class Feed:
         self.barriers_read: deque[float] = deque()
         """When barriers were read (monotonic seconds); whoever records them takes these out."""
 
+    @property
+    def ids(self) -> int | None:
+        """How many ids the input has; None for a stream."""
+        return None if self._opened.summary is None else self._opened.summary.ids
+
     def start(self, loop: asyncio.AbstractEventLoop, pump: Callable[[], None]) -> None:
         """Begin to read; `pump` is called when there is more than there was."""
         self._loop = loop

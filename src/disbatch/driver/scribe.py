@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import msgspec
 
 from disbatch.driver.roster import Member, Tally
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
@@ -16,6 +19,11 @@ from disbatch.model.task import NO_REPEAT, Barrier
 from disbatch.plan import events
 
 log = logging.getLogger(__name__)
+
+CANCELLED = b"cancelled"
+"""The snippet of a task that was cancelled before it ran."""
+CANCELLED_RETURN_CODE = -signal.SIGTERM.value
+"""Its return code, and that of one that ended with 0 when it was told to."""
 
 
 class Scribe:
@@ -42,10 +50,13 @@ class Scribe:
         self._barriers_read = barriers_read
         self._last_barrier = 0.0
         self._told_of_key = False
+        self._nobody = Member("", hostname, -1, 0)
+        """Where tasks are that never ran."""
         self.performers: dict[type, Callable[[Any], None]] = {
             events.RecordTask: self._task,
             events.RecordSkipped: self._skipped,
             events.RecordLost: self._lost,
+            events.RecordCancelled: self._cancelled,
             events.RecordPerEngine: self._per_engine,
             events.RecordBarrier: self._barrier,
         }
@@ -55,7 +66,9 @@ class Scribe:
 
     def _task(self, action: events.RecordTask) -> None:
         task, outcome, member = action.task, action.outcome, self._members[action.engine]
-        if action.verdict is events.Verdict.COUNTS:
+        if action.verdict is events.Verdict.CANCELLED and not outcome.return_code:
+            outcome = msgspec.structs.replace(outcome, return_code=CANCELLED_RETURN_CODE)
+        if action.verdict in (events.Verdict.COUNTS, events.Verdict.CANCELLED):
             mark = Mark.TASK
             self._tally.count(member, task, outcome)
         else:
@@ -77,6 +90,12 @@ class Scribe:
         outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
         self._write(format_line(task.id, task.line, task.repeat, task.command, member.name, outcome))
         self._say(f"{self._where(task.line)}: task {task.id} given up: its engines were lost too often")
+
+    def _cancelled(self, action: events.RecordCancelled) -> None:
+        task, now = action.task, time.time()
+        outcome = Outcome(0, -1, 0, CANCELLED_RETURN_CODE, 0.0, now, now, 0, b"", 0, CANCELLED)
+        self._tally.count(self._nobody, task, outcome)
+        self._write(format_line(task.id, task.line, task.repeat, task.command, self._hostname, outcome))
 
     def _per_engine(self, action: events.RecordPerEngine) -> None:
         command, outcome, member = action.command, action.outcome, self._members[action.engine]

@@ -20,6 +20,7 @@ class Settings:
     `retire_command`: -k, or Slurm's own if `retire_default`; None: none. `listen`: HOST:PORT of --use-address
     as (host, port), if given.
     `allocation`: the Slurm job that we are in, if its nodes are used; `srun` how steps are started there.
+    `label`: --label, a name for all these nodes.
     `gpu`: -g; `share`: -E; `bind`: --bind, None for "cores if they are ours alone". `time_limit_margin`: of
     the option of that name, if given. `grace` is what tasks can have: see `allowance.grace_within`.
     """
@@ -53,3 +54,4 @@ class Settings:
     max_losses: int = 3
     grace: float = 5.0
     resume_hint: str = ""
+    label: str = ""

@@ -7,6 +7,7 @@ printed once, by the command line; a traceback goes to the log only.
       UsageError        2   options, names and paths that cannot work
         TaskFileError   2   a line of a task file that cannot be what it should be
         ResumeError     2   a former status file that does not fit the tasks
+      SilenceError      3   the driver of a run does not answer
       ProtocolError     -   what came from a socket is not a message of ours; dropped and logged
       LaunchError       -   one node could not be started; the run goes on with the others
 """
@@ -48,6 +49,10 @@ class TaskFileError(UsageError):
 
 class ResumeError(UsageError):
     """A status file given with -r does not belong to these tasks, or cannot be read."""
+
+
+class SilenceError(DisbatchError):
+    """The driver of a run that should be there does not answer, or is not there."""
 
 
 class ProtocolError(DisbatchError):

@@ -2,7 +2,8 @@
 
 Who may speak: CURVE encrypts, and the ZAP handler lets in the run's one client key and nobody else. Whoever
 has that key is still not trusted to make sense: what does not decode is dropped and counted, a message larger
-than MAX_FROM_ENGINE closes its connection, and a peer that has not said Hello is not listened to.
+than MAX_FROM_ENGINE closes its connection, and a peer that has not said Hello is not listened to, unless it
+makes a request (see `wire.requests`), which is answered on the spot.
 
 Each engine has its own name for good, and each of its connections a routing id of its own, which the socket
 makes up. A Hello under a name takes the place of the connection that had it (the old cable was cut and
@@ -17,6 +18,7 @@ import asyncio
 import hmac
 import logging
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -24,6 +26,7 @@ import msgspec
 import zmq
 from zmq.auth.base import Authenticator
 
+from disbatch import __version__
 from disbatch.model.errors import ProtocolError, UsageError
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import (
@@ -36,13 +39,17 @@ from disbatch.wire.messages import (
     ToEngine,
     Welcome,
 )
+from disbatch.wire.requests import Answer, Request
 from disbatch.wire.session import Session
 from disbatch.wire.sockets import SocketReader, tune
 
 ENGINE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 MOST_PEERS = 100_000
+ANSWERS_KEPT = 1000
+"""Answers to the last requests, for those who ask again because their connection broke."""
 
 _from_engine = msgspec.msgpack.Decoder(FromEngine)
+_from_anybody = msgspec.msgpack.Decoder(FromEngine | Request)
 
 
 class _OnlyKey:
@@ -96,7 +103,8 @@ class Peer:
 
 class Hub:
     """All engines' connections. `receive(peer, number, message)` gets each message once and in order, and
-    `hello(peer, message)` each greeting; it answers with `welcome` or `refuse`."""
+    `hello(peer, message)` each greeting; it answers with `welcome` or `refuse`. `request` gets each request
+    once, as long as there are fewer than ANSWERS_KEPT newer ones."""
 
     def __init__(
         self,
@@ -107,11 +115,14 @@ class Hub:
         hello: Callable[[Peer, Hello], None],
         receive: Callable[[Peer, int, FromEngine], None],
         bad: Callable[[str], None],
+        request: Callable[[Request], Answer] | None = None,
     ) -> None:
         self._loop = loop
         self._hello = hello
         self._receive = receive
         self._bad = bad
+        self._request = request
+        self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._peers: dict[str, Peer] = {}
         self._connected: dict[bytes, Peer] = {}
         self._doorkeeper = Doorkeeper(loop, context, keys.client_key)
@@ -188,14 +199,16 @@ class Hub:
 
     def _from_unknown(self, identity: bytes, data: bytes) -> None:
         """A connection without Hello, one that a newer one replaced, or an engine that was given up: only
-        a Hello is listened to."""
-        answer = Session(lambda data: self._transmit(identity, data), _from_engine.decode)
+        a Hello or a request is listened to."""
+        answer = Session(lambda data: self._transmit(identity, data), _from_anybody.decode)
         try:
             message = answer.peek(data)
         except ProtocolError as error:
             self._bad(f"somebody who is not known: {error}")
             return
-        if not isinstance(message, Hello):
+        if isinstance(message, Request):
+            answer.tell(self._answer(message))
+        elif not isinstance(message, Hello):
             answer.tell(Pulse(known=False))
         elif not ENGINE_NAME.match(message.engine):
             self._bad(f"a Hello without a proper name ({message.engine!r:.80})")
@@ -204,6 +217,23 @@ class Hub:
             answer.tell(Refuse(f"{theirs}, the driver {PROTOCOL}"))
         else:
             self._admit(identity, message)
+
+    def _answer(self, request: Request) -> Answer:
+        known = self._answers.get(request.id)
+        if known is not None:
+            return known
+        if request.protocol != PROTOCOL:
+            theirs = f"dbutil {request.version} speaks protocol {request.protocol}"
+            ours = f"the driver, disbatch {__version__}, {PROTOCOL}"
+            answer = Answer(request.id, False, [f"{theirs}, {ours}: use the dbutil of that version"])
+        elif self._request is None:
+            answer = Answer(request.id, False, ["this driver takes no requests"])
+        else:
+            answer = self._request(request)
+        self._answers[request.id] = answer
+        if len(self._answers) > ANSWERS_KEPT:
+            self._answers.popitem(last=False)
+        return answer
 
     def _admit(self, identity: bytes, message: Hello) -> None:
         peer = self._peers.get(message.engine)

@@ -1,0 +1,102 @@
+"""Finds the run that a command is about: by its prefix, or the only live one in the working directory."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from disbatch.driver.held import is_held
+from disbatch.model.errors import SilenceError, UsageError
+from disbatch.wire.control import is_here, listens_here
+from disbatch.wire.keys import ConnectFile
+
+CONNECT = "_connect.json"
+STATUS = "_status.txt"
+ENDINGS = (CONNECT, STATUS, "_dbUtil.sh")
+"""Of files whose names stand for the run, too."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with a connect file; `prefix` as the user may write it."""
+
+    prefix: str
+    connect: ConnectFile
+
+    @property
+    def is_gone(self) -> bool:
+        """Its driver ended without ending the run. Of a driver on another host only that host knows."""
+        return is_here(self.connect) and not listens_here(self.connect) and not _is_written(self.prefix)
+
+    @property
+    def resume(self) -> str:
+        """How to go on with what a dead driver left."""
+        status = shlex.quote(f"{self.prefix}{STATUS}")
+        return f"`disbatch TASKFILE -r {status}` goes on where it ended"
+
+
+def find_run(prefix: str | None) -> Run:
+    """The run with that prefix, or the only live one here. UsageError if that cannot be said, SilenceError
+    if its driver is known to be dead."""
+    run = _only_run() if prefix is None else _run(prefix)
+    if run.is_gone:
+        where = f"the driver (pid {run.connect.pid}) is dead"
+        raise SilenceError(f"{run.prefix}: {where}; {run.resume}")
+    return run
+
+
+def _run(prefix: str) -> Run:
+    for ending in ENDINGS:
+        prefix = prefix.removesuffix(ending)
+    path = Path(f"{prefix}{CONNECT}")
+    if not os.path.lexists(path):
+        if os.path.lexists(f"{prefix}{STATUS}"):
+            raise UsageError(f"{prefix}: this run is over: there is no {path.name} any more")
+        raise UsageError(f"{prefix}: there is no such run: no file {path}")
+    return Run(prefix, ConnectFile.read(path))
+
+
+def _only_run() -> Run:
+    """Those of other users count for nothing."""
+    runs = []
+    for name in _names():
+        try:
+            runs.append(_run(name))
+        except UsageError:
+            continue
+    live = [run for run in runs if not run.is_gone]
+    if len(live) == 1:
+        return live[0]
+    if live:
+        raise UsageError(f"several runs are live here, choose one with --run: {_list(live)}")
+    if len(runs) == 1:
+        return runs[0]
+    if runs:
+        raise UsageError(f"no run is live here; the drivers of these are dead, to be resumed: {_list(runs)}")
+    raise UsageError("no run is live in this directory: name one with --run PREFIX, as its files begin")
+
+
+def _list(runs: list[Run]) -> str:
+    shown = ", ".join(run.prefix for run in runs[:10])
+    return shown if len(runs) <= 10 else f"{shown} and {len(runs) - 10} more"
+
+
+def _names() -> list[str]:
+    try:
+        return sorted(name for name in os.listdir() if name.endswith(CONNECT))  # noqa: PTH208 - plain names
+    except OSError as error:
+        raise UsageError(f"the working directory: {error.strerror}; name a run with --run") from error
+
+
+def _is_written(prefix: str) -> bool:
+    """Somebody holds the status file."""
+    try:
+        descriptor = os.open(f"{prefix}{STATUS}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return is_held(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,110 @@
+"""The verbs of `dbutil` that ask the driver of a running run to do something."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from disbatch.model.errors import UsageError
+
+if TYPE_CHECKING:
+    from disbatch.wire.requests import Verb
+
+PATIENCE = 10.0
+MOST_PATIENCE = 86400.0
+_RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
+
+_Add = Callable[..., argparse.ArgumentParser]
+
+
+def add_verbs(add: _Add) -> None:
+    """Declare them with `add(name, help=...)`, which makes a parser."""
+    usual = argparse.ArgumentParser(add_help=False)
+    usual.add_argument(
+        "--run", metavar="PREFIX", default=argparse.SUPPRESS, help="the run: what its files begin with"
+    )
+    usual.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_patience,
+        default=PATIENCE,
+        help="wait so long for the driver's answer (%(default)g)",
+    )
+    nodes = "nodes, or labels: all nodes of a label"
+    drain = add("drain", parents=[usual], help="no new tasks on these nodes; those that run there finish")
+    stop = add("stop", parents=[usual], help="end the tasks on these nodes; they run again elsewhere")
+    for verb in (drain, stop):
+        verb.add_argument("names", nargs="+", metavar="NODE", help=nodes)
+    add("pause", parents=[usual], help="start no more tasks; those that run finish")
+    add("resume", parents=[usual], help="start tasks again")
+    cancel = add("cancel", parents=[usual], help="never run these tasks, and end those that run")
+    cancel.add_argument(
+        "tasks", nargs="+", metavar="TASKID", help="ids as in the status file: 12, or 100-199"
+    )
+    add("finish", parents=[usual], help="end the run now, in order; `disbatch -r` goes on later")
+
+
+def perform(options: argparse.Namespace) -> list[str]:
+    """Ask the driver of the run; what it did, a line each."""
+    wanted = _verb(options)
+    from disbatch.cli.runs import find_run
+    from disbatch.model.errors import SilenceError
+    from disbatch.wire.control import ask
+
+    run = find_run(options.run)
+    try:
+        answer = ask(run.connect, wanted, patience=options.timeout)
+    except UsageError as error:
+        raise UsageError(f"{run.prefix}: {error}") from error
+    except SilenceError as error:
+        raise SilenceError(f"{run.prefix}: {error}") from error
+    if not answer.ok:
+        raise UsageError(f"{run.prefix}: {' '.join(answer.lines)}")
+    return answer.lines
+
+
+def _verb(options: argparse.Namespace) -> Verb:
+    from disbatch.wire import requests
+
+    if options.verb in ("drain", "stop"):
+        names = _bounded(list(dict.fromkeys(options.names)), requests.MOST_NAMES)
+        for name in names:
+            if not 0 < len(name) < 256 or not name.isprintable():
+                raise UsageError(f"{options.verb}: {name!r:.80} is no name of a node")
+        return requests.Drain(names) if options.verb == "drain" else requests.Stop(names)
+    if options.verb == "cancel":
+        return requests.Cancel(_bounded(parse_ranges(options.tasks), requests.MOST_RANGES))
+    if options.verb == "finish":
+        return requests.Finish()
+    return requests.Pause() if options.verb == "pause" else requests.Unpause()
+
+
+def _bounded(what: list[Any], most: int) -> list[Any]:
+    if len(what) > most:
+        raise UsageError(f"more than {most:,} at once: say it in several commands")
+    return what
+
+
+def parse_ranges(words: Sequence[str]) -> list[tuple[int, int]]:
+    """`12` and `100-199` as (first, last)."""
+    ranges = []
+    for word in words:
+        found = _RANGE.fullmatch(word)
+        first = int(found[1]) if found else 0
+        last = int(found[2] or found[1]) if found else -1
+        if last < first:
+            raise UsageError(f"cancel {word:.80}: give the ids of tasks (12) or ranges of them (100-199)")
+        ranges.append((first, last))
+    return ranges
+
+
+def _patience(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds <= MOST_PATIENCE:
+        raise argparse.ArgumentTypeError(f"{text}: give seconds")
+    return seconds

@@ -1,0 +1,304 @@
+"""Does what `dbutil` asks of a run that goes on, and says in lines for people what it did."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from disbatch.driver.holds import Holds, Reason
+from disbatch.driver.roster import Member
+from disbatch.model.errors import UsageError
+from disbatch.plan import events
+from disbatch.plan.engines import State
+from disbatch.plan.ids import IdSet
+from disbatch.plan.plan import Place, Plan
+from disbatch.wire.requests import (
+    MAX_LINE,
+    MOST_LINES,
+    Answer,
+    Cancel,
+    Drain,
+    Finish,
+    Pause,
+    Request,
+    Stop,
+    Unpause,
+)
+
+log = logging.getLogger(__name__)
+
+NAMES_SHOWN = 50
+ALONE = "no other node is there: with the last one the run ends, to be resumed if anything is left"
+WAITS = "will not run"
+DONE = "done already"
+
+
+class _Span(NamedTuple):
+    """Ids that stand next to each other; `engine` if it runs them."""
+
+    first: int
+    last: int
+    what: str
+    engine: str = ""
+
+
+class Control:
+    """`request` answers requests, at once.
+
+    `label` is that of the nodes that this run started; `source_ids` how many ids the task file has, None if
+    nobody can know. `tell` gets events for the plan, `dismiss` an engine that need not come any more, `say`
+    a line for the one who watches the run; `ending()` is true when the run comes to its end anyway, and
+    `finish` makes it.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        members: Mapping[str, Member],
+        holds: Holds,
+        *,
+        label: str,
+        source_name: str,
+        source_ids: int | None,
+        tell: Callable[[events.Event], None],
+        dismiss: Callable[[Member], None],
+        say: Callable[[str], None],
+        ending: Callable[[], bool],
+        finish: Callable[[], None],
+    ) -> None:
+        self._plan = plan
+        self._members = members
+        self._holds = holds
+        self._label = label
+        self._source_name = source_name
+        self._source_ids = source_ids
+        self._tell = tell
+        self._dismiss = dismiss
+        self._say = say
+        self._ending = ending
+        self._end_run = finish
+        self._unwanted: dict[str, events.Event] = {}
+        """What is told of engines that join although they were dismissed."""
+        self._performers: dict[type, Callable[[Any], Iterable[str]]] = {
+            Drain: lambda verb: self._let_go(verb.names, self._drain),
+            Stop: lambda verb: self._let_go(verb.names, self._stop),
+            Pause: self._pause,
+            Unpause: self._unpause,
+            Cancel: self._cancel,
+            Finish: self._finish,
+        }
+
+    def request(self, request: Request) -> Answer:
+        """Do it, all of it or nothing."""
+        verb = request.verb
+        log.info("dbutil asks: %.500s", verb)
+        if self._ending():
+            return Answer(request.id, True, ["the run is ending already"])
+        try:
+            lines = list(self._performers[type(verb)](verb))
+        except UsageError as error:
+            return Answer(request.id, False, [str(error)])
+        if len(lines) > MOST_LINES:
+            lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} lines more"]
+        for line in lines:
+            log.info("dbutil is told: %s", line)
+        return Answer(request.id, True, [line[:MAX_LINE] for line in lines])
+
+    def joined(self, engine: str) -> None:
+        """This engine came, although it may have been dismissed."""
+        event = self._unwanted.pop(engine, None)
+        if event is not None:
+            self._tell(event)
+
+    # ---- nodes ----
+
+    def _let_go(self, names: list[str], one: Callable[[Member, bool], str]) -> list[str]:
+        members = self._named(names)
+        going = {member.engine for member in members}
+        alone = not any(
+            self._stays(member) for member in self._members.values() if member.engine not in going
+        )
+        lines = [one(member, alone) for member in members]
+        return [*lines, ALONE] if alone else lines
+
+    def _named(self, names: list[str]) -> list[Member]:
+        """The engines of these nodes and labels, each once; of those with one name, those that are there."""
+        known: dict[str, list[Member]] = {}
+        for member in self._members.values():
+            for name in self._names(member):
+                known.setdefault(name, []).append(member)
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise UsageError(
+                f"no node or label {', '.join(unknown[:NAMES_SHOWN])}; there are: {_some(known)}"
+            )
+        chosen: dict[str, Member] = {}
+        for name in names:
+            there = [member for member in known[name] if self._is_there(member)]
+            chosen.update((member.engine, member) for member in there or known[name][-1:])
+        return list(chosen.values())
+
+    def _names(self, member: Member) -> set[str]:
+        """As the run calls it, as the user did, and its label."""
+        names = {member.name}
+        if member.node is not None:
+            names |= {member.node.name, self._label} - {""}
+        return names
+
+    def _is_there(self, member: Member) -> bool:
+        return member.launching or member.engine in self._plan.engines
+
+    def _stays(self, member: Member) -> bool:
+        """It is there, or will be, and nobody wants it to leave."""
+        engine = self._plan.engines.get(member.engine)
+        if engine is None:
+            return member.launching
+        return engine.state in (State.STARTING, State.ACTIVE) and not engine.draining
+
+    def _drain(self, member: Member, alone: bool) -> str:
+        name, engine = member.name, self._plan.engines.get(member.engine)
+        event = events.Drain(member.engine)
+        if engine is None:
+            return self._not_there(member, event)
+        if engine.state in (State.STOPPING, State.LEAVING):
+            return f"{name}: is leaving already"
+        if engine.draining:
+            return f"{name}: is draining already"
+        running = min(len(engine.assigned), engine.slots)
+        lost = engine.state is State.LOST
+        self._tell(event)
+        if lost:
+            return f"{name}: is not heard; if it comes back, it finishes what runs there"
+        if not running:
+            return f"{name}: nothing is running there; it leaves"
+        return f"{name}: draining; {_counted(running)} {'is' if running == 1 else 'are'} running there"
+
+    def _stop(self, member: Member, alone: bool) -> str:
+        name, engine = member.name, self._plan.engines.get(member.engine)
+        event = events.Stop(member.engine)
+        if engine is None:
+            return self._not_there(member, event)
+        if engine.stopped or (engine.state in (State.STOPPING, State.LEAVING) and not engine.per_engine):
+            return f"{name}: is leaving already"
+        running = min(len(engine.assigned), engine.slots)
+        lost = engine.state is State.LOST
+        self._tell(event)
+        if lost:
+            return f"{name}: is not heard; if it comes back, it ends what runs there"
+        if not running:
+            return f"{name}: nothing is running there; it leaves"
+        again = "" if alone else f", which {'runs' if running == 1 else 'run'} again elsewhere"
+        return f"{name}: ending {_counted(running)}{again}"
+
+    def _not_there(self, member: Member, event: events.Event) -> str:
+        if not member.launching:
+            return f"{member.name}: has left already" if member.came else f"{member.name}: did not join"
+        self._unwanted[member.engine] = event
+        self._dismiss(member)
+        return f"{member.name}: has not joined yet, and need not"
+
+    # ---- tasks ----
+
+    def _cancel(self, verb: Cancel) -> list[str]:
+        wanted = IdSet(verb.ranges)
+        self._check(wanted)
+        spans = list(self._spans(wanted))
+        self._tell(events.Cancel(list(wanted)))
+        return [self._span_words(span) for span in spans]
+
+    def _check(self, wanted: IdSet) -> None:
+        count = self._source_ids
+        beyond = [] if count is None else [last for _, last in wanted if last >= count]
+        if beyond:
+            have = f"{self._source_name} has the ids 0 to {count - 1}" if count else "there are no tasks"
+            raise UsageError(f"no task has the id {beyond[0]}: {have}")
+
+    def _spans(self, wanted: IdSet) -> Iterator[_Span]:
+        """What becomes of all these; what waits and what is done in as few parts as possible."""
+        span = None
+        for part in self._parts(wanted):
+            if span is None:
+                span = part
+            elif part.what == span.what and span.last + 1 == part.first and not (span.engine or part.engine):
+                span = span._replace(last=part.last)
+            else:
+                yield span
+                span = part
+        if span is not None:
+            yield span
+
+    def _parts(self, wanted: IdSet) -> Iterator[_Span]:
+        found = self._plan.find(wanted)
+        ids = sorted(found)
+        for first, last in wanted:
+            at = first
+            for id in ids[bisect_left(ids, first) : bisect_right(ids, last)]:
+                yield from self._elsewhere(at, id - 1)
+                yield self._placed(id, found[id])
+                at = id + 1
+            yield from self._elsewhere(at, last)
+
+    def _elsewhere(self, first: int, last: int) -> Iterator[_Span]:
+        """Ids of which the plan has nothing: what was read is done."""
+        read_to = self._plan.read_to
+        if first <= min(last, read_to - 1):
+            yield _Span(first, min(last, read_to - 1), DONE)
+        if max(first, read_to) <= last:
+            yield _Span(max(first, read_to), last, WAITS)
+
+    def _placed(self, id: int, place: Place) -> _Span:
+        if place.barrier:
+            return _Span(id, id, "a barrier, which stays")
+        if not place.engine:
+            return _Span(id, id, WAITS)
+        already = id in self._plan.cancelled
+        return _Span(id, id, "is being ended already" if already else "is being ended", place.engine)
+
+    def _span_words(self, span: _Span) -> str:
+        first, last, what, engine = span
+        if engine:
+            return f"task {first}: {what} on {self._members[engine].name}"
+        if first == last:
+            return f"task {first}: {what if what == WAITS else f'is {what}'}"
+        return f"tasks {first}-{last}: {what if what == WAITS else f'are {what}'}"
+
+    # ---- the whole run ----
+
+    def _pause(self, verb: Pause) -> Iterator[str]:
+        if Reason.PAUSE in self._holds:
+            yield "the run is paused already"
+            return
+        self._holds.add(Reason.PAUSE, "paused")
+        self._say("paused by dbutil: no more tasks start until `dbutil resume`")
+        yield f"paused: no more tasks start; {_counted(self._running())} running"
+
+    def _unpause(self, verb: Unpause) -> Iterator[str]:
+        if Reason.PAUSE not in self._holds:
+            yield "the run is not paused"
+        else:
+            self._holds.remove(Reason.PAUSE)
+            self._say("resumed by dbutil")
+            yield "resumed: tasks start again"
+        if self._holds.words:
+            yield f"but: {self._holds.words}"
+
+    def _running(self) -> int:
+        slots = sum(engine.slots for engine in self._plan.engines.values())
+        return min(self._plan.live, slots)
+
+    def _finish(self, verb: Finish) -> Iterator[str]:
+        running = self._running()
+        self._end_run()
+        yield f"ending the run, to be resumed; {_counted(running)} running"
+
+
+def _counted(tasks: int) -> str:
+    return "1 task" if tasks == 1 else f"{tasks:,} tasks"
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = len(listed) - NAMES_SHOWN
+    return ", ".join(listed[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,46 @@
+"""Why no task starts at the moment: reasons that come and go on their own."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+from disbatch.plan.events import Hold, Resume
+
+
+class Reason(enum.Enum):
+    """What may hold a run up."""
+
+    DISK = enum.auto()
+    """The status file cannot be written."""
+    PAUSE = enum.auto()
+    """The user asked for it."""
+
+
+class Holds:
+    """The reasons that there are now, each with words for people. `tell` gets the plan's Hold with the first
+    of them, and its Resume when the last has gone."""
+
+    def __init__(self, tell: Callable[[Hold | Resume], None]) -> None:
+        self._tell = tell
+        self._words: dict[Reason, str] = {}
+
+    def __contains__(self, reason: Reason) -> bool:
+        return reason in self._words
+
+    def add(self, reason: Reason, words: str) -> None:
+        """Nothing starts as long as this is so."""
+        first = not self._words
+        self._words[reason] = words
+        if first:
+            self._tell(Hold())
+
+    def remove(self, reason: Reason) -> None:
+        """This holds nothing up any more."""
+        if self._words.pop(reason, None) is not None and not self._words:
+            self._tell(Resume())
+
+    @property
+    def words(self) -> str:
+        """All of them; empty if nothing is held up."""
+        return ", ".join(self._words.values())
