@@ -12,7 +12,8 @@ from engine_driver import EngineProcess, FakeDriver, alive, all_gone, read_pids,
 
 from disbatch.model.outcome import Ending
 from disbatch.model.status import parse_line
-from disbatch.wire.messages import Goodbye, Hello, Refuse, Trouble
+from disbatch.model.task import Phase
+from disbatch.wire.messages import Goodbye, Hello, Recalled, Refuse, Trouble
 
 
 @pytest.fixture
@@ -64,6 +65,30 @@ def test_end_at_once_and_of_a_stopped_task(driver: FakeDriver, engine: EnginePro
     driver.end(1, at_once=True)
     assert driver.outcome(1).return_code == -signal.SIGKILL
     assert not any(alive(pid) for pid in pids)
+
+
+def test_orders_that_come_while_the_engine_goes(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path
+) -> None:
+    """They do not keep it, and are not run: the driver gives them to others when it hears Goodbye."""
+    driver.welcome["grace"] = 1000.0
+    os.mkfifo(tmp_path / "gate")
+    driver.start(
+        "trap 'echo $$ >> pids; : < gate; exit 0' TERM; echo $$ >> pids; while :; do sleep 0.05; done"
+    )
+    driver.pids(1)
+    os.kill(engine.pid, signal.SIGTERM)
+    driver.pids(2)
+    driver.start("touch ran", first=2)
+    driver.start_per_engine(Phase.STOP, 3, "touch ran")
+    driver.recall(4)
+    driver.expect(Recalled)  # what came before has been heard, too
+    gate = os.open(tmp_path / "gate", os.O_RDWR)
+    driver.expect(Goodbye)
+    os.close(gate)
+    assert engine.wait() == 128 + signal.SIGTERM
+    assert set(driver.outcomes) == {1}
+    assert not (tmp_path / "ran").exists()
 
 
 def test_end_of_a_task_that_forks_all_the_time(

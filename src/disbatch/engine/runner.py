@@ -175,13 +175,18 @@ class Runner:
         return {task.pid for task in self._running.values()}
 
     def add(self, orders: Iterable[Order]) -> None:
-        """Run these as slots come free."""
+        """Run these as slots come free. After `end_all` they are not taken: the driver, which did not know,
+        gives them to others when it hears Goodbye."""
+        if self._closed:
+            return
         for order in orders:
             self._waiting[order.attempt] = Job(order, None)
         self._fill()
 
     def add_per_engine(self, phase: Phase, order: Order) -> None:
-        """Run this outside the slots, after those that came before it."""
+        """Run this outside the slots, after those that came before it; not after `end_all`."""
+        if self._closed:
+            return
         self._per_engine.append(Job(order, phase))
         self._fill()
 
