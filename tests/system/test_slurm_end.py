@@ -115,7 +115,8 @@ def test_preemption(slurm_run: SlurmRun) -> None:
     job = run.sbatch("-p scavenge -N 4 --ntasks-per-node 1 --exclusive", "disbatch Tasks")
     run.until_told(4)
     run.call("sbatch", "-J", run.name, "-N", "4", "--exclusive", "-o", "/dev/null", "--wrap", "true")
-    assert run.ended().state in ("PREEMPTED", "FAILED")  # the steps are told before the script: it may be first
+    # The steps are told before the script, which may so end by itself before it is preempted.
+    assert run.ended().state in ("PREEMPTED", "FAILED")
     assert run.job == job
     _check_and_resume(run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from slurm_run import SlurmRun
 from ssh_run import QUICK, TELL, Told
 
@@ -20,6 +21,7 @@ def _gates(run: SlurmRun) -> None:
         run.make_gate(f"gate{task}")
 
 
+@pytest.mark.parametrize("users_slurm_run", ["nobody"], indirect=True)
 def test_the_tail_keeps_just_its_node_and_the_drivers(users_slurm_run: SlurmRun) -> None:
     run = users_slurm_run
     _gates(run)
@@ -94,7 +96,7 @@ def _called_for(run: SlurmRun) -> set[str]:
 def test_no_node_is_given_back_with_K(slurm_run: SlurmRun) -> None:
     """The tail is longer than the time after which a node would be given back."""
     run = slurm_run
-    run.tasks("true", "true", "true", "sleep 8")
+    run.tasks("true", "true", "true", "sleep 7")
     script = "disbatch -K Tasks; squeue -hj $SLURM_JOB_ID -o %D > left"
     run.sbatch("-N 4 --ntasks-per-node 1", script)
     assert run.ended() == ("COMPLETED", 0), str(run)

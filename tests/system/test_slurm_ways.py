@@ -65,7 +65,8 @@ def test_srun_that_would_start_it_once_a_task(slurm_run: SlurmRun) -> None:
     run.ended()
     assert (run.directory / "code").read_text() == "2\n", str(run)
     said = [line for line in run.stderr.splitlines() if not line.startswith(("srun:", "slurmstepd"))]
-    assert len(said) == 1 and said[0].startswith("disbatch: ") and "srun" in said[0], run.stderr
+    assert len(set(said)) == 1, run.stderr  # each copy may say it
+    assert said[0].startswith("disbatch: ") and "srun" in said[0], run.stderr
     assert not (run.directory / "ran").exists()
     assert not list(run.directory.glob("*_status.txt"))
 
