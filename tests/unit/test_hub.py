@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import zmq
 
-from disbatch.wire.hub import Hub, Peer
+from disbatch.wire.hub import ANSWERS_KEPT, Hub, Peer
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.link import EngineLink
 from disbatch.wire.messages import (
@@ -25,6 +25,11 @@ from disbatch.wire.messages import (
     Trouble,
     Welcome,
 )
+from disbatch.wire.requests import MOST_NAMES, Answer, Cancel, Drain, Pause, Request
+from disbatch.wire.session import Session
+from disbatch.wire.sockets import SocketReader
+
+_answers = msgspec.msgpack.Decoder(Answer | Pulse | Refuse | Welcome)
 
 Course = Callable[["Bench"], Awaitable[None]]
 
@@ -40,8 +45,13 @@ class Bench:
         self.bad: list[str] = []
         self.changed = asyncio.Event()
         self.links: list[EngineLink] = []
+        self.sockets: list[tuple[SocketReader, zmq.Socket[bytes]]] = []
         self.hub = Hub(
-            self.loop, context, self.keys, hello=self.hello, receive=self.receive, bad=self.note(self.bad)
+            *(self.loop, context, self.keys),
+            hello=self.hello,
+            receive=self.receive,
+            bad=self.note(self.bad),
+            request=self.request,
         )
         self.address = self.hub.bind(f"ipc://{folder}/hub")
 
@@ -67,6 +77,23 @@ class Bench:
         self.note(self.told)((peer.name, message))
         peer.session.acknowledge(number)
         peer.session.tell(Pulse())
+
+    def request(self, request: Request) -> Answer:
+        self.note(self.told)(request.verb)
+        return Answer(request.id, True, [f"{len(self.told)} asked"])
+
+    def asker(self, got: list[Any]) -> Session[Any]:
+        """A connection that says what it is told to."""
+        socket = self.context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.curve_serverkey = self.keys.server_key.encode()
+        socket.curve_publickey = self.keys.client_key.encode()
+        socket.curve_secretkey = self.keys.client_secret.encode()
+        socket.connect(self.address)
+        session = Session(lambda data: (socket.send(data), reader.check()), _answers.decode)
+        reader = SocketReader(self.loop, socket, lambda frames: self.note(got)(session.peek(frames[-1])))
+        self.sockets.append((reader, socket))
+        return session
 
     def engine(self, name: str, got: list[ToEngine], **changes: Any) -> EngineLink:
         def hello(seen: int, since: int) -> Hello:
@@ -94,6 +121,9 @@ def run(folder: Path, course: Course) -> None:
             try:
                 await course(bench)
             finally:
+                for reader, socket in bench.sockets:
+                    reader.close()
+                    socket.close(0)
                 for link in bench.links:
                     link.close()
                 bench.hub.close()
@@ -181,5 +211,88 @@ def test_results_that_nobody_acknowledged_cannot_be_forgotten(tmp_path: Path) ->
         await bench.until(lambda: bench.bad)
         first.post(Trouble("heard"))
         await bench.until(lambda: ("e1", Trouble("heard")) in bench.told)
+
+    run(tmp_path, course)
+
+
+# ---- requests ----
+
+ID = "0123456789abcdef"
+
+
+def asked(verb: Any, id: str = ID, protocol: int = PROTOCOL) -> Request:
+    return Request(protocol, id, "0", verb)
+
+
+def test_request_needs_no_hello_and_is_done_once(tmp_path: Path) -> None:
+    """However often it comes, over whatever connection, until many others came."""
+
+    async def course(bench: Bench) -> None:
+        got: list[Any] = []
+        first, second = bench.asker(got), bench.asker(got)
+        first.tell(asked(Pause()))
+        first.tell(asked(Pause()))
+        await bench.until(lambda: len(got) == 2)
+        second.tell(asked(Pause()))
+        await bench.until(lambda: len(got) == 3)
+        assert got == [Answer(ID, True, ["1 asked"])] * 3
+        assert bench.told == [Pause()] and list(bench.hub.peers()) == []
+        for number in range(ANSWERS_KEPT):
+            second.tell(asked(Pause(), f"{number:016}"))
+        await bench.until(lambda: len(got) == 3 + ANSWERS_KEPT)
+        first.tell(asked(Pause()))
+        await bench.until(lambda: len(got) == 4 + ANSWERS_KEPT)
+        assert len(bench.told) == ANSWERS_KEPT + 2
+
+    run(tmp_path, course)
+
+
+def test_request_of_another_protocol(tmp_path: Path) -> None:
+    async def course(bench: Bench) -> None:
+        got: list[Any] = []
+        bench.asker(got).tell(asked(Pause(), protocol=PROTOCOL + 1))
+        await bench.until(lambda: got)
+        assert not got[0].ok and "use the dbutil of that version" in got[0].lines[0]
+        assert bench.told == []
+
+    run(tmp_path, course)
+
+
+def test_engines_ask_for_nothing(tmp_path: Path) -> None:
+    async def course(bench: Bench) -> None:
+        got: list[ToEngine] = []
+        link = bench.engine("e1", got)
+        await bench.until(lambda: got)
+        link.session.tell(asked(Pause()))
+        await bench.until(lambda: bench.bad)
+        link.post(Trouble("still heard"))
+        await bench.until(lambda: ("e1", Trouble("still heard")) in bench.told)
+        assert Pause() not in bench.told
+
+    run(tmp_path, course)
+
+
+def test_requests_beyond_the_limits(tmp_path: Path) -> None:
+    async def course(bench: Bench) -> None:
+        got: list[Any] = []
+        asker = bench.asker(got)
+        wrong = [
+            Drain([]),
+            Drain(["n"] * (MOST_NAMES + 1)),
+            Drain(["n" * 256]),
+            Cancel([(0, 1)] * 8193),
+            Cancel([(-1, 1)]),
+            Cancel([(0, 1 << 63)]),
+            Hello(PROTOCOL, "e", "n", "n", 1, 1, "0", 0, 1, []),
+        ]
+        for verb in wrong:
+            asker.tell(asked(verb))
+        asker.tell(asked(Pause(), "short"))
+        await bench.until(lambda: len(bench.bad) == len(wrong) + 1)
+        asker.tell(asked(Drain(["n" * (2 << 20)])))  # closes this connection, which comes back
+        asker.tell(asked(Pause()))
+        bench.asker(got).tell(asked(Pause()))
+        await bench.until(lambda: got)
+        assert bench.told == [Pause()]
 
     run(tmp_path, course)

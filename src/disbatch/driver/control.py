@@ -29,7 +29,7 @@ from disbatch.wire.requests import (
 
 log = logging.getLogger(__name__)
 
-NAMES_SHOWN = 50
+NAMES_SHOWN = 20
 ALONE = "no other node is there: with the last one the run ends, to be resumed if anything is left"
 WAITS = "will not run"
 DONE = "done already"
@@ -82,8 +82,8 @@ class Control:
         self._unwanted: dict[str, events.Event] = {}
         """What is told of engines that join although they were dismissed."""
         self._performers: dict[type, Callable[[Any], Iterable[str]]] = {
-            Drain: lambda verb: self._let_go(verb.names, self._drain),
-            Stop: lambda verb: self._let_go(verb.names, self._stop),
+            Drain: lambda verb: self._let_go("drain", verb.names, self._drain),
+            Stop: lambda verb: self._let_go("stop", verb.names, self._stop),
             Pause: self._pause,
             Unpause: self._unpause,
             Cancel: self._cancel,
@@ -114,8 +114,9 @@ class Control:
 
     # ---- nodes ----
 
-    def _let_go(self, names: list[str], one: Callable[[Member, bool], str]) -> list[str]:
+    def _let_go(self, verb: str, names: list[str], one: Callable[[Member, bool], str]) -> list[str]:
         members = self._named(names)
+        self._say(f"dbutil {verb} {_some(names)}")
         going = {member.engine for member in members}
         alone = not any(
             self._stays(member) for member in self._members.values() if member.engine not in going
@@ -140,12 +141,11 @@ class Control:
             chosen.update((member.engine, member) for member in there or known[name][-1:])
         return list(chosen.values())
 
-    def _names(self, member: Member) -> set[str]:
+    def _names(self, member: Member) -> list[str]:
         """As the run calls it, as the user did, and its label."""
-        names = {member.name}
-        if member.node is not None:
-            names |= {member.node.name, self._label} - {""}
-        return names
+        if member.node is None:
+            return [member.name]
+        return [name for name in dict.fromkeys((member.name, member.node.name, self._label)) if name]
 
     def _is_there(self, member: Member) -> bool:
         return member.launching or member.engine in self._plan.engines
@@ -205,6 +205,8 @@ class Control:
         wanted = IdSet(verb.ranges)
         self._check(wanted)
         spans = list(self._spans(wanted))
+        words = _some([str(first) if first == last else f"{first}-{last}" for first, last in wanted])
+        self._say(f"dbutil cancel {words}")
         self._tell(events.Cancel(list(wanted)))
         return [self._span_words(span) for span in spans]
 

@@ -1,0 +1,231 @@
+"""What a driver does and says when dbutil asks: a plan, what it was told before, requests and answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from plan_world import barrier, outcome, task
+
+from disbatch.contexts.nodes import Node
+from disbatch.driver.control import ALONE, Control
+from disbatch.driver.holds import Holds, Reason
+from disbatch.driver.roster import Member
+from disbatch.model.outcome import Ending
+from disbatch.model.way import Way
+from disbatch.plan import events
+from disbatch.plan.events import End, Finished, Hold, Interrupt, Joined, Lost, Read, Resume
+from disbatch.plan.plan import Mode, Plan
+from disbatch.wire.messages import PROTOCOL
+from disbatch.wire.requests import MOST_LINES, Cancel, Drain, Finish, Pause, Request, Stop, Unpause, Verb
+
+
+class Bench:
+    """A plan with three engines of two slots: n1, n2 of this run (label `rack`), n3 that came by itself."""
+
+    def __init__(self, *items: Any, ids: int | None = None) -> None:
+        self.plan = Plan()
+        self.said: list[str] = []
+        self.told: list[events.Event] = []
+        self.actions: list[events.Action] = []
+        self.dismissed: list[str] = []
+        self.members: dict[str, Member] = {}
+        self.holds = Holds(self.tell)
+        self.control = Control(
+            *(self.plan, self.members, self.holds),
+            label="rack",
+            source_name="Tasks",
+            source_ids=ids,
+            tell=self.tell,
+            dismiss=self.dismiss,
+            say=self.said.append,
+            ending=lambda: self.plan.mode is not Mode.RUNNING,
+            finish=lambda: self.tell(Interrupt()),
+        )
+        for name in ("n1", "n2", "n3"):
+            self.launch(name, own=name != "n3")
+            self.join(name)
+        if items:
+            self.tell(Read(list(items)))
+        self.told.clear()
+
+    def launch(self, name: str, *, own: bool = True) -> None:
+        node = Node(f"user@{name}", 2, 2, Way.SSH, 1.0, 0) if own else None
+        self.members[f"e-{name}"] = Member(f"e-{name}", name, len(self.members), 2, node)
+
+    def join(self, name: str) -> None:
+        member = self.members[f"e-{name}"]
+        member.launching, member.joined = False, 1.0
+        self.tell(Joined(member.engine, 2, []))
+
+    def tell(self, event: events.Event) -> None:
+        self.told.append(event)
+        self.actions += self.plan.handle(event)
+
+    def dismiss(self, member: Member) -> None:
+        member.launching = False
+        self.dismissed.append(member.name)
+
+    def asked(self, verb: Verb) -> list[str]:
+        answer = self.control.request(Request(PROTOCOL, "0123456789abcdef", "0", verb))
+        assert answer.ok, answer.lines
+        return answer.lines
+
+    def refused(self, verb: Verb) -> str:
+        before = len(self.told)
+        answer = self.control.request(Request(PROTOCOL, "0123456789abcdef", "0", verb))
+        assert not answer.ok and len(self.told) == before and self.said == []
+        (line,) = answer.lines
+        return line
+
+    def ended(self, name: str) -> None:
+        """What was told to end there has ended."""
+        for action in [a for a in self.actions if isinstance(a, End) and a.engine == f"e-{name}"]:
+            outcomes = [outcome(attempt, -15, ending=Ending.ORDERED) for attempt in action.attempts]
+            self.tell(Finished(action.engine, outcomes))
+
+
+def six() -> Bench:
+    """Two tasks run on each of the nodes."""
+    return Bench(*(task(number) for number in range(6)))
+
+
+def test_drain() -> None:
+    bench = six()
+    assert bench.asked(Drain(["n2"])) == ["n2: draining; 2 tasks are running there"]
+    assert bench.told == [events.Drain("e-n2")] and bench.said == ["dbutil drain n2"]
+    assert bench.asked(Drain(["n2", "n2"])) == ["n2: is draining already"]
+    assert bench.asked(Drain(["n1", "user@n1"])) == ["n1: draining; 2 tasks are running there"]
+    assert bench.asked(Drain(["n3"])) == ["n3: draining; 2 tasks are running there", ALONE]
+
+
+def test_stop() -> None:
+    bench = six()
+    assert bench.asked(Stop(["rack"])) == [
+        "n1: ending 2 tasks, which run again elsewhere",
+        "n2: ending 2 tasks, which run again elsewhere",
+    ]
+    assert bench.told == [events.Stop("e-n1"), events.Stop("e-n2")]
+    assert bench.asked(Stop(["n1"])) == ["n1: is leaving already"]
+    assert bench.asked(Drain(["n1"])) == ["n1: is draining already"]
+    assert bench.asked(Stop(["n3"])) == ["n3: ending 2 tasks", ALONE]
+
+
+def test_what_is_idle_leaves_at_once() -> None:
+    bench = Bench()
+    assert bench.asked(Drain(["n1"])) == ["n1: nothing is running there; it leaves"]
+    assert bench.asked(Drain(["n1"])) == ["n1: is leaving already"]
+    assert bench.asked(Stop(["n2"])) == ["n2: nothing is running there; it leaves"]
+    assert bench.asked(Stop(["n2"])) == ["n2: is leaving already"]
+
+
+def test_a_drain_can_become_a_stop() -> None:
+    bench = six()
+    bench.asked(Drain(["n1"]))
+    assert bench.asked(Stop(["n1"])) == ["n1: ending 2 tasks, which run again elsewhere"]
+
+
+def test_nodes_that_are_not_there() -> None:
+    """One that is lost, one that left, one whose launch failed, and one that is on its way."""
+    bench = six()
+    bench.tell(Lost("e-n1"))
+    assert bench.asked(Drain(["n1"])) == ["n1: is not heard; if it comes back, it finishes what runs there"]
+    assert bench.asked(Stop(["n1"])) == ["n1: is not heard; if it comes back, it ends what runs there"]
+    bench.asked(Stop(["n2"]))
+    bench.ended("n2")
+    bench.tell(events.Left("e-n2"))
+    assert bench.asked(Stop(["n2", "n3"])) == ["n2: has left already", "n3: ending 2 tasks", ALONE]
+    for name in ("n4", "n5"):
+        bench.launch(name)
+    bench.members["e-n4"].launching = False
+    assert bench.asked(Stop(["n4"])) == ["n4: did not join"]
+    assert bench.asked(Stop(["n5"])) == ["n5: has not joined yet, and need not", ALONE]
+    assert bench.dismissed == ["n5"]
+    bench.join("n5")
+    bench.control.joined("e-n5")
+    assert bench.told[-1] == events.Stop("e-n5")
+
+
+def test_engines_on_their_way_keep_a_run_going() -> None:
+    bench = six()
+    bench.launch("n4")
+    assert ALONE not in bench.asked(Stop(["n1", "n2", "n3"]))
+
+
+def test_the_engine_that_is_there_of_two_with_one_name() -> None:
+    bench = six()
+    bench.asked(Stop(["n2"]))
+    bench.ended("n2")
+    bench.tell(events.Left("e-n2"))
+    bench.members["again"] = Member("again", "n2", 9, 2, None, launching=False, joined=2.0)
+    bench.tell(Joined("again", 2, []))
+    assert bench.asked(Drain(["n2"])) == ["n2: draining; 2 tasks are running there"]
+    assert bench.told[-1] == events.Drain("again")
+
+
+@pytest.mark.parametrize("verb", [Drain(["n1", "nX", "nY"]), Stop(["n1", "nX", "nY"])])
+def test_unknown_names(verb: Verb) -> None:
+    known = "n1, user@n1, rack, n2, user@n2, n3"
+    assert six().refused(verb) == f"no node or label nX, nY; there are: {known}"
+
+
+def test_cancel_all_sorts_of_tasks() -> None:
+    items = [*(task(number) for number in range(8)), barrier(8), task(9)]
+    bench = Bench(*items, ids=20)
+    bench.tell(Finished("e-n1", [outcome(1)]))  # task 0; task 6 starts
+    assert bench.asked(Cancel([(9, 15), (1, 1), (0, 0), (6, 8)])) == [
+        "task 0: is done already",
+        "task 1: is being ended on n2",
+        "task 6: is being ended on n1",
+        "task 7: will not run",
+        "task 8: is a barrier, which stays",
+        "tasks 9-15: will not run",
+    ]
+    assert bench.told[-1] == events.Cancel([(0, 1), (6, 15)])
+    assert bench.said == ["dbutil cancel 0-1, 6-15"]
+    assert bench.asked(Cancel([(0, 1), (6, 7)])) == [
+        "task 0: is done already",
+        "task 1: is being ended already on n2",
+        "task 6: is being ended already on n1",
+        "task 7: is done already",
+    ]
+
+
+def test_cancel_what_is_not_in_the_file() -> None:
+    assert (
+        Bench(task(0), ids=3).refused(Cancel([(0, 1), (2, 3)]))
+        == "no task has the id 3: Tasks has the ids 0 to 2"
+    )
+    assert Bench(ids=0).refused(Cancel([(0, 0)])) == "no task has the id 0: there are no tasks"
+    assert Bench(task(0)).asked(Cancel([(0, 10**17)]))[-1] == f"tasks 1-{10**17}: will not run"
+
+
+def test_an_answer_has_an_end() -> None:
+    bench = Bench(ids=10**9)
+    lines = bench.asked(Cancel([(2 * number, 2 * number) for number in range(3000)]))
+    assert len(lines) == MOST_LINES and lines[-1] == "and 2,001 lines more"
+
+
+def test_pause_and_a_full_disk_are_two_reasons() -> None:
+    bench = six()
+    assert bench.asked(Unpause()) == ["the run is not paused"]
+    assert bench.asked(Pause()) == ["paused: no more tasks start; 6 tasks running"]
+    assert bench.asked(Pause()) == ["the run is paused already"]
+    bench.holds.add(Reason.DISK, "the disk is full")
+    assert bench.holds.words == "paused, the disk is full"
+    assert bench.asked(Unpause()) == ["resumed: tasks start again", "but: the disk is full"]
+    bench.asked(Pause())
+    bench.holds.remove(Reason.DISK)
+    bench.holds.remove(Reason.DISK)
+    assert bench.told == [Hold()] and bench.plan.held and bench.holds.words == "paused"
+    assert bench.asked(Unpause()) == ["resumed: tasks start again"]
+    assert bench.told == [Hold(), Resume()]
+
+
+def test_finish_and_what_is_asked_after() -> None:
+    bench = six()
+    assert bench.asked(Finish()) == ["ending the run, to be resumed; 6 tasks running"]
+    assert bench.told == [Interrupt()]
+    for verb in (Finish(), Pause(), Stop(["nobody"]), Cancel([(0, 0)])):
+        assert bench.asked(verb) == ["the run is ending already"]
+    assert bench.told == [Interrupt()]

@@ -1,0 +1,147 @@
+"""dbutil's end of the wire: an answer, or one line that says why there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from disbatch.model.errors import SilenceError, UsageError
+from disbatch.wire.control import ask, is_here, listens_here
+from disbatch.wire.hub import Hub
+from disbatch.wire.keys import ConnectFile, RunKeys
+from disbatch.wire.messages import PROTOCOL
+from disbatch.wire.requests import Answer, Pause, Request
+
+KEYS = RunKeys.generate()
+
+
+def connect_file(*addresses: str, keys: RunKeys = KEYS) -> ConnectFile:
+    return ConnectFile(
+        protocol=PROTOCOL,
+        jobid="J",
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=0.0,
+        addresses=list(addresses),
+        status_file="s",
+        directory="d",
+        **msgspec.structs.asdict(keys),
+    )
+
+
+def asked(at: list[str], *addresses: str, keys: RunKeys = KEYS) -> Answer:
+    """What a hub that listens `at` answers one who has a connect file with `addresses` (or where it is)."""
+
+    async def course() -> Answer:
+        loop = asyncio.get_running_loop()
+        with zmq.Context() as context:
+            hub = Hub(
+                *(loop, context, KEYS),
+                hello=lambda peer, message: None,
+                receive=lambda peer, number, message: None,
+                bad=lambda text: None,
+                request=lambda request: Answer(request.id, True, [type(request.verb).__name__]),
+            )
+            try:
+                bound = [hub.bind(address) for address in at]
+                connect = connect_file(*(addresses or bound), keys=keys)
+                return await loop.run_in_executor(None, ask, connect, Pause())
+            finally:
+                hub.close()
+
+    return asyncio.run(course())
+
+
+@pytest.fixture
+def deaf(tmp_path: Path) -> Iterator[str]:
+    """A socket that takes connections and says nothing, as that of a suspended driver."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "deaf"))
+        listener.listen()
+        yield str(tmp_path / "deaf")
+
+
+def test_through_the_socket_or_a_port(tmp_path: Path) -> None:
+    assert asked([f"ipc://{tmp_path}/hub"]).lines == ["Pause"]
+    assert asked(["tcp://127.0.0.1:*"]).lines == ["Pause"]
+
+
+def test_a_socket_that_is_not_seen_from_here_leaves_the_port() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    addresses = ["ipc:///nowhere/driver", f"tcp://@client:{port}", f"tcp://127.0.0.1:{port}"]
+    assert asked([f"tcp://127.0.0.1:{port}"], *addresses).lines == ["Pause"]
+
+
+def test_another_run_in_its_place(tmp_path: Path) -> None:
+    """Ours knows its server, but not us."""
+    other = RunKeys.generate()
+    keys = msgspec.structs.replace(KEYS, client_key=other.client_key, client_secret=other.client_secret)
+    with pytest.raises(SilenceError, match="does not know our key"):
+        asked([f"ipc://{tmp_path}/hub"], keys=keys)
+
+
+def test_suspended(deaf: str) -> None:
+    connect = connect_file(f"ipc://{deaf}")
+    assert is_here(connect) and listens_here(connect)
+    with pytest.raises(SilenceError, match=r"deaf, but said nothing within 0.2 s.*Nothing was done"):
+        ask(connect, Pause(), patience=0.2)
+
+
+def test_asked_but_silent(tmp_path: Path) -> None:
+    async def course() -> None:
+        loop = asyncio.get_running_loop()
+        heard = asyncio.Event()
+
+        def request(request: Request) -> Answer:
+            heard.set()
+            return Answer("another's", True, [])
+
+        with zmq.Context() as context:
+            hub = Hub(
+                *(loop, context, KEYS),
+                hello=lambda peer, message: None,
+                receive=lambda peer, number, message: None,
+                bad=lambda text: None,
+                request=request,
+            )
+            try:
+                connect = connect_file(hub.bind(f"ipc://{tmp_path}/hub"))
+                with pytest.raises(SilenceError, match=r"was asked, but did not answer.*may do it yet"):
+                    await loop.run_in_executor(None, lambda: ask(connect, Pause(), patience=1.0))
+                assert heard.is_set()
+            finally:
+                hub.close()
+
+    asyncio.run(course())
+
+
+def test_dead(tmp_path: Path, deaf: str) -> None:
+    with socket.socket(socket.AF_UNIX) as closed:
+        closed.bind(str(tmp_path / "left"))
+    connect = connect_file(f"ipc://{tmp_path}/left")
+    assert not listens_here(connect)
+    with pytest.raises(SilenceError, match="does not listen any more"):
+        ask(connect, Pause())
+    with pytest.raises(SilenceError, match=r"cannot be reached at tcp://127.0.0.1:1 within 0.1 s"):
+        ask(connect_file("tcp://127.0.0.1:1"), Pause(), patience=0.1)
+
+
+def test_what_cannot_be_asked_from_here() -> None:
+    elsewhere = msgspec.structs.replace(connect_file("ipc:///x", "tcp://@client:7"), host="faraway")
+    with pytest.raises(UsageError, match=r"on faraway can be asked on that machine alone.*ssh faraway"):
+        ask(elsewhere, Pause())
+    with pytest.raises(UsageError, match="use the dbutil of that version"):
+        ask(msgspec.structs.replace(elsewhere, protocol=PROTOCOL + 1), Pause())
+    with pytest.raises(UsageError, match="keys that are none"):
+        ask(msgspec.structs.replace(connect_file("tcp://127.0.0.1:1"), server_key="short"), Pause())
+    with pytest.raises(UsageError, match="no address"):
+        ask(connect_file("tcp://nonsense"), Pause())

@@ -1,0 +1,125 @@
+"""dbutil's command line: which run is meant, and words that mean nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from disbatch.cli.dbutil import main
+from disbatch.cli.runs import find_run
+from disbatch.cli.verbs import parse_ranges
+from disbatch.driver.held import hold
+from disbatch.model.errors import SilenceError, UsageError
+from disbatch.wire.keys import ConnectFile, RunKeys
+from disbatch.wire.messages import PROTOCOL
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def connect(prefix: str, *addresses: str, host: str = "") -> None:
+    keys = msgspec.structs.asdict(RunKeys.generate())
+    file = ConnectFile(
+        protocol=PROTOCOL,
+        jobid="J",
+        host=host or socket.gethostname(),
+        pid=7,
+        started=0.0,
+        addresses=list(addresses),
+        status_file="s",
+        directory="d",
+        **keys,
+    )
+    file.write(Path(f"{prefix}_connect.json"))
+
+
+def run_here(prefix: str) -> int:
+    """A run whose driver is on this host and whose status file is held; the descriptor that holds it."""
+    connect(prefix, "ipc:///nowhere")
+    descriptor = os.open(f"{prefix}_status.txt", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+    hold(descriptor)
+    return descriptor
+
+
+def test_ranges() -> None:
+    assert parse_ranges(["12", "100-199", "7-7", "0"]) == [(12, 12), (100, 199), (7, 7), (0, 0)]
+
+
+@pytest.mark.parametrize("word", ["", "-", "5-", "-5", "7-6", "1,2", "1e3", "x", "٣", "1" * 19, "1-2-3"])
+def test_what_is_no_range(word: str) -> None:
+    with pytest.raises(UsageError, match="give the ids of tasks"):
+        parse_ranges([word])
+
+
+def test_the_only_live_run_here() -> None:
+    with pytest.raises(UsageError, match="no run is live in this directory"):
+        find_run(None)
+    connect("dead", "ipc:///nowhere")
+    with pytest.raises(SilenceError, match=r"dead: .* is dead; `disbatch TASKFILE -r dead_status.txt`"):
+        find_run(None)
+    Path("torn_connect.json").write_text("{")
+    one = run_here("one")
+    assert find_run(None).prefix == "one"
+    connect("far", "tcp://far:7", host="far")
+    with pytest.raises(UsageError, match=r"several runs are live here, .*: far, one$"):
+        find_run(None)
+    os.close(one)
+    assert find_run(None).prefix == "far"
+    os.unlink("far_connect.json")
+    with pytest.raises(UsageError, match="drivers of these are dead, to be resumed: dead, one"):
+        find_run(None)
+
+
+def test_a_named_run(here: Path) -> None:
+    os.mkdir("sub")
+    descriptor = run_here("sub/my run")
+    for name in (
+        "sub/my run",
+        "sub/my run_status.txt",
+        f"{here}/sub/my run_connect.json",
+        "sub/my run_dbUtil.sh",
+    ):
+        assert find_run(name).connect.pid == 7
+    os.close(descriptor)
+    with pytest.raises(SilenceError, match=r"-r 'sub/my run_status.txt'`"):
+        find_run("sub/my run")
+    os.unlink("sub/my run_connect.json")
+    with pytest.raises(UsageError, match="this run is over"):
+        find_run("sub/my run")
+    with pytest.raises(UsageError, match=r"there is no such run: no file other_connect.json"):
+        find_run("other")
+    Path("torn_connect.json").write_text("{")
+    with pytest.raises(UsageError, match="not a connect file"):
+        find_run("torn")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("drain", "required: NODE"),
+        ("stop", "required: NODE"),
+        ("cancel", "required: TASKID"),
+        ("cancel 1 two", "two: give the ids"),
+        ("pause now", "unrecognized arguments: now"),
+        ("finish --timeout 0", "--timeout: 0: give seconds"),
+        ("finish --timeout nan", "give seconds"),
+        ("drain a\x07", "no name of a node"),
+        ("drain " + "n" * 256, "no name of a node"),
+        ("drain " + " ".join(f"n{i}" for i in range(1025)), "more than 1,024 at once"),
+        ("cancel " + " ".join(str(2 * i) for i in range(8193)), "more than 8,192 at once"),
+        ("explode", "invalid choice"),
+        ("", "required: VERB"),
+        ("attach", "not in this version yet"),
+    ],
+)
+def test_words_that_mean_nothing(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split(" ") if words else []) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("dbutil: ") and said in err
