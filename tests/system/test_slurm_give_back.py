@@ -113,6 +113,7 @@ def test_a_job_that_somebody_shrinks(slurm_run: SlurmRun) -> None:
     taken = max(told.host for told in first if told.host != driver)
     kept = sorted({told.host for told in first} - {taken})
     run.lab.call("scontrol", "update", f"JobId={job}", f"NodeList={','.join(kept)}")
+    run.until_gone(taken)
     run.open_gate()
     assert run.ended() == ("COMPLETED", 0), str(run)
     records = run.check_each_once(12)
