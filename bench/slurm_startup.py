@@ -27,7 +27,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from disbatch.contexts.launch import FAN_OUT
+from disbatch.contexts.launch import STEP_FAN_OUT
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "tests" / "lab"
@@ -110,7 +110,7 @@ def ours(lab: Lab) -> tuple[float, float]:
 
 def steps(lab: Lab, command: str) -> float:
     """Seconds that a step of this command on each node takes."""
-    process = lab.start(f"scontrol show hostnames | xargs -P {FAN_OUT} -I NODE {STEP} {command} 2>/dev/null")
+    process = lab.start(f"scontrol show hostnames | xargs -P {STEP_FAN_OUT} -I NODE {STEP} {command} 2>/dev/null")
     if process.wait():
         raise SystemExit(f"the steps of {command!r} ended with {process.returncode}")
     return time.time() - lab.begun()
@@ -142,7 +142,7 @@ def main() -> None:
             lab.down()
         work = cpu(lab)
     cores = len(os.sched_getaffinity(0))
-    print(f"{nodes} nodes x {SLOTS} slots on {cores} cores of one machine, {FAN_OUT} steps at once")
+    print(f"{nodes} nodes x {SLOTS} slots on {cores} cores of one machine, {STEP_FAN_OUT} steps at once")
     print(f"  ours    {joined:6.2f} s until the last engine joined  ({joined / python:.2f} x python)")
     print(f"          {full:6.2f} s until a task ran in every slot ({full / python:.2f} x python)")
     print(f"  srun    {bare:6.2f} s for a step with `true` on each node")
