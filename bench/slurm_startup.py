@@ -110,7 +110,8 @@ def ours(lab: Lab) -> tuple[float, float]:
 
 def steps(lab: Lab, command: str) -> float:
     """Seconds that a step of this command on each node takes."""
-    process = lab.start(f"scontrol show hostnames | xargs -P {STEP_FAN_OUT} -I NODE {STEP} {command} 2>/dev/null")
+    each = f"xargs -P {STEP_FAN_OUT} -I NODE {STEP} {command}"
+    process = lab.start(f"scontrol show hostnames | {each} 2>/dev/null")
     if process.wait():
         raise SystemExit(f"the steps of {command!r} ended with {process.returncode}")
     return time.time() - lab.begun()

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from processes import TOKEN
+from processes import TOKEN, command_line
 from slurm_lab import SlurmLab
 from ssh_run import Run, most_at_once
 
@@ -131,6 +131,14 @@ class SlurmRun(Run):
             self.lab.call("scancel", "-n", self.name)
             self.lab.whole = False  # whatever the test left there, the next one gets fresh nodes
         super().close()
+
+    def driver(self) -> int:
+        """The process of disbatch itself, wherever it runs."""
+        commands = {pid: command_line(pid).split() for pid in self.processes()}
+        (driver,) = (
+            pid for pid, words in commands.items() if words[-1:] == ["Tasks"] and "python" in words[0]
+        )
+        return driver
 
     # ---- what came of it ----
 

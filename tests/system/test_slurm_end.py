@@ -85,6 +85,23 @@ def test_scancel_of_the_steps_alone(slurm_run: SlurmRun) -> None:
     assert (run.directory / "code").exists(), str(run)
 
 
+@pytest.mark.parametrize("way", ["command", "salloc"])
+def test_the_driver_is_killed(slurm_run: SlurmRun, way: str) -> None:
+    """Then the job is over, and with it everything on its nodes."""
+    run = slurm_run
+    _held_in_the_middle(run)
+    if way == "salloc":
+        run.salloc("-N 2 -n 4", "disbatch", "Tasks")
+    else:
+        run.submit("-N", "2", "-n", "4", str(BIN / "disbatch"), "Tasks")
+    run.until_told(4)
+    run.until_job()
+    run.kill(run.driver())
+    run.end()
+    run.lab.ended(run.job)
+    _check_and_resume(run)
+
+
 def test_the_time_limit_is_near(slurm_run: SlurmRun) -> None:
     """The driver ends in time, by itself, and says so."""
     run = slurm_run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 
@@ -70,7 +71,8 @@ def test_files_bear_the_name_of_the_job(users_slurm_run: SlurmRun) -> None:
     names = {path.name for path in run.directory.iterdir()}
     node = (run.directory / "where").read_text().strip()
     expected = {f"Tasks_{job}_status.txt", f"disBatch_{job}_driver.txt", f"Tasks_{job}_{node}_engine.txt"}
-    assert expected <= names
+    assert expected | {f"Tasks_{job}_dbUtil.sh"} <= names
+    assert os.access(run.directory / f"Tasks_{job}_dbUtil.sh", os.X_OK)
     assert {path.owner() for path in run.directory.glob(f"*_{job}_*")} == {run.user}
     assert (run.directory / "who").read_text().strip() == run.user
     assert sorted(record.return_code for record in run.counting()) == [0, 0, 5]
