@@ -125,7 +125,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
         "none; under Slurm cores, if the job owns whole cores)")  # fmt: skip
     add("-C", "--context-task-limit", dest="task_limit", type=_whole(0), default=0, metavar="N",
         help="leave after N tasks (default 0: no limit)")  # fmt: skip
-    add("--label", default="", metavar="NAME", help="a name for these nodes, for the logs")
+    add("--label", default="", metavar="NAME", help="a name for these nodes, for dbutil")
     add("-k", "--retire-cmd", dest="retire_command", metavar="COMMAND",
         help="run this when a node is no longer needed; finds NODE, RETCODE, ACTIVE, RETIRED, "
         "DRIVER_NODE in its environment (default under Slurm: give the node back)")  # fmt: skip
