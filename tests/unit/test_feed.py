@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from disbatch.driver.feed import Feed
+from disbatch.driver.feed import ITEMS_A_TURN, Feed
 from disbatch.driver.former import Former
 from disbatch.model.outcome import Outcome
 from disbatch.model.status import format_line
@@ -105,3 +105,40 @@ def test_the_loop_gets_a_turn_among_many_skipped_tasks(tmp_path: Path) -> None:
     assert 8192 <= given < 30_000
     assert not any(isinstance(event, events.SourceEnded) for event in told)
     os.unlink(path)
+
+
+def test_a_loop_that_is_fed_from_many_sides_still_gets_its_turn(tmp_path: Path) -> None:
+    """Tasks that never run take no room, so they come without end; one lot of them for each turn."""
+    path = tmp_path / "Tasks"
+    path.write_text("#DISBATCH REPEAT 100000 true\n")
+    plan = Plan()
+    plan.handle(events.Cancel([(0, 99_999)]))
+    turns: list[int] = []
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        feed = Feed(open_tasks(str(path)), None)
+
+        def pump() -> None:
+            for event in feed.events(plan):
+                turns[-1] += len(event.items) if isinstance(event, events.Read) else 0
+                plan.handle(event)
+                if isinstance(event, events.SourceEnded):
+                    ended.set_result(None)
+
+        def turn() -> None:
+            turns.append(0)
+            for _ in range(20):  # as many messages come in one turn
+                pump()
+            if not ended.done():
+                loop.call_soon(turn)
+
+        feed.start(loop, pump)
+        turn()
+        await ended
+        feed.close()
+
+    asyncio.run(run())
+    assert sum(turns) == 100_000
+    assert max(turns) <= 2 * ITEMS_A_TURN

@@ -27,6 +27,8 @@ class Feed:
         self._source: Source | None = None
         self._former = former
         self._ended = False
+        self._resting = False
+        """Enough for this turn of the loop; whoever wants more now shall not get it either."""
         self.error: DisbatchError | None = None
         self.barriers_read: deque[float] = deque()
         """When barriers were read (monotonic seconds); whoever records them takes these out."""
@@ -52,8 +54,11 @@ class Feed:
         given, source = 0, self._source
         assert source is not None  # start() comes first
         while not self._ended and not plan.held and plan.mode is Mode.RUNNING and (room := plan.room) > 0:
+            if self._resting:
+                return
             if given >= ITEMS_A_TURN:
-                self._loop.call_soon(self._pump)
+                self._resting = True
+                self._loop.call_soon(self._go_on)
                 return
             items = source.take(room)
             if items:
@@ -68,6 +73,10 @@ class Feed:
             elif not items:
                 yield SourceDry()
                 return
+
+    def _go_on(self) -> None:
+        self._resting = False
+        self._pump()
 
     def _read(self, items: list[Item]) -> Read:
         former = self._former
