@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -145,3 +145,46 @@ def test_what_cannot_be_asked_from_here() -> None:
         ask(msgspec.structs.replace(connect_file("tcp://127.0.0.1:1"), server_key="short"), Pause())
     with pytest.raises(UsageError, match="no address"):
         ask(connect_file("tcp://nonsense"), Pause())
+
+
+def test_asks_again_when_the_connection_breaks(tmp_path: Path) -> None:
+    """With the same id, so that a driver that has done it answers as before."""
+
+    async def course() -> None:
+        loop = asyncio.get_running_loop()
+        ids: list[str] = []
+        heard = asyncio.Event()
+
+        def deaf_end(request: Request) -> Answer:
+            ids.append(request.id)
+            heard.set()
+            return Answer("lost on the way", True, [])
+
+        def good_end(request: Request) -> Answer:
+            ids.append(request.id)
+            return Answer(request.id, True, ["done"])
+
+        def hub(request: Callable[[Request], Answer]) -> Hub:
+            return Hub(
+                *(loop, context, KEYS),
+                hello=lambda peer, message: None,
+                receive=lambda peer, number, message: None,
+                bad=lambda text: None,
+                request=request,
+            )
+
+        with zmq.Context() as context:
+            first = hub(deaf_end)
+            connect = connect_file(first.bind(f"ipc://{tmp_path}/hub"))
+            asking = loop.run_in_executor(None, lambda: ask(connect, Pause(), patience=20.0))
+            await heard.wait()
+            first.close()
+        with zmq.Context() as context:
+            second = hub(good_end)
+            second.bind(f"ipc://{tmp_path}/hub")
+            answer = await asking
+            second.close()
+        assert answer.lines == ["done"]
+        assert len(ids) == 2 and len(set(ids)) == 1
+
+    asyncio.run(course())

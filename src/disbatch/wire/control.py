@@ -84,8 +84,8 @@ def _listens(path: str) -> bool:
 
 
 def _addresses(connect: ConnectFile) -> list[str]:
-    """Where to try: a driver on this host through its Unix socket, if that is seen from here."""
-    if is_here(connect) and listens_here(connect):
+    """Where to try: the driver's Unix socket if it is seen from here, whatever this host is called now."""
+    if listens_here(connect):
         return _sockets(connect)
     ports = [a for a in connect.addresses if a.startswith("tcp://") and CLIENT not in a]
     if ports:
