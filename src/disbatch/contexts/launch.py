@@ -56,8 +56,9 @@ TIMEOUT = 60.0
 LET_GO = 5.0
 """Seconds that ssh has to leave after its engine went to the background, or its tunnel's engine left; and
 srun after its engine said Goodbye, since Slurm has a step to clean up then."""
-SRUN_TERM_GRACE = 10.0
-"""Seconds between SIGTERM and SIGKILL for srun: it waits 5 s for its step to be over."""
+SRUN_TERM_GRACE = 3.0
+"""Seconds between SIGTERM and SIGKILL for srun. By then it has asked Slurm to end its step, and it waits for
+a node that is gone longer than a person would (Slurm's KillWait, and 2 s)."""
 _READY = re.compile(READY_MARK.encode() + rb" +\d+\r?\n")
 _ANSWER = re.compile(_READY.pattern + b"|" + ERROR_MARK.encode() + rb"[^\n]*\n")
 
