@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from command import until
@@ -349,3 +350,30 @@ def test_a_run_on_one_machine_is_asked_there(ssh_run: Run) -> None:
     assert f"on {HERE} can be asked on that machine alone" in done.stderr
     ssh_run.open_gate()
     assert ssh_run.end() == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_many_orders_while_short_tasks_run(ssh_run: Run, seed: int) -> None:
+    """Queues are called back, ended, given to others: each task still gets one line that counts."""
+    tasks, random = 160, Random(seed)
+    short = "sleep 0.1; echo $DISBATCH_TASKID >> ran.$(hostname)"
+    ssh_run.tasks(TELL, f"#DISBATCH REPEAT {tasks - 1} {short}")
+    ssh_run.start("-s", "nodeA:3,nodeB:3,nodeC:5", "Tasks")
+    ssh_run.until_told(1)
+    orders = [["pause"], ["resume"], ["stop", "nodeB"], ["drain", "nodeA"], ["pause"], ["resume"]]
+    cancelled: set[int] = set()
+    for order in orders:
+        first = random.randrange(tasks)
+        last = min(tasks - 1, first + random.choice([0, 3, 40]))
+        for words in (order, ["cancel", f"{first}-{last}"]):
+            code, _, err = asked(ssh_run, *words, "--run", prefix(ssh_run))
+            assert (code, err) == (0, "") or "is over" in err or "ended before it" in err, err
+        cancelled.update(range(first, last + 1))
+    assert ssh_run.end() == 0, str(ssh_run)
+    records = ssh_run.counting()
+    assert sorted(record.id for record in records) == list(range(tasks)), str(ssh_run)
+    assert {record.return_code for record in records} <= {0, -15}
+    assert {record.id for record in records if record.failed} <= cancelled
+    ran = [line for path in ssh_run.directory.glob("ran.*") for line in path.read_text().split()]
+    assert {str(record.id) for record in records if not record.failed} <= {*ran, "0"}
+    ssh_run.until_gone()

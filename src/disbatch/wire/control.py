@@ -37,7 +37,12 @@ KNOCK = 1.0
 CLIENT = "@client"
 """Stands in an address for where an engine's launcher came from; nothing launched us."""
 
-_WATCHED = zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+_WATCHED = (
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_CONNECT_RETRIED
+)
 _answers = msgspec.msgpack.Decoder(Answer | Pulse | Refuse)
 
 
@@ -100,6 +105,7 @@ class _Line:
     """A connection to a driver."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], connect: ConnectFile) -> None:
+        self._connect = connect
         self._driver = f"the driver (pid {connect.pid}) on {connect.host}"
         self._socket = context.socket(zmq.DEALER)
         self._monitor: zmq.Socket[Any] | None = None
@@ -114,6 +120,7 @@ class _Line:
             self.close()
             raise
         self._session = Session(self._transmit, _answers.decode)
+        self._local = False
         self._reached = False
         self._sent = False
 
@@ -127,6 +134,7 @@ class _Line:
         """The answer; SilenceError if there is none in time."""
         request = Request(PROTOCOL, secrets.token_hex(16), __version__, verb)
         deadline = time.monotonic() + patience
+        self._local = addresses == _sockets(self._connect)
         poller = zmq.Poller()
         for readable in (self._socket, self._monitor):
             poller.register(readable, zmq.POLLIN)
@@ -146,7 +154,9 @@ class _Line:
     def _look(self, request: Request) -> None:
         assert self._monitor is not None
         event = parse_monitor_message(self._monitor.recv_multipart())["event"]
-        self._reached = True
+        self._reached = event != zmq.EVENT_CONNECT_RETRIED
+        if not self._reached and self._local and not listens_here(self._connect):
+            raise SilenceError(f"{self._driver} ended before it {'answered' if self._sent else 'was asked'}")
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             raise SilenceError(f"{self._driver} does not know our key: was another run started in its place?")
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
