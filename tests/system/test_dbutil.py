@@ -16,6 +16,7 @@ from command import until
 from ssh_run import DEADLINE, HELD, TELL, Run
 
 from disbatch.model.status import Mark
+from disbatch.wire.keys import ConnectFile
 
 DBUTIL = str(Path(sys.executable).with_name("dbutil"))
 TWO = "nodeA:2,nodeB:2"
@@ -345,7 +346,10 @@ def test_a_run_on_one_machine_is_asked_there(ssh_run: Run) -> None:
     ssh_run.tasks(HELD)
     ssh_run.start("-s", "localhost:1", "Tasks")
     ssh_run.until_told(1)
-    done = ssh_run.lab.inside("nodeA", [DBUTIL, "pause", "--run", prefix(ssh_run)])
+    (address,) = ConnectFile.read(Path(f"{prefix(ssh_run)}_connect.json")).addresses
+    folder = Path(address.removeprefix("ipc://")).parent  # on a host of its own it would not be seen
+    hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(folder)]
+    done = ssh_run.lab.inside("nodeA", [*hidden, DBUTIL, "pause", "--run", prefix(ssh_run)])
     assert (done.returncode, done.stdout) == (2, "")
     assert f"on {HERE} can be asked on that machine alone" in done.stderr
     ssh_run.open_gate()
