@@ -13,6 +13,7 @@ from random import Random
 
 import pytest
 from command import until
+from slurm_run import SlurmRun
 from ssh_run import DEADLINE, HELD, TELL, Run
 
 from disbatch.model.status import Mark
@@ -381,3 +382,21 @@ def test_many_orders_while_short_tasks_run(ssh_run: Run, seed: int) -> None:
     ran = [line for path in ssh_run.directory.glob("ran.*") for line in path.read_text().split()]
     assert {str(record.id) for record in records if not record.failed} <= {*ran, "0"}
     ssh_run.until_gone()
+
+
+def test_what_is_let_go_goes_back_to_slurm(slurm_run: SlurmRun) -> None:
+    run = slurm_run
+    run.tasks(f"#DISBATCH REPEAT 8 {HELD}")
+    run.salloc("-N 4 --ntasks-per-node 1", "disbatch", "Tasks")
+    nodes = sorted(told.host for told in run.until_told(4))
+    job = run.until_job()
+    done = run.call(DBUTIL, "stop", nodes[2])
+    assert (done.returncode, done.stdout) == (0, f"{nodes[2]}: ending 1 task, which runs again elsewhere\n")
+    run.lab.until_nodes(job, {nodes[0], nodes[1], nodes[3]})
+    done = run.call(DBUTIL, "drain", nodes[3])
+    assert (done.returncode, done.stdout) == (0, f"{nodes[3]}: draining; 1 task is running there\n")
+    run.open_gate()
+    assert run.end() == 0, str(run)
+    records = run.check_each_once(8)
+    assert sum(record.node == nodes[3] for record in records) == 1
+    assert not any(record.node == nodes[2] for record in records)
