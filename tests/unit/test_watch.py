@@ -18,7 +18,7 @@ import pytest
 from disbatch.model.snapshot import EngineView, Snapshot, Summary, TaskView
 from disbatch.watch.lasting import lasting
 from disbatch.watch.pace import Pace
-from disbatch.watch.plain import PlainLines, progress_words
+from disbatch.watch.plain import INTERVAL, LONGEST_INTERVAL, PlainLines, pause_after, progress_words
 from disbatch.watch.progress import line
 from disbatch.watch.summary import how_ended, render
 from disbatch.watch.words import count, counted, duration, one_line, per_second
@@ -284,3 +284,9 @@ def test_summary_of_an_interrupted_run() -> None:
 
 def test_how_ended() -> None:
     assert [how_ended(code) for code in (3, -15, -200)] == ["exit 3", "killed by SIGTERM", "exit -200"]
+
+
+def test_plain_lines_come_less_often_as_time_goes_by() -> None:
+    assert pause_after(0, INTERVAL) == pause_after(600, INTERVAL) == 30
+    assert pause_after(3600, INTERVAL) == 180
+    assert pause_after(1e6, INTERVAL) == LONGEST_INTERVAL

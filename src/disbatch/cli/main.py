@@ -63,6 +63,8 @@ def _fill_standard_descriptors() -> None:
 
 
 def _complain(text: str) -> None:
+    if not text:
+        return  # another copy of us says it
     text = " ".join(text.splitlines())
     line = "".join(c if c.isprintable() else "?" for c in text)
     print(f"disbatch: {line}", file=sys.stderr)  # noqa: T201

@@ -20,6 +20,7 @@ import msgspec
 
 from disbatch import __version__
 from disbatch.cli.config import read_config
+from disbatch.cli.requeue import former_life, restarted
 from disbatch.contexts.nodes import Choice
 from disbatch.contexts.slurm import RETIRE_COMMAND, Allocation
 from disbatch.contexts.spawn import Spawned
@@ -31,7 +32,7 @@ from disbatch.driver.feed import Feed
 from disbatch.driver.files import ClaimedFiles, claim
 from disbatch.driver.former import Former
 from disbatch.driver.settings import Settings
-from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, UsageError
+from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, UsageError
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
 from disbatch.sources.file import FileSource
@@ -59,18 +60,19 @@ def run(options: argparse.Namespace, arguments: list[str], choice: Choice, early
     observer = choose_observer(sys.stderr)
     opened = open_tasks(options.taskfile)
     name = _task_name(options.taskfile)
-    former = _former(options, opened)
     total = None
     if opened.summary is not None:
         total = opened.summary.tasks
         for warning in opened.summary.warnings:
             observer.say(warning)
-    if former is not None:
-        for warning in _verify(former, opened):
+    jobid = _jobid()
+    former = _former_life(options, opened, name, jobid, observer.say)
+    if former is None:
+        former, warnings = _former(options.resume_from, options, opened)
+        for warning in warnings:
             observer.say(warning)
     ssh, srun = _ssh_options(options), _srun_options(choice.allocation)
     retire, retire_default = _retire_command(options, choice.allocation)
-    jobid = _jobid()
     claimed = claim(options.prefix, name, jobid, options.logfile)
     _start_log(claimed, options.loglevel, observer.say)
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
@@ -152,12 +154,43 @@ def _task_name(taskfile: str) -> str:
     return Path(taskfile).name
 
 
-def _former(options: argparse.Namespace, opened: Opened) -> Former | None:
-    if not options.resume_from:
+def _former(
+    paths: list[str], options: argparse.Namespace, opened: Opened
+) -> tuple[Former | None, list[str]]:
+    """What these status files say of the tasks, and warnings for the user. ResumeError if they do not fit."""
+    if not paths:
+        return None, []
+    former = Former.read(paths, source=opened.name, retry=options.retry, force=options.force_resume)
+    try:
+        return former, _verify(former, opened)
+    except BaseException:
+        former.close()
+        raise
+
+
+def _former_life(
+    options: argparse.Namespace, opened: Opened, name: str, jobid: str, say: Callable[[str], None]
+) -> Former | None:
+    """What was done before Slurm started our job again, if it was; None if that is not known."""
+    if not restarted(os.environ):
         return None
-    return Former.read(
-        options.resume_from, source=opened.name, retry=options.retry, force=options.force_resume
-    )
+    paths = former_life(options.prefix, name, jobid, options.resume_from)
+    if not paths:
+        return None
+    files = ", ".join(paths)
+    if opened.summary is None:
+        again = " ".join(f"-r {path}" for path in paths)
+        say(f"Slurm started this job again; what it did before is in {files} ({again} goes on from there)")
+        return None
+    try:
+        former, warnings = _former([*options.resume_from, *paths], options, opened)
+    except ResumeError as error:
+        say(f"Slurm started this job again, but its former record does not fit: {error}; beginning anew")
+        return None
+    say(f"Slurm started this job again: going on from {files}")
+    for warning in warnings:
+        say(warning)
+    return former
 
 
 def _verify(former: Former, opened: Opened) -> list[str]:

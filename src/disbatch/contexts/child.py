@@ -22,7 +22,7 @@ import threading
 from disbatch.contexts.spawn import Spawned
 
 KEPT = 1 << 16
-"""Bytes kept of the end of each output stream."""
+"""Bytes kept of the end of each output stream, unless somebody wants more."""
 _CHUNK = 1 << 16
 _DRAIN_READS = 16
 """Reads after the end: as much as a pipe can hold; who else writes to it must not keep us here."""
@@ -36,14 +36,15 @@ UNKNOWN_EXIT = 255
 class Child:
     """Takes a spawned process over; `exited` gets its return code (minus the signal's number if killed)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, spawned: Spawned) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, spawned: Spawned, kept: int = KEPT) -> None:
         self._loop = loop
+        self._kept = kept
         self.pid = spawned.pid
         self.returncode: int | None = None
         self.out = b""
-        """The last KEPT bytes of its stdout."""
+        """The last `kept` bytes of its stdout."""
         self.err = b""
-        """The last KEPT bytes of its stderr."""
+        """The last `kept` bytes of its stderr."""
         self._changed = asyncio.Event()
         self.exited: asyncio.Future[int] = loop.create_future()
         self._stdin: int | None = spawned.stdin
@@ -105,7 +106,7 @@ class Child:
             self._drop(descriptor)
             return False
         name = self._outputs[descriptor]
-        setattr(self, name, (getattr(self, name) + data)[-KEPT:])
+        setattr(self, name, (getattr(self, name) + data)[-self._kept :])
         self._changed.set()
         return True
 

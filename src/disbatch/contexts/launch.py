@@ -29,7 +29,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 import msgspec
@@ -59,6 +59,8 @@ srun after its engine said Goodbye, since Slurm has a step to clean up then."""
 SRUN_TERM_GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL for srun. By then it has asked Slurm to end its step, and it waits for
 a node that is gone longer than a person would (Slurm's KillWait, and 2 s)."""
+LOST_GRACE = 1.0
+"""The same, for the srun of an engine that is lost."""
 _READY = re.compile(READY_MARK.encode() + rb" +\d+\r?\n")
 _ANSWER = re.compile(_READY.pattern + b"|" + ERROR_MARK.encode() + rb"[^\n]*\n")
 
@@ -287,14 +289,16 @@ class Launcher:
             self._launches[engine].cancel()
         self._later(self._close_tunnel(engine))
 
-    def _end_step(self, engine: str, patience: float) -> None:
+    def _end_step(self, engine: str, patience: float, grace: float = SRUN_TERM_GRACE) -> None:
         self._ended_steps.add(engine)
-        self._later(self._steps[engine].dismiss(patience, SRUN_TERM_GRACE))
+        self._later(self._steps[engine].dismiss(patience, grace))
 
-    async def close(self, patience: float = 5.0) -> None:
+    async def close(self, patience: float = 5.0, lost: Collection[str] = ()) -> None:
         """End everything: launches that go on, at once; tunnels, local engines and steps have `patience`
         seconds to leave by themselves, then their stdin is closed and they are terminated, then killed (an
-        engine's keeper ends its tasks). Engines behind ssh are told by message only."""
+        engine's keeper ends its tasks). There is no patience with the steps of `lost` engines: Slurm is told
+        to end them; their srun would wait for a node that is gone. Engines behind ssh are told by message
+        only."""
         here = [*self._locals, *self._steps]
         staying = [self._launches[engine] for engine in here if engine in self._launches]
         for task in set(self._launches.values()).difference(staying):
@@ -306,7 +310,10 @@ class Launcher:
         for child in self._locals.values():
             self._later(child.dismiss(patience))
         for engine in self._steps:
-            self._end_step(engine, patience)
+            if engine in lost:
+                self._end_step(engine, 0, LOST_GRACE)
+            else:
+                self._end_step(engine, patience)
         while self._rest or self._launches:
             # A launch that is cut short leaves its ssh to `_rest`, hence the loop.
             going = [*self._rest, *self._launches.values()]

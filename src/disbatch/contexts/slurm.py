@@ -207,6 +207,8 @@ def _refuse_copies(environ: Mapping[str, str]) -> None:
     first = environ.get("SLURM_PROCID", "0") == "0"
     if copies == 1 or (first and (environ.get("SLURM_PTY_PORT") or not _in_step(environ))):
         return
+    if not first:
+        raise UsageError("")  # the first copy says it
     raise UsageError(
         f"srun started {copies} copies of disbatch: start it once, without srun "
         "(in a job of sbatch or salloc; it starts its engines on the nodes by itself)"

@@ -29,7 +29,7 @@ _OF_SLURM = ("SLURM_", "SRUN_", "SBATCH_", "SALLOC_")
 _FINDS_THE_JOB = frozenset(
     {
         *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JWT"),
-        *("SLURM_CLUSTER_NAME", "SLURM_WORKING_CLUSTER", "SLURM_NODE_ALIASES"),
+        *("SLURM_CLUSTER_NAME", "SLURM_WORKING_CLUSTER", "SLURM_NODE_ALIASES", "SLURM_STEPMGR"),
     }
 )
 """All that srun needs of its environment: where the cluster and the job are, and who we are to them."""

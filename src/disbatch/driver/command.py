@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
-from disbatch.contexts.child import KEPT, Child
+from disbatch.contexts.child import Child
 from disbatch.contexts.spawn import spawn
 from disbatch.contexts.words import ended_how, lines
 
 _IN_DIRECTORY = 'cd -- "$0" && exec "$@"'
 LONGEST_WORDS = 200
+MAX_OUTPUT = 1 << 22
+"""Bytes of an answer: Slurm says 1 kB of each element when it is asked for an array."""
 
 
 class Answer(NamedTuple):
@@ -31,7 +33,7 @@ async def run(argv: list[str], environment: Mapping[str, str] | None = None, tim
     ended with all its process group when its time is over, and when we are cancelled."""
     try:
         mine = None if environment is None else dict(environment)
-        child = Child(asyncio.get_running_loop(), spawn(argv, mine))
+        child = Child(asyncio.get_running_loop(), spawn(argv, mine), MAX_OUTPUT)
     except OSError as error:
         return Answer(f"cannot be started: {error.strerror or error}", "")
     child.close_stdin()
@@ -40,7 +42,7 @@ async def run(argv: list[str], environment: Mapping[str, str] | None = None, tim
             return Answer(f"not done after {timeout:g} s", "")
     finally:
         child.kill_group()
-    if len(child.out) >= KEPT:
+    if len(child.out) >= MAX_OUTPUT:
         return Answer("its answer is too long", "")
     out = child.out.decode(errors="replace")
     if child.returncode == 0:

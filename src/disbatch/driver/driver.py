@@ -226,7 +226,8 @@ class Driver:
         self._acknowledge()
         self._hub.turn_away_all("the run is over")
         if self._launcher is not None:
-            await self._launcher.close(patience=1.0 if self._signals > 1 else 5.0)
+            lost = {member.engine for member in self._members.values() if member.lost}
+            await self._launcher.close(patience=1.0 if self._signals > 1 else 5.0, lost=lost)
         self._hub.close(linger=0.5)
         self._observer.stop()
         return unwritten

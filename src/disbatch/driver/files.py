@@ -92,6 +92,19 @@ def claim(prefix: str | None, task_name: str, jobid: str, log: str | None) -> Cl
     raise UsageError(f"{base}: {MOST_RUNS} runs have files with this prefix; name another with -p")
 
 
+def status_files(prefix: str | None, task_name: str, jobid: str) -> list[Path]:
+    """The status files that runs with this prefix, name and job id have made, oldest first."""
+    base = _base(prefix, task_name, jobid)
+    found: list[Path] = []
+    for number in range(1, MOST_RUNS):
+        stem = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        path = RunFiles(stem, stem).status
+        if not os.path.lexists(path):
+            break
+        found.append(path)
+    return found
+
+
 def _base(prefix: str | None, task_name: str, jobid: str) -> Path:
     usual = f"{task_name}_{jobid}"
     if prefix is None:

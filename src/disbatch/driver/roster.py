@@ -9,7 +9,6 @@ from disbatch.contexts.nodes import Node
 from disbatch.model.outcome import Outcome
 from disbatch.model.snapshot import EngineView, TaskView
 from disbatch.model.task import Task
-from disbatch.model.way import Way
 
 NAMED_FAILURES = 10
 NAMED_SLOWEST = 5

@@ -1,4 +1,5 @@
-"""A run as plain lines, for logs and pipes: what matters at once, and how it goes at most every 30 s."""
+"""A run as plain lines, for logs and pipes: what matters at once, and how it goes: every 30 s at first,
+then less often, for a log that is read in the morning."""
 
 from __future__ import annotations
 
@@ -11,6 +12,9 @@ from disbatch.watch.pace import Pace
 from disbatch.watch.words import count, duration, per_second
 
 INTERVAL = 30.0
+LONGEST_INTERVAL = 600.0
+SHARE = 1 / 20
+"""Of the time that the run has taken so far: after an hour, a line every three minutes."""
 
 
 def progress_words(snapshot: Snapshot, pace: Pace) -> str:
@@ -31,8 +35,13 @@ def progress_words(snapshot: Snapshot, pace: Pace) -> str:
     return ", ".join(words)
 
 
+def pause_after(seconds: float, interval: float) -> float:
+    """Seconds to the next line of a run that has taken `seconds`; never less than `interval`."""
+    return max(interval, min(LONGEST_INTERVAL, SHARE * seconds))
+
+
 class PlainLines:
-    """Writes to `stream`, every `interval` seconds."""
+    """Writes to `stream`, at first every `interval` seconds."""
 
     def __init__(self, stream: TextIO, interval: float = INTERVAL) -> None:
         self._stream = stream
@@ -51,7 +60,7 @@ class PlainLines:
         snapshot = self._snapshot()
         self._pace.update(snapshot)
         self.say(f"{duration(snapshot.seconds)}: {progress_words(snapshot, self._pace)}")
-        self._timer = self._loop.call_later(self._interval, self._show)
+        self._timer = self._loop.call_later(pause_after(snapshot.seconds, self._interval), self._show)
 
     def say(self, text: str) -> None:
         """One line."""

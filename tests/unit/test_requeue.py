@@ -1,0 +1,50 @@
+"""Which files a restarted job goes on from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from disbatch.cli.requeue import former_life, restarted
+from disbatch.driver.held import hold
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "7"}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "0"}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2"}, True),
+        ({"SLURM_RESTART_COUNT": "2"}, False),
+    ],
+)
+def test_restarted(environ: dict[str, str], expected: bool) -> None:
+    assert restarted(environ) is expected
+
+
+def test_files_of_the_former_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert former_life(None, "Tasks", "7", []) == []
+    names = [f"Tasks_7{suffix}_status.txt" for suffix in ("", "-2", "-3")]
+    for name in (*names, "Tasks_8_status.txt", "Other_7_status.txt"):
+        Path(name).touch()
+    assert former_life(None, "Tasks", "7", []) == names
+    assert former_life(None, "Tasks", "7", [f"./{names[0]}", "missing"]) == names[1:]
+    Path("else").mkdir()
+    assert former_life("else/", "Tasks", "7", []) == []
+
+
+def test_a_file_that_is_being_written_is_of_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("Tasks_7_status.txt")
+    path.touch()
+    writer = os.open(path, os.O_WRONLY)
+    hold(writer)
+    assert former_life(None, "Tasks", "7", []) == []
+    os.close(writer)
+    assert former_life(None, "Tasks", "7", []) == [path.name]
