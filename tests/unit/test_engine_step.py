@@ -32,8 +32,7 @@ def engine(driver: FakeDriver) -> Iterator[EngineProcess]:
     engine.finish()
 
 
-def test_stays_in_the_foreground_and_lets_go_of_its_pipes(driver: FakeDriver, engine: EngineProcess) -> None:
-    engine.close_lifeline()
+def test_stays_in_the_foreground_and_writes_no_more(driver: FakeDriver, engine: EngineProcess) -> None:
     assert engine.process.stdout is not None and engine.process.stderr is not None
     assert engine.process.stdout.read().decode().split() == [READY_MARK, str(engine.pid)]
     assert engine.process.stderr.read() == b""
@@ -42,6 +41,19 @@ def test_stays_in_the_foreground_and_lets_go_of_its_pipes(driver: FakeDriver, en
     assert said.startswith("20 2 /tmp /")
     driver.leave()
     assert engine.wait() == 0
+
+
+def test_the_end_of_its_stdin_is_the_end_of_its_tasks(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path
+) -> None:
+    """srun passes it on when the driver is killed; if it was just srun, the driver hears of it."""
+    driver.start("echo $$ >> pids; exec sleep 1000")
+    pids = driver.pids(1)
+    engine.close_lifeline()
+    assert driver.outcome(1).ending is Ending.ORDERED
+    assert "standard input ended" in driver.expect(Goodbye).reason
+    assert engine.wait() == 3
+    assert not alive(pids[0])
 
 
 def test_failed_task_comes_late_but_its_slot_is_free_at_once(

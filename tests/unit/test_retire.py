@@ -12,12 +12,14 @@ from disbatch.driver.retire import ATTEMPTS, Retirer
 ALL = ["NODE", "RETCODE", "NODES", "RETCODES", "ACTIVE", "RETIRED", "DRIVER_NODE"]
 
 
-def retire(command: str, course: Callable[[Retirer], None], driver: str = "d") -> list[str]:
+def retire(
+    command: str, course: Callable[[Retirer], None], driver: str = "d", keep: frozenset[str] = frozenset()
+) -> list[str]:
     """Let nodes a, b, d join, do `course`, wait for the end; what it complained of."""
     trouble: list[str] = []
 
     async def run() -> None:
-        retirer = Retirer(command, driver, trouble.append, retry=0.01)
+        retirer = Retirer(command, driver, trouble.append, retry=0.01, keep=keep)
         for node in ("a", "b", "d"):
             retirer.joined(node)
         course(retirer)
@@ -49,6 +51,18 @@ def test_a_call_for_each(tmp_path: Path) -> None:
 def test_driver_node_if_it_is_not_active(tmp_path: Path) -> None:
     assert retire(f"echo $DRIVER_NODE $ACTIVE >> {tmp_path}/calls", both, driver="x") == []
     assert (tmp_path / "calls").read_text() == "x d\n"
+
+
+def test_kept_nodes_are_never_retired(tmp_path: Path) -> None:
+    """Those of the driver and of the batch script; the latter stays in use."""
+
+    def course(retirer: Retirer) -> None:
+        for node in ("d", "b", "a"):
+            retirer.retire(node, 0)
+
+    command = f"echo $NODES $DRIVER_NODE $ACTIVE >> {tmp_path}/calls"
+    assert retire(command, course, keep=frozenset({"d", "b"})) == []
+    assert (tmp_path / "calls").read_text() == "a d b\n"
 
 
 def test_node_of_two_engines_is_retired_with_the_second(tmp_path: Path) -> None:

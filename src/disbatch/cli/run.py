@@ -47,6 +47,8 @@ ITEMS_A_TIME = 1024
 GRACE = 5.0
 """Seconds from SIGTERM to SIGKILL for tasks that are to end, unless --grace says otherwise."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+MESSAGES = (signal.SIGUSR1, signal.SIGUSR2)
+"""What a scheduler sends to a job's programs when the job asked for it (sbatch --signal, qsub -notify)."""
 JOBID_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOBID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "DISBATCH_SSH_JOBID")
 SCRIPT = """\
 #!/bin/sh
@@ -140,6 +142,9 @@ def _conclude(code: int, summary: Summary, settings: Settings) -> int:
 
 async def _carry_out(driver: Driver) -> tuple[int, Summary]:
     loop = asyncio.get_running_loop()
+    for number in MESSAGES:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            loop.add_signal_handler(number, driver.note, number)
     for number in SIGNALS:
         # nohup and some batch systems ignore a signal on purpose; that stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -7,12 +7,12 @@ A local engine is a child: it gets its Bootstrap on stdin, which then stays open
 is reported at once. An engine behind ssh detaches itself and survives its ssh connection: the launch is over
 when it says that it is in the background; from then on it is known by its messages only.
 
-An engine that is a step of a Slurm job lives in the foreground: its `srun` stays as long as the step does.
-The launch is over when the engine says that it is ready; when srun exits later the step is over, and the
-engine with it, whether Slurm ended it or the engine went by itself (srun's code does not tell: it may be 0
-for a job that was cancelled or a node that was lost). An srun that was killed proves nothing: as a rule its
-shepherd, a child of its own, has the step ended, but if that was killed, too, the engine goes on. It is known
-by its messages only then, as behind ssh.
+An engine that is a step of a Slurm job lives in the foreground: its `srun` stays as long as the step, and
+passes the end of its stdin on, which is a lifeline, too. The launch is over when the engine says that it is
+ready; when srun exits later the step is over, and the engine with it, whether Slurm ended it or the engine
+went by itself (srun's code does not tell: it may be 0 for a job that was cancelled or a node that was lost).
+An srun that was killed takes its step with it: its shepherd, a child of its own, has it ended, or else the
+engine sees the end of its stdin; when that has happened, only the engine's messages tell, or their absence.
 srun takes SIGTERM for an order to kill its step. That ends a step which is half-started, or does not leave;
 only an srun that does not heed it within SRUN_TERM_GRACE is killed.
 
@@ -191,7 +191,7 @@ class Launcher:
             bootstrap = msgspec.structs.replace(bootstrap, addresses=[tunnel.address])
         child = self._spawn(node, launch_argv(node.name, self._ssh))
         try:
-            code = await self._until_ready(node, child, framed(bootstrap))
+            code = await self._until_ready(child, framed(bootstrap), lifeline=False)
             if code is not None:
                 words = ssh_words(node.name, self._ssh.python, code, child.out, child.err)
                 raise LaunchError(node.name, words)
@@ -209,11 +209,11 @@ class Launcher:
         except OSError as error:
             raise LaunchError(node.name, f"cannot run {argv[0]}: {error.strerror or error}") from error
 
-    async def _until_ready(self, node: Node, child: Child, bootstrap: bytes) -> int | None:
+    async def _until_ready(self, child: Child, bootstrap: bytes, *, lifeline: bool) -> int | None:
         """Wait until the engine that `child` shall start is ready; if it will not be, `child`'s exit code.
-        TimeoutError."""
+        `lifeline`: its stdin stays open as long as we live. TimeoutError."""
         async with asyncio.timeout(self._timeout):
-            if await child.feed(bootstrap):
+            if await child.feed(bootstrap) and not lifeline:
                 child.close_stdin()
             answer = await child.until(_ANSWER)
             if answer is None or not _READY.match(answer[0]):
@@ -254,7 +254,7 @@ class Launcher:
         child = self._spawn(node, srun_argv(node, self._srun), environment)
         ready = False
         try:
-            code = await self._until_ready(node, child, framed(bootstrap))
+            code = await self._until_ready(child, framed(bootstrap), lifeline=True)
             ready = code is None
         except TimeoutError:
             raise self._too_late(node, "srun", srun_waits_for(child.err)) from None

@@ -262,6 +262,10 @@ class Driver:
             )
             launcher.start(node, bootstrap)
 
+    def note(self, number: int) -> None:
+        """SIGUSR1 or SIGUSR2 came, which would end a process that does not expect it."""
+        self._say(f"{signal.Signals(number).name}: the run goes on; SIGTERM ends it")
+
     def interrupt(self, number: int) -> None:
         """SIGINT, SIGTERM or SIGHUP came: the first ends the run in order, the second at once; but not a
         second SIGHUP, as the kernel and the shell each send one when a terminal is closed."""

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from disbatch.driver.command import run
 
@@ -29,10 +29,10 @@ _LOOKS_AT_ALL = re.compile(r"\b(NODES|ACTIVE|RETIRED)\b")
 
 
 class Retirer:
-    """The retirements of a run with the user's command: all nodes, the last ones at the end of the run. A
-    `Retirement`. `driver_node`: the driver's, or None if it is none that the nodes' owner knows.
-    `trouble(text)` gets one line when a command failed for good; `retry` seconds after it failed first it is
-    tried again."""
+    """The retirements of a run with the user's command: all nodes, the last ones at the end of the run, but
+    those of `keep`. A `Retirement`. `driver_node`: the driver's, or None if it is none that the nodes' owner
+    knows. `trouble(text)` gets one line when a command failed for good; `retry` seconds after it failed first
+    it is tried again."""
 
     def __init__(
         self,
@@ -40,7 +40,9 @@ class Retirer:
         driver_node: str | None,
         trouble: Callable[[str], None],
         retry: float = FIRST_RETRY,
+        keep: Collection[str] = (),
     ) -> None:
+        self._keep = keep
         self._command = command
         self._driver_node = driver_node
         self._trouble = trouble
@@ -66,7 +68,12 @@ class Retirer:
         self._active[node] -= 1
         if self._active[node]:
             return
+        if node in self._keep and node != self._driver_node:
+            self._active[node] = 1  # somebody else's
+            return
         del self._active[node]
+        if node in self._keep:
+            return
         self._retired.append(node)
         self._waiting.append((node, return_code))
         if self._abandoned:

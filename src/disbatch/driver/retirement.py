@@ -37,4 +37,4 @@ def choose_retirement(
         return Retirer(command, hostname, trouble)
     if settings.retire_default:
         return Shrinker(allocation, command, directory, trouble)
-    return Retirer(command, allocation.own_node or None, trouble)
+    return Retirer(command, allocation.own_node or None, trouble, keep=allocation.keep)

@@ -146,7 +146,7 @@ def choose_address(addresses: list[str], client: str, node: str, way: Way = Way.
 def _answers(address: str) -> bool:
     try:
         if address.startswith("ipc://"):
-            return _listens(address.removeprefix("ipc://"))
+            return listens(address.removeprefix("ipc://"))
         parts = _TCP.fullmatch(address)
         if parts is None:
             return False
@@ -156,7 +156,7 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _listens(path: str) -> bool:
+def listens(path: str) -> bool:
     """Whether a process of this computer listens there: a file of that name may lie in a shared folder."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
@@ -207,15 +207,13 @@ def detach(log: BinaryIO) -> None:
 
 def stay(log: BinaryIO) -> None:
     """Go on in the foreground, as the process that a step is for: say READY_MARK as one that detaches does,
-    then leave the pipes to the launcher, so that nobody waits for more from them."""
+    then write to the log, so that nobody waits for more from the pipes. Standard input stays: its end is the
+    launcher's."""
     sys.stdout.flush()
     with contextlib.suppress(OSError):  # a launcher that is gone takes its step with it
         os.write(1, f"{READY_MARK} {os.getpid()}\n".encode())
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
-    os.close(null)
 
 
 def complain(error: LaunchError) -> None:

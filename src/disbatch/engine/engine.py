@@ -9,7 +9,7 @@ for a reason to depart, and then departs:
 | reason | what happens | exit status |
 |---|---|---|
 | Leave, and all is run and acknowledged | | 0 |
-| standard input closed (an engine on the driver's node) | tasks are ended | 3 |
+| standard input closed (a child of the driver; a step: driver or srun are gone) | tasks are ended | 3 |
 | the driver not heard for `orphan_patience` | tasks are ended | 3 |
 | Refuse | tasks are ended | 4 |
 | an error in the engine itself | the keeper ends the tasks | 1 |
@@ -38,7 +38,7 @@ from typing import NamedTuple
 import zmq
 
 from disbatch import __version__
-from disbatch.engine.bootstrap import Ready
+from disbatch.engine.bootstrap import Ready, listens
 from disbatch.engine.environment import MARKER, TaskEnvironment
 from disbatch.engine.guard import Guard
 from disbatch.engine.held import HOLD, Held
@@ -80,6 +80,8 @@ FIRST_HEARTBEAT = 5.0
 FIRST_PATIENCE = 120.0
 """Seconds to wait for the first Welcome; from then on the driver says how long."""
 GOODBYE_PATIENCE = 5.0
+STEP_GOODBYE_PATIENCE = 1.0
+"""Seconds for a driver to take the last results: for one that is there, and for one that may be."""
 KEEPER_GRACE = 5.0
 MOST_RUNNING_TOLD = 20_000
 """Running attempts in one Beat: keeps it below MAX_FROM_ENGINE."""
@@ -111,6 +113,7 @@ class Engine:
         self._errors = 0
         self._heartbeat = FIRST_HEARTBEAT
         self._patience = FIRST_PATIENCE
+        self._goodbye_patience = GOODBYE_PATIENCE
         self._joined_at = loop.time()
         self._beat_timer: asyncio.TimerHandle | None = None
         self._environment = TaskEnvironment(
@@ -150,7 +153,7 @@ class Engine:
         """From the first greeting to the last word; the exit status."""
         self._loop.set_exception_handler(self._broken)
         self._heed_signals()
-        if self._bootstrap.way is Way.CHILD:
+        if self._bootstrap.way is not Way.SSH:
             self._watch_lifeline()
         self._link.connect(self._ready.address)
         adopt_orphans()
@@ -192,10 +195,12 @@ class Engine:
             self._outbox.post(Goodbye(departure.reason[:LONGEST_TROUBLE]))
             self._acknowledged()
             try:
-                await asyncio.wait_for(self._delivered.wait(), GOODBYE_PATIENCE)
+                await asyncio.wait_for(self._delivered.wait(), self._goodbye_patience)
             except TimeoutError:
-                log.warning("the driver did not acknowledge everything within %g s", GOODBYE_PATIENCE)
+                log.warning("the driver did not acknowledge everything within %g s", self._goodbye_patience)
         self._write_unrecorded()
+        if departure.status == EXIT_ORPHANED:
+            self._remove_socket()
         self._guard.dismiss()
         if self._beat_timer is not None:
             self._beat_timer.cancel()
@@ -244,13 +249,20 @@ class Engine:
         except OSError:
             pass
         self._loop.remove_reader(0)
-        self._remove_socket()
+        if self._bootstrap.way is Way.STEP:
+            # The driver is gone, or just the srun that passed its lifeline on: then it may take results.
+            self._goodbye_patience = STEP_GOODBYE_PATIENCE
+            self._go("the driver is gone, or its srun (standard input ended)", EXIT_ORPHANED, deliver=True)
+            return
         self._go("the driver is gone (it closed standard input)", EXIT_ORPHANED, deliver=False)
 
     def _remove_socket(self) -> None:
         """A driver that was killed left its socket and the directory around it; nobody listens there."""
         path = Path(self._ready.address.removeprefix("ipc://"))
         if self._ready.address.startswith("ipc://") and path.parent.name.startswith("disbatch-"):
+            with contextlib.suppress(OSError):
+                listens(str(path))
+                return  # somebody does
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
                 path.parent.rmdir()
