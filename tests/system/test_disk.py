@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from command import Running, disbatch, records, status_file, tasks, write
 
+from disbatch.model.status import Mark
+
 MANY = 400
 SMALL = "size=64k"
 TAIL = "x" * 1000
@@ -116,12 +118,15 @@ def test_interrupted_while_full_leaves_a_rescue_file(tmp_path: Path, signals: in
     (tmp_path / "free").touch()
     try:
         found = set(tasks_of(path)) | set(tasks(rest))
-        assert found == set(before), "a task that ended is in neither file"
+        # A task may be told to end between its last deed and its end: it does not count, and runs again.
+        told = {record.id for record in records(rest) if record.mark is Mark.SUPERSEDED} - found
+        assert found <= set(before) <= found | told, "a task that ended is in neither file"
         done = disbatch(tmp_path, *arguments)
         assert done.returncode == 0, done.stderr
     finally:
         rest.unlink()
-    assert ran(tmp_path) == list(range(MANY))
+    again = told & set(before)
+    assert ran(tmp_path) == sorted([*range(MANY), *again])
     new = status_file(tmp_path / "disk", "run-2_status.txt")
     assert sorted(tasks(new)) == [*range(MANY), MANY + 1]
 
