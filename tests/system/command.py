@@ -107,9 +107,15 @@ class Running:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process.poll() is None:
+        """Its engines would outlive it for long if it was killed at once."""
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGCONT):
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.wait()
+            self.process.wait()
 
     @property
     def pid(self) -> int:

@@ -44,7 +44,7 @@ class Run:
 
     def start(self) -> tuple[subprocess.Popen[bytes], str]:
         token = uuid.uuid4().hex
-        command = [DISBATCH, "-s", self.nodes, "--grace", "1", "Tasks"]
+        command = [DISBATCH, "-s", self.nodes, "--grace", "1", "--orphan-patience", "1", "Tasks"]
         for former in self.former:
             command += ["-r", former]
         process = subprocess.Popen(

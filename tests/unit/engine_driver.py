@@ -82,9 +82,10 @@ def read_pids(path: Path) -> list[int]:
 class FakeDriver:
     """Listens at an ipc path in `folder` and keeps everything an engine says."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keys: RunKeys | None = None) -> None:
         self.folder = folder
-        self.keys = RunKeys.generate()
+        self.keys = keys or RunKeys.generate()
+        self.inherits = keys is not None
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.address = f"ipc://{folder / 'driver'}"
         self.socket: zmq.Socket[bytes] | None = None
@@ -152,6 +153,8 @@ class FakeDriver:
         self.messages.append(message)
         if isinstance(message, Hello):
             self.session.skip_to(message.results_from)
+            if self.inherits:
+                self.session.post_from(message.orders_seen + 1)
             self.session.tell(
                 Welcome(
                     3,

@@ -212,13 +212,15 @@ def test_keeper_does_not_heed_what_ends_others(driver: FakeDriver, engine: Engin
     assert not any("engine.txt" in name or name == "socket" for name in engine_files)
 
 
-def test_driver_that_is_gone_ends_a_local_engine(
+def test_driver_that_is_gone_for_long_ends_a_local_engine(
     driver: FakeDriver, engine: EngineProcess, tmp_path: Path
 ) -> None:
+    driver.welcome["orphan_patience"] = 0.5
     driver.acknowledges = False
     driver.start("exit 7", "echo $$ >> pids; sleep 1000; :")
     driver.outcome(1)
     pids = driver.pids(1)
+    driver.hang_up()
     engine.close_lifeline()
     assert engine.wait() == 3
     assert not alive(pids[0])
@@ -227,6 +229,34 @@ def test_driver_that_is_gone_ends_a_local_engine(
     assert record is not None
     assert (record.id, record.line, record.return_code, record.node) == (101, 201, 7, "here")
     assert len(lines) == 1, "what was ended is no result"
+
+
+def test_another_driver_goes_on_with_what_runs(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path
+) -> None:
+    """The engine says what it has: what runs, what ended meanwhile, which PERENGINE commands it ran."""
+    driver.start_per_engine(Phase.START, 9, "echo started >> start")
+    driver.start("until [ -e go ]; do sleep 0.01; done", "until [ -e go2 ]; do sleep 0.01; done")
+    driver.outcome(9)
+    driver.running(1, 2)
+    driver.hang_up()
+    engine.close_lifeline()
+    (tmp_path / "go").touch()
+    log = tmp_path / "run_here_engine.txt"
+    wait_until(lambda: "`disbatch --takeover" in log.read_text(), "a word about the way to go on")
+
+    other = FakeDriver(tmp_path, driver.keys)
+    try:
+        hello = other.expect(Hello)
+        assert {(c.attempt, c.task_id) for c in hello.holding} >= {(1, 101), (2, 102)}
+        assert hello.ran == [(Phase.START, 109)] and not hello.leaving
+        assert other.outcome(1).return_code == 0
+        (tmp_path / "go2").touch()
+        assert other.outcome(2).return_code == 0
+        other.leave()
+        assert engine.wait() == 0
+    finally:
+        other.close()
 
 
 def test_acknowledged_results_are_not_written_again(
@@ -247,6 +277,7 @@ def test_driver_that_is_silent_is_given_up(driver: FakeDriver, engine: EnginePro
     driver.outcome(1)
     pids = driver.pids(1)
     driver.hang_up()
+    engine.close_lifeline()
     assert engine.wait() == 3
     assert not alive(pids[0])
     assert len((tmp_path / "run_here_unrecorded.txt").read_bytes().splitlines()) == 1

@@ -241,7 +241,7 @@ def test_results_arrive_once_through_a_broken_connection(
     driver.acknowledges = True
     driver.listen()
     hello = driver.expect(Hello)
-    assert set(hello.holding) == set(range(1, 22))
+    assert {(c.attempt, c.task_id) for c in hello.holding} == {(n, n + 100) for n in range(1, 22)}
     driver.serve_until(lambda: len(driver.outcomes) == 21, "21 outcomes")
     driver.leave()
     assert engine.wait() == 0

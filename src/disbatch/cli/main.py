@@ -71,6 +71,10 @@ def _complain(text: str) -> None:
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
+    if options.takeover is not None:
+        from disbatch.cli.takeover import take_over
+
+        return take_over(options, arguments, _nodes)
     _look_at(options.taskfile)
     choice = _nodes(options)
     early = _start_early(choice.nodes)

@@ -146,6 +146,11 @@ def _add_resume(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="with -r: go by the task's number, even if the command differs",
     )
+    add("--takeover", metavar="PREFIX",
+        help="go on with the run whose files begin with PREFIX and whose driver was killed")  # fmt: skip
+    add("--force", action="store_true",
+        help="with --takeover: although its driver was on another host, or the task file has "
+        "changed")  # fmt: skip
     add("-e", "--exit-code", action="store_true", help="exit 1 if a task failed")
     add("-f", "--fail-fast", action="store_true", help="end the run at the first task that fails; exit 1")
 
@@ -176,8 +181,9 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     )
     add("--patience", type=_number(0.5), default=15.0, metavar="S",
         help="an engine not heard for S seconds is lost; its tasks run elsewhere (default 15)")  # fmt: skip
-    add("--orphan-patience", type=_number(1), default=60.0, metavar="S",
-        help="an engine that does not hear the driver for S seconds ends its tasks (default 60)")  # fmt: skip
+    add("--orphan-patience", type=_number(1), default=600.0, metavar="S",
+        help="an engine that does not hear the driver for S seconds ends its tasks "
+        "(default 600)")  # fmt: skip
     add("--max-losses", type=_whole(0), default=3, metavar="N",
         help="run a task again at most N times because its node was lost (default 3)")  # fmt: skip
     add("--grace", type=_number(0), metavar="S",
@@ -208,6 +214,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         )
     if options.fix_paths:
         return options
+    if options.takeover is not None:
+        if options.takeover == "" or options.taskfile not in (None, "-"):
+            what = "the name is empty" if not options.takeover else "name no task file, the run has its own"
+            raise UsageError(f"--takeover: {what}")
+        return options
+    if options.force:
+        raise UsageError("--force works with --takeover only")
     for name, words in NOT_YET.items():
         if getattr(options, name) not in (None, False):
             raise UsageError(words)

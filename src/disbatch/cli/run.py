@@ -13,12 +13,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 import msgspec
 
 from disbatch import __version__
+from disbatch.cli.abandoned import refuse_abandoned
 from disbatch.cli.config import read_config
 from disbatch.cli.requeue import former_life, restarted
 from disbatch.contexts.nodes import Choice
@@ -31,7 +33,9 @@ from disbatch.driver.driver import Driver
 from disbatch.driver.feed import Feed
 from disbatch.driver.files import ClaimedFiles, claim
 from disbatch.driver.former import Former
-from disbatch.driver.settings import Settings
+from disbatch.driver.runfile import Asked, Here
+from disbatch.driver.settings import Settings, Takeover
+from disbatch.driver.sofar import SoFar
 from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, UsageError
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
@@ -39,9 +43,27 @@ from disbatch.sources.file import FileSource
 from disbatch.sources.opening import Opened, open_tasks
 from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
+from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import SECRET_VARIABLES
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a driver that was killed left of its run: all that `asked` and the connect file tell, its files in
+    our hands, its engines, and how many drivers the run had."""
+
+    asked: Asked
+    connect: ConnectFile
+    claimed: ClaimedFiles
+    engines: list[Here]
+    drivers: int
+
+    def takeover(self, done: int) -> Takeover:
+        """For the driver."""
+        return Takeover(self.connect, self.engines, self.drivers, done)
+
 
 ITEMS_A_TIME = 1024
 GRACE = 5.0
@@ -57,8 +79,15 @@ exec {python} -P -m disbatch.cli.dbutil --run {prefix} "$@"
 """
 
 
-def run(options: argparse.Namespace, arguments: list[str], choice: Choice, early: Spawned | None) -> int:
-    """One run; returns the exit code. DisbatchError for what keeps it from starting."""
+def run(
+    options: argparse.Namespace,
+    arguments: list[str],
+    choice: Choice,
+    early: Spawned | None,
+    left: Left | None = None,
+) -> int:
+    """One run, or what is `left` of one whose driver was killed; returns the exit code. DisbatchError for
+    what keeps it from starting."""
     observer = choose_observer(sys.stderr)
     opened = open_tasks(options.taskfile)
     name = _task_name(options.taskfile)
@@ -67,15 +96,22 @@ def run(options: argparse.Namespace, arguments: list[str], choice: Choice, early
         total = opened.summary.tasks
         for warning in opened.summary.warnings:
             observer.say(warning)
-    jobid = _jobid()
-    former = _former_life(options, opened, name, jobid, observer.say)
+    jobid = _jobid() if left is None else left.asked.jobid
+    former = _former_life(options, opened, name, jobid, observer.say) if left is None else None
     if former is None:
         former, warnings = _former(options.resume_from, options, opened)
         for warning in warnings:
             observer.say(warning)
     ssh, srun = _ssh_options(options), _srun_options(choice.allocation)
     retire, retire_default = _retire_command(options, choice.allocation)
-    claimed = claim(options.prefix, name, jobid, options.logfile)
+    so_far = None
+    if left is None:
+        claimed = claim(options.prefix, name, jobid, options.logfile)
+        environment, directory = _environment(), os.fsencode(_working_directory())
+    else:
+        claimed, environment, directory = left.claimed, dict(left.asked.environment), left.asked.directory
+        so_far = SoFar.read(claimed.files.status, opened.name)
+        _verify(so_far, opened)
     _start_log(claimed, options.loglevel, observer.say)
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
     if options.label:
@@ -86,8 +122,8 @@ def run(options: argparse.Namespace, arguments: list[str], choice: Choice, early
         jobid=jobid,
         claimed=claimed,
         nodes=choice.nodes,
-        directory=os.fsencode(_working_directory()),
-        environment=_environment(),
+        directory=directory,
+        environment=environment,
         total=total,
         task_limit=options.task_limit or None,
         fail_fast=options.fail_fast,
@@ -111,10 +147,14 @@ def run(options: argparse.Namespace, arguments: list[str], choice: Choice, early
         grace=_grace(options.grace, choice.allocation, observer.say),
         resume_hint=_resume_hint(arguments, claimed),
         label=options.label,
+        asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
+        takeover=None if left is None or so_far is None else left.takeover(so_far.done),
     )
     try:
-        _write_script(claimed)
-        code, summary = asyncio.run(_carry_out(Driver(settings, Feed(opened, former), observer, early)))
+        if left is None:
+            _write_script(claimed)
+        driver = Driver(settings, Feed(opened, former, so_far), observer, early)
+        code, summary = asyncio.run(_carry_out(driver))
     except UsageError:
         log.exception("the run could not start")
         claimed.withdraw()
@@ -152,19 +192,58 @@ async def _carry_out(driver: Driver) -> tuple[int, Summary]:
     return await driver.run()
 
 
+def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
+    options: argparse.Namespace,
+    arguments: list[str],
+    opened: Opened,
+    claimed: ClaimedFiles,
+    jobid: str,
+    name: str,
+    directory: bytes,
+    environment: dict[bytes, bytes],
+) -> Asked:
+    """What a driver is told that takes this run over. What has no name that a later command could open is a
+    stream to it, even if it is a file."""
+    nameless = _is_nameless(options.taskfile)
+    size = changed = None
+    if opened.summary is not None and not nameless:
+        status = os.fstat(opened.descriptor)
+        size, changed = status.st_size, status.st_mtime_ns
+    return Asked(
+        version=__version__,
+        arguments=[os.fsencode("-" if nameless and a == options.taskfile else a) for a in arguments],
+        directory=directory,
+        jobid=jobid,
+        task_name=name,
+        log=os.fsencode(claimed.files.log.absolute()),
+        size=size,
+        changed=changed,
+        orphan_patience=options.orphan_patience,
+        environment=list(environment.items()),
+    )
+
+
+def _is_nameless(taskfile: str) -> bool:
+    return taskfile == "-" or taskfile.startswith(("/dev/", "/proc/"))
+
+
 def _task_name(taskfile: str) -> str:
     """What the files of the run are called after."""
-    if taskfile == "-" or taskfile.startswith(("/dev/", "/proc/")):
+    if _is_nameless(taskfile):
         return "STREAM"
     return Path(taskfile).name
 
 
 def _former(
-    paths: list[str], options: argparse.Namespace, opened: Opened
+    paths: list[str], options: argparse.Namespace, opened: Opened, *, ended: bool = False
 ) -> tuple[Former | None, list[str]]:
-    """What these status files say of the tasks, and warnings for the user. ResumeError if they do not fit."""
+    """What these status files say of the tasks, and warnings for the user. ResumeError if they do not fit,
+    or, unless these runs are known to have `ended`, if engines of theirs may still run tasks."""
     if not paths:
         return None, []
+    if not (ended or options.force_resume):
+        for path in paths:
+            refuse_abandoned(path)
     former = Former.read(paths, source=opened.name, retry=options.retry, force=options.force_resume)
     try:
         return former, _verify(former, opened)
@@ -188,7 +267,7 @@ def _former_life(
         say(f"Slurm started this job again; what it did before is in {files} ({again} goes on from there)")
         return None
     try:
-        former, warnings = _former([*options.resume_from, *paths], options, opened)
+        former, warnings = _former([*options.resume_from, *paths], options, opened, ended=True)
     except ResumeError as error:
         say(f"Slurm started this job again, but its former record does not fit: {error}; beginning anew")
         return None
@@ -198,7 +277,7 @@ def _former_life(
     return former
 
 
-def _verify(former: Former, opened: Opened) -> list[str]:
+def _verify(former: Former | SoFar, opened: Opened) -> list[str]:
     """Compare a whole regular file with the former record before anything runs."""
     if opened.summary is None:
         return []

@@ -32,7 +32,10 @@ class Addresses:
     def __init__(self, settings: Settings, hub: Hub) -> None:
         self._settings = settings
         self._own_node = "" if settings.allocation is None else settings.allocation.own_node
-        self._folder = _short_folder()
+        self._takeover = settings.takeover
+        self._published = False
+        self._former = [] if self._takeover is None else self._takeover.connect.addresses
+        self._folder = _short_folder() if self._takeover is None else _folder_again(self._former)
         self.folder = str(self._folder)
         self.socket = f"{self._folder}/driver"
         self._hub = hub
@@ -42,6 +45,13 @@ class Addresses:
         """Open the socket, and a port if one is needed. UsageError if that cannot be."""
         self._hub.bind(f"ipc://{self.socket}")
         s = self._settings
+        if self._takeover is not None:
+            self._tcp = [address for address in self._former if address.startswith("tcp://")]
+            for port in {address.rpartition(":")[2] for address in self._tcp}:
+                host = self._tcp[0].removeprefix("tcp://").rpartition(":")[0]
+                self._hub.bind(f"tcp://{host if host.strip('[]') in LOOPBACK else '*'}:{port}")
+            if self._tcp:
+                return
         if s.listen is not None or (not s.tunnel and not all(node.local for node in s.nodes)):
             self._tcp = self._open_port()
 
@@ -82,12 +92,19 @@ class Addresses:
             directory=_readable(self._settings.directory),
         )
         try:
-            connect.write(files.connect)
+            if self._takeover is None:
+                connect.write(files.connect)
+            else:
+                connect.replace(files.connect)
         except OSError as error:
             raise UsageError(f"{files.connect}: cannot be created: {error.strerror}") from error
+        self._published = True
 
     def withdraw(self) -> None:
-        """Remove the connect file and the socket."""
+        """Remove the connect file and the socket; but not what a run has that could not be taken over."""
+        if self._takeover is not None and not self._published:
+            return
+        self._settings.claimed.files.run.unlink(missing_ok=True)
         self._settings.claimed.files.connect.unlink(missing_ok=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -99,6 +116,21 @@ def _readable(path: bytes) -> str:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def _folder_again(addresses: list[str]) -> Path:
+    """The directory of the former driver, made again if it is not there any more."""
+    for address in addresses:
+        if address.startswith("ipc://"):
+            folder = Path(address.removeprefix("ipc://")).parent
+            try:
+                folder.mkdir(mode=0o700, exist_ok=True)
+                if folder.lstat().st_uid == os.geteuid() and not folder.is_symlink():
+                    return folder
+            except OSError as error:
+                raise UsageError(f"{folder}: cannot be made again: {error.strerror}") from error
+            raise UsageError(f"{folder}: is not ours, so that engines do not find us: remove it")
+    raise UsageError("the connect file has no socket of this machine")
 
 
 def _short_folder() -> Path:

@@ -36,12 +36,14 @@ from disbatch.driver.departures import Departures, some
 from disbatch.driver.feed import Feed
 from disbatch.driver.giveback import choose_give_back
 from disbatch.driver.holds import Holds, Reason
+from disbatch.driver.inherited import Inherited
 from disbatch.driver.observer import Observer
 from disbatch.driver.orders import start_per_engine, starts
 from disbatch.driver.record import Record
 from disbatch.driver.result import Result
 from disbatch.driver.retirement import Retirement, choose_retirement
 from disbatch.driver.roster import Member, Tally
+from disbatch.driver.runfile import Gone, Here, RunFile, TakenOver
 from disbatch.driver.scribe import Scribe
 from disbatch.driver.settings import Settings
 from disbatch.driver.starting import bootstrap_for, node_name
@@ -49,6 +51,7 @@ from disbatch.driver.timelimit import TimeLimit
 from disbatch.model.errors import LaunchError
 from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
+from disbatch.model.task import Phase
 from disbatch.model.way import Way
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
@@ -86,8 +89,10 @@ ENDING_AT_LIMIT = 2.5
 """The same, where the end of the allocation is near."""
 AT_ONCE = 3.0
 """The same, after a second signal."""
-FOREVER = 1e9
-"""An orphan patience for local engines: their lifeline tells them when the driver is gone."""
+LIFE_SIGN = 15.0
+"""Seconds between two signs of life that a later command can see: the status file's time."""
+ATTEMPTS = 1 << 40
+"""Attempts that one driver of a run may make: those of the next one bear higher numbers."""
 
 
 class Driver:
@@ -98,10 +103,12 @@ class Driver:
         self._feed = feed
         self._observer = observer
         self._early = early
+        before = 0 if s.takeover is None else s.takeover.done
         self._plan = Plan(
             max_losses=s.max_losses,
             fail_fast=s.fail_fast,
-            limits=None if s.task_limit is None else {"": s.task_limit},
+            limits=None if s.task_limit is None else {"": max(0, s.task_limit - before)},
+            first_attempt=1 if s.takeover is None else s.takeover.generation * ATTEMPTS,
         )
         self._tally = Tally()
         self._members: dict[str, Member] = {}
@@ -139,6 +146,11 @@ class Driver:
         self._incomplete = ""
         self._pumping = False
         self._to_acknowledge: dict[str, Peer] = {}
+        self._withheld: dict[str, tuple[Peer, int]] = {}
+        """Messages of engines that are not acknowledged yet, as the plan keeps some of their results."""
+        self._replaced: dict[str, str] = {}
+        """Engines of the former driver that did not come in time, and those that took their place."""
+        self._touched = 0.0
         self._hostname = this_machine().hostname
         self._performers: dict[type, Callable[[Any], None]] = {
             events.Assign: self._assign,
@@ -160,7 +172,8 @@ class Driver:
         s = self._settings
         self._departures = Departures(loop, self._say, by_slurm=self._settings.allocation is not None)
         self._record = Record(
-            loop, s.claimed.status_descriptor, 0, trouble=self._disk_trouble, recovered=self._disk_recovered
+            *(loop, s.claimed.status_descriptor, s.claimed.recorded),
+            trouble=self._disk_trouble, recovered=self._disk_recovered
         )
         scribe = Scribe(
             self._record.add,
@@ -172,11 +185,13 @@ class Driver:
             barriers_read=self._feed.barriers_read,
         )
         self._performers |= scribe.performers
-        if s.status_header:
+        if s.status_header and not s.claimed.recorded:
             self._record.add(STATUS_HEADER)
-        keys = RunKeys.generate()
+        keys = RunKeys.generate() if s.takeover is None else s.takeover.connect.keys
+        self._inherited = Inherited(loop, lambda engine: self._exited(engine, 0, "its engine ended"))
         loop.set_exception_handler(self._failed)
         with zmq.Context() as context, contextlib.ExitStack() as stack:
+            self._run_file: RunFile | None = None
             self._hub = Hub(
                 *(loop, context, keys),
                 hello=self._hello,
@@ -188,11 +203,12 @@ class Driver:
             stack.callback(addresses.withdraw)
             try:
                 addresses.listen()
+                self._begin_run_file()
                 addresses.publish(keys, self._wall_started)
                 self._retirement = choose_retirement(s, self._hostname, addresses.folder, self._say)
                 self._incomplete = self._time_limit.too_late
-                self._launch(keys, addresses, [] if self._incomplete else s.nodes)
                 self._feed.start(loop, self._pump)
+                self._launch(keys, addresses, [] if self._incomplete else s.nodes)
                 self._pump()
                 self._check()
                 self._observer.start(self.snapshot)
@@ -225,11 +241,15 @@ class Driver:
         # there (given up, or kept waiting by one that was cut off), while there are tunnels.
         self._acknowledge()
         self._hub.turn_away_all("the run is over")
+        await self._inherited.close(patience=1.0 if self._signals > 1 else 5.0)
         if self._launcher is not None:
             lost = {member.engine for member in self._members.values() if member.lost}
             await self._launcher.close(patience=1.0 if self._signals > 1 else 5.0, lost=lost)
         self._hub.close(linger=0.5)
         self._observer.stop()
+        if self._run_file is not None:
+            self._run_file.close()
+            self._run_file = None
         return unwritten
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -253,14 +273,111 @@ class Driver:
         )
         if self._early is not None:
             launcher.adopt(self._early)
+        self._keys, self._addresses = keys, addresses
+        if s.takeover is not None and s.takeover.engines:
+            self._expect_the_inherited(s.takeover.engines)
+            return
         for rank, node in enumerate(nodes):
-            name = node_name(s, node, self._hostname)
-            engine = f"{rank}-{secrets.token_hex(8)}"
-            self._members[engine] = Member(engine, name, rank, node.slots, node)
-            bootstrap = bootstrap_for(
-                s, node, keys, name=name, engine=engine, addresses=addresses.for_node(node)
+            self._start(rank, node)
+
+    def _start(self, rank: int, node: Node) -> str:
+        """Start an engine there; its name for good."""
+        s, launcher = self._settings, self._launcher
+        assert launcher is not None
+        name = node_name(s, node, self._hostname)
+        engine = f"{rank}-{secrets.token_hex(8)}"
+        self._members[engine] = Member(engine, name, rank, node.slots, node)
+        self._note(Here(engine, name, rank, node.slots, node))
+        addresses = self._addresses.for_node(node)
+        bootstrap = bootstrap_for(s, node, self._keys, name=name, engine=engine, addresses=addresses)
+        launcher.start(node, bootstrap)
+        return engine
+
+    # ---- taking a run over ----
+
+    def _begin_run_file(self) -> None:
+        s = self._settings
+        if s.asked is None:
+            return
+        if s.takeover is None:
+            self._run_file = RunFile.create(s.claimed.files.run, s.asked)
+        else:
+            self._run_file = RunFile.go_on(s.claimed.files.run, TakenOver(self._hostname, os.getpid()))
+
+    def _note(self, line: Here | Gone) -> None:
+        if self._run_file is not None:
+            self._run_file.add([line])
+
+    def _expect_the_inherited(self, engines: list[Here]) -> None:
+        """Nothing starts before they have told what they run, or had time to."""
+        for here in engines:
+            self._members[here.engine] = Member(
+                here.engine, here.name, here.rank, here.slots, here.node, inherited=True
             )
-            launcher.start(node, bootstrap)
+        names = some(sorted({here.name for here in engines}))
+        self._say(f"taking the run over: expecting the engines of {names}")
+        self._holds.add(Reason.TAKEOVER, "waiting for the engines")
+        self._loop.call_later(self._settings.patience, self._wait_no_longer)
+
+    def _look_for_the_inherited(self) -> None:
+        if Reason.TAKEOVER in self._holds and not any(
+            member.launching and member.inherited for member in self._members.values()
+        ):
+            self._say("all engines are there")
+            self._holds.remove(Reason.TAKEOVER)
+
+    def _wait_no_longer(self) -> None:
+        """Engines that did not come in time get a successor on their node."""
+        if Reason.TAKEOVER not in self._holds or self._over.done():
+            return
+        missing = [m for m in self._members.values() if m.launching and m.inherited]
+        running = self._plan.mode is Mode.RUNNING
+        for member in missing:
+            member.launching = False
+            self._note(Gone(member.engine))
+            if running and member.node is not None:
+                self._replaced[member.engine] = self._start(member.rank, member.node)
+        names = some(sorted({member.name for member in missing}))
+        self._say(f"{names}: not heard for {self._settings.patience:g} s; starting anew there")
+        self._holds.remove(Reason.TAKEOVER)
+        self._look_for_engines()
+
+    def _past(self, hello: Hello) -> events.Past | None:
+        if self._settings.takeover is None:
+            return None
+        commands: dict[tuple[Phase, int], int | None] = dict.fromkeys(hello.ran)
+        commands |= {(c.phase, c.task_id): c.attempt for c in hello.holding if c.phase is not None}
+        tasks = {c.attempt: c.task_id for c in hello.holding if c.phase is None}
+        return events.Past(tasks, commands, hello.leaving)
+
+    def _inherited_joined(self, member: Member, hello: Hello) -> None:
+        if member.local and hello.host == self._hostname:
+            self._inherited.watch(member.engine, hello.pid)
+        successor = self._replaced.pop(member.engine, "")
+        if successor:  # two would share the node's cores
+            if self._members[successor].launching:
+                self._do_not_expect(self._members[successor])
+            else:
+                self._tell(events.Drain(successor))
+        self._look_for_the_inherited()
+
+    def _mark(self, peer: Peer, number: int) -> None:
+        """Acknowledge this message when all that it told is in the status file."""
+        if self._plan.keeps(peer.name):
+            self._withheld[peer.name] = (peer, number)
+        else:
+            self._record.mark(lambda: self._recorded(peer, number))
+
+    def _mark_the_withheld(self) -> None:
+        for name, (peer, number) in list(self._withheld.items()):
+            if not self._plan.keeps(name):
+                del self._withheld[name]
+                self._record.mark(lambda peer=peer, number=number: self._recorded(peer, number))  # type: ignore[misc]
+            elif self._plan.mode is not Mode.RUNNING:
+                # Their tasks will not be read any more: the engine writes the results down itself.
+                del self._withheld[name]
+                self._hub.refuse(peer, "the run ends, and some of its results cannot be recorded")
+                self._loop.call_soon(self._lose, name, "its last results are in a file beside its log")
 
     def note(self, number: int) -> None:
         """SIGUSR1 or SIGUSR2 came, which would end a process that does not expect it."""
@@ -323,6 +440,7 @@ class Driver:
 
     def _launch_failed(self, engine: str, error: LaunchError) -> None:
         self._members[engine].launching = False
+        self._note(Gone(engine))
         if self._over.done() or self._plan.mode is Mode.OVER:
             log.info("%s", error)  # it was sent away, or not waited for
             return
@@ -360,7 +478,7 @@ class Driver:
             task_name=os.fsencode(s.task_name),
             heartbeat=s.heartbeat,
             patience=s.patience,
-            orphan_patience=FOREVER if member.local else s.orphan_patience,
+            orphan_patience=s.orphan_patience,
             grace=s.grace,
             results_seen=peer.session.seen,
             next_order=peer.session.next_number,
@@ -375,7 +493,12 @@ class Driver:
             member.lost = member.retired = False
             if self._retirement is not None:
                 self._retirement.joined(member.name)
-            self._tell(events.Joined(peer.name, hello.slots, hello.holding))
+            place = (member.name, member.rank, hello.slots, member.node, hello.host, hello.pid)
+            self._note(Here(peer.name, *place))
+            holding = [claim.attempt for claim in hello.holding]
+            self._tell(events.Joined(peer.name, hello.slots, holding, past=self._past(hello)))
+            if self._settings.takeover is not None:
+                self._inherited_joined(member, hello)
             self._time_limit.joined(peer.name)
             self._control.joined(peer.name)
 
@@ -395,7 +518,7 @@ class Driver:
         elif type(message) is Goodbye:
             self._goodbye(peer, message)
         if number:
-            self._record.mark(lambda: self._recorded(peer, number))
+            self._mark(peer, number)
 
     def _recorded(self, peer: Peer, number: int) -> None:
         """Everything up to this message of the engine is in the status file: let it know, soon. Mostly that
@@ -429,7 +552,8 @@ class Driver:
     def _gone(self, member: Member) -> None:
         member.leave(self._loop.time())
         member.running = member.waiting = 0
-        step = member.node is not None and member.node.way is Way.STEP
+        self._note(Gone(member.engine))
+        step = member.node is not None and member.node.way is Way.STEP and not member.inherited
         if not (step and member.spare and not member.exited):
             self._retire(member)
 
@@ -491,6 +615,9 @@ class Driver:
                 peer.heard = now
             elif now - peer.heard > patience:
                 self._lose(peer.name, f"not heard for {patience:g} s")
+        if now - self._touched > LIFE_SIGN:
+            self._touched = now
+            self._record.touch()
         if self._give_back is not None:
             for engine in self._give_back.due(self._plan.spare, now):
                 self._tell(events.Drain(engine))
@@ -517,17 +644,25 @@ class Driver:
         limit = self._settings.task_limit
         if self._incomplete or self._time_limit.words:
             self._incomplete = self._incomplete or self._time_limit.words
-        elif limit is not None and self._tally.done >= limit:
+        elif limit is not None and self._done_under_limit >= limit:
             self._incomplete = f"ended after {limit} tasks, as -C asks"
         else:
             self._incomplete = "no engine is left" if self._joined else "no engine could start"
         self._over.set_result(None)
+
+    @property
+    def _done_under_limit(self) -> int:
+        """What the run has done, -C's way, whether its line was read again or not."""
+        takeover = self._settings.takeover
+        return self._tally.done - self._tally.inherited + (0 if takeover is None else takeover.done)
 
     # ---- the plan's actions ----
 
     def _tell(self, event: events.Event) -> None:
         self._perform(self._plan.handle(event))
         self._pump()
+        if self._withheld:
+            self._mark_the_withheld()
 
     def _perform(self, actions: list[events.Action]) -> None:
         performers = self._performers

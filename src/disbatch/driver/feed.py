@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from disbatch.driver.former import Former
+from disbatch.driver.sofar import SoFar
 from disbatch.model.errors import DisbatchError
-from disbatch.model.task import Barrier, Item, Task
-from disbatch.plan.events import Completed, Event, Read, SourceDry, SourceEnded
+from disbatch.model.task import Barrier, Item, PerEngine, Task
+from disbatch.plan.events import Completed, Event, Read, Recorded, SourceDry, SourceEnded
 from disbatch.plan.plan import Mode, Plan
 from disbatch.sources.opening import Opened
 from disbatch.sources.source import Source
@@ -20,10 +21,12 @@ ITEMS_A_TURN = 8192
 
 
 class Feed:
-    """An open input and what former runs completed of it. `error` is what stopped the reading, if any."""
+    """An open input, what former runs completed of it, and what a former driver of this run recorded. `error`
+    is what stopped the reading, if any."""
 
-    def __init__(self, opened: Opened, former: Former | None) -> None:
+    def __init__(self, opened: Opened, former: Former | None, so_far: SoFar | None = None) -> None:
         self._opened = opened
+        self._so_far = so_far
         self._source: Source | None = None
         self._former = former
         self._ended = False
@@ -64,7 +67,8 @@ class Feed:
             if items:
                 given += len(items)
                 if Barrier in map(type, items):
-                    self.barriers_read.extend(time.monotonic() for item in items if type(item) is Barrier)
+                    barriers = sum(type(item) is Barrier and not self._is_recorded(item) for item in items)
+                    self.barriers_read.extend([time.monotonic()] * barriers)
                 yield self._read(items)
             if self.error is not None or (len(items) < room and source.ended):
                 self._ended = True
@@ -74,17 +78,32 @@ class Feed:
                 yield SourceDry()
                 return
 
+    def _is_recorded(self, barrier: Barrier) -> bool:
+        try:
+            return self._so_far is not None and self._so_far.recorded(barrier) is not None
+        except DisbatchError:
+            return False  # it is met again when the barrier is read
+
     def _go_on(self) -> None:
         self._resting = False
         self._pump()
 
     def _read(self, items: list[Item]) -> Read:
-        former = self._former
-        if former is None:
+        former, so_far = self._former, self._so_far
+        if former is None and so_far is None:
             return Read(list(items))
-        known: list[Item | Completed] = []
+        known: list[Item | Completed | Recorded] = []
         for item in items:
-            if type(item) is Task:
+            if so_far is not None and not isinstance(item, PerEngine):
+                try:
+                    recorded = so_far.recorded(item)
+                except DisbatchError as error:
+                    self.error = error
+                    break
+                if recorded is not None:
+                    known.append(recorded)
+                    continue
+            if former is not None and type(item) is Task:
                 try:
                     record = former.lookup(item)
                 except DisbatchError as error:  # only a stream is not checked before it runs

@@ -1,8 +1,8 @@
 """The names of a run's files, and the claim that makes them this run's alone.
 
 With the default prefix, in the working directory: TASKS_JOBID_status.txt, disBatch_JOBID_driver.txt,
-TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_dbUtil.sh. With -p PATH all begin
-with PATH.
+TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_run.json, TASKS_JOBID_dbUtil.sh.
+With -p PATH all begin with PATH.
 
 Two runs may start in the same second with the same names, also on two hosts with a common file system: the
 names are tried with "", "-2", "-3", ... until the status file and the log could be *created*.
@@ -11,6 +11,7 @@ names are tried with "", "-2", "-3", ... until the status file and the log could
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,11 @@ class RunFiles:
         return self.named("connect.json")
 
     @property
+    def run(self) -> Path:
+        """What a driver that takes the run over needs to know, 0600, removed at the end."""
+        return self.named("run.json")
+
+    @property
     def script(self) -> Path:
         """`dbutil` bound to this run."""
         return self.named("dbUtil.sh")
@@ -54,15 +60,20 @@ class RunFiles:
 
 @dataclass(frozen=True)
 class ClaimedFiles:
-    """A run's files after the claim: the status file and the log are open, new, and this run's alone."""
+    """A run's files after the claim: the status file and the log are open, new, and this run's alone; or, if
+    it was taken over, not `new`: the status file has `recorded` bytes."""
 
     files: RunFiles
     status_descriptor: int
     log_descriptor: int
     own_log: bool = True
+    new: bool = True
+    recorded: int = 0
 
     def withdraw(self) -> None:
         """Nothing was run: remove what this run made, but a log that was named with -l."""
+        if not self.new:
+            return
         self.files.script.unlink(missing_ok=True)
         self.files.status.unlink(missing_ok=True)
         if self.own_log:
@@ -90,6 +101,27 @@ def claim(prefix: str | None, task_name: str, jobid: str, log: str | None) -> Cl
         if claimed is not None:
             return claimed
     raise UsageError(f"{base}: {MOST_RUNS} runs have files with this prefix; name another with -p")
+
+
+def claim_again(files: RunFiles, cut: Callable[[int], int]) -> ClaimedFiles:
+    """Take the files of a run whose driver is dead; `cut` makes the status file end with a whole line and
+    says how long it is then. UsageError if another process writes it, or it cannot be written."""
+    try:
+        status = os.open(files.status, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"{files.status}: cannot be written: {error.strerror}") from error
+    try:
+        if not hold(status):
+            raise UsageError(f"{files.prefix}: a driver has this run already")
+        recorded = cut(status)
+        log = _open(files.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, "-l")
+    except OSError as error:
+        os.close(status)
+        raise UsageError(f"{files.status}: cannot be written: {error.strerror}") from error
+    except UsageError:
+        os.close(status)
+        raise
+    return ClaimedFiles(files, status, log, own_log=False, new=False, recorded=recorded)
 
 
 def status_files(prefix: str | None, task_name: str, jobid: str) -> list[Path]:
@@ -129,7 +161,7 @@ def _is_directory(path: Path) -> bool:
 
 
 def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
-    if os.path.lexists(files.connect) or os.path.lexists(files.script):
+    if any(os.path.lexists(path) for path in (files.connect, files.script, files.run)):
         return None
     status = _create(files.status)
     if status is None:

@@ -50,7 +50,7 @@ _OFFSET_BITS = 50
 class _File:
     """A status file, kept open, with the pages of it that were read last."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, mine: bool = False) -> None:
         self.path = path
         self._pages: dict[int, bytes] = {}
         try:
@@ -63,7 +63,7 @@ class _File:
             os.close(self.descriptor)
             kind = "a directory" if stat.S_ISDIR(self.status.st_mode) else "no regular file"
             raise ResumeError(f"{path}: is {kind}; -r needs the status file of a former run")
-        if is_held(self.descriptor):
+        if not mine and is_held(self.descriptor):
             os.close(self.descriptor)
             raise ResumeError(f"{path}: a run is still writing it; wait for its end, or end it, then resume")
 
@@ -111,26 +111,39 @@ class Former:
     """The tasks that former runs completed, by id.
 
     `count` is how many, `failures` how many of them failed; `highest` the highest id, -1 if there is none.
+    `ran`: how many lines tell of a task that was run, not skipped.
     """
 
-    def __init__(self, files: Sequence[_File], *, source: str, retry: bool, force: bool) -> None:
+    def __init__(self, files: Sequence[_File], *, source: str, retry: bool, force: bool, whole: bool) -> None:
         self.count = 0
+        self.ran = 0
         self.failures = 0
         self.highest = -1
         self._files = files
         self._source = source
         self._retry = retry
         self._force = force
+        self._whole = whole
+        self._counted = _COUNTED | {Mark.BARRIER} if whole else _COUNTED
         self._dense = array("q")
         self._scattered: dict[int, int] = {}
         for number, file in enumerate(files):
             self._index(number, file)
 
     @classmethod
-    def read(cls, paths: Iterable[str], *, source: str, retry: bool = False, force: bool = False) -> Former:
+    def read(
+        cls,
+        paths: Iterable[str],
+        *,
+        source: str,
+        retry: bool = False,
+        force: bool = False,
+        whole: bool = False,
+    ) -> Former:
         """Read the status files `paths` (-r), and beside each the results that engines could not deliver.
 
-        `source` is what messages call the task file; `retry` is -R, `force` --force-resume. Raises
+        `source` is what messages call the task file; `retry` is -R, `force` --force-resume. `whole`: the
+        first file is our own record, with barriers and lost tasks, and goes before the others. Raises
         ResumeError.
         """
         files: list[_File] = []
@@ -138,7 +151,7 @@ class Former:
         try:
             for path in paths:
                 for each in (Path(path), *_unrecorded(Path(path))):
-                    file = _File(each)
+                    file = _File(each, mine=whole)
                     files.append(file)
                     identity = (file.status.st_dev, file.status.st_ino)
                     if identity in known:
@@ -146,7 +159,7 @@ class Former:
                     elif len(files) > _MOST_FILES:
                         raise ResumeError(f"{path}: more than {_MOST_FILES} status files; join some with cat")
                     known.add(identity)
-            return cls(files, source=source, retry=retry, force=force)
+            return cls(files, source=source, retry=retry, force=force, whole=whole)
         except BaseException:
             for file in files:
                 file.close()
@@ -173,6 +186,19 @@ class Former:
         if not self._force and not command_matches(record.command, task.command):
             raise self._mismatch(task.line, f"task {task.id}", task.command, entry, record)
         return record
+
+    def line(self, item: Task | Barrier) -> tuple[Record, bool] | None:
+        """The record of `item`, and whether it stands in the first file. ResumeError as for `lookup`."""
+        entry = self._entry(item.id)
+        if not entry:
+            return None
+        file, offset = self._place(entry)
+        if isinstance(item, Task):
+            record = self.lookup(item)
+        else:
+            self._verify_barrier(item)
+            record = parse_line(file.line_at(offset))
+        return None if record is None else (record, file is self._files[0])
 
     def verify(self, items: Iterable[Item], ids: int) -> list[str]:
         """Look up each task of a whole task file before anything runs; `ids` is how many ids the file has.
@@ -222,7 +248,8 @@ class Former:
                         raise _not_status(file.path, line_number)
                 else:
                     end, mark, id, return_code = told
-                    if mark in _COUNTED and return_code != LOST_RETURN_CODE:
+                    if mark in self._counted and (self._whole or return_code != LOST_RETURN_CODE):
+                        self.ran += mark is Mark.TASK
                         self._enter(id, base + at + begin, return_code != 0)
                 begin = end
             at += done
@@ -232,6 +259,8 @@ class Former:
 
     def _enter(self, id: int, place: int, failed: bool) -> None:
         former = self._entry(id)
+        if former and self._whole and place >> _OFFSET_BITS:
+            return
         if former:
             formerly_failed = bool(former - 1 & 1)
             if failed and not formerly_failed:
@@ -280,7 +309,7 @@ class Former:
         if entry and not (self._retry and entry - 1 & 1):
             file, offset = self._place(entry)
             record = parse_line(file.line_at(offset))
-            if record is not None:
+            if record is not None and record.mark is not Mark.BARRIER:
                 raise self._mismatch(barrier.line, f"barrier {barrier.id}", barrier.text, entry, record)
 
     def _mismatch(self, line: int, what: str, now: bytes, entry: int, record: Record) -> ResumeError:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import fcntl
 
 
-def hold(descriptor: int) -> None:
-    """This process writes the file now, until it closes it or ends."""
+def hold(descriptor: int) -> bool:
+    """This process writes the file now, until it closes it or ends; False if another one does."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError:
-        return
+        return True
+    return True
 
 
 def is_held(descriptor: int) -> bool:

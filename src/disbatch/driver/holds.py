@@ -13,6 +13,8 @@ class Reason(enum.Enum):
 
     DISK = enum.auto()
     """The status file cannot be written."""
+    TAKEOVER = enum.auto()
+    """Engines of the former driver are expected, and may run what is not recorded."""
     PAUSE = enum.auto()
     """The user asked for it."""
 

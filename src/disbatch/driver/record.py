@@ -20,6 +20,7 @@ that the next run resumes from.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import threading
@@ -34,6 +35,7 @@ RETRY_INTERVAL = 1.0
 """Seconds between two attempts while the file cannot be written: no event tells that there is room again."""
 
 _Batch = tuple[bytes, list[Callable[[], None]]]
+_TOUCH: _Batch = (b"", [])
 
 
 class Record:
@@ -102,6 +104,10 @@ class Record:
             self._queue.put((b"".join(self._lines), self._marks))
             self._lines, self._marks = [], []
 
+    def touch(self) -> None:
+        """Let the time of the file's last change tell that we are alive."""
+        self._queue.put(_TOUCH)
+
     async def close(self) -> bytes:
         """Write and sync everything, then close the file. Returns what could not be written: empty, unless
         `abandon` was called while the disk was full."""
@@ -136,6 +142,10 @@ class Record:
                 batch = self._queue.get(timeout=wait)
             except queue.Empty:
                 batch = (b"", [])
+            if batch is _TOUCH:
+                with contextlib.suppress(OSError):
+                    os.utime(self._descriptor)
+                continue
             if batch is None:
                 self._closing = True
             else:

@@ -6,8 +6,9 @@ import heapq
 from dataclasses import dataclass, field
 
 from disbatch.contexts.nodes import Node
-from disbatch.model.outcome import Outcome
+from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
 from disbatch.model.snapshot import EngineView, TaskView
+from disbatch.model.status import Mark, Record
 from disbatch.model.task import Task
 
 NAMED_FAILURES = 10
@@ -43,6 +44,8 @@ class Member:
     waiting: int = 0
     load: float = 0.0
     return_code: int = 0
+    inherited: bool = False
+    """A former driver of the run started it."""
 
     @property
     def local(self) -> bool:
@@ -52,7 +55,7 @@ class Member:
     @property
     def may_run_on(self) -> bool:
         """It was given up, and nobody can say that its tasks are not there any more."""
-        return self.lost and not self.local and not self.exited
+        return self.lost and not (self.local and not self.inherited) and not self.exited
 
     @property
     def came(self) -> bool:
@@ -79,7 +82,7 @@ class Member:
 @dataclass
 class Tally:
     """Counts of a run. `busy` sums the seconds of attempts; `ended` attempts were ended on purpose, `lost`
-    tasks given up."""
+    tasks given up, `inherited` those of `done` that a former driver of the run has recorded."""
 
     done: int = 0
     failed: int = 0
@@ -87,6 +90,7 @@ class Tally:
     skipped_failed: int = 0
     ended: int = 0
     lost: int = 0
+    inherited: int = 0
     busy: float = 0.0
     failures: list[TaskView] = field(default_factory=list)
     _slowest: list[tuple[float, int, TaskView]] = field(default_factory=list)
@@ -106,6 +110,20 @@ class Tally:
             heapq.heappush(slowest, (outcome.elapsed, -task.id, _view(member.name, task, outcome)))
         elif outcome.elapsed > slowest[0][0]:
             heapq.heapreplace(slowest, (outcome.elapsed, -task.id, _view(member.name, task, outcome)))
+
+    def count_again(self, task: Task, record: Record) -> None:
+        """A former driver of the run recorded this task."""
+        if record.mark is Mark.SKIPPED:
+            self.skipped += 1
+            self.skipped_failed += record.failed
+        elif record.return_code == LOST_RETURN_CODE:
+            self.lost += 1
+        else:
+            times = (record.elapsed, record.start, record.finish)
+            outcome = Outcome(0, -1, max(0, record.pid), record.return_code, *times, 0, b"", 0, b"")
+            self.count(Member("", record.node, -1, 0), task, outcome)
+            self.busy -= record.elapsed  # in slots that are not counted here
+            self.inherited += 1
 
     @property
     def slowest(self) -> list[TaskView]:

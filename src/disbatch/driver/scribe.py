@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from disbatch.driver.roster import Member, Tally
+from disbatch.driver.sofar import Line
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
 from disbatch.model.status import Mark, Record, format_barrier, format_line, format_skipped
-from disbatch.model.task import NO_REPEAT, Barrier
+from disbatch.model.task import NO_REPEAT, Barrier, Task
 from disbatch.plan import events
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Scribe:
         self.performers: dict[type, Callable[[Any], None]] = {
             events.RecordTask: self._task,
             events.RecordSkipped: self._skipped,
+            events.CountRecorded: self._recorded,
             events.RecordLost: self._lost,
             events.RecordCancelled: self._cancelled,
             events.RecordPerEngine: self._per_engine,
@@ -83,6 +85,14 @@ class Scribe:
         self._tally.skipped_failed += completed.failed
         assert isinstance(completed.former, Record)  # as Feed made it
         self._write(format_skipped(completed.former, completed.task))
+
+    def _recorded(self, action: events.CountRecorded) -> None:
+        item, line = action.recorded.item, action.recorded.record
+        assert isinstance(line, Line)  # as SoFar made it
+        if isinstance(item, Task):
+            self._tally.count_again(item, line.record)
+            if not line.written:
+                self._write(format_skipped(line.record, item, line.record.mark))
 
     def _lost(self, action: events.RecordLost) -> None:
         task, member, now = action.task, self._members[action.engine], time.time()

@@ -9,6 +9,19 @@ from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.srun import SrunOptions
 from disbatch.contexts.ssh import SshOptions
 from disbatch.driver.files import ClaimedFiles
+from disbatch.driver.runfile import Asked, Here
+from disbatch.wire.keys import ConnectFile
+
+
+@dataclass(frozen=True)
+class Takeover:
+    """The run of a driver that was killed: where it listened and with which keys, the engines that it had,
+    and which driver of the run this one is (the first is 0). `done`: tasks that the run has completed."""
+
+    connect: ConnectFile
+    engines: list[Here]
+    generation: int
+    done: int
 
 
 @dataclass(frozen=True)
@@ -21,6 +34,7 @@ class Settings:
     as (host, port), if given.
     `allocation`: the Slurm job that we are in, if its nodes are used; `srun` how steps are started there.
     `label`: --label, a name for all these nodes.
+    `asked` is for a driver that takes this run over, `takeover` what this one takes over.
     `gpu`: -g; `share`: -E; `bind`: --bind, None for "cores if they are ours alone". `time_limit_margin`: of
     the option of that name, if given. `grace` is what tasks can have: see `allowance.grace_within`.
     """
@@ -50,8 +64,10 @@ class Settings:
     ssh: SshOptions = field(default_factory=SshOptions)
     heartbeat: float = 3.0
     patience: float = 15.0
-    orphan_patience: float = 60.0
+    orphan_patience: float = 600.0
     max_losses: int = 3
     grace: float = 5.0
     resume_hint: str = ""
+    asked: Asked | None = None
+    takeover: Takeover | None = None
     label: str = ""

@@ -38,4 +38,5 @@ def bootstrap_for(
         share=settings.share,
         bind=settings.bind,
         cores=node.cores if node.way is Way.STEP else None,
+        run=os.fsencode(settings.claimed.files.prefix),
     )

@@ -9,11 +9,15 @@ for a reason to depart, and then departs:
 | reason | what happens | exit status |
 |---|---|---|
 | Leave, and all is run and acknowledged | | 0 |
-| standard input closed (a child of the driver; a step: driver or srun are gone) | tasks are ended | 3 |
-| the driver not heard for `orphan_patience` | tasks are ended | 3 |
+| the driver, or one that took the run over, not heard for `orphan_patience` | tasks are ended | 3 |
+| the same before it ever answered: standard input ended, or the first patience is over | | 3 |
 | Refuse | tasks are ended | 4 |
 | an error in the engine itself | the keeper ends the tasks | 1 |
 | SIGTERM, SIGINT, SIGHUP (twice: at once) | tasks are ended, their outcomes delivered | 128 + signal |
+
+A child of the driver knows that it is there as long as its standard input is open, and waits for it without
+end; when that ends, and for all others, only messages tell. An engine that hears nothing goes on with what it
+has: another driver may take the run over.
 
 An engine in a scheduler's job is signalled together with all its tasks, see `held`; the signals that
 jobs use for messages to their programs (SIGUSR1, SIGUSR2) are the tasks' business and do nothing to it.
@@ -29,6 +33,7 @@ import contextlib
 import io
 import logging
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -48,6 +53,7 @@ from disbatch.engine.runner import Job, Runner
 from disbatch.engine.subreaper import adopt_orphans
 from disbatch.engine.unrecorded import write_unrecorded
 from disbatch.model.outcome import Ending, Outcome
+from disbatch.model.task import Phase
 from disbatch.model.way import Way
 from disbatch.wire.link import EngineLink
 from disbatch.wire.messages import (
@@ -55,6 +61,7 @@ from disbatch.wire.messages import (
     MAX_ATTEMPTS,
     PROTOCOL,
     Beat,
+    Claim,
     End,
     Goodbye,
     Hello,
@@ -80,8 +87,7 @@ FIRST_HEARTBEAT = 5.0
 FIRST_PATIENCE = 120.0
 """Seconds to wait for the first Welcome; from then on the driver says how long."""
 GOODBYE_PATIENCE = 5.0
-STEP_GOODBYE_PATIENCE = 1.0
-"""Seconds for a driver to take the last results: for one that is there, and for one that may be."""
+"""Seconds for the driver to take the last results."""
 KEEPER_GRACE = 5.0
 MOST_RUNNING_TOLD = 20_000
 """Running attempts in one Beat: keeps it below MAX_FROM_ENGINE."""
@@ -113,7 +119,13 @@ class Engine:
         self._errors = 0
         self._heartbeat = FIRST_HEARTBEAT
         self._patience = FIRST_PATIENCE
-        self._goodbye_patience = GOODBYE_PATIENCE
+        self._silence = FIRST_PATIENCE
+        """Seconds of the driver's patience, after which its silence is worth a line in the log."""
+        self._told_of_silence = False
+        self._lifeline_holds = False
+        """We are a child of the driver, and it is there, if perhaps stopped."""
+        self._ran: set[tuple[Phase, int]] = set()
+        """PERENGINE commands that gave their outcome."""
         self._joined_at = loop.time()
         self._beat_timer: asyncio.TimerHandle | None = None
         self._environment = TaskEnvironment(
@@ -195,9 +207,9 @@ class Engine:
             self._outbox.post(Goodbye(departure.reason[:LONGEST_TROUBLE]))
             self._acknowledged()
             try:
-                await asyncio.wait_for(self._delivered.wait(), self._goodbye_patience)
+                await asyncio.wait_for(self._delivered.wait(), GOODBYE_PATIENCE)
             except TimeoutError:
-                log.warning("the driver did not acknowledge everything within %g s", self._goodbye_patience)
+                log.warning("the driver did not acknowledge everything within %g s", GOODBYE_PATIENCE)
         self._write_unrecorded()
         if departure.status == EXIT_ORPHANED:
             self._remove_socket()
@@ -237,6 +249,7 @@ class Engine:
     def _watch_lifeline(self) -> None:
         try:
             self._loop.add_reader(0, self._lifeline)
+            self._lifeline_holds = self._bootstrap.way is Way.CHILD
         except (OSError, ValueError):
             log.info("standard input is a file: it cannot tell when the driver is gone")
 
@@ -249,12 +262,20 @@ class Engine:
         except OSError:
             pass
         self._loop.remove_reader(0)
-        if self._bootstrap.way is Way.STEP:
-            # The driver is gone, or just the srun that passed its lifeline on: then it may take results.
-            self._goodbye_patience = STEP_GOODBYE_PATIENCE
-            self._go("the driver is gone, or its srun (standard input ended)", EXIT_ORPHANED, deliver=True)
-            return
-        self._go("the driver is gone (it closed standard input)", EXIT_ORPHANED, deliver=False)
+        self._lifeline_holds = False
+        if not self._welcomed:
+            self._go("the driver is gone (standard input ended)", EXIT_ORPHANED, deliver=False)
+        elif self._bootstrap.way is Way.CHILD:
+            # It may have been stopped for long before it ended: its silence counts from now.
+            self._joined_at = self._loop.time()
+            self._tell_of_silence("the driver is gone (it closed standard input)")
+        else:
+            log.info("standard input ended: the driver is gone, or just its srun")
+
+    def _tell_of_silence(self, what: str) -> None:
+        self._told_of_silence = True
+        command = shlex.join(["disbatch", "--takeover", os.fsdecode(self._bootstrap.run)])
+        log.warning("%s; `%s` goes on with the run within %g s", what, command, self._patience)
 
     def _remove_socket(self) -> None:
         """A driver that was killed left its socket and the directory around it; nobody listens there."""
@@ -290,8 +311,14 @@ class Engine:
         """Each heartbeat: say what runs, listen whether the driver is there, reap what was inherited."""
         self._beat_timer = self._loop.call_later(self._heartbeat, self._tick)
         self._runner.reap_orphans()
-        heard = self._link.heard or self._joined_at
-        if self._loop.time() - heard > self._patience:
+        silent = self._loop.time() - max(self._link.heard or 0.0, self._joined_at)
+        if self._lifeline_holds and self._welcomed:
+            silent = 0.0
+        if silent <= self._silence:
+            self._told_of_silence = False
+        elif not self._told_of_silence and self._welcomed:
+            self._tell_of_silence(f"nothing heard of the driver for {self._silence:g} s")
+        if silent > self._patience:
             self._go(f"nothing heard of the driver for {self._patience:g} s", EXIT_ORPHANED, deliver=False)
         if self._welcomed:
             self._link.tell(Beat(self._runner.running()[:MOST_RUNNING_TOLD], self._runner.waiting, _load()))
@@ -299,6 +326,8 @@ class Engine:
     def _ended(self, job: Job, outcome: Outcome) -> None:
         if outcome.ending is Ending.ORDERED:
             log.info("attempt %d (line %d) ended by order", outcome.attempt, job.order.line)
+        if job.phase is not None:
+            self._ran.add((job.phase, job.order.task_id))
         self._outbox.add(job, outcome)
 
     def _on_idle(self) -> None:
@@ -323,8 +352,8 @@ class Engine:
 
     def _hello(self, orders_seen: int, results_from: int) -> Hello:
         log.info("connected to %s", self._ready.address)
-        kept = [outcome.attempt for _, outcome in self._outbox.results()]
-        holding = kept + self._held.attempts() + self._runner.attempts()
+        kept = [job for job, _ in self._outbox.results()]
+        holding = kept + self._held.jobs() + self._runner.jobs()
         if len(holding) > MAX_ATTEMPTS:
             log.error("holding %d attempts, more than a greeting can name", len(holding))
         return Hello(
@@ -337,7 +366,9 @@ class Engine:
             version=__version__,
             orders_seen=orders_seen,
             results_from=results_from,
-            holding=holding[:MAX_ATTEMPTS],
+            holding=[Claim(j.order.attempt, j.order.task_id, j.phase) for j in holding[:MAX_ATTEMPTS]],
+            ran=sorted(self._ran)[:MAX_ATTEMPTS],
+            leaving=self._leaving,
         )
 
     def _receive(self, message: ToEngine) -> None:
@@ -374,6 +405,7 @@ class Engine:
         self._welcomed = True
         self._heartbeat = max(welcome.heartbeat, 0.05)
         self._patience = welcome.orphan_patience
+        self._silence = welcome.patience
         self._runner.ender.grace = welcome.grace
         self._environment.joined(welcome.rank, welcome.jobid, welcome.task_name)
         if self._beat_timer is not None:

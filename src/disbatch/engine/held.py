@@ -56,9 +56,9 @@ class Held:
         """True if nothing is held."""
         return not self._waiting
 
-    def attempts(self) -> list[int]:
+    def jobs(self) -> list[Job]:
         """What is held, oldest first."""
-        return [outcome.attempt for _, _, outcome in self._waiting]
+        return [job for _, job, _ in self._waiting]
 
     def add(self, job: Job, outcome: Outcome) -> None:
         """A task ended."""

@@ -160,10 +160,10 @@ class Runner:
         """True while a job waits, runs, or has not given its outcome."""
         return bool(self._running or self._draining or self._waiting or self._per_engine)
 
-    def attempts(self) -> list[int]:
+    def jobs(self) -> list[Job]:
         """Everything that has not given its outcome."""
-        per_engine = [job.order.attempt for job in self._per_engine]
-        return [*self._draining, *self._running, *per_engine, *self._waiting]
+        started = [task.job for tasks in (self._draining, self._running) for task in tasks.values()]
+        return [*started, *self._per_engine, *self._waiting.values()]
 
     def running(self) -> list[Running]:
         """What runs now."""
@@ -216,7 +216,7 @@ class Runner:
     def end_all(self, at_once: bool) -> None:
         """End everything and start nothing more."""
         self._closed = True
-        self.end(self.attempts(), at_once)
+        self.end([job.order.attempt for job in self.jobs()], at_once)
         if not self.busy:
             self._idle()
 

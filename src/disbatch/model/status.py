@@ -114,12 +114,12 @@ def format_barrier(
     return format_line(barrier.id, barrier.line, NO_REPEAT, barrier.text, node, outcome, Mark.BARRIER)
 
 
-def format_skipped(record: Record, task: Task) -> bytes:
+def format_skipped(record: Record, task: Task, mark: Mark = Mark.SKIPPED) -> bytes:
     """The line of a task that a former run completed: that run's `record` of it, marked as skipped."""
     r = record
-    flags = f"{'R' if r.failed else ' '}{'O' if r.out_bytes else ' '}{'E' if r.err_bytes else ' '}S"
+    flags = f"{'R' if r.failed else ' '}{'O' if r.out_bytes else ' '}{'E' if r.err_bytes else ' '}"
     head = (
-        f"{flags}\t{task.id}\t{task.line}\t{task.repeat}\t{_node_field(r.node)}\t{r.pid}\t{r.return_code}"
+        f"{flags}{mark._value_}\t{task.id}\t{task.line}\t{task.repeat}\t{_node_field(r.node)}\t{r.pid}\t{r.return_code}"
         f"\t{r.elapsed:.6f}\t{r.start:.6f}\t{r.finish:.6f}\t{r.out_bytes}\t"
     )
     command = quoted(task.command).encode()

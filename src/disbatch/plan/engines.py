@@ -13,7 +13,8 @@ from __future__ import annotations
 import enum
 from itertools import islice
 
-from disbatch.model.task import PerEngine, Task
+from disbatch.model.outcome import Outcome
+from disbatch.model.task import PerEngine, Phase, Task
 
 QUEUE_SECONDS = 0.25
 """An engine's queue holds about this much work, so that it never waits for the driver's next message."""
@@ -44,10 +45,13 @@ class Engine:
         "adrift",
         "assigned",
         "at_once",
+        "claims",
+        "commands",
         "context",
         "depth",
         "draining",
         "id",
+        "kept",
         "mean",
         "per_engine",
         "recalling",
@@ -56,6 +60,7 @@ class Engine:
         "slots",
         "state",
         "stopped",
+        "stops_given",
     )
 
     def __init__(self, name: str, slots: int, context: str) -> None:
@@ -65,9 +70,18 @@ class Engine:
         self.state = State.STARTING
         self.assigned: dict[int, Task] = {}
         self.per_engine: dict[int, PerEngine] = {}
-        self.adrift: dict[int, Task] = {}
+        self.adrift: dict[int, Task | None] = {}
         """What it had when it was lost: it may come back with the results. Once it is back, what of that it
-        was told to end and has not answered for."""
+        was told to end and has not answered for; None stands for a task that is done."""
+        self.claims: dict[int, int] = {}
+        """What it has from a former driver and has not ended: ids of tasks that are not read again yet."""
+        self.commands: dict[tuple[Phase, int], int | Outcome | None] = {}
+        """PERENGINE commands that it has from a former driver, until they are read again: the attempt, or how
+        that ended since, or None if that is recorded."""
+        self.kept = 0
+        """Results that wait for their tasks to be read again."""
+        self.stops_given: set[int] = set()
+        """STOP commands that a former driver had it run."""
         self.draining = False
         """It shall leave as soon as it has nothing."""
         self.stopped = False
@@ -86,7 +100,7 @@ class Engine:
     @property
     def busy(self) -> int:
         """What is in its slots or waits for one; what it was told to end takes a slot until it has ended."""
-        return len(self.assigned) + len(self.adrift)
+        return len(self.assigned) + len(self.adrift) + len(self.claims)
 
     @property
     def queued(self) -> int:

@@ -7,7 +7,7 @@ import enum
 import msgspec
 
 from disbatch.model.outcome import Outcome
-from disbatch.model.task import Barrier, Item, PerEngine, Task
+from disbatch.model.task import Barrier, Item, PerEngine, Phase, Task
 
 # ---- events: what happened ----
 
@@ -21,10 +21,19 @@ class Completed(msgspec.Struct, frozen=True, gc=False):
     former: object
 
 
+class Recorded(msgspec.Struct, frozen=True, gc=False):
+    """A task or barrier of the source that this run is done with already: a driver before this one was.
+    `failed` or not. `record` is what that one wrote of it, which the plan only passes on."""
+
+    item: Task | Barrier
+    failed: bool
+    record: object
+
+
 class Read(msgspec.Struct, frozen=True, gc=False):
     """These items came from the source, in order."""
 
-    items: list[Item | Completed]
+    items: list[Item | Completed | Recorded]
 
 
 class SourceDry(msgspec.Struct, frozen=True, gc=False):
@@ -37,13 +46,25 @@ class SourceEnded(msgspec.Struct, frozen=True, gc=False):
     broken: bool = False
 
 
+class Past(msgspec.Struct, frozen=True):
+    """What an engine has from a driver before this one: `tasks`, the id of each attempt's task; `commands`,
+    the attempt of each PERENGINE command (phase, id), or None if its result was given and taken. `leaving`:
+    it was told to leave."""
+
+    tasks: dict[int, int]
+    commands: dict[tuple[Phase, int], int | None]
+    leaving: bool = False
+
+
 class Joined(msgspec.Struct, frozen=True):
-    """An engine is there, for the first time or again; `holding` are the attempts it has."""
+    """An engine is there, for the first time or again; `holding` are the attempts it has. `past`: what these
+    are, if it is there for the first time since this driver took the run over."""
 
     engine: str
     slots: int
     holding: list[int]
     context: str = ""
+    past: Past | None = None
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
@@ -191,6 +212,12 @@ class RecordSkipped(msgspec.Struct, frozen=True, gc=False):
     completed: Completed
 
 
+class CountRecorded(msgspec.Struct, frozen=True, gc=False):
+    """A driver before this one wrote the line of this already: only count it."""
+
+    recorded: Recorded
+
+
 class RecordLost(msgspec.Struct, frozen=True, gc=False):
     """Write that this task was given up: every engine that ran it was lost; the last one was `engine`."""
 
@@ -245,6 +272,7 @@ Action = (
     | Release
     | RecordTask
     | RecordSkipped
+    | CountRecorded
     | RecordLost
     | RecordCancelled
     | RecordPerEngine

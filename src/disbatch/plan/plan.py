@@ -33,6 +33,14 @@ The run goes through modes: RUNNING; then either straight to CLOSING, or WINDING
 what runs finishes) or ENDING (what runs is ended) first. In CLOSING the engines run their PERENGINE STOP
 commands and leave; when the last has gone, the run is OVER.
 
+A plan that takes a run over begins without knowing what runs. Engines that join tell what they have
+(`Joined.past`): for each attempt the id of its task, which is not read yet as a rule. Such a *claim* takes a
+slot, and becomes an attempt like any other when its task is read; if it has ended by then, its outcome was
+kept until now, and whoever asks is told that the engine must keep it, too (`keeps`). Of two claims to one
+task the later attempt is the valid one. An engine that comes late, when its task was given to another engine
+by this driver, has it back: it runs there longer. What the record has already is read as `Recorded`; a claim
+to that is ended.
+
 Cost: each event touches only the engines it names and those that get work, so ten thousand engines cost
 no more a task than two.
 """
@@ -54,6 +62,7 @@ from disbatch.plan.events import (
     Cancel,
     Completed,
     Conclusion,
+    CountRecorded,
     Drain,
     End,
     Event,
@@ -64,10 +73,12 @@ from disbatch.plan.events import (
     Joined,
     Left,
     Lost,
+    Past,
     Read,
     Recall,
     RecordBarrier,
     RecordCancelled,
+    Recorded,
     RecordLost,
     RecordPerEngine,
     RecordSkipped,
@@ -109,6 +120,13 @@ class Source(enum.Enum):
     ENDED = enum.auto()
 
 
+def _plain(item: Item | Completed | Recorded) -> Item:
+    """The item of the source itself."""
+    if isinstance(item, Completed):
+        return item.task
+    return item.item if isinstance(item, Recorded) else item
+
+
 class Place(NamedTuple):
     """Where something is that is not done: in a slot of `engine`, or waiting (empty)."""
 
@@ -116,12 +134,21 @@ class Place(NamedTuple):
     barrier: bool = False
 
 
+class Claimed(NamedTuple):
+    """An engine has this attempt of a task that is not read again yet; `outcome` once it has ended."""
+
+    engine: Engine
+    attempt: int
+    outcome: Outcome | None = None
+
+
 class Plan:
     """The state of a run's decisions.
 
     `max_losses`: how often a task is run again because its engine was lost; after one more loss it is given
     up. `fail_fast`: the first failed task ends the run. `limits`: how many tasks an engine's context may
-    complete, by context.
+    complete, by context. `first_attempt`: the attempts of former drivers of this run are below it; 1 if there
+    was none.
     """
 
     def __init__(
@@ -130,6 +157,7 @@ class Plan:
         max_losses: int = 3,
         fail_fast: bool = False,
         limits: Mapping[str, int] | None = None,
+        first_attempt: int = 1,
     ) -> None:
         self._max_losses = max_losses
         self._fail_fast = fail_fast
@@ -140,7 +168,7 @@ class Plan:
         self.live = 0
         """Attempts assigned to engines that are not lost."""
         self._source = Source.FLOWING
-        self._unread: deque[Item | Completed] = deque()
+        self._unread: deque[Item | Completed | Recorded] = deque()
         self._ready: deque[Task] = deque()
         self._again: set[int] = set()
         """Ids of tasks that were assigned and are not now: a late result of an old attempt still counts."""
@@ -153,7 +181,11 @@ class Plan:
         self._first_failed: Task | None = None
         self._commands: dict[Phase, list[PerEngine]] = {Phase.START: [], Phase.STOP: []}
         self._at_once = False
-        self._next_attempt = 1
+        self._first_attempt = self._next_attempt = first_attempt
+        self._claims: dict[int, Claimed] = {}
+        """By id of the task, which is not read yet, or waits behind a barrier."""
+        self._nothing_read = first_attempt > 1
+        """What engines may have to do before they leave is not known yet."""
         self._actions: list[Action] = []
         # Engines with idle slots, with any room, and with something in their queue; in rotation.
         self._idle: OrderedDict[str, Engine] = OrderedDict()
@@ -214,18 +246,28 @@ class Plan:
             return []
         return [name for name, engine in self._resting.items() if not engine.draining]
 
+    @property
+    def claims(self) -> int:
+        """Attempts of former drivers whose tasks are not read yet."""
+        return len(self._claims)
+
+    def keeps(self, engine: str) -> bool:
+        """Results of this engine wait here for their tasks to be read: they are not recorded yet."""
+        known = self.engines.get(engine)
+        return known is not None and known.kept > 0
+
     def find(self, wanted: IdSet) -> dict[int, Place]:
         """Where those of these ids are that are read and not done."""
         found = {}
         for engine in self.engines.values():
             for nth, task in enumerate(engine.assigned.values()):
                 if task.id in wanted:
-                    runs = nth < engine.slots - len(engine.adrift)
+                    runs = nth < engine.slots - len(engine.adrift) - len(engine.claims)
                     found[task.id] = Place(engine.id if runs else "")
         for item in (*self._ready, *self._unread, *([] if self._barrier is None else [self._barrier])):
-            task_or_barrier = item.task if isinstance(item, Completed) else item
+            task_or_barrier = _plain(item)
             if not isinstance(task_or_barrier, PerEngine) and task_or_barrier.id in wanted:
-                found[task_or_barrier.id] = Place("", isinstance(item, Barrier))
+                found[task_or_barrier.id] = Place("", isinstance(task_or_barrier, Barrier))
         return found
 
     def handle(self, event: Event) -> list[Action]:
@@ -244,10 +286,11 @@ class Plan:
             return
         if self._source is Source.DRY:
             self._source = Source.FLOWING
+        self._nothing_read = False
         self._unread.extend(event.items)
-        for item in reversed(event.items):
+        for item in map(_plain, reversed(event.items)):
             if not isinstance(item, PerEngine):
-                self.read_to = (item.task if isinstance(item, Completed) else item).id + 1
+                self.read_to = item.id + 1
                 break
         self._take_unread()
 
@@ -256,28 +299,175 @@ class Plan:
         while unread and self._barrier is None:
             item = unread.popleft()
             if type(item) is Task:
-                if cancelled and item.id in cancelled:
+                if self._claims and item.id in self._claims:
+                    self._take_claimed(item, self._claims.pop(item.id))
+                elif cancelled and item.id in cancelled:
                     self._record_cancelled(item)
                 else:
                     ready.append(item)
             elif type(item) is Completed:
+                self._drop_claim(item.task.id)
                 self._actions.append(RecordSkipped(item))
                 if item.failed:
                     self._note_failure(item.task)
+            elif type(item) is Recorded:
+                self._take_recorded(item)
             elif type(item) is Barrier:
                 self._barrier = item
             elif type(item) is PerEngine:
                 self._add_command(item)
 
+    def _take_recorded(self, recorded: Recorded) -> None:
+        """This run was done with that before this plan began."""
+        self._actions.append(CountRecorded(recorded))
+        item = recorded.item
+        if isinstance(item, Task):
+            self._drop_claim(item.id)
+            self._close_task(item, failed=recorded.failed)
+        else:
+            failed, self._failed_since_barrier, self._first_failed = self._failed_since_barrier, 0, None
+            if item.check and failed:
+                self._wind_down(Mode.WINDING_DOWN, Conclusion.CHECK_FAILED)
+
     def _add_command(self, command: PerEngine) -> None:
         self._commands[command.phase].append(command)
-        if command.phase is Phase.START:
-            for engine in self.engines.values():
-                if engine.state in (State.STARTING, State.ACTIVE) and not engine.stopped:
-                    self._run_per_engine(engine, command)
-                    self._move(engine, State.STARTING)
-                elif engine.state is State.LOST and not engine.retired:
-                    engine.per_engine[self._new_attempt()] = command  # sent if it comes back
+        for engine in self.engines.values():
+            if engine.commands and self._inherit_command(engine, command):
+                continue
+            if command.phase is Phase.STOP:
+                continue
+            if engine.state in (State.STARTING, State.ACTIVE) and not engine.stopped:
+                self._run_per_engine(engine, command)
+                self._move(engine, State.STARTING)
+            elif engine.state is State.LOST and not engine.retired:
+                engine.per_engine[self._new_attempt()] = command  # sent if it comes back
+
+    # ---- what a former driver left ----
+
+    def _inherit(self, engine: Engine, past: Past) -> list[int]:
+        """A new engine has this from a former driver. Returns the attempts that it shall end."""
+        unwanted: list[int] = []
+        engine.commands.update(past.commands)
+        if past.leaving or any(phase is Phase.STOP for phase, _ in past.commands):
+            self._drain(engine)
+        unread = {item.id for item in map(_plain, self._unread) if isinstance(item, Task)}
+        wanted = {id for id in past.tasks.values() if id < self.read_to and id not in unread}
+        ready = {task.id: task for task in self._ready if task.id in wanted} if wanted else {}
+        elsewhere: dict[int, tuple[Engine, int, Task]] = {}
+        if wanted:
+            for other in self.engines.values():
+                elsewhere |= {t.id: (other, a, t) for a, t in other.assigned.items() if t.id in wanted}
+        for attempt, id in sorted(past.tasks.items()):
+            if id not in wanted:
+                won = self._claim(engine, attempt, id)
+            elif id in ready:
+                won = True
+                self._ready.remove(ready[id])
+                self._again.discard(id)
+                self._assign_inherited(engine, attempt, ready[id])
+            else:
+                won = id in elsewhere and self._win(engine, attempt, *elsewhere[id])
+            if not won:
+                engine.adrift[attempt] = None
+                unwanted.append(attempt)
+        return unwanted
+
+    def _claim(self, engine: Engine, attempt: int, id: int) -> bool:
+        """False if another engine has a later attempt of that task."""
+        rival = self._claims.get(id)
+        if rival is not None:
+            if rival.attempt > attempt:
+                return False
+            self._give_up_claim(rival)
+        self._claims[id] = Claimed(engine, attempt)
+        engine.claims[attempt] = id
+        return True
+
+    def _win(self, engine: Engine, attempt: int, rival: Engine, theirs: int, task: Task) -> bool:
+        """The task was given to `rival`: by this driver, when nobody knew that it runs on `engine`, or by a
+        former one."""
+        if attempt < theirs < self._first_attempt:
+            return False
+        del rival.assigned[theirs]
+        self.live -= 1
+        self._spend(rival, -1)
+        self._end_replaced(rival, theirs, task)
+        self._assign_inherited(engine, attempt, task)
+        return True
+
+    def _end_replaced(self, engine: Engine, attempt: int, task: Task | None) -> None:
+        engine.adrift[attempt] = task
+        if engine.state is not State.LOST:
+            self._actions.append(End(engine.id, [attempt], self._at_once or engine.at_once))
+        self._touch(engine)
+
+    def _assign_inherited(self, engine: Engine, attempt: int, task: Task) -> None:
+        engine.assigned[attempt] = task
+        engine.assigned = dict(sorted(engine.assigned.items()))  # the order in which it starts them
+        self.live += 1
+        self._spend(engine, 1)
+        if engine.state is not State.LOST and (engine.stopped or task.id in self.cancelled):
+            self._actions.append(End(engine.id, [attempt], self._at_once or engine.at_once))
+
+    def _take_claimed(self, task: Task, claimed: Claimed) -> None:
+        """The task of a claim is read."""
+        engine, attempt, outcome = claimed
+        engine.claims.pop(attempt, None)
+        if outcome is None and engine.state is State.LOST:
+            engine.adrift[attempt] = task
+            self._run_again([task])
+            return
+        self._assign_inherited(engine, attempt, task)
+        if outcome is not None:
+            engine.kept -= 1
+            self._finish_attempts(engine, [outcome])
+        self._touch(engine)
+
+    def _drop_claim(self, id: int) -> None:
+        """Its task is recorded already."""
+        claimed = self._claims.pop(id, None) if self._claims else None
+        if claimed is not None:
+            self._give_up_claim(claimed)
+
+    def _give_up_claim(self, claimed: Claimed) -> None:
+        if claimed.outcome is None:
+            del claimed.engine.claims[claimed.attempt]
+            self._end_replaced(claimed.engine, claimed.attempt, None)
+        else:
+            claimed.engine.kept -= 1
+
+    def _keep(self, engine: Engine, outcome: Outcome) -> bool:
+        """Something ended that a former driver ordered and that is not read again: its outcome waits for
+        that. False if it is not of that kind."""
+        id = engine.claims.pop(outcome.attempt, None)
+        if id is not None:
+            self._claims[id] = Claimed(engine, outcome.attempt, outcome)
+            engine.kept += 1
+            return True
+        for key, held in engine.commands.items():
+            if held == outcome.attempt:
+                engine.commands[key] = outcome
+                engine.kept += 1
+                return True
+        return False
+
+    def _inherit_command(self, engine: Engine, command: PerEngine) -> bool:
+        """True if a former driver had this command run on the engine, or it is running there."""
+        key = (command.phase, command.id)
+        if key not in engine.commands:
+            return False
+        held = engine.commands.pop(key)
+        if isinstance(held, Outcome):
+            engine.kept -= 1
+            self._actions.append(RecordPerEngine(engine.id, command, held))
+        elif held is not None:
+            engine.per_engine[held] = command
+            if engine.state is State.ACTIVE and command.phase is Phase.START:
+                self._move(engine, State.STARTING)
+        if command.phase is Phase.STOP:
+            engine.stops_given.add(command.id)
+        self._touch(engine)
+        return True
 
     def _on_source_dry(self, event: SourceDry) -> None:
         if self._source is Source.FLOWING:
@@ -285,6 +475,11 @@ class Plan:
 
     def _on_source_ended(self, event: SourceEnded) -> None:
         self._source = Source.ENDED
+        self._nothing_read = False
+        if not event.broken:
+            known = {item.id for item in map(_plain, self._unread) if isinstance(item, Task)}
+            for id in [id for id in self._claims if id not in known]:
+                self._drop_claim(id)  # the source is not the one that it was
         if event.broken and self.mode is Mode.RUNNING:
             self._wind_down(Mode.WINDING_DOWN, Conclusion.SOURCE_BROKEN)
             self._recall_everything()
@@ -298,10 +493,16 @@ class Plan:
         if engine is None:
             engine = self.engines[event.engine] = Engine(event.engine, event.slots, event.context)
             unwanted = event.holding
+            if event.past is not None:
+                unwanted = self._inherit(engine, event.past)
+            known = [command for phase in Phase for command in self._commands[phase]]
+            news = [command for command in known if not self._inherit_command(engine, command)]
             if self.mode is Mode.RUNNING:
-                for command in self._commands[Phase.START]:
-                    self._run_per_engine(engine, command)
+                for command in news:
+                    if command.phase is Phase.START:
+                        self._run_per_engine(engine, command)
             else:
+                unwanted = event.holding
                 engine.retired = True  # nothing ran on it, so there is nothing to stop either
         else:
             self._lost -= 1
@@ -328,6 +529,8 @@ class Plan:
         running = self.mode is Mode.RUNNING and not engine.stopped
         at_once = self._at_once or engine.at_once
         for attempt in sorted(holding):  # the order in which it starts them
+            if attempt in engine.claims or attempt in engine.commands.values():
+                continue
             task = adrift.get(attempt)
             command = commands.pop(attempt, None)
             if command is not None:
@@ -353,7 +556,7 @@ class Plan:
         engine = self.engines.get(event.engine)
         if engine is None or engine.state is State.LOST:
             return
-        running = engine.slots - len(engine.adrift)
+        running = engine.slots - len(engine.adrift) - len(engine.claims)
         tasks = list(engine.assigned.values())
         engine.adrift.update(engine.assigned)
         self._strip(engine)
@@ -375,6 +578,9 @@ class Plan:
             self._lost -= 1
         tasks = list(engine.assigned.values())
         self._strip(engine)
+        for id in engine.claims.values():
+            del self._claims[id]
+        engine.claims = {}
         self._move(engine, State.LEAVING)
         del self.engines[engine.id]
         self._run_again(tasks)
@@ -428,7 +634,7 @@ class Plan:
         if engine.state is not State.LOST:
             # Its STOP commands are part of leaving in order.
             stopping = engine.state is State.STOPPING and not engine.at_once
-            attempts = [*engine.assigned, *([] if stopping else engine.per_engine)]
+            attempts = [*engine.assigned, *engine.claims, *([] if stopping else engine.per_engine)]
             if attempts:
                 self._actions.append(End(engine.id, attempts, engine.at_once))
         self._drain(engine)
@@ -466,10 +672,13 @@ class Plan:
 
     def _on_finished(self, event: Finished) -> None:
         engine = self.engines.get(event.engine)
-        if engine is None:
-            return
+        if engine is not None and self._finish_attempts(engine, event.outcomes):
+            self._drain(engine)  # nobody here ordered it: the engine's node makes it stop
+
+    def _finish_attempts(self, engine: Engine, outcomes: list[Outcome]) -> bool:
+        """True if the engine seems to be stopped by its node."""
         assigned, counted, elapsed, stopping = engine.assigned, 0, 0.0, False
-        for outcome in event.outcomes:
+        for outcome in outcomes:
             task = assigned.pop(outcome.attempt, None)
             if task is None:
                 self._odd_result(engine, outcome)
@@ -481,13 +690,13 @@ class Plan:
                 self._count(engine, task, outcome)
             else:
                 unordered = outcome.ending is Ending.ORDERED and task.id not in self.cancelled
+                unordered &= outcome.attempt >= self._first_attempt  # that a former driver may have ordered
                 stopping |= unordered and self.mode is Mode.RUNNING
                 self._not_run(engine, task, outcome)
         if counted:
             engine.learn(elapsed / counted)
         self._touch(engine)
-        if stopping:
-            self._drain(engine)  # nobody here ordered it: the engine's node makes it stop
+        return stopping
 
     def _count(self, engine: Engine, task: Task, outcome: Outcome) -> None:
         self._actions.append(RecordTask(engine.id, task, outcome, Verdict.COUNTS))
@@ -531,6 +740,8 @@ class Plan:
 
     def _odd_result(self, engine: Engine, outcome: Outcome) -> None:
         """A result of something that is not assigned to this engine now."""
+        if (engine.claims or engine.commands) and self._keep(engine, outcome):
+            return
         command = engine.per_engine.pop(outcome.attempt, None)
         if command is not None:
             self._per_engine_done(engine, command, outcome)
@@ -587,7 +798,8 @@ class Plan:
         engine.retired = True
         if not (self._at_once or engine.at_once):
             for command in self._commands[Phase.STOP]:
-                self._run_per_engine(engine, command)
+                if command.id not in engine.stops_given:
+                    self._run_per_engine(engine, command)
         self._release_if_stopped(engine)
 
     def _release_if_stopped(self, engine: Engine) -> None:
@@ -618,6 +830,9 @@ class Plan:
     def _wind_down(self, mode: Mode, conclusion: Conclusion) -> None:
         self.mode = mode
         self.conclusion = conclusion
+        for claimed in self._claims.values():
+            if claimed.outcome is None and mode is not Mode.ENDING and claimed.engine.state is not State.LOST:
+                self._actions.append(End(claimed.engine.id, [claimed.attempt], at_once=False))
         self._ready.clear()
         self._unread.clear()
         self._barrier = None
@@ -625,7 +840,7 @@ class Plan:
     def _end_everything(self, *, at_once: bool) -> None:
         for engine in self.engines.values():
             if engine.state is not State.LOST:
-                attempts = [*engine.assigned, *engine.per_engine]
+                attempts = [*engine.assigned, *engine.claims, *engine.per_engine]
                 if attempts:
                     self._actions.append(End(engine.id, attempts, at_once))
 
@@ -772,7 +987,7 @@ class Plan:
 
     def _let_go(self) -> None:
         """Engines that can expect nothing more leave; the run is over when the last has left."""
-        if self._resting:
+        if self._resting and not (self._nothing_read and self.mode is Mode.RUNNING):
             everyone = self.mode is Mode.CLOSING
             if everyone or self._limits or self._draining:
                 for engine in list(self._resting.values()):

@@ -244,6 +244,7 @@ class Hub:
             peer = Peer(message.engine, self._loop.time(), self._transmit)
             # A driver that took a run over knows nothing of numbers before this one.
             peer.session.skip_to(message.results_from)
+            peer.session.post_from(message.orders_seen + 1)
             self._peers[message.engine] = peer
         elif not self._plausible(peer, message):
             return

@@ -57,6 +57,18 @@ class ConnectFile(msgspec.Struct, frozen=True):
     status_file: str
     directory: str
 
+    @property
+    def keys(self) -> RunKeys:
+        """The run's."""
+        return RunKeys(self.server_key, self.server_secret, self.client_key, self.client_secret)
+
+    def replace(self, path: Path) -> None:
+        """Put this in the place of the file that is there."""
+        new = path.with_name(f"{path.name}.{self.pid}")
+        new.unlink(missing_ok=True)
+        self.write(new)
+        new.replace(path)
+
     def write(self, path: Path) -> None:
         """Create the file with mode 0600; FileExistsError if the name is taken."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -26,10 +26,10 @@ from disbatch.model.outcome import Outcome
 from disbatch.model.task import Phase
 from disbatch.model.way import Way
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever an older peer could misunderstand; `Hello` and `Bootstrap` carry it."""
 
-MAX_FROM_ENGINE = 1 << 20
+MAX_FROM_ENGINE = 2 << 20
 """Largest message from an engine, bytes; a connection that sends more is dropped."""
 MAX_TO_ENGINE = 64 << 20
 """Largest message to an engine, bytes: one command of MAX_COMMAND and its neighbours fit."""
@@ -120,11 +120,21 @@ ToEngine = Welcome | Refuse | Pulse | Start | StartPerEngine | Recall | End | Le
 # ---- from an engine ----
 
 
+class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An attempt that an engine has, and what it is of: the task `task_id`, or the PERENGINE command of that
+    number and phase."""
+
+    attempt: Count
+    task_id: Count
+    phase: Phase | None = None
+
+
 class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """I am here (again). `engine` is this engine's own name for good; `node` the name of the computer as the
     user gave it; `slots` how many tasks at once; `orders_seen` the last number received;
     `results_from` the number of the first message that I still keep; `holding` the attempts that I have:
-    waiting, running, or ended and not acknowledged."""
+    waiting, running, or ended and not acknowledged. For a driver that took the run over: `ran` are the
+    PERENGINE commands whose results I gave already, `leaving` that I was told to leave."""
 
     protocol: Count
     engine: Name
@@ -135,7 +145,9 @@ class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
     version: Text
     orders_seen: Count
     results_from: Count
-    holding: Attempts
+    holding: Annotated[list[Claim], msgspec.Meta(max_length=MAX_ATTEMPTS)]
+    ran: Annotated[list[tuple[Phase, Count]], msgspec.Meta(max_length=MAX_ATTEMPTS)] = []
+    leaving: bool = False
 
 
 class Running(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -200,7 +212,8 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     `slots` is what the node may run at once; the engine takes less if there are fewer devices than that.
     `gpu`: split the GPUs that the node's environment lists over the slots; `share`: split what these
     variables list, too. `bind`: bind each slot to cores of its own; None: if these are surely ours alone.
-    `cores`: how many a scheduler gave us on the node; None: it did not say.
+    `cores`: how many a scheduler gave us on the node; None: it did not say. `run`: what the run's files begin
+    with, for messages.
     """
 
     protocol: int
@@ -220,6 +233,7 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     share: list[str] = []
     bind: bool | None = False
     cores: int | None = None
+    run: bytes = b""
 
 
 SECRET_VARIABLES = frozenset({b"DISBATCH_SMTP", b"DISBATCH_KVS_URL"})

@@ -140,6 +140,11 @@ class Session(Generic[Received]):
         """Never send again what was posted and not acknowledged; the numbers stay used."""
         self._posted.clear()
 
+    def post_from(self, number: int) -> None:
+        """The first message posted bears this number, as the peer has seen those before it: of somebody else,
+        whose place we took. Nothing was posted yet."""
+        self._next = max(self._next, number)
+
     def skip_to(self, next_number: int) -> None:
         """The peer's next message bears `next_number`; what came before it was given up there."""
         self.seen = max(self.seen, next_number - 1)

@@ -1,0 +1,75 @@
+"""Runs whose driver was killed: their engines go on for a while, so that another driver may take over."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import time
+from pathlib import Path
+
+from disbatch.cli.runs import STATUS
+from disbatch.contexts.machine import this_machine
+from disbatch.driver.driver import LIFE_SIGN
+from disbatch.driver.files import RunFiles
+from disbatch.driver.held import is_held
+from disbatch.driver.runfile import Told, read
+from disbatch.model.errors import ResumeError, UsageError
+from disbatch.model.way import Way
+
+MARGIN = 15.0
+"""Seconds for engines to end their tasks, and for clocks that differ."""
+
+
+def refuse_abandoned(status: str) -> None:
+    """ResumeError if tasks of the run that wrote this status file may still be running."""
+    if not status.endswith(STATUS):
+        return
+    path = Path(status)
+    files = RunFiles(path.with_name(path.name.removesuffix(STATUS)), path)
+    if not (os.path.lexists(files.connect) and os.path.lexists(files.run)):
+        return  # it was ended in order, or is of a version that knows no takeover
+    try:
+        told = read(files.run)
+        changed = path.stat().st_mtime
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (UsageError, OSError):
+        return  # whoever reads the status file says what is wrong with it
+    try:
+        if is_held(descriptor):
+            return  # that is said later, too
+    finally:
+        os.close(descriptor)
+    if _job_is_over(told):
+        return
+    left = changed + LIFE_SIGN + told.asked.orphan_patience + MARGIN - time.time()
+    if left > 0 and not _all_ended(told):
+        prefix = shlex.quote(status.removesuffix(STATUS))
+        raise ResumeError(
+            f"{status}: the driver of that run was killed, and its engines may still run tasks for "
+            f"{left:.0f} s: `disbatch --takeover {prefix}` goes on with it; "
+            "-r can after that time, --force-resume at once"
+        )
+
+
+def _job_is_over(told: Told) -> bool:
+    """True if Slurm had its steps, and has ended them."""
+    if not all(each.node is not None and each.node.way is Way.STEP for each in told.engines.values()):
+        return False
+    from disbatch.contexts.scontrol import ask
+
+    return bool(ask(told.asked.jobid, os.environ).gone)
+
+
+def _all_ended(told: Told) -> bool:
+    """True if all engines were on this machine, and none is there any more."""
+    here = this_machine().hostname
+    return all(each.pid and each.host == here and not _is_there(each.pid) for each in told.engines.values())
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True

@@ -1,0 +1,126 @@
+"""`disbatch --takeover PREFIX`: goes on with a run whose driver was killed, with the engines that still live.
+
+The options are those of the first driver, as PREFIX_run.json tells; options given now go before them. So
+does the environment, but for what belongs to the session in which the command is given now: without its
+agent ssh could not log in anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from disbatch.cli.options import parse
+from disbatch.cli.runs import CONNECT, ENDINGS
+from disbatch.contexts.nodes import Choice
+from disbatch.driver.files import RunFiles, claim_again
+from disbatch.driver.runfile import Asked, Told, read
+from disbatch.driver.sofar import cut_torn_line
+from disbatch.model.errors import UsageError
+from disbatch.wire.control import is_here, listens_here
+from disbatch.wire.keys import ConnectFile
+from disbatch.wire.messages import PROTOCOL
+
+SESSION = (
+    "SSH_AUTH_SOCK", "SSH_AGENT_PID", "SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "KRB5CCNAME", "TERM",
+    "DISPLAY", "XAUTHORITY", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "COLUMNS", "LINES",
+)  # fmt: skip
+"""Variables of the session."""
+
+
+def take_over(
+    options: argparse.Namespace, arguments: list[str], choose: Callable[[argparse.Namespace], Choice]
+) -> int:
+    """Go on with the run; the exit code. `choose` finds the nodes, as for a new run."""
+    from disbatch.cli.run import Left, run
+
+    prefix = _prefix(options.takeover)
+    connect, told = _look_at(prefix, force=options.force)
+    asked = told.asked
+    _enter(asked)
+    first = [os.fsdecode(argument) for argument in asked.arguments]
+    former = parse([*first, *_given_now(arguments)])
+    if former.tunnel:
+        raise UsageError(
+            f"{prefix}: a run with --tunnel cannot be taken over, as its tunnels ended with its driver; "
+            f"its engines end within {asked.orphan_patience:g} s, then resume with -r"
+        )
+    _check_tasks(former.taskfile, options, asked, prefix)
+    choice = choose(former)
+    claimed = claim_again(RunFiles(prefix, Path(os.fsdecode(asked.log))), cut_torn_line)
+    left = Left(asked, connect, claimed, list(told.engines.values()), told.takeovers + 1)
+    return run(former, first, choice, None, left)
+
+
+def _prefix(text: str) -> Path:
+    for ending in (*ENDINGS, "_run.json"):
+        text = text.removesuffix(ending)
+    return Path.cwd() / text
+
+
+def _look_at(prefix: Path, *, force: bool) -> tuple[ConnectFile, Told]:
+    """What the former driver left. UsageError if the run is over, or goes on."""
+    files = RunFiles(prefix, prefix)
+    if not os.path.lexists(files.connect):
+        if os.path.lexists(files.status):
+            raise UsageError(f"{prefix}: this run was ended (no {files.connect.name}); resume it with -r")
+        raise UsageError(f"{prefix}: there is no such run: no file {prefix.name}{CONNECT}")
+    connect = ConnectFile.read(files.connect)
+    driver = f"its driver (pid {connect.pid} on {connect.host})"
+    if is_here(connect):
+        if listens_here(connect):
+            raise UsageError(f"{prefix}: {driver} is there, and goes on with the run")
+    elif not force:
+        raise UsageError(f"{prefix}: {driver} may be alive; if not, --force takes the run over from here")
+    if connect.protocol != PROTOCOL:
+        raise UsageError(f"{prefix}: the run speaks protocol {connect.protocol}, this version {PROTOCOL}")
+    return connect, read(files.run)
+
+
+def _enter(asked: Asked) -> None:
+    """Go where the first driver was, in its environment."""
+    directory = os.fsdecode(asked.directory)
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise UsageError(f"{directory}: {error.strerror}; the run was started there") from error
+    now = {name: os.environ[name] for name in SESSION if name in os.environ}
+    os.environb.clear()
+    os.environb.update(dict(asked.environment))
+    for name in SESSION:
+        os.environ.pop(name, None)
+    os.environ.update(now)
+
+
+def _given_now(arguments: list[str]) -> list[str]:
+    """The other options of this command."""
+    rest, words = [], iter(arguments)
+    for word in words:
+        if word == "--takeover":
+            next(words, None)
+        elif word not in ("-", "--force") and not word.startswith("--takeover="):
+            rest.append(word)
+    return rest
+
+
+def _check_tasks(taskfile: str, options: argparse.Namespace, asked: Asked, prefix: Path) -> None:
+    """UsageError if the tasks are not there any more."""
+    if asked.size is None:
+        if options.taskfile != "-":
+            raise UsageError(
+                f"{prefix}: its tasks came as a stream, and what was read and not recorded is lost: give the "
+                "same tasks again, from the first on: COMMAND | disbatch --takeover PREFIX -"
+            )
+        return
+    if options.taskfile is not None:
+        raise UsageError(f"--takeover: the tasks are those of {taskfile}, as before; name no task file")
+    try:
+        status = Path(taskfile).stat()
+    except OSError as error:
+        raise UsageError(f"{taskfile}: {error.strerror}; the tasks of the run were there") from error
+    if (status.st_size, status.st_mtime_ns) != (asked.size, asked.changed) and not options.force:
+        raise UsageError(
+            f"{taskfile}: has changed since the run began; --force takes it if it has the same tasks"
+        )

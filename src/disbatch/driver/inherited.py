@@ -1,0 +1,50 @@
+"""Watches the engines of this machine that a former driver of the run started: no children of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+
+class Inherited:
+    """`on_exit(engine)` is called when one has ended. Where the system cannot tell (a kernel without pidfds)
+    it is not: then only the engines' silence tells."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[str], None]) -> None:
+        self._loop = loop
+        self._on_exit = on_exit
+        self._watched: dict[str, int] = {}
+        self._all_gone = asyncio.Event()
+        self._all_gone.set()
+
+    def watch(self, engine: str, pid: int) -> None:
+        """Watch this process, once."""
+        if engine in self._watched or not hasattr(os, "pidfd_open"):
+            return
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return
+        self._watched[engine] = pidfd
+        self._all_gone.clear()
+        self._loop.add_reader(pidfd, self._ended, engine)
+
+    def _ended(self, engine: str) -> None:
+        self._forget(engine)
+        self._on_exit(engine)
+
+    def _forget(self, engine: str) -> None:
+        pidfd = self._watched.pop(engine)
+        self._loop.remove_reader(pidfd)
+        os.close(pidfd)
+        if not self._watched:
+            self._all_gone.set()
+
+    async def close(self, patience: float) -> None:
+        """Wait until all have ended, at most so many seconds."""
+        try:
+            await asyncio.wait_for(self._all_gone.wait(), patience)
+        except TimeoutError:
+            for engine in list(self._watched):
+                self._forget(engine)

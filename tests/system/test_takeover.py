@@ -1,0 +1,251 @@
+"""kill -9 of the driver, then `disbatch --takeover`: what runs runs on, what ended is recorded, nothing runs
+twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import DISBATCH, Running, disbatch, environment, gone, processes, records, tasks, until, write
+
+from disbatch.model.status import Mark
+
+HELD = "echo $DISBATCH_TASKID >> ran; read line < fifo{}"
+QUICK = "echo $DISBATCH_TASKID >> ran"
+
+
+class Held:
+    """A run `P` on this machine, some of whose tasks wait for a word through a FIFO."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.fifos: dict[int, int] = {}
+        self.lines: list[str] = []
+        self.mark = {"OF_THIS_TEST": str(directory)}
+        """In the environment of all processes of its runs."""
+
+    def task(self, held: int | None = None) -> None:
+        """One more task; it waits for `let_go(held)`."""
+        if held is None:
+            self.lines.append(QUICK)
+            return
+        path = self.directory / f"fifo{held}"
+        os.mkfifo(path)
+        self.fifos[held] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self.lines.append(HELD.format(held))
+
+    def let_go(self, held: int) -> None:
+        os.write(self.fifos[held], b"go\n")
+
+    def ran(self) -> Counter[int]:
+        path = self.directory / "ran"
+        return Counter(map(int, path.read_text().split())) if path.exists() else Counter()
+
+    def until_ran(self, *ids: int) -> None:
+        until(lambda: set(self.ran()) >= set(ids), f"tasks {ids}", self.directory)
+
+    def begin_and_kill(self, *ids: int, options: tuple[str, ...] = ("-s", "localhost:2")) -> None:
+        """Start the run, wait until these have started, kill the driver."""
+        write(self.directory / "Tasks", self.lines)
+        with Running(self.directory, *options, "-p", "P", "Tasks", env=self.mark) as run:
+            run.until(lambda: set(self.ran()) >= set(ids), f"tasks {ids}")
+            run.signal(signal.SIGKILL)
+            assert run.ended() == -signal.SIGKILL
+
+    def taking_over(self, *options: str) -> Running:
+        return Running(self.directory, "--takeover", "P", *options, env=self.mark)
+
+    def check(self, ids: int) -> None:
+        """Every task ran once and is recorded once, and nothing is left."""
+        assert self.ran() == Counter(range(ids))
+        assert sorted(tasks(self.directory / "P_status.txt")) == list(range(ids))
+        assert not (self.directory / "P_connect.json").exists()
+        assert not (self.directory / "P_run.json").exists()
+        gone(lambda: processes(str(self.directory)), "the end of all processes")
+
+    def close(self) -> None:
+        for descriptor in self.fifos.values():
+            os.close(descriptor)
+        for pid in processes(str(self.directory)):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Held]:
+    held = Held(tmp_path)
+    yield held
+    held.close()
+
+
+def test_running_ended_and_waiting_tasks(held: Held) -> None:
+    held.task()
+    held.task(1)
+    held.task(2)
+    for _ in range(5):
+        held.task()
+    held.begin_and_kill(1, 2)
+    held.let_go(2)  # it ends while no driver is there
+    with held.taking_over() as run:
+        until(lambda: set(held.ran()) == set(range(8)), "the other tasks", held.directory)
+        held.let_go(1)
+        assert run.ended() == 0, run.err
+        assert "8 tasks" in run.err and "8 succeeded" in run.err
+    held.check(8)
+
+
+def test_barrier_in_progress_and_perengine(held: Held) -> None:
+    held.lines += [f"#DISBATCH PERENGINE {phase} echo {phase} >> engine" for phase in ("START", "STOP")]
+    held.task()
+    held.lines.append("#DISBATCH BARRIER")
+    held.task(2)
+    held.task(3)
+    held.lines.append("#DISBATCH BARRIER CHECK")
+    held.task()
+    held.begin_and_kill(2, 3)
+    with held.taking_over() as run:
+        run.until_said("all engines are there")
+        held.let_go(2)
+        held.let_go(3)
+        assert run.ended() == 0, run.err
+    assert (held.directory / "engine").read_text().split() == ["START", "STOP"]
+    assert held.ran() == Counter((0, 2, 3, 5))
+    written = records(held.directory / "P_status.txt")
+    assert Counter(record.mark for record in written) == {Mark.TASK: 4, Mark.BARRIER: 2, Mark.PER_ENGINE: 2}
+    assert [record.id for record in written if record.mark is Mark.BARRIER] == [1, 4]
+    gone(lambda: processes(str(held.directory)), "the end of all processes")
+
+
+def test_killed_again_and_again(held: Held) -> None:
+    for number in range(4):
+        held.task(number)
+    held.begin_and_kill(0, 1)
+    for number in (0, 1):
+        with held.taking_over() as run:
+            run.until_said("all engines are there")
+            held.let_go(number)
+            held.until_ran(number + 2)
+            run.signal(signal.SIGKILL)
+            run.ended()
+    with held.taking_over() as run:
+        held.let_go(2)
+        held.let_go(3)
+        assert run.ended() == 0, run.err
+    held.check(4)
+
+
+def test_only_one_driver(held: Held) -> None:
+    held.task(0)
+    held.begin_and_kill(0)
+    with held.taking_over() as run:
+        run.until_said("all engines are there")
+        second = disbatch(held.directory, "--takeover", "P")
+        assert second.returncode == 2
+        assert "goes on with the run" in second.stderr and second.stderr.count("\n") == 1
+        held.let_go(0)
+        assert run.ended() == 0
+    held.check(1)
+    third = disbatch(held.directory, "--takeover", "P")
+    assert (third.returncode, "this run was ended" in third.stderr) == (2, True)
+
+
+def test_resume_waits_for_the_engines(held: Held) -> None:
+    """-r would start what still runs; --force-resume and the engines' end are ways out."""
+    held.task(0)
+    held.task()
+    held.begin_and_kill(0, 1)
+    refused = disbatch(held.directory, "-r", "P_status.txt", "Tasks")
+    assert refused.returncode == 2
+    assert "disbatch --takeover P" in refused.stderr and refused.stderr.count("\n") == 1
+    with held.taking_over() as run:
+        held.let_go(0)
+        assert run.ended() == 0, run.err
+    held.check(2)
+    resumed = disbatch(held.directory, "-r", "P_status.txt", "Tasks")
+    assert resumed.returncode == 0 and "2 done before" in resumed.stderr
+
+
+def test_orphan_patience_is_over(held: Held) -> None:
+    """Results that no driver took are recorded by the next one; what ran runs again."""
+    held.task(0)
+    held.task(1)
+    held.begin_and_kill(0, 1, options=("-s", "localhost:2", "--orphan-patience", "2", "--grace", "0.2"))
+    held.let_go(1)
+    gone(lambda: processes(str(held.directory)), "the end of the engine")
+    with held.taking_over("--patience", "6") as run:
+        held.let_go(0)
+        assert run.ended() == 0, run.err
+    assert held.ran() == Counter({0: 2, 1: 1})
+    assert sorted(tasks(held.directory / "P_status.txt")) == [0, 1]
+
+
+def test_changed_task_file(held: Held) -> None:
+    held.task(0)
+    held.begin_and_kill(0)
+    path = held.directory / "Tasks"
+    with path.open("a") as file:
+        file.write(":\n")
+    refused = disbatch(held.directory, "--takeover", "P")
+    assert refused.returncode == 2 and "has changed" in refused.stderr
+    assert (held.directory / "P_connect.json").exists()
+    with held.taking_over("--force") as run:
+        held.let_go(0)
+        assert run.ended() == 0, run.err
+    assert sorted(tasks(held.directory / "P_status.txt")) == [0, 1]
+
+
+def test_driver_on_another_host(held: Held) -> None:
+    held.task(0)
+    held.begin_and_kill(0)
+    connect = held.directory / "P_connect.json"
+    host = os.uname().nodename
+    connect.write_text(connect.read_text().replace(f'"host": "{host}"', '"host": "elsewhere"'))
+    refused = disbatch(held.directory, "--takeover", "P")
+    assert refused.returncode == 2 and "elsewhere" in refused.stderr and "--force" in refused.stderr
+    with held.taking_over("--force") as run:
+        held.let_go(0)
+        assert run.ended() == 0, run.err
+    held.check(1)
+
+
+def test_stream(held: Held) -> None:
+    held.task()
+    held.task(1)
+    held.task()
+    write(held.directory / "lines", held.lines)
+    with (held.directory / "lines").open("rb") as lines:
+        cat = subprocess.Popen(["cat"], stdin=lines, stdout=subprocess.PIPE)
+    assert cat.stdout is not None
+    with Running(held.directory, "-s", "localhost:2", "-p", "P", "-", stdin=cat.stdout, env=held.mark) as run:
+        run.until(lambda: set(held.ran()) == {0, 1, 2}, "all tasks")
+        run.until(lambda: len(tasks(held.directory / "P_status.txt")) == 2, "two records")
+        run.signal(signal.SIGKILL)
+        run.ended()
+    cat.wait()
+    refused = disbatch(held.directory, "--takeover", "P")
+    assert refused.returncode == 2 and "came as a stream" in refused.stderr
+    again = subprocess.Popen(
+        f"cat lines | {DISBATCH} --takeover P -",
+        shell=True,
+        cwd=held.directory,
+        env=environment(held.mark),
+    )
+    held.let_go(1)
+    assert again.wait(60) == 0
+    held.check(3)
+
+
+def test_torn_last_line(held: Held) -> None:
+    held.task()
+    held.task(1)
+    held.begin_and_kill(0, 1)
+    with (held.directory / "P_status.txt").open("ab") as status:
+        status.write(b"    \t7\t8\t-1\tnode\t1")
+    with held.taking_over() as run:
+        held.let_go(1)
+        assert run.ended() == 0, run.err
+    held.check(2)
