@@ -231,7 +231,7 @@ def one_command() -> str:
 
 
 def test_a_dead_run(start: Callable[..., Run]) -> None:
-    run = start(HELD)
+    run = start(HELD, options=("-s", "localhost:2", "--orphan-patience", "1"))
     run.until_told(1)
     run.kill_driver()
     run.until_gone()

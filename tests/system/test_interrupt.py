@@ -233,7 +233,8 @@ def test_twice_does_not_wait_for_the_retire_command(tmp_path: Path) -> None:
 
 def test_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
     write(tmp_path / "Tasks", [STUBBORN])
-    with Running(tmp_path, "-s", "localhost:1", "--grace", "0.1", "Tasks", env=mark_of_this(tmp_path)) as run:
+    options = ("-s", "localhost:1", "--grace", "0.1", "--orphan-patience", "1")
+    with Running(tmp_path, *options, "Tasks", env=mark_of_this(tmp_path)) as run:
         run.until((tmp_path / "up.0").exists, "the task")
         run.signal(signal.SIGKILL)
         run.ended()

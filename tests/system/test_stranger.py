@@ -21,6 +21,7 @@ from disbatch.wire.messages import (
     MAX_FROM_ENGINE,
     PROTOCOL,
     Beat,
+    Claim,
     Finished,
     Goodbye,
     Hello,
@@ -325,7 +326,7 @@ def test_hello_of_another_protocol(target: Target) -> None:
 
 def test_results_for_attempts_of_others(target: Target) -> None:
     with Stranger(target) as stranger:
-        stranger.hello(holding=list(range(1, 100)))
+        stranger.hello(holding=[Claim(attempt, attempt) for attempt in range(1, 100)])
         stranger.answer(Welcome)
         mine = {order.attempt for order in stranger.answer(Start).orders}
         others = [attempt for attempt in range(1, 100) if attempt not in mine]

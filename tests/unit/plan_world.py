@@ -21,19 +21,23 @@ from disbatch.plan.events import (
     Cancel,
     Completed,
     Conclusion,
+    CountRecorded,
     Drain,
     End,
     Event,
     Finish,
     Finished,
+    Hold,
     Interrupt,
     Joined,
     Left,
     Lost,
+    Past,
     Read,
     Recall,
     RecordBarrier,
     RecordCancelled,
+    Recorded,
     RecordLost,
     RecordPerEngine,
     RecordSkipped,
@@ -81,7 +85,7 @@ def check_consistency(plan: Plan) -> None:
         recalling += engine.recalling
         lost += engine.state is State.LOST
         active = engine.state is State.ACTIVE and plan._budget.get(engine.context, 1) > 0
-        busy = len(engine.assigned) + len(engine.adrift)
+        busy = len(engine.assigned) + len(engine.adrift) + len(engine.claims)
         own_room = max(0, engine.slots + engine.depth - busy) if active else 0
         assert engine.room == own_room, engine.id
         room += own_room
@@ -126,6 +130,9 @@ class FakeEngine:
     """PERENGINE attempts; the first one runs."""
     inbox: deque[Action] = field(default_factory=deque)
     outbox: deque[Event] = field(default_factory=deque)
+    known_commands: dict[int, tuple[Phase, int]] = field(default_factory=dict)
+    ran: list[tuple[Phase, int]] = field(default_factory=list)
+    """PERENGINE commands that ended."""
     told: list[Outcome] = field(default_factory=list)
     """Outcomes that were delivered; their acknowledgement may be on its way still."""
 
@@ -151,6 +158,7 @@ class FakeEngine:
             self.waiting += [attempt for attempt, _ in action.pairs]
         elif isinstance(action, AssignPerEngine):
             self.commands.append(action.attempt)
+            self.known_commands[action.attempt] = (action.command.phase, action.command.id)
         elif isinstance(action, Recall):
             back = [a for a in self.waiting if a in action.attempts]
             self.waiting = [a for a in self.waiting if a not in back]
@@ -183,6 +191,8 @@ class FakeEngine:
             self.ending.discard(attempt)
             return_code, ending = -15, Ending.ORDERED
         pid = 0 if ending is Ending.UNSTARTED else 77
+        if attempt in self.known_commands:
+            self.ran.append(self.known_commands[attempt])
         self.answer(outcome(attempt, return_code, ending=ending, pid=pid))
         self.fill()
         self.say_goodbye()
@@ -212,8 +222,11 @@ class World:
         self.max_losses = max_losses
         self.engines: dict[str, FakeEngine] = {}
         self.log: list[Action] = []
-        self.items: deque[Item | Completed] = deque()
+        self.items: deque[Item | Completed | Recorded] = deque()
         """What the source has and nobody has read."""
+        self.offered: list[Item | Completed] = []
+        """All that the source ever had."""
+        self.generation = 0
         self.ended = False
         self.broken = False
         self.told_end = False
@@ -224,6 +237,7 @@ class World:
         self.attempts: dict[int, tuple[str, Task | PerEngine]] = {}
         self.live: dict[str, dict[int, Task]] = {}
         self.done: set[int] = set()
+        self.failed: set[int] = set()
         self.given_up: set[int] = set()
         self.losses: dict[int, int] = {}
         self.cancelled: set[int] = set()
@@ -259,6 +273,7 @@ class World:
                 command = PerEngine(len(known), 1, phase, b":")
                 known.append(command)
                 self.items.append(command)
+                self.offered.append(command)
                 continue
             number, self.next_id = self.next_id, self.next_id + 1
             if kind in ("barrier", "check"):
@@ -268,6 +283,7 @@ class World:
                 self.all_tasks.add(number)
                 new = task(number)
                 self.items.append(new if kind == "task" else Completed(new, kind == "failed", None))
+            self.offered.append(self.items[-1])  # type: ignore[arg-type]
 
     def pump(self) -> None:
         """Read as the driver does."""
@@ -310,6 +326,7 @@ class World:
             self.expected = Conclusion.INTERRUPTED
         for action in actions:
             self.perform(action)
+        self.learn_inherited()
         for name, engine in self.plan.engines.items():
             if engine.retired:
                 self.stops_due.setdefault(name, {c.id for c in self.plan._commands[Phase.STOP]})
@@ -358,6 +375,79 @@ class World:
                 self.live[event.engine][attempt] = what
                 self.revived.add(self.engines[event.engine].context)
 
+    # ---- another driver ----
+
+    def restart(self, plan: Plan, late: set[str]) -> None:
+        """The driver was killed, and `plan` is that of the next one: it reads all that there is again, with
+        what is recorded. Engines come back at once, but for those in `late`."""
+        self.plan, self.generation, self.told_end = plan, self.generation + 1, False
+        recorded = [b.id for b in self.barriers[: self.barriers_done]]
+        self.items = deque(
+            item
+            if isinstance(item, PerEngine) or (plain.id not in self.done and plain.id not in recorded)
+            else Recorded(plain, plain.id in self.failed, None)
+            for item in self.offered
+            if (plain := item.task if isinstance(item, Completed) else item) is not None
+        )
+        for held in self.live.values():
+            held.clear()
+        self.cancelled.clear()
+        self.losses.clear()
+        self.released.clear()
+        self.failed_since_barrier = 0
+        self.step(Hold())
+        for name, engine in self.engines.items():
+            engine.inbox.clear()
+            unsent = [o for e in engine.outbox if isinstance(e, Finished) for o in e.outcomes]
+            goodbye = any(isinstance(e, Left) for e in engine.outbox)
+            engine.outbox.clear()
+            if unsent or engine.told[-2:]:
+                engine.answer(*engine.told[-2:], *unsent)
+            engine.told = []
+            if goodbye:
+                engine.outbox.append(Left(name))
+            engine.connected = engine.alive or goodbye
+        for name in self.engines:
+            if name in late:
+                self.engines[name].connected = False
+            elif self.engines[name].connected:
+                self.introduce(name)
+        self.feed(Resume())
+
+    def introduce(self, name: str) -> None:
+        """An engine says Hello to a driver that took the run over."""
+        engine = self.engines[name]
+        engine.connected = True
+        holding = list(dict.fromkeys(engine.holding()))
+        tasks, commands = {}, dict.fromkeys(engine.ran)
+        for attempt in holding:
+            what = self.attempts[attempt][1]
+            if isinstance(what, PerEngine):
+                commands[what.phase, what.id] = attempt
+            else:
+                tasks[attempt] = what.id
+        past = Past(tasks, commands, engine.stopping)
+        self.may_leave_early.add(name)
+        self.revived.add(engine.context)
+        self.ever_lost.add(name)
+        self.feed(Joined(name, engine.slots, holding, engine.context, past))
+
+    def inherited(self, name: str) -> set[int]:
+        """What became an engine's own in this very step."""
+        return set(self.plan.engines[name].assigned) if self.generation else set()
+
+    def learn_inherited(self) -> None:
+        """What is an engine's own now although this plan never gave it to it, and what was taken from it."""
+        if not self.generation:
+            return
+        for name, engine in self.plan.engines.items():
+            for attempt, task in engine.assigned.items():
+                assert self.attempts[attempt] == (name, task)
+                self.live[name][attempt] = task
+            for attempt in self.live[name].keys() - engine.assigned.keys():
+                assert attempt in engine.adrift, "a task is nowhere"
+                del self.live[name][attempt]
+
     # ---- actions ----
 
     def perform(self, action: Action) -> None:
@@ -397,7 +487,8 @@ class World:
         assert (action.command.phase, action.command.id) not in self.commands_done.get(action.engine, [])
 
     def check_recall(self, action: Recall) -> None:
-        assert action.attempts and set(action.attempts) <= set(self.live[action.engine])
+        known = set(self.live[action.engine]) | self.inherited(action.engine)
+        assert action.attempts and set(action.attempts) <= known
 
     def check_end(self, action: End) -> None:
         assert action.attempts
@@ -445,8 +536,21 @@ class World:
         assert not any(t.id == number for held in self.live.values() for t in held.values())
         self.close(number, failed=True)
 
+    def check_countrecorded(self, action: CountRecorded) -> None:
+        """Not a line: what the next driver reads of it."""
+        item = action.recorded.item
+        if isinstance(item, Barrier):
+            if item.check and self.failed_since_barrier and self.expected is Conclusion.COMPLETE:
+                self.expected = Conclusion.CHECK_FAILED
+            self.failed_since_barrier = 0
+            return
+        assert item.id in self.done
+        self.failed_since_barrier += action.recorded.failed
+
     def close(self, number: int, *, failed: bool) -> None:
         assert number not in self.done, f"task {number} is recorded twice"
+        if failed:
+            self.failed.add(number)
         assert number in self.all_tasks
         self.done.add(number)
         self.failed_since_barrier += failed
@@ -467,7 +571,8 @@ class World:
     def check_recordperengine(self, action: RecordPerEngine) -> None:
         done = self.commands_done.setdefault(action.engine, [])
         key = (action.command.phase, action.command.id)
-        assert key not in done, "a PERENGINE command is recorded twice"
+        if not self.generation:  # an engine may not know yet that a former driver recorded it
+            assert key not in done, "a PERENGINE command is recorded twice"
         done.append(key)
 
     def check_recordbarrier(self, action: RecordBarrier) -> None:
@@ -549,6 +654,8 @@ class World:
         """The engine is heard again, lost or only briefly cut off."""
         engine = self.engines[name]
         engine.connected = True
+        if self.finish is None and name not in self.plan.engines and self.generation:
+            self.introduce(name)
         if self.finish is not None or name not in self.plan.engines:
             return
         if self.plan.engines[name].state is State.LOST:

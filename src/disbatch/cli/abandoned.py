@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shlex
 import time
 from pathlib import Path
@@ -13,10 +14,13 @@ from disbatch.contexts.machine import this_machine
 from disbatch.driver.driver import LIFE_SIGN
 from disbatch.driver.files import RunFiles
 from disbatch.driver.held import is_held
-from disbatch.driver.runfile import Told, read
+from disbatch.driver.runfile import Here, Told, read
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.way import Way
 
+LAST_WORD = b" INFO gone\n"
+"""Of an engine's log."""
+LAST_WORD_WITHIN = 100
 MARGIN = 15.0
 """Seconds for engines to end their tasks, and for clocks that differ."""
 
@@ -43,7 +47,7 @@ def refuse_abandoned(status: str) -> None:
     if _job_is_over(told):
         return
     left = changed + LIFE_SIGN + told.asked.orphan_patience + MARGIN - time.time()
-    if left > 0 and not _all_ended(told):
+    if left > 0 and not all(_has_ended(each, files.engine_log(each.name)) for each in told.engines.values()):
         prefix = shlex.quote(status.removesuffix(STATUS))
         raise ResumeError(
             f"{status}: the driver of that run was killed, and its engines may still run tasks for "
@@ -61,15 +65,28 @@ def _job_is_over(told: Told) -> bool:
     return bool(ask(told.asked.jobid, os.environ).gone)
 
 
-def _all_ended(told: Told) -> bool:
-    """True if all engines were on this machine, and none is there any more."""
-    here = this_machine().hostname
-    return all(each.pid and each.host == here and not _is_there(each.pid) for each in told.engines.values())
+def _has_ended(engine: Here, log: Path) -> bool:
+    """True if that is known: it was on this machine and is not there any more, or its log ends with its end."""
+    if engine.pid and engine.host == this_machine().hostname and not _is_there(engine.pid):
+        return True
+    try:
+        with log.open("rb") as file:
+            file.seek(-min(LAST_WORD_WITHIN, log.stat().st_size), os.SEEK_END)
+            return file.read().endswith(LAST_WORD)
+    except OSError:
+        return False
 
 
 def _is_there(pid: int) -> bool:
+    """False also if it has ended and nobody has asked for its exit status yet."""
     try:
         os.kill(pid, 0)
+        if not hasattr(os, "pidfd_open"):
+            return True
+        descriptor = os.pidfd_open(pid)
     except OSError as error:
         return error.errno != errno.ESRCH
-    return True
+    try:
+        return not select.select([descriptor], [], [], 0)[0]
+    finally:
+        os.close(descriptor)

@@ -33,8 +33,11 @@ class Run:
     @property
     def resume(self) -> str:
         """How to go on with what a dead driver left."""
-        status = shlex.quote(f"{self.prefix}{STATUS}")
-        return f"`disbatch TASKFILE -r {status}` goes on where it ended"
+        prefix, status = shlex.quote(self.prefix), shlex.quote(f"{self.prefix}{STATUS}")
+        again = f"`disbatch TASKFILE -r {status}`"
+        if os.path.lexists(f"{self.prefix}_run.json"):
+            return f"`disbatch --takeover {prefix}` goes on with it, or, when its engines are gone, {again}"
+        return f"{again} goes on where it ended"
 
 
 def find_run(prefix: str | None) -> Run:

@@ -355,6 +355,7 @@ class Driver:
             self._inherited.watch(member.engine, hello.pid)
         successor = self._replaced.pop(member.engine, "")
         if successor:  # two would share the node's cores
+            self._say(f"{member.name}: an engine of the former driver came after all")
             if self._members[successor].launching:
                 self._do_not_expect(self._members[successor])
             else:

@@ -314,9 +314,7 @@ class Engine:
         silent = self._loop.time() - max(self._link.heard or 0.0, self._joined_at)
         if self._lifeline_holds and self._welcomed:
             silent = 0.0
-        if silent <= self._silence:
-            self._told_of_silence = False
-        elif not self._told_of_silence and self._welcomed:
+        if silent > self._silence and not self._told_of_silence and self._welcomed:
             self._tell_of_silence(f"nothing heard of the driver for {self._silence:g} s")
         if silent > self._patience:
             self._go(f"nothing heard of the driver for {self._patience:g} s", EXIT_ORPHANED, deliver=False)
@@ -398,11 +396,12 @@ class Engine:
             case Refuse(reason):
                 self._go(f"refused by the driver: {reason}", EXIT_REFUSED, deliver=False)
             case Pulse():
-                pass
+                self._told_of_silence = False
 
     def _on_welcome(self, welcome: Welcome) -> None:
         log.info("welcomed as engine %d of %s", welcome.rank, welcome.jobid)
         self._welcomed = True
+        self._told_of_silence = False
         self._heartbeat = max(welcome.heartbeat, 0.05)
         self._patience = welcome.orphan_patience
         self._silence = welcome.patience

@@ -1,0 +1,56 @@
+"""kill -9 of a driver whose engines are behind ssh, then `disbatch --takeover`."""
+
+from __future__ import annotations
+
+from ssh_run import HELD, QUICK, Run
+
+from disbatch.model.status import Mark
+
+TWO = "nodeA:2,nodeB:2"
+
+
+def test_tasks_on_other_hosts_run_on(ssh_run: Run) -> None:
+    ssh_run.tasks("#DISBATCH REPEAT 8 " + HELD)
+    ssh_run.start("-s", TWO, *QUICK, "-p", "P", "Tasks")
+    ssh_run.until_told(4)
+    ssh_run.kill_driver()
+    ssh_run.start("--takeover", "P")
+    ssh_run.until_said("all engines are there")
+    ssh_run.open_gate()
+    assert ssh_run.end() == 0
+    ssh_run.check_each_once(8)
+    assert sorted(told.task for told in ssh_run.told) == list(range(8)), "started once"
+    ssh_run.until_gone()
+
+
+def test_results_of_a_time_without_driver(ssh_run: Run) -> None:
+    ssh_run.tasks("#DISBATCH REPEAT 8 " + HELD)
+    ssh_run.start("-s", TWO, *QUICK, "-p", "P", "Tasks")
+    ssh_run.until_told(4)
+    ssh_run.kill_driver()
+    ssh_run.open_gate()
+    ssh_run.start("--takeover", "P")
+    assert ssh_run.end() == 0
+    ssh_run.check_each_once(8)
+    assert sorted(told.task for told in ssh_run.told) == list(range(8))
+    ssh_run.until_gone()
+
+
+def test_a_host_that_comes_late_has_its_tasks_back(ssh_run: Run) -> None:
+    """It was cut off when the driver was replaced: its node could not be started anew either."""
+    ssh_run.tasks("#DISBATCH REPEAT 4 " + HELD)
+    ssh_run.start("-s", TWO, *QUICK, "-p", "P", "Tasks")
+    ssh_run.until_told(4)
+    there = [told.task for told in ssh_run.told if told.host == "nodeA"]
+    ssh_run.lab.cut("nodeA")
+    ssh_run.kill_driver()
+    ssh_run.start("--takeover", "P")
+    ssh_run.until_said("starting anew there")
+    ssh_run.lab.heal("nodeA")
+    ssh_run.until_said("nodeA: an engine of the former driver came after all")
+    ssh_run.open_gate()
+    assert ssh_run.end() == 0
+    records = ssh_run.check_each_once(4)
+    assert {record.id for record in records if record.node == "nodeA"} >= set(there)
+    assert all(record.mark in (Mark.TASK, Mark.SUPERSEDED) for record in ssh_run.records())
+    ssh_run.until_gone()

@@ -1,0 +1,169 @@
+"""A plan that takes a run over, in random worlds: whenever the driver is killed, whoever comes back and when,
+each task is recorded once, and what runs on an engine that came in time is not given to another."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from plan_world import World, outcome, task
+
+from disbatch.model.task import PerEngine, Phase, Task
+from disbatch.plan.events import (
+    Action,
+    Assign,
+    CountRecorded,
+    End,
+    Finished,
+    Hold,
+    Joined,
+    Past,
+    Read,
+    Recorded,
+    RecordPerEngine,
+    RecordTask,
+    Resume,
+    SourceEnded,
+    Verdict,
+)
+from disbatch.plan.plan import Plan
+
+ATTEMPTS = 1 << 40
+
+
+def some_life(world: World, random: Random, steps: int) -> None:
+    for _ in range(steps):
+        names = list(world.engines)
+        name = random.choice(names)
+        move = random.choice(["to", "from", "to", "from", "finish", "all"])
+        if move == "to":
+            world.deliver_to(name)
+        elif move == "from":
+            world.deliver_from(name)
+        elif move == "finish":
+            world.finish_some(name, random.randint(1, 2), int(random.random() < 0.2))
+        else:
+            world.deliver_all()
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_random_restarts(seed: int) -> None:
+    random = Random(seed)
+    world = World(Plan())
+    world.offer(*random.choices(["start", "stop"], k=random.randrange(3)))
+    for _ in range(random.randint(1, 4)):
+        world.join(random.randint(1, 3))
+    for _ in range(random.randint(1, 5)):
+        world.offer(*["task"] * random.randint(1, 6), *random.choice([[], ["barrier"], ["succeeded"]]))
+    world.ended = random.random() < 0.5
+    world.pump()
+    for generation in range(1, random.randint(2, 4)):
+        some_life(world, random, random.randrange(60))
+        if world.finish is not None:
+            return
+        late = {name for name in world.engines if random.random() < 0.25}
+        before = len(world.log)
+        running = {
+            world.attempts[attempt][1].id
+            for name, engine in world.engines.items()
+            if name not in late and engine.alive
+            for attempt in engine.running
+            if (world.attempts[attempt][0] == name)
+        }
+        world.restart(Plan(first_attempt=generation * ATTEMPTS), late)
+        started = {t.id for a in world.log[before:] if isinstance(a, Assign) for _, t in a.pairs}
+        assert not started & running, "what runs was started again"
+        for name in late:
+            some_life(world, random, random.randrange(6))
+            if world.engines[name].alive and not world.engines[name].connected:
+                world.come_back(name)
+    some_life(world, random, 30)
+    world.run_to_end()
+    assert world.done == world.all_tasks
+
+
+def next_plan() -> Plan:
+    plan = Plan(first_attempt=ATTEMPTS)
+    plan.handle(Hold())
+    return plan
+
+
+def come(plan: Plan, engine: str, tasks: dict[int, int], slots: int = 2) -> list[Action]:
+    return plan.handle(Joined(engine, slots, list(tasks), past=Past(tasks, {})))
+
+
+def read(plan: Plan, *items: Task | Recorded) -> list[Action]:
+    return plan.handle(Resume()) + plan.handle(Read(list(items)))
+
+
+def test_result_waits_for_its_task() -> None:
+    plan = next_plan()
+    come(plan, "e", {7: 0})
+    assert plan.handle(Finished("e", [outcome(7)])) == []
+    assert plan.keeps("e")
+    assert read(plan, task(0)) == [RecordTask("e", task(0), outcome(7), Verdict.COUNTS)]
+    assert not plan.keeps("e")
+
+
+def test_result_that_is_recorded_already() -> None:
+    plan = next_plan()
+    come(plan, "e", {7: 0})
+    plan.handle(Finished("e", [outcome(7)]))
+    done = Recorded(task(0), False, None)
+    assert read(plan, done) == [CountRecorded(done)]
+    assert not plan.keeps("e") and plan.live == 0
+
+
+def test_of_two_claims_the_later_attempt_is_valid() -> None:
+    plan = next_plan()
+    assert come(plan, "new", {9: 0}) == []
+    assert come(plan, "old", {7: 0}) == [End("old", [7])]
+    assert read(plan, task(0)) == []
+    assert plan.engines["new"].assigned == {9: task(0)}
+
+    plan = next_plan()
+    assert come(plan, "old", {7: 0}) == []
+    assert come(plan, "new", {9: 0}) == [End("old", [7])]
+    assert read(plan, task(0)) == []
+    assert plan.engines["new"].assigned == {9: task(0)} and not plan.engines["old"].assigned
+
+
+def test_engine_that_comes_late_has_its_task_back() -> None:
+    plan = next_plan()
+    come(plan, "there", {})
+    assert read(plan, task(0)) == [Assign("there", [(ATTEMPTS, task(0))])]
+    assert come(plan, "late", {7: 0}) == [End("there", [ATTEMPTS])]
+    assert plan.handle(Finished("late", [outcome(7)])) == [
+        RecordTask("late", task(0), outcome(7), Verdict.COUNTS)
+    ]
+    assert plan.handle(Finished("there", [outcome(ATTEMPTS)])) == [
+        RecordTask("there", task(0), outcome(ATTEMPTS), Verdict.SUPERSEDED)
+    ]
+
+
+def test_engine_that_comes_late_with_what_is_done() -> None:
+    plan = next_plan()
+    come(plan, "there", {})
+    read(plan, task(0))
+    plan.handle(Finished("there", [outcome(ATTEMPTS)]))
+    assert come(plan, "late", {7: 0}) == [End("late", [7])]
+    assert plan.handle(Finished("late", [outcome(7)])) == []
+
+
+def test_commands_of_a_former_driver_do_not_run_again() -> None:
+    plan = next_plan()
+    first, second = PerEngine(0, 1, Phase.START, b":"), PerEngine(1, 2, Phase.START, b":")
+    past = Past({}, {(Phase.START, 0): None, (Phase.START, 1): 5})
+    plan.handle(Joined("e", 1, [5], past=past))
+    assert plan.handle(Resume()) + plan.handle(Read([first, second, task(0)])) == []
+    assert plan.handle(Finished("e", [outcome(5)])) == [
+        RecordPerEngine("e", second, outcome(5)),
+        Assign("e", [(ATTEMPTS, task(0))]),
+    ]
+
+
+def test_claim_to_a_task_that_is_not_there() -> None:
+    plan = next_plan()
+    come(plan, "e", {7: 99})
+    read(plan, task(0))
+    assert plan.handle(SourceEnded()) == [End("e", [7])]
