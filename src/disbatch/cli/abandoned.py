@@ -66,7 +66,7 @@ def _job_is_over(told: Told) -> bool:
 
 
 def _has_ended(engine: Here, log: Path) -> bool:
-    """True if that is known: it was on this machine and is not there any more, or its log ends with its end."""
+    """True if that is known: it was on this machine and is not there any more, or its log says so."""
     if engine.pid and engine.host == this_machine().hostname and not _is_there(engine.pid):
         return True
     try:
