@@ -57,12 +57,13 @@ def refuse_abandoned(status: str) -> None:
 
 
 def _job_is_over(told: Told) -> bool:
-    """True if Slurm had its steps, and has ended them."""
+    """True if Slurm had its steps, and has ended them or is about to."""
     if not all(each.node is not None and each.node.way is Way.STEP for each in told.engines.values()):
         return False
     from disbatch.contexts.scontrol import ask
 
-    return bool(ask(told.asked.jobid, os.environ).gone)
+    job = ask(told.asked.jobid, os.environ)
+    return job.ending or bool(job.gone)
 
 
 def _has_ended(engine: Here, log: Path) -> bool:

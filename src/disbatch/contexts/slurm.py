@@ -50,7 +50,8 @@ class JobFacts:
     per node only, so that each step gets them without asking. `batch_host`: where the batch script runs, ""
     if there is none. `tasks`, `cpus_per_task`: as asked for. `end`: when its time is over, seconds since the
     epoch. `kill_wait`: seconds from SIGTERM to SIGKILL. `version`: of srun. `gone`: why the job cannot be
-    used, to follow "SLURM_JOB_ID is 7, but". `problem`: why something is not known, one line.
+    used, to follow "SLURM_JOB_ID is 7, but". `ending`: Slurm is ending what is left of it. `problem`: why
+    something is not known, one line.
     """
 
     nodes: list[str] | None = None
@@ -65,6 +66,7 @@ class JobFacts:
     version: tuple[int, int] | None = None
     gone: str = ""
     problem: str = ""
+    ending: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def parse_job(text: str, job: str) -> JobFacts:
         tasks=_whole(_value(line, "NumTasks")),
         cpus_per_task=_whole(_value(line, "CPUs/Task")),
         gone=f"Slurm says that this job is {state}" if _OVER.fullmatch(state) else "",
+        ending=state == "COMPLETING",
     )
 
 
