@@ -85,7 +85,7 @@ def test_a_batch_job_before_and_after_it_gave_nodes_back(slurm_run: SlurmRun, sc
 
 def test_copies_are_refused(slurm_lab: SlurmLab, script: str) -> None:
     said = slurm_lab.call("sh", "-c", f"srun -n3 -N3 {script} || true")
-    assert said.splitlines() == [f"srun started 3 copies of disbatch: {ONCE}"] * 3
+    assert [line for line in said.splitlines() if line] == [f"srun started 3 copies of disbatch: {ONCE}"]
 
 
 def test_jobs_that_are_none(slurm_lab: SlurmLab, script: str) -> None:

@@ -24,7 +24,12 @@ class World:
     """A clock that moves only when somebody sleeps; Slurm answers `ends` in turn, then the last one again."""
 
     def __init__(
-        self, left: float, *ends: float | None, margin: float | None = None, slow: float = 0
+        self,
+        left: float,
+        *ends: float | None,
+        margin: float | None = None,
+        slow: float = 0,
+        recheck: float = 1e9,
     ) -> None:
         self.now = NOON
         self.events: list[tuple[float, str]] = []
@@ -40,6 +45,7 @@ class World:
             last_run=lambda: self.note("last run"),
             clock=lambda: self.now,
             sleep=self.sleep,
+            recheck=recheck,
         )
 
     def note(self, what: str) -> None:
@@ -114,6 +120,12 @@ def test_course(world: World, events: list[tuple[float, str]]) -> None:
     course = world.watch()
     assert [what for _, what in course] == [what for _, what in events]
     assert [when for when, _ in course] == pytest.approx([when for when, _ in events])
+
+
+def test_an_end_that_comes_nearer_is_noticed_within_the_recheck() -> None:
+    events = World(3600, 700, recheck=600).watch()
+    assert events[:2] == [(600, "ask"), (600, "say")]
+    assert events[-1] == (690, "last run")
 
 
 def test_a_machine_that_slept_is_late_but_not_for_ever() -> None:

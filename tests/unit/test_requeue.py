@@ -28,8 +28,10 @@ def test_restarted(environ: dict[str, str], expected: bool) -> None:
 def test_files_of_the_former_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert former_life(None, "Tasks", "7", []) == []
-    names = [f"Tasks_7{suffix}_status.txt" for suffix in ("", "-2", "-3")]
-    for name in (*names, "Tasks_8_status.txt", "Other_7_status.txt"):
+    # Number 3 was another run's, whose tasks had another name.
+    names = [f"Tasks_7{suffix}_status.txt" for suffix in ("", "-2", "-4", "-10")]
+    others = ["Tasks_8_status.txt", "Other_7-3_status.txt", "Tasks_7-x_status.txt", "myTasks_7_status.txt"]
+    for name in names + others:
         Path(name).touch()
     assert former_life(None, "Tasks", "7", []) == names
     assert former_life(None, "Tasks", "7", [f"./{names[0]}", "missing"]) == names[1:]

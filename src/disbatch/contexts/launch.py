@@ -11,8 +11,8 @@ An engine that is a step of a Slurm job lives in the foreground: its `srun` stay
 passes the end of its stdin on, which is a lifeline, too. The launch is over when the engine says that it is
 ready; when srun exits later the step is over, and the engine with it, whether Slurm ended it or the engine
 went by itself (srun's code does not tell: it may be 0 for a job that was cancelled or a node that was lost).
-An srun that was killed takes its step with it: its shepherd, a child of its own, has it ended, or else the
-engine sees the end of its stdin; when that has happened, only the engine's messages tell, or their absence.
+An srun that was killed takes its step with it as a rule: its shepherd, a child of its own, has it ended. If
+that was killed, too, the engine goes on. Only its messages tell then, or their absence.
 srun takes SIGTERM for an order to kill its step. That ends a step which is half-started, or does not leave;
 only an srun that does not heed it within SRUN_TERM_GRACE is killed.
 
@@ -246,7 +246,7 @@ class Launcher:
             self._on_exit(engine, code, srun_words(code, child.out, child.err))
         elif engine not in self._ended_steps:
             how = srun_words(code, child.out, child.err)
-            self._on_trouble(f"{node.name}: {how}; its engine goes on as long as it is heard")
+            self._on_trouble(f"{node.name}: {how}; its engine is given up unless it is heard")
         self._ended_steps.discard(engine)
 
     async def _start_step(self, node: Node, bootstrap: Bootstrap) -> Child:

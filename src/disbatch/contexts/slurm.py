@@ -49,9 +49,9 @@ class JobFacts:
     `nodes`: those that the job has now. `cpus`, `gpus`: of each of them. `gpus_per_node`: GPUs were asked for
     per node only, so that each step gets them without asking. `batch_host`: where the batch script runs, ""
     if there is none. `tasks`, `cpus_per_task`: as asked for. `end`: when its time is over, seconds since the
-    epoch. `kill_wait`: seconds from SIGTERM to SIGKILL. `version`: of srun. `gone`: why the job cannot be
-    used, to follow "SLURM_JOB_ID is 7, but". `ending`: Slurm is ending what is left of it. `problem`: why
-    something is not known, one line.
+    epoch. `kill_wait`: seconds from SIGTERM to SIGKILL. `version`: of srun. `preempted`: it is being
+    ended, to be started again later. `gone`: why the job cannot be used, to follow "SLURM_JOB_ID is 7, but".
+    `ending`: Slurm is ending what is left of it. `problem`: why something is not known, one line.
     """
 
     nodes: list[str] | None = None
@@ -64,6 +64,7 @@ class JobFacts:
     cpus_per_task: int | None = None
     kill_wait: float | None = None
     version: tuple[int, int] | None = None
+    preempted: bool = False
     gone: str = ""
     problem: str = ""
     ending: bool = False
@@ -122,6 +123,7 @@ def parse_job(text: str, job: str) -> JobFacts:
         gpus_per_node=asked == ["Node"],
         tasks=_whole(_value(line, "NumTasks")),
         cpus_per_task=_whole(_value(line, "CPUs/Task")),
+        preempted=_epoch(_value(line, "PreemptTime")) is not None and _value(line, "Requeue") == "1",
         gone=f"Slurm says that this job is {state}" if _OVER.fullmatch(state) else "",
         ending=state == "COMPLETING",
     )

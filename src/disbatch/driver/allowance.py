@@ -6,9 +6,9 @@ Three moments, each so many seconds before the end: the warning; the last start 
 last moment at which what runs can be ended in order and recorded before Slurm kills it (`reserve`). Unless
 the user asks for a longer margin the last two are the same.
 
-The end may move: an administrator extends a job, or shortens it. So shortly before each moment Slurm is asked
-again, and if the end is later now, so is the moment. All is computed from the wall clock each time, as a
-timer's clock and that of Slurm drift apart in a week, and one stands still while a machine sleeps.
+The end may move: an administrator extends a job, or shortens it. So Slurm is asked again now and then, and
+shortly before each moment; if the end is later now, so is the moment. All is computed from the wall clock
+each time: a timer's clock and Slurm's drift apart in a week, and one stands still while a machine sleeps.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ ASK_AHEAD = 10.0
 LAST_ASK = 1.0
 """Seconds before a moment from which nobody is asked any more."""
 LONGEST_SLEEP = 60.0
+RECHECK = 600.0
+"""Seconds after which Slurm is asked anyway: an end may come nearer, too."""
 KILL_MARGIN = 1.5
 """Seconds before Slurm's SIGKILL at which ours comes, so that the outcome is still recorded."""
 LEAST_GRACE = 0.5
@@ -104,6 +106,7 @@ class Allowance:
         last_run: Callable[[], None],
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        recheck: float = RECHECK,
     ) -> None:
         self.end = end
         self._reserve = reserve(grace)
@@ -114,6 +117,8 @@ class Allowance:
         self._last_run = last_run
         self._clock = clock
         self._sleep = sleep
+        self._recheck = recheck
+        self._asked_at = clock()
 
     @property
     def left(self) -> float:
@@ -159,8 +164,14 @@ class Allowance:
             if left > ASK_AHEAD:
                 asked = False
                 await self._sleep(min(left - ASK_AHEAD, LONGEST_SLEEP))
+                if self._clock() - self._asked_at >= self._recheck and self.left - before > ASK_AHEAD:
+                    await self._ask_again(ASK_AHEAD)
             elif asked or left < LAST_ASK:
                 await self._sleep(left)
             else:
                 asked = True
-                self.end = await self._ask(left) or self.end
+                await self._ask_again(left)
+
+    async def _ask_again(self, timeout: float) -> None:
+        self._asked_at = self._clock()
+        self.end = await self._ask(timeout) or self.end

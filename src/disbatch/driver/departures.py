@@ -30,10 +30,13 @@ class Departures:
         self._by_slurm = by_slurm
         self._names: dict[str, list[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self.slurm_signalled = False
+        """Slurm ended one of them."""
 
     def note(self, name: str, reason: str) -> None:
         """The engine of that node left, and why."""
         self._names.setdefault(reason, []).append(name)
+        self.slurm_signalled |= self._by_slurm and reason.startswith(BY_SIGNAL)
         if self._timer is None:
             self._timer = self._loop.call_later(JOIN_DELAY, self.tell)
 

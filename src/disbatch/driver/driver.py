@@ -30,6 +30,7 @@ from disbatch.contexts.launch import Launcher
 from disbatch.contexts.machine import this_machine
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.spawn import Spawned
+from disbatch.driver import command as commands
 from disbatch.driver.addresses import Addresses
 from disbatch.driver.control import Control
 from disbatch.driver.departures import Departures, some
@@ -37,6 +38,7 @@ from disbatch.driver.feed import Feed
 from disbatch.driver.giveback import choose_give_back
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.inherited import Inherited
+from disbatch.driver.job import preemption_left
 from disbatch.driver.observer import Observer
 from disbatch.driver.orders import start_per_engine, starts
 from disbatch.driver.record import Record
@@ -141,6 +143,7 @@ class Driver:
             finish=self._finish_early,
         )
         self._signals = 0
+        self._preemption: asyncio.Task[None] | None = None
         self._signal = 0
         self._ended_early = False
         self._incomplete = ""
@@ -226,6 +229,8 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
         self._time_limit.close()
+        if self._preemption is not None:
+            self._preemption.cancel()
         self._departures.tell()
         self._feed.close()
         if self._retirement is not None:
@@ -638,7 +643,7 @@ class Driver:
 
     def _look_for_engines(self) -> None:
         """If no engine is there and none will come, the run cannot be completed."""
-        if self._over.done() or self._plan.mode is Mode.OVER:
+        if self._over.done() or self._plan.mode is Mode.OVER or self._preemption is not None:
             return
         if self._plan.present or self._expected:
             return
@@ -649,7 +654,21 @@ class Driver:
             self._incomplete = f"ended after {limit} tasks, as -C asks"
         else:
             self._incomplete = "no engine is left" if self._joined else "no engine could start"
-        self._over.set_result(None)
+        if self._departures.slurm_signalled and not self._signals:
+            self._preemption = self._loop.create_task(self._see_preemption_out())
+        else:
+            self._over.set_result(None)
+
+    async def _see_preemption_out(self) -> None:
+        """Slurm ends the steps of a job that it preempts a grace before the batch script. If that ended by
+        itself meanwhile the job would count as failed, and not be started again."""
+        allocation = self._settings.allocation
+        left = 0.0 if allocation is None else await preemption_left(allocation.job, commands.run)
+        if left and not self._over.done():
+            self._say("Slurm preempts this job, to start it again later: waiting for that")
+            await asyncio.wait([self._over], timeout=left)
+        if not self._over.done():
+            self._over.set_result(None)
 
     @property
     def _done_under_limit(self) -> int:

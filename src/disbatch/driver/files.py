@@ -11,6 +11,7 @@ names are tried with "", "-2", "-3", ... until the status file and the log could
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,14 +128,14 @@ def claim_again(files: RunFiles, cut: Callable[[int], int]) -> ClaimedFiles:
 def status_files(prefix: str | None, task_name: str, jobid: str) -> list[Path]:
     """The status files that runs with this prefix, name and job id have made, oldest first."""
     base = _base(prefix, task_name, jobid)
-    found: list[Path] = []
-    for number in range(1, MOST_RUNS):
-        stem = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        path = RunFiles(stem, stem).status
-        if not os.path.lexists(path):
-            break
-        found.append(path)
-    return found
+    # Another run of the job, of other tasks, may have had a number between two of these.
+    pattern = re.compile(re.escape(base.name) + r"(?:-([0-9]{1,5}))?_status\.txt")
+    try:
+        names = [path.name for path in base.parent.iterdir()]
+    except OSError:
+        return []
+    found = [(int(match[1] or 1), match[0]) for match in map(pattern.fullmatch, names) if match]
+    return [base.with_name(name) for _, name in sorted(found)]
 
 
 def _base(prefix: str | None, task_name: str, jobid: str) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from collections.abc import Iterable
 
 from disbatch.contexts.hostlist import expand
@@ -10,7 +12,11 @@ from disbatch.contexts.slurm import JobFacts, parse_job
 from disbatch.driver.command import Run
 from disbatch.model.errors import UsageError
 
+log = logging.getLogger(__name__)
+
 ASK_TIMEOUT = 10.0
+PREEMPTION_MARGIN = 30.0
+"""Seconds beyond the grace of a preemption that Slurm may take to come back to it."""
 NOT_STEPS_OF_ANYBODY = ("batch", "extern", "interactive")
 
 
@@ -28,6 +34,19 @@ async def job_facts(job: str, run: Run, timeout: float = ASK_TIMEOUT) -> JobFact
     if facts.problem:
         raise SlurmSilentError(facts.problem)
     return facts
+
+
+async def preemption_left(job: str, run: Run) -> float:
+    """Seconds that a job which is being preempted, to be started again, may have until Slurm ends it; 0 if
+    that is not what happens to it."""
+    try:
+        facts = await job_facts(job, run)
+    except SlurmSilentError as error:
+        log.info("whether the job is preempted is not known: %s", error)
+        return 0.0
+    if not facts.preempted:
+        return 0.0
+    return max(0.0, (facts.end or 0.0) - time.time()) + PREEMPTION_MARGIN
 
 
 async def nodes_in_use(job: str, nodes: Iterable[str], run: Run) -> set[str]:
