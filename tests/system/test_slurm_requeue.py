@@ -34,7 +34,8 @@ def _second_life(run: SlurmRun) -> None:
     log = run.lab.directory / "log" / "slurmctld.log"
     requeued = f"] Requeuing JobId={run.job}\n"  # from then on it waits for its time, which may be changed
     run.lab.until(lambda: requeued in log.read_text(), "the job to be put back into the queue")
-    run.lab.call("scontrol", "update", f"JobId={run.job}", "StartTime=now")
+    # Not at once: a job that starts in the second in which it ended is refused by its nodes.
+    run.lab.call("scontrol", "update", f"JobId={run.job}", "StartTime=now+3")
     run.until_told(4)
     run.open_gate()
     run.end()
