@@ -7,6 +7,7 @@ from collections import Counter
 from slurm_run import SlurmRun
 from ssh_run import TELL
 
+BARRIER = "#DISBATCH BARRIER"
 DONE = "echo $DISBATCH_TASKID >> finished"
 HELD = f"{TELL}; : < gate; {DONE}"
 
@@ -14,7 +15,8 @@ HELD = f"{TELL}; : < gate; {DONE}"
 def _first_life(run: SlurmRun, *options: str) -> None:
     """A job that has done a list of one task, and two tasks of the next list, and holds two more."""
     run.tasks("echo before >> finished", name="Before")
-    run.tasks(DONE, DONE, "#DISBATCH BARRIER", HELD, HELD, DONE)
+    # The last one cannot start while the others are ended, and be told to end after its deed.
+    run.tasks(DONE, DONE, BARRIER, HELD, HELD, BARRIER, DONE)
     run.make_gate("over")
     script = "#!/bin/bash\ndisbatch Before\ndisbatch Tasks\necho $? > code\necho > over\n"
     (run.directory / "job.sh").write_text(script)
@@ -44,7 +46,7 @@ def _second_life(run: SlurmRun) -> None:
         assert f"Slurm started this job again: going on from {file}" in said, said
     assert (run.directory / "code").read_text() == "0\n"
     finished = Counter((run.directory / "finished").read_text().split())
-    assert finished == Counter(["before", *"01345"]), said
+    assert finished == Counter(["before", *"01346"]), said
 
 
 def test_requeue(slurm_run: SlurmRun) -> None:
