@@ -33,6 +33,7 @@ from disbatch.driver.driver import Driver
 from disbatch.driver.feed import Feed
 from disbatch.driver.files import ClaimedFiles, claim
 from disbatch.driver.former import Former
+from disbatch.driver.observer import Observer
 from disbatch.driver.runfile import Asked, Here
 from disbatch.driver.settings import Settings, Takeover
 from disbatch.driver.sofar import SoFar
@@ -150,11 +151,16 @@ def run(
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
         takeover=None if left is None or so_far is None else left.takeover(so_far.done),
     )
+    return _perform(settings, Feed(opened, former, so_far), observer, early)
+
+
+def _perform(settings: Settings, feed: Feed, observer: Observer, early: Spawned | None) -> int:
+    """Carry it out; the exit code."""
+    claimed = settings.claimed
     try:
-        if left is None:
+        if claimed.new:
             _write_script(claimed)
-        driver = Driver(settings, Feed(opened, former, so_far), observer, early)
-        code, summary = asyncio.run(_carry_out(driver))
+        code, summary = asyncio.run(_carry_out(Driver(settings, feed, observer, early)))
     except UsageError:
         log.exception("the run could not start")
         claimed.withdraw()
