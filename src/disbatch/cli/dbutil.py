@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from disbatch import __version__
+from disbatch.cli.report import add_report, report
 from disbatch.cli.verbs import add_verbs, perform
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
 
-LATER = ("attach", "status", "monitor", "submit", "put", "get", "view", "report")
+LATER = ("attach", "status", "monitor", "submit", "put", "get", "view")
 """Verbs of later versions; they parse, so that PREFIX_dbUtil.sh stays good."""
 
 
@@ -32,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     check = verbs.add_parser("check", help="read task files, say what they hold, run nothing")
     check.add_argument("files", nargs="+", metavar="TASKFILE")
+    add_report(verbs.add_parser)
     add_verbs(verbs.add_parser)
     for verb in LATER:
         verbs.add_parser(verb, add_help=False).add_argument("rest", nargs=argparse.REMAINDER)
@@ -68,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _carry_out(options: argparse.Namespace) -> int:
     if options.verb == "check":
         return _check(options.files)
+    if options.verb == "report":
+        report(options)
+        return EXIT_COMPLETE
     if options.verb in LATER:
         raise UsageError(f"{options.verb}: not in this version yet")
     for line in perform(options):
