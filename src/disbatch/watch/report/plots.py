@@ -208,11 +208,12 @@ def _figure(
 
 
 def _ticks(ticks: Iterable[Tick]) -> Iterable[str]:
-    """A narrow page shows every second; each run begins with one at 0."""
-    number = 0
+    """A narrow page shows every second of many; each run begins with one at 0."""
+    ticks = list(ticks)
+    number = -1
     for at, words in ticks:
         number = 0 if words == "0" else number + 1
-        name = "less" if number % 2 else ""
+        name = "less" if number % 2 and len(ticks) > 4 else ""
         name += " end" if at > 0.93 else ""
         yield f'<span class="{name.strip()}" style="left:{100 * at:.2f}%">{escape(words)}</span>'
 

@@ -98,13 +98,14 @@ def nodes(report: Report) -> str:
 
 def _node_table(listed: Sequence[Node], low: float, high: float) -> str:
     heads = [("node", ""), ("slots", "n less"), ("tasks", "n less"), ("failed", "n"), ("durations", "wide")]
-    heads += [("median", "n"), ("vs all", "n"), ("busy", "n less"), ("", "")]
+    heads += [("median", "n"), ("vs all", "n"), ("busy", "n less")]
     rows = []
     for node in listed:
         slow = "slow" in node.remarks
-        bad = slow or "fails" in node.remarks
+        look = "bad" if slow or "fails" in node.remarks else "good"
+        remark = f'<br><span class="{look}">{", ".join(node.remarks)}</span>' if node.remarks else ""
         cells = [
-            escape(clean(node.name, 60)),
+            escape(clean(node.name, 60)) + remark,
             count(node.slots),
             count(node.tasks),
             count(node.failed) if node.failed else "",
@@ -112,9 +113,6 @@ def _node_table(listed: Sequence[Node], low: float, high: float) -> str:
             duration(node.durations.median) if node.durations else "",
             f"×{node.ratio:.2f}" if node.ratio is not None else "",
             share(node.busy) if node.busy is not None else "",
-            f'<span class="{"bad" if bad else "good"}">{", ".join(node.remarks)}</span>'
-            if node.remarks
-            else "",
         ]
         rows.append([(cell, "name" if not at else heads[at][1]) for at, cell in enumerate(cells)])
     return table(heads, rows)
@@ -157,10 +155,10 @@ def slowest(report: Report) -> str:
                 (str(task.id), "n"),
                 (str(task.line), "n less"),
                 (escape(clean(task.node, 60)), "name"),
-                (f"<code>{escape(clean(task.command, _LONG))}</code>{ended}", ""),
+                (f"<code>{escape(clean(task.command, _LONG))}</code>{ended}", "most"),
             ]
         )
-    heads = [("took", "n"), ("task", "n"), ("line", "n less"), ("node", ""), ("command", "")]
+    heads = [("took", "n"), ("task", "n"), ("line", "n less"), ("node", ""), ("command", "most")]
     return section("Slowest tasks", table(heads, rows))
 
 
