@@ -19,9 +19,9 @@ from disbatch.driver.files import RunFiles, claim_again
 from disbatch.driver.runfile import Asked, Told, read
 from disbatch.driver.sofar import cut_torn_line
 from disbatch.model.errors import UsageError
-from disbatch.wire.control import is_here, listens_here
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import PROTOCOL
+from disbatch.wire.reach import is_here, listens_here
 
 SESSION = (
     "SSH_AUTH_SOCK", "SSH_AGENT_PID", "SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "KRB5CCNAME", "TERM",
