@@ -21,13 +21,11 @@ import msgspec
 
 from disbatch import __version__
 from disbatch.cli.abandoned import refuse_abandoned
-from disbatch.cli.config import read_config
+from disbatch.cli.context import context_of
 from disbatch.cli.requeue import former_life, restarted
 from disbatch.contexts.nodes import Choice
-from disbatch.contexts.slurm import RETIRE_COMMAND, Allocation
+from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.spawn import Spawned
-from disbatch.contexts.srun import OPTIONS_FILE, SrunOptions, read_options_file
-from disbatch.contexts.ssh import SshOptions
 from disbatch.driver.allowance import grace_within
 from disbatch.driver.driver import Driver
 from disbatch.driver.feed import Feed
@@ -46,6 +44,7 @@ from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import SECRET_VARIABLES
+from disbatch.wire.requests import Attach
 
 log = logging.getLogger(__name__)
 
@@ -53,17 +52,18 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Left:
     """What a driver that was killed left of its run: all that `asked` and the connect file tell, its files in
-    our hands, its engines, and how many drivers the run had."""
+    our hands, its engines and contexts, and how many drivers the run had."""
 
     asked: Asked
     connect: ConnectFile
     claimed: ClaimedFiles
     engines: list[Here]
+    attached: dict[str, Attach]
     drivers: int
 
     def takeover(self, done: int) -> Takeover:
         """For the driver."""
-        return Takeover(self.connect, self.engines, self.drivers, done)
+        return Takeover(self.connect, self.engines, self.attached, self.drivers, done)
 
 
 ITEMS_A_TIME = 1024
@@ -103,8 +103,7 @@ def run(
         former, warnings = _former(options.resume_from, options, opened)
         for warning in warnings:
             observer.say(warning)
-    ssh, srun = _ssh_options(options), _srun_options(choice.allocation)
-    retire, retire_default = _retire_command(options, choice.allocation)
+    context = context_of(options, choice)
     so_far = None
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
@@ -122,32 +121,22 @@ def run(
         task_name=name,
         jobid=jobid,
         claimed=claimed,
-        nodes=choice.nodes,
+        context=context,
+        cores_per_task=options.cores_per_task,
         directory=directory,
         environment=environment,
         total=total,
-        task_limit=options.task_limit or None,
         fail_fast=options.fail_fast,
         exit_code=options.exit_code,
         status_header=options.status_header,
-        retire_command=retire,
-        retire_default=retire_default,
-        allocation=choice.allocation,
-        srun=srun,
-        gpu=options.gpu,
-        share=options.env_resource,
-        bind=_bind(options.bind, choice.allocation),
-        time_limit_margin=options.time_limit_margin,
         listen=options.listen,
-        tunnel=options.tunnel,
-        ssh=ssh,
+        waits=_waits(options),
         heartbeat=options.heartbeat,
         patience=options.patience,
         orphan_patience=options.orphan_patience,
         max_losses=options.max_losses,
         grace=_grace(options.grace, choice.allocation, observer.say),
         resume_hint=_resume_hint(arguments, claimed),
-        label=options.label,
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
         takeover=None if left is None or so_far is None else left.takeover(so_far.done),
     )
@@ -160,7 +149,7 @@ def _perform(settings: Settings, feed: Feed, observer: Observer, early: Spawned 
     try:
         if claimed.new:
             _write_script(claimed)
-        code, summary = asyncio.run(_carry_out(Driver(settings, feed, observer, early)))
+        code, summary = asyncio.run(_carry_out(settings, feed, observer, early))
     except UsageError:
         log.exception("the run could not start")
         claimed.withdraw()
@@ -186,8 +175,11 @@ def _conclude(code: int, summary: Summary, settings: Settings) -> int:
     return code
 
 
-async def _carry_out(driver: Driver) -> tuple[int, Summary]:
+async def _carry_out(
+    settings: Settings, feed: Feed, observer: Observer, early: Spawned | None
+) -> tuple[int, Summary]:
     loop = asyncio.get_running_loop()
+    driver = Driver(settings, feed, observer, early)
     for number in MESSAGES:
         if signal.getsignal(number) is signal.SIG_DFL:
             loop.add_signal_handler(number, driver.note, number)
@@ -301,33 +293,11 @@ def _items(source: FileSource) -> Iterator[Item]:
         yield from items
 
 
-def _ssh_options(options: argparse.Namespace) -> SshOptions:
-    config = read_config(os.environ)
-    return SshOptions(python=options.ssh_python or config.python, package=config.package_path)
-
-
-def _srun_options(allocation: Allocation | None) -> SrunOptions | None:
-    if allocation is None:
-        return None
-    path = os.environ.get(OPTIONS_FILE)
-    variables = read_options_file(Path(path)) if path else {}
-    config = read_config(os.environ)
-    return SrunOptions(allocation.version, variables, config.python, config.package_path)
-
-
-def _retire_command(options: argparse.Namespace, allocation: Allocation | None) -> tuple[str | None, bool]:
-    """What gives nodes back, and whether it is Slurm's own way."""
-    if options.no_retire or options.retire_command == "":
-        return None, False
-    if options.retire_command is not None or allocation is None:
-        return options.retire_command, False
-    return RETIRE_COMMAND, True
-
-
-def _bind(option: str | None, allocation: Allocation | None) -> bool | None:
-    if option is None:
-        return False if allocation is None else None
-    return option == "cores"
+def _waits(options: argparse.Namespace) -> float | None:
+    """How long a run without engines waits for some; None: for ever."""
+    if options.wait_for_engines is None:
+        return None if options.startup_only else 0.0
+    return float(options.wait_for_engines)
 
 
 def _grace(option: float | None, allocation: Allocation | None, say: Callable[[str], None]) -> float:

@@ -50,7 +50,7 @@ def take_over(
     _check_tasks(former.taskfile, options, asked, prefix)
     choice = choose(former)
     claimed = claim_again(RunFiles(prefix, Path(os.fsdecode(asked.log))), cut_torn_line)
-    left = Left(asked, connect, claimed, list(told.engines.values()), told.takeovers + 1)
+    left = Left(asked, connect, claimed, list(told.engines.values()), told.attached, told.takeovers + 1)
     return run(former, first, choice, None, left)
 
 

@@ -155,8 +155,10 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 
 class News(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The next `events` of a context. `over`: the run is."""
+    """What became of the engines of a context: `events`, of which the first comes after `since` others. A
+    driver that took the run over begins anew with 0. `over`: the run is."""
 
+    since: int
     events: list[Event]
     over: bool = False
 
