@@ -139,7 +139,8 @@ def run(
         orphan_patience=options.orphan_patience,
         max_losses=options.max_losses,
         grace=_grace(options.grace, choice.allocation, observer.say),
-        resume_hint=_resume_hint(arguments, options.taskfile, claimed.files, more=submitted is not None),
+        resume_hint=_resume_hint(arguments, claimed.files),
+        resume_hint_with_submitted=_resume_hint_with_submitted(arguments, options.taskfile, claimed.files),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
         takeover=None if left is None or so_far is None else left.takeover(so_far.done),
     )
@@ -415,18 +416,20 @@ def _write_script(claimed: ClaimedFiles) -> None:
         raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
 
 
-def _resume_hint(arguments: list[str], taskfile: str | None, files: RunFiles, *, more: bool) -> str:
-    """The command that goes on. `more`: tasks could be handed in, too."""
-    status, tasks = _shown(files.status), _shown(files.submitted)
-    if more and taskfile is None:
-        again = [word for word in arguments if word not in ("--keep-open", "--owned")]
-        return shlex.join(["disbatch", *again, tasks, "-r", status])
-    if more:
-        again = ["-" if word == taskfile else word for word in arguments if word != "--keep-open"]
-        return f"cat {shlex.join([taskfile or '', tasks])} | {shlex.join(['disbatch', *again, '-r', status])}"
+def _resume_hint(arguments: list[str], files: RunFiles) -> str:
     # What came through <(...) is gone; the same tasks have to come again, through standard input.
     again = ["-" if re.match(r"/dev/fd/|/proc/", word) else word for word in arguments]
-    return shlex.join(["disbatch", *again, "-r", status])
+    return shlex.join(["disbatch", *again, "-r", _shown(files.status)])
+
+
+def _resume_hint_with_submitted(arguments: list[str], taskfile: str | None, files: RunFiles) -> str:
+    """Where tasks were handed in, too."""
+    status, tasks = _shown(files.status), _shown(files.submitted)
+    words = [word for word in arguments if word not in ("--keep-open", "--owned")]
+    if taskfile is None:
+        return shlex.join(["disbatch", *words, tasks, "-r", status])
+    again = ["-" if word == taskfile else word for word in words]
+    return f"cat {shlex.join([taskfile, tasks])} | {shlex.join(['disbatch', *again, '-r', status])}"
 
 
 def _shown(path: Path) -> str:

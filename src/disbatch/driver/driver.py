@@ -106,7 +106,8 @@ class Driver:
         self._preemption: asyncio.Task[None] | None = None
         self._run_file: RunFile | None = None
         self._holds = Holds(self._tell)
-        self._contexts = Contexts(loop, self._answer)
+        generation = 0 if s.takeover is None else s.takeover.generation
+        self._contexts = Contexts(loop, generation, self._answer)
         self._time_limit = TimeLimit(
             s.context,
             s.grace,
@@ -131,7 +132,7 @@ class Driver:
         self._submissions = Submissions(
             loop,
             answer=self._answer,
-            driver=0 if s.takeover is None else s.takeover.generation,
+            driver=generation,
             note=self._note,
             safely=self._mark,
             ending=self._is_ending,
@@ -240,15 +241,16 @@ class Driver:
         succession = None
         if s.takeover is not None:
             succession = Succession(self._crew, self._holds, s.patience)
-            for name, asked in s.takeover.attached.items():
-                self._admission.again(name, asked)
-            for handed in s.takeover.handed:
-                self._submissions.again(handed)
         retirement = choose_retirement(s.context, self._hostname, addresses.folder, self._say)
         self._incomplete = self._time_limit.too_late
         self._feed.start(self._loop, self._pump)
         if self._feed.submissions is not None:
             self._submissions.feed(self._feed.submissions)
+        if s.takeover is not None:
+            for name, asked in s.takeover.attached.items():
+                self._admission.again(name, asked)
+            for handed in s.takeover.handed:
+                self._submissions.again(handed)
         nodes = [] if self._incomplete else s.context.nodes
         self._crew.launch(nodes, self._early, retirement, succession)
         self._pump()
@@ -488,6 +490,12 @@ class Driver:
             notice=self._notice or self._holds.words or self._vacancy.words,
         )
 
+    @property
+    def _resume_hint(self) -> str:
+        submissions = self._feed.submissions
+        handed_in = submissions is not None and not submissions.is_unused
+        return self._settings.resume_hint_with_submitted if handed_in else self._settings.resume_hint
+
     def _result(self) -> Result:
         return Result(
             conclusion=self._plan.conclusion,
@@ -512,7 +520,7 @@ class Driver:
             failures=tally.failures,
             slowest=tally.slowest,
             status_file=str(self._settings.claimed.files.status),
-            resume="" if result.complete else self._settings.resume_hint + result.resume_options,
+            resume="" if result.complete else self._resume_hint + result.resume_options,
             unwritten=unwritten,
         )
 

@@ -35,7 +35,8 @@ class Settings:
     tasks if the source could be counted. `listen`: HOST:PORT of --use-address as (host, port), if given.
     `waits`: how long a run without any engine waits for some to be attached; None: for ever. `asked` is for a
     driver that takes this run over, `takeover` what this one takes over. `grace` is what tasks can have: see
-    `allowance.grace_within`.
+    `allowance.grace_within`. `resume_hint`: the command that goes on from here; the other one, if tasks were
+    handed in.
     """
 
     source_name: str
@@ -58,5 +59,6 @@ class Settings:
     max_losses: int = 3
     grace: float = 5.0
     resume_hint: str = ""
+    resume_hint_with_submitted: str = ""
     asked: Asked | None = None
     takeover: Takeover | None = None

@@ -104,13 +104,18 @@ class SubmittedFile:
         """Bytes."""
         return self._size
 
+    @property
+    def is_unused(self) -> bool:
+        """Nothing was ever handed in."""
+        return self._size == len(self._head)
+
     def close(self) -> None:
         """Take nothing more, and read nothing more."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-            if self._size == len(self._head):
-                self.path.unlink(missing_ok=True)  # nothing was ever handed in
+            if self.is_unused:
+                self.path.unlink(missing_ok=True)
 
 
 class SubmittedSource:
@@ -136,6 +141,11 @@ class SubmittedSource:
     @property
     def name(self) -> str:
         return self._file.path.name if self._first is None else self._first.name
+
+    @property
+    def is_unused(self) -> bool:
+        """Nothing was ever handed in."""
+        return self._file.is_unused
 
     @property
     def _first_ended(self) -> bool:

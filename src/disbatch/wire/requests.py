@@ -93,10 +93,11 @@ class Attach(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Heed(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Tell what became of the engines of this context, as soon as that is more than the `known` first events;
-    or nothing new, after a while. Answered with `News`."""
+    """Tell what became of the engines of this context, as soon as that is more than the `known` first events
+    that this `driver` of the run has told; or nothing new, after a while. Answered with `News`."""
 
     context: Name
+    driver: Count
     known: Count
 
 
@@ -183,9 +184,10 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 
 class News(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """What became of the engines of a context: `events`, of which the first comes after `since` others. A
-    driver that took the run over begins anew with 0. `over`: the run is."""
+    """What became of the engines of a context: `events`, of which the first comes after `since` others of
+    this `driver` of the run. One that took the run over begins anew. `over`: the run is."""
 
+    driver: int
     since: int
     events: list[Event]
     over: bool = False
