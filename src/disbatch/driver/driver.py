@@ -391,6 +391,8 @@ class Driver:
             words = f"ended after {limit} tasks, as -C asks"
         else:
             words = "no engine is left" if self._crew.ever_joined else "no engine could start"
+            if not self._members:
+                words = "no engines were attached"
         self._vacancy.begins(words)
 
     def _end_incomplete(self, words: str) -> None:
