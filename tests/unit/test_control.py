@@ -33,7 +33,6 @@ class Bench:
         self.holds = Holds(self.tell)
         self.control = Control(
             *(self.plan, self.members, self.holds),
-            label="rack",
             source_name="Tasks",
             source_ids=ids,
             tell=self.tell,
@@ -51,7 +50,9 @@ class Bench:
 
     def launch(self, name: str, *, own: bool = True) -> None:
         node = Node(f"user@{name}", 2, 2, Way.SSH, 1.0, 0) if own else None
-        self.members[f"e-{name}"] = Member(f"e-{name}", name, len(self.members), 2, node)
+        self.members[f"e-{name}"] = Member(
+            f"e-{name}", name, len(self.members), 2, node, label="rack" if own else ""
+        )
 
     def join(self, name: str) -> None:
         member = self.members[f"e-{name}"]
@@ -142,7 +143,7 @@ def test_nodes_that_are_not_there() -> None:
     assert bench.asked(Stop(["n5"])) == ["n5: has not joined yet, and need not", ALONE]
     assert bench.dismissed == ["n5"]
     bench.join("n5")
-    bench.control.joined("e-n5")
+    bench.control.joined(bench.members["e-n5"])
     assert bench.told[-1] == events.Stop("e-n5")
 
 

@@ -13,10 +13,11 @@ import pytest
 import zmq
 
 from disbatch.model.errors import SilenceError, UsageError
-from disbatch.wire.control import ask, is_here, listens_here
+from disbatch.wire.control import ask
 from disbatch.wire.hub import Hub
 from disbatch.wire.keys import ConnectFile, RunKeys
 from disbatch.wire.messages import PROTOCOL
+from disbatch.wire.reach import is_here, listens_here
 from disbatch.wire.requests import Answer, Pause, Request
 
 KEYS = RunKeys.generate()

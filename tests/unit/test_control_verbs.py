@@ -116,7 +116,6 @@ def test_a_named_run(here: Path) -> None:
         ("cancel " + " ".join(str(2 * i) for i in range(8193)), "more than 8,192 at once"),
         ("explode", "invalid choice"),
         ("", "required: VERB"),
-        ("attach", "not in this version yet"),
     ],
 )
 def test_words_that_mean_nothing(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

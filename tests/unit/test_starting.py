@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
+from disbatch.contexts.context import GIVE_BACK_AFTER, Context
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.slurm import RETIRE_COMMAND, Allocation
 from disbatch.driver.addresses import Addresses
 from disbatch.driver.files import claim
-from disbatch.driver.giveback import GIVE_BACK_AFTER, choose_give_back
 from disbatch.driver.retire import Retirer
 from disbatch.driver.retirement import choose_retirement
 from disbatch.driver.settings import Settings
 from disbatch.driver.shrink import Shrinker
-from disbatch.driver.starting import bootstrap_for, node_name
+from disbatch.driver.starting import Orders
 from disbatch.model.way import Way
 from disbatch.wire.keys import RunKeys
 
@@ -38,11 +38,9 @@ def settings(tmp_path: Path, own_node: str | None = None, **given: Any) -> Setti
         task_name="T",
         jobid="7",
         claimed=claim(str(tmp_path / "run"), "T", "7", None),
-        nodes=[],
+        context=Context(allocation=allocation, **given),
         directory=b"/",
         environment={},
-        allocation=allocation,
-        **given,
     )
 
 
@@ -66,7 +64,7 @@ def addresses(settings: Settings) -> Addresses:
 
 def test_addresses_of_steps(tmp_path: Path) -> None:
     run = settings(tmp_path, "n1")
-    run.nodes.extend([OWN, OTHER])
+    run.context.nodes.extend([OWN, OTHER])
     ears = addresses(run)
     tcp = ears.for_node(OTHER)
     assert len(tcp) == 2 and all(address.startswith("tcp://") for address in tcp)
@@ -75,14 +73,14 @@ def test_addresses_of_steps(tmp_path: Path) -> None:
 
 def test_a_driver_outside_the_job_has_no_node_there(tmp_path: Path) -> None:
     run = settings(tmp_path, "")
-    run.nodes.extend([OWN, OTHER])
+    run.context.nodes.extend([OWN, OTHER])
     ears = addresses(run)
     assert ears.for_node(OWN) == ears.for_node(OTHER)
 
 
 def test_a_child_comes_through_the_socket_alone(tmp_path: Path) -> None:
     run = settings(tmp_path)
-    run.nodes.append(CHILD)
+    run.context.nodes.append(CHILD)
     ears = addresses(run)
     assert ears.for_node(CHILD) == [f"ipc://{ears.socket}"]
 
@@ -91,13 +89,14 @@ def test_a_child_comes_through_the_socket_alone(tmp_path: Path) -> None:
     ("node", "own", "name"), [(CHILD, None, "me"), (FAR, None, "far"), (OWN, "n1", "n1"), (OTHER, "", "n2")]
 )
 def test_names_of_nodes(tmp_path: Path, node: Node, own: str | None, name: str) -> None:
-    assert node_name(settings(tmp_path, own), node, "me") == name
+    assert settings(tmp_path, own).context.name_of(node, "me") == name
 
 
 @pytest.mark.parametrize(("node", "cores"), [(OTHER, 8), (CHILD, None), (FAR, None)])
 def test_bootstrap(tmp_path: Path, node: Node, cores: int | None) -> None:
     run = settings(tmp_path, "n1", gpu=True, share=["LICENSES"], bind=None)
-    told = bootstrap_for(run, node, RunKeys.generate(), name="n2", engine="1-x", addresses=["tcp://h:1"])
+    orders = Orders(run.context, b"/", {}, run.claimed.files, RunKeys.generate())
+    told = orders.bootstrap(node, name="n2", engine="1-x", addresses=["tcp://h:1"])
     assert (told.way, told.slots, told.cores_per_task, told.cores) == (
         *(node.way, node.slots, node.cores_per_task),
         cores,
@@ -120,22 +119,20 @@ def test_who_retires(tmp_path: Path, own: str | None, given: dict[str, Any], kin
     run = settings(tmp_path, own, **given)
 
     async def choose() -> object:
-        return choose_retirement(run, "me", str(tmp_path), print)
+        return choose_retirement(run.context, "me", str(tmp_path), print)
 
     assert type(asyncio.run(choose())) is (kind or type(None))
-    assert (choose_give_back(run, str) is None) is (kind is None)
+    assert (run.context.spare_after is None) is (kind is None)
 
 
-def test_engines_on_nodes_that_stay_are_not_let_go(tmp_path: Path) -> None:
+def test_when_spare_engines_may_go(tmp_path: Path) -> None:
     command = {"retire_command": "true"}
-    usual = choose_give_back(settings(tmp_path, "n1", retire_default=True, **command), str)
-    own = choose_give_back(settings(tmp_path, "n1", **command), str)
-    without = choose_give_back(settings(tmp_path, **command), str)
-    assert usual is not None and own is not None and without is not None
-    assert usual.due(["n1", "n2"], 10.0) == []
-    assert usual.due(["n1", "n2"], 10.0 + GIVE_BACK_AFTER) == ["n2"]
-    assert own.due(["n1", "n2"], 10.0) == ["n2"]
-    assert without.due(["n1", "n2"], 10.0) == ["n1", "n2"]
+    usual = settings(tmp_path, "n1", retire_default=True, **command).context
+    own = settings(tmp_path, "n1", **command).context
+    without = settings(tmp_path, **command).context
+    assert (usual.spare_after, usual.keep) == (GIVE_BACK_AFTER, {"n1"})
+    assert (own.spare_after, own.keep) == (0.0, {"n1"})
+    assert (without.spare_after, without.keep) == (0.0, frozenset())
 
 
 @pytest.mark.parametrize(("own", "said"), [("n1", "n1|n2\n"), ("", "|n2\n")])
@@ -145,7 +142,7 @@ def test_own_command_finds_the_drivers_node_only_if_it_is_the_jobs(
     run = settings(tmp_path, own, retire_command=f'echo "$DRIVER_NODE|$NODE" >> {tmp_path}/said')
 
     async def retire() -> None:
-        retirement = choose_retirement(run, "login", str(tmp_path), print)
+        retirement = choose_retirement(run.context, "login", str(tmp_path), print)
         assert retirement is not None
         retirement.joined("n2")
         retirement.retire("n2", 0, spare=True)

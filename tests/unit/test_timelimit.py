@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+from disbatch.contexts.context import Context
 from disbatch.contexts.slurm import Allocation
 from disbatch.driver.allowance import TIME_IS_UP
-from disbatch.driver.files import ClaimedFiles
-from disbatch.driver.settings import Settings
+from disbatch.driver.roster import Member
 from disbatch.driver.timelimit import TimeLimit
 from disbatch.plan.events import Drain, Stop
 
 
-def settings(end: float | None, margin: float | None = None) -> Settings:
-    files = ClaimedFiles.__new__(ClaimedFiles)  # not used here
-    return Settings(
-        source_name="T",
-        task_name="T",
-        jobid="7",
-        claimed=files,
-        nodes=[],
-        directory=b"/",
-        environment={},
-        allocation=Allocation("7", [], "", frozenset(), end, None, None),
-        time_limit_margin=margin,
-    )
+def context(end: float | None, margin: float | None = None) -> Context:
+    return Context(allocation=Allocation("7", [], "", frozenset(), end, None, None), time_limit_margin=margin)
 
 
 class Run:
@@ -33,7 +22,8 @@ class Run:
     def __init__(self, end: float | None, margin: float | None = None) -> None:
         self.log: list[object] = []
         self.limit = TimeLimit(
-            settings(end, margin),
+            context(end, margin),
+            5.0,
             say=lambda text: self.log.append("say"),
             tell=self.log.append,
             engines=lambda: ["a", "b"],
@@ -67,11 +57,11 @@ def test_what_runs_is_ended_and_nobody_is_waited_for() -> None:
 
 def test_an_engine_that_comes_late_is_told_the_same() -> None:
     run = Run(1000.0)
-    run.limit.joined("c")
+    run.limit.joined(Member("c", "c", 2, 1))
     assert run.log == []
     run.to_the_end()
     del run.log[:]
-    run.limit.joined("c")
+    run.limit.joined(Member("c", "c", 2, 1))
     assert run.log == [Stop("c")]
 
 

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from disbatch import __version__
+from disbatch.cli.attach import add_attach, attach
 from disbatch.cli.report import add_report, report
+from disbatch.cli.submit import add_submit, submit
 from disbatch.cli.verbs import add_verbs, perform
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
 
-LATER = ("attach", "status", "monitor", "submit", "put", "get", "view")
+LATER = ("status", "monitor", "put", "get", "view")
 """Verbs of later versions; they parse, so that PREFIX_dbUtil.sh stays good."""
 
 
@@ -33,6 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     check = verbs.add_parser("check", help="read task files, say what they hold, run nothing")
     check.add_argument("files", nargs="+", metavar="TASKFILE")
+    add_attach(verbs.add_parser)
+    add_submit(verbs.add_parser)
     add_report(verbs.add_parser)
     add_verbs(verbs.add_parser)
     for verb in LATER:
@@ -43,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     try:
-        options = _parser().parse_args(list(sys.argv[1:] if argv is None else argv))
+        options = _parser().parse_args(_with_verb(list(sys.argv[1:] if argv is None else argv)))
         code = _carry_out(options)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -67,9 +71,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INCOMPLETE
 
 
+def _with_verb(arguments: list[str]) -> list[str]:
+    """PREFIX_dbUtil.sh calls us with --run PREFIX; with nothing else, or with other options only, it adds
+    nodes, as that of the original does."""
+    if arguments[:1] != ["--run"] or arguments[2:3] in (["-h"], ["--help"], ["--version"]):
+        return arguments
+    if len(arguments) == 2 or (arguments[2:3] and arguments[2].startswith("-")):
+        return [*arguments[:2], "attach", *arguments[2:]]
+    return arguments
+
+
 def _carry_out(options: argparse.Namespace) -> int:
     if options.verb == "check":
         return _check(options.files)
+    if options.verb == "attach":
+        return attach(options, _complain)
+    if options.verb == "submit":
+        return submit(options, sys.stdout.buffer)
     if options.verb == "report":
         report(options)
         return EXIT_COMPLETE

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import argparse
 
     from disbatch.contexts.nodes import Choice, Node
-    from disbatch.contexts.slurm import JobFacts
     from disbatch.contexts.spawn import Spawned
 
 
@@ -83,12 +82,14 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     return run(options, arguments, choice, early)
 
 
-def _look_at(taskfile: str) -> None:
+def _look_at(taskfile: str | None) -> None:
     """The commonest mistake deserves the quickest answer: the name of the file."""
     try:
         os.getcwd()  # noqa: PTH109 - pathlib comes later
     except OSError as error:
         raise UsageError(f"the working directory: {error.strerror}; cd to one that is there") from error
+    if taskfile is None:
+        return
     if taskfile == "-":
         import fcntl
 
@@ -104,27 +105,9 @@ def _look_at(taskfile: str) -> None:
 
 
 def _nodes(options: argparse.Namespace) -> Choice:
-    from disbatch.contexts.machine import this_machine
-    from disbatch.contexts.nodes import choose_nodes
+    from disbatch.cli.nodes import find_nodes, no_nodes
 
-    choice = choose_nodes(
-        options.ssh_node,
-        os.environ,
-        this_machine(),
-        cores_per_task=options.cores_per_task,
-        tasks_per_node=options.tasks_per_node,
-        fill=options.fill,
-        ask=_ask_slurm,
-    )
-    for warning in choice.warnings:
-        _complain(warning)
-    return choice
-
-
-def _ask_slurm(job: str) -> JobFacts:
-    from disbatch.contexts.scontrol import ask
-
-    return ask(job, os.environ)
+    return no_nodes() if options.startup_only else find_nodes(options, _complain)
 
 
 def _start_early(nodes: list[Node]) -> Spawned | None:

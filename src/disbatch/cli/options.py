@@ -34,7 +34,6 @@ NOT_YET = {
     "kvsserver": "--kvsserver: there is no key store in this version yet",
     "taskserver": "--taskserver: tasks from a key store are not supported by this version yet",
     "taskcommand": "--taskcommand: not supported by this version yet; use COMMAND | disbatch -",
-    "startup_only": "-S: a run without engines needs `dbutil attach`, which this version does not have yet",
 }
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -96,7 +95,8 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("taskfile", nargs="?", metavar="TASKFILE", help='tasks, one a line ("-" for standard input)')
     add("--version", action="version", version=f"disbatch {__version__}")
-    _add_where(parser.add_argument_group("where tasks run"))
+    add_where(parser.add_argument_group("where tasks run"))
+    _add_pool(parser.add_argument_group("engines and tasks that come later (see dbutil attach, submit)"))
     _add_resume(parser.add_argument_group("going on from a former run, and when to end"))
     _add_files(parser.add_argument_group("files"))
     _add_network(parser.add_argument_group("engines and network"))
@@ -104,7 +104,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_where(group: argparse._ArgumentGroup) -> None:
+def add_where(group: argparse._ArgumentGroup, label: tuple[str, ...] = ("--label",)) -> None:
+    """The options of a context: which nodes, how they are divided, and when they are let go."""
     add = group.add_argument
     add("-s", "--ssh-node", action="append", default=[], metavar="HOST:CORES[,...]",
         help="use these hosts, through ssh (localhost without); repeatable; default: "
@@ -125,7 +126,7 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
         "none; under Slurm cores, if the job owns whole cores)")  # fmt: skip
     add("-C", "--context-task-limit", dest="task_limit", type=_whole(0), default=0, metavar="N",
         help="leave after N tasks (default 0: no limit)")  # fmt: skip
-    add("--label", default="", metavar="NAME", help="a name for these nodes, for dbutil")
+    add(*label, dest="label", default="", metavar="NAME", help="a name for these nodes, for dbutil")
     add("-k", "--retire-cmd", dest="retire_command", metavar="COMMAND",
         help="run this when a node is no longer needed; finds NODE, RETCODE, ACTIVE, RETIRED, "
         "DRIVER_NODE in its environment (default under Slurm: give the node back)")  # fmt: skip
@@ -134,6 +135,20 @@ def _add_where(group: argparse._ArgumentGroup) -> None:
     add("--time-limit-margin", type=_number(0), metavar="S",
         help="under Slurm: start no task in the last S seconds of the allocation (default: when what runs "
         "could not be recorded any more)")  # fmt: skip
+
+
+def _add_pool(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-S", "--startup-only", action="store_true",
+        help="start with no engines, and wait for some to be attached")  # fmt: skip
+    add("--keep-open", action="store_true",
+        help="take tasks from dbutil submit, without a TASKFILE or when it has ended; "
+        "until dbutil close")  # fmt: skip
+    add("--owned", action="store_true",
+        help="with --keep-open: take no more tasks when standard input ends")  # fmt: skip
+    add("--wait-for-engines", type=_number(0), metavar="S",
+        help="with no engine left, wait S seconds for some to be attached, then give up (default: 0; "
+        "with -S: as long as it takes)")  # fmt: skip
 
 
 def _add_resume(group: argparse._ArgumentGroup) -> None:
@@ -164,11 +179,17 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     add("--status-header", action="store_true", help="begin the status file with the names of its fields")
 
 
-def _add_network(group: argparse._ArgumentGroup) -> None:
+def add_reach(group: argparse._ArgumentGroup) -> None:
+    """How engines on other hosts are started, and reach the driver."""
     add = group.add_argument
     add("--ssh-python", metavar="PATH", help="the Python to use on the other hosts")
     add("--tunnel", action="store_true",
         help="carry the connections inside ssh: for a machine that the hosts cannot reach")  # fmt: skip
+
+
+def _add_network(group: argparse._ArgumentGroup) -> None:
+    add_reach(group)
+    add = group.add_argument
     add("--use-address", metavar="HOST:PORT", help="where the engines find this machine")
     add("--fix-paths", action="store_true",
         help="write the paths that launches shall use to your configuration, and exit")  # fmt: skip
@@ -199,7 +220,6 @@ def _add_later(group: argparse._ArgumentGroup) -> None:
     add("--kvsserver", nargs="?", const="", metavar="HOST:PORT", help="use this key store")
     add("--taskserver", nargs="?", const="", metavar="HOST:PORT", help="tasks come from the key store")
     add("--taskcommand", metavar="COMMAND", help="tasks come from this command")
-    add("-S", "--startup-only", action="store_true", help="start with no engines and wait for some")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -221,10 +241,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         return options
     if options.force:
         raise UsageError("--force works with --takeover only")
+    _check_together(options)
+    _refuse_empty(options)
+    options.listen = None if options.use_address is None else parse_address(options.use_address)
+    return options
+
+
+def _check_together(options: argparse.Namespace) -> None:
+    """Options that exclude each other, or need each other."""
     for name, words in NOT_YET.items():
         if getattr(options, name) not in (None, False):
             raise UsageError(words)
-    if options.taskfile is None:
+    if options.owned and not options.keep_open:
+        raise UsageError("--owned works with --keep-open only")
+    if options.taskfile is None and not (options.startup_only or options.keep_open):
         raise UsageError('no task file: name one, or "-" for standard input; see disbatch --help')
     if (options.retry or options.force_resume) and not options.resume_from:
         raise UsageError(f"{'-R' if options.retry else '--force-resume'} works with -r STATUSFILE only")
@@ -232,9 +262,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise UsageError("--patience must be at least twice --heartbeat")
     if options.tunnel and options.use_address:
         raise UsageError("--tunnel and --use-address exclude each other")
-    _refuse_empty(options)
-    options.listen = None if options.use_address is None else parse_address(options.use_address)
-    return options
+    if options.startup_only:
+        _refuse_nodes(options)
+
+
+def _refuse_nodes(options: argparse.Namespace) -> None:
+    """-S has no nodes of its own."""
+    given = {
+        "-s": options.ssh_node, "-c": options.cores_per_task, "-t": options.tasks_per_node,
+        "--fill": options.fill, "-g": options.gpu, "-E": options.env_resource, "--bind": options.bind,
+        "-C": options.task_limit, "--label": options.label, "-k": options.retire_command,
+        "-K": options.no_retire, "--time-limit-margin": options.time_limit_margin,
+        "--tunnel": options.tunnel, "--ssh-python": options.ssh_python,
+    }  # fmt: skip
+    for option, value in given.items():
+        if value:
+            raise UsageError(f"{option} is about nodes, and -S starts with none: give it to dbutil attach")
 
 
 def _refuse_empty(options: argparse.Namespace) -> None:
@@ -254,7 +297,7 @@ def parse_address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     plain = all(letter.isalnum() or letter in "._-:%" for letter in host)
-    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
-    if not host or not plain or not 0 < number < 65536:
-        raise UsageError(f"--use-address {text}: write HOST:PORT, e.g. login1.example.org:5000")
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else -1
+    if not host or not plain or not 0 <= number < 65536:
+        raise UsageError(f"--use-address {text}: write HOST:PORT, e.g. login1.example.org:5000 (0: any port)")
     return host, number

@@ -21,31 +21,31 @@ import msgspec
 
 from disbatch import __version__
 from disbatch.cli.abandoned import refuse_abandoned
-from disbatch.cli.config import read_config
+from disbatch.cli.context import context_of
 from disbatch.cli.requeue import former_life, restarted
 from disbatch.contexts.nodes import Choice
-from disbatch.contexts.slurm import RETIRE_COMMAND, Allocation
+from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.spawn import Spawned
-from disbatch.contexts.srun import OPTIONS_FILE, SrunOptions, read_options_file
-from disbatch.contexts.ssh import SshOptions
 from disbatch.driver.allowance import grace_within
 from disbatch.driver.driver import Driver
-from disbatch.driver.feed import Feed
-from disbatch.driver.files import ClaimedFiles, claim
+from disbatch.driver.feed import Feed, Submitted
+from disbatch.driver.files import ClaimedFiles, RunFiles, claim
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
-from disbatch.driver.runfile import Asked, Here
+from disbatch.driver.runfile import Asked, Handed, Here
 from disbatch.driver.settings import Settings, Takeover
 from disbatch.driver.sofar import SoFar
 from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, UsageError
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
 from disbatch.sources.file import FileSource
-from disbatch.sources.opening import Opened, open_tasks
+from disbatch.sources.opening import Opened, no_tasks, open_tasks
+from disbatch.sources.submitted import SubmittedFile
 from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import SECRET_VARIABLES
+from disbatch.wire.requests import Attach
 
 log = logging.getLogger(__name__)
 
@@ -53,17 +53,19 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Left:
     """What a driver that was killed left of its run: all that `asked` and the connect file tell, its files in
-    our hands, its engines, and how many drivers the run had."""
+    our hands, its engines and contexts, what was handed in, and how many drivers the run had."""
 
     asked: Asked
     connect: ConnectFile
     claimed: ClaimedFiles
     engines: list[Here]
+    attached: dict[str, Attach]
+    handed: list[Handed]
     drivers: int
 
     def takeover(self, done: int) -> Takeover:
         """For the driver."""
-        return Takeover(self.connect, self.engines, self.drivers, done)
+        return Takeover(self.connect, self.engines, self.attached, self.handed, self.drivers, done)
 
 
 ITEMS_A_TIME = 1024
@@ -90,7 +92,7 @@ def run(
     """One run, or what is `left` of one whose driver was killed; returns the exit code. DisbatchError for
     what keeps it from starting."""
     observer = choose_observer(sys.stderr)
-    opened = open_tasks(options.taskfile)
+    opened = no_tasks() if options.taskfile is None else open_tasks(options.taskfile)
     name = _task_name(options.taskfile)
     total = None
     if opened.summary is not None:
@@ -103,8 +105,7 @@ def run(
         former, warnings = _former(options.resume_from, options, opened)
         for warning in warnings:
             observer.say(warning)
-    ssh, srun = _ssh_options(options), _srun_options(choice.allocation)
-    retire, retire_default = _retire_command(options, choice.allocation)
+    context = context_of(options, choice)
     so_far = None
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
@@ -114,6 +115,7 @@ def run(
         so_far = SoFar.read(claimed.files.status, opened.name)
         _verify(so_far, opened)
     _start_log(claimed, options.loglevel, observer.say)
+    submitted = _submitted(options, opened, claimed)
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
     if options.label:
         log.info("label: %s", options.label)
@@ -122,45 +124,52 @@ def run(
         task_name=name,
         jobid=jobid,
         claimed=claimed,
-        nodes=choice.nodes,
+        context=context,
+        cores_per_task=options.cores_per_task,
         directory=directory,
         environment=environment,
         total=total,
-        task_limit=options.task_limit or None,
         fail_fast=options.fail_fast,
         exit_code=options.exit_code,
         status_header=options.status_header,
-        retire_command=retire,
-        retire_default=retire_default,
-        allocation=choice.allocation,
-        srun=srun,
-        gpu=options.gpu,
-        share=options.env_resource,
-        bind=_bind(options.bind, choice.allocation),
-        time_limit_margin=options.time_limit_margin,
         listen=options.listen,
-        tunnel=options.tunnel,
-        ssh=ssh,
+        waits=_waits(options),
         heartbeat=options.heartbeat,
         patience=options.patience,
         orphan_patience=options.orphan_patience,
         max_losses=options.max_losses,
         grace=_grace(options.grace, choice.allocation, observer.say),
-        resume_hint=_resume_hint(arguments, claimed),
-        label=options.label,
+        resume_hint=_resume_hint(arguments, claimed.files),
+        resume_hint_with_submitted=_resume_hint_with_submitted(arguments, options.taskfile, claimed.files),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
         takeover=None if left is None or so_far is None else left.takeover(so_far.done),
     )
-    return _perform(settings, Feed(opened, former, so_far), observer, early)
+    feed = Feed(opened, former, so_far, submitted)
+    return _perform(settings, feed, observer, early, owned=options.owned)
 
 
-def _perform(settings: Settings, feed: Feed, observer: Observer, early: Spawned | None) -> int:
+def _submitted(options: argparse.Namespace, opened: Opened, claimed: ClaimedFiles) -> Submitted | None:
+    """Where tasks go that are handed in, if they may be."""
+    kept_open = options.keep_open or options.taskfile is None
+    if not kept_open and not options.startup_only:
+        return None
+    if opened.summary is None and options.taskfile is not None:
+        if options.keep_open:
+            raise UsageError(f"--keep-open: {opened.name} is a stream; name a regular file, or none")
+        return None
+    ids = None if opened.summary is None else opened.summary.ids
+    return Submitted(SubmittedFile(claimed.files.submitted, ids, again=not claimed.new), kept_open)
+
+
+def _perform(
+    settings: Settings, feed: Feed, observer: Observer, early: Spawned | None, *, owned: bool
+) -> int:
     """Carry it out; the exit code."""
     claimed = settings.claimed
     try:
         if claimed.new:
             _write_script(claimed)
-        code, summary = asyncio.run(_carry_out(Driver(settings, feed, observer, early)))
+        code, summary = asyncio.run(_carry_out(settings, feed, observer, early, owned=owned))
     except UsageError:
         log.exception("the run could not start")
         claimed.withdraw()
@@ -186,8 +195,11 @@ def _conclude(code: int, summary: Summary, settings: Settings) -> int:
     return code
 
 
-async def _carry_out(driver: Driver) -> tuple[int, Summary]:
+async def _carry_out(
+    settings: Settings, feed: Feed, observer: Observer, early: Spawned | None, *, owned: bool
+) -> tuple[int, Summary]:
     loop = asyncio.get_running_loop()
+    driver = Driver(settings, feed, observer, early)
     for number in MESSAGES:
         if signal.getsignal(number) is signal.SIG_DFL:
             loop.add_signal_handler(number, driver.note, number)
@@ -195,7 +207,23 @@ async def _carry_out(driver: Driver) -> tuple[int, Summary]:
         # nohup and some batch systems ignore a signal on purpose; that stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, driver.interrupt, number)
+    if owned:
+        _watch_owner(loop, driver.take_no_more)
     return await driver.run()
+
+
+def _watch_owner(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> None:
+    """Whoever started us holds the other end of standard input as long as it may hand in tasks."""
+
+    def readable() -> None:
+        if not os.read(0, 1024):
+            loop.remove_reader(0)
+            gone()
+
+    try:
+        loop.add_reader(0, readable)
+    except OSError:  # a file, or /dev/null
+        loop.call_soon(gone)
 
 
 def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
@@ -229,13 +257,13 @@ def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     )
 
 
-def _is_nameless(taskfile: str) -> bool:
-    return taskfile == "-" or taskfile.startswith(("/dev/", "/proc/"))
+def _is_nameless(taskfile: str | None) -> bool:
+    return taskfile is None or taskfile == "-" or taskfile.startswith(("/dev/", "/proc/"))
 
 
-def _task_name(taskfile: str) -> str:
+def _task_name(taskfile: str | None) -> str:
     """What the files of the run are called after."""
-    if _is_nameless(taskfile):
+    if taskfile is None or _is_nameless(taskfile):
         return "STREAM"
     return Path(taskfile).name
 
@@ -301,33 +329,11 @@ def _items(source: FileSource) -> Iterator[Item]:
         yield from items
 
 
-def _ssh_options(options: argparse.Namespace) -> SshOptions:
-    config = read_config(os.environ)
-    return SshOptions(python=options.ssh_python or config.python, package=config.package_path)
-
-
-def _srun_options(allocation: Allocation | None) -> SrunOptions | None:
-    if allocation is None:
-        return None
-    path = os.environ.get(OPTIONS_FILE)
-    variables = read_options_file(Path(path)) if path else {}
-    config = read_config(os.environ)
-    return SrunOptions(allocation.version, variables, config.python, config.package_path)
-
-
-def _retire_command(options: argparse.Namespace, allocation: Allocation | None) -> tuple[str | None, bool]:
-    """What gives nodes back, and whether it is Slurm's own way."""
-    if options.no_retire or options.retire_command == "":
-        return None, False
-    if options.retire_command is not None or allocation is None:
-        return options.retire_command, False
-    return RETIRE_COMMAND, True
-
-
-def _bind(option: str | None, allocation: Allocation | None) -> bool | None:
-    if option is None:
-        return False if allocation is None else None
-    return option == "cores"
+def _waits(options: argparse.Namespace) -> float | None:
+    """How long a run without engines waits for some; None: for ever."""
+    if options.wait_for_engines is None:
+        return None if options.startup_only else 0.0
+    return float(options.wait_for_engines)
 
 
 def _grace(option: float | None, allocation: Allocation | None, say: Callable[[str], None]) -> float:
@@ -410,12 +416,25 @@ def _write_script(claimed: ClaimedFiles) -> None:
         raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
 
 
-def _resume_hint(arguments: list[str], claimed: ClaimedFiles) -> str:
-    status = os.path.relpath(claimed.files.status)
-    shown = status if not status.startswith("..") else str(claimed.files.status)
+def _resume_hint(arguments: list[str], files: RunFiles) -> str:
     # What came through <(...) is gone; the same tasks have to come again, through standard input.
     again = ["-" if re.match(r"/dev/fd/|/proc/", word) else word for word in arguments]
-    return shlex.join(["disbatch", *again, "-r", shown])
+    return shlex.join(["disbatch", *again, "-r", _shown(files.status)])
+
+
+def _resume_hint_with_submitted(arguments: list[str], taskfile: str | None, files: RunFiles) -> str:
+    """Where tasks were handed in, too."""
+    status, tasks = _shown(files.status), _shown(files.submitted)
+    words = [word for word in arguments if word not in ("--keep-open", "--owned")]
+    if taskfile is None:
+        return shlex.join(["disbatch", *words, tasks, "-r", status])
+    again = ["-" if word == taskfile else word for word in words]
+    return f"cat {shlex.join([taskfile, tasks])} | {shlex.join(['disbatch', *again, '-r', status])}"
+
+
+def _shown(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return relative if not relative.startswith("..") else str(path)
 
 
 def _rescue(unwritten: bytes, claimed: ClaimedFiles, resume: str) -> str:

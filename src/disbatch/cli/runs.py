@@ -9,8 +9,8 @@ from pathlib import Path
 
 from disbatch.driver.held import is_held
 from disbatch.model.errors import SilenceError, UsageError
-from disbatch.wire.control import is_here, listens_here
 from disbatch.wire.keys import ConnectFile
+from disbatch.wire.reach import is_here, listens_here
 
 CONNECT = "_connect.json"
 STATUS = "_status.txt"

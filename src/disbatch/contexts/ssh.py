@@ -6,6 +6,7 @@ sh, csh and fish: words in single quotes, no backslash, no `!`, no newline. Noth
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from disbatch.model.errors import UsageError
 TUNNEL_MARK = "disbatch-tunnel-ready"
 FAREWELL = b"bye\n"
 """Written to a tunnel's stdin when it is no longer needed, so that its directory is removed."""
+_HOST_PORT = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[0-9A-Za-z._-]+):[0-9]{1,5}")
 _NOT_QUOTABLE = frozenset("!\\\n\r\0")
 
 
@@ -86,7 +88,8 @@ def launch_argv(host: str, options: SshOptions) -> list[str]:
 
 
 def tunnel_argv(host: str, options: SshOptions, place: str, attempt: int, local_socket: str) -> list[str]:
-    """The ssh command that makes `place`/s on `host` lead to `local_socket` here.
+    """The ssh command that makes `place`/s on `host` lead to `local_socket` here, or to HOST:PORT as seen
+    from here.
 
     sshd makes the new socket as `place`.ATTEMPT, for it cannot replace one that an earlier, broken
     connection left; the command moves it to where the engine looks, says TUNNEL_MARK, and stays until its
@@ -94,7 +97,7 @@ def tunnel_argv(host: str, options: SshOptions, place: str, attempt: int, local_
     not notice a cut cable. ExitOnForwardFailure=no: a forwarding of the user's own that fails does no harm,
     and ours is seen by the missing socket.
     """
-    if ":" in local_socket or not local_socket.startswith("/"):
+    if not _HOST_PORT.fullmatch(local_socket) and (":" in local_socket or not local_socket.startswith("/")):
         raise UsageError(f"{local_socket}: a tunnel needs a socket with an absolute path and no ':' in it")
     new = f"{place}.{attempt}"
     script = (

@@ -1,11 +1,14 @@
 """Where the driver listens, and the connect file that tells it to those who may know.
 
-Local engines come through a Unix socket in a directory of the run's own (0700), so a run on this machine
-opens no TCP port. A port is opened only if an engine may come from another host without a tunnel.
+Local engines come through a Unix socket in a directory of the run's own (0700). A TCP port is there for
+engines on other hosts, and for those that are attached later, from wherever the connect file can be read; not
+if all is to go through tunnels. A run that needs the port for nothing else goes on without if it cannot be
+opened.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -20,6 +23,8 @@ from disbatch.wire.hub import Hub
 from disbatch.wire.keys import ConnectFile, RunKeys
 from disbatch.wire.messages import PROTOCOL
 
+log = logging.getLogger(__name__)
+
 SOCKET_PATH_LIMIT = 100
 """Unix socket paths are limited to 107 bytes on Linux and 103 on macOS."""
 LOOPBACK = ("127.0.0.1", "::1")
@@ -31,7 +36,8 @@ class Addresses:
 
     def __init__(self, settings: Settings, hub: Hub) -> None:
         self._settings = settings
-        self._own_node = "" if settings.allocation is None else settings.allocation.own_node
+        allocation = settings.context.allocation
+        self._own_node = "" if allocation is None else allocation.own_node
         self._takeover = settings.takeover
         self._published = False
         self._former = [] if self._takeover is None else self._takeover.connect.addresses
@@ -52,8 +58,14 @@ class Addresses:
                 self._hub.bind(f"tcp://{host if host.strip('[]') in LOOPBACK else '*'}:{port}")
             if self._tcp:
                 return
-        if s.listen is not None or (not s.tunnel and not all(node.local for node in s.nodes)):
+        if s.listen is None and s.context.tunnel:
+            return
+        try:
             self._tcp = self._open_port()
+        except UsageError as error:
+            if s.listen is not None or not all(node.local for node in s.context.nodes):
+                raise
+            log.warning("no port, so that nobody can join from another host: %s", error)
 
     def _open_port(self) -> list[str]:
         host, port = self._settings.listen or ("", 0)
@@ -90,6 +102,7 @@ class Addresses:
             client_secret=keys.client_secret,
             status_file=_readable(os.fsencode(files.status)),
             directory=_readable(self._settings.directory),
+            cores_per_task=self._settings.cores_per_task,
         )
         try:
             if self._takeover is None:

@@ -47,10 +47,9 @@ class _Span(NamedTuple):
 class Control:
     """`request` answers requests, at once.
 
-    `label` is that of the nodes that this run started; `source_ids` how many ids the task file has, None if
-    nobody can know. `tell` gets events for the plan, `dismiss` an engine that need not come any more, `say`
-    a line for the one who watches the run; `ending()` is true when the run comes to its end anyway, and
-    `finish` makes it.
+    `source_ids`: how many ids the task file has, None if nobody can know. `tell` gets events for the plan,
+    `dismiss` an engine that need not come any more, `say` a line for the one who watches the run; `ending()`
+    is true when the run comes to its end anyway, and `finish` makes it.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class Control:
         members: Mapping[str, Member],
         holds: Holds,
         *,
-        label: str,
         source_name: str,
         source_ids: int | None,
         tell: Callable[[events.Event], None],
@@ -71,7 +69,6 @@ class Control:
         self._plan = plan
         self._members = members
         self._holds = holds
-        self._label = label
         self._source_name = source_name
         self._source_ids = source_ids
         self._tell = tell
@@ -106,9 +103,9 @@ class Control:
             log.info("dbutil is told: %s", line)
         return Answer(request.id, True, [line[:MAX_LINE] for line in lines])
 
-    def joined(self, engine: str) -> None:
+    def joined(self, member: Member) -> None:
         """This engine came, although it may have been dismissed."""
-        event = self._unwanted.pop(engine, None)
+        event = self._unwanted.pop(member.engine, None)
         if event is not None:
             self._tell(event)
 
@@ -143,9 +140,8 @@ class Control:
 
     def _names(self, member: Member) -> list[str]:
         """As the run calls it, as the user did, and its label."""
-        if member.node is None:
-            return [member.name]
-        return [name for name in dict.fromkeys((member.name, member.node.name, self._label)) if name]
+        given = "" if member.node is None else member.node.name
+        return [name for name in dict.fromkeys((member.name, given, member.label)) if name]
 
     def _is_there(self, member: Member) -> bool:
         return member.launching or member.engine in self._plan.engines

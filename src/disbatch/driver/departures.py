@@ -28,15 +28,17 @@ class Departures:
         self._loop = loop
         self._say = say
         self._by_slurm = by_slurm
-        self._names: dict[str, list[str]] = {}
+        self._names: dict[tuple[str, bool], list[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self.slurm_signalled = False
-        """Slurm ended one of them."""
+        """Slurm ended one of our own context's."""
 
-    def note(self, name: str, reason: str) -> None:
-        """The engine of that node left, and why."""
-        self._names.setdefault(reason, []).append(name)
-        self.slurm_signalled |= self._by_slurm and reason.startswith(BY_SIGNAL)
+    def note(self, name: str, reason: str, *, by_slurm: bool | None = None) -> None:
+        """The engine of that node left, and why. `by_slurm`: whether a node of another context is Slurm's."""
+        if by_slurm is None:
+            self.slurm_signalled |= self._by_slurm and reason.startswith(BY_SIGNAL)
+            by_slurm = self._by_slurm
+        self._names.setdefault((reason, by_slurm), []).append(name)
         if self._timer is None:
             self._timer = self._loop.call_later(JOIN_DELAY, self.tell)
 
@@ -46,11 +48,11 @@ class Departures:
             self._timer.cancel()
             self._timer = None
         told, self._names = self._names, {}
-        for reason, names in told.items():
-            self._say(f"{some(sorted(names))}: {self._words(reason, len(names) > 1)}")
+        for (reason, by_slurm), names in told.items():
+            self._say(f"{some(sorted(names))}: {self._words(reason, len(names) > 1, by_slurm)}")
 
-    def _words(self, reason: str, several: bool) -> str:
-        if self._by_slurm and reason.startswith(BY_SIGNAL):
+    def _words(self, reason: str, several: bool, by_slurm: bool) -> str:
+        if by_slurm and reason.startswith(BY_SIGNAL):
             signal = reason.removeprefix("ended by ")
             engines = "the engines" if several else "the engine"
             return f"Slurm ended {engines} ({signal}: cancelled, preempted, or out of time)"

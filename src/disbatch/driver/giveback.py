@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from disbatch.driver.settings import Settings
-
-GIVE_BACK_AFTER = 5.0
-"""Seconds that an engine must have been spare before its node goes back to Slurm: a job that is resized stays
-so, and what the batch script does next may want all of it."""
-
 
 class GiveBack:
     """Remembers since when engines are spare. When one was so for `after` seconds, all that are spare are let
@@ -30,13 +24,3 @@ class GiveBack:
             return []
         self._after = 0.0
         return list(self._since)
-
-
-def choose_give_back(settings: Settings, node_of: Callable[[str], str]) -> GiveBack | None:
-    """Which spare engines of this run are let go before its end, if any; `node_of` an engine by its name. For
-    the user's own command they go at once."""
-    if not settings.retire_command:
-        return None
-    keep = frozenset[str]() if settings.allocation is None else settings.allocation.keep
-    after = GIVE_BACK_AFTER if settings.retire_default else 0.0
-    return GiveBack(after, lambda engine: node_of(engine) not in keep)

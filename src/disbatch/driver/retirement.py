@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from disbatch.contexts.context import Context
 from disbatch.driver.retire import Retirer
-from disbatch.driver.settings import Settings
 from disbatch.driver.shrink import Shrinker
 
 
@@ -27,14 +27,14 @@ class Retirement(Protocol):
 
 
 def choose_retirement(
-    settings: Settings, hostname: str, directory: str, trouble: Callable[[str], None]
+    context: Context, hostname: str, directory: str, trouble: Callable[[str], None]
 ) -> Retirement | None:
-    """How this run retires nodes. `directory`: one of the run's own, for what a command litters."""
-    command, allocation = settings.retire_command, settings.allocation
+    """How a context retires its nodes. `directory`: one of the run's own, for what a command litters."""
+    command, allocation = context.retire_command, context.allocation
     if not command:
         return None
     if allocation is None:
         return Retirer(command, hostname, trouble)
-    if settings.retire_default:
+    if context.retire_default:
         return Shrinker(allocation, command, directory, trouble)
     return Retirer(command, allocation.own_node or None, trouble, keep=allocation.keep)

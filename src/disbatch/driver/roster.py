@@ -17,13 +17,17 @@ NAMED_SLOWEST = 5
 
 @dataclass
 class Member:
-    """One engine: launched on `node` (None if it came by itself), and what it has done."""
+    """One engine: launched on `node` (None if another context did that, or it came by itself), and what it
+    has done."""
 
     engine: str
     name: str
     rank: int
     slots: int
     node: Node | None = None
+    context: str = ""
+    """The context that it belongs to; "": the driver's own."""
+    label: str = ""
     launching: bool = True
     joined: float | None = None
     """The loop's time since which its slots are there; None while they are not."""

@@ -17,6 +17,7 @@ import msgspec
 
 from disbatch.contexts.nodes import Node
 from disbatch.model.errors import UsageError
+from disbatch.wire.requests import Attach
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class Asked(msgspec.Struct, frozen=True, tag="asked"):
 
 
 class Here(msgspec.Struct, frozen=True, tag="here"):
-    """An engine was started on `node`, or came: then with its `host` and `pid`."""
+    """An engine was started on `node`, or came: then with its `host` and `pid`. `context`: the one that was
+    attached and started it; `node` is not known then."""
 
     engine: str
     name: str
@@ -48,6 +50,22 @@ class Here(msgspec.Struct, frozen=True, tag="here"):
     node: Node | None
     host: str = ""
     pid: int = 0
+    context: str = ""
+
+
+class Joint(msgspec.Struct, frozen=True, tag="attached"):
+    """A context was attached, under this name, as it asked to be (its nodes aside)."""
+
+    name: str
+    asked: Attach
+
+
+class Handed(msgspec.Struct, frozen=True, tag="handed in"):
+    """The tasks and barriers with the ids from `first` to `last` were handed in by this session."""
+
+    session: str
+    first: int
+    last: int
 
 
 class Gone(msgspec.Struct, frozen=True, tag="gone"):
@@ -63,17 +81,20 @@ class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
     pid: int
 
 
-_Line = Asked | Here | Gone | TakenOver
-_lines = msgspec.json.Decoder(_Line)
+Line = Asked | Here | Gone | TakenOver | Joint | Handed
+_lines = msgspec.json.Decoder(Line)
 
 
 @dataclass
 class Told:
-    """What the file says: `engines` are those that were there, or on their way, at the end; `takeovers` how
-    often the run was taken over."""
+    """What the file says: `attached` are the contexts that were, `handed` what was
+    handed in, `engines` those that were there, or on their
+    way, at the end; `takeovers` how often the run was taken over."""
 
     asked: Asked
     engines: dict[str, Here] = field(default_factory=dict)
+    attached: dict[str, Attach] = field(default_factory=dict)
+    handed: list[Handed] = field(default_factory=list)
     takeovers: int = 0
 
 
@@ -107,7 +128,7 @@ class RunFile:
         file.add([taken_over])
         return file
 
-    def add(self, lines: Iterable[_Line]) -> None:
+    def add(self, lines: Iterable[Line]) -> None:
         """Append these."""
         data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
         try:
@@ -141,6 +162,10 @@ def read(path: Path) -> Told:
             told.engines[read.engine] = read
         elif isinstance(read, Gone):
             told.engines.pop(read.engine, None)
+        elif isinstance(read, Handed):
+            told.handed.append(read)
+        elif isinstance(read, Joint):
+            told.attached[read.name] = read.asked
         else:
             told.takeovers += 1
     if told is None:

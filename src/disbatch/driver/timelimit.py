@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from disbatch.contexts.context import Context
 from disbatch.driver.allowance import TIME_IS_UP, Allowance, ask_slurm
-from disbatch.driver.settings import Settings
+from disbatch.driver.roster import Member
 from disbatch.plan.events import Drain, Stop
 
 
 class TimeLimit:
     """`say` gets lines for the user, `tell` events for the plan about each of `engines()`; `launches_end` is
     called when engines that are on their way need not come any more, and `end_is_near` when engines that do
-    not answer are to be given up after so many seconds. An allocation without an end asks for nothing."""
+    not answer are to be given up after so many seconds; tasks that are ended have `grace` seconds. An
+    allocation without an end asks for nothing."""
 
     def __init__(
         self,
-        settings: Settings,
+        context: Context,
+        grace: float,
         *,
         say: Callable[[str], None],
         tell: Callable[[Drain | Stop], None],
@@ -29,16 +32,16 @@ class TimeLimit:
         self._engines = engines
         self._launches_end = launches_end
         self._end_is_near = end_is_near
-        self._grace = settings.grace
+        self._grace = grace
         self._event: type[Drain] | type[Stop] | None = None
         self._task: asyncio.Task[None] | None = None
         self._allowance: Allowance | None = None
-        allocation = settings.allocation
+        allocation = context.allocation
         if allocation is not None and allocation.end is not None:
             self._allowance = Allowance(
                 allocation.end,
-                grace=settings.grace,
-                margin=settings.time_limit_margin,
+                grace=grace,
+                margin=context.time_limit_margin,
                 ask=ask_slurm(allocation.job),
                 say=say,
                 last_start=lambda: self._all(Drain),
@@ -65,10 +68,10 @@ class TimeLimit:
         if self._task is not None:
             self._task.cancel()
 
-    def joined(self, engine: str) -> None:
-        """This engine came, maybe too late."""
-        if self._event is not None:
-            self._tell(self._event(engine))
+    def joined(self, member: Member) -> None:
+        """This engine came, maybe too late. One of another context has its own time."""
+        if self._event is not None and not member.context:
+            self._tell(self._event(member.engine))
 
     def _all(self, event: type[Drain] | type[Stop]) -> None:
         self._event = event

@@ -67,6 +67,13 @@ class Joined(msgspec.Struct, frozen=True):
     past: Past | None = None
 
 
+class Limit(msgspec.Struct, frozen=True):
+    """The engines of this context leave after so many tasks in all."""
+
+    context: str
+    tasks: int
+
+
 class Finished(msgspec.Struct, frozen=True, gc=False):
     """An engine tells how these attempts ended."""
 
@@ -133,6 +140,7 @@ Event = (
     | SourceDry
     | SourceEnded
     | Joined
+    | Limit
     | Finished
     | Returned
     | Lost

@@ -72,6 +72,7 @@ from disbatch.plan.events import (
     Interrupt,
     Joined,
     Left,
+    Limit,
     Lost,
     Past,
     Read,
@@ -207,6 +208,7 @@ class Plan:
             SourceDry: self._on_source_dry,
             SourceEnded: self._on_source_ended,
             Joined: self._on_joined,
+            Limit: self._on_limit,
             Finished: self._on_finished,
             Returned: self._on_returned,
             Lost: self._on_lost,
@@ -255,6 +257,10 @@ class Plan:
         """Results of this engine wait here for their tasks to be read: they are not recorded yet."""
         known = self.engines.get(engine)
         return known is not None and known.kept > 0
+
+    def has_reached_limit(self, context: str) -> bool:
+        """It had a limit, and has completed so many tasks."""
+        return self._limits.get(context, 1) <= 0
 
     def find(self, wanted: IdSet) -> dict[int, Place]:
         """Where those of these ids are that are read and not done."""
@@ -516,6 +522,10 @@ class Plan:
             self._move(engine, State.STARTING)
         else:
             self._activate(engine)
+
+    def _on_limit(self, event: Limit) -> None:
+        """Comes before the engines of that context do."""
+        self._limits[event.context] = self._budget[event.context] = event.tasks
 
     def _activate(self, engine: Engine) -> None:
         self._move(engine, State.DRAINING if engine.draining else State.ACTIVE)

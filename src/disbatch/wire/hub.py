@@ -39,7 +39,7 @@ from disbatch.wire.messages import (
     ToEngine,
     Welcome,
 )
-from disbatch.wire.requests import Answer, Request
+from disbatch.wire.requests import REPEATABLE, Answer, Request
 from disbatch.wire.session import Session
 from disbatch.wire.sockets import SocketReader, tune
 
@@ -47,6 +47,8 @@ ENGINE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 MOST_PEERS = 100_000
 ANSWERS_KEPT = 1000
 """Answers to the last requests, for those who ask again because their connection broke."""
+MOST_WAITING = 10_000
+"""Requests that are to be answered later."""
 
 _from_engine = msgspec.msgpack.Decoder(FromEngine)
 _from_anybody = msgspec.msgpack.Decoder(FromEngine | Request)
@@ -104,7 +106,8 @@ class Peer:
 class Hub:
     """All engines' connections. `receive(peer, number, message)` gets each message once and in order, and
     `hello(peer, message)` each greeting; it answers with `welcome` or `refuse`. `request` gets each request
-    once, as long as there are fewer than ANSWERS_KEPT newer ones."""
+    once, as long as there are fewer than ANSWERS_KEPT newer ones; what it returns None for is answered later,
+    with `answer`."""
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class Hub:
         hello: Callable[[Peer, Hello], None],
         receive: Callable[[Peer, int, FromEngine], None],
         bad: Callable[[str], None],
-        request: Callable[[Request], Answer] | None = None,
+        request: Callable[[Request], Answer | None] | None = None,
     ) -> None:
         self._loop = loop
         self._hello = hello
@@ -123,6 +126,8 @@ class Hub:
         self._bad = bad
         self._request = request
         self._answers: OrderedDict[str, Answer] = OrderedDict()
+        self._waiting: dict[str, bytes] = {}
+        """The newest connection over which each request came that is not answered yet."""
         self._peers: dict[str, Peer] = {}
         self._connected: dict[bytes, Peer] = {}
         self._doorkeeper = Doorkeeper(loop, context, keys.client_key)
@@ -207,7 +212,7 @@ class Hub:
             self._bad(f"somebody who is not known: {error}")
             return
         if isinstance(message, Request):
-            answer.tell(self._answer(message))
+            self._ask(identity, message)
         elif not isinstance(message, Hello):
             answer.tell(Pulse(known=False))
         elif not ENGINE_NAME.match(message.engine):
@@ -218,22 +223,49 @@ class Hub:
         else:
             self._admit(identity, message)
 
-    def _answer(self, request: Request) -> Answer:
+    def _ask(self, identity: bytes, request: Request) -> None:
         known = self._answers.get(request.id)
         if known is not None:
-            return known
+            self._tell(identity, known)
+        elif request.id in self._waiting:
+            self._waiting[request.id] = identity
+        else:
+            answer = self._refusal(request)
+            if answer is None and self._request is not None:
+                answer = self._request(request)
+            if answer is None:
+                self._waiting[request.id] = identity
+                return
+            self._keep(request, answer)
+            self._tell(identity, answer)
+
+    def _refusal(self, request: Request) -> Answer | None:
         if request.protocol != PROTOCOL:
             theirs = f"dbutil {request.version} speaks protocol {request.protocol}"
             ours = f"the driver, disbatch {__version__}, {PROTOCOL}"
-            answer = Answer(request.id, False, [f"{theirs}, {ours}: use the dbutil of that version"])
-        elif self._request is None:
-            answer = Answer(request.id, False, ["this driver takes no requests"])
-        else:
-            answer = self._request(request)
-        self._answers[request.id] = answer
+            return Answer(request.id, False, [f"{theirs}, {ours}: use the dbutil of that version"])
+        if self._request is None:
+            return Answer(request.id, False, ["this driver takes no requests"])
+        if len(self._waiting) >= MOST_WAITING:
+            return Answer(request.id, False, ["too many wait for an answer already"])
+        return None
+
+    def _keep(self, request: Request, answer: Answer) -> None:
+        if isinstance(request.verb, REPEATABLE):
+            return
+        self._answers[answer.id] = answer
         if len(self._answers) > ANSWERS_KEPT:
             self._answers.popitem(last=False)
-        return answer
+
+    def _tell(self, identity: bytes, answer: Answer) -> None:
+        Session(lambda data: self._transmit(identity, data), _from_anybody.decode).tell(answer)
+
+    def answer(self, request: Request, answer: Answer) -> None:
+        """Answer a request that had to wait."""
+        identity = self._waiting.pop(request.id, None)
+        if identity is not None:
+            self._keep(request, answer)
+            self._tell(identity, answer)
 
     def _admit(self, identity: bytes, message: Hello) -> None:
         peer = self._peers.get(message.engine)

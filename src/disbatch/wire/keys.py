@@ -41,7 +41,8 @@ class ConnectFile(msgspec.Struct, frozen=True):
     """PREFIX_connect.json: where the driver of a run listens and what opens the door.
 
     `addresses` as in `wire.messages.Bootstrap`; `host` and `pid` are the driver's; `started` seconds since
-    the epoch. The server's secret is there for a driver that takes the run over.
+    the epoch. The server's secret is there for a driver that takes the run over. `cores_per_task`: -c, as
+    given; it holds for nodes that are attached, too.
     """
 
     protocol: int
@@ -56,6 +57,7 @@ class ConnectFile(msgspec.Struct, frozen=True):
     client_secret: str
     status_file: str
     directory: str
+    cores_per_task: float | None = None
 
     @property
     def keys(self) -> RunKeys:

@@ -3,13 +3,14 @@
 A request comes over a connection of its own, with the run's client key and without a Hello; engines make
 none. Whoever asks does not know what became of a request when the connection breaks, so it is sent again,
 with the same `id`, over the next one. The driver remembers what it answered to the last ids, and does nothing
-twice.
+twice. An answer may come later: one to `Heed` comes when there is something new to tell.
 
 Changing a message: as in `wire.messages`.
 """
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated
 
 import msgspec
@@ -19,12 +20,18 @@ from disbatch.wire.messages import Count, Name, Text
 MOST_NAMES = 1024
 MOST_RANGES = 8192
 """In one request, which stays far below what may come from a socket."""
+MOST_LINES_SUBMITTED = 65536
+MAX_SUBMITTED = 1 << 20
+"""Bytes of the lines in one `Submit`, together."""
 MAX_ANSWER = 1 << 20
 """Largest answer, bytes."""
 MOST_LINES = 1000
 """In one answer, MAX_LINE characters each at most."""
 MAX_LINE = 250
 
+MOST_NODES = 10_000
+"""In one context."""
+Phrase = Annotated[str, msgspec.Meta(max_length=255)]
 Names = Annotated[list[Name], msgspec.Meta(min_length=1, max_length=MOST_NAMES)]
 Ranges = Annotated[list[tuple[Count, Count]], msgspec.Meta(min_length=1, max_length=MOST_RANGES)]
 
@@ -59,7 +66,153 @@ class Finish(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """End the run now, in order, to be resumed later."""
 
 
-Verb = Drain | Stop | Pause | Unpause | Cancel | Finish
+class Newcomer(msgspec.Struct, frozen=True, array_like=True):
+    """An engine that a context is about to start, under a name that it made up, on this node."""
+
+    engine: Name
+    node: Name
+    slots: Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+
+
+class Attach(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Expect the engines of another context, which process `pid` on `host` starts; answered with `Attached`.
+
+    `limit`: the context leaves after so many tasks; None: no limit. `spare_after`: its engines are let go
+    when they have had nothing to expect for so many seconds, but for those on the nodes that it is to `keep`;
+    None: they are not. `scheduled`: the nodes are a scheduler's, so that a signal to an engine is, too.
+    """
+
+    label: Phrase
+    host: Name
+    pid: Count
+    nodes: Annotated[list[Newcomer], msgspec.Meta(min_length=1, max_length=MOST_NODES)]
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    spare_after: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    keep: Annotated[list[Name], msgspec.Meta(max_length=MOST_NODES)] = []
+    scheduled: bool = False
+
+
+class Heed(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Tell what became of the engines of this context, as soon as that is more than the `known` first events
+    that this `driver` of the run has told; or nothing new, after a while. Answered with `News`."""
+
+    context: Name
+    driver: Count
+    known: Count
+
+
+class Ended(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The context could not start this engine, or the process that it started for it ended: with this code,
+    and `words` for the user."""
+
+    context: Name
+    engine: Name
+    came: bool
+    return_code: int
+    words: Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+class Detach(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The context leaves: end what runs on its engines, to be run elsewhere, and let them go. `kindly`: let
+    what runs there finish."""
+
+    context: Name
+    kindly: bool = False
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Take these lines of a task file, all of them or none; answered with `Taken`. `session`: whoever wants
+    to know how their tasks end, under a name that it made up; empty: nobody."""
+
+    lines: Annotated[list[bytes], msgspec.Meta(min_length=1, max_length=MOST_LINES_SUBMITTED)]
+    session: Phrase = ""
+
+
+class Collect(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Tell how tasks of this session ended: what comes after the `known` first of them, which may be
+    forgotten, as this `driver` of the run told them; or nothing new, after a while. Answered with
+    `Results`."""
+
+    session: Name
+    driver: Count
+    known: Count
+
+
+class Close(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """No more tasks will be submitted: the run ends when all are done."""
+
+
+OfUsers = Drain | Stop | Pause | Unpause | Cancel | Finish
+OfContexts = Attach | Heed | Ended | Detach
+OfClients = Submit | Collect | Close
+Verb = OfUsers | OfContexts | OfClients
+REPEATABLE = (Heed, Collect)
+"""Verbs that do nothing: a second time they may be answered anew."""
+
+
+# ---- values ----
+
+
+class Attached(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The engines of the context are expected. What it tells them: see `messages.Bootstrap`. Seconds of
+    `grace` and the two patiences as in `messages.Welcome`."""
+
+    context: str
+    directory: bytes
+    prefix: bytes
+    environment: dict[bytes, bytes]
+    grace: float
+    patience: float
+    orphan_patience: float
+
+
+class Fate(enum.Enum):
+    """What became of an engine."""
+
+    JOINED = "joined"
+    LOST = "lost"
+    LEFT = "left"
+    SPARE = "spare"
+    """It left as there was nothing more for it to do, while the run goes on."""
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True):
+    """Something became of that engine."""
+
+    engine: str
+    fate: Fate
+
+
+class News(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """What became of the engines of a context: `events`, of which the first comes after `since` others of
+    this `driver` of the run. One that took the run over begins anew. `over`: the run is."""
+
+    driver: int
+    since: int
+    events: list[Event]
+    over: bool = False
+
+
+class Taken(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The lines were taken. Their tasks and barriers have the ids from `first` on; `counts`: how many ids
+    each line has (none: a comment, or a PREFIX)."""
+
+    first: int
+    counts: list[int]
+
+
+class Results(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Status lines of tasks of a session without their last field, the command, in the order in which they
+    ended; the first comes after `since` others of this `driver` of the run. One that took the run over tells
+    all of them again. `over`: the run is, and there will be no others."""
+
+    driver: int
+    since: int
+    lines: list[bytes]
+    over: bool = False
+
+
+Value = Attached | News | Taken | Results
 
 
 class Request(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -72,8 +225,10 @@ class Request(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """What was done, a line each; or, if not `ok`, the one line that says why nothing was."""
+    """What was done, a line each; or, if not `ok`, the one line that says why nothing was. `value`: what a
+    program asked for."""
 
     id: str
     ok: bool
     lines: list[str]
+    value: Value | None = None

@@ -1,0 +1,72 @@
+"""`dbutil attach`, or PREFIX_dbUtil.sh with nothing but options: adds nodes to a run that goes on."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from disbatch.cli.options import add_reach, add_where
+from disbatch.model.errors import SilenceError, UsageError
+
+if TYPE_CHECKING:
+    from disbatch.attach.attachment import Attachment
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DESCRIPTION = (
+    "Add nodes to a run that goes on: other hosts, or the Slurm job that this is started in. It stays "
+    "until these nodes have left the run; ^C takes them out of it, and what runs there runs again elsewhere."
+)
+
+
+def add_attach(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Declare the verb with `add(name, help=...)`, which makes a parser."""
+    parser = add("attach", help="add nodes to the run", description=DESCRIPTION)
+    parser.add_argument(
+        "--run", metavar="PREFIX", default=argparse.SUPPRESS, help="the run: what its files begin with"
+    )
+    add_where(parser.add_argument_group("which nodes"), label=("-l", "--label"))
+    add_reach(parser.add_argument_group("how they are reached"))
+
+
+def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Add the nodes, and stay until they have left; the exit code. `say` gets lines for the user."""
+    from disbatch.attach.attachment import Attachment
+    from disbatch.cli.context import context_of
+    from disbatch.cli.nodes import find_nodes
+    from disbatch.cli.runs import find_run
+    from disbatch.contexts.machine import this_machine
+
+    run = find_run(options.run)
+    if options.cores_per_task is None and not _is_slurms(options):
+        options.cores_per_task = run.connect.cores_per_task
+    context = context_of(options, find_nodes(options, say))
+    attachment = Attachment(
+        context,
+        run.connect,
+        hostname=this_machine().hostname,
+        is_on=lambda: Path(f"{run.prefix}_connect.json").exists(),
+        say=say,
+    )
+    try:
+        return asyncio.run(_carry_out(attachment))
+    except (UsageError, SilenceError) as error:
+        raise type(error)(f"{run.prefix}: {error}") from error
+
+
+def _is_slurms(options: argparse.Namespace) -> bool:
+    """The nodes will be those of a job, which says itself what its tasks take."""
+    named = options.ssh_node or os.environ.get("DISBATCH_SSH_NODELIST")
+    return not named and bool(os.environ.get("SLURM_JOB_ID") or os.environ.get("SLURM_JOBID"))
+
+
+async def _carry_out(attachment: Attachment) -> int:
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, attachment.interrupt, number)
+    return await attachment.run()

@@ -1,0 +1,128 @@
+"""Answers the requests of contexts that are attached to the run: lets them in, tells them, hears them, lets
+them go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from disbatch.driver.attached import Contexts
+from disbatch.driver.crew import Crew
+from disbatch.driver.departures import some
+from disbatch.driver.roster import Member
+from disbatch.driver.runfile import Joint
+from disbatch.driver.settings import Settings
+from disbatch.plan import events
+from disbatch.wire.hub import ENGINE_NAME
+from disbatch.wire.requests import (
+    Answer,
+    Attach,
+    Attached,
+    Detach,
+    Ended,
+    Heed,
+    Request,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Admission:
+    """`request` answers a request, or returns None: the answer comes later. `ending()` is true when the run
+    comes to its end anyway."""
+
+    def __init__(
+        self, settings: Settings, crew: Crew, contexts: Contexts, *, ending: Callable[[], bool]
+    ) -> None:
+        self._settings = settings
+        self._crew = crew
+        self._contexts = contexts
+        self._ending = ending
+        self._performers: dict[type, Callable[[Request, Any], Answer | None]] = {
+            Attach: self._attach,
+            Heed: contexts.heed,
+            Ended: self._ended,
+            Detach: self._detach,
+        }
+
+    def request(self, request: Request) -> Answer | None:
+        """Do it."""
+        return self._performers[type(request.verb)](request, request.verb)
+
+    def again(self, name: str, asked: Attach) -> None:
+        """This context was attached to the run of a former driver."""
+        self._contexts.add(asked, name)
+        self._set_up(name, asked)
+
+    def _attach(self, request: Request, verb: Attach) -> Answer:
+        if self._ending():
+            return Answer(request.id, False, ["the run is ending already"])
+        known = self._contexts.find(verb)
+        if known is None:
+            names = [node.engine for node in verb.nodes]
+            if len(set(names)) < len(names) or not all(map(ENGINE_NAME.match, names)):
+                return Answer(request.id, False, ["these are no names for engines"])
+            if not self._crew.members.keys().isdisjoint(names):
+                return Answer(request.id, False, ["the run has engines of these names already"])
+            known = self._contexts.add(verb).name
+            self._admit(known, verb)
+        s = self._settings
+        value = Attached(
+            context=known,
+            directory=s.directory,
+            prefix=str(s.claimed.files.prefix).encode(errors="surrogateescape"),
+            environment=s.environment,
+            grace=s.grace,
+            patience=s.patience,
+            orphan_patience=s.orphan_patience,
+        )
+        return Answer(request.id, True, [], value)
+
+    def _admit(self, context: str, verb: Attach) -> None:
+        crew = self._crew
+        log.info("%s: attached by process %d on %s: %s", context, verb.pid, verb.host, verb.nodes)
+        crew.note(Joint(context, verb))
+        self._set_up(context, verb)
+        for node in verb.nodes:
+            rank = len(crew.members)
+            crew.expect(Member(node.engine, node.node, rank, node.slots, None, context, label=verb.label))
+        slots = sum(node.slots for node in verb.nodes)
+        where = some([node.node for node in verb.nodes])
+        crew.say(f"attached from {verb.host}: {where} ({slots} {'slot' if slots == 1 else 'slots'})")
+
+    def _set_up(self, context: str, verb: Attach) -> None:
+        if verb.limit is not None:
+            self._crew.tell(events.Limit(context, verb.limit))
+        self._crew.give_back(context, verb.spare_after, frozenset(verb.keep))
+
+    def _member(self, context: str, engine: str) -> Member | None:
+        member = self._crew.members.get(engine)
+        return None if member is None or not context or member.context != context else member
+
+    def _ended(self, request: Request, verb: Ended) -> Answer:
+        member = self._member(verb.context, verb.engine)
+        if member is None:
+            return Answer(request.id, False, ["this run does not know that engine"])
+        if verb.came:
+            self._crew.exited(member.engine, verb.return_code, verb.words)
+        elif member.launching:
+            self._crew.failed(member.engine, verb.words)
+        return Answer(request.id, True, [])
+
+    def _detach(self, request: Request, verb: Detach) -> Answer:
+        attachment = self._contexts.get(verb.context)
+        if attachment is None:
+            return Answer(request.id, False, ["this run does not know that context"])
+        crew = self._crew
+        members = [member for member in crew.members.values() if member.context == verb.context]
+        for member in members:
+            if member.launching:
+                crew.dismiss(member)
+        staying = crew.of_context(verb.context)
+        if staying:
+            how = "what runs there finishes" if verb.kindly else "what runs there runs again elsewhere"
+            crew.say(f"{some([crew.members[engine].name for engine in staying])}: leaving; {how}")
+        for engine in staying:
+            crew.tell(events.Drain(engine) if verb.kindly else events.Stop(engine))
+        return Answer(request.id, True, [])

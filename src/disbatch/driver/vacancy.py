@@ -1,0 +1,64 @@
+"""How long a run without engines waits for some to be attached."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+from collections.abc import Callable
+
+from disbatch.driver.roster import Member
+from disbatch.driver.settings import Settings
+
+
+class Vacancy:
+    """`begins` when no engine is there and none is on its way; ends when one joins, or by itself: then `end`
+    gets why the run cannot be completed. `say` gets a line for the user."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: Settings,
+        *,
+        say: Callable[[str], None],
+        end: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._patience = settings.waits
+        self._script = settings.claimed.files.script
+        self._say = say
+        self._end = end
+        self._lasts = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def words(self) -> str:
+        """What people should know, or nothing."""
+        return "no engines: waiting for some to be attached" if self._lasts else ""
+
+    def begins(self, why: str) -> None:
+        """Nobody is there, and `why` that ends the run if it stays so."""
+        if self._lasts:
+            return
+        if self._patience == 0:
+            self._end(why)
+            return
+        self._lasts = True
+        limit = "" if self._patience is None else f" for {self._patience:g} s"
+        script = os.path.relpath(self._script)
+        command = script if "/" in script else f"./{script}"
+        add = f"{shlex.quote(command)} -s HOST:CORES adds some, as does submitting it"
+        self._say(f"no engines are there; waiting for some{limit}: {add}")
+        if self._patience is not None:
+            self._timer = self._loop.call_later(self._patience, self._end, why)
+
+    def joined(self, member: Member) -> None:
+        """Somebody is there."""
+        self._lasts = False
+        self.close()
+
+    def close(self) -> None:
+        """It matters no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,74 @@
+"""Asks the driver of a run on an asyncio loop, as often as one likes and for as long as it takes: for
+programs that stay with a run. They outlive its driver: another one that takes the run over is asked again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import zmq
+
+from disbatch.model.errors import SilenceError
+from disbatch.wire.control import check_protocol, request_for
+from disbatch.wire.keys import ConnectFile
+from disbatch.wire.line import Line
+from disbatch.wire.reach import ways
+from disbatch.wire.requests import Answer, Verb
+from disbatch.wire.sockets import SocketReader
+
+
+class Caller:
+    """A line to the driver of `connect` on a loop, to be closed. UsageError or SilenceError if there is no
+    way to it from here; once there was one, only a call's own patience counts."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: zmq.Context[zmq.Socket[bytes]],
+        connect: ConnectFile,
+    ) -> None:
+        check_protocol(connect)
+        addresses = ways(connect)
+        self._loop = loop
+        self._calls: dict[str, asyncio.Future[Answer]] = {}
+        self._line = line = Line(context, connect)
+        self._readers = [SocketReader(loop, line.socket, self._read)]
+        if line.monitor is not None:
+            self._readers.append(SocketReader(loop, line.monitor, self._look))
+        line.connect(addresses)
+
+    async def call(self, verb: Verb, patience: float) -> Answer:
+        """What the driver answers. SilenceError if it does not within `patience` seconds."""
+        request = request_for(verb)
+        call = self._calls[request.id] = self._loop.create_future()
+        self._line.send(request)
+        self._check()
+        try:
+            return await asyncio.wait_for(call, patience)
+        except TimeoutError:
+            raise SilenceError(self._line.silence(patience)) from None
+        finally:
+            self._line.drop(request)
+            del self._calls[request.id]
+
+    def _look(self, frames: list[bytes]) -> None:
+        # That nobody is there now does not say that nobody will be.
+        with contextlib.suppress(SilenceError):
+            self._line.look(frames)
+        self._check()
+
+    def _read(self, frames: list[bytes]) -> None:
+        answer = self._line.read(frames)
+        call = None if answer is None else self._calls.get(answer.id)
+        if answer is not None and call is not None and not call.done():
+            call.set_result(answer)
+
+    def _check(self) -> None:
+        for reader in self._readers:
+            reader.check()
+
+    def close(self) -> None:
+        """Give the line up; calls that wait are not answered."""
+        for reader in self._readers:
+            reader.close()
+        self._line.close()
