@@ -46,6 +46,6 @@ def reported(*paths: str) -> Report:
     """The report of these files."""
     analysis = Analysis.of(paths)
     try:
-        return analysis.report("Tasks")
+        return analysis.report(["Tasks"])
     finally:
         analysis.close()

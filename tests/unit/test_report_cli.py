@@ -94,6 +94,26 @@ def test_the_task_file(name: str, task_file: str, found: bool, capsys: pytest.Ca
     assert f"    disbatch -r {name} {expected}\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "others", "command"),
+    [
+        ("Tasks_12", ["Tasks", "Tasks_12_tasks.txt"], "cat Tasks Tasks_12_tasks.txt | disbatch -r {} -"),
+        ("STREAM_12", ["STREAM_12_tasks.txt"], "disbatch -r {} STREAM_12_tasks.txt"),
+        ("STREAM_12", [], "disbatch -r {} TASKFILE"),
+        ("mine", ["mine_tasks.txt"], "cat TASKFILE mine_tasks.txt | disbatch -r {} -"),
+    ],
+)
+def test_tasks_that_were_handed_in(
+    name: str, others: list[str], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = f"{name}_status.txt"
+    write(Path(status), line(0))
+    for other in others:
+        Path(other).write_text("true\n")
+    assert main(["report", status]) == 0
+    assert f"    {command.format(status)}\n" in capsys.readouterr().out
+
+
 def test_strange_names(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = os.fsdecode(b"a \x1b[1m'\xff_status.txt")
     write(Path(name), *ROWS)

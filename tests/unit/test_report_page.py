@@ -51,7 +51,7 @@ class Reader(HTMLParser):
 def page(*paths: str) -> bytes:
     analysis = Analysis.of(paths)
     try:
-        return render_page(analysis, analysis.report("Tasks"))
+        return render_page(analysis, analysis.report(["Tasks"]))
     finally:
         analysis.close()
 

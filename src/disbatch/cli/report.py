@@ -44,7 +44,7 @@ def report(options: argparse.Namespace) -> None:
         _look_at(page)
     analysis = Analysis.of(files)
     try:
-        figures = analysis.report(_task_file(files))
+        figures = analysis.report(_task_files(files))
         if page is not None:
             from disbatch.watch.report.page import render_page
 
@@ -73,14 +73,18 @@ def _files(options: argparse.Namespace) -> list[str]:
     return [prefix + _STATUS_END]
 
 
-def _task_file(files: list[str]) -> str:
-    """What the commands that resume name: the task file, if it lies where the name of the status file
-    says."""
+def _task_files(files: list[str]) -> list[str]:
+    """What the commands that resume name: the task file, if it lies where the name of the status file says,
+    and what was handed in while the run went on."""
     path = Path(files[-1])
+    handed_in = path.with_name(path.name.removesuffix(_STATUS_END) + "_tasks.txt")
+    handed = [str(handed_in)] if handed_in.is_file() and handed_in.stat().st_size else []
     found = _NAME.fullmatch(path.name)
+    if found and found[1] == "STREAM" and handed:
+        return handed
     if found and path.with_name(found[1]).is_file():
-        return str(path.with_name(found[1]))
-    return "TASKFILE"
+        return [str(path.with_name(found[1])), *handed]
+    return ["TASKFILE", *handed]
 
 
 # ---- what is printed ----

@@ -52,8 +52,8 @@ class Analysis:
         """Close the files."""
         self.lines.close()
 
-    def report(self, task_file: str) -> figures.Report:
-        """All figures; `task_file` is named in the commands that resume."""
+    def report(self, task_files: Sequence[str]) -> figures.Report:
+        """All figures; `task_files`, in which the tasks stand, are named in the commands that resume."""
         lines, counts, stretches = self.lines, self.counts, self.stretches
         tasks = counts.tasks()
         good, bad = self._took()
@@ -82,7 +82,7 @@ class Analysis:
             barrier_seconds=sum(barrier.elapsed for barrier in barriers),
             barriers=heapq.nlargest(_MOST_NAMED, barriers, key=lambda barrier: barrier.elapsed),
             per_engine=commands[:_MOST_COMMANDS],
-            resume=_resume(lines, task_file),
+            resume=_resume(lines, task_files),
             notes=_notes(lines, counts, stretches),
         )
 
@@ -194,11 +194,12 @@ def _shown(record: Record) -> str:
     return command[:_LONGEST_COMMAND].decode("utf-8", "backslashreplace")
 
 
-def _resume(lines: Lines, task_file: str) -> figures.Resume:
+def _resume(lines: Lines, task_files: Sequence[str]) -> figures.Resume:
     names = {source.run: source.name for source in reversed(lines.sources)}
-    files = [word for _, name in sorted(names.items()) for word in ("-r", name)]
-    rest = ["disbatch", *files]
-    return figures.Resume(shlex.join([*rest, task_file]), shlex.join([*rest, "-R", task_file]))
+    words = ["disbatch", *(word for _, name in sorted(names.items()) for word in ("-r", name))]
+    feed = f"cat {shlex.join(task_files)} | " if len(task_files) > 1 else ""
+    tasks = "-" if feed else task_files[0]
+    return figures.Resume(feed + shlex.join([*words, tasks]), feed + shlex.join([*words, "-R", tasks]))
 
 
 def _notes(lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> list[str]:
