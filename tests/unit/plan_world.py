@@ -79,36 +79,37 @@ def outcome(
 def check_consistency(plan: Plan) -> None:
     """What the plan keeps up to date step by step equals what follows from its state."""
     live = room = recalling = lost = 0
-    expected: dict[str, set[str]] = {"_idle": set(), "_open": set(), "_queued": set(), "_resting": set()}
+    board, rotation, backlog = plan.board, plan.board.rotation, plan.board.backlog
+    expected: dict[str, set[str]] = {"idle": set(), "open": set(), "queued": set(), "resting": set()}
     for engine in plan.engines.values():
         live += len(engine.assigned)
         recalling += engine.recalling
         lost += engine.state is State.LOST
-        active = engine.state is State.ACTIVE and plan._budget.get(engine.context, 1) > 0
+        active = engine.state is State.ACTIVE and rotation.may_take(engine.context)
         busy = len(engine.assigned) + len(engine.adrift) + len(engine.claims)
         own_room = max(0, engine.slots + engine.depth - busy) if active else 0
         assert engine.room == own_room, engine.id
         room += own_room
         resting = engine.state in (State.ACTIVE, State.DRAINING)
         for pool, member in (
-            ("_idle", active and busy < engine.slots),
-            ("_open", own_room > 0),
-            ("_queued", engine.queued > 0 and not engine.recalling),
-            ("_resting", resting and not busy and not engine.per_engine),
+            ("idle", active and busy < engine.slots),
+            ("open", own_room > 0),
+            ("queued", engine.queued > 0 and not engine.recalling),
+            ("resting", resting and not busy and not engine.per_engine),
         ):
             if member:
                 expected[pool].add(engine.id)
         if engine.state is State.LOST:
             assert not engine.assigned
     for pool_name, members in expected.items():
-        assert set(getattr(plan, pool_name)) == members, pool_name
-    assert (plan.live, plan._room, plan._recalling, plan._lost) == (live, room, recalling, lost)
-    ready = [t.id for t in plan._ready]
+        assert set(getattr(rotation, pool_name)) == members, pool_name
+    assert (plan.live, rotation.room, board.recalling, board.lost) == (live, room, recalling, lost)
+    ready = [t.id for t in backlog.ready]
     assert len(ready) == len(set(ready)), "a task waits twice"
     if plan.mode is Mode.RUNNING:
-        assert plan._again <= set(ready)
+        assert backlog.again <= set(ready)
     else:
-        assert not ready and not plan._unread
+        assert not ready and not backlog.unread
 
 
 @dataclass
@@ -244,7 +245,7 @@ class World:
         self.barriers_done = 0
         self.failed_since_barrier = 0
         self.counted: dict[str, int] = {}
-        self.limits = dict(plan._limits)
+        self.limits = dict(plan.board.rotation.limits)
         self.revived: set[str] = set()
         """Contexts where a result came back from a lost engine: it may be more than the limit."""
         self.commands_done: dict[str, list[tuple[Phase, int]]] = {}
@@ -329,7 +330,7 @@ class World:
         self.learn_inherited()
         for name, engine in self.plan.engines.items():
             if engine.retired:
-                self.stops_due.setdefault(name, {c.id for c in self.plan._commands[Phase.STOP]})
+                self.stops_due.setdefault(name, {c.id for c in self.plan.board.commands[Phase.STOP]})
         check_consistency(self.plan)
         if self.plan.mode is Mode.RUNNING:
             places = self.plan.find(IdSet([(0, self.next_id)]))
@@ -499,7 +500,7 @@ class World:
         self.released.add(action.engine)
         engine = self.engines[action.engine]
         if self.plan.mode is Mode.RUNNING:
-            spent = self.plan._limits.get(engine.context, 1) <= 0
+            spent = self.plan.has_reached_limit(engine.context)
             assert action.engine in self.may_leave_early or spent, "let go in the middle of the run"
 
     def check_recordtask(self, action: RecordTask) -> None:
@@ -518,8 +519,8 @@ class World:
             limit = self.limits.get(context)
             assert limit is None or context in self.revived or self.counted[context] <= limit
             self.close(number, failed=action.outcome.return_code != 0)
-            if self.plan._fail_fast and action.outcome.return_code and self.expected is Conclusion.COMPLETE:
-                self.expected = Conclusion.FAILED_FAST
+            if action.outcome.return_code:
+                self.fail_fast()
         elif action.verdict is Verdict.ENDED:
             assert action.outcome.ending is not Ending.OWN and action.outcome.pid
             assert number not in self.cancelled
@@ -565,7 +566,11 @@ class World:
         assert self.losses[action.task.id] == self.max_losses + 1
         self.close(action.task.id, failed=True)
         self.given_up.add(action.task.id)
-        if self.plan._fail_fast and self.expected is Conclusion.COMPLETE:
+        self.fail_fast()
+
+    def fail_fast(self) -> None:
+        """A task failed, or was given up."""
+        if self.plan.board.fail_fast and self.expected is Conclusion.COMPLETE:
             self.expected = Conclusion.FAILED_FAST
 
     def check_recordperengine(self, action: RecordPerEngine) -> None:
@@ -676,7 +681,7 @@ class World:
             e.id
             for e in plan.engines.values()
             if e.state is State.ACTIVE
-            and plan._budget.get(e.context, 1) > 0
+            and plan.board.rotation.may_take(e.context)
             and e.busy < e.slots
             and self.engines[e.id].connected
         ]

@@ -91,7 +91,7 @@ class PlanMachine(RuleBasedStateMachine):
             if what == "short" and name in world.plan.engines:  # it learns to queue
                 engine = world.plan.engines[name]
                 engine.learn(0.05)
-                world.plan._touch(engine)
+                world.plan.board.rotation.touch(engine)
 
     # ---- what can happen ----
 
