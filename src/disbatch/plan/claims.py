@@ -36,12 +36,15 @@ def inherit(board: Board, engine: Engine, past: Past) -> list[int]:
         elif id in ready:
             won = True
             backlog.remove(ready[id])
-            assign_inherited(board, engine, attempt, ready[id])
+            board.rotation.spend(engine, 1)
+            assign_inherited(board, engine, attempt, ready.pop(id))
         else:
             won = id in elsewhere and _win(board, engine, attempt, *elsewhere[id])
         if not won:
             engine.adrift[attempt] = None
             unwanted.append(attempt)
+        elif id in wanted:
+            elsewhere[id] = (attempt, engine)  # which may have a later attempt of that, too
     return unwanted
 
 
@@ -54,6 +57,7 @@ def claim(board: Board, engine: Engine, attempt: int, id: int) -> bool:
         _give_up(board, rival)
     board.claims[id] = Claimed(engine, attempt)
     engine.claims[attempt] = id
+    board.rotation.spend(engine, 1)
     return True
 
 
@@ -66,6 +70,7 @@ def _win(board: Board, engine: Engine, attempt: int, theirs: int, rival: Engine)
     board.live -= 1
     board.rotation.spend(rival, -1)
     _end_replaced(board, rival, theirs, task)
+    board.rotation.spend(engine, 1)
     assign_inherited(board, engine, attempt, task)
     return True
 
@@ -78,11 +83,10 @@ def _end_replaced(board: Board, engine: Engine, attempt: int, task: Task | None)
 
 
 def assign_inherited(board: Board, engine: Engine, attempt: int, task: Task) -> None:
-    """The engine has this attempt, and it is valid."""
+    """The engine has this attempt, and it is valid; its context's limit has room for it."""
     engine.assigned[attempt] = task
     engine.assigned = dict(sorted(engine.assigned.items()))  # the order in which it starts them
     board.live += 1
-    board.rotation.spend(engine, 1)
     if engine.state is not State.LOST and (engine.stopped or task.id in board.cancelled):
         board.actions.append(End(engine.id, [attempt], board.at_once or engine.at_once))
 
@@ -95,6 +99,7 @@ def drop_claim(board: Board, id: int) -> None:
 
 
 def _give_up(board: Board, claimed: Claimed) -> None:
+    board.rotation.spend(claimed.engine, -1)
     if claimed.outcome is None:
         del claimed.engine.claims[claimed.attempt]
         _end_replaced(board, claimed.engine, claimed.attempt, None)

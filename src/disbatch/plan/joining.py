@@ -46,8 +46,11 @@ def _welcome(board: Board, engine: Engine, event: Joined) -> list[int]:
     known = [command for phase in Phase for command in board.commands[phase]]
     news = [command for command in known if not inherit_command(board, engine, command)]
     if board.mode is not Mode.RUNNING:
-        engine.retired = True  # nothing ran on it, so there is nothing to stop either
-        return event.holding
+        if event.past is None:
+            engine.retired = True  # nothing ran on it, so there is nothing to stop either
+        commands = {} if event.past is None else event.past.commands
+        stops = [attempt for (phase, _), attempt in commands.items() if phase is Phase.STOP]
+        return [attempt for attempt in event.holding if board.at_once or attempt not in stops]
     for command in news:
         if command.phase is Phase.START:
             run_per_engine(board, engine, command)
@@ -113,6 +116,7 @@ def on_left(board: Board, event: Left) -> None:
     _strip(board, engine)
     for id in engine.claims.values():
         del board.claims[id]
+    board.rotation.spend(engine, -len(engine.claims))
     engine.claims = {}
     board.rotation.move(engine, State.LEAVING)
     del board.engines[engine.id]

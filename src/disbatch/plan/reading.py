@@ -81,6 +81,7 @@ def _take_claimed(board: Board, task: Task, claimed: Claimed) -> None:
     engine.claims.pop(attempt, None)
     if outcome is None and engine.state is State.LOST:
         engine.adrift[attempt] = task
+        board.rotation.spend(engine, -1)
         run_again(board, [task])
         return
     assign_inherited(board, engine, attempt, task)

@@ -98,6 +98,8 @@ def on_returned(board: Board, event: Returned) -> None:
         return
     recall_answered(board, engine)
     back = [engine.assigned.pop(attempt) for attempt in event.attempts if attempt in engine.assigned]
+    for attempt in event.attempts:
+        engine.adrift.pop(attempt, None)  # it was also told to end this one, and will not answer that
     board.live -= len(back)
     board.rotation.spend(engine, -len(back))
     run_again(board, back)

@@ -18,7 +18,7 @@ RESTING = (State.ACTIVE, State.DRAINING)
 class Rotation:
     """`limits`: how many tasks a context may complete, by context."""
 
-    __slots__ = ("_budget", "_engines", "idle", "limits", "open", "queued", "resting", "room")
+    __slots__ = ("_engines", "budget", "idle", "limits", "open", "queued", "resting", "room")
 
     def __init__(self, engines: Mapping[str, Engine], limits: Mapping[str, int]) -> None:
         self._engines = engines
@@ -34,16 +34,16 @@ class Rotation:
         """How many tasks could be assigned now, if no limit stood against it."""
         self.limits = dict(limits)
         """How many more tasks these contexts may complete."""
-        self._budget = dict(limits)
+        self.budget = dict(limits)
         """How many more tasks they may be assigned."""
 
     def limit(self, context: str, tasks: int) -> None:
         """From now on that context has a limit."""
-        self.limits[context] = self._budget[context] = tasks
+        self.limits[context] = self.budget[context] = tasks
 
     def may_take(self, context: str) -> bool:
         """Its limit, if it has one, allows another task."""
-        return self._budget.get(context, 1) > 0
+        return self.budget.get(context, 1) > 0
 
     def is_spent(self, context: str) -> bool:
         """It had a limit, and has completed so many tasks."""
@@ -56,10 +56,10 @@ class Rotation:
 
     def spend(self, engine: Engine, count: int) -> None:
         """`count` more tasks of the engine's context are assigned (or, negative, are not after all)."""
-        if not count or engine.context not in self._budget:
+        if not count or engine.context not in self.budget:
             return
-        before = self._budget[engine.context]
-        self._budget[engine.context] = before - count
+        before = self.budget[engine.context]
+        self.budget[engine.context] = before - count
         if (before > 0) != (before - count > 0):
             for other in self._engines.values():
                 if other.context == engine.context:
@@ -68,7 +68,7 @@ class Rotation:
     def touch(self, engine: Engine) -> None:
         """The engine changed: put it where it belongs."""
         name = engine.id
-        active = engine.state is State.ACTIVE and self._budget.get(engine.context, 1) > 0
+        active = engine.state is State.ACTIVE and self.budget.get(engine.context, 1) > 0
         busy = engine.busy
         room = max(0, engine.slots + engine.depth - busy) if active else 0
         self.room += room - engine.room
