@@ -343,9 +343,9 @@ def test_asked_from_another_host(ssh_run: Run) -> None:
     assert [record.id for record in ssh_run.counting() if record.failed] == [3]
 
 
-def test_a_run_on_one_machine_is_asked_there(ssh_run: Run) -> None:
+def test_a_run_without_a_port_is_asked_on_its_machine(ssh_run: Run) -> None:
     ssh_run.tasks(HELD)
-    ssh_run.start("-s", "localhost:1", "Tasks")
+    ssh_run.start("-s", "localhost:1", "--tunnel", "Tasks")
     ssh_run.until_told(1)
     (address,) = ConnectFile.read(Path(f"{prefix(ssh_run)}_connect.json")).addresses
     folder = Path(address.removeprefix("ipc://")).parent  # on a host of its own it would not be seen

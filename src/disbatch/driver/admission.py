@@ -27,9 +27,6 @@ from disbatch.wire.requests import (
 
 log = logging.getLogger(__name__)
 
-OF_CONTEXTS = (Attach, Heed, Ended, Detach)
-"""Verbs that contexts use."""
-
 
 class Admission:
     """`request` answers a request, or returns None: the answer comes later. `ending()` is true when the run

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from disbatch.contexts.context import Context
 from disbatch.driver.files import ClaimedFiles
-from disbatch.driver.runfile import Asked, Here
+from disbatch.driver.runfile import Asked, Handed, Here
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.requests import Attach
 
@@ -14,12 +14,14 @@ from disbatch.wire.requests import Attach
 @dataclass(frozen=True)
 class Takeover:
     """The run of a driver that was killed: where it listened and with which keys, the engines that it had,
-    the contexts that were `attached`, and which driver of the run this one is (the first is 0). `done`: tasks
+    the contexts that were `attached`, what was `handed` in,
+    and which driver of the run this one is (the first is 0). `done`: tasks
     that the run has completed."""
 
     connect: ConnectFile
     engines: list[Here]
     attached: dict[str, Attach]
+    handed: list[Handed]
     generation: int
     done: int
 
@@ -33,7 +35,8 @@ class Settings:
     tasks if the source could be counted. `listen`: HOST:PORT of --use-address as (host, port), if given.
     `waits`: how long a run without any engine waits for some to be attached; None: for ever. `asked` is for a
     driver that takes this run over, `takeover` what this one takes over. `grace` is what tasks can have: see
-    `allowance.grace_within`.
+    `allowance.grace_within`. `resume_hint`: the command that goes on from here; the other one, if tasks were
+    handed in.
     """
 
     source_name: str
@@ -56,5 +59,6 @@ class Settings:
     max_losses: int = 3
     grace: float = 5.0
     resume_hint: str = ""
+    resume_hint_with_submitted: str = ""
     asked: Asked | None = None
     takeover: Takeover | None = None

@@ -114,16 +114,27 @@ def format_barrier(
     return format_line(barrier.id, barrier.line, NO_REPEAT, barrier.text, node, outcome, Mark.BARRIER)
 
 
-def format_skipped(record: Record, task: Task, mark: Mark = Mark.SKIPPED) -> bytes:
+def format_skipped(record: Record, task: Task) -> bytes:
     """The line of a task that a former run completed: that run's `record` of it, marked as skipped."""
-    r = record
+    return _format_again(record, task.id, task.line, task.repeat, task.command, Mark.SKIPPED)
+
+
+def format_recorded(record: Record, item: Task | Barrier) -> bytes:
+    """The line of a task or barrier that this run has completed already: its `record`."""
+    if isinstance(item, Barrier):
+        return _format_again(record, item.id, item.line, NO_REPEAT, item.text, Mark.BARRIER)
+    return _format_again(record, item.id, item.line, item.repeat, item.command, record.mark)
+
+
+def _format_again(  # noqa: PLR0917 - as format_line
+    r: Record, id: int, line: int, repeat: int, command: bytes, mark: Mark
+) -> bytes:
     flags = f"{'R' if r.failed else ' '}{'O' if r.out_bytes else ' '}{'E' if r.err_bytes else ' '}"
     head = (
-        f"{flags}{mark._value_}\t{task.id}\t{task.line}\t{task.repeat}\t{_node_field(r.node)}\t{r.pid}\t{r.return_code}"
+        f"{flags}{mark._value_}\t{id}\t{line}\t{repeat}\t{_node_field(r.node)}\t{r.pid}\t{r.return_code}"
         f"\t{r.elapsed:.6f}\t{r.start:.6f}\t{r.finish:.6f}\t{r.out_bytes}\t"
     )
-    command = quoted(task.command).encode()
-    return b"%b%b\t%d\t%b\t%b\n" % (head.encode(), r.out, r.err_bytes, r.err, command)
+    return b"%b%b\t%d\t%b\t%b\n" % (head.encode(), r.out, r.err_bytes, r.err, quoted(command).encode())
 
 
 @functools.lru_cache(maxsize=1024)
