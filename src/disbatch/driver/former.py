@@ -31,11 +31,12 @@ from disbatch.model.task import Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND
 
 STATUS_END = "_status.txt"
+LONGEST_LINE = 6 * MAX_COMMAND + (1 << 16)
+"""Bytes of a status line: a byte of the command may be written as \\udcNN."""
 
 _BLOCK = 1 << 20
 _PAGE = 1 << 16
 _PAGES = 32
-_LONGEST_LINE = 6 * MAX_COMMAND + (1 << 16)  # a byte may be written as \udcNN
 _MOST_FILES = 1 << 10
 _MOST_SCATTERED = 2_000_000
 _ALWAYS_DENSE = 4_000_000
@@ -88,7 +89,7 @@ class _File:
         while True:
             text = self.read(offset, size)
             end = text.find(b"\n") + 1
-            if end or len(text) < size or size > _LONGEST_LINE:
+            if end or len(text) < size or size > LONGEST_LINE:
                 return text[:end]
             size *= 4
 
@@ -150,7 +151,7 @@ class Former:
         known: set[tuple[int, int]] = set()
         try:
             for path in paths:
-                for each in (Path(path), *_unrecorded(Path(path))):
+                for each in (Path(path), *unrecorded(Path(path))):
                     file = _File(each, mine=whole)
                     files.append(file)
                     identity = (file.status.st_dev, file.status.st_ino)
@@ -254,7 +255,7 @@ class Former:
                 begin = end
             at += done
             rest = text[done:]
-            if len(rest) > _LONGEST_LINE:
+            if len(rest) > LONGEST_LINE:
                 raise _not_status(file.path, line_number + 1)
 
     def _enter(self, id: int, place: int, failed: bool) -> None:
@@ -321,7 +322,7 @@ class Former:
         )
 
 
-def _unrecorded(path: Path) -> list[Path]:
+def unrecorded(path: Path) -> list[Path]:
     """Results that engines of the run with this status file could not deliver: PREFIX_NODE_unrecorded.txt.
 
     The prefix of another run in the same directory may begin with this one's and `_`; its files are its own.
