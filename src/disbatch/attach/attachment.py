@@ -151,7 +151,11 @@ class Attachment:
         os.environb.clear()
         os.environb.update(environment)  # for what we start here: srun passes it on
         prefix = Path(os.fsdecode(told.prefix))
-        orders = Orders(context, told.directory, environment, RunFiles(prefix, prefix), self._connect.keys)
+        orders = Orders(
+            *(context, told.directory, environment, RunFiles(prefix, prefix), self._connect.keys),
+            orphan_patience=told.orphan_patience,
+            by_driver=False,
+        )
         self._retirement = choose_retirement(context, self._hostname, folder, self._say)
         self._launcher = Launcher(
             self._loop,
