@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.runfile import Asked, Gone, Here, RunFile, TakenOver, read
+from disbatch.driver.runfile import Asked, Counted, Gone, Here, RunFile, TakenOver, read
 from disbatch.driver.sofar import SoFar, cut_torn_line
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
@@ -36,6 +36,20 @@ def test_tells_what_was_asked_and_who_is_there(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     told = read(path)
     assert (told.asked, told.engines, told.takeovers) == (ASKED, {"b": here("b", 5)}, 0)
+
+
+def test_tells_what_counts_against_limits(tmp_path: Path) -> None:
+    """Those that were recorded; and one that was ended twice stands there twice."""
+    file = RunFile.create(tmp_path / "P_run.json", ASKED)
+    file.add([Counted("", 1), Counted("c1", 2), Counted("c1", 3), Counted("c1", 3), Counted("c1", 9)])
+    file.close()
+    told = read(tmp_path / "P_run.json")
+    assert told.counted == {"": {1}, "c1": {2, 3, 9}}
+    status = tmp_path / "P_status.txt"
+    status.write_bytes(line(1) + line(2) + line(3))
+    so_far = SoFar.read(status, "Tasks")
+    assert {context: so_far.count(tasks) for context, tasks in told.counted.items()} == {"": 1, "c1": 2}
+    so_far.close()
 
 
 def test_goes_on_after_a_torn_line(tmp_path: Path) -> None:

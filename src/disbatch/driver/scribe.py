@@ -29,8 +29,9 @@ CANCELLED_RETURN_CODE = -signal.SIGTERM.value
 
 class Scribe:
     """`write` takes a finished line; `say` a line for the user. `barriers_read` holds when the barriers
-    that are not complete were read (monotonic seconds), oldest first. `ended(id, line)` is told of each task
-    and barrier that is done."""
+    that are not complete were read (monotonic seconds), oldest first. `counted(context, id)` is told of each
+    task whose own end counts, before its line is written; `ended(id, line)` of each task and barrier that is
+    done."""
 
     def __init__(
         self,
@@ -42,9 +43,11 @@ class Scribe:
         source_name: str,
         hostname: str,
         barriers_read: deque[float],
+        counted: Callable[[str, int], None],
         ended: Callable[[int, bytes], None] | None = None,
     ) -> None:
         self._write = write
+        self._counted = counted
         self._ended = ended
         self._tally = tally
         self._members = members
@@ -75,6 +78,8 @@ class Scribe:
             outcome = msgspec.structs.replace(outcome, return_code=CANCELLED_RETURN_CODE)
         if action.verdict in (events.Verdict.COUNTS, events.Verdict.CANCELLED):
             self._tally.count(member, task, outcome)
+            if action.verdict is events.Verdict.COUNTS:
+                self._counted(member.context, task.id)
             self._conclude(task, member, outcome)
         else:
             self._tally.ended += 1
