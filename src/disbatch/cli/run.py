@@ -68,7 +68,8 @@ class Left:
     def takeover(self, so_far: SoFar) -> Takeover:
         """For the driver."""
         done = {context: so_far.count(tasks) for context, tasks in self.counted.items()}
-        return Takeover(self.connect, self.engines, self.attached, self.handed, self.drivers, done)
+        whole = (self.connect, self.engines, self.attached, self.handed, self.drivers)
+        return Takeover(*whole, done, so_far.asides)
 
 
 ITEMS_A_TIME = 1024

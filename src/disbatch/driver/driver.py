@@ -207,6 +207,7 @@ class Driver:
             source_name=s.source_name,
             hostname=self._hostname,
             barriers_read=self._feed.barriers_read,
+            asides=set() if s.takeover is None else s.takeover.asides,
             counted=self._count,
             ended=self._submissions.ended if self._feed.takes_more else None,
         )

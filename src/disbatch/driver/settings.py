@@ -15,7 +15,8 @@ from disbatch.wire.requests import Attach
 class Takeover:
     """The run of a driver that was killed: where it listened and with which keys, the engines that it had,
     the contexts that were `attached`, what was `handed` in, and which driver of the run this one is (the
-    first is 0). `done`: how many tasks the contexts have completed that have a limit."""
+    first is 0). `done`: how many tasks the contexts have completed that have a limit. `asides`: hashes of the
+    lines of its status file that are about no task that is done."""
 
     connect: ConnectFile
     engines: list[Here]
@@ -23,6 +24,7 @@ class Takeover:
     handed: list[Handed]
     generation: int
     done: dict[str, int]
+    asides: set[int]
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,12 @@ class Line(NamedTuple):
 
 
 class SoFar:
-    """Tells of each task and barrier whether the run is done with it."""
+    """Tells of each task and barrier whether the run is done with it. `asides`: hashes of the lines that are
+    about neither."""
 
     def __init__(self, former: Former) -> None:
         self._former = former
+        self.asides = former.asides
 
     @classmethod
     def read(cls, status: Path, source: str) -> SoFar:
