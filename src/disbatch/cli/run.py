@@ -53,7 +53,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Left:
     """What a driver that was killed left of its run: all that `asked` and the connect file tell, its files in
-    our hands, its engines and contexts, what was handed in, and how many drivers the run had."""
+    our hands, its engines and contexts, what was handed in, what counts against the limits of contexts, and
+    how many drivers the run had."""
 
     asked: Asked
     connect: ConnectFile
@@ -61,11 +62,14 @@ class Left:
     engines: list[Here]
     attached: dict[str, Attach]
     handed: list[Handed]
+    counted: dict[str, set[int]]
     drivers: int
 
-    def takeover(self, done: int) -> Takeover:
+    def takeover(self, so_far: SoFar) -> Takeover:
         """For the driver."""
-        return Takeover(self.connect, self.engines, self.attached, self.handed, self.drivers, done)
+        done = {context: so_far.count(tasks) for context, tasks in self.counted.items()}
+        whole = (self.connect, self.engines, self.attached, self.handed, self.drivers)
+        return Takeover(*whole, done, so_far.asides)
 
 
 ITEMS_A_TIME = 1024
@@ -142,7 +146,7 @@ def run(
         resume_hint=_resume_hint(arguments, claimed.files),
         resume_hint_with_submitted=_resume_hint_with_submitted(arguments, options.taskfile, claimed.files),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
-        takeover=None if left is None or so_far is None else left.takeover(so_far.done),
+        takeover=None if left is None or so_far is None else left.takeover(so_far),
     )
     feed = Feed(opened, former, so_far, submitted)
     return _perform(settings, feed, observer, early, owned=options.owned)

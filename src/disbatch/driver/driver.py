@@ -42,7 +42,7 @@ from disbatch.driver.record import Record
 from disbatch.driver.result import Result
 from disbatch.driver.retirement import choose_retirement
 from disbatch.driver.roster import Member, Tally
-from disbatch.driver.runfile import Line, RunFile, TakenOver
+from disbatch.driver.runfile import Counted, Line, RunFile, TakenOver
 from disbatch.driver.scribe import Scribe
 from disbatch.driver.settings import Settings
 from disbatch.driver.starting import Orders
@@ -207,6 +207,8 @@ class Driver:
             source_name=s.source_name,
             hostname=self._hostname,
             barriers_read=self._feed.barriers_read,
+            asides=set() if s.takeover is None else s.takeover.asides,
+            counted=self._count,
             ended=self._submissions.ended if self._feed.takes_more else None,
         )
         self._performers |= scribe.performers
@@ -234,6 +236,10 @@ class Driver:
         if self._run_file is not None:
             self._run_file.add([line])
 
+    def _count(self, context: str, task: int) -> None:
+        if self._plan.has_limit(context):
+            self._note(Counted(context, task))
+
     def _begin(self, keys: RunKeys, addresses: Addresses) -> None:
         s = self._settings
         orders = Orders(s.context, s.directory, s.environment, s.claimed.files, keys, s.orphan_patience)
@@ -248,7 +254,7 @@ class Driver:
             self._submissions.feed(self._feed.submissions)
         if s.takeover is not None:
             for name, asked in s.takeover.attached.items():
-                self._admission.again(name, asked)
+                self._admission.again(name, asked, s.takeover.done.get(name, 0))
             for handed in s.takeover.handed:
                 self._submissions.again(handed)
         nodes = [] if self._incomplete else s.context.nodes
@@ -530,7 +536,7 @@ class Driver:
 def _plan(settings: Settings) -> Plan:
     """The decisions of this run, from their beginning."""
     takeover, limit = settings.takeover, settings.context.task_limit
-    done = 0 if takeover is None else takeover.done
+    done = 0 if takeover is None else takeover.done.get("", 0)
     return Plan(
         max_losses=settings.max_losses,
         fail_fast=settings.fail_fast,

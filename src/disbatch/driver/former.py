@@ -43,6 +43,8 @@ _ALWAYS_DENSE = 4_000_000
 _MOST_HOLES = 16  # an entry of the dictionary takes as much memory as this many of the array
 
 _COUNTED = frozenset((Mark.TASK, Mark.SKIPPED))
+ASIDE = frozenset((Mark.SUPERSEDED, Mark.PER_ENGINE))
+"""Lines that tell of something that was run, but of no task that is done."""
 
 # An entry of the index: 1 + (file, 10 bits; offset, 50 bits; failed, 1 bit), so that 0 is none.
 _OFFSET_BITS = 50
@@ -112,14 +114,14 @@ class Former:
     """The tasks that former runs completed, by id.
 
     `count` is how many, `failures` how many of them failed; `highest` the highest id, -1 if there is none.
-    `ran`: how many lines tell of a task that was run, not skipped.
+    `asides`, if `whole`: hashes of the lines that are about no task that is done.
     """
 
     def __init__(self, files: Sequence[_File], *, source: str, retry: bool, force: bool, whole: bool) -> None:
         self.count = 0
-        self.ran = 0
         self.failures = 0
         self.highest = -1
+        self.asides: set[int] = set()
         self._files = files
         self._source = source
         self._retry = retry
@@ -218,6 +220,10 @@ class Former:
                     self._verify_barrier(item)
         return self.beyond(ids)
 
+    def knows(self, id: int) -> bool:
+        """There is a record of that task or barrier."""
+        return bool(self._entry(id))
+
     # ---- the index ----
 
     def _entry(self, id: int) -> int:
@@ -249,8 +255,9 @@ class Former:
                         raise _not_status(file.path, line_number)
                 else:
                     end, mark, id, return_code = told
+                    if self._whole and mark in ASIDE:
+                        self.asides.add(hash(text[begin:end]))
                     if mark in self._counted and (self._whole or return_code != LOST_RETURN_CODE):
-                        self.ran += mark is Mark.TASK
                         self._enter(id, base + at + begin, return_code != 0)
                 begin = end
             at += done

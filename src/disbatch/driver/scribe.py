@@ -29,8 +29,9 @@ CANCELLED_RETURN_CODE = -signal.SIGTERM.value
 
 class Scribe:
     """`write` takes a finished line; `say` a line for the user. `barriers_read` holds when the barriers
-    that are not complete were read (monotonic seconds), oldest first. `ended(id, line)` is told of each task
-    and barrier that is done."""
+    that are not complete were read (monotonic seconds), oldest first. `asides`: hashes of what a former
+    driver wrote besides results. `counted(context, id)` is told of each task whose own end counts, before its
+    line is written; `ended(id, line)` of each task and barrier that is done."""
 
     def __init__(
         self,
@@ -42,9 +43,13 @@ class Scribe:
         source_name: str,
         hostname: str,
         barriers_read: deque[float],
+        asides: set[int],
+        counted: Callable[[str, int], None],
         ended: Callable[[int, bytes], None] | None = None,
     ) -> None:
         self._write = write
+        self._asides = asides
+        self._counted = counted
         self._ended = ended
         self._tally = tally
         self._members = members
@@ -75,14 +80,22 @@ class Scribe:
             outcome = msgspec.structs.replace(outcome, return_code=CANCELLED_RETURN_CODE)
         if action.verdict in (events.Verdict.COUNTS, events.Verdict.CANCELLED):
             self._tally.count(member, task, outcome)
+            if action.verdict is events.Verdict.COUNTS:
+                self._counted(member.context, task.id)
             self._conclude(task, member, outcome)
         else:
             self._tally.ended += 1
             self._tally.busy += outcome.elapsed
             mark = Mark.SUPERSEDED
-            self._write(
+            self._aside(
                 format_line(task.id, task.line, task.repeat, task.command, member.name, outcome, mark)
             )
+
+    def _aside(self, line: bytes) -> None:
+        """A line that is about no task that is done. The former driver may have written it, and its engine
+        sends again what that one did not answer any more."""
+        if hash(line) not in self._asides:
+            self._write(line)
 
     def _conclude(self, task: Task, member: Member, outcome: Outcome) -> None:
         """The line that counts."""
@@ -132,7 +145,7 @@ class Scribe:
         line = format_line(
             command.id, command.line, NO_REPEAT, command.command, member.name, outcome, Mark.PER_ENGINE
         )
-        self._write(line)
+        self._aside(line)
         if outcome.return_code:
             what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
             self._say(f"{self._where(command.line)}: {what} on {member.name}")

@@ -14,16 +14,17 @@ from disbatch.wire.requests import Attach
 @dataclass(frozen=True)
 class Takeover:
     """The run of a driver that was killed: where it listened and with which keys, the engines that it had,
-    the contexts that were `attached`, what was `handed` in,
-    and which driver of the run this one is (the first is 0). `done`: tasks
-    that the run has completed."""
+    the contexts that were `attached`, what was `handed` in, and which driver of the run this one is (the
+    first is 0). `done`: how many tasks the contexts have completed that have a limit. `asides`: hashes of the
+    lines of its status file that are about no task that is done."""
 
     connect: ConnectFile
     engines: list[Here]
     attached: dict[str, Attach]
     handed: list[Handed]
     generation: int
-    done: int
+    done: dict[str, int]
+    asides: set[int]
 
 
 @dataclass(frozen=True)
