@@ -12,6 +12,7 @@ from disbatch import __version__
 from disbatch.cli.attach import add_attach, attach
 from disbatch.cli.verbs import add_verbs, perform
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
+from disbatch.watch.lasting import lasting
 
 LATER = ("status", "monitor", "submit", "put", "get", "view", "report")
 """Verbs of later versions; they parse, so that PREFIX_dbUtil.sh stays good."""
@@ -42,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    if sys.stderr is not None:
+        sys.stderr = lasting(sys.stderr)
     try:
         options = _parser().parse_args(_with_verb(list(sys.argv[1:] if argv is None else argv)))
         code = _carry_out(options)

@@ -32,9 +32,9 @@ from disbatch.driver.feed import Feed
 from disbatch.driver.files import ClaimedFiles, claim
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
-from disbatch.driver.runfile import Asked, Here
+from disbatch.driver.runfile import Asked, Told
 from disbatch.driver.settings import Settings, Takeover
-from disbatch.driver.sofar import SoFar
+from disbatch.driver.sofar import SoFar, completed
 from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, UsageError
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
@@ -44,26 +44,29 @@ from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import SECRET_VARIABLES
-from disbatch.wire.requests import Attach
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Left:
-    """What a driver that was killed left of its run: all that `asked` and the connect file tell, its files in
-    our hands, its engines and contexts, and how many drivers the run had."""
+    """What a driver that was killed left of its run: all that its run file and the connect file tell, and its
+    files in our hands."""
 
-    asked: Asked
+    told: Told
     connect: ConnectFile
     claimed: ClaimedFiles
-    engines: list[Here]
-    attached: dict[str, Attach]
-    drivers: int
 
-    def takeover(self, done: int) -> Takeover:
-        """For the driver."""
-        return Takeover(self.connect, self.engines, self.attached, self.drivers, done)
+    @property
+    def asked(self) -> Asked:
+        """What the first driver of the run was asked."""
+        return self.told.asked
+
+    def takeover(self, *, limited: bool) -> Takeover:
+        """For the driver, whose own context may be `limited`. OSError if the status file cannot be read."""
+        told = self.told
+        done = completed(self.claimed.files.status, told.limited(own=limited))
+        return Takeover(self.connect, list(told.engines.values()), told.attached, told.takeovers + 1, done)
 
 
 ITEMS_A_TIME = 1024
@@ -138,7 +141,7 @@ def run(
         grace=_grace(options.grace, choice.allocation, observer.say),
         resume_hint=_resume_hint(arguments, claimed),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
-        takeover=None if left is None or so_far is None else left.takeover(so_far.done),
+        takeover=None if left is None else left.takeover(limited=context.task_limit is not None),
     )
     return _perform(settings, Feed(opened, former, so_far), observer, early)
 

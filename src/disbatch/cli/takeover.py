@@ -50,8 +50,7 @@ def take_over(
     _check_tasks(former.taskfile, options, asked, prefix)
     choice = choose(former)
     claimed = claim_again(RunFiles(prefix, Path(os.fsdecode(asked.log))), cut_torn_line)
-    left = Left(asked, connect, claimed, list(told.engines.values()), told.attached, told.takeovers + 1)
-    return run(former, first, choice, None, left)
+    return run(former, first, choice, None, Left(told, connect, claimed))
 
 
 def _prefix(text: str) -> Path:

@@ -105,13 +105,13 @@ class Driver:
         self._preemption: asyncio.Task[None] | None = None
         self._run_file: RunFile | None = None
         self._holds = Holds(self._tell)
-        self._contexts = Contexts(loop, self._answer)
+        self._contexts = Contexts(loop, self._answer, 0 if s.takeover is None else s.takeover.generation)
         self._time_limit = TimeLimit(
             s.context,
             s.grace,
             say=self._say,
             tell=self._tell,
-            engines=lambda: self._crew.of_context(""),
+            engines=lambda: [member.engine for member in self._crew.of_context("")],
             launches_end=self._expect_nobody,
             end_is_near=lambda grace: self._give_up_after(grace + ENDING_AT_LIMIT),
         )
@@ -126,7 +126,11 @@ class Driver:
             time_is_up=lambda: bool(self._time_limit.words),
         )
         self._vacancy = Vacancy(loop, s, say=self._say, end=self._end_incomplete)
-        self._admission = Admission(s, self._crew, self._contexts, ending=self._is_ending)
+        self._admission = Admission(
+            *(s, self._crew, self._contexts),
+            recorded=lambda: self._record.size,
+            ending=self._is_ending,
+        )
         self._control = Control(
             *(self._plan, self._members, self._holds),
             source_name=s.source_name,
@@ -136,8 +140,9 @@ class Driver:
             say=self._say,
             ending=self._is_ending,
             finish=self._finish_early,
+            waits=s.waits != 0,
         )
-        for joined in (self._time_limit.joined, self._control.joined, self._vacancy.joined):
+        for joined in (self._time_limit.joined, self._control.joined):
             self._crew.when_joined(joined)
         self._performers: dict[type, Callable[[Any], None]] = {
             events.Assign: self._assign,
@@ -226,8 +231,9 @@ class Driver:
         succession = None
         if s.takeover is not None:
             succession = Succession(self._crew, self._holds, s.patience)
+            here = {engine.engine for engine in s.takeover.engines}
             for name, asked in s.takeover.attached.items():
-                self._admission.again(name, asked)
+                self._admission.again(name, asked, here)
         retirement = choose_retirement(s.context, self._hostname, addresses.folder, self._say)
         self._incomplete = self._time_limit.too_late
         self._feed.start(self._loop, self._pump)
@@ -242,7 +248,7 @@ class Driver:
         patience = 1.0 if self._signals > 1 else 5.0
         self._life.cancel()
         self._time_limit.close()
-        self._vacancy.close()
+        self._vacancy.ends()
         if self._preemption is not None:
             self._preemption.cancel()
         self._crew.stop_watching()
@@ -355,6 +361,7 @@ class Driver:
         if self._over.done() or self._plan.mode is Mode.OVER or self._preemption is not None:
             return
         if self._plan.present or self._crew.expected:
+            self._vacancy.ends()
             return
         if self._incomplete or self._time_limit.words:
             self._end_incomplete(self._incomplete or self._time_limit.words)
@@ -364,6 +371,7 @@ class Driver:
             words = f"ended after {limit} tasks, as -C asks"
         else:
             words = "no engine is left" if self._crew.ever_joined else "no engine could start"
+        self._crew.departures.tell()
         self._vacancy.begins(words)
 
     def _end_incomplete(self, words: str) -> None:
@@ -495,10 +503,13 @@ class Driver:
 def _plan(settings: Settings) -> Plan:
     """The decisions of this run, from their beginning."""
     takeover, limit = settings.takeover, settings.context.task_limit
-    done = 0 if takeover is None else takeover.done
+    limits = {} if limit is None else {"": limit}
+    if takeover is not None:
+        limits |= {name: asked.limit for name, asked in takeover.attached.items() if asked.limit is not None}
+        limits = {name: max(0, limit - takeover.done[name]) for name, limit in limits.items()}
     return Plan(
         max_losses=settings.max_losses,
         fail_fast=settings.fail_fast,
-        limits=None if limit is None else {"": max(0, limit - done)},
+        limits=limits,
         first_attempt=1 if takeover is None else takeover.generation * ATTEMPTS,
     )

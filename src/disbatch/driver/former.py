@@ -111,12 +111,10 @@ class Former:
     """The tasks that former runs completed, by id.
 
     `count` is how many, `failures` how many of them failed; `highest` the highest id, -1 if there is none.
-    `ran`: how many lines tell of a task that was run, not skipped.
     """
 
     def __init__(self, files: Sequence[_File], *, source: str, retry: bool, force: bool, whole: bool) -> None:
         self.count = 0
-        self.ran = 0
         self.failures = 0
         self.highest = -1
         self._files = files
@@ -249,7 +247,6 @@ class Former:
                 else:
                     end, mark, id, return_code = told
                     if mark in self._counted and (self._whole or return_code != LOST_RETURN_CODE):
-                        self.ran += mark is Mark.TASK
                         self._enter(id, base + at + begin, return_code != 0)
                 begin = end
             at += done

@@ -54,10 +54,11 @@ class Here(msgspec.Struct, frozen=True, tag="here"):
 
 
 class Joint(msgspec.Struct, frozen=True, tag="attached"):
-    """A context was attached, under this name, as it asked to be (its nodes aside)."""
+    """A context was attached, under this name, as it asked to be, when the status file had this length."""
 
     name: str
     asked: Attach
+    recorded: int = 0
 
 
 class Gone(msgspec.Struct, frozen=True, tag="gone"):
@@ -78,14 +79,29 @@ _lines = msgspec.json.Decoder(Line)
 
 
 @dataclass
+class Place:
+    """Where in the status file a context's tasks are: in lines of these nodes, from byte `begin` on."""
+
+    begin: int = 0
+    nodes: set[str] = field(default_factory=set)
+
+
+@dataclass
 class Told:
     """What the file says: `attached` are the contexts that were, `engines` those that were there, or on their
-    way, at the end; `takeovers` how often the run was taken over."""
+    way, at the end; `places` of all contexts, of which the driver's own is ""; `takeovers` how often the run
+    was taken over."""
 
     asked: Asked
     engines: dict[str, Here] = field(default_factory=dict)
     attached: dict[str, Attach] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=lambda: {"": Place()})
     takeovers: int = 0
+
+    def limited(self, *, own: bool) -> dict[str, Place]:
+        """The places of contexts that leave after so many tasks; the driver's `own` may be one."""
+        limited = {"": self.places[""]} if own else {}
+        return limited | {name: self.places[name] for name, asked in self.attached.items() if asked.limit}
 
 
 class RunFile:
@@ -150,10 +166,12 @@ def read(path: Path) -> Told:
             break
         elif isinstance(read, Here):
             told.engines[read.engine] = read
+            told.places.setdefault(read.context, Place()).nodes.add(read.name)
         elif isinstance(read, Gone):
             told.engines.pop(read.engine, None)
         elif isinstance(read, Joint):
             told.attached[read.name] = read.asked
+            told.places[read.name] = Place(read.recorded)
         else:
             told.takeovers += 1
     if told is None:

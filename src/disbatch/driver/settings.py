@@ -14,14 +14,14 @@ from disbatch.wire.requests import Attach
 @dataclass(frozen=True)
 class Takeover:
     """The run of a driver that was killed: where it listened and with which keys, the engines that it had,
-    the contexts that were `attached`, and which driver of the run this one is (the first is 0). `done`: tasks
-    that the run has completed."""
+    the contexts that were `attached`, and which driver of the run this one is (the first is 0). `done`: how
+    many tasks each context has completed that has a limit."""
 
     connect: ConnectFile
     engines: list[Here]
     attached: dict[str, Attach]
     generation: int
-    done: int
+    done: dict[str, int]
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from disbatch.wire.messages import PROTOCOL, Bootstrap
 @dataclass(frozen=True)
 class Orders:
     """What all engines of a context are told: the tasks' `directory` and `environment`, the run's `files` and
-    its `keys`."""
+    its `keys`. `attached`: the context is, to the run of another process."""
 
     context: Context
     directory: bytes
     environment: dict[bytes, bytes]
     files: RunFiles
     keys: RunKeys
+    attached: bool = False
 
     def bootstrap(self, node: Node, *, name: str, engine: str, addresses: list[str]) -> Bootstrap:
         """The Bootstrap of the engine `engine` on `node`, which the run calls `name`."""
@@ -46,4 +47,5 @@ class Orders:
             bind=context.bind,
             cores=node.cores if node.way is Way.STEP else None,
             run=os.fsencode(self.files.prefix),
+            attached=self.attached,
         )

@@ -249,7 +249,7 @@ class Engine:
     def _watch_lifeline(self) -> None:
         try:
             self._loop.add_reader(0, self._lifeline)
-            self._lifeline_holds = self._bootstrap.way is Way.CHILD
+            self._lifeline_holds = self._is_drivers_child
         except (OSError, ValueError):
             log.info("standard input is a file: it cannot tell when the driver is gone")
 
@@ -265,12 +265,18 @@ class Engine:
         self._lifeline_holds = False
         if not self._welcomed:
             self._go("the driver is gone (standard input ended)", EXIT_ORPHANED, deliver=False)
-        elif self._bootstrap.way is Way.CHILD:
+        elif self._is_drivers_child:
             # It may have been stopped for long before it ended: its silence counts from now.
             self._joined_at = self._loop.time()
             self._tell_of_silence("the driver is gone (it closed standard input)")
+        elif self._bootstrap.attached:
+            log.info("standard input ended: whoever attached this node is gone, or just its srun")
         else:
             log.info("standard input ended: the driver is gone, or just its srun")
+
+    @property
+    def _is_drivers_child(self) -> bool:
+        return self._bootstrap.way is Way.CHILD and not self._bootstrap.attached
 
     def _tell_of_silence(self, what: str) -> None:
         self._told_of_silence = True

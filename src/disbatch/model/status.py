@@ -98,7 +98,7 @@ def format_line(  # noqa: PLR0917 - a line has these parts, and every caller has
     return (
         f"{'R' if o.return_code else ' '}{'O' if o.out_bytes else ' '}{'E' if o.err_bytes else ' '}"
         f"{mark._value_}"
-        f"\t{id}\t{line}\t{repeat}\t{_node_field(node)}\t{o.pid}\t{o.return_code}"
+        f"\t{id}\t{line}\t{repeat}\t{node_field(node)}\t{o.pid}\t{o.return_code}"
         f"\t{o.elapsed:.6f}\t{o.start:.6f}\t{o.finish:.6f}"
         f"\t{o.out_bytes}\t{quoted_snippet(o.out_snippet)}"
         f"\t{o.err_bytes}\t{quoted_snippet(o.err_snippet)}"
@@ -119,7 +119,7 @@ def format_skipped(record: Record, task: Task, mark: Mark = Mark.SKIPPED) -> byt
     r = record
     flags = f"{'R' if r.failed else ' '}{'O' if r.out_bytes else ' '}{'E' if r.err_bytes else ' '}"
     head = (
-        f"{flags}{mark._value_}\t{task.id}\t{task.line}\t{task.repeat}\t{_node_field(r.node)}\t{r.pid}\t{r.return_code}"
+        f"{flags}{mark._value_}\t{task.id}\t{task.line}\t{task.repeat}\t{node_field(r.node)}\t{r.pid}\t{r.return_code}"
         f"\t{r.elapsed:.6f}\t{r.start:.6f}\t{r.finish:.6f}\t{r.out_bytes}\t"
     )
     command = quoted(task.command).encode()
@@ -127,7 +127,7 @@ def format_skipped(record: Record, task: Task, mark: Mark = Mark.SKIPPED) -> byt
 
 
 @functools.lru_cache(maxsize=1024)
-def _node_field(node: str) -> str:
+def node_field(node: str) -> str:
     """A node's name, in which nothing can end the field or the line."""
     return node if node and node.isprintable() else repr(node)
 
