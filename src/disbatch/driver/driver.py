@@ -107,13 +107,13 @@ class Driver:
         self._run_file: RunFile | None = None
         self._holds = Holds(self._tell)
         generation = 0 if s.takeover is None else s.takeover.generation
-        self._contexts = Contexts(loop, generation, self._answer)
+        self._contexts = Contexts(loop, self._answer, generation)
         self._time_limit = TimeLimit(
             s.context,
             s.grace,
             say=self._say,
             tell=self._tell,
-            engines=lambda: self._crew.of_context(""),
+            engines=lambda: [member.engine for member in self._crew.of_context("")],
             launches_end=self._expect_nobody,
             end_is_near=lambda grace: self._give_up_after(grace + ENDING_AT_LIMIT),
         )
@@ -147,8 +147,9 @@ class Driver:
             say=self._say,
             ending=self._is_ending,
             finish=self._finish_early,
+            waits=s.waits != 0,
         )
-        for joined in (self._time_limit.joined, self._control.joined, self._vacancy.joined):
+        for joined in (self._time_limit.joined, self._control.joined):
             self._crew.when_joined(joined)
         self._performers: dict[type, Callable[[Any], None]] = {
             events.Assign: self._assign,
@@ -253,8 +254,9 @@ class Driver:
         if self._feed.submissions is not None:
             self._submissions.feed(self._feed.submissions)
         if s.takeover is not None:
+            here = {engine.engine for engine in s.takeover.engines}
             for name, asked in s.takeover.attached.items():
-                self._admission.again(name, asked, s.takeover.done.get(name, 0))
+                self._admission.again(name, asked, here)
             for handed in s.takeover.handed:
                 self._submissions.again(handed)
         nodes = [] if self._incomplete else s.context.nodes
@@ -268,7 +270,7 @@ class Driver:
         patience = 1.0 if self._signals > 1 else 5.0
         self._life.cancel()
         self._time_limit.close()
-        self._vacancy.close()
+        self._vacancy.ends()
         if self._preemption is not None:
             self._preemption.cancel()
         self._crew.stop_watching()
@@ -388,6 +390,7 @@ class Driver:
         if self._over.done() or self._plan.mode is Mode.OVER or self._preemption is not None:
             return
         if self._plan.present or self._crew.expected:
+            self._vacancy.ends()
             return
         if self._incomplete or self._time_limit.words:
             self._end_incomplete(self._incomplete or self._time_limit.words)
@@ -399,6 +402,7 @@ class Driver:
             words = "no engine is left" if self._crew.ever_joined else "no engine could start"
             if not self._members:
                 words = "no engines were attached"
+        self._crew.departures.tell()
         self._vacancy.begins(words)
 
     def _end_incomplete(self, words: str) -> None:
@@ -536,10 +540,13 @@ class Driver:
 def _plan(settings: Settings) -> Plan:
     """The decisions of this run, from their beginning."""
     takeover, limit = settings.takeover, settings.context.task_limit
-    done = 0 if takeover is None else takeover.done.get("", 0)
+    limits = {} if limit is None else {"": limit}
+    if takeover is not None:
+        limits |= {name: asked.limit for name, asked in takeover.attached.items() if asked.limit is not None}
+        limits = {name: max(0, limit - takeover.done.get(name, 0)) for name, limit in limits.items()}
     return Plan(
         max_losses=settings.max_losses,
         fail_fast=settings.fail_fast,
-        limits=None if limit is None else {"": max(0, limit - done)},
+        limits=limits,
         first_attempt=1 if takeover is None else takeover.generation * ATTEMPTS,
     )
