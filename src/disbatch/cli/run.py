@@ -23,6 +23,7 @@ from disbatch import __version__
 from disbatch.cli.abandoned import refuse_abandoned
 from disbatch.cli.context import context_of
 from disbatch.cli.requeue import former_life, restarted
+from disbatch.cli.store import URL, choose_store, without_passwords
 from disbatch.contexts.nodes import Choice
 from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.spawn import Spawned
@@ -39,7 +40,7 @@ from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, U
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
 from disbatch.sources.file import FileSource
-from disbatch.sources.opening import Opened, open_tasks
+from disbatch.sources.opening import Expected, Opened, open_tasks
 from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
 from disbatch.wire.keys import ConnectFile
@@ -90,7 +91,9 @@ def run(
     """One run, or what is `left` of one whose driver was killed; returns the exit code. DisbatchError for
     what keeps it from starting."""
     observer = choose_observer(sys.stderr)
-    opened = open_tasks(options.taskfile)
+    opened = open_tasks(options.taskfile) if options.taskfile is not None else Expected(options.taskcommand)
+    arguments = _without_passwords(arguments, observer.say)
+    keystore, key_prefix = choose_store(options, os.environ)
     name = _task_name(options.taskfile)
     total = None
     if opened.summary is not None:
@@ -139,8 +142,17 @@ def run(
         resume_hint=_resume_hint(arguments, claimed),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
         takeover=None if left is None or so_far is None else left.takeover(so_far.done),
+        keystore=keystore,
+        key_prefix=key_prefix,
     )
     return _perform(settings, Feed(opened, former, so_far), observer, early)
+
+
+def _without_passwords(arguments: list[str], say: Callable[[str], None]) -> list[str]:
+    shown = without_passwords(arguments)
+    if shown != arguments:
+        say(f"a password on a command line can be seen by everybody on this machine; put it into {URL}")
+    return shown
 
 
 def _perform(settings: Settings, feed: Feed, observer: Observer, early: Spawned | None) -> int:
@@ -193,7 +205,7 @@ async def _carry_out(
 def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     options: argparse.Namespace,
     arguments: list[str],
-    opened: Opened,
+    opened: Opened | Expected,
     claimed: ClaimedFiles,
     jobid: str,
     name: str,
@@ -204,7 +216,7 @@ def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     stream to it, even if it is a file."""
     nameless = _is_nameless(options.taskfile)
     size = changed = None
-    if opened.summary is not None and not nameless:
+    if isinstance(opened, Opened) and opened.summary is not None and not nameless:
         status = os.fstat(opened.descriptor)
         size, changed = status.st_size, status.st_mtime_ns
     return Asked(
@@ -221,19 +233,19 @@ def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     )
 
 
-def _is_nameless(taskfile: str) -> bool:
-    return taskfile == "-" or taskfile.startswith(("/dev/", "/proc/"))
+def _is_nameless(taskfile: str | None) -> bool:
+    return taskfile is None or taskfile == "-" or taskfile.startswith(("/dev/", "/proc/"))
 
 
-def _task_name(taskfile: str) -> str:
+def _task_name(taskfile: str | None) -> str:
     """What the files of the run are called after."""
-    if _is_nameless(taskfile):
+    if taskfile is None or _is_nameless(taskfile):
         return "STREAM"
     return Path(taskfile).name
 
 
 def _former(
-    paths: list[str], options: argparse.Namespace, opened: Opened, *, ended: bool = False
+    paths: list[str], options: argparse.Namespace, opened: Opened | Expected, *, ended: bool = False
 ) -> tuple[Former | None, list[str]]:
     """What these status files say of the tasks, and warnings for the user. ResumeError if they do not fit,
     or, unless these runs are known to have `ended`, if engines of theirs may still run tasks."""
@@ -251,7 +263,7 @@ def _former(
 
 
 def _former_life(
-    options: argparse.Namespace, opened: Opened, name: str, jobid: str, say: Callable[[str], None]
+    options: argparse.Namespace, opened: Opened | Expected, name: str, jobid: str, say: Callable[[str], None]
 ) -> Former | None:
     """What was done before Slurm started our job again, if it was; None if that is not known."""
     if not restarted(os.environ):
@@ -275,9 +287,9 @@ def _former_life(
     return former
 
 
-def _verify(former: Former | SoFar, opened: Opened) -> list[str]:
+def _verify(former: Former | SoFar, opened: Opened | Expected) -> list[str]:
     """Compare a whole regular file with the former record before anything runs."""
-    if opened.summary is None:
+    if isinstance(opened, Expected) or opened.summary is None:
         return []
     start = os.lseek(opened.descriptor, 0, os.SEEK_CUR)
     source = FileSource(opened.name, os.dup(opened.descriptor))

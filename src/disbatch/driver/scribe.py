@@ -15,6 +15,7 @@ import msgspec
 from disbatch.driver.roster import Member, Tally
 from disbatch.driver.sofar import Line
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.model.report import Report, report_of, report_of_record
 from disbatch.model.status import Mark, Record, format_barrier, format_line, format_skipped
 from disbatch.model.task import NO_REPEAT, Barrier, Task
 from disbatch.plan import events
@@ -29,7 +30,8 @@ CANCELLED_RETURN_CODE = -signal.SIGTERM.value
 
 class Scribe:
     """`write` takes a finished line; `say` a line for the user. `barriers_read` holds when the barriers
-    that are not complete were read (monotonic seconds), oldest first."""
+    that are not complete were read (monotonic seconds), oldest first. `put` tells programs: a report of a
+    task, or a barrier with a key."""
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Scribe:
         source_name: str,
         hostname: str,
         barriers_read: deque[float],
+        put: Callable[[Callable[[], Report] | Barrier], None] = lambda what: None,
     ) -> None:
         self._write = write
         self._tally = tally
@@ -50,7 +53,7 @@ class Scribe:
         self._hostname = hostname
         self._barriers_read = barriers_read
         self._last_barrier = 0.0
-        self._told_of_key = False
+        self._put = put
         self._nobody = Member("", hostname, -1, 0)
         """Where tasks are that never ran."""
         self.performers: dict[type, Callable[[Any], None]] = {
@@ -73,6 +76,7 @@ class Scribe:
         if action.verdict in (events.Verdict.COUNTS, events.Verdict.CANCELLED):
             mark = Mark.TASK
             self._tally.count(member, task, outcome)
+            self._put(lambda: report_of(task, outcome, member.name))
         else:
             mark = Mark.SUPERSEDED
             self._tally.ended += 1
@@ -84,13 +88,16 @@ class Scribe:
         self._tally.skipped += 1
         self._tally.skipped_failed += completed.failed
         assert isinstance(completed.former, Record)  # as Feed made it
-        self._write(format_skipped(completed.former, completed.task))
+        former = completed.former
+        self._write(format_skipped(former, completed.task))
+        self._put(lambda: report_of_record(completed.task, former, Mark.SKIPPED))
 
     def _recorded(self, action: events.CountRecorded) -> None:
         item, line = action.recorded.item, action.recorded.record
         assert isinstance(line, Line)  # as SoFar made it
         if isinstance(item, Task):
             self._tally.count_again(item, line.record)
+            self._put(lambda: report_of_record(item, line.record, line.record.mark))
             if not line.written:
                 self._write(format_skipped(line.record, item, line.record.mark))
 
@@ -99,6 +106,7 @@ class Scribe:
         self._tally.lost += 1
         outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
         self._write(format_line(task.id, task.line, task.repeat, task.command, member.name, outcome))
+        self._put(lambda: report_of(task, outcome, member.name))
         self._say(f"{self._where(task.line)}: task {task.id} given up: its engines were lost too often")
 
     def _cancelled(self, action: events.RecordCancelled) -> None:
@@ -106,6 +114,7 @@ class Scribe:
         outcome = Outcome(0, -1, 0, CANCELLED_RETURN_CODE, 0.0, now, now, 0, b"", 0, CANCELLED)
         self._tally.count(self._nobody, task, outcome)
         self._write(format_line(task.id, task.line, task.repeat, task.command, self._hostname, outcome))
+        self._put(lambda: report_of(task, outcome, self._hostname))
 
     def _per_engine(self, action: events.RecordPerEngine) -> None:
         command, outcome, member = action.command, action.outcome, self._members[action.engine]
@@ -116,13 +125,6 @@ class Scribe:
         if outcome.return_code:
             what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
             self._say(f"{self._where(command.line)}: {what} on {member.name}")
-
-    def _tell_of_key(self, barrier: Barrier) -> None:
-        """Somebody may wait for that key."""
-        log.warning("line %d: key %r is not put", barrier.line, barrier.key)
-        if not self._told_of_key:
-            self._told_of_key = True
-            self._say(f"{self._where(barrier.line)}: no key is put: this version has no key store yet")
 
     def _barrier(self, action: events.RecordBarrier) -> None:
         """A barrier's time is how long it kept later tasks waiting: since it was reached."""
@@ -140,7 +142,7 @@ class Scribe:
         )
         log.info("barrier %d (line %d) complete", barrier.id, barrier.line)
         if barrier.key is not None:
-            self._tell_of_key(barrier)
+            self._put(barrier)
         first = action.first_failed
         if barrier.check and action.failed and first is not None:
             tasks = "1 task" if action.failed == 1 else f"{action.failed} tasks"

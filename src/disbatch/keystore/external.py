@@ -125,10 +125,11 @@ class ExternalStore:
         await self._server.forget(self._mark)
         await self._server.close()
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._done_in_background)
+        return task
 
     def _done_in_background(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)

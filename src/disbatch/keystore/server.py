@@ -108,15 +108,16 @@ class Server:
         if not self._away:
             await self._once(lambda: self._client.delete(key))
 
-    async def unblock(self, connection: int) -> None:
-        """Let the pop end for which this connection waits, if we may do that."""
-        await self._once(lambda: self._client.client_unblock(connection))
+    async def unblock(self, connection: int) -> bool | None:
+        """Let the pop end for which this connection waits. False if it does not wait; None if we may not."""
+        answer = await self._once(lambda: self._client.client_unblock(connection))
+        return None if answer is None else bool(answer)
 
-    async def _once(self, step: Callable[[], Awaitable[Any]]) -> None:
+    async def _once(self, step: Callable[[], Awaitable[Any]]) -> Any:
         try:
-            await asyncio.wait_for(step(), CONNECT_WITHIN)
+            return await asyncio.wait_for(step(), CONNECT_WITHIN)
         except (wrong.ValkeyError, OSError, TimeoutError):
-            pass
+            return None
 
     def say(self, words: str) -> None:
         """Something about the server that its users should know."""

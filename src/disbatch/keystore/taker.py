@@ -16,6 +16,8 @@ WAIT = 5.0
 """Seconds that one pop waits at the server."""
 SHORTEST_WAIT = 0.01
 """Seconds; for the server, none at all would mean for ever."""
+ON_ITS_WAY = 0.02
+"""Seconds that a command may take to get to the server, before we look again."""
 FIRST_BATCH = 16
 """Values; how many the next batch may have goes by their size in the last one."""
 BATCH = 1 << 20
@@ -51,7 +53,7 @@ class Taker:
         wait: float,
         *,
         commit: Commit,
-        in_background: Callable[[Coroutine[Any, Any, None]], None],
+        in_background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self._server = server
         self._key = key
@@ -64,8 +66,12 @@ class Taker:
         """Moves values, and reads them."""
         self._removing: asyncio.Future[list[bytes]] | None = None
         """Removes what was read."""
+        self._hurried = False
+        """It shall not wait at the server any more."""
         self._blocked: int | None = None
         """The connection on which a pop waits, by the server's number."""
+        self._undoing: asyncio.Task[None] | None = None
+        """Puts back what a call gave up: no other begins before."""
         self._closed = False
         self._unsure = False
         """Values may be in `taken` that nobody has read."""
@@ -80,16 +86,26 @@ class Taker:
         async with asyncio.timeout_at(end):
             await self._turn.acquire()
         try:
-            values = await self._taken_by_now(most, end)
+            await self._undone(end)
+            return await self._taken_by_now(most, end)
         except asyncio.CancelledError:
-            self._in_background(self._undo())  # it is nobody's turn until that is done
+            if self._undoing is None and (self._fetch is not None or self._removing is not None):
+                self._undoing = self._in_background(self._undo())
             raise
-        except BaseException:
+        except Exception:
             self._removing = None
-            self._turn.release()
             raise
-        self._turn.release()
-        return values
+        finally:
+            self._turn.release()
+
+    async def _undone(self, end: float | None) -> None:
+        """What another call gave up comes first; it is back soon, if the server is there."""
+        if self._undoing is not None:
+            soon = self._wait + 1
+            left = None if end is None else max(end - asyncio.get_running_loop().time(), soon)
+            if not (await asyncio.wait([self._undoing], timeout=left))[0]:
+                raise TimeoutError
+            self._undoing = None
 
     async def _taken_by_now(self, most: int, end: float | None) -> list[bytes]:
         while True:
@@ -110,6 +126,7 @@ class Taker:
         loop = asyncio.get_running_loop()
         left = self._wait if end is None else end - loop.time()
         if self._fetch is None:
+            self._hurried = False
             step = partial(self._step, most, min(self._wait, left))
             self._fetch = loop.create_task(self._server.persist(step))
         fetch = self._fetch
@@ -129,6 +146,7 @@ class Taker:
             async with client.client() as connection:
                 if wait > 0:
                     self._blocked = await _number_of(connection)
+                wait = 0.0 if self._hurried else wait
                 moved = await pop(self._key, self._taken, wait, "RIGHT", connection)
                 self._blocked = None
             # Read what is there, even if nothing was moved just now: an earlier pop may have come late.
@@ -150,8 +168,12 @@ class Taker:
 
     async def _hurry(self, fetch: asyncio.Task[list[bytes]]) -> None:
         """Let the pop end: it may bring something in the last moment. If the server is away, it ends so."""
-        if self._blocked is not None and not self._server.away:
-            await self._server.unblock(self._blocked)
+        self._hurried = True
+        while self._blocked is not None and not self._server.away:
+            if await self._server.unblock(self._blocked) is not False:
+                break
+            # It is on its way to the server, or back.
+            await asyncio.wait([fetch], timeout=ON_ITS_WAY)
         if not self._server.away:
             await asyncio.wait([fetch], timeout=self._wait + 1)
         if not fetch.done():
@@ -171,7 +193,6 @@ class Taker:
             await self._give_back()
         finally:
             self._removing = None
-            self._turn.release()
 
     async def _give_back(self) -> None:
         """Put back what was moved, and was not read."""
@@ -194,6 +215,8 @@ class Taker:
         if self._fetch is not None:
             await self._hurry(self._fetch)
         async with self._turn:
+            if self._undoing is not None:
+                await asyncio.wait([self._undoing])
             if self._unsure:
                 await self._return_all()
         left = self._late - asyncio.get_running_loop().time()

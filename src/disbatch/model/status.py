@@ -90,14 +90,19 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return self.return_code != 0
 
 
+def flags_of(return_code: int, out_bytes: int, err_bytes: int, mark: Mark) -> str:
+    """The first field, four columns."""
+    leaks = f"{'O' if out_bytes else ' '}{'E' if err_bytes else ' '}"
+    return f"{'R' if return_code else ' '}{leaks}{mark._value_}"
+
+
 def format_line(  # noqa: PLR0917 - a line has these parts, and every caller has them in this order
     id: int, line: int, repeat: int, command: bytes, node: str, outcome: Outcome, mark: Mark = Mark.TASK
 ) -> bytes:
     """One line of the status file, with its line feed."""
     o = outcome
     return (
-        f"{'R' if o.return_code else ' '}{'O' if o.out_bytes else ' '}{'E' if o.err_bytes else ' '}"
-        f"{mark._value_}"
+        f"{flags_of(o.return_code, o.out_bytes, o.err_bytes, mark)}"
         f"\t{id}\t{line}\t{repeat}\t{_node_field(node)}\t{o.pid}\t{o.return_code}"
         f"\t{o.elapsed:.6f}\t{o.start:.6f}\t{o.finish:.6f}"
         f"\t{o.out_bytes}\t{quoted_snippet(o.out_snippet)}"
@@ -117,9 +122,9 @@ def format_barrier(
 def format_skipped(record: Record, task: Task, mark: Mark = Mark.SKIPPED) -> bytes:
     """The line of a task that a former run completed: that run's `record` of it, marked as skipped."""
     r = record
-    flags = f"{'R' if r.failed else ' '}{'O' if r.out_bytes else ' '}{'E' if r.err_bytes else ' '}"
     head = (
-        f"{flags}{mark._value_}\t{task.id}\t{task.line}\t{task.repeat}\t{_node_field(r.node)}\t{r.pid}\t{r.return_code}"
+        f"{flags_of(r.return_code, r.out_bytes, r.err_bytes, mark)}\t{task.id}\t{task.line}\t{task.repeat}"
+        f"\t{_node_field(r.node)}\t{r.pid}\t{r.return_code}"
         f"\t{r.elapsed:.6f}\t{r.start:.6f}\t{r.finish:.6f}\t{r.out_bytes}\t"
     )
     command = quoted(task.command).encode()
