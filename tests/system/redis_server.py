@@ -55,15 +55,16 @@ class RedisServer:
             plain = ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no"]
             for option, name in (("cert", "server.pem"), ("key", "server.key"), ("ca-cert", "ca.pem")):
                 plain += [f"--tls-{option}-file", str(self.tls / name)]
-        secret = ["--requirepass", self.password] if self.password else []
         self._process = subprocess.Popen(
-            ["redis-server", *plain, *self._options, *secret],
-            stdin=subprocess.DEVNULL,
+            ["redis-server", "-", *plain, *self._options],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert self._process.stdout is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
+        with self._process.stdin as configuration:  # not on its command line, which everybody sees
+            configuration.write(f"requirepass {self.password}\n" if self.password else "")
         said = ""
         for line in self._process.stdout:
             said += line

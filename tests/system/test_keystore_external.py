@@ -378,3 +378,22 @@ def refused(url: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as raised:
         play(test())
     assert "geheim" not in str(raised.value)
+
+
+def test_a_silent_server_has_not_said_that_nothing_is_there(redis: RedisServer) -> None:
+    async def test() -> None:
+        async with Store(redis.url) as store:
+            await store.put([(b"k", b"1")])
+            redis.halt()
+            taking = asyncio.ensure_future(store.take(b"k", 9, 0))
+            looking = asyncio.ensure_future(store.view(b"k", 0))
+            with pytest.raises(TimeoutError):
+                await store.view(b"other", 0.2)
+            with pytest.raises(TimeoutError):
+                await store.get(b"other", 0.2)
+            assert not taking.done() and not looking.done()
+            redis.go_on()
+            assert await taking == [b"1"]
+            await asyncio.wait([looking])  # before or after it was taken
+
+    play(test())

@@ -59,6 +59,11 @@ def script(directory: Path, text: str) -> str:
     return f"bash {shlex.quote(str(path))}"
 
 
+def read(path: Path) -> str:
+    """What is in a file so far, if it is there."""
+    return path.read_text() if path.exists() else ""
+
+
 def by_command(directory: Path, redis: RedisServer, text: str) -> list[str]:
     """The options of a run with this task command."""
     where = ["-s", "localhost:1", "--kvsserver", address(redis)]
@@ -175,7 +180,7 @@ def test_what_a_command_finds_and_what_tasks_do_not(tmp_path: Path) -> None:
 
 
 def test_a_password_on_the_command_line_goes_no_further(tmp_path: Path) -> None:
-    redis = RedisServer(tmp_path, password="geheim-7")
+    redis = RedisServer(tmp_path, password="geheim-8")
     url = redis.url
     try:
         command = "cat *_run.json > told; exit 4"
@@ -185,9 +190,9 @@ def test_a_password_on_the_command_line_goes_no_further(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "a password on a command line can be seen by everybody" in done.stderr
     assert "resume    disbatch -s localhost:1 --kvsserver= --taskcommand" in done.stderr
-    assert "geheim-7" not in done.stderr
+    assert "geheim-8" not in done.stderr
     for path in [tmp_path / "told", *tmp_path.glob("*_[0-9]*")]:
-        assert b"geheim-7" not in path.read_bytes(), path
+        assert b"geheim-8" not in path.read_bytes(), path
 
 
 def test_a_command_that_ends_badly(tmp_path: Path, redis: RedisServer) -> None:
@@ -229,7 +234,7 @@ def test_a_command_that_fails_after_its_last_task(tmp_path: Path, redis: RedisSe
 
 
 def test_a_wrong_line_ends_the_run(tmp_path: Path, redis: RedisServer) -> None:
-    text = "put T true; put T '#DISBATCH REPEAT x'; put T true; get nothing"
+    text = "put T true; get 'R done tasks'; put T '#DISBATCH REPEAT x'; put T true; get nothing"
     done = disbatch(tmp_path, *by_command(tmp_path, redis, text), env=cli(redis))
     assert done.returncode == 2
     assert re.search(r"disbatch: test:2: .*REPEAT.*; no new task starts", done.stderr)
@@ -262,7 +267,7 @@ def test_a_server_that_is_killed_loses_nothing(tmp_path: Path, redis: RedisServe
         redis.kill()
         run.until_said("trying again")
         (tmp_path / "held").write_text("\n")  # so there are results while nobody takes them
-        run.until(lambda: len((tmp_path / "ran").read_text().split()) > 10, "more tasks")
+        run.until(lambda: len(read(tmp_path / "ran").split()) > 10, "more tasks")
         redis.start()
         run.until_said("is there again")
         (tmp_path / "go").write_text("\n")
@@ -280,9 +285,9 @@ def test_two_runs_of_one_job_share_a_server(tmp_path: Path, redis: RedisServer) 
     text = 'put T "echo $DISBATCH_KVS_PREFIX > prefix"; get go; put T DONE'
     given = by_command(tmp_path, redis, text)
     with Running(here, *given, env=variables) as first, Running(there, *given, env=variables) as second:
-        first.until((here / "prefix").exists, "a task")
-        second.until((there / "prefix").exists, "a task")
-        prefixes = {(directory / "prefix").read_text().strip() for directory in (here, there)}
+        first.until(lambda: "\n" in read(here / "prefix"), "a task")
+        second.until(lambda: "\n" in read(there / "prefix"), "a task")
+        prefixes = {read(directory / "prefix").strip() for directory in (here, there)}
         for prefix in prefixes:
             redis.do("RPUSH", f"{prefix}go", "1")
         assert [first.ended(), second.ended()] == [0, 0]

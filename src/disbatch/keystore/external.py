@@ -89,16 +89,15 @@ class ExternalStore:
         return await taker.take(most, timeout)
 
     async def view(self, key: bytes, timeout: float | None = None) -> bytes:
-        loop = asyncio.get_running_loop()
-        end = None if timeout is None else loop.time() + timeout
         name = self._prefix + key
-        while True:
-            left = self._wait if end is None else min(self._wait, end - loop.time())
-            value = await self._server.persist(partial(pop, name, name, left, "LEFT"))
-            if value is not None:
-                return value
-            if end is not None and loop.time() >= end:
-                raise TimeoutError
+        look = partial(pop, name, name, 0.0 if timeout == 0 else self._wait, "LEFT")
+        async with asyncio.timeout(timeout or None):
+            while True:
+                value = await self._server.persist(look)
+                if value is not None:
+                    return value
+                if timeout == 0:
+                    raise TimeoutError
 
     async def claim(self, name: bytes, value: bytes, seconds: int, *, renew: bool = False) -> bool:
         """Make PREFIX + name ours for so long; False if somebody else has it."""

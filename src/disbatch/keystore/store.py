@@ -12,9 +12,10 @@ Pair = tuple[bytes, bytes]
 class KeyStore(Protocol):
     """Under each key a queue of values, oldest first; a key without values does not exist.
 
-    Keys and values are any bytes, within limits: UsageError beyond them. `timeout` in seconds; None waits as
-    long as it takes, 0 not at all; TimeoutError when it is over. A call that is cancelled has done nothing
-    or all. StoreError if the store cannot be reached, or holds under the key what is no such queue.
+    Keys and values are any bytes, within limits: UsageError beyond them. `timeout` in seconds: TimeoutError
+    if no value came; None waits as long as it takes; 0 asks what is there now, and waits for the answer
+    alone. A call that is cancelled has done nothing or all. StoreError if the store cannot be reached, or
+    holds under the key what is no such queue.
     """
 
     async def put(self, pairs: Sequence[Pair]) -> None:

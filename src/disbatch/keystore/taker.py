@@ -16,6 +16,8 @@ WAIT = 5.0
 """Seconds that one pop waits at the server."""
 SHORTEST_WAIT = 0.01
 """Seconds; for the server, none at all would mean for ever."""
+HURRY = 1.0
+"""Seconds that a pop has to end when its time is over."""
 ON_ITS_WAY = 0.02
 """Seconds that a command may take to get to the server, before we look again."""
 FIRST_BATCH = 16
@@ -86,8 +88,10 @@ class Taker:
         async with asyncio.timeout_at(end):
             await self._turn.acquire()
         try:
+            if timeout == 0:
+                end = None
             await self._undone(end)
-            return await self._taken_by_now(most, end)
+            return await self._taken_by_now(most, end, once=timeout == 0)
         except asyncio.CancelledError:
             if self._undoing is None and (self._fetch is not None or self._removing is not None):
                 self._undoing = self._in_background(self._undo())
@@ -101,33 +105,33 @@ class Taker:
     async def _undone(self, end: float | None) -> None:
         """What another call gave up comes first; it is back soon, if the server is there."""
         if self._undoing is not None:
-            soon = self._wait + 1
+            soon = 2 * HURRY
             left = None if end is None else max(end - asyncio.get_running_loop().time(), soon)
             if not (await asyncio.wait([self._undoing], timeout=left))[0]:
                 raise TimeoutError
             self._undoing = None
 
-    async def _taken_by_now(self, most: int, end: float | None) -> list[bytes]:
+    async def _taken_by_now(self, most: int, end: float | None, *, once: bool) -> list[bytes]:
         while True:
             if self._closed:
                 raise StoreError("the key store is closed")
-            values = await self._fetched(most, end)
+            values = await self._fetched(most, end, 0.0 if once else self._wait)
             if values:
                 self._removing = asyncio.ensure_future(self._remove(values))
                 # Cancelled or not, they are removed: then they are the caller's, or are put back.
                 await asyncio.shield(self._removing)
                 self._removing = None
                 return values
-            if end is not None and asyncio.get_running_loop().time() >= end:
+            if once or (end is not None and asyncio.get_running_loop().time() >= end):
                 raise TimeoutError
 
-    async def _fetched(self, most: int, end: float | None) -> list[bytes]:
-        """What one pop brought, if it did so in time."""
+    async def _fetched(self, most: int, end: float | None, wait: float) -> list[bytes]:
+        """What one pop brought that waits so long, if it did so in time."""
         loop = asyncio.get_running_loop()
-        left = self._wait if end is None else end - loop.time()
+        left = wait if end is None else end - loop.time()
         if self._fetch is None:
             self._hurried = False
-            step = partial(self._step, most, min(self._wait, left))
+            step = partial(self._step, most, min(wait, left))
             self._fetch = loop.create_task(self._server.persist(step))
         fetch = self._fetch
         await asyncio.wait([fetch], timeout=None if end is None else max(left, 0))
@@ -167,18 +171,20 @@ class Taker:
         return values
 
     async def _hurry(self, fetch: asyncio.Task[list[bytes]]) -> None:
-        """Let the pop end: it may bring something in the last moment. If the server is away, it ends so."""
+        """Let the pop end: it may bring something in the last moment. One that does not end is given up."""
         self._hurried = True
-        while self._blocked is not None and not self._server.away:
-            if await self._server.unblock(self._blocked) is not False:
-                break
-            # It is on its way to the server, or back.
-            await asyncio.wait([fetch], timeout=ON_ITS_WAY)
-        if not self._server.away:
-            await asyncio.wait([fetch], timeout=self._wait + 1)
+        unblocking = asyncio.ensure_future(self._unblock(fetch))
+        await asyncio.wait([fetch], timeout=0 if self._server.away else HURRY)
+        unblocking.cancel()
         if not fetch.done():
             fetch.cancel()
-            await asyncio.wait([fetch])
+        either: list[asyncio.Future[Any]] = [fetch, unblocking]
+        await asyncio.wait(either)
+
+    async def _unblock(self, fetch: asyncio.Task[list[bytes]]) -> None:
+        while self._blocked is not None and await self._server.unblock(self._blocked) is False:
+            # It is on its way to the server, or back.
+            await asyncio.wait([fetch], timeout=ON_ITS_WAY)
 
     async def _remove(self, values: list[bytes]) -> list[bytes]:
         await self._commit([("LTRIM", self._taken, len(values), -1)])
