@@ -30,7 +30,7 @@ from disbatch.driver.settings import Settings
 from disbatch.keystore.embedded import EmbeddedStore
 from disbatch.keystore.store import KeyStore
 from disbatch.model.errors import DisbatchError
-from disbatch.model.report import Report
+from disbatch.model.report import Report, report_of
 from disbatch.model.snapshot import Snapshot
 from disbatch.model.task import Barrier
 from disbatch.sources.desk import Desk, SignIn
@@ -129,13 +129,16 @@ class Exchange:
 
     # ---- what is put ----
 
-    def put(self, what: Callable[[], Report] | Barrier) -> None:
-        """Tell programs of a task's end, if any wants to know, or of a barrier with a key."""
-        if isinstance(what, Barrier):
-            if what.key is not None:
-                self._mark(partial(self._outgoing.add, (what.key, str(what.id).encode())))
-        elif self._results is not None:
-            self._mark(partial(self._put_report, self._results, what()))
+    def keyed(self, barrier: Barrier) -> None:
+        """This barrier is complete; whoever waits for its key shall know."""
+        if barrier.key is not None:
+            self._mark(partial(self._outgoing.add, (barrier.key, str(barrier.id).encode())))
+
+    def ended(self, id: int, line: bytes) -> None:
+        """This is the status line of a task that is done, or of a barrier."""
+        report = None if self._results is None else report_of(line)
+        if self._results is not None and report is not None:
+            self._mark(partial(self._put_report, self._results, report))
 
     def _put_report(self, results: bytes, report: Report) -> None:
         id = str(report.id).encode()

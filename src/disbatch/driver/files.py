@@ -1,7 +1,8 @@
 """The names of a run's files, and the claim that makes them this run's alone.
 
 With the default prefix, in the working directory: TASKS_JOBID_status.txt, disBatch_JOBID_driver.txt,
-TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_run.json, TASKS_JOBID_dbUtil.sh.
+TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_run.json, TASKS_JOBID_tasks.txt,
+TASKS_JOBID_dbUtil.sh.
 With -p PATH all begin with PATH.
 
 Two runs may start in the same second with the same names, also on two hosts with a common file system: the
@@ -48,6 +49,11 @@ class RunFiles:
     def run(self) -> Path:
         """What a driver that takes the run over needs to know, 0600, removed at the end."""
         return self.named("run.json")
+
+    @property
+    def submitted(self) -> Path:
+        """Tasks that were handed in while the run went on: a task file."""
+        return self.named("tasks.txt")
 
     @property
     def script(self) -> Path:
@@ -162,7 +168,7 @@ def _is_directory(path: Path) -> bool:
 
 
 def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
-    if any(os.path.lexists(path) for path in (files.connect, files.script, files.run)):
+    if any(os.path.lexists(path) for path in (files.connect, files.script, files.run, files.submitted)):
         return None
     status = _create(files.status)
     if status is None:

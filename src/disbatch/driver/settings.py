@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from disbatch.contexts.context import Context
 from disbatch.driver.files import ClaimedFiles
-from disbatch.driver.runfile import Asked, Here
+from disbatch.driver.runfile import Asked, Handed, Here
 from disbatch.keystore.address import Address
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.requests import Attach
@@ -15,14 +15,17 @@ from disbatch.wire.requests import Attach
 @dataclass(frozen=True)
 class Takeover:
     """The run of a driver that was killed: where it listened and with which keys, the engines that it had,
-    the contexts that were `attached`, and which driver of the run this one is (the first is 0). `done`: tasks
-    that the run has completed."""
+    the contexts that were `attached`, what was `handed` in, and which driver of the run this one is (the
+    first is 0). `done`: how many tasks the contexts have completed that have a limit. `asides`: hashes of the
+    lines of its status file that are about no task that is done."""
 
     connect: ConnectFile
     engines: list[Here]
     attached: dict[str, Attach]
+    handed: list[Handed]
     generation: int
-    done: int
+    done: dict[str, int]
+    asides: set[int]
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Settings:
     `waits`: how long a run without any engine waits for some to be attached; None: for ever. `asked` is for a
     driver that takes this run over, `takeover` what this one takes over. `grace` is what tasks can have: see
     `allowance.grace_within`. `keystore`: the server whose key store is used, None for the driver's own;
-    `key_prefix`: what keys shall begin with there, if the user said so.
+    `key_prefix`: what keys shall begin with there, if the user said so. `resume_hint`: the command that goes
+    on from here; the other one, if tasks were handed in.
     """
 
     source_name: str
@@ -58,6 +62,7 @@ class Settings:
     max_losses: int = 3
     grace: float = 5.0
     resume_hint: str = ""
+    resume_hint_with_submitted: str = ""
     asked: Asked | None = None
     takeover: Takeover | None = None
     keystore: Address | None = None

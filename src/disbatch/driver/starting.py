@@ -16,13 +16,15 @@ from disbatch.wire.messages import PROTOCOL, Bootstrap
 @dataclass(frozen=True)
 class Orders:
     """What all engines of a context are told: the tasks' `directory` and `environment`, the run's `files` and
-    its `keys`."""
+    its `keys`; `by_driver` and `orphan_patience` as in `Bootstrap`."""
 
     context: Context
     directory: bytes
     environment: dict[bytes, bytes]
     files: RunFiles
     keys: RunKeys
+    orphan_patience: float
+    by_driver: bool = True
 
     def bootstrap(self, node: Node, *, name: str, engine: str, addresses: list[str]) -> Bootstrap:
         """The Bootstrap of the engine `engine` on `node`, which the run calls `name`."""
@@ -46,4 +48,6 @@ class Orders:
             bind=context.bind,
             cores=node.cores if node.way is Way.STEP else None,
             run=os.fsencode(self.files.prefix),
+            by_driver=self.by_driver,
+            orphan_patience=self.orphan_patience,
         )

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import msgspec
 
-from disbatch.model.outcome import Outcome
 from disbatch.model.snippet import unquoted
-from disbatch.model.status import Mark, Record, flags_of
-from disbatch.model.task import Task
+from disbatch.model.status import Mark, parse_line
 
 LONGEST_COMMAND = 1 << 20
 """Bytes of a command that a report has at most."""
@@ -68,36 +66,28 @@ class Report(
         return msgspec.json.encode(self)
 
 
-def report_of(task: Task, outcome: Outcome, node: str, mark: Mark = Mark.TASK) -> Report:
-    """What there is to say of this task, that ended so on this node."""
-    o = outcome
+def report_of(line: bytes) -> Report | None:
+    """What a line of the status file says of a task; None if it is not about one."""
+    r = parse_line(line)
+    if r is None or r.mark not in (Mark.TASK, Mark.SKIPPED):
+        return None
     return Report(
-        flags=flags_of(o.return_code, o.out_bytes, o.err_bytes, mark),
-        id=task.id,
-        line=task.line,
-        repeat=task.repeat,
-        node=_text(node.encode("utf-8", "surrogateescape")),
-        pid=o.pid,
-        return_code=o.return_code,
-        elapsed=o.elapsed,
-        start=o.start,
-        finish=o.finish,
-        out_bytes=o.out_bytes,
-        out=_text(o.out_snippet),
-        err_bytes=o.err_bytes,
-        err=_text(o.err_snippet),
-        command=_text(task.command[:LONGEST_COMMAND]),
+        flags=line.partition(b"\t")[0].decode(),
+        id=r.id,
+        line=r.line,
+        repeat=r.repeat,
+        node=_text(r.node.encode("utf-8", "surrogateescape")),
+        pid=r.pid,
+        return_code=r.return_code,
+        elapsed=r.elapsed,
+        start=r.start,
+        finish=r.finish,
+        out_bytes=r.out_bytes,
+        out=_text(unquoted(r.out) or b""),
+        err_bytes=r.err_bytes,
+        err=_text(unquoted(r.err) or b""),
+        command=_text((unquoted(r.command) or b"")[:LONGEST_COMMAND]),
     )
-
-
-def report_of_record(task: Task, record: Record, mark: Mark) -> Report:
-    """The same for one that a former run completed."""
-    r = record
-    outcome = Outcome(
-        *(0, -1, max(r.pid, 0), r.return_code, r.elapsed, r.start, r.finish),
-        *(r.out_bytes, unquoted(r.out) or b"", r.err_bytes, unquoted(r.err) or b""),
-    )
-    return report_of(task, outcome, r.node, mark)
 
 
 def _text(data: bytes) -> str:
