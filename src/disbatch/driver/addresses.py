@@ -80,6 +80,11 @@ class Addresses:
         name = socket.gethostname()
         return [f"tcp://@client:{port}", f"tcp://{_bracketed(name)}:{port}"]
 
+    @property
+    def public(self) -> str:
+        """Where somebody with the connect file finds us, from anywhere if that can be."""
+        return self._tcp[-1] if self._tcp else f"ipc://{self.socket}"
+
     def for_node(self, node: Node) -> list[str]:
         """What an engine on that node shall try, in order."""
         if node.local:

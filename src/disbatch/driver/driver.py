@@ -32,6 +32,7 @@ from disbatch.driver.admission import Admission
 from disbatch.driver.attached import Contexts
 from disbatch.driver.control import Control
 from disbatch.driver.crew import Crew
+from disbatch.driver.exchange import Exchange
 from disbatch.driver.feed import Feed
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.job import preemption_left
@@ -54,6 +55,7 @@ from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
+from disbatch.sources.desk import Desk
 from disbatch.wire.hub import Hub, Peer
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import (
@@ -180,11 +182,15 @@ class Driver:
             self._receipts = Receipts(loop, self._plan, self._record, self._hub, self._crew.lose)
             addresses = Addresses(s, self._hub)
             stack.callback(addresses.withdraw)
+            orders = Orders(s.context, s.directory, s.environment, s.claimed.files, keys, s.orphan_patience)
+            self._crew.serve(self._hub, addresses, orders)
             try:
                 addresses.listen()
                 self._begin_run_file()
                 addresses.publish(keys, self._wall_started)
-                self._begin(keys, addresses)
+                desk = await self._open_exchange(addresses)
+                if desk is not None:
+                    self._begin(addresses, desk)
                 await self._over
             finally:
                 unwritten = await self._close()
@@ -200,6 +206,12 @@ class Driver:
             trouble=self._disk_trouble,
             recovered=self._disk_recovered,
         )
+        self._exchange = Exchange(
+            *(self._loop, s, self._holds),
+            mark=self._record.mark,
+            snapshot=self.snapshot,
+            say=self._say,
+        )
         scribe = Scribe(
             self._record.add,
             self._tally,
@@ -210,12 +222,22 @@ class Driver:
             barriers_read=self._feed.barriers_read,
             asides=set() if s.takeover is None else s.takeover.asides,
             counted=self._count,
-            ended=self._submissions.ended if self._feed.takes_more else None,
+            ended=self._listeners(),
+            keyed=self._exchange.keyed,
         )
         self._performers |= scribe.performers
         if s.status_header and not s.claimed.recorded:
             self._record.add(STATUS_HEADER)
         self._life = self._loop.call_later(LIFE_SIGN, self._live)
+
+    def _listeners(self) -> list[Callable[[int, bytes], None]]:
+        """Who is told of each task that is done, and of each barrier."""
+        told: list[Callable[[int, bytes], None]] = []
+        if self._feed.takes_more:
+            told.append(self._submissions.ended)
+        if self._feed.expects_program:
+            told.append(self._exchange.ended)
+        return told
 
     def _mark(self, call: Callable[[], None]) -> None:
         self._record.mark(call)
@@ -237,20 +259,28 @@ class Driver:
         if self._run_file is not None:
             self._run_file.add([line])
 
+    async def _open_exchange(self, addresses: Addresses) -> Desk | None:
+        """The key store may be far away; None if the user does not wait for it."""
+        opening = self._loop.create_task(self._exchange.open(addresses.public))
+        either: list[asyncio.Future[Any]] = [opening, self._over]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            return opening.result()
+        opening.cancel()
+        return None
+
     def _count(self, context: str, task: int) -> None:
         if self._plan.has_limit(context):
             self._note(Counted(context, task))
 
-    def _begin(self, keys: RunKeys, addresses: Addresses) -> None:
+    def _begin(self, addresses: Addresses, desk: Desk) -> None:
         s = self._settings
-        orders = Orders(s.context, s.directory, s.environment, s.claimed.files, keys, s.orphan_patience)
-        self._crew.serve(self._hub, addresses, orders)
         succession = None
         if s.takeover is not None:
             succession = Succession(self._crew, self._holds, s.patience)
         retirement = choose_retirement(s.context, self._hostname, addresses.folder, self._say)
         self._incomplete = self._time_limit.too_late
-        self._feed.start(self._loop, self._pump)
+        self._feed.start(self._loop, self._pump, desk)
         if self._feed.submissions is not None:
             self._submissions.feed(self._feed.submissions)
         if s.takeover is not None:
@@ -275,10 +305,11 @@ class Driver:
             self._preemption.cancel()
         self._crew.stop_watching()
         self._feed.close()
-        await self._crew.retire_all()
+        await asyncio.gather(self._feed.end(), self._crew.retire_all())
         if self._ended_early:
             self._record.abandon()  # whoever ends the run does not wait for room on the disk
         unwritten = await self._record.close()
+        await self._exchange.close(patience)
         # First tell what is recorded, so that nobody writes it again; then send those home that are still
         # there (given up, or kept waiting by one that was cut off), while there are tunnels.
         self._receipts.send()
@@ -514,7 +545,7 @@ class Driver:
             over=self._plan.mode is Mode.OVER,
             incomplete=self._incomplete,
             signal=self._signal,
-            unreadable=self._feed.error is not None,
+            broken=self._feed.error,
             tally=self._tally,
             mind_failures=self._settings.exit_code,
         )
