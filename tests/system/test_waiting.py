@@ -35,7 +35,7 @@ def test_waiting_takes_no_cpu(pool: Pool) -> None:
         assert run.process.returncode == 3
         used = usage.ru_utime + usage.ru_stime - before / os.sysconf("SC_CLK_TCK")
         assert used < 0.2, used
-    assert "disbatch: no engine could start: 0 tasks" in run.err and f"{RESUME}--wait" in run.err
+    assert "disbatch: no engines were attached: 0 tasks" in run.err and f"{RESUME}--wait" in run.err
 
 
 def test_what_dbutil_says_to_one_that_waits(pool: Pool) -> None:
