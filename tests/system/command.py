@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TypeVar
+from typing import IO, Self, TypeVar
 
 from changes import Changes
 
@@ -82,6 +82,8 @@ def disbatch(
 class Running:
     """The command while it runs (through `wrapper`); killed, if need be, when the `with` block is left."""
 
+    program = DISBATCH
+
     def __init__(
         self,
         directory: Path,
@@ -94,7 +96,7 @@ class Running:
         self._err = directory / f"stderr-{time.monotonic_ns()}"
         with self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                [*wrapper, DISBATCH, *arguments],
+                [*wrapper, self.program, *arguments],
                 cwd=directory,
                 stdin=stdin,
                 stdout=subprocess.DEVNULL,
@@ -102,7 +104,7 @@ class Running:
                 env=environment(env),
             )
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

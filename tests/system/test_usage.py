@@ -167,10 +167,6 @@ def test_engines_and_network(tmp_path: Path, arguments: list[str], words: list[s
         ["-w", "Tasks"],
         ["--mailTo", "me@example.org", "Tasks"],
         ["--mailFreq", "5", "Tasks"],
-        ["--kvsserver", "host:5000", "Tasks"],
-        ["--taskserver"],
-        ["--taskcommand", "ls"],
-        ["-S"],
     ],
 )
 def test_options_of_later_versions(tmp_path: Path, arguments: list[str]) -> None:

@@ -141,6 +141,7 @@ def test_what_was_ended_is_not_written_twice(tmp_path: Path) -> None:
             barriers_read=deque(),
             asides=asides,
             counted=lambda context, task: None,
+            keyed=lambda barrier: None,
         )
 
     def tell(scribe: Scribe, outcome: Outcome) -> None:

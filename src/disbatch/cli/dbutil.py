@@ -14,6 +14,7 @@ from disbatch.cli.report import add_report, report
 from disbatch.cli.submit import add_submit, submit
 from disbatch.cli.verbs import add_verbs, perform
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
+from disbatch.watch.lasting import lasting
 
 LATER = ("status", "monitor", "put", "get", "view")
 """Verbs of later versions; they parse, so that PREFIX_dbUtil.sh stays good."""
@@ -46,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    if sys.stderr is not None:
+        sys.stderr = lasting(sys.stderr)
     try:
         options = _parser().parse_args(_with_verb(list(sys.argv[1:] if argv is None else argv)))
         code = _carry_out(options)

@@ -31,9 +31,6 @@ NOT_YET = {
     "web": "-w: there is no web page in this version yet",
     "mail_to": "--mailTo: mail is not supported by this version yet",
     "mail_freq": "--mailFreq: mail is not supported by this version yet",
-    "kvsserver": "--kvsserver: there is no key store in this version yet",
-    "taskserver": "--taskserver: tasks from a key store are not supported by this version yet",
-    "taskcommand": "--taskcommand: not supported by this version yet; use COMMAND | disbatch -",
 }
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -100,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_resume(parser.add_argument_group("going on from a former run, and when to end"))
     _add_files(parser.add_argument_group("files"))
     _add_network(parser.add_argument_group("engines and network"))
+    _add_programs(parser.add_argument_group("tasks from programs"))
     _add_later(parser.add_argument_group("not in this version yet"))
     return parser
 
@@ -212,14 +210,24 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         "waits less)")  # fmt: skip
 
 
+def _add_programs(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--kvsserver", nargs="?", const="", metavar="HOST:PORT",
+        help="use this Redis-protocol server as key store; redis://..., rediss://USER:PASSWORD@HOST:PORT; "
+        "without a name the one in DISBATCH_KVS_URL (default: a store in the driver)")  # fmt: skip
+    add("--taskserver", nargs="?", const="", metavar="HOST:PORT",
+        help="tasks come through the key store, from a program that signs in there; with a name: and that "
+        "is the key store, as with --kvsserver")  # fmt: skip
+    add("--taskcommand", metavar="COMMAND",
+        help="the same, from this command, which is started with the key store's address in its "
+        "environment")  # fmt: skip
+
+
 def _add_later(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("-w", "--web", action="store_true", help="serve a page that shows the run")
     add("--mailTo", dest="mail_to", metavar="ADDR", help="mail on completions")
     add("--mailFreq", dest="mail_freq", type=_whole(1), metavar="N", help="mail every N completions")
-    add("--kvsserver", nargs="?", const="", metavar="HOST:PORT", help="use this key store")
-    add("--taskserver", nargs="?", const="", metavar="HOST:PORT", help="tasks come from the key store")
-    add("--taskcommand", metavar="COMMAND", help="tasks come from this command")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -254,8 +262,7 @@ def _check_together(options: argparse.Namespace) -> None:
             raise UsageError(words)
     if options.owned and not options.keep_open:
         raise UsageError("--owned works with --keep-open only")
-    if options.taskfile is None and not (options.startup_only or options.keep_open):
-        raise UsageError('no task file: name one, or "-" for standard input; see disbatch --help')
+    _check_source(options)
     if (options.retry or options.force_resume) and not options.resume_from:
         raise UsageError(f"{'-R' if options.retry else '--force-resume'} works with -r STATUSFILE only")
     if options.heartbeat * 2 > options.patience:
@@ -264,6 +271,27 @@ def _check_together(options: argparse.Namespace) -> None:
         raise UsageError("--tunnel and --use-address exclude each other")
     if options.startup_only:
         _refuse_nodes(options)
+
+
+def _check_source(options: argparse.Namespace) -> None:
+    """Tasks come from one place."""
+    given = {
+        "a task file": options.taskfile,
+        "--taskserver": options.taskserver,
+        "--taskcommand": options.taskcommand,
+    }
+    named = [what for what, value in given.items() if value is not None]
+    if not named and options.kvsserver and ":" not in options.kvsserver:
+        word = options.kvsserver
+        raise UsageError(f"--kvsserver {word}: no HOST:PORT; for a task file write --kvsserver= {word}")
+    if not named and not (options.startup_only or options.keep_open):
+        raise UsageError('no task file: name one, or "-" for standard input; see disbatch --help')
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(named)}: tasks come from one of them only")
+    if options.keep_open and named and options.taskfile is None:
+        raise UsageError(f"--keep-open: with {named[0]} a program says when the last task has come")
+    if options.taskcommand is not None and not options.taskcommand.strip():
+        raise UsageError("--taskcommand: the command is empty")
 
 
 def _refuse_nodes(options: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from disbatch import __version__
 from disbatch.cli.abandoned import refuse_abandoned
 from disbatch.cli.context import context_of
 from disbatch.cli.requeue import former_life, restarted
+from disbatch.cli.store import URL, choose_store, without_passwords
 from disbatch.contexts.nodes import Choice
 from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.spawn import Spawned
@@ -39,7 +40,7 @@ from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, U
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
 from disbatch.sources.file import FileSource
-from disbatch.sources.opening import Opened, no_tasks, open_tasks
+from disbatch.sources.opening import Expected, Opened, no_tasks, open_tasks
 from disbatch.sources.submitted import SubmittedFile
 from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
@@ -96,7 +97,9 @@ def run(
     """One run, or what is `left` of one whose driver was killed; returns the exit code. DisbatchError for
     what keeps it from starting."""
     observer = choose_observer(sys.stderr)
-    opened = no_tasks() if options.taskfile is None else open_tasks(options.taskfile)
+    opened = _opened(options)
+    arguments = _without_passwords(arguments, observer.say)
+    keystore, key_prefix = choose_store(options, os.environ)
     name = _task_name(options.taskfile)
     total = None
     if opened.summary is not None:
@@ -147,13 +150,35 @@ def run(
         resume_hint_with_submitted=_resume_hint_with_submitted(arguments, options.taskfile, claimed.files),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
         takeover=None if left is None or so_far is None else left.takeover(so_far),
+        keystore=keystore,
+        key_prefix=key_prefix,
     )
     feed = Feed(opened, former, so_far, submitted)
     return _perform(settings, feed, observer, early, owned=options.owned)
 
 
-def _submitted(options: argparse.Namespace, opened: Opened, claimed: ClaimedFiles) -> Submitted | None:
+def _opened(options: argparse.Namespace) -> Opened | Expected:
+    """What the tasks come from."""
+    if options.taskfile is not None:
+        return open_tasks(options.taskfile)
+    if options.taskserver is not None or options.taskcommand is not None:
+        return Expected(options.taskcommand)
+    return no_tasks()
+
+
+def _without_passwords(arguments: list[str], say: Callable[[str], None]) -> list[str]:
+    shown = without_passwords(arguments)
+    if shown != arguments:
+        say(f"a password on a command line can be seen by everybody on this machine; put it into {URL}")
+    return shown
+
+
+def _submitted(
+    options: argparse.Namespace, opened: Opened | Expected, claimed: ClaimedFiles
+) -> Submitted | None:
     """Where tasks go that are handed in, if they may be."""
+    if isinstance(opened, Expected):
+        return None
     kept_open = options.keep_open or options.taskfile is None
     if not kept_open and not options.startup_only:
         return None
@@ -233,7 +258,7 @@ def _watch_owner(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> N
 def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     options: argparse.Namespace,
     arguments: list[str],
-    opened: Opened,
+    opened: Opened | Expected,
     claimed: ClaimedFiles,
     jobid: str,
     name: str,
@@ -244,7 +269,7 @@ def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     stream to it, even if it is a file."""
     nameless = _is_nameless(options.taskfile)
     size = changed = None
-    if opened.summary is not None and not nameless:
+    if isinstance(opened, Opened) and opened.summary is not None and not nameless:
         status = os.fstat(opened.descriptor)
         size, changed = status.st_size, status.st_mtime_ns
     return Asked(
@@ -273,7 +298,7 @@ def _task_name(taskfile: str | None) -> str:
 
 
 def _former(
-    paths: list[str], options: argparse.Namespace, opened: Opened, *, ended: bool = False
+    paths: list[str], options: argparse.Namespace, opened: Opened | Expected, *, ended: bool = False
 ) -> tuple[Former | None, list[str]]:
     """What these status files say of the tasks, and warnings for the user. ResumeError if they do not fit,
     or, unless these runs are known to have `ended`, if engines of theirs may still run tasks."""
@@ -291,7 +316,7 @@ def _former(
 
 
 def _former_life(
-    options: argparse.Namespace, opened: Opened, name: str, jobid: str, say: Callable[[str], None]
+    options: argparse.Namespace, opened: Opened | Expected, name: str, jobid: str, say: Callable[[str], None]
 ) -> Former | None:
     """What was done before Slurm started our job again, if it was; None if that is not known."""
     if not restarted(os.environ):
@@ -315,9 +340,9 @@ def _former_life(
     return former
 
 
-def _verify(former: Former | SoFar, opened: Opened) -> list[str]:
+def _verify(former: Former | SoFar, opened: Opened | Expected) -> list[str]:
     """Compare a whole regular file with the former record before anything runs."""
-    if opened.summary is None:
+    if isinstance(opened, Expected) or opened.summary is None:
         return []
     start = os.lseek(opened.descriptor, 0, os.SEEK_CUR)
     source = FileSource(opened.name, os.dup(opened.descriptor))

@@ -20,14 +20,15 @@ from disbatch.driver.runfile import Asked, Told, read
 from disbatch.driver.sofar import cut_torn_line
 from disbatch.model.errors import UsageError
 from disbatch.wire.keys import ConnectFile
-from disbatch.wire.messages import PROTOCOL
+from disbatch.wire.messages import PROTOCOL, SECRET_VARIABLES
 from disbatch.wire.reach import is_here, listens_here
 
 SESSION = (
     "SSH_AUTH_SOCK", "SSH_AGENT_PID", "SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "KRB5CCNAME", "TERM",
     "DISPLAY", "XAUTHORITY", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "COLUMNS", "LINES",
+    *(name.decode() for name in SECRET_VARIABLES),
 )  # fmt: skip
-"""Variables of the session."""
+"""Variables of the session, and those that are kept in no file."""
 
 
 def take_over(
@@ -46,6 +47,11 @@ def take_over(
         raise UsageError(
             f"{prefix}: a run with --tunnel cannot be taken over, as its tunnels ended with its driver; "
             f"its engines end within {asked.orphan_patience:g} s, then resume with -r"
+        )
+    if former.taskfile is None:
+        raise UsageError(
+            f"{prefix}: its tasks came from a program, and what was read of them went with the driver; "
+            "start the run anew with -r, once its engines have ended"
         )
     _check_tasks(former.taskfile, options, asked, prefix)
     choice = choose(former)

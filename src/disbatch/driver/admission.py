@@ -4,7 +4,7 @@ them go."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from disbatch.driver.attached import Contexts
@@ -21,6 +21,8 @@ from disbatch.wire.requests import (
     Attached,
     Detach,
     Ended,
+    Event,
+    Fate,
     Heed,
     Request,
 )
@@ -33,12 +35,20 @@ class Admission:
     comes to its end anyway."""
 
     def __init__(
-        self, settings: Settings, crew: Crew, contexts: Contexts, *, ending: Callable[[], bool]
+        self,
+        settings: Settings,
+        crew: Crew,
+        contexts: Contexts,
+        *,
+        ending: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._crew = crew
         self._contexts = contexts
         self._ending = ending
+        self._dismissed: set[str] = set()
+        """Engines of contexts that left before these had joined: they may come all the same."""
+        crew.when_joined(self._joined)
         self._performers: dict[type, Callable[[Request, Any], Answer | None]] = {
             Attach: self._attach,
             Heed: contexts.heed,
@@ -50,10 +60,18 @@ class Admission:
         """Do it."""
         return self._performers[type(request.verb)](request, request.verb)
 
-    def again(self, name: str, asked: Attach, done: int) -> None:
-        """This context was attached to the run of a former driver, and has completed so many tasks."""
-        self._contexts.add(asked, name)
-        self._set_up(name, asked, done)
+    def again(self, name: str, asked: Attach, here: Collection[str]) -> None:
+        """This context was attached to the run of a former driver; only those of its engines that are `here`
+        may still be there."""
+        attachment = self._contexts.add(asked, name)
+        gone = [node.engine for node in asked.nodes if node.engine not in here]
+        attachment.events += [Event(engine, Fate.LEFT) for engine in gone]
+        self._crew.give_backs.add(name, asked.spare_after, frozenset(asked.keep))
+
+    def _joined(self, member: Member) -> None:
+        if member.engine in self._dismissed:
+            self._dismissed.discard(member.engine)
+            self._crew.tell(events.Stop(member.engine))
 
     def _attach(self, request: Request, verb: Attach) -> Answer:
         if self._ending():
@@ -83,18 +101,16 @@ class Admission:
         crew = self._crew
         log.info("%s: attached by process %d on %s: %s", context, verb.pid, verb.host, verb.nodes)
         crew.note(Joint(context, verb))
-        self._set_up(context, verb)
+        if verb.limit is not None:
+            crew.tell(events.Limit(context, verb.limit))
+        crew.give_backs.add(context, verb.spare_after, frozenset(verb.keep))
+        slots = sum(node.slots for node in verb.nodes)
+        counted = f"{slots} {'slot' if slots == 1 else 'slots'}"
+        label = f", label {verb.label}" if verb.label else ""
+        crew.say(f"attached from {verb.host}: {some([node.node for node in verb.nodes])} ({counted}{label})")
         for node in verb.nodes:
             rank = len(crew.members)
             crew.expect(Member(node.engine, node.node, rank, node.slots, None, context, label=verb.label))
-        slots = sum(node.slots for node in verb.nodes)
-        where = some([node.node for node in verb.nodes])
-        crew.say(f"attached from {verb.host}: {where} ({slots} {'slot' if slots == 1 else 'slots'})")
-
-    def _set_up(self, context: str, verb: Attach, done: int = 0) -> None:
-        if verb.limit is not None:
-            self._crew.tell(events.Limit(context, max(0, verb.limit - done)))
-        self._crew.give_back(context, verb.spare_after, frozenset(verb.keep))
 
     def _member(self, context: str, engine: str) -> Member | None:
         member = self._crew.members.get(engine)
@@ -115,14 +131,16 @@ class Admission:
         if attachment is None:
             return Answer(request.id, False, ["this run does not know that context"])
         crew = self._crew
-        members = [member for member in crew.members.values() if member.context == verb.context]
-        for member in members:
-            if member.launching:
+        for engine in self._contexts.engines(verb.context):
+            member = crew.members.get(engine)
+            if member is not None and member.launching:
+                self._dismissed.add(member.engine)
                 crew.dismiss(member)
         staying = crew.of_context(verb.context)
-        if staying:
+        heard = sorted(member.name for member in staying if not member.lost)
+        if heard:
             how = "what runs there finishes" if verb.kindly else "what runs there runs again elsewhere"
-            crew.say(f"{some([crew.members[engine].name for engine in staying])}: leaving; {how}")
-        for engine in staying:
-            crew.tell(events.Drain(engine) if verb.kindly else events.Stop(engine))
+            crew.say(f"{some(heard)}: {verb.why}; {how}")
+        for member in staying:
+            crew.tell((events.Drain if verb.kindly else events.Stop)(member.engine))
         return Answer(request.id, True, [])

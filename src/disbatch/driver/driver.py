@@ -32,6 +32,7 @@ from disbatch.driver.admission import Admission
 from disbatch.driver.attached import Contexts
 from disbatch.driver.control import Control
 from disbatch.driver.crew import Crew
+from disbatch.driver.exchange import Exchange
 from disbatch.driver.feed import Feed
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.job import preemption_left
@@ -54,6 +55,7 @@ from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
+from disbatch.sources.desk import Desk
 from disbatch.wire.hub import Hub, Peer
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import (
@@ -107,13 +109,13 @@ class Driver:
         self._run_file: RunFile | None = None
         self._holds = Holds(self._tell)
         generation = 0 if s.takeover is None else s.takeover.generation
-        self._contexts = Contexts(loop, generation, self._answer)
+        self._contexts = Contexts(loop, self._answer, generation)
         self._time_limit = TimeLimit(
             s.context,
             s.grace,
             say=self._say,
             tell=self._tell,
-            engines=lambda: self._crew.of_context(""),
+            engines=lambda: [member.engine for member in self._crew.of_context("")],
             launches_end=self._expect_nobody,
             end_is_near=lambda grace: self._give_up_after(grace + ENDING_AT_LIMIT),
         )
@@ -147,8 +149,9 @@ class Driver:
             say=self._say,
             ending=self._is_ending,
             finish=self._finish_early,
+            waits=s.waits != 0,
         )
-        for joined in (self._time_limit.joined, self._control.joined, self._vacancy.joined):
+        for joined in (self._time_limit.joined, self._control.joined):
             self._crew.when_joined(joined)
         self._performers: dict[type, Callable[[Any], None]] = {
             events.Assign: self._assign,
@@ -179,11 +182,15 @@ class Driver:
             self._receipts = Receipts(loop, self._plan, self._record, self._hub, self._crew.lose)
             addresses = Addresses(s, self._hub)
             stack.callback(addresses.withdraw)
+            orders = Orders(s.context, s.directory, s.environment, s.claimed.files, keys, s.orphan_patience)
+            self._crew.serve(self._hub, addresses, orders)
             try:
                 addresses.listen()
                 self._begin_run_file()
                 addresses.publish(keys, self._wall_started)
-                self._begin(keys, addresses)
+                desk = await self._open_exchange(addresses)
+                if desk is not None:
+                    self._begin(addresses, desk)
                 await self._over
             finally:
                 unwritten = await self._close()
@@ -199,6 +206,12 @@ class Driver:
             trouble=self._disk_trouble,
             recovered=self._disk_recovered,
         )
+        self._exchange = Exchange(
+            *(self._loop, s, self._holds),
+            mark=self._record.mark,
+            snapshot=self.snapshot,
+            say=self._say,
+        )
         scribe = Scribe(
             self._record.add,
             self._tally,
@@ -209,12 +222,22 @@ class Driver:
             barriers_read=self._feed.barriers_read,
             asides=set() if s.takeover is None else s.takeover.asides,
             counted=self._count,
-            ended=self._submissions.ended if self._feed.takes_more else None,
+            ended=self._listeners(),
+            keyed=self._exchange.keyed,
         )
         self._performers |= scribe.performers
         if s.status_header and not s.claimed.recorded:
             self._record.add(STATUS_HEADER)
         self._life = self._loop.call_later(LIFE_SIGN, self._live)
+
+    def _listeners(self) -> list[Callable[[int, bytes], None]]:
+        """Who is told of each task that is done, and of each barrier."""
+        told: list[Callable[[int, bytes], None]] = []
+        if self._feed.takes_more:
+            told.append(self._submissions.ended)
+        if self._feed.expects_program:
+            told.append(self._exchange.ended)
+        return told
 
     def _mark(self, call: Callable[[], None]) -> None:
         self._record.mark(call)
@@ -236,25 +259,34 @@ class Driver:
         if self._run_file is not None:
             self._run_file.add([line])
 
+    async def _open_exchange(self, addresses: Addresses) -> Desk | None:
+        """The key store may be far away; None if the user does not wait for it."""
+        opening = self._loop.create_task(self._exchange.open(addresses.public))
+        either: list[asyncio.Future[Any]] = [opening, self._over]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            return opening.result()
+        opening.cancel()
+        return None
+
     def _count(self, context: str, task: int) -> None:
         if self._plan.has_limit(context):
             self._note(Counted(context, task))
 
-    def _begin(self, keys: RunKeys, addresses: Addresses) -> None:
+    def _begin(self, addresses: Addresses, desk: Desk) -> None:
         s = self._settings
-        orders = Orders(s.context, s.directory, s.environment, s.claimed.files, keys, s.orphan_patience)
-        self._crew.serve(self._hub, addresses, orders)
         succession = None
         if s.takeover is not None:
             succession = Succession(self._crew, self._holds, s.patience)
         retirement = choose_retirement(s.context, self._hostname, addresses.folder, self._say)
         self._incomplete = self._time_limit.too_late
-        self._feed.start(self._loop, self._pump)
+        self._feed.start(self._loop, self._pump, desk)
         if self._feed.submissions is not None:
             self._submissions.feed(self._feed.submissions)
         if s.takeover is not None:
+            here = {engine.engine for engine in s.takeover.engines}
             for name, asked in s.takeover.attached.items():
-                self._admission.again(name, asked, s.takeover.done.get(name, 0))
+                self._admission.again(name, asked, here)
             for handed in s.takeover.handed:
                 self._submissions.again(handed)
         nodes = [] if self._incomplete else s.context.nodes
@@ -268,15 +300,16 @@ class Driver:
         patience = 1.0 if self._signals > 1 else 5.0
         self._life.cancel()
         self._time_limit.close()
-        self._vacancy.close()
+        self._vacancy.ends()
         if self._preemption is not None:
             self._preemption.cancel()
         self._crew.stop_watching()
         self._feed.close()
-        await self._crew.retire_all()
+        await asyncio.gather(self._feed.end(), self._crew.retire_all())
         if self._ended_early:
             self._record.abandon()  # whoever ends the run does not wait for room on the disk
         unwritten = await self._record.close()
+        await self._exchange.close(patience)
         # First tell what is recorded, so that nobody writes it again; then send those home that are still
         # there (given up, or kept waiting by one that was cut off), while there are tunnels.
         self._receipts.send()
@@ -388,6 +421,7 @@ class Driver:
         if self._over.done() or self._plan.mode is Mode.OVER or self._preemption is not None:
             return
         if self._plan.present or self._crew.expected:
+            self._vacancy.ends()
             return
         if self._incomplete or self._time_limit.words:
             self._end_incomplete(self._incomplete or self._time_limit.words)
@@ -399,6 +433,7 @@ class Driver:
             words = "no engine is left" if self._crew.ever_joined else "no engine could start"
             if not self._members:
                 words = "no engines were attached"
+        self._crew.departures.tell()
         self._vacancy.begins(words)
 
     def _end_incomplete(self, words: str) -> None:
@@ -510,7 +545,7 @@ class Driver:
             over=self._plan.mode is Mode.OVER,
             incomplete=self._incomplete,
             signal=self._signal,
-            unreadable=self._feed.error is not None,
+            broken=self._feed.error,
             tally=self._tally,
             mind_failures=self._settings.exit_code,
         )
@@ -536,10 +571,13 @@ class Driver:
 def _plan(settings: Settings) -> Plan:
     """The decisions of this run, from their beginning."""
     takeover, limit = settings.takeover, settings.context.task_limit
-    done = 0 if takeover is None else takeover.done.get("", 0)
+    limits = {} if limit is None else {"": limit}
+    if takeover is not None:
+        limits |= {name: asked.limit for name, asked in takeover.attached.items() if asked.limit is not None}
+        limits = {name: max(0, limit - takeover.done.get(name, 0)) for name, limit in limits.items()}
     return Plan(
         max_losses=settings.max_losses,
         fail_fast=settings.fail_fast,
-        limits=None if limit is None else {"": max(0, limit - done)},
+        limits=limits,
         first_attempt=1 if takeover is None else takeover.generation * ATTEMPTS,
     )

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,7 +31,8 @@ class Scribe:
     """`write` takes a finished line; `say` a line for the user. `barriers_read` holds when the barriers
     that are not complete were read (monotonic seconds), oldest first. `asides`: hashes of what a former
     driver wrote besides results. `counted(context, id)` is told of each task whose own end counts, before its
-    line is written; `ended(id, line)` of each task and barrier that is done."""
+    line is written; those of `ended` get id and line of each task and barrier that is done. `keyed` gets each
+    barrier with a key when it is complete."""
 
     def __init__(
         self,
@@ -45,7 +46,8 @@ class Scribe:
         barriers_read: deque[float],
         asides: set[int],
         counted: Callable[[str, int], None],
-        ended: Callable[[int, bytes], None] | None = None,
+        keyed: Callable[[Barrier], None],
+        ended: Sequence[Callable[[int, bytes], None]] = (),
     ) -> None:
         self._write = write
         self._asides = asides
@@ -58,7 +60,7 @@ class Scribe:
         self._hostname = hostname
         self._barriers_read = barriers_read
         self._last_barrier = 0.0
-        self._told_of_key = False
+        self._keyed = keyed
         self._nobody = Member("", hostname, -1, 0)
         """Where tasks are that never ran."""
         self.performers: dict[type, Callable[[Any], None]] = {
@@ -101,8 +103,11 @@ class Scribe:
         """The line that counts."""
         line = format_line(task.id, task.line, task.repeat, task.command, member.name, outcome)
         self._write(line)
-        if self._ended is not None:
-            self._ended(task.id, line)
+        self._tell(task.id, line)
+
+    def _tell(self, id: int, line: bytes) -> None:
+        for ended in self._ended:
+            ended(id, line)
 
     def _skipped(self, action: events.RecordSkipped) -> None:
         completed = action.completed
@@ -111,21 +116,19 @@ class Scribe:
         assert isinstance(completed.former, Record)  # as Feed made it
         line = format_skipped(completed.former, completed.task)
         self._write(line)
-        if self._ended is not None:
-            self._ended(completed.task.id, line)
+        self._tell(completed.task.id, line)
 
     def _recorded(self, action: events.CountRecorded) -> None:
         item, line = action.recorded.item, action.recorded.record
         assert isinstance(line, Line)  # as SoFar made it
         if isinstance(item, Task):
             self._tally.count_again(item, line.record)
-        if line.written and self._ended is None:
+        if line.written and not self._ended:
             return
         text = format_recorded(line.record, item)
         if not line.written and isinstance(item, Task):
             self._write(text)
-        if self._ended is not None:
-            self._ended(item.id, text)
+        self._tell(item.id, text)
 
     def _lost(self, action: events.RecordLost) -> None:
         task, member, now = action.task, self._members[action.engine], time.time()
@@ -150,13 +153,6 @@ class Scribe:
             what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
             self._say(f"{self._where(command.line)}: {what} on {member.name}")
 
-    def _tell_of_key(self, barrier: Barrier) -> None:
-        """Somebody may wait for that key."""
-        log.warning("line %d: key %r is not put", barrier.line, barrier.key)
-        if not self._told_of_key:
-            self._told_of_key = True
-            self._say(f"{self._where(barrier.line)}: no key is put: this version has no key store yet")
-
     def _barrier(self, action: events.RecordBarrier) -> None:
         """A barrier's time is how long it kept later tasks waiting: since it was reached."""
         barrier, now, finish = action.barrier, time.monotonic(), time.time()
@@ -167,11 +163,10 @@ class Scribe:
             *(barrier, self._hostname, os.getpid()), elapsed=elapsed, start=finish - elapsed, finish=finish
         )
         self._write(line)
-        if self._ended is not None:
-            self._ended(barrier.id, line)
+        self._tell(barrier.id, line)
         log.info("barrier %d (line %d) complete", barrier.id, barrier.line)
         if barrier.key is not None:
-            self._tell_of_key(barrier)
+            self._keyed(barrier)
         first = action.first_failed
         if barrier.check and action.failed and first is not None:
             tasks = "1 task" if action.failed == 1 else f"{action.failed} tasks"

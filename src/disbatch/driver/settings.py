@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from disbatch.contexts.context import Context
 from disbatch.driver.files import ClaimedFiles
 from disbatch.driver.runfile import Asked, Handed, Here
+from disbatch.keystore.address import Address
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.requests import Attach
 
@@ -36,8 +37,9 @@ class Settings:
     tasks if the source could be counted. `listen`: HOST:PORT of --use-address as (host, port), if given.
     `waits`: how long a run without any engine waits for some to be attached; None: for ever. `asked` is for a
     driver that takes this run over, `takeover` what this one takes over. `grace` is what tasks can have: see
-    `allowance.grace_within`. `resume_hint`: the command that goes on from here; the other one, if tasks were
-    handed in.
+    `allowance.grace_within`. `keystore`: the server whose key store is used, None for the driver's own;
+    `key_prefix`: what keys shall begin with there, if the user said so. `resume_hint`: the command that goes
+    on from here; the other one, if tasks were handed in.
     """
 
     source_name: str
@@ -63,3 +65,5 @@ class Settings:
     resume_hint_with_submitted: str = ""
     asked: Asked | None = None
     takeover: Takeover | None = None
+    keystore: Address | None = None
+    key_prefix: str = ""

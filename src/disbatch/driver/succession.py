@@ -64,6 +64,7 @@ class Succession:
         for member in missing:
             member.launching = False
             crew.note(Gone(member.engine))
+            crew.unheard(member)
             if crew.is_running() and member.node is not None and not member.context:
                 self._replaced[member.engine] = crew.start(member.rank, member.node)
         again = any(member.engine in self._replaced for member in missing)

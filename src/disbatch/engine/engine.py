@@ -273,6 +273,8 @@ class Engine:
             # It may have been stopped for long before it ended: its silence counts from now.
             self._joined_at = self._loop.time()
             self._tell_of_silence("the driver is gone (it closed standard input)")
+        elif not self._bootstrap.by_driver:
+            log.info("standard input ended: whoever attached this node is gone, or just its srun")
         else:
             log.info("standard input ended: whoever started this engine is gone, or just its srun")
 

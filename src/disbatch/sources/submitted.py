@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from disbatch.model.errors import TaskFileError, UsageError
+from disbatch.model.errors import DisbatchError, TaskFileError, UsageError
 from disbatch.model.task import Item
 from disbatch.model.taskfile import TaskParser
 from disbatch.sources.items import ItemQueue
@@ -161,7 +161,7 @@ class SubmittedSource:
         return self.closed
 
     @property
-    def error(self) -> UsageError | None:
+    def error(self) -> DisbatchError | None:
         error = None if self._first is None else self._first.error
         return error or (self._items.error if self._items.empty else None)
 

@@ -37,6 +37,11 @@ class Caller:
             self._readers.append(SocketReader(loop, line.monitor, self._look))
         line.connect(addresses)
 
+    @property
+    def proven(self) -> str:
+        """The address that was seen last to lead to the driver."""
+        return self._line.proven
+
     async def call(self, verb: Verb, patience: float) -> Answer:
         """What the driver answers. SilenceError if it does not within `patience` seconds."""
         request = request_for(verb)

@@ -147,21 +147,22 @@ class Analysis:
 
     def _per_engine(self) -> list[figures.PerEngine]:
         """By their line of the task file."""
-        rows = [row for row, mark in enumerate(self.lines.marks) if mark == PER_ENGINE]
-        ran: dict[int, list[Record]] = {}
-        for record in map(self.lines.record, rows):
+        lines = self.lines
+        ran: dict[int, list[tuple[Record, float]]] = {}
+        for row in [row for row, mark in enumerate(lines.marks) if mark == PER_ENGINE]:
+            record = lines.record(row)
             if record is not None:
-                ran.setdefault(record.line, []).append(record)
+                ran.setdefault(record.line, []).append((record, lines.elapsed[row]))
         return [
             figures.PerEngine(
                 line=line,
-                command=_shown(records[0]),
-                count=len(records),
-                failed=sum(record.failed for record in records),
-                median=median(record.elapsed for record in records),
-                longest=max(record.elapsed for record in records),
+                command=_shown(found[0][0]),
+                count=len(found),
+                failed=sum(record.failed for record, _ in found),
+                median=median(elapsed for _, elapsed in found),
+                longest=max(elapsed for _, elapsed in found),
             )
-            for line, records in sorted(ran.items())
+            for line, found in sorted(ran.items())
         ]
 
 
