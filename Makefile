@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit system bench bench-slurm bench-report bench-million clean
+.PHONY: help demo test check unit system chaos bench bench-slurm bench-report bench-million clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -36,6 +36,11 @@ unit: $(VENV)/.installed-test ## the unit tests alone; ARGS='-k word' narrows th
 system: $(VENV)/.installed-test ## the system tests alone: installed commands, real servers, kills
 	@scripts/require tests
 	$(BIN)/python -m pytest tests/system $(ARGS)
+
+chaos: $(VENV)/.installed-test ## runs that are broken at random, 50 seeds (CHAOS_SEED=7 CHAOS_SEEDS=1: that one again)
+	@scripts/require tests
+	CHAOS_SEED=$(or $(CHAOS_SEED),$(shell date +%s)) CHAOS_SEEDS=$(or $(CHAOS_SEEDS),50) \
+	  $(BIN)/python -m pytest tests/system/test_chaos.py $(ARGS)
 
 bench: $(VENV)/.installed ## measure, each number beside its limit in the same run (about 3 minutes)
 	@$(BIN)/python bench/bench.py
