@@ -32,6 +32,7 @@ from disbatch.contexts.context import Context
 from disbatch.contexts.launch import Launcher
 from disbatch.driver.files import RunFiles
 from disbatch.driver.retirement import choose_retirement
+from disbatch.driver.settings import Output
 from disbatch.driver.starting import Orders
 from disbatch.driver.timelimit import TimeLimit
 from disbatch.model.errors import (
@@ -58,14 +59,15 @@ SEE_OFF = 1.0
 
 
 class Attachment:
-    """`run` carries it out; the exit code. `is_on()` tells whether the run goes on, as far as can be seen;
-    `say` gets lines for the user. UsageError if the driver does not let us in, SilenceError if it does not
-    answer."""
+    """`run` carries it out; the exit code. `output`: what the run keeps of what tasks print. `is_on()` tells
+    whether the run goes on, as far as can be seen; `say` gets lines for the user. UsageError if the driver
+    does not let us in, SilenceError if it does not answer."""
 
     def __init__(
         self,
         context: Context,
         connect: ConnectFile,
+        output: Output | None,
         *,
         hostname: str,
         is_on: Callable[[], bool],
@@ -73,6 +75,7 @@ class Attachment:
     ) -> None:
         self._context = context
         self._connect = connect
+        self._output = output
         self._hostname = hostname
         self._is_on = is_on
         self._say = say
@@ -151,7 +154,8 @@ class Attachment:
         os.environb.clear()
         os.environb.update(environment)  # for what we start here: srun passes it on
         prefix = Path(os.fsdecode(told.prefix))
-        orders = Orders(context, told.directory, environment, RunFiles(prefix, prefix), self._connect.keys)
+        files, keys = RunFiles(prefix, prefix), self._connect.keys
+        orders = Orders(context, told.directory, environment, files, keys, self._output)
         self._retirement = choose_retirement(context, self._hostname, folder, self._say)
         self._launcher = Launcher(
             self._loop,

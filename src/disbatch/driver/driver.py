@@ -221,7 +221,7 @@ class Driver:
 
     def _begin(self, keys: RunKeys, addresses: Addresses) -> None:
         s = self._settings
-        orders = Orders(s.context, s.directory, s.environment, s.claimed.files, keys)
+        orders = Orders(s.context, s.directory, s.environment, s.claimed.files, keys, s.output)
         self._crew.serve(self._hub, addresses, orders)
         succession = None
         if s.takeover is not None:

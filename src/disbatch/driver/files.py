@@ -1,8 +1,8 @@
 """The names of a run's files, and the claim that makes them this run's alone.
 
 With the default prefix, in the working directory: TASKS_JOBID_status.txt, disBatch_JOBID_driver.txt,
-TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_run.json, TASKS_JOBID_dbUtil.sh.
-With -p PATH all begin with PATH.
+TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_run.json, TASKS_JOBID_output.json,
+TASKS_JOBID_dbUtil.sh. With -p PATH all begin with PATH.
 
 Two runs may start in the same second with the same names, also on two hosts with a common file system: the
 names are tried with "", "-2", "-3", ... until the status file and the log could be *created*.
@@ -50,6 +50,11 @@ class RunFiles:
         return self.named("run.json")
 
     @property
+    def output(self) -> Path:
+        """Where what the tasks print is kept, if it is."""
+        return self.named("output.json")
+
+    @property
     def script(self) -> Path:
         """`dbutil` bound to this run."""
         return self.named("dbUtil.sh")
@@ -76,6 +81,7 @@ class ClaimedFiles:
         if not self.new:
             return
         self.files.script.unlink(missing_ok=True)
+        self.files.output.unlink(missing_ok=True)
         self.files.status.unlink(missing_ok=True)
         if self.own_log:
             self.files.log.unlink(missing_ok=True)
@@ -162,7 +168,7 @@ def _is_directory(path: Path) -> bool:
 
 
 def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
-    if any(os.path.lexists(path) for path in (files.connect, files.script, files.run)):
+    if any(os.path.lexists(path) for path in (files.connect, files.script, files.run, files.output)):
         return None
     status = _create(files.status)
     if status is None:

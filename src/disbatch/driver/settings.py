@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from disbatch.contexts.context import Context
 from disbatch.driver.files import ClaimedFiles
@@ -25,6 +25,16 @@ class Takeover:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What is kept of what tasks print: in `directory` (absolute), in packs or in files of their own, `limit`
+    bytes of each stream."""
+
+    directory: bytes
+    packed: bool
+    limit: int
+
+
+@dataclass(frozen=True)
 class Settings:
     """One run. Times in seconds.
 
@@ -33,7 +43,8 @@ class Settings:
     tasks if the source could be counted. `listen`: HOST:PORT of --use-address as (host, port), if given.
     `waits`: how long a run without any engine waits for some to be attached; None: for ever. `asked` is for a
     driver that takes this run over, `takeover` what this one takes over. `grace` is what tasks can have: see
-    `allowance.grace_within`.
+    `allowance.grace_within`. `output`: --output and what belongs to it; None: nothing is kept.
+    `resumed_from`: the status files of -r.
     """
 
     source_name: str
@@ -58,3 +69,5 @@ class Settings:
     resume_hint: str = ""
     asked: Asked | None = None
     takeover: Takeover | None = None
+    output: Output | None = None
+    resumed_from: list[str] = field(default_factory=list)

@@ -14,10 +14,11 @@ SPARE_DESCRIPTORS = 256
 DESCRIPTORS_A_TASK = 3
 
 
-def raise_descriptor_limit(slots: int) -> tuple[int, int] | None:
-    """Make room for the descriptors of `slots` tasks; the limits that tasks shall have, None if unchanged."""
+def raise_descriptor_limit(slots: int, files: int = 0) -> tuple[int, int] | None:
+    """Make room for the descriptors of `slots` tasks, each with so many `files` besides its own; the limits
+    that tasks shall have, None if unchanged."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = slots * DESCRIPTORS_A_TASK + SPARE_DESCRIPTORS
+    needed = slots * (DESCRIPTORS_A_TASK + files) + SPARE_DESCRIPTORS
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return None
     if hard != resource.RLIM_INFINITY:
