@@ -46,7 +46,7 @@ class Shelf:
             if last is not None:
                 known = opened.attempt(last)
                 assert known is not None
-                found = b"".join(known.blocks(stream))
+                found = b"".join(known.printed(stream).blocks())
             opened.close()
         return found or None
 

@@ -64,7 +64,7 @@ def read(path: Path, attempt: int, stream: int) -> tuple[bytes, End | None]:
             return b"", None
         known = opened.attempt(found[attempt * 10, attempt])
         assert known is not None
-        return b"".join(known.blocks(stream)), known.end
+        return b"".join(known.printed(stream).blocks()), known.end
     finally:
         opened.close()
 
@@ -269,7 +269,7 @@ def test_a_chain_never_leads_to_another_attempt(tmp_path: Path) -> None:
     opened = Pack.open(path)
     assert opened is not None
     known = opened.attempt(opened.find({2})[2, 2])
-    assert known is not None and list(known.blocks(0)) == [b"own"]
+    assert known is not None and list(known.printed(0).blocks()) == [b"own"]
     opened.close()
 
 

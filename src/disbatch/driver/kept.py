@@ -14,7 +14,6 @@ that run's directory.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -48,8 +47,9 @@ class Line(NamedTuple):
 
     @property
     def ran(self) -> bool:
-        """False if it tells of no attempt: the task was lost, or cancelled before it began."""
-        return self.pid > 0 and self.return_code != LOST_RETURN_CODE
+        """False if it tells of no attempt: of a barrier, or a task that was lost, or cancelled before it
+        began."""
+        return self.mark is not Mark.BARRIER and self.pid > 0 and self.return_code != LOST_RETURN_CODE
 
 
 class Found(NamedTuple):
@@ -129,20 +129,22 @@ class Kept:
         if self._told.packed or skipped:
             attempt = self._in_packs(task, line)
             if attempt is not None:
-                blocks = attempt.blocks(stream)
-                first = next(blocks, None)
-                return None if first is None else Found(itertools.chain([first], blocks))
+                printed = attempt.printed(stream)
+                if not printed.kept and not printed.total:
+                    return None
+                return Found(printed.blocks(), self._lacks(printed.kept, line, stream))
         if not self._told.packed or skipped:
             for directory in self._directories if skipped else self._directories[:1]:
                 file = _open_file(directory, task, stream, line)
                 if file is not None:
-                    return Found(_blocks(file), self._lacks(file, line, stream))
+                    size = os.fstat(file.fileno()).st_size
+                    return Found(_blocks(file), self._lacks(size, line, stream))
         return None
 
-    def _lacks(self, file: BinaryIO, line: Line | None, stream: int) -> int:
+    def _lacks(self, size: int, line: Line | None, stream: int) -> int:
         if line is None or line.mark is Mark.SKIPPED:
             return 0
-        return max(0, min(line.sizes[stream], self._told.limit) - os.fstat(file.fileno()).st_size)
+        return max(0, min(line.sizes[stream], self._told.limit) - size)
 
     def _in_packs(self, task: int, line: Line | None) -> Attempt | None:
         """The attempt of `line`, or the latest of this run that has not ended."""

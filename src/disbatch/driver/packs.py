@@ -110,14 +110,30 @@ class Attempt(NamedTuple):
     number: int
     end: End | None
 
-    def blocks(self, stream: int) -> Iterator[bytes]:
-        """What it printed to that stream, and words for what is missing of it."""
-        offsets = array("Q")
+    def printed(self, stream: int) -> Printed:
+        """What it printed to that stream, as far as it was kept."""
+        offsets, kept = array("Q"), 0
         for at, header in pack.chain(self.pack.read, self.last):
             if header.kind == pack.PIECE and header.stream == stream:
                 offsets.append(at)
+                kept += header.length
+        total = None if self.end is None else (self.end.out_bytes, self.end.err_bytes)[stream]
+        return Printed(self.pack, offsets, kept, total)
+
+
+class Printed(NamedTuple):
+    """One stream of an attempt: where its pieces are, the last first, which hold `kept` bytes; `total`: how
+    many the task printed, None if it has not ended."""
+
+    pack: Pack
+    offsets: array[int]
+    kept: int
+    total: int | None
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes, and words for what is missing of them."""
         reached = 0
-        for at in reversed(offsets):
+        for at in reversed(self.offsets):
             position, data = self._piece(at)
             if not data or position < reached:
                 continue
@@ -125,10 +141,8 @@ class Attempt(NamedTuple):
                 yield left_out(position - reached)
             yield data
             reached = position + len(data)
-        if self.end is not None:
-            total = (self.end.out_bytes, self.end.err_bytes)[stream]
-            if total > reached:
-                yield left_out(total - reached)
+        if self.total is not None and self.total > reached:
+            yield left_out(self.total - reached)
 
     def _piece(self, at: int) -> tuple[int, bytes | None]:
         """Where it stands in its stream, and what it is; None if it is damaged."""

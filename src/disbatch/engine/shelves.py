@@ -47,11 +47,12 @@ from disbatch.model.pack import Piece
 class _File:
     """An open file of one stream of an attempt; `reached` is how far in the stream it goes."""
 
-    __slots__ = ("aside", "descriptor", "reached")
+    __slots__ = ("aside", "descriptor", "path", "reached")
 
-    def __init__(self, descriptor: int, aside: bytes | None) -> None:
-        self.descriptor = descriptor
+    def __init__(self, path: bytes, *, aside: bool) -> None:
+        self.path = path
         self.aside = aside
+        self.descriptor = _open_new(path)
         self.reached = 0
 
 
@@ -108,9 +109,18 @@ class Shelves:
     def _write(self, piece: Piece) -> None:
         key = (piece.attempt, piece.stream)
         file = self._open.get(key)
-        if file is None:
-            file = self._open[key] = self._create(piece)
-        self._put(file, piece.position, piece.data)
+        if file is not None:
+            self._put(file, piece.position, piece.data)
+            return
+        file = self._open[key] = self._create(piece)
+        try:
+            self._put(file, piece.position, piece.data)
+        except OSError:
+            if not file.reached:  # the disk is full: no empty files
+                del self._open[key]
+                os.close(file.descriptor)
+                os.unlink(file.path)  # noqa: PTH108 - bytes
+            raise
 
     def _put(self, file: _File, position: int, data: bytes) -> None:
         """Append; a gap before it is told of."""
@@ -128,23 +138,14 @@ class Shelves:
         if attempt not in self._aside:
             if (attempt, 1 - piece.stream) in self._open or not self._is_there(task, 1 - piece.stream):
                 try:
-                    return _File(self._open_new(self._path(place(task, piece.stream))), None)
+                    return _File(self._path(place(task, piece.stream)), aside=False)
                 except FileExistsError:
                     pass
             self._aside.add(attempt)
-        path = self._path(aside(task, piece.stream, self._engine, attempt))
-        return _File(self._open_new(path), path)
+        return _File(self._path(aside(task, piece.stream, self._engine, attempt)), aside=True)
 
     def _is_there(self, task: int, stream: int) -> bool:
         return os.path.lexists(self._path(place(task, stream)))
-
-    def _open_new(self, path: bytes) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            return os.open(path, flags, 0o666)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - bytes
-            return os.open(path, flags, 0o666)
 
     # ---- an end ----
 
@@ -155,7 +156,7 @@ class Shelves:
             try:
                 if file is not None:
                     self._finish(file, done, total)
-                if file is None or file.aside is not None:
+                if file is None or file.aside:
                     self._settle(file, done, stream)
             except OSError as error:
                 self._failed(error)
@@ -164,7 +165,7 @@ class Shelves:
         try:
             self._put(file, total, b"")
         finally:
-            if file.aside is not None:
+            if file.aside:
                 when = round(done.how.finish * 1e6) * 1000
                 os.utime(file.descriptor, ns=(when, when))
             os.close(file.descriptor)
@@ -179,10 +180,19 @@ class Shelves:
         taken = os.path.lexists(path)
         if not self._certain(done.begun):
             return
-        if file is not None and file.aside is not None:
-            os.replace(file.aside, path)  # noqa: PTH105 - bytes
+        if file is not None:
+            os.replace(file.path, path)  # noqa: PTH105 - bytes
         elif taken:
             os.unlink(path)  # noqa: PTH108 - bytes
+
+
+def _open_new(path: bytes) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - bytes
+        return os.open(path, flags, 0o666)
 
 
 def prepare(directory: bytes, name: str) -> None:
