@@ -47,8 +47,10 @@ BATCH = 1 << 20
 """Bytes handed to the thread at a time, at most: whether it gets on is seen by whole batches."""
 FLUSH_AFTER = 1.0
 """Seconds that what a running task printed waits for more."""
+WELL_SUPPLIED = 64
 GATHER = 0.01
-"""Seconds that an outcome waits for others while the engine has more tasks."""
+GATHER_WHEN_SUPPLIED = 0.05
+"""Seconds that an outcome waits for others while the engine has its next tasks: some, or WELL_SUPPLIED."""
 STALL = 10.0
 STALL_AT_END = 5.0
 
@@ -280,8 +282,10 @@ class Output:
 
     def _hand_over_soon(self) -> None:
         if self._hand_over_timer is None:
-            if self._supply():
-                self._hand_over_timer = self._loop.call_later(GATHER, self._hand_over)
+            supply = self._supply()
+            if supply:
+                pause = GATHER if supply < WELL_SUPPLIED else GATHER_WHEN_SUPPLIED
+                self._hand_over_timer = self._loop.call_later(pause, self._hand_over)
             else:
                 self._hand_over_timer = self._loop.call_soon(self._hand_over)
 
