@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit system bench bench-slurm bench-million clean
+.PHONY: help demo test check unit system bench bench-slurm bench-report bench-million clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -43,6 +43,9 @@ bench: $(VENV)/.installed ## measure, each number beside its limit in the same r
 bench-slurm: $(VENV)/.installed ## how soon a Slurm job of 64 nodes works, all simulated here (as root)
 	@scripts/require tests
 	@$(BIN)/python bench/slurm_startup.py
+
+bench-report: $(VENV)/.installed ## a report of 1,000,000 lines: time and memory (about a minute)
+	@$(BIN)/python bench/report.py
 
 bench-million: $(VENV)/.installed ## 1,000,000 tasks through one driver: memory and CPU (about 25 minutes)
 	@$(BIN)/python bench/bench.py --only stream --stream-tasks 1000000

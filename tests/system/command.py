@@ -18,6 +18,7 @@ from changes import Changes
 from disbatch.model.status import Mark, Record, is_header, parse_line
 
 DISBATCH = str(Path(sys.executable).with_name("disbatch"))
+DBUTIL = str(Path(sys.executable).with_name("dbutil"))
 DEADLINE = 60.0
 """Seconds after which a condition that does not come true fails the test."""
 

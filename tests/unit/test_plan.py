@@ -7,6 +7,7 @@ from plan_world import barrier, outcome, task
 
 from disbatch.model.outcome import Ending
 from disbatch.model.task import PerEngine, Phase
+from disbatch.plan.backlog import LOOKAHEAD, READ_MOST
 from disbatch.plan.events import (
     Action,
     Assign,
@@ -41,7 +42,7 @@ from disbatch.plan.events import (
     Verdict,
 )
 from disbatch.plan.ids import IdSet
-from disbatch.plan.plan import LOOKAHEAD, READ_MOST, Place, Plan
+from disbatch.plan.plan import Place, Plan
 
 History = list[tuple[Event, list[Action]]]
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from pathlib import Path
 
 import pytest
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.runfile import Asked, Gone, Here, RunFile, TakenOver, read
+from disbatch.driver.roster import Member, Tally
+from disbatch.driver.runfile import Asked, Counted, Gone, Here, RunFile, TakenOver, read
+from disbatch.driver.scribe import Scribe
 from disbatch.driver.sofar import SoFar, cut_torn_line
 from disbatch.model.errors import ResumeError, UsageError
-from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.model.outcome import LOST_RETURN_CODE, Ending, Outcome
 from disbatch.model.status import format_barrier, format_line
-from disbatch.model.task import Barrier, Task
+from disbatch.model.task import Barrier, PerEngine, Phase, Task
 from disbatch.model.way import Way
+from disbatch.plan.events import RecordPerEngine, RecordTask, Verdict
 
 NAME = b"caf\xe9"
 ASKED = Asked("0", [b"-p", NAME], b"/", "7", "Tasks", b"/log", 3, 4, 600.0, [(b"A", NAME)])
@@ -36,6 +40,20 @@ def test_tells_what_was_asked_and_who_is_there(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     told = read(path)
     assert (told.asked, told.engines, told.takeovers) == (ASKED, {"b": here("b", 5)}, 0)
+
+
+def test_tells_what_counts_against_limits(tmp_path: Path) -> None:
+    """Those that were recorded; and one that was ended twice stands there twice."""
+    file = RunFile.create(tmp_path / "P_run.json", ASKED)
+    file.add([Counted("", 1), Counted("c1", 2), Counted("c1", 3), Counted("c1", 3), Counted("c1", 9)])
+    file.close()
+    told = read(tmp_path / "P_run.json")
+    assert told.counted == {"": {1}, "c1": {2, 3, 9}}
+    status = tmp_path / "P_status.txt"
+    status.write_bytes(line(1) + line(2) + line(3))
+    so_far = SoFar.read(status, "Tasks")
+    assert {context: so_far.count(tasks) for context, tasks in told.counted.items()} == {"": 1, "c1": 2}
+    so_far.close()
 
 
 def test_goes_on_after_a_torn_line(tmp_path: Path) -> None:
@@ -102,4 +120,40 @@ def test_so_far(tmp_path: Path) -> None:
     assert so_far.verify([tasks[0], barrier, *tasks[2:]], 5) == []
     with pytest.raises(ResumeError, match="is not the one"):
         so_far.recorded(Task(0, 1, -1, b"another"))
+    so_far.close()
+
+
+def test_what_was_ended_is_not_written_twice(tmp_path: Path) -> None:
+    """An engine sends again what the former driver wrote, but did not answer any more."""
+    known, new = (Outcome(n, 0, n, -15, 1.0, 1.0, 2.0, 0, b"", 0, b"", Ending.ORDERED) for n in (1, 2))
+    task, start = Task(7, 8, -1, b":"), PerEngine(0, 1, Phase.START, b":")
+    written: list[bytes] = []
+
+    def scribe(asides: set[int]) -> Scribe:
+        members = {"e": Member("e", "n1", 0, 1)}
+        return Scribe(
+            written.append,
+            Tally(),
+            members,
+            say=lambda text: None,
+            source_name="Tasks",
+            hostname="here",
+            barriers_read=deque(),
+            asides=asides,
+            counted=lambda context, task: None,
+        )
+
+    def tell(scribe: Scribe, outcome: Outcome) -> None:
+        scribe.performers[RecordTask](RecordTask("e", task, outcome, Verdict.ENDED))
+        scribe.performers[RecordPerEngine](RecordPerEngine("e", start, outcome))
+
+    tell(scribe(set()), known)
+    assert len(written) == 2
+    (tmp_path / "P_status.txt").write_bytes(line(0) + b"".join(written))
+    so_far = SoFar.read(tmp_path / "P_status.txt", "Tasks")
+    again = scribe(so_far.asides)
+    tell(again, known)
+    assert len(written) == 2
+    tell(again, new)
+    assert len(written) == 4
     so_far.close()

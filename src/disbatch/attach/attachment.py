@@ -154,8 +154,12 @@ class Attachment:
         os.environb.clear()
         os.environb.update(environment)  # for what we start here: srun passes it on
         prefix = Path(os.fsdecode(told.prefix))
-        files, keys = RunFiles(prefix, prefix), self._connect.keys
-        orders = Orders(context, told.directory, environment, files, keys, self._output)
+        orders = Orders(
+            *(context, told.directory, environment, RunFiles(prefix, prefix), self._connect.keys),
+            orphan_patience=told.orphan_patience,
+            by_driver=False,
+            output=self._output,
+        )
         self._retirement = choose_retirement(context, self._hostname, folder, self._say)
         self._launcher = Launcher(
             self._loop,
@@ -222,10 +226,10 @@ class Attachment:
             task.result()
 
     async def _heed(self) -> None:
-        known, heard, silent = 0, self._loop.time(), False
+        driver, known, heard, silent = 0, 0, self._loop.time(), False
         while self._staying:
             try:
-                answer = await self._caller.call(Heed(self._name, known), HEED_PATIENCE)
+                answer = await self._caller.call(Heed(self._name, driver, known), HEED_PATIENCE)
             except SilenceError as error:
                 if not self._is_on():
                     self._say("the run is over")
@@ -248,7 +252,7 @@ class Attachment:
                 return
             for event in news.events:
                 self._became(event)
-            known = news.since + len(news.events)
+            driver, known = news.driver, news.since + len(news.events)
 
     def _became(self, event: Event) -> None:
         engine = event.engine

@@ -11,10 +11,12 @@ from typing import NoReturn
 from disbatch import __version__
 from disbatch.cli.attach import add_attach, attach
 from disbatch.cli.cat import add_cat, cat
+from disbatch.cli.report import add_report, report
+from disbatch.cli.submit import add_submit, submit
 from disbatch.cli.verbs import add_verbs, perform
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
 
-LATER = ("status", "monitor", "submit", "put", "get", "view", "report")
+LATER = ("status", "monitor", "put", "get", "view")
 """Verbs of later versions; they parse, so that PREFIX_dbUtil.sh stays good."""
 
 
@@ -36,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("files", nargs="+", metavar="TASKFILE")
     add_cat(verbs.add_parser)
     add_attach(verbs.add_parser)
+    add_submit(verbs.add_parser)
+    add_report(verbs.add_parser)
     add_verbs(verbs.add_parser)
     for verb in LATER:
         verbs.add_parser(verb, add_help=False).add_argument("rest", nargs=argparse.REMAINDER)
@@ -86,6 +90,11 @@ def _carry_out(options: argparse.Namespace) -> int:
         return cat(options, _complain)
     if options.verb == "attach":
         return attach(options, _complain)
+    if options.verb == "submit":
+        return submit(options, sys.stdout.buffer)
+    if options.verb == "report":
+        report(options)
+        return EXIT_COMPLETE
     if options.verb in LATER:
         raise UsageError(f"{options.verb}: not in this version yet")
     for line in perform(options):

@@ -82,12 +82,14 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     return run(options, arguments, choice, early)
 
 
-def _look_at(taskfile: str) -> None:
+def _look_at(taskfile: str | None) -> None:
     """The commonest mistake deserves the quickest answer: the name of the file."""
     try:
         os.getcwd()  # noqa: PTH109 - pathlib comes later
     except OSError as error:
         raise UsageError(f"the working directory: {error.strerror}; cd to one that is there") from error
+    if taskfile is None:
+        return
     if taskfile == "-":
         import fcntl
 

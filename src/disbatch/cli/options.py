@@ -106,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("taskfile", nargs="?", metavar="TASKFILE", help='tasks, one a line ("-" for standard input)')
     add("--version", action="version", version=f"disbatch {__version__}")
     add_where(parser.add_argument_group("where tasks run"))
-    _add_pool(parser.add_argument_group("engines that come later (see dbutil attach)"))
+    _add_pool(parser.add_argument_group("engines and tasks that come later (see dbutil attach, submit)"))
     _add_resume(parser.add_argument_group("going on from a former run, and when to end"))
     _add_files(parser.add_argument_group("files"))
     _add_network(parser.add_argument_group("engines and network"))
@@ -151,6 +151,11 @@ def _add_pool(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("-S", "--startup-only", action="store_true",
         help="start with no engines, and wait for some to be attached")  # fmt: skip
+    add("--keep-open", action="store_true",
+        help="take tasks from dbutil submit, without a TASKFILE or when it has ended; "
+        "until dbutil close")  # fmt: skip
+    add("--owned", action="store_true",
+        help="with --keep-open: take no more tasks when standard input ends")  # fmt: skip
     add("--wait-for-engines", type=_number(0), metavar="S",
         help="with no engine left, wait S seconds for some to be attached, then give up (default: 0; "
         "with -S: as long as it takes)")  # fmt: skip
@@ -254,10 +259,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         return options
     if options.force:
         raise UsageError("--force works with --takeover only")
+    _check_together(options)
+    _refuse_empty(options)
+    options.listen = None if options.use_address is None else parse_address(options.use_address)
+    return options
+
+
+def _check_together(options: argparse.Namespace) -> None:
+    """Options that exclude each other, or need each other."""
     for name, words in NOT_YET.items():
         if getattr(options, name) not in (None, False):
             raise UsageError(words)
-    if options.taskfile is None:
+    if options.owned and not options.keep_open:
+        raise UsageError("--owned works with --keep-open only")
+    if options.taskfile is None and not (options.startup_only or options.keep_open):
         raise UsageError('no task file: name one, or "-" for standard input; see disbatch --help')
     if (options.retry or options.force_resume) and not options.resume_from:
         raise UsageError(f"{'-R' if options.retry else '--force-resume'} works with -r STATUSFILE only")
@@ -268,9 +283,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise UsageError("--tunnel and --use-address exclude each other")
     if options.startup_only:
         _refuse_nodes(options)
-    _refuse_empty(options)
-    options.listen = None if options.use_address is None else parse_address(options.use_address)
-    return options
 
 
 def _refuse_nodes(options: argparse.Namespace) -> None:

@@ -29,18 +29,19 @@ from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.spawn import Spawned
 from disbatch.driver.allowance import grace_within
 from disbatch.driver.driver import Driver
-from disbatch.driver.feed import Feed
-from disbatch.driver.files import ClaimedFiles, claim
+from disbatch.driver.feed import Feed, Submitted
+from disbatch.driver.files import ClaimedFiles, RunFiles, claim
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
-from disbatch.driver.runfile import Asked, Here
+from disbatch.driver.runfile import Asked, Handed, Here
 from disbatch.driver.settings import Output, Settings, Takeover
 from disbatch.driver.sofar import SoFar
 from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, UsageError
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
 from disbatch.sources.file import FileSource
-from disbatch.sources.opening import Opened, open_tasks
+from disbatch.sources.opening import Opened, no_tasks, open_tasks
+from disbatch.sources.submitted import SubmittedFile
 from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
 from disbatch.wire.keys import ConnectFile
@@ -53,18 +54,23 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Left:
     """What a driver that was killed left of its run: all that `asked` and the connect file tell, its files in
-    our hands, its engines and contexts, and how many drivers the run had."""
+    our hands, its engines and contexts, what was handed in, what counts against the limits of contexts, and
+    how many drivers the run had."""
 
     asked: Asked
     connect: ConnectFile
     claimed: ClaimedFiles
     engines: list[Here]
     attached: dict[str, Attach]
+    handed: list[Handed]
+    counted: dict[str, set[int]]
     drivers: int
 
-    def takeover(self, done: int) -> Takeover:
+    def takeover(self, so_far: SoFar) -> Takeover:
         """For the driver."""
-        return Takeover(self.connect, self.engines, self.attached, self.drivers, done)
+        done = {context: so_far.count(tasks) for context, tasks in self.counted.items()}
+        whole = (self.connect, self.engines, self.attached, self.handed, self.drivers)
+        return Takeover(*whole, done, so_far.asides)
 
 
 ITEMS_A_TIME = 1024
@@ -91,7 +97,7 @@ def run(
     """One run, or what is `left` of one whose driver was killed; returns the exit code. DisbatchError for
     what keeps it from starting."""
     observer = choose_observer(sys.stderr)
-    opened = open_tasks(options.taskfile)
+    opened = no_tasks() if options.taskfile is None else open_tasks(options.taskfile)
     name = _task_name(options.taskfile)
     total = None
     if opened.summary is not None:
@@ -116,6 +122,7 @@ def run(
         so_far = SoFar.read(claimed.files.status, opened.name)
         _verify(so_far, opened)
     _start_log(claimed, options.loglevel, observer.say)
+    submitted = _submitted(options, opened, claimed)
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
     if options.label:
         log.info("label: %s", options.label)
@@ -139,16 +146,33 @@ def run(
         orphan_patience=options.orphan_patience,
         max_losses=options.max_losses,
         grace=_grace(options.grace, choice.allocation, observer.say),
-        resume_hint=_resume_hint(arguments, claimed),
+        resume_hint=_resume_hint(arguments, claimed.files),
+        resume_hint_with_submitted=_resume_hint_with_submitted(arguments, options.taskfile, claimed.files),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
-        takeover=None if left is None or so_far is None else left.takeover(so_far.done),
+        takeover=None if left is None or so_far is None else left.takeover(so_far),
         output=output,
         resumed_from=options.resume_from,
     )
-    return _perform(settings, Feed(opened, former, so_far), observer, early)
+    feed = Feed(opened, former, so_far, submitted)
+    return _perform(settings, feed, observer, early, owned=options.owned)
 
 
-def _perform(settings: Settings, feed: Feed, observer: Observer, early: Spawned | None) -> int:
+def _submitted(options: argparse.Namespace, opened: Opened, claimed: ClaimedFiles) -> Submitted | None:
+    """Where tasks go that are handed in, if they may be."""
+    kept_open = options.keep_open or options.taskfile is None
+    if not kept_open and not options.startup_only:
+        return None
+    if opened.summary is None and options.taskfile is not None:
+        if options.keep_open:
+            raise UsageError(f"--keep-open: {opened.name} is a stream; name a regular file, or none")
+        return None
+    ids = None if opened.summary is None else opened.summary.ids
+    return Submitted(SubmittedFile(claimed.files.submitted, ids, again=not claimed.new), kept_open)
+
+
+def _perform(
+    settings: Settings, feed: Feed, observer: Observer, early: Spawned | None, *, owned: bool
+) -> int:
     """Carry it out; the exit code."""
     claimed = settings.claimed
     try:
@@ -156,7 +180,7 @@ def _perform(settings: Settings, feed: Feed, observer: Observer, early: Spawned 
             _write_script(claimed)
             if settings.output is not None:
                 write_output_file(settings.output, claimed.files, settings.resumed_from)
-        code, summary = asyncio.run(_carry_out(settings, feed, observer, early))
+        code, summary = asyncio.run(_carry_out(settings, feed, observer, early, owned=owned))
     except UsageError:
         log.exception("the run could not start")
         claimed.withdraw()
@@ -193,7 +217,7 @@ def _output(
 
 
 async def _carry_out(
-    settings: Settings, feed: Feed, observer: Observer, early: Spawned | None
+    settings: Settings, feed: Feed, observer: Observer, early: Spawned | None, *, owned: bool
 ) -> tuple[int, Summary]:
     loop = asyncio.get_running_loop()
     driver = Driver(settings, feed, observer, early)
@@ -204,7 +228,23 @@ async def _carry_out(
         # nohup and some batch systems ignore a signal on purpose; that stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, driver.interrupt, number)
+    if owned:
+        _watch_owner(loop, driver.take_no_more)
     return await driver.run()
+
+
+def _watch_owner(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> None:
+    """Whoever started us holds the other end of standard input as long as it may hand in tasks."""
+
+    def readable() -> None:
+        if not os.read(0, 1024):
+            loop.remove_reader(0)
+            gone()
+
+    try:
+        loop.add_reader(0, readable)
+    except OSError:  # a file, or /dev/null
+        loop.call_soon(gone)
 
 
 def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
@@ -238,13 +278,13 @@ def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     )
 
 
-def _is_nameless(taskfile: str) -> bool:
-    return taskfile == "-" or taskfile.startswith(("/dev/", "/proc/"))
+def _is_nameless(taskfile: str | None) -> bool:
+    return taskfile is None or taskfile == "-" or taskfile.startswith(("/dev/", "/proc/"))
 
 
-def _task_name(taskfile: str) -> str:
+def _task_name(taskfile: str | None) -> str:
     """What the files of the run are called after."""
-    if _is_nameless(taskfile):
+    if taskfile is None or _is_nameless(taskfile):
         return "STREAM"
     return Path(taskfile).name
 
@@ -397,12 +437,25 @@ def _write_script(claimed: ClaimedFiles) -> None:
         raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
 
 
-def _resume_hint(arguments: list[str], claimed: ClaimedFiles) -> str:
-    status = os.path.relpath(claimed.files.status)
-    shown = status if not status.startswith("..") else str(claimed.files.status)
+def _resume_hint(arguments: list[str], files: RunFiles) -> str:
     # What came through <(...) is gone; the same tasks have to come again, through standard input.
     again = ["-" if re.match(r"/dev/fd/|/proc/", word) else word for word in arguments]
-    return shlex.join(["disbatch", *again, "-r", shown])
+    return shlex.join(["disbatch", *again, "-r", _shown(files.status)])
+
+
+def _resume_hint_with_submitted(arguments: list[str], taskfile: str | None, files: RunFiles) -> str:
+    """Where tasks were handed in, too."""
+    status, tasks = _shown(files.status), _shown(files.submitted)
+    words = [word for word in arguments if word not in ("--keep-open", "--owned")]
+    if taskfile is None:
+        return shlex.join(["disbatch", *words, tasks, "-r", status])
+    again = ["-" if word == taskfile else word for word in words]
+    return f"cat {shlex.join([taskfile, tasks])} | {shlex.join(['disbatch', *again, '-r', status])}"
+
+
+def _shown(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return relative if not relative.startswith("..") else str(path)
 
 
 def _rescue(unwritten: bytes, claimed: ClaimedFiles, resume: str) -> str:

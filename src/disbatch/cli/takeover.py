@@ -50,7 +50,9 @@ def take_over(
     _check_tasks(former.taskfile, options, asked, prefix)
     choice = choose(former)
     claimed = claim_again(RunFiles(prefix, Path(os.fsdecode(asked.log))), cut_torn_line)
-    left = Left(asked, connect, claimed, list(told.engines.values()), told.attached, told.takeovers + 1)
+    engines = list(told.engines.values())
+    others = (told.attached, told.handed, told.counted, told.takeovers + 1)
+    left = Left(asked, connect, claimed, engines, *others)
     return run(former, first, choice, None, left)
 
 
@@ -105,8 +107,12 @@ def _given_now(arguments: list[str]) -> list[str]:
     return rest
 
 
-def _check_tasks(taskfile: str, options: argparse.Namespace, asked: Asked, prefix: Path) -> None:
+def _check_tasks(taskfile: str | None, options: argparse.Namespace, asked: Asked, prefix: Path) -> None:
     """UsageError if the tasks are not there any more."""
+    if taskfile is None:
+        if options.taskfile is not None:
+            raise UsageError("--takeover: all tasks of the run were handed in; name no task file")
+        return
     if asked.size is None:
         if options.taskfile != "-":
             raise UsageError(

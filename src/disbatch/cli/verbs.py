@@ -21,17 +21,7 @@ _Add = Callable[..., argparse.ArgumentParser]
 
 def add_verbs(add: _Add) -> None:
     """Declare them with `add(name, help=...)`, which makes a parser."""
-    usual = argparse.ArgumentParser(add_help=False)
-    usual.add_argument(
-        "--run", metavar="PREFIX", default=argparse.SUPPRESS, help="the run: what its files begin with"
-    )
-    usual.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=_patience,
-        default=PATIENCE,
-        help="wait so long for the driver's answer (%(default)g)",
-    )
+    usual = usual_options()
     nodes = "nodes, or labels: all nodes of a label"
     drain = add("drain", parents=[usual], help="no new tasks on these nodes; those that run there finish")
     stop = add("stop", parents=[usual], help="end the tasks on these nodes; they run again elsewhere")
@@ -43,7 +33,24 @@ def add_verbs(add: _Add) -> None:
     cancel.add_argument(
         "tasks", nargs="+", metavar="TASKID", help="ids as in the status file: 12, or 100-199"
     )
+    add("close", parents=[usual], help="take no more tasks (submit); the run ends when all are done")
     add("finish", parents=[usual], help="end the run now, in order; `disbatch -r` goes on later")
+
+
+def usual_options() -> argparse.ArgumentParser:
+    """Which run, and how long to wait for it."""
+    usual = argparse.ArgumentParser(add_help=False)
+    usual.add_argument(
+        "--run", metavar="PREFIX", default=argparse.SUPPRESS, help="the run: what its files begin with"
+    )
+    usual.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_patience,
+        default=PATIENCE,
+        help="wait so long for the driver's answer (%(default)g)",
+    )
+    return usual
 
 
 def perform(options: argparse.Namespace) -> list[str]:
@@ -76,8 +83,8 @@ def _verb(options: argparse.Namespace) -> Verb:
         return requests.Drain(names) if options.verb == "drain" else requests.Stop(names)
     if options.verb == "cancel":
         return requests.Cancel(_bounded(parse_ranges(options.tasks), requests.MOST_RANGES))
-    if options.verb == "finish":
-        return requests.Finish()
+    if options.verb in ("finish", "close"):
+        return requests.Finish() if options.verb == "finish" else requests.Close()
     return requests.Pause() if options.verb == "pause" else requests.Unpause()
 
 

@@ -27,9 +27,6 @@ from disbatch.wire.requests import (
 
 log = logging.getLogger(__name__)
 
-OF_CONTEXTS = (Attach, Heed, Ended, Detach)
-"""Verbs that contexts use."""
-
 
 class Admission:
     """`request` answers a request, or returns None: the answer comes later. `ending()` is true when the run
@@ -53,10 +50,10 @@ class Admission:
         """Do it."""
         return self._performers[type(request.verb)](request, request.verb)
 
-    def again(self, name: str, asked: Attach) -> None:
-        """This context was attached to the run of a former driver."""
+    def again(self, name: str, asked: Attach, done: int) -> None:
+        """This context was attached to the run of a former driver, and has completed so many tasks."""
         self._contexts.add(asked, name)
-        self._set_up(name, asked)
+        self._set_up(name, asked, done)
 
     def _attach(self, request: Request, verb: Attach) -> Answer:
         if self._ending():
@@ -94,9 +91,9 @@ class Admission:
         where = some([node.node for node in verb.nodes])
         crew.say(f"attached from {verb.host}: {where} ({slots} {'slot' if slots == 1 else 'slots'})")
 
-    def _set_up(self, context: str, verb: Attach) -> None:
+    def _set_up(self, context: str, verb: Attach, done: int = 0) -> None:
         if verb.limit is not None:
-            self._crew.tell(events.Limit(context, verb.limit))
+            self._crew.tell(events.Limit(context, max(0, verb.limit - done)))
         self._crew.give_back(context, verb.spare_after, frozenset(verb.keep))
 
     def _member(self, context: str, engine: str) -> Member | None:

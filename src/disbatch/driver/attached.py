@@ -9,7 +9,7 @@ us (a launch that failed, a process that ended) it tells (`Ended`). If it dies, 
 themselves: they talk to us, not to it.
 
 Contexts outlive the driver: one that takes the run over finds them in the run file. Their histories begin
-anew then, which a context notices by a history that is shorter than what it knows.
+anew then: each driver of a run has a number.
 """
 
 from __future__ import annotations
@@ -37,10 +37,14 @@ class Attachment:
 
 
 class Contexts:
-    """All of them. `answer` takes the answers to requests that had to wait."""
+    """All of them. `answer` takes the answers to requests that had to wait. `driver`: which one of the run
+    this is."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, answer: Callable[[Request, Answer], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, driver: int, answer: Callable[[Request, Answer], None]
+    ) -> None:
         self._loop = loop
+        self._driver = driver
         self._answer = answer
         self._attached: dict[str, Attachment] = {}
 
@@ -86,7 +90,7 @@ class Contexts:
         attachment = self._attached.get(verb.context)
         if attachment is None:
             return Answer(request.id, False, ["this run does not know that context"])
-        if len(attachment.events) != verb.known:
+        if verb.driver != self._driver or len(attachment.events) > verb.known:
             return self._news(attachment, request, verb)
         timer = self._loop.call_later(NOTHING_NEW, self._tell, attachment, request)
         attachment.waiting[request.id] = (request, timer)
@@ -98,14 +102,14 @@ class Contexts:
         self._answer(request, self._news(attachment, request, request.verb))
 
     def _news(self, attachment: Attachment, request: Request, verb: Heed) -> Answer:
-        known = verb.known if verb.known <= len(attachment.events) else 0
+        known = min(verb.known, len(attachment.events)) if verb.driver == self._driver else 0
         events = attachment.events[known : known + EVENTS_A_TIME]
-        return Answer(request.id, True, [], News(known, events))
+        return Answer(request.id, True, [], News(self._driver, known, events))
 
     def close(self) -> None:
         """The run is over."""
         for attachment in self._attached.values():
             for request, timer in attachment.waiting.values():
                 timer.cancel()
-                self._answer(request, Answer(request.id, True, [], News(0, [], over=True)))
+                self._answer(request, Answer(request.id, True, [], News(self._driver, 0, [], over=True)))
             attachment.waiting.clear()

@@ -205,7 +205,8 @@ class Crew:
         s = self._settings
         member = self.members.get(peer.name)
         if member is None:
-            member = Member(peer.name, hello.node, len(self.members), hello.slots)
+            inherited = self._succession is not None
+            member = Member(peer.name, hello.node, len(self.members), hello.slots, inherited=inherited)
             self.add(member)
         welcome = Welcome(
             rank=member.rank,
@@ -236,7 +237,7 @@ class Crew:
         self._contexts.became(member, Fate.JOINED)
         self._watch()
         holding = [claim.attempt for claim in hello.holding]
-        past = None if self._succession is None else self._succession.past(hello)
+        past = self._succession.past(hello) if self._succession is not None and member.inherited else None
         self.tell(events.Joined(member.engine, hello.slots, holding, member.context, past))
         if self._succession is not None:
             self._succession.joined(member, hello)

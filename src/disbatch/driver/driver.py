@@ -28,7 +28,7 @@ from disbatch.contexts.machine import this_machine
 from disbatch.contexts.spawn import Spawned
 from disbatch.driver import command as commands
 from disbatch.driver.addresses import Addresses
-from disbatch.driver.admission import OF_CONTEXTS, Admission
+from disbatch.driver.admission import Admission
 from disbatch.driver.attached import Contexts
 from disbatch.driver.control import Control
 from disbatch.driver.crew import Crew
@@ -42,10 +42,11 @@ from disbatch.driver.record import Record
 from disbatch.driver.result import Result
 from disbatch.driver.retirement import choose_retirement
 from disbatch.driver.roster import Member, Tally
-from disbatch.driver.runfile import Line, RunFile, TakenOver
+from disbatch.driver.runfile import Counted, Line, RunFile, TakenOver
 from disbatch.driver.scribe import Scribe
 from disbatch.driver.settings import Settings
 from disbatch.driver.starting import Orders
+from disbatch.driver.submissions import Submissions
 from disbatch.driver.succession import Succession
 from disbatch.driver.timelimit import TimeLimit
 from disbatch.driver.vacancy import Vacancy
@@ -66,7 +67,7 @@ from disbatch.wire.messages import (
     Recalled,
     Trouble,
 )
-from disbatch.wire.requests import Answer, Request
+from disbatch.wire.requests import Answer, OfClients, OfContexts, Request
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,8 @@ class Driver:
         self._preemption: asyncio.Task[None] | None = None
         self._run_file: RunFile | None = None
         self._holds = Holds(self._tell)
-        self._contexts = Contexts(loop, self._answer)
+        generation = 0 if s.takeover is None else s.takeover.generation
+        self._contexts = Contexts(loop, generation, self._answer)
         self._time_limit = TimeLimit(
             s.context,
             s.grace,
@@ -127,6 +129,15 @@ class Driver:
         )
         self._vacancy = Vacancy(loop, s, say=self._say, end=self._end_incomplete)
         self._admission = Admission(s, self._crew, self._contexts, ending=self._is_ending)
+        self._submissions = Submissions(
+            loop,
+            answer=self._answer,
+            driver=generation,
+            note=self._note,
+            safely=self._mark,
+            ending=self._is_ending,
+            why_not="this run takes no other tasks: start it with --keep-open, or with -S and no task file",
+        )
         self._control = Control(
             *(self._plan, self._members, self._holds),
             source_name=s.source_name,
@@ -196,11 +207,17 @@ class Driver:
             source_name=s.source_name,
             hostname=self._hostname,
             barriers_read=self._feed.barriers_read,
+            asides=set() if s.takeover is None else s.takeover.asides,
+            counted=self._count,
+            ended=self._submissions.ended if self._feed.takes_more else None,
         )
         self._performers |= scribe.performers
         if s.status_header and not s.claimed.recorded:
             self._record.add(STATUS_HEADER)
         self._life = self._loop.call_later(LIFE_SIGN, self._live)
+
+    def _mark(self, call: Callable[[], None]) -> None:
+        self._record.mark(call)
 
     def _live(self) -> None:
         self._record.touch()
@@ -219,18 +236,30 @@ class Driver:
         if self._run_file is not None:
             self._run_file.add([line])
 
+    def _count(self, context: str, task: int) -> None:
+        if self._plan.has_limit(context):
+            self._note(Counted(context, task))
+
     def _begin(self, keys: RunKeys, addresses: Addresses) -> None:
         s = self._settings
-        orders = Orders(s.context, s.directory, s.environment, s.claimed.files, keys, s.output)
+        orders = Orders(
+            *(s.context, s.directory, s.environment, s.claimed.files, keys, s.orphan_patience),
+            output=s.output,
+        )
         self._crew.serve(self._hub, addresses, orders)
         succession = None
         if s.takeover is not None:
             succession = Succession(self._crew, self._holds, s.patience)
-            for name, asked in s.takeover.attached.items():
-                self._admission.again(name, asked)
         retirement = choose_retirement(s.context, self._hostname, addresses.folder, self._say)
         self._incomplete = self._time_limit.too_late
         self._feed.start(self._loop, self._pump)
+        if self._feed.submissions is not None:
+            self._submissions.feed(self._feed.submissions)
+        if s.takeover is not None:
+            for name, asked in s.takeover.attached.items():
+                self._admission.again(name, asked, s.takeover.done.get(name, 0))
+            for handed in s.takeover.handed:
+                self._submissions.again(handed)
         nodes = [] if self._incomplete else s.context.nodes
         self._crew.launch(nodes, self._early, retirement, succession)
         self._pump()
@@ -256,6 +285,7 @@ class Driver:
         self._receipts.send()
         self._hub.turn_away_all("the run is over")
         self._contexts.close()
+        self._submissions.close()
         await self._crew.close(patience)
         self._hub.close(linger=0.5)
         self._observer.stop()
@@ -280,6 +310,10 @@ class Driver:
     def note(self, number: int) -> None:
         """SIGUSR1 or SIGUSR2 came, which would end a process that does not expect it."""
         self._say(f"{signal.Signals(number).name}: the run goes on; SIGTERM ends it")
+
+    def take_no_more(self) -> None:
+        """Whoever could hand in tasks is gone: the run ends when all are done."""
+        self._submissions.close_soon()
 
     def interrupt(self, number: int) -> None:
         """SIGINT, SIGTERM or SIGHUP came: the first ends the run in order, the second at once; but not a
@@ -322,8 +356,10 @@ class Driver:
     # ---- what comes from others ----
 
     def _request(self, request: Request) -> Answer | None:
-        if isinstance(request.verb, OF_CONTEXTS):
+        if isinstance(request.verb, OfContexts):
             return self._admission.request(request)
+        if isinstance(request.verb, OfClients):
+            return self._submissions.request(request)
         return self._control.request(request)
 
     def _answer(self, request: Request, answer: Answer) -> None:
@@ -364,6 +400,8 @@ class Driver:
             words = f"ended after {limit} tasks, as -C asks"
         else:
             words = "no engine is left" if self._crew.ever_joined else "no engine could start"
+            if not self._members:
+                words = "no engines were attached"
         self._vacancy.begins(words)
 
     def _end_incomplete(self, words: str) -> None:
@@ -463,6 +501,12 @@ class Driver:
             notice=self._notice or self._holds.words or self._vacancy.words,
         )
 
+    @property
+    def _resume_hint(self) -> str:
+        submissions = self._feed.submissions
+        handed_in = submissions is not None and not submissions.is_unused
+        return self._settings.resume_hint_with_submitted if handed_in else self._settings.resume_hint
+
     def _result(self) -> Result:
         return Result(
             conclusion=self._plan.conclusion,
@@ -487,7 +531,7 @@ class Driver:
             failures=tally.failures,
             slowest=tally.slowest,
             status_file=str(self._settings.claimed.files.status),
-            resume="" if result.complete else self._settings.resume_hint + result.resume_options,
+            resume="" if result.complete else self._resume_hint + result.resume_options,
             unwritten=unwritten,
         )
 
@@ -495,7 +539,7 @@ class Driver:
 def _plan(settings: Settings) -> Plan:
     """The decisions of this run, from their beginning."""
     takeover, limit = settings.takeover, settings.context.task_limit
-    done = 0 if takeover is None else takeover.done
+    done = 0 if takeover is None else takeover.done.get("", 0)
     return Plan(
         max_losses=settings.max_losses,
         fail_fast=settings.fail_fast,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from disbatch.driver.former import Former
 from disbatch.driver.sofar import SoFar
@@ -15,17 +16,34 @@ from disbatch.plan.events import Completed, Event, Read, Recorded, SourceDry, So
 from disbatch.plan.plan import Mode, Plan
 from disbatch.sources.opening import Opened
 from disbatch.sources.source import Source
+from disbatch.sources.submitted import SubmittedFile, SubmittedSource
 
 ITEMS_A_TURN = 8192
 """Items after which the loop gets a turn: ten million skipped tasks must not deafen the driver."""
 
 
-class Feed:
-    """An open input, what former runs completed of it, and what a former driver of this run recorded. `error`
-    is what stopped the reading, if any."""
+class Submitted(NamedTuple):
+    """The file of what is handed in; and whether it is waited for when the input has ended."""
 
-    def __init__(self, opened: Opened, former: Former | None, so_far: SoFar | None = None) -> None:
+    file: SubmittedFile
+    kept_open: bool
+
+
+class Feed:
+    """An open input, what former runs completed of it, and what a former driver of this run recorded; and
+    where tasks that are handed in go, if they may be. `error` is what stopped the reading, if any."""
+
+    def __init__(
+        self,
+        opened: Opened | None,
+        former: Former | None,
+        so_far: SoFar | None = None,
+        submitted: Submitted | None = None,
+    ) -> None:
         self._opened = opened
+        self._submitted = submitted
+        self.submissions: SubmittedSource | None = None
+        """Where tasks go that are handed in, once it has begun."""
         self._so_far = so_far
         self._source: Source | None = None
         self._former = former
@@ -38,14 +56,25 @@ class Feed:
 
     @property
     def ids(self) -> int | None:
-        """How many ids the input has; None for a stream."""
-        return None if self._opened.summary is None else self._opened.summary.ids
+        """How many ids the input has; None if nobody can know."""
+        if self._opened is None or self._opened.summary is None or self._submitted is not None:
+            return None
+        return self._opened.summary.ids
+
+    @property
+    def takes_more(self) -> bool:
+        """Tasks can be handed in."""
+        return self._submitted is not None
 
     def start(self, loop: asyncio.AbstractEventLoop, pump: Callable[[], None]) -> None:
         """Begin to read; `pump` is called when there is more than there was."""
         self._loop = loop
         self._pump = pump
-        self._source = self._opened.source(loop, pump)
+        source = None if self._opened is None else self._opened.source(loop, pump)
+        if self._submitted is not None:
+            file, kept_open = self._submitted
+            source = self.submissions = SubmittedSource(source, file, pump, kept_open=kept_open)
+        self._source = source
 
     def close(self) -> None:
         """Read no more."""

@@ -2,7 +2,8 @@
 
 With the default prefix, in the working directory: TASKS_JOBID_status.txt, disBatch_JOBID_driver.txt,
 TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_run.json, TASKS_JOBID_output.json,
-TASKS_JOBID_dbUtil.sh. With -p PATH all begin with PATH.
+TASKS_JOBID_tasks.txt, TASKS_JOBID_dbUtil.sh.
+With -p PATH all begin with PATH.
 
 Two runs may start in the same second with the same names, also on two hosts with a common file system: the
 names are tried with "", "-2", "-3", ... until the status file and the log could be *created*.
@@ -53,6 +54,11 @@ class RunFiles:
     def output(self) -> Path:
         """Where what the tasks print is kept, if it is."""
         return self.named("output.json")
+
+    @property
+    def submitted(self) -> Path:
+        """Tasks that were handed in while the run went on: a task file."""
+        return self.named("tasks.txt")
 
     @property
     def script(self) -> Path:
@@ -168,7 +174,8 @@ def _is_directory(path: Path) -> bool:
 
 
 def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
-    if any(os.path.lexists(path) for path in (files.connect, files.script, files.run, files.output)):
+    others = (files.connect, files.script, files.run, files.output, files.submitted)
+    if any(os.path.lexists(path) for path in others):
         return None
     status = _create(files.status)
     if status is None:

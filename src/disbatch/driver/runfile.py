@@ -60,6 +60,21 @@ class Joint(msgspec.Struct, frozen=True, tag="attached"):
     asked: Attach
 
 
+class Handed(msgspec.Struct, frozen=True, tag="handed in"):
+    """The tasks and barriers with the ids from `first` to `last` were handed in by this session."""
+
+    session: str
+    first: int
+    last: int
+
+
+class Counted(msgspec.Struct, frozen=True, tag="counted"):
+    """This task counts against the limit (-C) of this context ("": the driver's own), once it is recorded."""
+
+    context: str
+    task: int
+
+
 class Gone(msgspec.Struct, frozen=True, tag="gone"):
     """An engine left, or was given up."""
 
@@ -73,18 +88,21 @@ class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
     pid: int
 
 
-Line = Asked | Here | Gone | TakenOver | Joint
+Line = Asked | Here | Gone | TakenOver | Joint | Handed | Counted
 _lines = msgspec.json.Decoder(Line)
 
 
 @dataclass
 class Told:
-    """What the file says: `attached` are the contexts that were, `engines` those that were there, or on their
-    way, at the end; `takeovers` how often the run was taken over."""
+    """What the file says: `attached` are the contexts that were, `handed` what was handed in, `engines` those
+    that were there, or on their way, at the end; `counted` the tasks that count against a context's limit;
+    `takeovers` how often the run was taken over."""
 
     asked: Asked
     engines: dict[str, Here] = field(default_factory=dict)
     attached: dict[str, Attach] = field(default_factory=dict)
+    handed: list[Handed] = field(default_factory=list)
+    counted: dict[str, set[int]] = field(default_factory=dict)
     takeovers: int = 0
 
 
@@ -152,6 +170,10 @@ def read(path: Path) -> Told:
             told.engines[read.engine] = read
         elif isinstance(read, Gone):
             told.engines.pop(read.engine, None)
+        elif isinstance(read, Handed):
+            told.handed.append(read)
+        elif isinstance(read, Counted):
+            told.counted.setdefault(read.context, set()).add(read.task)
         elif isinstance(read, Joint):
             told.attached[read.name] = read.asked
         else:

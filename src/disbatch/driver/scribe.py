@@ -15,7 +15,7 @@ import msgspec
 from disbatch.driver.roster import Member, Tally
 from disbatch.driver.sofar import Line
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
-from disbatch.model.status import Mark, Record, format_barrier, format_line, format_skipped
+from disbatch.model.status import Mark, Record, format_barrier, format_line, format_recorded, format_skipped
 from disbatch.model.task import NO_REPEAT, Barrier, Task
 from disbatch.plan import events
 
@@ -29,7 +29,9 @@ CANCELLED_RETURN_CODE = -signal.SIGTERM.value
 
 class Scribe:
     """`write` takes a finished line; `say` a line for the user. `barriers_read` holds when the barriers
-    that are not complete were read (monotonic seconds), oldest first."""
+    that are not complete were read (monotonic seconds), oldest first. `asides`: hashes of what a former
+    driver wrote besides results. `counted(context, id)` is told of each task whose own end counts, before its
+    line is written; `ended(id, line)` of each task and barrier that is done."""
 
     def __init__(
         self,
@@ -41,8 +43,14 @@ class Scribe:
         source_name: str,
         hostname: str,
         barriers_read: deque[float],
+        asides: set[int],
+        counted: Callable[[str, int], None],
+        ended: Callable[[int, bytes], None] | None = None,
     ) -> None:
         self._write = write
+        self._asides = asides
+        self._counted = counted
+        self._ended = ended
         self._tally = tally
         self._members = members
         self._say = say
@@ -71,48 +79,73 @@ class Scribe:
         if action.verdict is events.Verdict.CANCELLED and not outcome.return_code:
             outcome = msgspec.structs.replace(outcome, return_code=CANCELLED_RETURN_CODE)
         if action.verdict in (events.Verdict.COUNTS, events.Verdict.CANCELLED):
-            mark = Mark.TASK
             self._tally.count(member, task, outcome)
+            if action.verdict is events.Verdict.COUNTS:
+                self._counted(member.context, task.id)
+            self._conclude(task, member, outcome)
         else:
-            mark = Mark.SUPERSEDED
             self._tally.ended += 1
             self._tally.busy += outcome.elapsed
-        self._write(format_line(task.id, task.line, task.repeat, task.command, member.name, outcome, mark))
+            mark = Mark.SUPERSEDED
+            self._aside(
+                format_line(task.id, task.line, task.repeat, task.command, member.name, outcome, mark)
+            )
+
+    def _aside(self, line: bytes) -> None:
+        """A line that is about no task that is done. The former driver may have written it, and its engine
+        sends again what that one did not answer any more."""
+        if hash(line) not in self._asides:
+            self._write(line)
+
+    def _conclude(self, task: Task, member: Member, outcome: Outcome) -> None:
+        """The line that counts."""
+        line = format_line(task.id, task.line, task.repeat, task.command, member.name, outcome)
+        self._write(line)
+        if self._ended is not None:
+            self._ended(task.id, line)
 
     def _skipped(self, action: events.RecordSkipped) -> None:
         completed = action.completed
         self._tally.skipped += 1
         self._tally.skipped_failed += completed.failed
         assert isinstance(completed.former, Record)  # as Feed made it
-        self._write(format_skipped(completed.former, completed.task))
+        line = format_skipped(completed.former, completed.task)
+        self._write(line)
+        if self._ended is not None:
+            self._ended(completed.task.id, line)
 
     def _recorded(self, action: events.CountRecorded) -> None:
         item, line = action.recorded.item, action.recorded.record
         assert isinstance(line, Line)  # as SoFar made it
         if isinstance(item, Task):
             self._tally.count_again(item, line.record)
-            if not line.written:
-                self._write(format_skipped(line.record, item, line.record.mark))
+        if line.written and self._ended is None:
+            return
+        text = format_recorded(line.record, item)
+        if not line.written and isinstance(item, Task):
+            self._write(text)
+        if self._ended is not None:
+            self._ended(item.id, text)
 
     def _lost(self, action: events.RecordLost) -> None:
         task, member, now = action.task, self._members[action.engine], time.time()
         self._tally.lost += 1
         outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
-        self._write(format_line(task.id, task.line, task.repeat, task.command, member.name, outcome))
+        self._conclude(task, member, outcome)
         self._say(f"{self._where(task.line)}: task {task.id} given up: its engines were lost too often")
 
     def _cancelled(self, action: events.RecordCancelled) -> None:
         task, now = action.task, time.time()
         outcome = Outcome(0, -1, 0, CANCELLED_RETURN_CODE, 0.0, now, now, 0, b"", 0, CANCELLED)
         self._tally.count(self._nobody, task, outcome)
-        self._write(format_line(task.id, task.line, task.repeat, task.command, self._hostname, outcome))
+        self._conclude(task, self._nobody, outcome)
 
     def _per_engine(self, action: events.RecordPerEngine) -> None:
         command, outcome, member = action.command, action.outcome, self._members[action.engine]
         line = format_line(
             command.id, command.line, NO_REPEAT, command.command, member.name, outcome, Mark.PER_ENGINE
         )
-        self._write(line)
+        self._aside(line)
         if outcome.return_code:
             what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
             self._say(f"{self._where(command.line)}: {what} on {member.name}")
@@ -130,14 +163,12 @@ class Scribe:
         reached = self._barriers_read.popleft() if self._barriers_read else now
         elapsed = now - max(reached, self._last_barrier)
         self._last_barrier = now
-        self._write(
-            format_barrier(
-                *(barrier, self._hostname, os.getpid()),
-                elapsed=elapsed,
-                start=finish - elapsed,
-                finish=finish,
-            )
+        line = format_barrier(
+            *(barrier, self._hostname, os.getpid()), elapsed=elapsed, start=finish - elapsed, finish=finish
         )
+        self._write(line)
+        if self._ended is not None:
+            self._ended(barrier.id, line)
         log.info("barrier %d (line %d) complete", barrier.id, barrier.line)
         if barrier.key is not None:
             self._tell_of_key(barrier)

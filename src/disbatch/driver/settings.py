@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from disbatch.contexts.context import Context
 from disbatch.driver.files import ClaimedFiles
-from disbatch.driver.runfile import Asked, Here
+from disbatch.driver.runfile import Asked, Handed, Here
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.requests import Attach
 
@@ -14,14 +14,17 @@ from disbatch.wire.requests import Attach
 @dataclass(frozen=True)
 class Takeover:
     """The run of a driver that was killed: where it listened and with which keys, the engines that it had,
-    the contexts that were `attached`, and which driver of the run this one is (the first is 0). `done`: tasks
-    that the run has completed."""
+    the contexts that were `attached`, what was `handed` in, and which driver of the run this one is (the
+    first is 0). `done`: how many tasks the contexts have completed that have a limit. `asides`: hashes of the
+    lines of its status file that are about no task that is done."""
 
     connect: ConnectFile
     engines: list[Here]
     attached: dict[str, Attach]
+    handed: list[Handed]
     generation: int
-    done: int
+    done: dict[str, int]
+    asides: set[int]
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,9 @@ class Settings:
     tasks if the source could be counted. `listen`: HOST:PORT of --use-address as (host, port), if given.
     `waits`: how long a run without any engine waits for some to be attached; None: for ever. `asked` is for a
     driver that takes this run over, `takeover` what this one takes over. `grace` is what tasks can have: see
-    `allowance.grace_within`. `output`: --output and what belongs to it; None: nothing is kept.
-    `resumed_from`: the status files of -r.
+    `allowance.grace_within`. `resume_hint`: the command that goes on from here; the other one, if tasks were
+    handed in. `output`: --output and what belongs to it; None: nothing is kept. `resumed_from`: the
+    status files of -r.
     """
 
     source_name: str
@@ -67,6 +71,7 @@ class Settings:
     max_losses: int = 3
     grace: float = 5.0
     resume_hint: str = ""
+    resume_hint_with_submitted: str = ""
     asked: Asked | None = None
     takeover: Takeover | None = None
     output: Output | None = None

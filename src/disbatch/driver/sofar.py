@@ -24,12 +24,12 @@ class Line(NamedTuple):
 
 
 class SoFar:
-    """Tells of each task and barrier whether the run is done with it. `done`: tasks that this run completed
-    (those that former runs had completed aside)."""
+    """Tells of each task and barrier whether the run is done with it. `asides`: hashes of the lines that are
+    about neither."""
 
     def __init__(self, former: Former) -> None:
         self._former = former
-        self.done = former.ran
+        self.asides = former.asides
 
     @classmethod
     def read(cls, status: Path, source: str) -> SoFar:
@@ -48,6 +48,10 @@ class SoFar:
         record, written = found
         failed = record.failed and record.mark in (Mark.TASK, Mark.SKIPPED)
         return Recorded(item, failed, Line(record, written))
+
+    def count(self, tasks: Iterable[int]) -> int:
+        """How many of these ids are recorded."""
+        return sum(map(self._former.knows, tasks))
 
     def close(self) -> None:
         """Nothing can be asked any more."""

@@ -17,13 +17,16 @@ from disbatch.wire.messages import PROTOCOL, Bootstrap
 @dataclass(frozen=True)
 class Orders:
     """What all engines of a context are told: the tasks' `directory` and `environment`, the run's `files` and
-    its `keys`, and what is kept of what tasks print."""
+    its `keys`; `by_driver` and `orphan_patience` as in `Bootstrap`; `output`: what is kept of what tasks
+    print."""
 
     context: Context
     directory: bytes
     environment: dict[bytes, bytes]
     files: RunFiles
     keys: RunKeys
+    orphan_patience: float
+    by_driver: bool = True
     output: Output | None = None
 
     def bootstrap(self, node: Node, *, name: str, engine: str, addresses: list[str]) -> Bootstrap:
@@ -48,6 +51,8 @@ class Orders:
             bind=context.bind,
             cores=node.cores if node.way is Way.STEP else None,
             run=os.fsencode(self.files.prefix),
+            by_driver=self.by_driver,
+            orphan_patience=self.orphan_patience,
             output=output.directory if output else b"",
             output_pack=output.packed if output else False,
             output_limit=output.limit if output else 0,

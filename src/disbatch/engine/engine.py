@@ -16,7 +16,8 @@ for a reason to depart, and then departs:
 | SIGTERM, SIGINT, SIGHUP (twice: at once) | tasks are ended, their outcomes delivered | 128 + signal |
 
 A child of the driver knows that it is there as long as its standard input is open, and waits for it without
-end; when that ends, and for all others, only messages tell. An engine that hears nothing goes on with what it
+end; when that ends, and for all others, only messages tell (a child of an attached context is one of these:
+what started it may outlive the driver). An engine that hears nothing goes on with what it
 has: another driver may take the run over.
 
 An engine in a scheduler's job is signalled together with all its tasks, see `held`; the signals that
@@ -91,7 +92,8 @@ EXIT_REFUSED = 4
 
 FIRST_HEARTBEAT = 5.0
 FIRST_PATIENCE = 120.0
-"""Seconds to wait for the first Welcome; from then on the driver says how long."""
+"""Seconds to wait for the first Welcome, or the orphan patience if that is less and no lifeline tells; from
+then on the driver says how long."""
 GOODBYE_PATIENCE = 5.0
 """Seconds for the driver to take the last results."""
 KEEPER_GRACE = 5.0
@@ -124,7 +126,9 @@ class Engine:
         self._welcomed = False
         self._errors = 0
         self._heartbeat = FIRST_HEARTBEAT
-        self._patience = FIRST_PATIENCE
+        self._is_drivers_child = bootstrap.way is Way.CHILD and bootstrap.by_driver
+        first = FIRST_PATIENCE if self._is_drivers_child else min(FIRST_PATIENCE, bootstrap.orphan_patience)
+        self._patience = first
         self._silence = FIRST_PATIENCE
         """Seconds of the driver's patience, after which its silence is worth a line in the log."""
         self._told_of_silence = False
@@ -283,7 +287,7 @@ class Engine:
     def _watch_lifeline(self) -> None:
         try:
             self._loop.add_reader(0, self._lifeline)
-            self._lifeline_holds = self._bootstrap.way is Way.CHILD
+            self._lifeline_holds = self._is_drivers_child
         except (OSError, ValueError):
             log.info("standard input is a file: it cannot tell when the driver is gone")
 
@@ -296,15 +300,15 @@ class Engine:
         except OSError:
             pass
         self._loop.remove_reader(0)
-        self._lifeline_holds = False
+        held, self._lifeline_holds = self._lifeline_holds, False
         if not self._welcomed:
             self._go("the driver is gone (standard input ended)", EXIT_ORPHANED, deliver=False)
-        elif self._bootstrap.way is Way.CHILD:
+        elif held:
             # It may have been stopped for long before it ended: its silence counts from now.
             self._joined_at = self._loop.time()
             self._tell_of_silence("the driver is gone (it closed standard input)")
         else:
-            log.info("standard input ended: the driver is gone, or just its srun")
+            log.info("standard input ended: whoever started this engine is gone, or just its srun")
 
     def _tell_of_silence(self, what: str) -> None:
         self._told_of_silence = True

@@ -114,16 +114,27 @@ def format_barrier(
     return format_line(barrier.id, barrier.line, NO_REPEAT, barrier.text, node, outcome, Mark.BARRIER)
 
 
-def format_skipped(record: Record, task: Task, mark: Mark = Mark.SKIPPED) -> bytes:
+def format_skipped(record: Record, task: Task) -> bytes:
     """The line of a task that a former run completed: that run's `record` of it, marked as skipped."""
-    r = record
+    return _format_again(record, task.id, task.line, task.repeat, task.command, Mark.SKIPPED)
+
+
+def format_recorded(record: Record, item: Task | Barrier) -> bytes:
+    """The line of a task or barrier that this run has completed already: its `record`."""
+    if isinstance(item, Barrier):
+        return _format_again(record, item.id, item.line, NO_REPEAT, item.text, Mark.BARRIER)
+    return _format_again(record, item.id, item.line, item.repeat, item.command, record.mark)
+
+
+def _format_again(  # noqa: PLR0917 - as format_line
+    r: Record, id: int, line: int, repeat: int, command: bytes, mark: Mark
+) -> bytes:
     flags = f"{'R' if r.failed else ' '}{'O' if r.out_bytes else ' '}{'E' if r.err_bytes else ' '}"
     head = (
-        f"{flags}{mark._value_}\t{task.id}\t{task.line}\t{task.repeat}\t{_node_field(r.node)}\t{r.pid}\t{r.return_code}"
+        f"{flags}{mark._value_}\t{id}\t{line}\t{repeat}\t{_node_field(r.node)}\t{r.pid}\t{r.return_code}"
         f"\t{r.elapsed:.6f}\t{r.start:.6f}\t{r.finish:.6f}\t{r.out_bytes}\t"
     )
-    command = quoted(task.command).encode()
-    return b"%b%b\t%d\t%b\t%b\n" % (head.encode(), r.out, r.err_bytes, r.err, command)
+    return b"%b%b\t%d\t%b\t%b\n" % (head.encode(), r.out, r.err_bytes, r.err, quoted(command).encode())
 
 
 @functools.lru_cache(maxsize=1024)
@@ -136,10 +147,31 @@ def _node_field(node: str) -> str:
 
 # Possessive and without alternatives that overlap: linear in the line, whatever it holds.
 _SECONDS = rb"-?(?:[0-9.]++(?:e[+-]?[0-9]++)?+|nan|inf)"
-_LINE = re.compile(
-    rb"([ROEBCDPSZ ]{0,8}+)\t([0-9]{1,19}+)\t(-?[0-9]{1,19}+)\t(-?[0-9]{1,19}+)\t([^\t\n]*+)\t"
-    rb"(-?[0-9]{1,19}+)\t(-?[0-9]{1,10}+)\t(" + _SECONDS + rb")\t(" + _SECONDS + rb")\t(" + _SECONDS + rb")"
-    rb"\t([0-9]{1,19}+)\t([^\t\n]*+)\t([0-9]{1,19}+)\t([^\t\n]*+)\t([^\n]*+)\n?"
+_PATTERNS = {
+    "flags": rb"[ROEBCDPSZ ]{0,8}+",
+    "id": rb"[0-9]{1,19}+",
+    "line": rb"-?[0-9]{1,19}+",
+    "repeat": rb"-?[0-9]{1,19}+",
+    "node": rb"[^\t\n]*+",
+    "pid": rb"-?[0-9]{1,19}+",
+    "return_code": rb"-?[0-9]{1,10}+",
+    "elapsed": _SECONDS,
+    "start": _SECONDS,
+    "finish": _SECONDS,
+    "out_bytes": rb"[0-9]{1,19}+",
+    "out": rb"[^\t\n]*+",
+    "err_bytes": rb"[0-9]{1,19}+",
+    "err": rb"[^\t\n]*+",
+    "command": rb"[^\n]*+",
+}
+_LINE = re.compile(b"\t".join(b"(%b)" % _PATTERNS[name] for name in FIELDS) + rb"\n?")
+BRIEF_FIELDS = ("flags", "id", "node", "pid", "return_code", "elapsed", "start", "finish", "out", "err")
+"""What `scan_block` finds."""
+_BRIEF_LINES = re.compile(
+    b"^"
+    + b"\t".join((b"(%b)" if name in BRIEF_FIELDS else b"%b") % _PATTERNS[name] for name in FIELDS)
+    + rb"\n?",
+    re.M,
 )
 _NUMBERS = (1, 2, 3, 5, 6, 7, 8, 9, 10, 12)
 _DIGIT = re.compile(rb"[0-9]")
@@ -192,6 +224,13 @@ def scan_line(text: bytes, at: int) -> tuple[int, Mark, int, int] | None:
         return None
     flags, id, return_code = found.group(1, 2, 7)
     return found.end(), mark_of(flags), int(id), int(return_code)
+
+
+def scan_block(block: bytes) -> list[tuple[bytes, ...]] | None:
+    """`BRIEF_FIELDS` of every line of a block of whole lines, as they stand there: what a reader of millions
+    of lines needs. None if one is no line for `parse_line`, but for numbers like 1.2.3 that are none."""
+    found: list[tuple[bytes, ...]] = _BRIEF_LINES.findall(block)
+    return found if len(found) == block.count(b"\n") else None
 
 
 @functools.lru_cache(maxsize=1024)

@@ -16,14 +16,14 @@ class ItemQueue:
 
     One item is always parsed ahead if there is one, so that `empty` knows the truth about lines that
     become nothing. The first wrong line ends it: `error` is set once all items before it are out, and
-    what follows is dropped.
+    what follows is dropped. `parser`: one that goes on counting from another input; else a new one.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, parser: TaskParser | None = None) -> None:
         self.error: TaskFileError | None = None
         self.waiting_bytes = 0
         """Size of the lines whose parsing has not begun."""
-        self._parser = TaskParser(name)
+        self._parser = parser or TaskParser(name)
         self._batches: deque[tuple[int, list[bytes], int]] = deque()
         self._items: Iterator[Item] = iter(())
         self._next: Item | None = None

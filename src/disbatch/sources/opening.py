@@ -59,6 +59,11 @@ def open_tasks(path: str) -> Opened:
         raise
 
 
+def no_tasks() -> Opened:
+    """The input of a run without a task file: all tasks are handed in."""
+    return Opened("submitted", os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), False, None)
+
+
 def _open(path: str) -> int:
     if path in {STDIN, "/dev/stdin"}:
         return os.dup(0)

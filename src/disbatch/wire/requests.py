@@ -20,6 +20,9 @@ from disbatch.wire.messages import Count, Name, Text
 MOST_NAMES = 1024
 MOST_RANGES = 8192
 """In one request, which stays far below what may come from a socket."""
+MOST_LINES_SUBMITTED = 65536
+MAX_SUBMITTED = 1 << 20
+"""Bytes of the lines in one `Submit`, together."""
 MAX_ANSWER = 1 << 20
 """Largest answer, bytes."""
 MOST_LINES = 1000
@@ -90,10 +93,11 @@ class Attach(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Heed(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Tell what became of the engines of this context, as soon as that is more than the `known` first events;
-    or nothing new, after a while. Answered with `News`."""
+    """Tell what became of the engines of this context, as soon as that is more than the `known` first events
+    that this `driver` of the run has told; or nothing new, after a while. Answered with `News`."""
 
     context: Name
+    driver: Count
     known: Count
 
 
@@ -116,8 +120,33 @@ class Detach(msgspec.Struct, frozen=True, tag=True, array_like=True):
     kindly: bool = False
 
 
-Verb = Drain | Stop | Pause | Unpause | Cancel | Finish | Attach | Heed | Ended | Detach
-REPEATABLE = (Heed,)
+class Submit(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Take these lines of a task file, all of them or none; answered with `Taken`. `session`: whoever wants
+    to know how their tasks end, under a name that it made up; empty: nobody."""
+
+    lines: Annotated[list[bytes], msgspec.Meta(min_length=1, max_length=MOST_LINES_SUBMITTED)]
+    session: Phrase = ""
+
+
+class Collect(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Tell how tasks of this session ended: what comes after the `known` first of them, which may be
+    forgotten, as this `driver` of the run told them; or nothing new, after a while. Answered with
+    `Results`."""
+
+    session: Name
+    driver: Count
+    known: Count
+
+
+class Close(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """No more tasks will be submitted: the run ends when all are done."""
+
+
+OfUsers = Drain | Stop | Pause | Unpause | Cancel | Finish
+OfContexts = Attach | Heed | Ended | Detach
+OfClients = Submit | Collect | Close
+Verb = OfUsers | OfContexts | OfClients
+REPEATABLE = (Heed, Collect)
 """Verbs that do nothing: a second time they may be answered anew."""
 
 
@@ -155,15 +184,35 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 
 class News(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """What became of the engines of a context: `events`, of which the first comes after `since` others. A
-    driver that took the run over begins anew with 0. `over`: the run is."""
+    """What became of the engines of a context: `events`, of which the first comes after `since` others of
+    this `driver` of the run. One that took the run over begins anew. `over`: the run is."""
 
+    driver: int
     since: int
     events: list[Event]
     over: bool = False
 
 
-Value = Attached | News
+class Taken(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The lines were taken. Their tasks and barriers have the ids from `first` on; `counts`: how many ids
+    each line has (none: a comment, or a PREFIX)."""
+
+    first: int
+    counts: list[int]
+
+
+class Results(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Status lines of tasks of a session without their last field, the command, in the order in which they
+    ended; the first comes after `since` others of this `driver` of the run. One that took the run over tells
+    all of them again. `over`: the run is, and there will be no others."""
+
+    driver: int
+    since: int
+    lines: list[bytes]
+    over: bool = False
+
+
+Value = Attached | News | Taken | Results
 
 
 class Request(msgspec.Struct, frozen=True, tag=True, array_like=True):
