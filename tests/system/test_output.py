@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from command import Running, disbatch, environment, processes, records, status_file, tasks, write
+from slurm_run import SlurmRun
 from ssh_run import HELD, QUICK, Run
 from test_disk import needs_root
 
@@ -366,3 +367,25 @@ def test_output_that_is_on_another_machine(tmp_path: Path, way: tuple[str, ...])
         f"dbutil: task 0: 9 bytes of stdout are not in {tmp_path}/out here, which may be another one on "
         f"{node}, where they were printed\n"
     )
+
+
+def test_nodes_that_are_attached_keep_it_too(tmp_path: Path, way: tuple[str, ...]) -> None:
+    write(tmp_path / "Tasks", ["echo $DISBATCH_TASKID"] * 3)
+    with Running(tmp_path, "-S", "-p", "P", "--output", "out", *way, "Tasks") as run:
+        run.until((tmp_path / "P_connect.json").exists, "the connect file")
+        command, clean = [tmp_path / "P_dbUtil.sh", "-s", "localhost:1"], environment()
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, env=clean, check=False)
+        assert done.returncode == 0, done.stderr
+        assert run.ended() == 0, run.err
+    assert cat(tmp_path, "0-2")[0] == b"0\n1\n2\n"
+
+
+def test_steps_of_a_slurm_job(slurm_run: SlurmRun) -> None:
+    slurm_run.tasks(*["hostname; echo $DISBATCH_TASKID >&2"] * 6)
+    slurm_run.salloc("-N 2 -n 4", "disbatch --output out --output-pack Tasks")
+    slurm_run.end()
+    slurm_run.check_each_once(6)
+    nodes = {record.id: record.node for record in slurm_run.counting()}
+    shown = cat(slurm_run.directory, "0-5")[0].decode().split()
+    assert shown == [nodes[task] for task in range(6)]
+    assert cat(slurm_run.directory, "--err", "0-5")[0] == b"0\n1\n2\n3\n4\n5\n"
