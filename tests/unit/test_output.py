@@ -25,8 +25,6 @@ DEADLINE = 20.0
 class Paper:
     """Files that keep what they get in memory; a write waits while `open_` is not set."""
 
-    descriptors = 2
-
     def __init__(self, clears: bool = False) -> None:
         self.clears = clears
         self.open_ = threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from disbatch.engine.contact import Contact
 from disbatch.engine.filing import Done
-from disbatch.engine.shelves import Shelves, prepare
+from disbatch.engine.shelves import MOST_OPEN, Shelves, prepare
 from disbatch.model.output import aside, left_out, parse_aside, place
 from disbatch.model.pack import End, Piece
 
@@ -77,7 +78,7 @@ def test_a_task_makes_the_files_that_it_needs(tmp_path: Path) -> None:
     assert files(tmp_path) == {OUT: b"one\ntwo\n"}
     engine.end(2)
     assert files(tmp_path) == {OUT: b"one\ntwo\n"}
-    assert not engine.errors and not engine.shelves._open
+    assert not engine.errors and not engine.shelves._sheets
 
 
 A, B = "a", "b"
@@ -205,6 +206,69 @@ def test_a_link_that_somebody_laid_is_not_followed(tmp_path: Path) -> None:
     engine.end(1)
     assert victim.read_bytes() == b"precious"
     assert not path.is_symlink() and path.read_bytes() == b"new"
+
+
+MANY = 200
+
+
+def test_many_tasks_that_run_need_few_descriptors(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    for turn in range(3):
+        for attempt in range(MANY):
+            engine.shelves.file([Piece(attempt, attempt, 0, turn * 2, b"%d\n" % turn)])
+            assert len(os.listdir("/proc/self/fd")) <= before + MOST_OPEN + 1
+    for attempt in range(MANY):
+        engine.shelves.file([Done(attempt, attempt, End(0, 1, 1, 0, 0, 6, 0), True, 0.0)])
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert files(tmp_path) == {place(task, 0): b"0\n1\n2\n" for task in range(MANY)}
+    assert not engine.errors
+
+
+def test_a_file_that_was_closed_and_replaced_is_not_written_into(tmp_path: Path) -> None:
+    """Its attempt was given up, and the later one has taken the place meanwhile."""
+    engine, other = Engine(tmp_path, "a"), Engine(tmp_path, "b")
+    engine.print(1, out=b"first")
+    engine.doubt = True
+    for attempt in range(MOST_OPEN + 1):
+        engine.shelves.file([Piece(attempt, 100 + attempt, 0, 0, b"x")])
+    other.print(2, out=b"other")
+    other.end(2)
+    engine.print(1, out=b" and more")
+    engine.end(1)
+    assert (tmp_path / OUT).read_bytes() == b"other"
+    assert not engine.errors
+    engine.shelves.close()
+
+
+def test_without_descriptors_output_is_kept_all_the_same(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    engine.print(1, out=b"one")
+    engine.shelves.file([Piece(5, 5, 0, 0, b"five")])
+    taken: list[int] = []
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        engine.print(1, out=b" and two")
+        engine.print(1, err=b"error")
+        engine.shelves.file([Piece(7, 7, 0, 0, b"seven"), Done(7, 7, End(0, 1, 1, 0, 0, 5, 0), True, 0.0)])
+        engine.shelves.file([Piece(5, 5, 0, 10, b"end")])
+        engine.end(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
+    assert not engine.errors
+    assert files(tmp_path) == {
+        OUT: b"one and two",
+        ERR: b"error",
+        place(7, 0): b"seven",
+        place(5, 0): b"five" + left_out(6) + b"end",
+    }
+    engine.shelves.close()
 
 
 def test_prepare(tmp_path: Path) -> None:

@@ -72,10 +72,7 @@ class Capture:
 
 
 class Captures(Protocol):
-    """Makes the captures of the tasks' pipes. `files`: how many descriptors it needs for a task; `full`: no
-    task should be started."""
-
-    files: int
+    """Makes the captures of the tasks' pipes. `full`: no task should be started."""
 
     @property
     def full(self) -> bool: ...
@@ -87,7 +84,6 @@ class Captures(Protocol):
 class Counting:
     """Keeps nothing but what a status line has."""
 
-    files = 0
     full = False
 
     def captures(self, order: Order, phase: Phase | None) -> tuple[Capture, Capture]:

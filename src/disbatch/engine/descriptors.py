@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from disbatch.engine.capture import READ_SIZE
 from disbatch.engine.readiness import Readiness
@@ -14,17 +16,45 @@ SPARE_DESCRIPTORS = 256
 DESCRIPTORS_A_TASK = 3
 
 
-def raise_descriptor_limit(slots: int, files: int = 0) -> tuple[int, int] | None:
-    """Make room for the descriptors of `slots` tasks, each with so many `files` besides its own; the limits
-    that tasks shall have, None if unchanged."""
+def raise_descriptor_limit(slots: int) -> tuple[int, int] | None:
+    """Make room for the descriptors of `slots` tasks; the limits that tasks shall have, None if unchanged."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = slots * (DESCRIPTORS_A_TASK + files) + SPARE_DESCRIPTORS
+    needed = slots * DESCRIPTORS_A_TASK + SPARE_DESCRIPTORS
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return None
     if hard != resource.RLIM_INFINITY:
         needed = min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     return soft, hard
+
+
+class Reserve:
+    """Some descriptors that are taken while there are any, to be spent when there are no others: for work
+    that cannot wait until tasks have ended."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._held: list[int] = []
+        self._take()
+
+    def _take(self) -> None:
+        with contextlib.suppress(OSError):
+            while len(self._held) < self._count:
+                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def release(self) -> None:
+        """Let them go: now they are needed."""
+        while self._held:
+            os.close(self._held.pop())
+
+    @contextlib.contextmanager
+    def spent(self) -> Iterator[None]:
+        """Let them go for a while. Tasks may take them meanwhile, then they are back when these end."""
+        self.release()
+        try:
+            yield
+        finally:
+            self._take()
 
 
 class Parked:

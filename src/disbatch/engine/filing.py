@@ -34,10 +34,9 @@ class Done(NamedTuple):
 
 class Files(Protocol):
     """Puts output into files; called in the thread alone. `clears`: an attempt that printed nothing matters,
-    too. `descriptors`: how many a task may need."""
+    too."""
 
     clears: bool
-    descriptors: int
 
     def file(self, work: list[Piece | Done]) -> None:
         """Write these, in this order; never raises OSError."""

@@ -150,7 +150,6 @@ class Output:
     ) -> None:
         self._loop = loop
         self._files = files
-        self.files = files.descriptors
         self._filing = Filing(loop, files, self._filed, broken)
         self.head, self.tail = head_and_tail(limit)
         self._give = give

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable
 
+from disbatch.engine.descriptors import Reserve
 from disbatch.engine.filing import Done
 from disbatch.model import pack
 from disbatch.model.pack import About, Piece
@@ -55,7 +56,6 @@ class Packs:
     """Writes the pack of one engine in `directory`. `failed(error)` is told of what could not be written."""
 
     clears = False
-    descriptors = 0
 
     def __init__(self, directory: bytes, about: About, failed: Callable[[OSError], None]) -> None:
         node = about.node.replace("/", "_")[:LONGEST_NODE]
@@ -63,6 +63,7 @@ class Packs:
         self._pack = _Growing(stem + pack.PACK_END.encode(), pack.beginning(about))
         self._index = _Growing(stem + pack.INDEX_END.encode(), pack.INDEX_LINE)
         self._failed = failed
+        self._reserve = Reserve(2)
         self._last: dict[int, int] = {}
         """Where the last record of an attempt is that has not ended."""
         self._owed = b""
@@ -106,6 +107,8 @@ class Packs:
             tasks[attempt] = each.task
             at += len(record)
             records.append(record)
+        if self._pack.descriptor < 0:
+            self._reserve.release()
         self._pack.append(b"".join(records))
         self._last |= last
         *others, final = last.items()
@@ -126,6 +129,7 @@ class Packs:
     def close(self) -> None:
         """Close both files."""
         try:
+            self._reserve.release()
             self._pack.close()
             self._index.close()
         except OSError as error:

@@ -149,7 +149,7 @@ class Runner:
         self._resting: list[tuple[_Task, Capture]] = []
         self._closed = False
         self._shortage = Shortage(loop, self._fill, trouble)
-        self._files = raise_descriptor_limit(division.slots, captures.files)
+        self._files = raise_descriptor_limit(division.slots)
         if not sessions.HAVE_PIDFD:
             loop.add_signal_handler(signal.SIGCHLD, self._look_at_all)
 

@@ -5,8 +5,8 @@ Theory of operation
     ID.out                    the plain file
     ID.out.ENGINE.ATTEMPT     the same of an attempt that found one of its plain files there: "aside"
 
-A file is written only by the one who made it (O_EXCL), through the descriptor that this gave. So no two
-attempts ever write into one file, whatever they know of each other. As a rule the plain file is not there
+A file is written only by the one who made it (O_EXCL; `engine.sheet`). So no two attempts ever write into
+one file, whatever they know of each other. As a rule the plain file is not there
 when a task prints for the first time: it is made, written to, closed; an empty one is never made.
 
 If a plain file of the task is there, of a former run or of an attempt that was lost, the new attempt writes
@@ -36,24 +36,22 @@ which counts. The plain file is that of the second attempt then: it ran to its e
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 
+from disbatch.engine.descriptors import Reserve
 from disbatch.engine.filing import Done
-from disbatch.model.output import aside, left_out, place
+from disbatch.engine.sheet import Replaced, Sheet
+from disbatch.model.output import aside, place
 from disbatch.model.pack import Piece
 
+MOST_OPEN = 64
+"""Files that are kept open; those of other tasks that run are opened again for each of their pieces."""
 
-class _File:
-    """An open file of one stream of an attempt; `reached` is how far in the stream it goes."""
-
-    __slots__ = ("aside", "descriptor", "path", "reached")
-
-    def __init__(self, path: bytes, *, aside: bool) -> None:
-        self.path = path
-        self.aside = aside
-        self.descriptor = _open_new(path)
-        self.reached = 0
+Key = tuple[int, int]
+"""Attempt and stream."""
 
 
 class Shelves:
@@ -63,7 +61,6 @@ class Shelves:
 
     clears = True
     """An attempt without output has something to do here at its end: former files go."""
-    descriptors = 2
 
     def __init__(
         self,
@@ -76,30 +73,29 @@ class Shelves:
         self._engine = engine
         self._certain = certain
         self._failed = failed
-        self._open: dict[tuple[int, int], _File] = {}
+        self._sheets: dict[Key, Sheet] = {}
+        """Of the attempts that have not ended."""
+        self._open: OrderedDict[Key, Sheet] = OrderedDict()
+        """Those of them that are open, the one that was longest not written first."""
+        self._reserve = Reserve(1)
         self._aside: set[int] = set()
         """Attempts that found a plain file."""
 
     def file(self, work: list[Piece | Done]) -> None:
         """Write these, in this order."""
         for each in work:
-            try:
-                if type(each) is Piece:
-                    self._write(each)
-                elif type(each) is Done:
-                    self._end(each)
-            except OSError as error:
-                self._failed(error)
+            if type(each) is Piece:
+                self._guarded(self._write, each)
+            elif type(each) is Done:
+                self._end(each)
 
     def sync(self) -> None:
         """Not needed: a file is closed when its task has ended."""
 
     def close(self) -> None:
         """Close what is open."""
-        for file in self._open.values():
-            with contextlib.suppress(OSError):
-                os.close(file.descriptor)
-        self._open.clear()
+        self._close_all()
+        self._reserve.release()
 
     def _path(self, name: str) -> bytes:
         return self._directory + b"/" + name.encode()
@@ -108,91 +104,107 @@ class Shelves:
 
     def _write(self, piece: Piece) -> None:
         key = (piece.attempt, piece.stream)
-        file = self._open.get(key)
-        if file is not None:
-            self._put(file, piece.position, piece.data)
-            return
-        file = self._open[key] = self._create(piece)
+        sheet = self._sheets.get(key)
         try:
-            self._put(file, piece.position, piece.data)
+            sheet = self._ready(key, sheet, piece)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            # All others are closed, so this one finds room; it must not keep it.
+            self._close_all()
+            with self._reserve.spent():
+                sheet = self._ready(key, sheet, piece)
+                try:
+                    self._put(key, sheet, piece)
+                finally:
+                    self._close_all()
+            return
+        self._put(key, sheet, piece)
+        if len(self._open) > MOST_OPEN:
+            self._open.popitem(last=False)[1].close()
+
+    def _ready(self, key: Key, sheet: Sheet | None, piece: Piece) -> Sheet:
+        """The file of that stream, open."""
+        if sheet is None:
+            sheet = self._sheets[key] = self._create(piece)
+        elif not sheet.is_open:
+            sheet.open()
+        self._open[key] = sheet
+        self._open.move_to_end(key)
+        return sheet
+
+    def _put(self, key: Key, sheet: Sheet, piece: Piece) -> None:
+        try:
+            sheet.put(piece.position, piece.data)
         except OSError:
-            if not file.reached:  # the disk is full: no empty files
-                del self._open[key]
-                os.close(file.descriptor)
-                os.unlink(file.path)  # noqa: PTH108 - bytes
+            if not sheet.reached:  # the disk is full: no empty files
+                del self._sheets[key], self._open[key]
+                sheet.discard()
             raise
 
-    def _put(self, file: _File, position: int, data: bytes) -> None:
-        """Append; a gap before it is told of."""
-        if position > file.reached:
-            _write_all(file.descriptor, left_out(position - file.reached))
-            file.reached = position
-        rest = memoryview(data)
-        while rest:
-            written = os.write(file.descriptor, rest)
-            file.reached += written
-            rest = rest[written:]
-
-    def _create(self, piece: Piece) -> _File:
+    def _create(self, piece: Piece) -> Sheet:
         task, attempt = piece.task, piece.attempt
         if attempt not in self._aside:
-            if (attempt, 1 - piece.stream) in self._open or not self._is_there(task, 1 - piece.stream):
+            if (attempt, 1 - piece.stream) in self._sheets or not self._is_there(task, 1 - piece.stream):
                 try:
-                    return _File(self._path(place(task, piece.stream)), aside=False)
+                    return Sheet(self._path(place(task, piece.stream)), aside=False)
                 except FileExistsError:
                     pass
             self._aside.add(attempt)
-        return _File(self._path(aside(task, piece.stream, self._engine, attempt)), aside=True)
+        return Sheet(self._path(aside(task, piece.stream, self._engine, attempt)), aside=True)
 
     def _is_there(self, task: int, stream: int) -> bool:
         return os.path.lexists(self._path(place(task, stream)))
+
+    def _close_all(self) -> None:
+        while self._open:
+            with contextlib.suppress(OSError):
+                self._open.popitem()[1].close()
 
     # ---- an end ----
 
     def _end(self, done: Done) -> None:
         self._aside.discard(done.attempt)
         for stream, total in enumerate((done.how.out_bytes, done.how.err_bytes)):
-            file = self._open.pop((done.attempt, stream), None)
-            try:
-                if file is not None:
-                    self._finish(file, done, total)
-                if file is None or file.aside:
-                    self._settle(file, done, stream)
-            except OSError as error:
-                self._failed(error)
+            key = (done.attempt, stream)
+            sheet = self._sheets.pop(key, None)
+            self._open.pop(key, None)
+            if sheet is not None:
+                self._guarded(self._finish, sheet, total)
+            if sheet is None or sheet.aside:
+                self._guarded(self._settle, sheet, done, stream)
 
-    def _finish(self, file: _File, done: Done, total: int) -> None:
+    def _guarded(self, call: Callable[..., None], *arguments: object) -> None:
         try:
-            self._put(file, total, b"")
-        finally:
-            if file.aside:
-                when = round(done.how.finish * 1e6) * 1000
-                os.utime(file.descriptor, ns=(when, when))
-            os.close(file.descriptor)
+            call(*arguments)
+        except Replaced:
+            pass  # of an attempt that does not count
+        except OSError as error:
+            self._failed(error)
 
-    def _settle(self, file: _File | None, done: Done, stream: int) -> None:
-        """Give the plain file's place to `file`, or to nothing, if this attempt is the one."""
-        if not done.own:
-            return
+    def _finish(self, sheet: Sheet, total: int) -> None:
+        try:
+            if total > sheet.reached:
+                with self._reserve.spent():
+                    if not sheet.is_open:
+                        sheet.open()
+                sheet.put(total, b"")
+        finally:
+            sheet.close()
+
+    def _settle(self, sheet: Sheet | None, done: Done, stream: int) -> None:
+        """Give the plain file's place to `sheet`, or to nothing, if this attempt is the one."""
         path = self._path(place(done.task, stream))
         # A server that was cut off answers late, and the task may be somebody else's by then: look, and ask
         # only after that.
         taken = os.path.lexists(path)
-        if not self._certain(done.begun):
-            return
-        if file is not None:
-            os.replace(file.path, path)  # noqa: PTH105 - bytes
+        if not (done.own and self._certain(done.begun)):
+            if sheet is not None:
+                sheet.date(done.how.finish)
+        elif sheet is not None:
+            os.replace(sheet.path, path)  # noqa: PTH105 - bytes
         elif taken:
             os.unlink(path)  # noqa: PTH108 - bytes
-
-
-def _open_new(path: bytes) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        return os.open(path, flags, 0o666)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - bytes
-        return os.open(path, flags, 0o666)
 
 
 def prepare(directory: bytes, name: str) -> None:
@@ -201,9 +213,3 @@ def prepare(directory: bytes, name: str) -> None:
     os.makedirs(directory, exist_ok=True)  # noqa: PTH103 - bytes
     os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     os.unlink(probe)  # noqa: PTH108 - bytes
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
