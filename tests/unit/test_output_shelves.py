@@ -325,16 +325,32 @@ def test_silence_makes_doubt_of_what_ran_meanwhile(silence: int, certain: bool) 
     assert contact.certain(clock.now)
 
 
-def test_a_new_greeting_makes_doubt_and_the_first_does_not() -> None:
+def test_a_short_break_makes_no_doubt_unless_the_driver_has_forgotten_us() -> None:
     clock = Clock()
     contact = clock.contact()
     contact.welcomed(15.0, 3.0)
     begun = clock.now
     clock.live(contact, 3)
+    clock.live(contact, 6, heard=False)
+    clock.heard = clock.now
+    contact.welcomed(15.0, 3.0)
+    assert contact.certain(begun)
+    contact.forgotten()
     contact.welcomed(15.0, 3.0)
     assert not contact.certain(begun)
     clock.live(contact, 3)
     assert contact.certain(clock.now)
+
+
+def test_a_greeting_after_the_process_was_stopped_makes_doubt() -> None:
+    clock = Clock()
+    contact = clock.contact()
+    contact.welcomed(15.0, 3.0)
+    begun = clock.now
+    clock.now += 60
+    clock.heard = clock.now
+    contact.welcomed(15.0, 3.0)
+    assert not contact.certain(begun)
 
 
 def test_an_engine_that_was_stopped_is_in_doubt_before_its_next_heartbeat() -> None:

@@ -191,7 +191,7 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
         help="keep what each task prints, in DIR/000/013/000013999.out and .err; `dbutil cat` shows "
         "it")  # fmt: skip
     add("--output-pack", action="store_true",
-        help="with --output: in one file a node, compressed, instead of two a task")  # fmt: skip
+        help="with --output: in one file for each node, compressed, not in two for each task")  # fmt: skip
     add("--output-limit", type=_size, metavar="BYTES",
         help="with --output: keep at most BYTES of each task's stdout, and of its stderr; also 10K, 64M, 1G "
         f"(default {DEFAULT_LIMIT >> 20}M)")  # fmt: skip

@@ -12,9 +12,10 @@ class Contact:
     """Keeps what the engine knows of the driver's view of it; times in seconds of `now`.
 
     The driver gives up an engine that it has not heard for its patience; what the engine itself knows is when
-    it has last heard the driver, which answers it each heartbeat. An attempt that was running when that may
-    have happened stays in doubt, although the engine is heard again: whether somebody else was given the task
-    is never told. `silent()`: for how long the driver was not heard.
+    it has last heard the driver, which answers it each heartbeat, and that this does not know it any more. An
+    attempt that was running when it may have been given up stays in doubt, although the engine is heard
+    again: whether somebody else was given the task is never told. `silent()`: for how long the driver was not
+    heard.
     """
 
     def __init__(self, now: Callable[[], float], silent: Callable[[], float]) -> None:
@@ -27,11 +28,13 @@ class Contact:
         """What began before may run elsewhere, too; None: nothing does."""
 
     def welcomed(self, patience: float, heartbeat: float) -> None:
-        """The driver answered a Hello, the first or a later one, after a break."""
-        if self._patience != float("inf"):
-            self._doubt()
+        """The driver, or one that took the run over, answered a Hello: the first, or one after a break."""
+        self.tick()
         self._patience, self._heartbeat = patience, heartbeat
-        self._ticked = self.now()
+
+    def forgotten(self) -> None:
+        """The driver does not know us: it has given us up, or is another one, which does not know us yet."""
+        self._doubt()
 
     def tick(self) -> None:
         """A heartbeat. One that comes late means that this process did not run."""

@@ -440,8 +440,10 @@ class Engine:
                 self._leave_if_done()
             case Refuse(reason):
                 self._go(f"refused by the driver: {reason}", EXIT_REFUSED, deliver=False)
-            case Pulse():
+            case Pulse(known):
                 self._told_of_silence = False
+                if not known:
+                    self._contact.forgotten()
 
     def _on_welcome(self, welcome: Welcome) -> None:
         log.info("welcomed as engine %d of %s", welcome.rank, welcome.jobid)

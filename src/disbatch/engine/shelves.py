@@ -16,9 +16,9 @@ stderr of another. What was ended by order, or killed with its engine, replaces 
 
 Two attempts at once, on two nodes, come of a link that was cut for so long that the driver gave the first
 node up. The second attempt is the one that counts then, as a rule, and the first one must not take its place.
-The engine of the first does not know of the second, but it knows that it was not heard for long, or had to
-introduce itself again: it is in *doubt* about the attempts that ran at the time (`engine.contact`), and what
-is in doubt does not take a place that is taken:
+The engine of the first does not know of the second, but it knows that it has not heard the driver for long:
+it is in *doubt* about the attempts that ran at the time (`engine.contact`), and what is in doubt does not
+take a place that is taken:
 
 | first attempt, in doubt | second attempt | the plain file is that |
 |---|---|---|
