@@ -300,7 +300,7 @@ def test_two_runs_of_one_job_share_a_server(tmp_path: Path, redis: RedisServer) 
 
 
 def test_a_run_goes_on_where_another_ended(tmp_path: Path, redis: RedisServer) -> None:
-    text = "for n in 1 2 3; do put T \"echo $n >> ran; [ $n != 2 ]\"; done; put T DONE; "
+    text = 'for n in 1 2 3; do put T "echo $n >> ran; [ $n != 2 ]"; done; put T DONE; '
     assert disbatch(tmp_path, *by_command(tmp_path, redis, text), env=cli(redis)).returncode == 0
     former = status_file(tmp_path).name
     text += "for n in 1 2 3; do get \"R $(get 'R done tasks')\"; done"

@@ -36,6 +36,7 @@ from disbatch.contexts.nodes import Node
 from disbatch.driver.allowance import TIME_IS_UP, grace_within
 from disbatch.driver.files import RunFiles
 from disbatch.driver.retirement import Retirement, choose_retirement
+from disbatch.driver.settings import Output
 from disbatch.driver.starting import Orders
 from disbatch.driver.timelimit import TimeLimit
 from disbatch.model.errors import (
@@ -91,14 +92,15 @@ class Sent:
 
 
 class Attachment:
-    """`run` carries it out; the exit code. `is_on()` tells whether the run goes on, as far as can be seen;
-    `say` gets lines for the user. UsageError if the driver does not let us in, SilenceError if it does not
-    answer."""
+    """`run` carries it out; the exit code. `output`: what the run keeps of what tasks print. `is_on()` tells
+    whether the run goes on, as far as can be seen; `say` gets lines for the user. UsageError if the driver
+    does not let us in, SilenceError if it does not answer."""
 
     def __init__(
         self,
         context: Context,
         connect: ConnectFile,
+        output: Output | None,
         *,
         hostname: str,
         is_on: Callable[[], bool],
@@ -110,6 +112,7 @@ class Attachment:
             raise UsageError(f"at most {MOST_NODES:,} nodes at a time")
         self._context = context
         self._connect = connect
+        self._output = output
         self._hostname = hostname
         self._is_on = is_on
         self._write = say
@@ -277,6 +280,7 @@ class Attachment:
             *(self._context, told.directory, environment, self._files, keys),
             orphan_patience=told.orphan_patience,
             by_driver=False,
+            output=self._output,
         )
         for engine, sent in self._sent.items():
             addresses = self._reach.addresses(sent.node)

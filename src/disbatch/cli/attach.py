@@ -39,6 +39,7 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     from disbatch.attach.attachment import Attachment
     from disbatch.cli.context import context_of
     from disbatch.cli.nodes import find_nodes
+    from disbatch.cli.output import kept_output
     from disbatch.cli.runs import find_run
     from disbatch.contexts.machine import this_machine
 
@@ -50,6 +51,7 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     attachment = Attachment(
         context,
         run.connect,
+        kept_output(run.prefix),
         hostname=this_machine().hostname,
         is_on=lambda: Path(f"{run.prefix}_connect.json").exists(),
         say=say,

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from disbatch import __version__
 from disbatch.cli.attach import add_attach, attach
+from disbatch.cli.cat import add_cat, cat
 from disbatch.cli.report import add_report, report
 from disbatch.cli.submit import add_submit, submit
 from disbatch.cli.verbs import add_verbs, perform
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     check = verbs.add_parser("check", help="read task files, say what they hold, run nothing")
     check.add_argument("files", nargs="+", metavar="TASKFILE")
+    add_cat(verbs.add_parser)
     add_attach(verbs.add_parser)
     add_submit(verbs.add_parser)
     add_report(verbs.add_parser)
@@ -87,6 +89,8 @@ def _with_verb(arguments: list[str]) -> list[str]:
 def _carry_out(options: argparse.Namespace) -> int:
     if options.verb == "check":
         return _check(options.files)
+    if options.verb == "cat":
+        return cat(options, _complain)
     if options.verb == "attach":
         return attach(options, _complain)
     if options.verb == "submit":

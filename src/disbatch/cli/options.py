@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from disbatch import __version__
 from disbatch.model.errors import UsageError
+from disbatch.model.output import DEFAULT_LIMIT, LEAST_LIMIT, MOST_LIMIT
 
 DESCRIPTION = "Run a file of shell commands, one a line, as many at a time as there are slots."
 EPILOG = """\
@@ -66,6 +67,15 @@ def _number(least: float, *, more: bool = False) -> type[float]:
         return value
 
     return number  # type: ignore[return-value]
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,15})([KMGT]?)", text.upper())
+    size = int(found[1]) << 10 * " KMGT".index(found[2] or " ") if found else 0
+    if not LEAST_LIMIT <= size <= MOST_LIMIT:
+        most = f"{MOST_LIMIT >> 40}T"
+        raise argparse.ArgumentTypeError(f"must be a number of bytes, from 1K to {most}, not {text!r}")
+    return size
 
 
 def _variable(text: str) -> str:
@@ -175,6 +185,14 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     add("--loglevel", type=str.lower, choices=LOG_LEVELS, default="info", metavar="LEVEL",
         help="what the log holds: critical, error, warning, info or debug (default info)")  # fmt: skip
     add("--status-header", action="store_true", help="begin the status file with the names of its fields")
+    add("--output", metavar="DIR",
+        help="keep what each task prints, in DIR/000/013/000013999.out and .err; `dbutil cat` shows "
+        "it")  # fmt: skip
+    add("--output-pack", action="store_true",
+        help="with --output: in one file for each node, compressed, not in two for each task")  # fmt: skip
+    add("--output-limit", type=_size, metavar="BYTES",
+        help="with --output: keep at most BYTES of each task's stdout, and of its stderr; also 10K, 64M, 1G "
+        f"(default {DEFAULT_LIMIT >> 20}M)")  # fmt: skip
 
 
 def add_reach(group: argparse._ArgumentGroup) -> None:
@@ -265,6 +283,7 @@ def _check_together(options: argparse.Namespace) -> None:
     _check_source(options)
     if (options.retry or options.force_resume) and not options.resume_from:
         raise UsageError(f"{'-R' if options.retry else '--force-resume'} works with -r STATUSFILE only")
+    _refuse_without_output(options)
     if options.heartbeat * 2 > options.patience:
         raise UsageError("--patience must be at least twice --heartbeat")
     if options.tunnel and options.use_address:
@@ -308,9 +327,16 @@ def _refuse_nodes(options: argparse.Namespace) -> None:
             raise UsageError(f"{option} is about nodes, and -S starts with none: give it to dbutil attach")
 
 
+def _refuse_without_output(options: argparse.Namespace) -> None:
+    for name, given in (("-pack", options.output_pack), ("-limit", options.output_limit is not None)):
+        if given and options.output is None:
+            raise UsageError(f"--output{name} works with --output DIR only")
+
+
 def _refuse_empty(options: argparse.Namespace) -> None:
     """A shell variable that is not set makes an empty word; it would mean the working directory."""
     named = {"-p": options.prefix, "-l": options.logfile, "--ssh-python": options.ssh_python}
+    named |= {"--output": options.output}
     for option, value in named.items():
         if value == "":
             raise UsageError(f"{option}: the name is empty")

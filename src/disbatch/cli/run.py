@@ -22,6 +22,7 @@ import msgspec
 from disbatch import __version__
 from disbatch.cli.abandoned import refuse_abandoned
 from disbatch.cli.context import context_of
+from disbatch.cli.output import choose_output, inherited_output, write_output_file
 from disbatch.cli.requeue import former_life, restarted
 from disbatch.cli.store import URL, choose_store, without_passwords
 from disbatch.contexts.nodes import Choice
@@ -34,7 +35,7 @@ from disbatch.driver.files import ClaimedFiles, RunFiles, claim
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
 from disbatch.driver.runfile import Asked, Handed, Here
-from disbatch.driver.settings import Settings, Takeover
+from disbatch.driver.settings import Output, Settings, Takeover
 from disbatch.driver.sofar import SoFar
 from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, UsageError
 from disbatch.model.snapshot import Summary
@@ -114,11 +115,13 @@ def run(
             observer.say(warning)
     context = context_of(options, choice)
     so_far = None
+    directory = os.fsencode(_working_directory()) if left is None else left.asked.directory
+    output = _output(options, os.fsdecode(directory), choice, left)
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
-        environment, directory = _environment(), os.fsencode(_working_directory())
+        environment = _environment()
     else:
-        claimed, environment, directory = left.claimed, dict(left.asked.environment), left.asked.directory
+        claimed, environment = left.claimed, dict(left.asked.environment)
         so_far = SoFar.read(claimed.files.status, opened.name)
         _verify(so_far, opened)
     _start_log(claimed, options.loglevel, observer.say)
@@ -152,6 +155,8 @@ def run(
         takeover=None if left is None or so_far is None else left.takeover(so_far),
         keystore=keystore,
         key_prefix=key_prefix,
+        output=output,
+        resumed_from=options.resume_from,
     )
     feed = Feed(opened, former, so_far, submitted)
     return _perform(settings, feed, observer, early, owned=options.owned)
@@ -198,6 +203,8 @@ def _perform(
     try:
         if claimed.new:
             _write_script(claimed)
+            if settings.output is not None:
+                write_output_file(settings.output, claimed.files, settings.resumed_from)
         code, summary = asyncio.run(_carry_out(settings, feed, observer, early, owned=owned))
     except UsageError:
         log.exception("the run could not start")
@@ -222,6 +229,14 @@ def _conclude(code: int, summary: Summary, settings: Settings) -> int:
     log.info("%s (exit %d)", text, code)
     print(text, file=sys.stderr)  # noqa: T201
     return code
+
+
+def _output(options: argparse.Namespace, directory: str, choice: Choice, left: Left | None) -> Output | None:
+    if left is not None:
+        return inherited_output(options, directory, left.claimed.files)
+    goes_on = bool(options.resume_from) or restarted(os.environ)
+    here = any(node.local for node in choice.nodes)
+    return choose_output(options, directory, goes_on=goes_on, here=here)
 
 
 async def _carry_out(

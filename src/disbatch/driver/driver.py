@@ -182,7 +182,10 @@ class Driver:
             self._receipts = Receipts(loop, self._plan, self._record, self._hub, self._crew.lose)
             addresses = Addresses(s, self._hub)
             stack.callback(addresses.withdraw)
-            orders = Orders(s.context, s.directory, s.environment, s.claimed.files, keys, s.orphan_patience)
+            orders = Orders(
+                *(s.context, s.directory, s.environment, s.claimed.files, keys, s.orphan_patience),
+                output=s.output,
+            )
             self._crew.serve(self._hub, addresses, orders)
             try:
                 addresses.listen()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from disbatch.contexts.context import Context
 from disbatch.driver.files import ClaimedFiles
@@ -29,6 +29,16 @@ class Takeover:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What is kept of what tasks print: in `directory` (absolute), in packs or in files of their own, `limit`
+    bytes of each stream."""
+
+    directory: bytes
+    packed: bool
+    limit: int
+
+
+@dataclass(frozen=True)
 class Settings:
     """One run. Times in seconds.
 
@@ -39,7 +49,8 @@ class Settings:
     driver that takes this run over, `takeover` what this one takes over. `grace` is what tasks can have: see
     `allowance.grace_within`. `keystore`: the server whose key store is used, None for the driver's own;
     `key_prefix`: what keys shall begin with there, if the user said so. `resume_hint`: the command that goes
-    on from here; the other one, if tasks were handed in.
+    on from here; the other one, if tasks were handed in. `output`: --output and what belongs to it; None:
+    nothing is kept. `resumed_from`: the status files of -r.
     """
 
     source_name: str
@@ -67,3 +78,5 @@ class Settings:
     takeover: Takeover | None = None
     keystore: Address | None = None
     key_prefix: str = ""
+    output: Output | None = None
+    resumed_from: list[str] = field(default_factory=list)

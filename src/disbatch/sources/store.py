@@ -188,5 +188,3 @@ class StoreSource:
         if self._hungry and (self.ended or not self._items.empty):
             self._hungry = False
             self._ready()
-
-

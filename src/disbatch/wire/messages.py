@@ -215,6 +215,8 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     `cores`: how many a scheduler gave us on the node; None: it did not say. `run`: what the run's files begin
     with, for messages. `by_driver`: the driver itself started it, not a context that was attached.
     `orphan_patience`: seconds, as in Welcome, for the time before that.
+    `output`: the directory that keeps what tasks print; empty: none does. `output_pack`: in a pack instead of
+    files; `output_limit`: bytes of each stream of a task.
     """
 
     protocol: int
@@ -237,6 +239,9 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     run: bytes = b""
     by_driver: bool = True
     orphan_patience: float = 600.0
+    output: bytes = b""
+    output_pack: bool = False
+    output_limit: int = 0
 
 
 SECRET_VARIABLES = frozenset({b"DISBATCH_SMTP", b"DISBATCH_KVS_URL"})
