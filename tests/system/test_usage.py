@@ -143,7 +143,7 @@ def test_files(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     [
         (["--use-address", "host"], ["--use-address host", "HOST:PORT"]),
         (["--use-address", ":5"], ["--use-address :5", "HOST:PORT"]),
-        (["--use-address", "host:0"], ["--use-address host:0", "HOST:PORT"]),
+        (["--use-address", "host:65536"], ["--use-address host:65536", "HOST:PORT"]),
         (["--use-address", "host:99999"], ["--use-address host:99999", "HOST:PORT"]),
         (["--use-address", "host:port"], ["--use-address host:port", "HOST:PORT"]),
         (["--use-address", "ho st:5000"], ["--use-address ho st:5000", "HOST:PORT"]),
