@@ -37,7 +37,7 @@ system: $(VENV)/.installed-test ## the system tests alone: installed commands, r
 	@scripts/require tests
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
-bench: $(VENV)/.installed ## measure, each number beside its limit in the same run (about 3 minutes)
+bench: $(VENV)/.installed ## measure, each number beside its limit in the same run (about 5 minutes)
 	@$(BIN)/python bench/bench.py
 
 bench-slurm: $(VENV)/.installed ## how soon a Slurm job of 64 nodes works, all simulated here (as root)
