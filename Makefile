@@ -42,7 +42,7 @@ chaos: $(VENV)/.installed-test ## runs that are broken at random, 50 seeds (CHAO
 	CHAOS_SEED=$(or $(CHAOS_SEED),$(shell date +%s)) CHAOS_SEEDS=$(or $(CHAOS_SEEDS),50) \
 	  $(BIN)/python -m pytest tests/system/test_chaos.py $(ARGS)
 
-bench: $(VENV)/.installed ## measure, each number beside its limit in the same run (about 3 minutes)
+bench: $(VENV)/.installed ## measure, each number beside its limit in the same run (about 5 minutes)
 	@$(BIN)/python bench/bench.py
 
 bench-slurm: $(VENV)/.installed ## how soon a Slurm job of 64 nodes works, all simulated here (as root)

@@ -279,7 +279,7 @@ def main() -> int:
     )
     choices = ["true", "sleep", "first", "output", "stream"]
     parser.add_argument("--only", choices=choices, help="run one (default: all)")
-    parser.add_argument("--output-tasks", type=int, default=20_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--output-tasks", type=int, default=5_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--stream-tasks", type=int, default=50_000, metavar="N", help="default: %(default)s")
     options = parser.parse_args()
 
