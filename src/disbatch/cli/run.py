@@ -32,9 +32,9 @@ from disbatch.driver.feed import Feed, Submitted
 from disbatch.driver.files import ClaimedFiles, RunFiles, claim
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
-from disbatch.driver.runfile import Asked, Handed, Here
 from disbatch.driver.settings import Settings, Takeover
 from disbatch.driver.sofar import SoFar
+from disbatch.driver.told import Asked, Told
 from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, UsageError
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
@@ -45,27 +45,23 @@ from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import SECRET_VARIABLES
-from disbatch.wire.requests import Attach
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Left:
-    """What a driver that was killed left of its run: all that `asked` and the connect file tell, its files in
-    our hands, its engines and contexts, what was handed in, and how many drivers the run had."""
+    """What a driver that was killed left of its run: the connect file, what it `told`, and its files in our
+    hands."""
 
-    asked: Asked
     connect: ConnectFile
+    told: Told
     claimed: ClaimedFiles
-    engines: list[Here]
-    attached: dict[str, Attach]
-    handed: list[Handed]
-    drivers: int
 
-    def takeover(self, done: int) -> Takeover:
-        """For the driver."""
-        return Takeover(self.connect, self.engines, self.attached, self.handed, self.drivers, done)
+    @property
+    def asked(self) -> Asked:
+        """What the first driver was asked."""
+        return self.told.asked
 
 
 ITEMS_A_TIME = 1024
@@ -106,7 +102,7 @@ def run(
         for warning in warnings:
             observer.say(warning)
     context = context_of(options, choice)
-    so_far = None
+    so_far = takeover = None
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
         environment, directory = _environment(), os.fsencode(_working_directory())
@@ -114,6 +110,8 @@ def run(
         claimed, environment, directory = left.claimed, dict(left.asked.environment), left.asked.directory
         so_far = SoFar.read(claimed.files.status, opened.name)
         _verify(so_far, opened)
+        left.told.counted = so_far.counting(left.told)
+        takeover = Takeover(left.connect, left.told)
     _start_log(claimed, options.loglevel, observer.say)
     submitted = _submitted(options, opened, claimed)
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
@@ -142,7 +140,7 @@ def run(
         resume_hint=_resume_hint(arguments, claimed.files),
         resume_hint_with_submitted=_resume_hint_with_submitted(arguments, options.taskfile, claimed.files),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
-        takeover=None if left is None or so_far is None else left.takeover(so_far.done),
+        takeover=takeover,
     )
     feed = Feed(opened, former, so_far, submitted)
     return _perform(settings, feed, observer, early, owned=options.owned)

@@ -10,9 +10,10 @@ from typing import Any
 from disbatch.driver.attached import Contexts
 from disbatch.driver.crew import Crew
 from disbatch.driver.departures import some
+from disbatch.driver.farewells import Farewells
 from disbatch.driver.roster import Member
-from disbatch.driver.runfile import Joint
 from disbatch.driver.settings import Settings
+from disbatch.driver.told import Joint
 from disbatch.plan import events
 from disbatch.wire.hub import ENGINE_NAME
 from disbatch.wire.requests import (
@@ -33,11 +34,18 @@ class Admission:
     comes to its end anyway."""
 
     def __init__(
-        self, settings: Settings, crew: Crew, contexts: Contexts, *, ending: Callable[[], bool]
+        self,
+        settings: Settings,
+        crew: Crew,
+        contexts: Contexts,
+        farewells: Farewells,
+        *,
+        ending: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._crew = crew
         self._contexts = contexts
+        self._farewells = farewells
         self._ending = ending
         self._performers: dict[type, Callable[[Request, Any], Answer | None]] = {
             Attach: self._attach,
@@ -50,10 +58,10 @@ class Admission:
         """Do it."""
         return self._performers[type(request.verb)](request, request.verb)
 
-    def again(self, name: str, asked: Attach) -> None:
-        """This context was attached to the run of a former driver."""
+    def again(self, name: str, asked: Attach, *, done: int) -> None:
+        """This context was attached to the run of a former driver, and has `done` so many tasks."""
         self._contexts.add(asked, name)
-        self._set_up(name, asked)
+        self._set_up(name, asked, done)
 
     def _attach(self, request: Request, verb: Attach) -> Answer:
         if self._ending():
@@ -85,15 +93,16 @@ class Admission:
         crew.note(Joint(context, verb))
         self._set_up(context, verb)
         for node in verb.nodes:
-            rank = len(crew.members)
-            crew.expect(Member(node.engine, node.node, rank, node.slots, None, context, label=verb.label))
+            crew.expect(
+                Member(node.engine, node.node, crew.next_rank, node.slots, None, context, label=verb.label)
+            )
         slots = sum(node.slots for node in verb.nodes)
         where = some([node.node for node in verb.nodes])
         crew.say(f"attached from {verb.host}: {where} ({slots} {'slot' if slots == 1 else 'slots'})")
 
-    def _set_up(self, context: str, verb: Attach) -> None:
+    def _set_up(self, context: str, verb: Attach, done: int = 0) -> None:
         if verb.limit is not None:
-            self._crew.tell(events.Limit(context, verb.limit))
+            self._crew.tell(events.Limit(context, max(0, verb.limit - done)))
         self._crew.give_back(context, verb.spare_after, frozenset(verb.keep))
 
     def _member(self, context: str, engine: str) -> Member | None:
@@ -116,13 +125,11 @@ class Admission:
             return Answer(request.id, False, ["this run does not know that context"])
         crew = self._crew
         members = [member for member in crew.members.values() if member.context == verb.context]
-        for member in members:
-            if member.launching:
-                crew.dismiss(member)
         staying = crew.of_context(verb.context)
         if staying:
             how = "what runs there finishes" if verb.kindly else "what runs there runs again elsewhere"
             crew.say(f"{some([crew.members[engine].name for engine in staying])}: leaving; {how}")
-        for engine in staying:
-            crew.tell(events.Drain(engine) if verb.kindly else events.Stop(engine))
+        for member in members:
+            if member.launching or member.engine in staying:
+                self._farewells.add(member, stop=not verb.kindly)
         return Answer(request.id, True, [])

@@ -6,24 +6,17 @@ from dataclasses import dataclass
 
 from disbatch.contexts.context import Context
 from disbatch.driver.files import ClaimedFiles
-from disbatch.driver.runfile import Asked, Handed, Here
+from disbatch.driver.told import Asked, Told
 from disbatch.wire.keys import ConnectFile
-from disbatch.wire.requests import Attach
 
 
 @dataclass(frozen=True)
 class Takeover:
-    """The run of a driver that was killed: where it listened and with which keys, the engines that it had,
-    the contexts that were `attached`, what was `handed` in,
-    and which driver of the run this one is (the first is 0). `done`: tasks
-    that the run has completed."""
+    """The run of a driver that was killed: where it listened and with which keys, and what it `told`; the
+    last line of that is ours."""
 
     connect: ConnectFile
-    engines: list[Here]
-    attached: dict[str, Attach]
-    handed: list[Handed]
-    generation: int
-    done: int
+    told: Told
 
 
 @dataclass(frozen=True)
@@ -62,3 +55,8 @@ class Settings:
     resume_hint_with_submitted: str = ""
     asked: Asked | None = None
     takeover: Takeover | None = None
+
+    @property
+    def number(self) -> int:
+        """Which driver of the run this one is; the first is 0."""
+        return 0 if self.takeover is None else self.takeover.told.number

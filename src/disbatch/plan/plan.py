@@ -214,6 +214,11 @@ class Plan:
         known = self.board.engines.get(engine)
         return known is not None and known.kept > 0
 
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """How many more tasks these contexts may complete."""
+        return self.board.rotation.limits
+
     def has_reached_limit(self, context: str) -> bool:
         """It had a limit, and has completed so many tasks."""
         return self.board.rotation.is_spent(context)
