@@ -401,7 +401,8 @@ class World:
         ended = {a for action in actions if isinstance(action, End) for a in action.attempts}
         for attempt in event.holding:
             _, what = self.attempts[attempt]
-            if attempt not in ended and isinstance(what, Task):
+            claimed = attempt in self.plan.engines[event.engine].claims
+            if attempt not in ended and isinstance(what, Task) and not claimed:
                 self.live[event.engine][attempt] = what
                 self.revived.add(self.engines[event.engine].context)
 

@@ -17,7 +17,9 @@ from disbatch.plan.events import (
     End,
     Finished,
     Hold,
+    Interrupt,
     Joined,
+    Lost,
     Past,
     Read,
     Recorded,
@@ -208,3 +210,13 @@ def test_claims_take_their_part_of_a_limit_before_they_are_read() -> None:
         RecordTask("e", task(9), outcome(9), Verdict.COUNTS),
         Release("e"),
     ]
+
+
+def test_claim_that_is_ended_again_when_its_engine_comes_back() -> None:
+    """It was told to end when the run was, and may not have heard that."""
+    plan = next_plan()
+    come(plan, "e", {7: 0})
+    come(plan, "there", {8: 1})
+    assert plan.handle(Interrupt()) == [End("e", [7]), End("there", [8])]
+    plan.handle(Lost("e"))
+    assert plan.handle(Joined("e", 2, [7])) == [End("e", [7])]

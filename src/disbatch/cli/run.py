@@ -34,9 +34,9 @@ from disbatch.driver.feed import Feed, Submitted
 from disbatch.driver.files import ClaimedFiles, RunFiles, claim
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
-from disbatch.driver.runfile import Asked, Handed, Here
 from disbatch.driver.settings import Output, Settings, Takeover
 from disbatch.driver.sofar import SoFar
+from disbatch.driver.told import Asked, Told
 from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, UsageError
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
@@ -47,31 +47,23 @@ from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import SECRET_VARIABLES
-from disbatch.wire.requests import Attach
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Left:
-    """What a driver that was killed left of its run: all that `asked` and the connect file tell, its files in
-    our hands, its engines and contexts, what was handed in, what counts against the limits of contexts, and
-    how many drivers the run had."""
+    """What a driver that was killed left of its run: the connect file, what it `told`, and its files in our
+    hands."""
 
-    asked: Asked
     connect: ConnectFile
+    told: Told
     claimed: ClaimedFiles
-    engines: list[Here]
-    attached: dict[str, Attach]
-    handed: list[Handed]
-    counted: dict[str, set[int]]
-    drivers: int
 
-    def takeover(self, so_far: SoFar) -> Takeover:
-        """For the driver."""
-        done = {context: so_far.count(tasks) for context, tasks in self.counted.items()}
-        whole = (self.connect, self.engines, self.attached, self.handed, self.drivers)
-        return Takeover(*whole, done, so_far.asides)
+    @property
+    def asked(self) -> Asked:
+        """What the first driver was asked."""
+        return self.told.asked
 
 
 ITEMS_A_TIME = 1024
@@ -114,7 +106,7 @@ def run(
         for warning in warnings:
             observer.say(warning)
     context = context_of(options, choice)
-    so_far = None
+    so_far = takeover = None
     directory = os.fsencode(_working_directory()) if left is None else left.asked.directory
     output = _output(options, os.fsdecode(directory), choice, left)
     if left is None:
@@ -124,6 +116,8 @@ def run(
         claimed, environment = left.claimed, dict(left.asked.environment)
         so_far = SoFar.read(claimed.files.status, opened.name)
         _verify(so_far, opened)
+        left.told.counted = so_far.counting(left.told)
+        takeover = Takeover(left.connect, left.told, so_far.asides)
     _start_log(claimed, options.loglevel, observer.say)
     submitted = _submitted(options, opened, claimed)
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
@@ -152,11 +146,11 @@ def run(
         resume_hint=_resume_hint(arguments, claimed.files),
         resume_hint_with_submitted=_resume_hint_with_submitted(arguments, options.taskfile, claimed.files),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
-        takeover=None if left is None or so_far is None else left.takeover(so_far),
         keystore=keystore,
         key_prefix=key_prefix,
         output=output,
         resumed_from=options.resume_from,
+        takeover=takeover,
     )
     feed = Feed(opened, former, so_far, submitted)
     return _perform(settings, feed, observer, early, owned=options.owned)

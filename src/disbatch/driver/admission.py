@@ -10,9 +10,10 @@ from typing import Any
 from disbatch.driver.attached import Contexts
 from disbatch.driver.crew import Crew
 from disbatch.driver.departures import some
+from disbatch.driver.farewells import Farewells
 from disbatch.driver.roster import Member
-from disbatch.driver.runfile import Joint
 from disbatch.driver.settings import Settings
+from disbatch.driver.told import Joint
 from disbatch.plan import events
 from disbatch.wire.hub import ENGINE_NAME
 from disbatch.wire.requests import (
@@ -39,16 +40,15 @@ class Admission:
         settings: Settings,
         crew: Crew,
         contexts: Contexts,
+        farewells: Farewells,
         *,
         ending: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._crew = crew
         self._contexts = contexts
+        self._farewells = farewells
         self._ending = ending
-        self._dismissed: set[str] = set()
-        """Engines of contexts that left before these had joined: they may come all the same."""
-        crew.when_joined(self._joined)
         self._performers: dict[type, Callable[[Request, Any], Answer | None]] = {
             Attach: self._attach,
             Heed: contexts.heed,
@@ -67,11 +67,6 @@ class Admission:
         gone = [node.engine for node in asked.nodes if node.engine not in here]
         attachment.events += [Event(engine, Fate.LEFT) for engine in gone]
         self._crew.give_backs.add(name, asked.spare_after, frozenset(asked.keep))
-
-    def _joined(self, member: Member) -> None:
-        if member.engine in self._dismissed:
-            self._dismissed.discard(member.engine)
-            self._crew.tell(events.Stop(member.engine))
 
     def _attach(self, request: Request, verb: Attach) -> Answer:
         if self._ending():
@@ -109,8 +104,9 @@ class Admission:
         label = f", label {verb.label}" if verb.label else ""
         crew.say(f"attached from {verb.host}: {some([node.node for node in verb.nodes])} ({counted}{label})")
         for node in verb.nodes:
-            rank = len(crew.members)
-            crew.expect(Member(node.engine, node.node, rank, node.slots, None, context, label=verb.label))
+            crew.expect(
+                Member(node.engine, node.node, crew.next_rank, node.slots, None, context, label=verb.label)
+            )
 
     def _member(self, context: str, engine: str) -> Member | None:
         member = self._crew.members.get(engine)
@@ -131,16 +127,16 @@ class Admission:
         if attachment is None:
             return Answer(request.id, False, ["this run does not know that context"])
         crew = self._crew
-        for engine in self._contexts.engines(verb.context):
-            member = crew.members.get(engine)
-            if member is not None and member.launching:
-                self._dismissed.add(member.engine)
-                crew.dismiss(member)
+        launching = [
+            member
+            for member in map(crew.members.get, self._contexts.engines(verb.context))
+            if member is not None and member.launching
+        ]
         staying = crew.of_context(verb.context)
         heard = sorted(member.name for member in staying if not member.lost)
         if heard:
             how = "what runs there finishes" if verb.kindly else "what runs there runs again elsewhere"
             crew.say(f"{some(heard)}: {verb.why}; {how}")
-        for member in staying:
-            crew.tell((events.Drain if verb.kindly else events.Stop)(member.engine))
+        for member in (*launching, *staying):
+            self._farewells.add(member, stop=not verb.kindly)
         return Answer(request.id, True, [])

@@ -23,10 +23,10 @@ from disbatch.driver.departures import Departures, some
 from disbatch.driver.giveback import GiveBacks
 from disbatch.driver.retirement import Retirement
 from disbatch.driver.roster import Member
-from disbatch.driver.runfile import Gone, Here, Line
 from disbatch.driver.settings import Settings
 from disbatch.driver.starting import Orders
 from disbatch.driver.succession import Succession
+from disbatch.driver.told import Gone, Here, Line
 from disbatch.model.errors import LaunchError
 from disbatch.model.way import Way
 from disbatch.plan import events
@@ -65,7 +65,7 @@ class Crew:
         hostname: str,
         tell: Callable[[events.Event], None],
         say: Callable[[str], None],
-        note: Callable[[Line], None],
+        note: Callable[[Line], object],
         look: Callable[[], None],
         is_over: Callable[[], bool],
         time_is_up: Callable[[], bool],
@@ -83,6 +83,7 @@ class Crew:
         self._contexts = contexts
         self._time_is_up = time_is_up
         self.ever_joined = False
+        self.next_rank = 0
         self.departures = Departures(loop, say, by_slurm=settings.context.allocation is not None)
         self._succession: Succession | None = None
         self._retirement: Retirement | None = None
@@ -119,12 +120,10 @@ class Crew:
         self._retirement, self._succession = retirement, succession
         if early is not None:
             self._launcher.adopt(early)
-        takeover = self._settings.takeover
-        if succession is not None and takeover is not None and takeover.engines:
-            succession.expect(takeover.engines)
+        if succession is not None and succession.expect():
             return
-        for rank, node in enumerate(nodes):
-            self.start(rank, node)
+        for node in nodes if succession is None else succession.of_use(nodes):
+            self.start(self.next_rank, node)
 
     def when_joined(self, call: Callable[[Member], None]) -> None:
         """Call this with each engine that joins."""
@@ -154,6 +153,7 @@ class Crew:
     def add(self, member: Member) -> None:
         """This engine is on its way."""
         self.members[member.engine] = member
+        self.next_rank = max(self.next_rank, member.rank + 1)
 
     def expect(self, member: Member) -> None:
         """Another context starts this engine."""
@@ -213,7 +213,7 @@ class Crew:
         member = self.members.get(peer.name)
         if member is None:
             inherited = self._succession is not None
-            member = Member(peer.name, hello.node, len(self.members), hello.slots, inherited=inherited)
+            member = Member(peer.name, hello.node, self.next_rank, hello.slots, inherited=inherited)
             self.add(member)
         welcome = Welcome(
             rank=member.rank,
@@ -301,7 +301,7 @@ class Crew:
             self._hub.give_up(peer)
         if member.joined is None:
             return
-        self._gone(member)
+        self._gone(member, lost=True)
         member.lost = True
         self._contexts.became(member, Fate.LOST)
         if self._plan.mode is not Mode.OVER and not self.is_over():
@@ -311,10 +311,10 @@ class Crew:
             self._launcher.end(engine)
         self.look()
 
-    def _gone(self, member: Member) -> None:
+    def _gone(self, member: Member, *, lost: bool = False) -> None:
         member.leave(self.loop.time())
         member.running = member.waiting = 0
-        self.note(Gone(member.engine))
+        self.note(Gone(member.engine, lost))
         step = member.node is not None and member.node.way is Way.STEP and not member.inherited
         if not (step and member.spare and not member.exited):
             self._retire(member)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -202,6 +202,22 @@ class Former:
             self._verify_barrier(item)
             record = parse_line(file.line_at(offset))
         return None if record is None else (record, file is self._files[0])
+
+    def is_ours(self, id: int) -> bool:
+        """That id has a line in the first file."""
+        entry = self._entry(id)
+        return bool(entry) and self._place(entry)[0] is self._files[0]
+
+    def others(self) -> Iterator[Record]:
+        """The lines that count in the other files."""
+        for number, file in enumerate(self._files[1:], 1):
+            at = 0
+            while line := file.line_at(at):
+                record = parse_line(line)
+                entry = 0 if record is None else self._entry(record.id)
+                if record is not None and entry - 1 >> 1 == number << _OFFSET_BITS | at:
+                    yield record
+                at += len(line)
 
     def verify(self, items: Iterable[Item], ids: int) -> list[str]:
         """Look up each task of a whole task file before anything runs; `ids` is how many ids the file has.

@@ -30,9 +30,8 @@ CANCELLED_RETURN_CODE = -signal.SIGTERM.value
 class Scribe:
     """`write` takes a finished line; `say` a line for the user. `barriers_read` holds when the barriers
     that are not complete were read (monotonic seconds), oldest first. `asides`: hashes of what a former
-    driver wrote besides results. `counted(context, id)` is told of each task whose own end counts, before its
-    line is written; those of `ended` get id and line of each task and barrier that is done. `keyed` gets each
-    barrier with a key when it is complete."""
+    driver wrote besides results. Those of `ended` get id and line of each task and barrier that is done.
+    `keyed` gets each barrier with a key when it is complete."""
 
     def __init__(
         self,
@@ -45,13 +44,11 @@ class Scribe:
         hostname: str,
         barriers_read: deque[float],
         asides: set[int],
-        counted: Callable[[str, int], None],
         keyed: Callable[[Barrier], None],
         ended: Sequence[Callable[[int, bytes], None]] = (),
     ) -> None:
         self._write = write
         self._asides = asides
-        self._counted = counted
         self._ended = ended
         self._tally = tally
         self._members = members
@@ -82,8 +79,6 @@ class Scribe:
             outcome = msgspec.structs.replace(outcome, return_code=CANCELLED_RETURN_CODE)
         if action.verdict in (events.Verdict.COUNTS, events.Verdict.CANCELLED):
             self._tally.count(member, task, outcome)
-            if action.verdict is events.Verdict.COUNTS:
-                self._counted(member.context, task.id)
             self._conclude(task, member, outcome)
         else:
             self._tally.ended += 1

@@ -6,25 +6,19 @@ from dataclasses import dataclass, field
 
 from disbatch.contexts.context import Context
 from disbatch.driver.files import ClaimedFiles
-from disbatch.driver.runfile import Asked, Handed, Here
+from disbatch.driver.told import Asked, Told
 from disbatch.keystore.address import Address
 from disbatch.wire.keys import ConnectFile
-from disbatch.wire.requests import Attach
 
 
 @dataclass(frozen=True)
 class Takeover:
-    """The run of a driver that was killed: where it listened and with which keys, the engines that it had,
-    the contexts that were `attached`, what was `handed` in, and which driver of the run this one is (the
-    first is 0). `done`: how many tasks the contexts have completed that have a limit. `asides`: hashes of the
-    lines of its status file that are about no task that is done."""
+    """The run of a driver that was killed: where it listened and with which keys, and what it `told`; the
+    last line of that is ours. `asides`: hashes of the lines of its status file that are about no task that is
+    done."""
 
     connect: ConnectFile
-    engines: list[Here]
-    attached: dict[str, Attach]
-    handed: list[Handed]
-    generation: int
-    done: dict[str, int]
+    told: Told
     asides: set[int]
 
 
@@ -80,3 +74,8 @@ class Settings:
     key_prefix: str = ""
     output: Output | None = None
     resumed_from: list[str] = field(default_factory=list)
+
+    @property
+    def number(self) -> int:
+        """Which driver of the run this one is; the first is 0."""
+        return 0 if self.takeover is None else self.takeover.told.number

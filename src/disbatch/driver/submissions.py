@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from disbatch.driver.runfile import Handed
+from disbatch.driver.told import Closed, Handed
 from disbatch.model.errors import UsageError
 from disbatch.sources.submitted import SubmittedSource
 from disbatch.wire.requests import (
@@ -77,7 +77,7 @@ class Submissions:
         *,
         answer: Callable[[Request, Answer], None],
         driver: int,
-        note: Callable[[Handed], None],
+        note: Callable[[Handed | Closed], object],
         safely: Callable[[Callable[[], None]], None],
         ending: Callable[[], bool],
         why_not: str,
@@ -119,6 +119,7 @@ class Submissions:
     def close_soon(self) -> None:
         """Nothing more will be handed in."""
         if self._source is not None:
+            self._note(Closed())
             self._source.close_soon()
 
     # ---- requests ----
@@ -157,7 +158,7 @@ class Submissions:
             return Answer(request.id, False, [self._why_not])
         if self._source.closed:
             return Answer(request.id, True, ["the run takes no more tasks already"])
-        self._source.close_soon()
+        self.close_soon()
         return Answer(request.id, True, ["no more tasks are taken; the run ends when all are done"])
 
     def _collect(self, request: Request, verb: Collect) -> Answer | None:

@@ -64,8 +64,11 @@ def _take_back(board: Board, engine: Engine, holding: Iterable[int]) -> list[int
     engine.adrift, engine.per_engine = {}, {}
     running = board.mode is Mode.RUNNING and not engine.stopped
     at_once = board.at_once or engine.at_once
+    stops = [held for (phase, _), held in engine.commands.items() if phase is Phase.STOP]
     for attempt in sorted(holding):  # the order in which it starts them
         if attempt in engine.claims or attempt in engine.commands.values():
+            if not running and (at_once or attempt not in stops):
+                unwanted.append(attempt)
             continue
         task = adrift.get(attempt)
         command = commands.pop(attempt, None)

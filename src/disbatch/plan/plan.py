@@ -214,9 +214,10 @@ class Plan:
         known = self.board.engines.get(engine)
         return known is not None and known.kept > 0
 
-    def has_limit(self, context: str) -> bool:
-        """Its tasks are counted."""
-        return context in self.board.rotation.limits
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """How many more tasks these contexts may complete."""
+        return self.board.rotation.limits
 
     def has_reached_limit(self, context: str) -> bool:
         """It had a limit, and has completed so many tasks."""
