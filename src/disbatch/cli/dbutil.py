@@ -85,7 +85,7 @@ def _carry_out(options: argparse.Namespace) -> int:
     if options.verb == "attach":
         return attach(options, _complain)
     if options.verb == "submit":
-        return submit(options, sys.stdout.buffer)
+        return submit(options, sys.stdout.buffer, _complain)
     if options.verb in LATER:
         raise UsageError(f"{options.verb}: not in this version yet")
     for line in perform(options):

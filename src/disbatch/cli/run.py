@@ -32,7 +32,7 @@ from disbatch.driver.feed import Feed, Submitted
 from disbatch.driver.files import ClaimedFiles, RunFiles, claim
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
-from disbatch.driver.runfile import Asked, Handed, Here
+from disbatch.driver.runfile import Asked, Here
 from disbatch.driver.settings import Settings, Takeover
 from disbatch.driver.sofar import SoFar
 from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, UsageError
@@ -53,19 +53,18 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Left:
     """What a driver that was killed left of its run: all that `asked` and the connect file tell, its files in
-    our hands, its engines and contexts, what was handed in, and how many drivers the run had."""
+    our hands, its engines and contexts, and how many drivers the run had."""
 
     asked: Asked
     connect: ConnectFile
     claimed: ClaimedFiles
     engines: list[Here]
     attached: dict[str, Attach]
-    handed: list[Handed]
     drivers: int
 
     def takeover(self, done: int) -> Takeover:
         """For the driver."""
-        return Takeover(self.connect, self.engines, self.attached, self.handed, self.drivers, done)
+        return Takeover(self.connect, self.engines, self.attached, self.drivers, done)
 
 
 ITEMS_A_TIME = 1024

@@ -51,7 +51,7 @@ def take_over(
     choice = choose(former)
     claimed = claim_again(RunFiles(prefix, Path(os.fsdecode(asked.log))), cut_torn_line)
     engines = list(told.engines.values())
-    left = Left(asked, connect, claimed, engines, told.attached, told.handed, told.takeovers + 1)
+    left = Left(asked, connect, claimed, engines, told.attached, told.takeovers + 1)
     return run(former, first, choice, None, left)
 
 

@@ -48,6 +48,7 @@ from disbatch.driver.settings import Settings
 from disbatch.driver.starting import Orders
 from disbatch.driver.submissions import Submissions
 from disbatch.driver.succession import Succession
+from disbatch.driver.telling import Telling
 from disbatch.driver.timelimit import TimeLimit
 from disbatch.driver.vacancy import Vacancy
 from disbatch.model.snapshot import Snapshot, Summary
@@ -130,11 +131,6 @@ class Driver:
         self._vacancy = Vacancy(loop, s, say=self._say, end=self._end_incomplete)
         self._admission = Admission(s, self._crew, self._contexts, ending=self._is_ending)
         self._submissions = Submissions(
-            loop,
-            answer=self._answer,
-            driver=generation,
-            note=self._note,
-            safely=self._mark,
             ending=self._is_ending,
             why_not="this run takes no other tasks: start it with --keep-open, or with -S and no task file",
         )
@@ -199,6 +195,12 @@ class Driver:
             trouble=self._disk_trouble,
             recovered=self._disk_recovered,
         )
+        self._telling = Telling(
+            *(self._loop, s.claimed.status_descriptor),
+            answer=self._answer,
+            size=lambda: self._record.size,
+            safely=self._record.mark,
+        )
         scribe = Scribe(
             self._record.add,
             self._tally,
@@ -207,15 +209,12 @@ class Driver:
             source_name=s.source_name,
             hostname=self._hostname,
             barriers_read=self._feed.barriers_read,
-            ended=self._submissions.ended if self._feed.takes_more else None,
+            ended=self._telling.ended if self._feed.takes_more else None,
         )
         self._performers |= scribe.performers
         if s.status_header and not s.claimed.recorded:
             self._record.add(STATUS_HEADER)
         self._life = self._loop.call_later(LIFE_SIGN, self._live)
-
-    def _mark(self, call: Callable[[], None]) -> None:
-        self._record.mark(call)
 
     def _live(self) -> None:
         self._record.touch()
@@ -245,12 +244,10 @@ class Driver:
         self._incomplete = self._time_limit.too_late
         self._feed.start(self._loop, self._pump)
         if self._feed.submissions is not None:
-            self._submissions.feed(self._feed.submissions)
+            self._submissions.begin(self._feed.submissions, self._telling)
         if s.takeover is not None:
             for name, asked in s.takeover.attached.items():
                 self._admission.again(name, asked)
-            for handed in s.takeover.handed:
-                self._submissions.again(handed)
         nodes = [] if self._incomplete else s.context.nodes
         self._crew.launch(nodes, self._early, retirement, succession)
         self._pump()
@@ -276,9 +273,10 @@ class Driver:
         self._receipts.send()
         self._hub.turn_away_all("the run is over")
         self._contexts.close()
-        self._submissions.close()
+        await self._telling.close(self._farewell())
         await self._crew.close(patience)
         self._hub.close(linger=0.5)
+        self._telling.shut()
         self._observer.stop()
         if self._run_file is not None:
             self._run_file.close()
@@ -497,6 +495,15 @@ class Driver:
         submissions = self._feed.submissions
         handed_in = submissions is not None and not submissions.is_unused
         return self._settings.resume_hint_with_submitted if handed_in else self._settings.resume_hint
+
+    def _farewell(self) -> str:
+        """How the run ended, for programs."""
+        result = self._result()
+        if result.complete:
+            return result.words
+        failed = self._over.done() and not self._over.cancelled() and self._over.exception() is not None
+        words = "the driver failed" if failed else result.words
+        return f"{words}; resume with: {self._resume_hint}{result.resume_options}"
 
     def _result(self) -> Result:
         return Result(

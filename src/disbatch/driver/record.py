@@ -55,6 +55,8 @@ class Record:
         recovered: Callable[[], None],
     ) -> None:
         self._loop = loop
+        self.size = offset
+        """Of the file, bytes, with all lines added so far."""
         self._descriptor = descriptor
         self._trouble = trouble
         self._recovered = recovered
@@ -80,6 +82,7 @@ class Record:
     def add(self, line: bytes) -> None:
         """Append a line (with its line end)."""
         self._lines.append(line)
+        self.size += len(line)
         if not self._scheduled:
             self._schedule()
 

@@ -60,14 +60,6 @@ class Joint(msgspec.Struct, frozen=True, tag="attached"):
     asked: Attach
 
 
-class Handed(msgspec.Struct, frozen=True, tag="handed in"):
-    """The tasks and barriers with the ids from `first` to `last` were handed in by this session."""
-
-    session: str
-    first: int
-    last: int
-
-
 class Gone(msgspec.Struct, frozen=True, tag="gone"):
     """An engine left, or was given up."""
 
@@ -81,20 +73,18 @@ class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
     pid: int
 
 
-Line = Asked | Here | Gone | TakenOver | Joint | Handed
+Line = Asked | Here | Gone | TakenOver | Joint
 _lines = msgspec.json.Decoder(Line)
 
 
 @dataclass
 class Told:
-    """What the file says: `attached` are the contexts that were, `handed` what was
-    handed in, `engines` those that were there, or on their
+    """What the file says: `attached` are the contexts that were, `engines` those that were there, or on their
     way, at the end; `takeovers` how often the run was taken over."""
 
     asked: Asked
     engines: dict[str, Here] = field(default_factory=dict)
     attached: dict[str, Attach] = field(default_factory=dict)
-    handed: list[Handed] = field(default_factory=list)
     takeovers: int = 0
 
 
@@ -162,8 +152,6 @@ def read(path: Path) -> Told:
             told.engines[read.engine] = read
         elif isinstance(read, Gone):
             told.engines.pop(read.engine, None)
-        elif isinstance(read, Handed):
-            told.handed.append(read)
         elif isinstance(read, Joint):
             told.attached[read.name] = read.asked
         else:

@@ -106,11 +106,10 @@ class Scribe:
         assert isinstance(line, Line)  # as SoFar made it
         if isinstance(item, Task):
             self._tally.count_again(item, line.record)
-        if line.written and self._ended is None:
+        if line.written or isinstance(item, Barrier):
             return
         text = format_recorded(line.record, item)
-        if not line.written and isinstance(item, Task):
-            self._write(text)
+        self._write(text)
         if self._ended is not None:
             self._ended(item.id, text)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from disbatch.contexts.context import Context
 from disbatch.driver.files import ClaimedFiles
-from disbatch.driver.runfile import Asked, Handed, Here
+from disbatch.driver.runfile import Asked, Here
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.requests import Attach
 
@@ -14,14 +14,12 @@ from disbatch.wire.requests import Attach
 @dataclass(frozen=True)
 class Takeover:
     """The run of a driver that was killed: where it listened and with which keys, the engines that it had,
-    the contexts that were `attached`, what was `handed` in,
-    and which driver of the run this one is (the first is 0). `done`: tasks
+    the contexts that were `attached`, and which driver of the run this one is (the first is 0). `done`: tasks
     that the run has completed."""
 
     connect: ConnectFile
     engines: list[Here]
     attached: dict[str, Attach]
-    handed: list[Handed]
     generation: int
     done: int
 
