@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import io
 import logging
 import os
@@ -98,6 +99,7 @@ def run(
         total = opened.summary.tasks
         for warning in opened.summary.warnings:
             observer.say(warning)
+    _check_open(options, opened)
     jobid = _jobid() if left is None else left.asked.jobid
     former = _former_life(options, opened, name, jobid, observer.say) if left is None else None
     if former is None:
@@ -115,11 +117,12 @@ def run(
         _verify(so_far, opened)
     _start_log(claimed, options.loglevel, observer.say)
     submitted = _submitted(options, opened, claimed)
+    source_name = claimed.files.submitted.name if options.taskfile is None else opened.name
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
     if options.label:
         log.info("label: %s", options.label)
     settings = Settings(
-        source_name=opened.name,
+        source_name=source_name,
         task_name=name,
         jobid=jobid,
         claimed=claimed,
@@ -147,17 +150,26 @@ def run(
     return _perform(settings, feed, observer, early, owned=options.owned)
 
 
+def _check_open(options: argparse.Namespace, opened: Opened) -> None:
+    """What is handed in has its numbers behind those of the task file."""
+    if options.keep_open and options.taskfile is not None and opened.summary is None:
+        raise UsageError(f"--keep-open: {opened.name} is a stream; name a regular file, or none")
+
+
 def _submitted(options: argparse.Namespace, opened: Opened, claimed: ClaimedFiles) -> Submitted | None:
     """Where tasks go that are handed in, if they may be."""
     kept_open = options.keep_open or options.taskfile is None
     if not kept_open and not options.startup_only:
         return None
     if opened.summary is None and options.taskfile is not None:
-        if options.keep_open:
-            raise UsageError(f"--keep-open: {opened.name} is a stream; name a regular file, or none")
         return None
     ids = None if opened.summary is None else opened.summary.ids
-    return Submitted(SubmittedFile(claimed.files.submitted, ids, again=not claimed.new), kept_open)
+    try:
+        file = SubmittedFile(claimed.files.submitted, ids, again=not claimed.new)
+    except UsageError:
+        claimed.withdraw()
+        raise
+    return Submitted(file, kept_open)
 
 
 def _perform(
@@ -206,9 +218,16 @@ async def _carry_out(
         # nohup and some batch systems ignore a signal on purpose; that stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, driver.interrupt, number)
-    if owned:
-        _watch_owner(loop, driver.take_no_more)
-    return await driver.run()
+    if not owned:
+        return await driver.run()
+    _watch_owner(loop, driver.take_no_more)
+    return await driver.run(lambda: _tell_owner(settings.claimed.files.prefix))
+
+
+def _tell_owner(prefix: Path) -> None:
+    """Tasks can be handed in: say to which run."""
+    with contextlib.suppress(OSError):
+        os.write(1, os.fsencode(prefix) + b"\n")
 
 
 def _watch_owner(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> None:

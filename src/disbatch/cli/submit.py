@@ -129,8 +129,13 @@ class _Giver:
                 else:
                     await self._give(Lines("argument", 1, group))
         except DisbatchError as error:
-            before = f" ({self._taken:,} lines were taken before)" if self._taken else ""
-            raise type_of(error)(f"{error}{before}") from error
+            raise type_of(error)(f"{error}{self._taken_before}") from error
+
+    @property
+    def _taken_before(self) -> str:
+        if not self._taken:
+            return ""
+        return f" (before it {self._taken:,} {'line was' if self._taken == 1 else 'lines were'} taken)"
 
     async def _give(self, lines: Lines) -> None:
         from disbatch.wire.requests import Submit

@@ -157,8 +157,9 @@ class Driver:
 
     # ---- the course of a run ----
 
-    async def run(self) -> tuple[int, Summary]:
-        """Carry the run out; returns the exit code and the summary."""
+    async def run(self, ready: Callable[[], None] = lambda: None) -> tuple[int, Summary]:
+        """Carry the run out; returns the exit code and the summary. `ready` is called when it has begun, and
+        takes requests."""
         loop, s = self._loop, self._settings
         self._started, self._wall_started = loop.time(), time.time()
         self._open_record()
@@ -180,6 +181,7 @@ class Driver:
                 self._begin_run_file()
                 addresses.publish(keys, self._wall_started)
                 self._begin(keys, addresses)
+                ready()
                 await self._over
             finally:
                 unwritten = await self._close()
@@ -206,7 +208,7 @@ class Driver:
             self._tally,
             self._members,
             say=self._say,
-            source_name=s.source_name,
+            source_name=self._feed.source_of,
             hostname=self._hostname,
             barriers_read=self._feed.barriers_read,
             ended=self._telling.ended if self._feed.takes_more else None,

@@ -16,7 +16,7 @@ from disbatch.driver.roster import Member, Tally
 from disbatch.driver.sofar import Line
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
 from disbatch.model.status import Mark, Record, format_barrier, format_line, format_recorded, format_skipped
-from disbatch.model.task import NO_REPEAT, Barrier, Task
+from disbatch.model.task import NO_REPEAT, Barrier, Item, PerEngine, Task
 from disbatch.plan import events
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,9 @@ CANCELLED_RETURN_CODE = -signal.SIGTERM.value
 
 
 class Scribe:
-    """`write` takes a finished line; `say` a line for the user. `barriers_read` holds when the barriers
-    that are not complete were read (monotonic seconds), oldest first. `ended(id, line)` is told of each task
-    and barrier that is done."""
+    """`write` takes a finished line; `say` a line for the user, in which `source_name(id)` tells where a task
+    or barrier comes from. `barriers_read` holds when the barriers that are not complete were read (monotonic
+    seconds), oldest first. `ended(id, line)` is told of each task and barrier that is done."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Scribe:
         members: Mapping[str, Member],
         *,
         say: Callable[[str], None],
-        source_name: str,
+        source_name: Callable[[int], str],
         hostname: str,
         barriers_read: deque[float],
         ended: Callable[[int, bytes], None] | None = None,
@@ -66,8 +66,9 @@ class Scribe:
             events.RecordBarrier: self._barrier,
         }
 
-    def _where(self, line: int) -> str:
-        return f"{self._source_name}:{line}"
+    def _where(self, item: Item) -> str:
+        id = 0 if isinstance(item, PerEngine) else item.id
+        return f"{self._source_name(id)}:{item.line}"
 
     def _task(self, action: events.RecordTask) -> None:
         task, outcome, member = action.task, action.outcome, self._members[action.engine]
@@ -118,7 +119,7 @@ class Scribe:
         self._tally.lost += 1
         outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
         self._conclude(task, member, outcome)
-        self._say(f"{self._where(task.line)}: task {task.id} given up: its engines were lost too often")
+        self._say(f"{self._where(task)}: task {task.id} given up: its engines were lost too often")
 
     def _cancelled(self, action: events.RecordCancelled) -> None:
         task, now = action.task, time.time()
@@ -134,14 +135,14 @@ class Scribe:
         self._write(line)
         if outcome.return_code:
             what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
-            self._say(f"{self._where(command.line)}: {what} on {member.name}")
+            self._say(f"{self._where(command)}: {what} on {member.name}")
 
     def _tell_of_key(self, barrier: Barrier) -> None:
         """Somebody may wait for that key."""
         log.warning("line %d: key %r is not put", barrier.line, barrier.key)
         if not self._told_of_key:
             self._told_of_key = True
-            self._say(f"{self._where(barrier.line)}: no key is put: this version has no key store yet")
+            self._say(f"{self._where(barrier)}: no key is put: this version has no key store yet")
 
     def _barrier(self, action: events.RecordBarrier) -> None:
         """A barrier's time is how long it kept later tasks waiting: since it was reached."""
@@ -162,6 +163,6 @@ class Scribe:
         if barrier.check and action.failed and first is not None:
             tasks = "1 task" if action.failed == 1 else f"{action.failed} tasks"
             self._say(
-                f"{self._where(barrier.line)}: BARRIER CHECK: {tasks} failed before it "
+                f"{self._where(barrier)}: BARRIER CHECK: {tasks} failed before it "
                 f"(first task {first.id}, line {first.line}); the run ends here"
             )

@@ -59,6 +59,7 @@ class SubmittedFile:
 
     def __init__(self, path: Path, ids: int | None, *, again: bool = False) -> None:
         self.path = path
+        self.ids = ids or 0
         self._head = b"" if ids is None else RESET
         self._checker = _parser(path, ids)
         self.parser = _parser(path, ids)

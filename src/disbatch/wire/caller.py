@@ -44,7 +44,8 @@ class Caller:
         """What the driver answers. SilenceError if it does not within `patience` seconds; None: wait for
         ever."""
         request = request_for(verb)
-        call = self._calls[request.id] = self._loop.create_future()
+        call: asyncio.Future[Answer] = self._loop.create_future()
+        self._calls[request.id] = call
         self._line.send(request)
         self._check()
         try:
