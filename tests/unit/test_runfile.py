@@ -25,7 +25,6 @@ from disbatch.driver.told import (
     Closed,
     Counted,
     Gone,
-    Handed,
     Here,
     Joint,
     Line,
@@ -61,9 +60,6 @@ HISTORY: list[Line] = [
     here("b", 5),
     Joint("c1", attach(9)),
     here("c", context="c1"),
-    Handed("s", 5, 6),
-    Handed("s", 7, 9),
-    Handed("t", 10, 10),
     Paused(True),
     Cancelled([(3, 4)]),
     Unwanted("a", stop=False),
@@ -85,7 +81,6 @@ def check_history(told: Told) -> None:
     assert told.unwanted == {"b": False} and told.avoid == {"n1"}
     assert told.paused and told.closed and list(told.cancelled) == [(3, 5), (20, 29)]
     assert told.attached == {"c1": attach(9)} and list(told.counted["c1"]) == [(3, 5)]
-    assert told.handed == [Handed("s", 5, 9), Handed("t", 10, 10)]
 
 
 def test_tells_what_was_asked_and_what_became_of_it(tmp_path: Path) -> None:
@@ -270,7 +265,7 @@ def test_what_was_ended_is_not_written_twice(tmp_path: Path) -> None:
             Tally(),
             members,
             say=lambda text: None,
-            source_name="Tasks",
+            source_name=lambda id: "Tasks",
             hostname="here",
             barriers_read=deque(),
             asides=asides,

@@ -94,7 +94,7 @@ def _carry_out(options: argparse.Namespace) -> int:
     if options.verb == "attach":
         return attach(options, _complain)
     if options.verb == "submit":
-        return submit(options, sys.stdout.buffer)
+        return submit(options, sys.stdout.buffer, _complain)
     if options.verb == "report":
         report(options)
         return EXIT_COMPLETE

@@ -153,7 +153,8 @@ def _add_pool(group: argparse._ArgumentGroup) -> None:
         help="take tasks from dbutil submit, without a TASKFILE or when it has ended; "
         "until dbutil close")  # fmt: skip
     add("--owned", action="store_true",
-        help="with --keep-open: take no more tasks when standard input ends")  # fmt: skip
+        help="with --keep-open: write what the run's files begin with to standard output when it takes "
+        "tasks, and take no more when standard input ends")  # fmt: skip
     add("--wait-for-engines", type=_number(0), metavar="S",
         help="with no engine left, wait S seconds for some to be attached, then give up (default: 0; "
         "with -S: as long as it takes)")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import io
 import logging
 import os
@@ -99,6 +100,7 @@ def run(
         total = opened.summary.tasks
         for warning in opened.summary.warnings:
             observer.say(warning)
+    _check_open(options, opened)
     jobid = _jobid() if left is None else left.asked.jobid
     former = _former_life(options, opened, name, jobid, observer.say) if left is None else None
     if former is None:
@@ -120,11 +122,12 @@ def run(
         takeover = Takeover(left.connect, left.told, so_far.asides)
     _start_log(claimed, options.loglevel, observer.say)
     submitted = _submitted(options, opened, claimed)
+    source_name = claimed.files.submitted.name if options.taskfile is None else opened.name
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
     if options.label:
         log.info("label: %s", options.label)
     settings = Settings(
-        source_name=opened.name,
+        source_name=source_name,
         task_name=name,
         jobid=jobid,
         claimed=claimed,
@@ -172,6 +175,12 @@ def _without_passwords(arguments: list[str], say: Callable[[str], None]) -> list
     return shown
 
 
+def _check_open(options: argparse.Namespace, opened: Opened | Expected) -> None:
+    """What is handed in has its numbers behind those of the task file."""
+    if options.keep_open and options.taskfile is not None and opened.summary is None:
+        raise UsageError(f"--keep-open: {opened.name} is a stream; name a regular file, or none")
+
+
 def _submitted(
     options: argparse.Namespace, opened: Opened | Expected, claimed: ClaimedFiles
 ) -> Submitted | None:
@@ -182,11 +191,14 @@ def _submitted(
     if not kept_open and not options.startup_only:
         return None
     if opened.summary is None and options.taskfile is not None:
-        if options.keep_open:
-            raise UsageError(f"--keep-open: {opened.name} is a stream; name a regular file, or none")
         return None
     ids = None if opened.summary is None else opened.summary.ids
-    return Submitted(SubmittedFile(claimed.files.submitted, ids, again=not claimed.new), kept_open)
+    try:
+        file = SubmittedFile(claimed.files.submitted, ids, again=not claimed.new)
+    except UsageError:
+        claimed.withdraw()
+        raise
+    return Submitted(file, kept_open)
 
 
 def _perform(
@@ -245,9 +257,16 @@ async def _carry_out(
         # nohup and some batch systems ignore a signal on purpose; that stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, driver.interrupt, number)
-    if owned:
-        _watch_owner(loop, driver.take_no_more)
-    return await driver.run()
+    if not owned:
+        return await driver.run()
+    _watch_owner(loop, driver.take_no_more)
+    return await driver.run(lambda: _tell_owner(settings.claimed.files.prefix))
+
+
+def _tell_owner(prefix: Path) -> None:
+    """Tasks can be handed in: say to which run."""
+    with contextlib.suppress(OSError):
+        os.write(1, os.fsencode(prefix) + b"\n")
 
 
 def _watch_owner(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> None:

@@ -49,6 +49,7 @@ from disbatch.driver.settings import Settings
 from disbatch.driver.starting import Orders
 from disbatch.driver.submissions import Submissions
 from disbatch.driver.succession import Succession
+from disbatch.driver.telling import Telling
 from disbatch.driver.timelimit import TimeLimit
 from disbatch.driver.told import Told
 from disbatch.driver.vacancy import Vacancy
@@ -136,11 +137,7 @@ class Driver:
         )
         self._admission = Admission(*(s, self._crew, self._contexts, self._farewells), ending=self._is_ending)
         self._submissions = Submissions(
-            loop,
-            answer=self._answer,
-            driver=s.number,
             note=self._notes.add,
-            safely=self._mark,
             ending=self._is_ending,
             why_not="this run takes no other tasks: start it with --keep-open, or with -S and no task file",
         )
@@ -168,8 +165,9 @@ class Driver:
 
     # ---- the course of a run ----
 
-    async def run(self) -> tuple[int, Summary]:
-        """Carry the run out; returns the exit code and the summary."""
+    async def run(self, ready: Callable[[], None] = lambda: None) -> tuple[int, Summary]:
+        """Carry the run out; returns the exit code and the summary. `ready` is called when it has begun, and
+        takes requests."""
         loop, s = self._loop, self._settings
         self._started, self._wall_started = loop.time(), time.time()
         self._open_record()
@@ -198,6 +196,7 @@ class Driver:
                 desk = await self._open_exchange(addresses)
                 if desk is not None:
                     self._begin(addresses, desk)
+                ready()
                 await self._over
             finally:
                 unwritten = await self._close()
@@ -221,12 +220,18 @@ class Driver:
             snapshot=self.snapshot,
             say=self._say,
         )
+        self._telling = Telling(
+            *(self._loop, s.claimed.status_descriptor),
+            answer=self._answer,
+            size=lambda: self._record.size,
+            safely=self._record.mark,
+        )
         scribe = Scribe(
             self._record.add,
             self._tally,
             self._members,
             say=self._say,
-            source_name=s.source_name,
+            source_name=self._feed.source_of,
             hostname=self._hostname,
             barriers_read=self._feed.barriers_read,
             asides=set() if s.takeover is None else s.takeover.asides,
@@ -242,13 +247,10 @@ class Driver:
         """Who is told of each task that is done, and of each barrier."""
         told: list[Callable[[int, bytes], None]] = []
         if self._feed.takes_more:
-            told.append(self._submissions.ended)
+            told.append(self._telling.ended)
         if self._feed.expects_program:
             told.append(self._exchange.ended)
         return told
-
-    def _mark(self, call: Callable[[], None]) -> None:
-        self._record.mark(call)
 
     def _live(self) -> None:
         self._record.touch()
@@ -285,7 +287,7 @@ class Driver:
         self._incomplete = self._time_limit.too_late
         self._feed.start(self._loop, self._pump, desk)
         if self._feed.submissions is not None:
-            self._submissions.feed(self._feed.submissions)
+            self._submissions.begin(self._feed.submissions, self._telling)
         succession = None
         if s.takeover is not None:
             succession = Succession(self._crew, self._holds, s.patience, s.takeover.told)
@@ -302,8 +304,6 @@ class Driver:
         here = told.engines.keys() | told.lost.keys()
         for name, asked in told.attached.items():
             self._admission.again(name, asked, here)
-        for handed in told.handed:
-            self._submissions.again(handed)
         if told.closed:
             self._submissions.close_soon()
         self._control.again(told)
@@ -330,9 +330,10 @@ class Driver:
         self._receipts.send()
         self._hub.turn_away_all("another driver has the run" if self._yielded else "the run is over")
         self._contexts.close()
-        self._submissions.close()
+        await self._telling.close(self._farewell())
         await self._crew.close(patience)
         self._hub.close(linger=0.5)
+        self._telling.shut()
         self._observer.stop()
         self._notes.close()
         return unwritten
@@ -553,6 +554,15 @@ class Driver:
         submissions = self._feed.submissions
         handed_in = submissions is not None and not submissions.is_unused
         return self._settings.resume_hint_with_submitted if handed_in else self._settings.resume_hint
+
+    def _farewell(self) -> str:
+        """How the run ended, for programs."""
+        result = self._result()
+        if result.complete:
+            return result.words
+        failed = self._over.done() and not self._over.cancelled() and self._over.exception() is not None
+        words = "the driver failed" if failed else result.words
+        return f"{words}; resume with: {self._resume_hint}{result.resume_options}"
 
     def _result(self) -> Result:
         return Result(

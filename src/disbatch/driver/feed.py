@@ -62,6 +62,12 @@ class Feed:
             return None
         return self._opened.summary.ids
 
+    def source_of(self, id: int) -> str:
+        """Where the task or barrier of that id comes from, for messages."""
+        if self._submitted is not None and id >= self._submitted.file.ids:
+            return self._submitted.file.path.name
+        return "the tasks" if self._opened is None else self._opened.name
+
     @property
     def takes_more(self) -> bool:
         """Tasks can be handed in."""

@@ -16,7 +16,7 @@ from disbatch.driver.roster import Member, Tally
 from disbatch.driver.sofar import Line
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
 from disbatch.model.status import Mark, Record, format_barrier, format_line, format_recorded, format_skipped
-from disbatch.model.task import NO_REPEAT, Barrier, Task
+from disbatch.model.task import NO_REPEAT, Barrier, Item, PerEngine, Task
 from disbatch.plan import events
 
 log = logging.getLogger(__name__)
@@ -28,8 +28,9 @@ CANCELLED_RETURN_CODE = -signal.SIGTERM.value
 
 
 class Scribe:
-    """`write` takes a finished line; `say` a line for the user. `barriers_read` holds when the barriers
-    that are not complete were read (monotonic seconds), oldest first. `asides`: hashes of what a former
+    """`write` takes a finished line; `say` a line for the user, in which `source_name(id)` tells where a task
+    or barrier comes from. `barriers_read` holds when the barriers that are not complete were read (monotonic
+    seconds), oldest first. `asides`: hashes of what a former
     driver wrote besides results. Those of `ended` get id and line of each task and barrier that is done.
     `keyed` gets each barrier with a key when it is complete."""
 
@@ -40,7 +41,7 @@ class Scribe:
         members: Mapping[str, Member],
         *,
         say: Callable[[str], None],
-        source_name: str,
+        source_name: Callable[[int], str],
         hostname: str,
         barriers_read: deque[float],
         asides: set[int],
@@ -70,8 +71,9 @@ class Scribe:
             events.RecordBarrier: self._barrier,
         }
 
-    def _where(self, line: int) -> str:
-        return f"{self._source_name}:{line}"
+    def _where(self, item: Item) -> str:
+        id = 0 if isinstance(item, PerEngine) else item.id
+        return f"{self._source_name(id)}:{item.line}"
 
     def _task(self, action: events.RecordTask) -> None:
         task, outcome, member = action.task, action.outcome, self._members[action.engine]
@@ -118,11 +120,10 @@ class Scribe:
         assert isinstance(line, Line)  # as SoFar made it
         if isinstance(item, Task):
             self._tally.count_again(item, line.record)
-        if line.written and not self._ended:
+        if line.written or isinstance(item, Barrier):
             return
         text = format_recorded(line.record, item)
-        if not line.written and isinstance(item, Task):
-            self._write(text)
+        self._write(text)
         self._tell(item.id, text)
 
     def _lost(self, action: events.RecordLost) -> None:
@@ -130,7 +131,7 @@ class Scribe:
         self._tally.lost += 1
         outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
         self._conclude(task, member, outcome)
-        self._say(f"{self._where(task.line)}: task {task.id} given up: its engines were lost too often")
+        self._say(f"{self._where(task)}: task {task.id} given up: its engines were lost too often")
 
     def _cancelled(self, action: events.RecordCancelled) -> None:
         task, now = action.task, time.time()
@@ -146,7 +147,7 @@ class Scribe:
         self._aside(line)
         if outcome.return_code:
             what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
-            self._say(f"{self._where(command.line)}: {what} on {member.name}")
+            self._say(f"{self._where(command)}: {what} on {member.name}")
 
     def _barrier(self, action: events.RecordBarrier) -> None:
         """A barrier's time is how long it kept later tasks waiting: since it was reached."""
@@ -166,6 +167,6 @@ class Scribe:
         if barrier.check and action.failed and first is not None:
             tasks = "1 task" if action.failed == 1 else f"{action.failed} tasks"
             self._say(
-                f"{self._where(barrier.line)}: BARRIER CHECK: {tasks} failed before it "
+                f"{self._where(barrier)}: BARRIER CHECK: {tasks} failed before it "
                 f"(first task {first.id}, line {first.line}); the run ends here"
             )

@@ -91,7 +91,7 @@ def open_tasks(path: str) -> Opened:
             raise UsageError(f"{name}: is a directory, not a file of tasks")
         if stat.S_ISREG(mode):
             return Opened(name, descriptor, False, check(name, descriptor))
-        return Opened(name, descriptor, _pollable(descriptor), None)
+        return Opened(name, descriptor, is_pollable(descriptor), None)
     except BaseException:
         os.close(descriptor)
         raise
@@ -116,7 +116,7 @@ def _open(path: str) -> int:
     return descriptor
 
 
-def _pollable(descriptor: int) -> bool:
+def is_pollable(descriptor: int) -> bool:
     """True if an event loop can wait for it; not so for /dev/null and its like."""
     with selectors.DefaultSelector() as selector:
         try:

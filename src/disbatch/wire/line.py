@@ -90,6 +90,11 @@ class Line:
         """Nobody waits for the answer any more."""
         self._pending.pop(request.id, None)
 
+    @property
+    def reached(self) -> bool:
+        """There is a connection, as far as can be seen."""
+        return bool(self._taken)
+
     def look(self, frames: list[bytes]) -> None:
         """Something happened to a connection: a message of `monitor`. SilenceError if the driver is not
         there, as far as can be seen."""

@@ -126,21 +126,22 @@ class Detach(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Take these lines of a task file, all of them or none; answered with `Taken`. `session`: whoever wants
-    to know how their tasks end, under a name that it made up; empty: nobody."""
+    """Take these lines of a task file, all of them or none; answered with `Taken`. `source`: what an error
+    calls the place where they come from, where the first of them has this `number`. Without lines: would the
+    run take some?"""
 
-    lines: Annotated[list[bytes], msgspec.Meta(min_length=1, max_length=MOST_LINES_SUBMITTED)]
-    session: Phrase = ""
+    lines: Annotated[list[bytes], msgspec.Meta(max_length=MOST_LINES_SUBMITTED)]
+    source: Phrase = "submitted"
+    number: Count = 1
 
 
 class Collect(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Tell how tasks of this session ended: what comes after the `known` first of them, which may be
-    forgotten, as this `driver` of the run told them; or nothing new, after a while. Answered with
-    `Results`."""
+    """Tell how these tasks ended, (first, last) id of each range, as far as their lines stand behind the
+    first `after` bytes of the status file: as soon as there are any, or that there are none, after a while.
+    Answered with `Results`."""
 
-    session: Name
-    driver: Count
-    known: Count
+    ranges: Ranges
+    after: Count
 
 
 class Close(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -201,21 +202,28 @@ class News(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 class Taken(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The lines were taken. Their tasks and barriers have the ids from `first` on; `counts`: how many ids
-    each line has (none: a comment, or a PREFIX)."""
+    a line has (none: a comment, or a PREFIX), and how many lines in a row have so many. Their results stand
+    behind the first `at` bytes of the status file."""
 
     first: int
-    counts: list[int]
+    counts: list[tuple[int, int]]
+    at: int
+
+    @property
+    def ids(self) -> int:
+        """How many ids there are."""
+        return sum(ids * lines for ids, lines in self.counts)
 
 
 class Results(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Status lines of tasks of a session without their last field, the command, in the order in which they
-    ended; the first comes after `since` others of this `driver` of the run. One that took the run over tells
-    all of them again. `over`: the run is, and there will be no others."""
+    """Lines of the status file, which tell how tasks ended that somebody asked for; very long ones without
+    their last field, the command. All such lines among the first `upto` bytes have been told. `over`: the run
+    is, and there will be no others; how it ended, in `words`."""
 
-    driver: int
-    since: int
     lines: list[bytes]
+    upto: int
     over: bool = False
+    words: str = ""
 
 
 Value = Attached | News | Taken | Results
