@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit system bench bench-slurm bench-million clean
+.PHONY: help demo test check unit system bench bench-slurm bench-sources bench-million clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -43,6 +43,9 @@ bench: $(VENV)/.installed ## measure, each number beside its limit in the same r
 bench-slurm: $(VENV)/.installed ## how soon a Slurm job of 64 nodes works, all simulated here (as root)
 	@scripts/require tests
 	@$(BIN)/python bench/slurm_startup.py
+
+bench-sources: $(VENV)/.installed ## tasks a second through each way in: file, stdin, dbutil submit, Python (about 2 minutes)
+	@$(BIN)/python bench/sources.py
 
 bench-million: $(VENV)/.installed ## 1,000,000 tasks through one driver: memory and CPU (about 25 minutes)
 	@$(BIN)/python bench/bench.py --only stream --stream-tasks 1000000

@@ -104,6 +104,8 @@ class Courier:
         self._close_asked = asyncio.Event()
         self._now = asyncio.Event()
         self._sending = False
+        self._awake = False
+        """It was said, since the queue was last looked at, that there is something in it."""
         self._tasks: dict[int, Task] = {}
         _open.add(self)
         threading.Thread(target=self._run, name="disbatch", daemon=True).start()
@@ -119,7 +121,9 @@ class Courier:
             if self.error is not None:
                 raise type(self.error)(str(self.error))
             self._unsent.append(line)
-        self._stir(self._stirred)
+            asleep, self._awake = not self._awake, True
+        if asleep:
+            self._stir(self._stirred)
 
     def cancel(self, task: Task) -> bool:
         """As `Task.cancel`."""
@@ -228,6 +232,8 @@ class Courier:
             await self._stirred.wait()
             await asyncio.sleep(COALESCE)
             self._stirred.clear()
+            with self._lock:
+                self._awake = False
             while batch := self._batch():
                 self._sending = True
                 await self._submit(follower, batch)
