@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from held_run import Held
+from pool_run import Pool
 from slurm_lab import LAB, SlurmLab
 from slurm_run import SlurmRun
 from ssh_run import Run
@@ -148,6 +150,14 @@ def ssh_lab_netns(_ssh_lab_netns: SshLab) -> SshLab:
 
 
 @pytest.fixture
+def held(tmp_path: Path) -> Iterator[Held]:
+    """A run on this machine that another driver takes over."""
+    held = Held(tmp_path)
+    yield held
+    held.close()
+
+
+@pytest.fixture
 def ssh_run(ssh_lab_netns: SshLab, tmp_path: Path) -> Iterator[Run]:
     """A run in its own directory, whose driver is on the head of the hosts in network namespaces."""
     run = Run(ssh_lab_netns, tmp_path)
@@ -219,3 +229,11 @@ def slurm_run_with_real_cores() -> Iterator[SlurmRun]:
     for lab in _slurm(LAB_NODES=1, LAB_CPUS=len(os.sched_getaffinity(0)), LAB_GPUS=0, LAB_TASK="affinity"):
         lab.up()
         yield from _slurm_run(lab, "real-cores", "root")
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[Pool]:
+    """A run on this machine to which nodes are attached."""
+    pool = Pool(tmp_path)
+    yield pool
+    pool.close()

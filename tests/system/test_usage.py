@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
-from command import DEADLINE, DISBATCH, disbatch, environment
+from command import DEADLINE, DISBATCH, disbatch, environment, write
 
 NOBODY = 65534
 GOOD = "touch ran\n"
@@ -143,7 +144,7 @@ def test_files(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     [
         (["--use-address", "host"], ["--use-address host", "HOST:PORT"]),
         (["--use-address", ":5"], ["--use-address :5", "HOST:PORT"]),
-        (["--use-address", "host:0"], ["--use-address host:0", "HOST:PORT"]),
+        (["--use-address", "host:65536"], ["--use-address host:65536", "HOST:PORT"]),
         (["--use-address", "host:99999"], ["--use-address host:99999", "HOST:PORT"]),
         (["--use-address", "host:port"], ["--use-address host:port", "HOST:PORT"]),
         (["--use-address", "ho st:5000"], ["--use-address ho st:5000", "HOST:PORT"]),
@@ -167,10 +168,6 @@ def test_engines_and_network(tmp_path: Path, arguments: list[str], words: list[s
         ["-w", "Tasks"],
         ["--mailTo", "me@example.org", "Tasks"],
         ["--mailFreq", "5", "Tasks"],
-        ["--kvsserver", "host:5000", "Tasks"],
-        ["--taskserver"],
-        ["--taskcommand", "ls"],
-        ["-S"],
     ],
 )
 def test_options_of_later_versions(tmp_path: Path, arguments: list[str]) -> None:
@@ -245,3 +242,16 @@ def test_what_another_user_may_not_do(others: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert words in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert contents(others) == before
+
+
+def test_port_that_is_taken(tmp_path: Path) -> None:
+    write(tmp_path / "Tasks", ["true"])
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        done = disbatch(tmp_path, "-s", "localhost:1", "--use-address", address, "Tasks")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"disbatch: cannot listen at tcp://{address}: Address already in use")
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["Tasks"]

@@ -53,6 +53,9 @@ from disbatch.plan.events import (
 from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Mode, Plan
 
+ATTEMPTS = 1 << 40
+"""Attempts of one driver."""
+
 
 def task(number: int) -> Task:
     """Task `number`, on the line after it."""
@@ -79,36 +82,41 @@ def outcome(
 def check_consistency(plan: Plan) -> None:
     """What the plan keeps up to date step by step equals what follows from its state."""
     live = room = recalling = lost = 0
-    expected: dict[str, set[str]] = {"_idle": set(), "_open": set(), "_queued": set(), "_resting": set()}
+    board, rotation, backlog = plan.board, plan.board.rotation, plan.board.backlog
+    expected: dict[str, set[str]] = {"idle": set(), "open": set(), "queued": set(), "resting": set()}
     for engine in plan.engines.values():
         live += len(engine.assigned)
         recalling += engine.recalling
         lost += engine.state is State.LOST
-        active = engine.state is State.ACTIVE and plan._budget.get(engine.context, 1) > 0
+        active = engine.state is State.ACTIVE and rotation.may_take(engine.context)
         busy = len(engine.assigned) + len(engine.adrift) + len(engine.claims)
         own_room = max(0, engine.slots + engine.depth - busy) if active else 0
         assert engine.room == own_room, engine.id
         room += own_room
         resting = engine.state in (State.ACTIVE, State.DRAINING)
         for pool, member in (
-            ("_idle", active and busy < engine.slots),
-            ("_open", own_room > 0),
-            ("_queued", engine.queued > 0 and not engine.recalling),
-            ("_resting", resting and not busy and not engine.per_engine),
+            ("idle", active and busy < engine.slots),
+            ("open", own_room > 0),
+            ("queued", engine.queued > 0 and not engine.recalling),
+            ("resting", resting and not busy and not engine.per_engine),
         ):
             if member:
                 expected[pool].add(engine.id)
         if engine.state is State.LOST:
             assert not engine.assigned
     for pool_name, members in expected.items():
-        assert set(getattr(plan, pool_name)) == members, pool_name
-    assert (plan.live, plan._room, plan._recalling, plan._lost) == (live, room, recalling, lost)
-    ready = [t.id for t in plan._ready]
+        assert set(getattr(rotation, pool_name)) == members, pool_name
+    assert (plan.live, rotation.room, board.recalling, board.lost) == (live, room, recalling, lost)
+    for context, limit in rotation.limits.items():
+        assigned = sum(len(e.assigned) for e in plan.engines.values() if e.context == context)
+        claimed = sum(claim.engine.context == context for claim in board.claims.values())
+        assert rotation.budget[context] == limit - assigned - claimed, "a limit has sprung a leak"
+    ready = [t.id for t in backlog.ready]
     assert len(ready) == len(set(ready)), "a task waits twice"
     if plan.mode is Mode.RUNNING:
-        assert plan._again <= set(ready)
+        assert backlog.again <= set(ready)
     else:
-        assert not ready and not plan._unread
+        assert not ready and not backlog.unread
 
 
 @dataclass
@@ -203,6 +211,20 @@ class FakeEngine:
             self.outbox.append(Left(self.name))
             self.alive = False
 
+    def lose_driver(self) -> None:
+        """It was killed: what it sent and has not arrived never will; what it has not recorded for sure will
+        be told to the next one."""
+        self.inbox.clear()
+        unsent = [o for e in self.outbox if isinstance(e, Finished) for o in e.outcomes]
+        goodbye = any(isinstance(e, Left) for e in self.outbox)
+        self.outbox.clear()
+        if unsent or self.told[-2:]:
+            self.answer(*self.told[-2:], *unsent)
+        self.told = []
+        if goodbye:
+            self.outbox.append(Left(self.name))
+        self.connected = self.alive or goodbye
+
     @property
     def busy(self) -> list[int]:
         """What could end now."""
@@ -244,15 +266,20 @@ class World:
         self.barriers_done = 0
         self.failed_since_barrier = 0
         self.counted: dict[str, int] = {}
-        self.limits = dict(plan._limits)
+        self.limits = dict(plan.board.rotation.limits)
         self.revived: set[str] = set()
-        """Contexts where a result came back from a lost engine: it may be more than the limit."""
+        """Contexts where a result came back from a lost engine, or may come of an attempt that was replaced:
+        these may be more than the limit."""
+        self.told_now: set[int] = set()
+        """Attempts whose end the event tells that is being handled."""
         self.commands_done: dict[str, list[tuple[Phase, int]]] = {}
         self.start_commands: list[PerEngine] = []
         self.stop_commands: list[PerEngine] = []
         self.released: set[str] = set()
         self.ever_lost: set[str] = set()
         self.may_leave_early: set[str] = set()
+        self.orders: dict[str, Drain | Stop] = {}
+        """What users ordered of engines."""
         self.stops_due: dict[str, set[int]] = {}
         """The STOP commands that were known when an engine was to leave; none if it came after the run."""
         self.at_once = False
@@ -288,7 +315,7 @@ class World:
     def pump(self) -> None:
         """Read as the driver does."""
         plan = self.plan
-        while (room := plan.room) > 0:
+        while not plan.held and (room := plan.room) > 0:
             taken = [self.items.popleft() for _ in range(min(room, len(self.items)))]
             if taken:
                 self.step(Read(taken))
@@ -329,7 +356,7 @@ class World:
         self.learn_inherited()
         for name, engine in self.plan.engines.items():
             if engine.retired:
-                self.stops_due.setdefault(name, {c.id for c in self.plan._commands[Phase.STOP]})
+                self.stops_due.setdefault(name, {c.id for c in self.plan.board.commands[Phase.STOP]})
         check_consistency(self.plan)
         if self.plan.mode is Mode.RUNNING:
             places = self.plan.find(IdSet([(0, self.next_id)]))
@@ -340,6 +367,7 @@ class World:
 
     def learn(self, event: Event) -> None:
         """What an event makes true whatever the plan decides."""
+        self.told_now = {o.attempt for o in event.outcomes} if isinstance(event, Finished) else set()
         if isinstance(event, Finished):
             for result in event.outcomes:
                 ran = self.live[event.engine].pop(result.attempt, None)
@@ -363,6 +391,8 @@ class World:
             self.cancelled.update(*(range(first, last + 1) for first, last in event.ranges))
         elif isinstance(event, Drain | Stop):
             self.may_leave_early.add(event.engine)
+            if not isinstance(self.orders.get(event.engine), Stop):
+                self.orders[event.engine] = event
             if isinstance(event, Stop) and event.at_once:
                 self.stopped_at_once.add(event.engine)
 
@@ -371,16 +401,28 @@ class World:
         ended = {a for action in actions if isinstance(action, End) for a in action.attempts}
         for attempt in event.holding:
             _, what = self.attempts[attempt]
-            if attempt not in ended and isinstance(what, Task):
+            claimed = attempt in self.plan.engines[event.engine].claims
+            if attempt not in ended and isinstance(what, Task) and not claimed:
                 self.live[event.engine][attempt] = what
                 self.revived.add(self.engines[event.engine].context)
 
     # ---- another driver ----
 
-    def restart(self, plan: Plan, late: set[str]) -> None:
-        """The driver was killed, and `plan` is that of the next one: it reads all that there is again, with
-        what is recorded. Engines come back at once, but for those in `late`."""
-        self.plan, self.generation, self.told_end = plan, self.generation + 1, False
+    def restart(self, late: set[str]) -> None:
+        """The driver was killed. The next one reads all that there is again, with what is recorded, and knows
+        what users ordered. Engines come back at once, but for those in `late`."""
+        self.generation, self.told_end = self.generation + 1, False
+        counted = self.counted
+        left = {context: max(0, n - counted.get(context, 0)) for context, n in self.limits.items()}
+        board = self.plan.board
+        heard = {name for name, e in board.engines.items() if e.state is not State.LOST}
+        self.revived |= {e.context for name, e in self.engines.items() if name not in heard}
+        self.plan = Plan(
+            max_losses=self.max_losses,
+            fail_fast=board.fail_fast,
+            limits=left,
+            first_attempt=self.generation * ATTEMPTS,
+        )
         recorded = [b.id for b in self.barriers[: self.barriers_done]]
         self.items = deque(
             item
@@ -391,28 +433,33 @@ class World:
         )
         for held in self.live.values():
             held.clear()
-        self.cancelled.clear()
         self.losses.clear()
         self.released.clear()
         self.failed_since_barrier = 0
-        self.step(Hold())
+        self.expected = Conclusion.COMPLETE
         for name, engine in self.engines.items():
-            engine.inbox.clear()
-            unsent = [o for e in engine.outbox if isinstance(e, Finished) for o in e.outcomes]
-            goodbye = any(isinstance(e, Left) for e in engine.outbox)
-            engine.outbox.clear()
-            if unsent or engine.told[-2:]:
-                engine.answer(*engine.told[-2:], *unsent)
-            engine.told = []
-            if goodbye:
-                engine.outbox.append(Left(name))
-            engine.connected = engine.alive or goodbye
-        for name in self.engines:
+            engine.lose_driver()
+            if engine.alive:
+                self.stops_due.pop(name, None)
             if name in late:
-                self.engines[name].connected = False
-            elif self.engines[name].connected:
+                engine.connected = False
+        self.step(Hold())
+        if self.cancelled:
+            self.step(Cancel([(number, number) for number in self.cancelled]))
+        running = self.running_on({name for name, engine in self.engines.items() if engine.connected})
+        before = len(self.log)
+        for name, engine in self.engines.items():
+            if engine.connected:
                 self.introduce(name)
         self.feed(Resume())
+        started = {t.id for a in self.log[before:] if isinstance(a, Assign) for _, t in a.pairs}
+        assert not started & running, "what runs was started again"
+
+    def running_on(self, engines: set[str]) -> set[int]:
+        """Tasks that run there, and nobody told them to end."""
+        held = {name: self.engines[name] for name in engines if self.engines[name].alive}
+        attempts = {a for engine in held.values() for a in engine.running if a not in engine.ending}
+        return {what.id for a in attempts if isinstance(what := self.attempts[a][1], Task)}
 
     def introduce(self, name: str) -> None:
         """An engine says Hello to a driver that took the run over."""
@@ -427,10 +474,11 @@ class World:
             else:
                 tasks[attempt] = what.id
         past = Past(tasks, commands, engine.stopping)
-        self.may_leave_early.add(name)
-        self.revived.add(engine.context)
-        self.ever_lost.add(name)
-        self.feed(Joined(name, engine.slots, holding, engine.context, past))
+        if engine.stopping or Phase.STOP in (phase for phase, _ in commands):
+            self.may_leave_early.add(name)
+        self.feed(Joined(name, engine.slots, holding, engine.context, past, name in self.orders))
+        if name in self.orders:
+            self.feed(self.orders[name])
 
     def inherited(self, name: str) -> set[int]:
         """What became an engine's own in this very step."""
@@ -446,6 +494,7 @@ class World:
                 self.live[name][attempt] = task
             for attempt in self.live[name].keys() - engine.assigned.keys():
                 assert attempt in engine.adrift, "a task is nowhere"
+                self.revived.add(engine.context)  # by another driver, who does not know of that
                 del self.live[name][attempt]
 
     # ---- actions ----
@@ -487,7 +536,7 @@ class World:
         assert (action.command.phase, action.command.id) not in self.commands_done.get(action.engine, [])
 
     def check_recall(self, action: Recall) -> None:
-        known = set(self.live[action.engine]) | self.inherited(action.engine)
+        known = set(self.live[action.engine]) | self.inherited(action.engine) | self.told_now
         assert action.attempts and set(action.attempts) <= known
 
     def check_end(self, action: End) -> None:
@@ -499,7 +548,7 @@ class World:
         self.released.add(action.engine)
         engine = self.engines[action.engine]
         if self.plan.mode is Mode.RUNNING:
-            spent = self.plan._limits.get(engine.context, 1) <= 0
+            spent = self.plan.has_reached_limit(engine.context)
             assert action.engine in self.may_leave_early or spent, "let go in the middle of the run"
 
     def check_recordtask(self, action: RecordTask) -> None:
@@ -518,8 +567,8 @@ class World:
             limit = self.limits.get(context)
             assert limit is None or context in self.revived or self.counted[context] <= limit
             self.close(number, failed=action.outcome.return_code != 0)
-            if self.plan._fail_fast and action.outcome.return_code and self.expected is Conclusion.COMPLETE:
-                self.expected = Conclusion.FAILED_FAST
+            if action.outcome.return_code:
+                self.fail_fast()
         elif action.verdict is Verdict.ENDED:
             assert action.outcome.ending is not Ending.OWN and action.outcome.pid
             assert number not in self.cancelled
@@ -529,6 +578,8 @@ class World:
         else:
             assert action.outcome.ending is Ending.OWN
             alive = any(t.id == number for held in self.live.values() for t in held.values())
+            beside = self.told_now - {action.outcome.attempt}
+            alive |= any(self.attempts[a][1] == action.task for a in beside)
             assert number in self.done or alive, "superseded by nothing"
 
     def close_cancelled(self, number: int) -> None:
@@ -546,6 +597,8 @@ class World:
             return
         assert item.id in self.done
         self.failed_since_barrier += action.recorded.failed
+        if action.recorded.failed:
+            self.fail_fast()
 
     def close(self, number: int, *, failed: bool) -> None:
         assert number not in self.done, f"task {number} is recorded twice"
@@ -565,7 +618,11 @@ class World:
         assert self.losses[action.task.id] == self.max_losses + 1
         self.close(action.task.id, failed=True)
         self.given_up.add(action.task.id)
-        if self.plan._fail_fast and self.expected is Conclusion.COMPLETE:
+        self.fail_fast()
+
+    def fail_fast(self) -> None:
+        """A task failed, or was given up."""
+        if self.plan.board.fail_fast and self.expected is Conclusion.COMPLETE:
             self.expected = Conclusion.FAILED_FAST
 
     def check_recordperengine(self, action: RecordPerEngine) -> None:
@@ -655,6 +712,7 @@ class World:
         engine = self.engines[name]
         engine.connected = True
         if self.finish is None and name not in self.plan.engines and self.generation:
+            self.revived.add(engine.context)
             self.introduce(name)
         if self.finish is not None or name not in self.plan.engines:
             return
@@ -676,7 +734,7 @@ class World:
             e.id
             for e in plan.engines.values()
             if e.state is State.ACTIVE
-            and plan._budget.get(e.context, 1) > 0
+            and plan.board.rotation.may_take(e.context)
             and e.busy < e.slots
             and self.engines[e.id].connected
         ]

@@ -48,7 +48,7 @@ class WorldDriver:
             safely=self._mark,
             nothing_new=nothing_new,
         )
-        self.submissions = Submissions(ending=lambda: False, why_not="not open")
+        self.submissions = Submissions(note=lambda line: None, ending=lambda: False, why_not="not open")
         self.submissions.begin(self.source, self.telling)
         self.waiting: list[Item] = []
         recorded = {int(line.split(b"\t")[1]) for line in (directory / "P_status.txt").open("rb")}

@@ -8,13 +8,16 @@ import pytest
 from plan_world import barrier, outcome, task
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.control import ALONE, Control
+from disbatch.driver.control import ALONE, UNKEPT, Control
+from disbatch.driver.farewells import Farewells
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.roster import Member
+from disbatch.driver.told import Asked, Cancelled, Here, Line, Paused, Told, Unwanted
 from disbatch.model.outcome import Ending
 from disbatch.model.way import Way
 from disbatch.plan import events
 from disbatch.plan.events import End, Finished, Hold, Interrupt, Joined, Lost, Read, Resume
+from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Mode, Plan
 from disbatch.wire.messages import PROTOCOL
 from disbatch.wire.requests import MOST_LINES, Cancel, Drain, Finish, Pause, Request, Stop, Unpause, Verb
@@ -30,13 +33,16 @@ class Bench:
         self.actions: list[events.Action] = []
         self.dismissed: list[str] = []
         self.members: dict[str, Member] = {}
+        self.noted: list[Line] = []
+        self.can_note = True
         self.holds = Holds(self.tell)
+        self.farewells = Farewells(self.plan, tell=self.tell, note=self.note, dismiss=self.dismiss)
         self.control = Control(
-            *(self.plan, self.members, self.holds),
+            *(self.plan, self.members, self.holds, self.farewells),
             source_name="Tasks",
             source_ids=ids,
             tell=self.tell,
-            dismiss=self.dismiss,
+            note=self.note,
             say=self.said.append,
             ending=lambda: self.plan.mode is not Mode.RUNNING,
             finish=lambda: self.tell(Interrupt()),
@@ -62,6 +68,10 @@ class Bench:
     def tell(self, event: events.Event) -> None:
         self.told.append(event)
         self.actions += self.plan.handle(event)
+
+    def note(self, line: Line) -> bool:
+        self.noted.append(line)
+        return self.can_note
 
     def dismiss(self, member: Member) -> None:
         member.launching = False
@@ -143,7 +153,7 @@ def test_nodes_that_are_not_there() -> None:
     assert bench.asked(Stop(["n5"])) == ["n5: has not joined yet, and need not", ALONE]
     assert bench.dismissed == ["n5"]
     bench.join("n5")
-    bench.control.joined(bench.members["e-n5"])
+    bench.farewells.joined(bench.members["e-n5"])
     assert bench.told[-1] == events.Stop("e-n5")
 
 
@@ -230,3 +240,70 @@ def test_finish_and_what_is_asked_after() -> None:
     for verb in (Finish(), Pause(), Stop(["nobody"]), Cancel([(0, 0)])):
         assert bench.asked(verb) == ["the run is ending already"]
     assert bench.told == [Interrupt()]
+
+
+# ---- over a takeover ----
+
+
+def told(**known: Any) -> Told:
+    return Told(Asked("0", [], b"/", "7", "Tasks", b"/log", 3, 4, 600.0, []), **known)
+
+
+def test_orders_are_noted_before_they_are_answered() -> None:
+    bench = six()
+    bench.launch("n4")
+    bench.asked(Pause())
+    bench.asked(Cancel([(3, 4)]))
+    bench.asked(Drain(["n2", "n4"]))
+    bench.asked(Stop(["n2"]))
+    bench.asked(Unpause())
+    assert bench.noted == [
+        Paused(True),
+        Cancelled([(3, 4)]),
+        Unwanted("e-n2", stop=False),
+        Unwanted("e-n4", stop=False),
+        Unwanted("e-n2", stop=True),
+        Paused(False),
+    ]
+    assert bench.asked(Unpause()) == ["the run is not paused"]
+    assert len(bench.noted) == 6
+
+
+def test_orders_that_cannot_be_noted_say_so() -> None:
+    bench = six()
+    bench.can_note = False
+    assert bench.asked(Pause()) == [UNKEPT, "paused: no more tasks start; 6 tasks running"]
+    assert bench.asked(Drain(["n2"])) == [UNKEPT, "n2: draining; 2 tasks are running there"]
+    assert bench.asked(Drain(["n2"])) == ["n2: is draining already"]
+
+
+def test_orders_of_a_former_driver() -> None:
+    bench = six()
+    bench.launch("n4")
+    bench.members["e-n4"].inherited = True
+    here = Here("e-n4", "n4", 3, 2, None, pid=4)
+    bench.control.again(
+        told(engines={"e-n4": here}, unwanted={"e-n4": True}, paused=True, cancelled=IdSet([(3, 4), (9, 9)]))
+    )
+    assert bench.said == [
+        "as dbutil was told before: paused; tasks cancelled (3-4, 9); leaving: n4",
+    ]
+    assert Reason.PAUSE in bench.holds and bench.noted == []
+    assert bench.told == [Hold(), events.Cancel([(3, 4), (9, 9)])]
+    bench.join("n4")
+    bench.farewells.joined(bench.members["e-n4"])
+    assert bench.told[-1] == events.Stop("e-n4")
+
+
+def test_an_engine_that_is_expected_from_a_former_driver_is_not_given_up() -> None:
+    """It may run tasks, which must not start elsewhere."""
+    bench = six()
+    bench.launch("n4")
+    bench.members["e-n4"].inherited = True
+    assert bench.asked(Drain(["n4"])) == ["n4: is not heard yet; if it comes, it leaves"]
+    assert bench.dismissed == [] and bench.members["e-n4"].launching
+    bench.asked(Stop(["n4"]))
+    bench.asked(Drain(["n4"]))
+    bench.join("n4")
+    bench.farewells.joined(bench.members["e-n4"])
+    assert bench.told[-1] == events.Stop("e-n4")

@@ -7,6 +7,7 @@ from plan_world import barrier, outcome, task
 
 from disbatch.model.outcome import Ending
 from disbatch.model.task import PerEngine, Phase
+from disbatch.plan.backlog import LOOKAHEAD, READ_MOST
 from disbatch.plan.events import (
     Action,
     Assign,
@@ -24,6 +25,7 @@ from disbatch.plan.events import (
     Joined,
     Left,
     Lost,
+    Past,
     Read,
     Recall,
     RecordBarrier,
@@ -41,7 +43,7 @@ from disbatch.plan.events import (
     Verdict,
 )
 from disbatch.plan.ids import IdSet
-from disbatch.plan.plan import LOOKAHEAD, READ_MOST, Place, Plan
+from disbatch.plan.plan import Place, Plan
 
 History = list[tuple[Event, list[Action]]]
 
@@ -823,3 +825,21 @@ def test_cancelled_on_an_engine_that_stops_or_gives_back() -> None:
             (ended("a", 2), [cancelled("a", 2, 1), Release("a")]),
         ]
     )
+
+
+def test_engine_that_comes_only_to_leave() -> None:
+    plan = Plan()
+    start = PerEngine(0, 1, Phase.START, b":")
+    plan.handle(Read([start, task(0)]))
+    assert plan.handle(Joined("e", 2, [], leaving=True)) == [Release("e")]
+    assert plan.handle(Left("e")) == []
+    past = Past({7: 0}, {(Phase.START, 0): None})
+    plan = Plan(first_attempt=100)
+    plan.handle(Hold())
+    assert plan.handle(Joined("e", 2, [7], past=past, leaving=True)) == []
+    plan.handle(Resume())
+    assert plan.handle(Read([start, task(0), task(1)])) == []
+    assert plan.handle(Finished("e", [outcome(7)])) == [
+        RecordTask("e", task(0), outcome(7), Verdict.COUNTS),
+        Release("e"),
+    ]

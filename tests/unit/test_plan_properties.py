@@ -91,7 +91,7 @@ class PlanMachine(RuleBasedStateMachine):
             if what == "short" and name in world.plan.engines:  # it learns to queue
                 engine = world.plan.engines[name]
                 engine.learn(0.05)
-                world.plan._touch(engine)
+                world.plan.board.rotation.touch(engine)
 
     # ---- what can happen ----
 
@@ -150,7 +150,7 @@ class PlanMachine(RuleBasedStateMachine):
         elif what == "repeat" and engine.told and engine.connected:
             world.feed(Finished(name, engine.told[-3:]))
         elif what == "straggle" and engine.outbox and isinstance(engine.outbox[0], Finished):
-            engine.connected, was = True, engine.connected
+            engine.connected, was = name in world.plan.engines, engine.connected
             world.deliver_from(name)  # lost or not, it was on its way
             engine.connected = was
         elif what == "drain":
@@ -177,6 +177,17 @@ class PlanMachine(RuleBasedStateMachine):
             world.ended = True
             world.broken = what == "broken"
             world.pump()
+        self.live(steps)
+
+    @rule(late=st.sets(pick, max_size=2), sure=pick, steps=moves)
+    def kill_driver(self, late: set[int], sure: int, steps: list[tuple[str, int]]) -> None:
+        """... and another one takes the run over, in the middle of whatever."""
+        world = self.world
+        if sure % 3 == 0 and world.finish is None and world.generation < 4:
+            names = list(world.engines)
+            apart = {names[number % len(names)] for number in late if names}
+            self.harmless &= not apart and world.plan.mode is Mode.RUNNING
+            world.restart(apart)
         self.live(steps)
 
     # ---- what holds ----
@@ -240,6 +251,8 @@ def long_history(seed: int, steps: int) -> PlanMachine:
             machine.join(random.randint(1, 3), random.choice(["", "limited"]), some_moves(4))
         elif what < 0.83:
             machine.network(random.choice(NETWORK), number, some_moves(6))
+        elif what < 0.86:
+            machine.kill_driver(set(random.choices(range(100), k=random.randrange(3))), number, some_moves(6))
         elif what < 0.95:
             machine.oddity(random.choice(ODDITIES), number, some_moves(4))
             machine.give_back(number, some_moves(2))

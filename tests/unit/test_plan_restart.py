@@ -6,29 +6,32 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from plan_world import World, outcome, task
+from plan_world import ATTEMPTS, World, outcome, task
 
 from disbatch.model.task import PerEngine, Phase, Task
 from disbatch.plan.events import (
     Action,
     Assign,
+    AssignPerEngine,
     CountRecorded,
     End,
     Finished,
     Hold,
+    Interrupt,
     Joined,
+    Lost,
     Past,
     Read,
     Recorded,
     RecordPerEngine,
     RecordTask,
+    Release,
     Resume,
+    Returned,
     SourceEnded,
     Verdict,
 )
 from disbatch.plan.plan import Plan
-
-ATTEMPTS = 1 << 40
 
 
 def some_life(world: World, random: Random, steps: int) -> None:
@@ -57,22 +60,12 @@ def test_random_restarts(seed: int) -> None:
         world.offer(*["task"] * random.randint(1, 6), *random.choice([[], ["barrier"], ["succeeded"]]))
     world.ended = random.random() < 0.5
     world.pump()
-    for generation in range(1, random.randint(2, 4)):
+    for _ in range(1, random.randint(2, 4)):
         some_life(world, random, random.randrange(60))
         if world.finish is not None:
             return
         late = {name for name in world.engines if random.random() < 0.25}
-        before = len(world.log)
-        running = {
-            world.attempts[attempt][1].id
-            for name, engine in world.engines.items()
-            if name not in late and engine.alive
-            for attempt in engine.running
-            if (world.attempts[attempt][0] == name)
-        }
-        world.restart(Plan(first_attempt=generation * ATTEMPTS), late)
-        started = {t.id for a in world.log[before:] if isinstance(a, Assign) for _, t in a.pairs}
-        assert not started & running, "what runs was started again"
+        world.restart(late)
         for name in late:
             some_life(world, random, random.randrange(6))
             if world.engines[name].alive and not world.engines[name].connected:
@@ -167,3 +160,63 @@ def test_claim_to_a_task_that_is_not_there() -> None:
     come(plan, "e", {7: 99})
     read(plan, task(0))
     assert plan.handle(SourceEnded()) == [End("e", [7])]
+
+
+def test_engine_that_comes_late_with_two_attempts_of_a_task() -> None:
+    """The first could not be started, and nobody acknowledged that."""
+    plan = next_plan()
+    read(plan, task(0))
+    assert come(plan, "e", {7: 0, 9: 0}) == [End("e", [7])]
+    assert plan.engines["e"].assigned == {9: task(0)}
+
+    plan = next_plan()
+    come(plan, "there", {}, slots=1)
+    read(plan, task(0))
+    assert come(plan, "e", {7: 0, 9: 0}) == [End("there", [ATTEMPTS]), End("e", [7])]
+    assert plan.engines["e"].assigned == {9: task(0)}
+
+
+def test_attempt_that_is_given_back_while_it_is_told_to_end() -> None:
+    """The engine does not answer for it once more; so it takes no slot any longer."""
+    plan = next_plan()
+    come(plan, "there", {}, slots=1)
+    read(plan, task(0))
+    assert come(plan, "late", {7: 0}) == [End("there", [ATTEMPTS])]
+    assert plan.handle(Returned("there", [ATTEMPTS])) == []
+    assert plan.handle(Read([task(1), task(2)])) == [
+        Assign("late", [(ATTEMPTS + 1, task(1))]),
+        Assign("there", [(ATTEMPTS + 2, task(2))]),
+    ]
+
+
+def test_engine_that_comes_at_the_end_stops_in_order() -> None:
+    plan = next_plan()
+    come(plan, "there", {}, slots=1)
+    stop = PerEngine(0, 1, Phase.STOP, b":")
+    read(plan, stop)
+    assert plan.handle(SourceEnded()) == [AssignPerEngine("there", ATTEMPTS, stop)]
+    assert come(plan, "late", {}) == [AssignPerEngine("late", ATTEMPTS + 1, stop)]
+    assert plan.handle(Joined("new", 1, [])) == [Release("new")]
+
+
+def test_claims_take_their_part_of_a_limit_before_they_are_read() -> None:
+    plan = Plan(first_attempt=ATTEMPTS, limits={"": 3})
+    plan.handle(Hold())
+    come(plan, "e", {7: 8, 9: 9}, slots=4)
+    assert read(plan, task(0), task(1)) == [Assign("e", [(ATTEMPTS, task(0))])]
+    plan.handle(Read([task(8), task(9)]))
+    plan.handle(Finished("e", [outcome(7), outcome(ATTEMPTS)]))
+    assert plan.handle(Finished("e", [outcome(9)])) == [
+        RecordTask("e", task(9), outcome(9), Verdict.COUNTS),
+        Release("e"),
+    ]
+
+
+def test_claim_that_is_ended_again_when_its_engine_comes_back() -> None:
+    """It was told to end when the run was, and may not have heard that."""
+    plan = next_plan()
+    come(plan, "e", {7: 0})
+    come(plan, "there", {8: 1})
+    assert plan.handle(Interrupt()) == [End("e", [7]), End("there", [8])]
+    plan.handle(Lost("e"))
+    assert plan.handle(Joined("e", 2, [7])) == [End("e", [7])]

@@ -3,53 +3,200 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import stat
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.runfile import Asked, Gone, Here, RunFile, TakenOver, read
-from disbatch.driver.sofar import SoFar, cut_torn_line
+from disbatch.driver.roster import Member, Tally
+from disbatch.driver.runfile import RunFile, read
+from disbatch.driver.scribe import Scribe
+from disbatch.driver.seizure import cut_torn_line
+from disbatch.driver.sofar import SoFar
+from disbatch.driver.told import (
+    Asked,
+    Cancelled,
+    Closed,
+    Counted,
+    Gone,
+    Here,
+    Joint,
+    Line,
+    Paused,
+    TakenOver,
+    Told,
+    Unwanted,
+)
 from disbatch.model.errors import ResumeError, UsageError
-from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.model.outcome import LOST_RETURN_CODE, Ending, Outcome
 from disbatch.model.status import format_barrier, format_line
-from disbatch.model.task import Barrier, Task
+from disbatch.model.task import Barrier, PerEngine, Phase, Task
 from disbatch.model.way import Way
+from disbatch.plan.events import RecordPerEngine, RecordTask, Verdict
+from disbatch.wire.requests import Attach, Newcomer
 
 NAME = b"caf\xe9"
 ASKED = Asked("0", [b"-p", NAME], b"/", "7", "Tasks", b"/log", 3, 4, 600.0, [(b"A", NAME)])
 NODE = Node("n1", 4, 2, Way.SSH, 2.0)
 
 
-def here(engine: str, pid: int = 0) -> Here:
-    return Here(engine, "n1", 0, 2, NODE, "host", pid)
+def here(engine: str, pid: int = 0, context: str = "") -> Here:
+    return Here(engine, engine.upper(), 0, 2, None if context else NODE, "host", pid, context)
 
 
-def test_tells_what_was_asked_and_who_is_there(tmp_path: Path) -> None:
+def attach(limit: int) -> Attach:
+    return Attach("rack", "host", 7, [Newcomer("c", "C", 2)], limit=limit)
+
+
+HISTORY: list[Line] = [
+    here("a"),
+    here("b"),
+    here("b", 5),
+    Joint("c1", attach(9)),
+    here("c", context="c1"),
+    Paused(True),
+    Cancelled([(3, 4)]),
+    Unwanted("a", stop=False),
+    Unwanted("a", stop=True),
+    Unwanted("b", stop=False),
+    Counted("c1", [(3, 3), (5, 5)]),
+    Counted("c1", [(4, 4)]),
+    Gone("a"),
+    Gone("c", lost=True),
+    Cancelled([(5, 5), (20, 29)]),
+    Closed(),
+]
+
+
+def check_history(told: Told) -> None:
+    """What that comes to."""
+    assert told.asked == ASKED
+    assert told.engines == {"b": here("b", 5)} and told.lost == {"c": here("c", context="c1")}
+    assert told.unwanted == {"b": False} and told.avoid == {"n1"}
+    assert told.paused and told.closed and list(told.cancelled) == [(3, 5), (20, 29)]
+    assert told.attached == {"c1": attach(9)} and list(told.counted["c1"]) == [(3, 5)]
+
+
+def test_tells_what_was_asked_and_what_became_of_it(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
     file = RunFile.create(path, ASKED)
-    file.add([here("a"), here("b")])
-    file.add([here("b", 5)])
-    file.add([Gone("a")])
+    assert all(file.add(line) for line in HISTORY)
     file.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    told = read(path)
-    assert (told.asked, told.engines, told.takeovers) == (ASKED, {"b": here("b", 5)}, 0)
+    check_history(file.told)
+    check_history(read(path))
+
+
+def test_written_anew_it_tells_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "P_run.json"
+    file = RunFile.create(path, ASKED)
+    for line in HISTORY:
+        file.add(line)
+    file.close()
+    for number in (1, 2):
+        told = read(path)
+        told.learn(TakenOver("host", 9, told.number + 1))
+        RunFile.go_on(path, told).close()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        check_history(read(path))
+        assert read(path).number == number
+    assert [each.name for each in tmp_path.iterdir()] == ["P_run.json"]
+
+
+def test_engine_that_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "P_run.json"
+    file = RunFile.create(path, ASKED)
+    for line in (here("a", 1), Unwanted("a", stop=False), Gone("a", lost=True), here("a", 1)):
+        file.add(line)
+    assert (read(path).engines, read(path).lost) == ({"a": here("a", 1)}, {})
+    assert read(path).unwanted == {"a": False}
+    file.add(Unwanted("nobody", stop=True))
+    file.add(Gone("a", lost=True))
+    file.add(Gone("a"))
+    file.close()
+    assert (read(path).engines, read(path).lost, read(path).unwanted) == ({}, {}, {})
 
 
 def test_goes_on_after_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
     file = RunFile.create(path, ASKED)
-    file.add([here("a")])
+    file.add(here("a"))
     file.close()
     with path.open("ab") as torn:
         torn.write(b'{"type":"gone","eng')
-    file = RunFile.go_on(path, TakenOver("host", 9))
-    file.add([here("b")])
+    file = RunFile.go_on(path, read(path))
+    file.add(here("b"))
+    file.close()
+    assert set(read(path).engines) == {"a", "b"}
+
+
+def test_stays_small_however_long_the_run_lasts(tmp_path: Path) -> None:
+    path = tmp_path / "P_run.json"
+    file = RunFile.create(path, ASKED, small=10_000)
+    file.add(Cancelled([(1, 2)]))
+    for number in range(2_000):
+        file.add(here("a", number), Paused(number % 2 == 0))
+        assert path.stat().st_size < 11_000
+    file.close()
+    assert read(path).engines == {"a": here("a", 1_999)}
+    assert not read(path).paused and list(read(path).cancelled) == [(1, 2)]
+
+
+def test_full_disk_and_then_room(tmp_path: Path) -> None:
+    """Nothing is lost by that, and no half line spoils the next one."""
+    path = tmp_path / "P_run.json"
+    file = RunFile.create(path, ASKED)
+    before = path.stat().st_size
+    with file_size_limit(before + 10):
+        assert not file.add(here("a"))
+        assert not file.add(Paused(True))
+        assert path.stat().st_size <= before + 10
+        assert read(path).engines == {} and not read(path).paused
+    assert file.add(here("b"))
     file.close()
     told = read(path)
-    assert (set(told.engines), told.takeovers) == ({"a", "b"}, 1)
+    assert (set(told.engines), told.paused) == ({"a", "b"}, True)
+    assert [each.name for each in tmp_path.iterdir()] == ["P_run.json"]
+
+
+def test_does_not_take_the_place_of_another_drivers_file(tmp_path: Path) -> None:
+    path = tmp_path / "P_run.json"
+    file = RunFile.create(path, ASKED, small=1)
+    other = RunFile.go_on(path, read(path))
+    assert (file.is_there(), other.is_there()) == (False, True)
+    for number in range(100):
+        file.add(here("a", number))
+    assert read(path).engines == {} and other.is_there()
+    path.unlink()
+    assert not other.is_there()
+    file.close()
+    other.close()
+
+
+def test_is_not_written_over_anything(tmp_path: Path) -> None:
+    path = tmp_path / "P_run.json"
+    path.write_text("mine")
+    with pytest.raises(UsageError, match="cannot be created: File exists"):
+        RunFile.create(path, ASKED)
+    assert path.read_text() == "mine"
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """No file of this process can grow beyond that: as on a full disk, but with another error."""
+    former, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("text", [b"", b"nonsense\n", b'{"type":"gone","engine":"a"}\n'])
@@ -102,4 +249,40 @@ def test_so_far(tmp_path: Path) -> None:
     assert so_far.verify([tasks[0], barrier, *tasks[2:]], 5) == []
     with pytest.raises(ResumeError, match="is not the one"):
         so_far.recorded(Task(0, 1, -1, b"another"))
+    so_far.close()
+
+
+def test_what_was_ended_is_not_written_twice(tmp_path: Path) -> None:
+    """An engine sends again what the former driver wrote, but did not answer any more."""
+    known, new = (Outcome(n, 0, n, -15, 1.0, 1.0, 2.0, 0, b"", 0, b"", Ending.ORDERED) for n in (1, 2))
+    task, start = Task(7, 8, -1, b":"), PerEngine(0, 1, Phase.START, b":")
+    written: list[bytes] = []
+
+    def scribe(asides: set[int]) -> Scribe:
+        members = {"e": Member("e", "n1", 0, 1)}
+        return Scribe(
+            written.append,
+            Tally(),
+            members,
+            say=lambda text: None,
+            source_name=lambda id: "Tasks",
+            hostname="here",
+            barriers_read=deque(),
+            asides=asides,
+            keyed=lambda barrier: None,
+        )
+
+    def tell(scribe: Scribe, outcome: Outcome) -> None:
+        scribe.performers[RecordTask](RecordTask("e", task, outcome, Verdict.ENDED))
+        scribe.performers[RecordPerEngine](RecordPerEngine("e", start, outcome))
+
+    tell(scribe(set()), known)
+    assert len(written) == 2
+    (tmp_path / "P_status.txt").write_bytes(line(0) + b"".join(written))
+    so_far = SoFar.read(tmp_path / "P_status.txt", "Tasks")
+    again = scribe(so_far.asides)
+    tell(again, known)
+    assert len(written) == 2
+    tell(again, new)
+    assert len(written) == 4
     so_far.close()

@@ -251,7 +251,9 @@ def test_a_run_that_takes_no_tasks() -> None:
     from disbatch.driver.submissions import Submissions
     from disbatch.wire.requests import Close
 
-    submissions = Submissions(ending=lambda: False, why_not="start it with --keep-open")
+    submissions = Submissions(
+        note=lambda line: None, ending=lambda: False, why_not="start it with --keep-open"
+    )
     for verb in (Submit([b"a"]), Collect([(0, 0)], 0), Close()):
         answer = submissions.request(request_for(verb))
         assert answer is not None and (answer.ok, answer.lines) == (False, ["start it with --keep-open"])

@@ -14,7 +14,8 @@ from disbatch.contexts.machine import this_machine
 from disbatch.driver.driver import LIFE_SIGN
 from disbatch.driver.files import RunFiles
 from disbatch.driver.held import is_held
-from disbatch.driver.runfile import Here, Told, read
+from disbatch.driver.runfile import read
+from disbatch.driver.told import Here, Told
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.way import Way
 
@@ -47,7 +48,8 @@ def refuse_abandoned(status: str) -> None:
     if _job_is_over(told):
         return
     left = changed + LIFE_SIGN + told.asked.orphan_patience + MARGIN - time.time()
-    if left > 0 and not all(_has_ended(each, files.engine_log(each.name)) for each in told.engines.values()):
+    engines = [*told.engines.values(), *told.lost.values()]
+    if left > 0 and not all(_has_ended(each, files.engine_log(each.name)) for each in engines):
         prefix = shlex.quote(status.removesuffix(STATUS))
         raise ResumeError(
             f"{status}: the driver of that run was killed, and its engines may still run tasks for "

@@ -23,7 +23,9 @@ import msgspec
 from disbatch import __version__
 from disbatch.cli.abandoned import refuse_abandoned
 from disbatch.cli.context import context_of
+from disbatch.cli.output import choose_output, inherited_output, write_output_file
 from disbatch.cli.requeue import former_life, restarted
+from disbatch.cli.store import URL, choose_store, without_passwords
 from disbatch.contexts.nodes import Choice
 from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.spawn import Spawned
@@ -33,39 +35,36 @@ from disbatch.driver.feed import Feed, Submitted
 from disbatch.driver.files import ClaimedFiles, RunFiles, claim
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
-from disbatch.driver.runfile import Asked, Here
-from disbatch.driver.settings import Settings, Takeover
+from disbatch.driver.settings import Output, Settings, Takeover
 from disbatch.driver.sofar import SoFar
+from disbatch.driver.told import Asked, Told
 from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, UsageError
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
 from disbatch.sources.file import FileSource
-from disbatch.sources.opening import Opened, no_tasks, open_tasks
+from disbatch.sources.opening import Expected, Opened, no_tasks, open_tasks
 from disbatch.sources.submitted import SubmittedFile
 from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import SECRET_VARIABLES
-from disbatch.wire.requests import Attach
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Left:
-    """What a driver that was killed left of its run: all that `asked` and the connect file tell, its files in
-    our hands, its engines and contexts, and how many drivers the run had."""
+    """What a driver that was killed left of its run: the connect file, what it `told`, and its files in our
+    hands."""
 
-    asked: Asked
     connect: ConnectFile
+    told: Told
     claimed: ClaimedFiles
-    engines: list[Here]
-    attached: dict[str, Attach]
-    drivers: int
 
-    def takeover(self, done: int) -> Takeover:
-        """For the driver."""
-        return Takeover(self.connect, self.engines, self.attached, self.drivers, done)
+    @property
+    def asked(self) -> Asked:
+        """What the first driver was asked."""
+        return self.told.asked
 
 
 ITEMS_A_TIME = 1024
@@ -92,7 +91,9 @@ def run(
     """One run, or what is `left` of one whose driver was killed; returns the exit code. DisbatchError for
     what keeps it from starting."""
     observer = choose_observer(sys.stderr)
-    opened = no_tasks() if options.taskfile is None else open_tasks(options.taskfile)
+    opened = _opened(options)
+    arguments = _without_passwords(arguments, observer.say)
+    keystore, key_prefix = choose_store(options, os.environ)
     name = _task_name(options.taskfile)
     total = None
     if opened.summary is not None:
@@ -107,14 +108,18 @@ def run(
         for warning in warnings:
             observer.say(warning)
     context = context_of(options, choice)
-    so_far = None
+    so_far = takeover = None
+    directory = os.fsencode(_working_directory()) if left is None else left.asked.directory
+    output = _output(options, os.fsdecode(directory), choice, left)
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
-        environment, directory = _environment(), os.fsencode(_working_directory())
+        environment = _environment()
     else:
-        claimed, environment, directory = left.claimed, dict(left.asked.environment), left.asked.directory
+        claimed, environment = left.claimed, dict(left.asked.environment)
         so_far = SoFar.read(claimed.files.status, opened.name)
         _verify(so_far, opened)
+        left.told.counted = so_far.counting(left.told)
+        takeover = Takeover(left.connect, left.told, so_far.asides)
     _start_log(claimed, options.loglevel, observer.say)
     submitted = _submitted(options, opened, claimed)
     source_name = claimed.files.submitted.name if options.taskfile is None else opened.name
@@ -144,20 +149,44 @@ def run(
         resume_hint=_resume_hint(arguments, claimed.files),
         resume_hint_with_submitted=_resume_hint_with_submitted(arguments, options.taskfile, claimed.files),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
-        takeover=None if left is None or so_far is None else left.takeover(so_far.done),
+        keystore=keystore,
+        key_prefix=key_prefix,
+        output=output,
+        resumed_from=options.resume_from,
+        takeover=takeover,
     )
     feed = Feed(opened, former, so_far, submitted)
     return _perform(settings, feed, observer, early, owned=options.owned)
 
 
-def _check_open(options: argparse.Namespace, opened: Opened) -> None:
+def _opened(options: argparse.Namespace) -> Opened | Expected:
+    """What the tasks come from."""
+    if options.taskfile is not None:
+        return open_tasks(options.taskfile)
+    if options.taskserver is not None or options.taskcommand is not None:
+        return Expected(options.taskcommand)
+    return no_tasks()
+
+
+def _without_passwords(arguments: list[str], say: Callable[[str], None]) -> list[str]:
+    shown = without_passwords(arguments)
+    if shown != arguments:
+        say(f"a password on a command line can be seen by everybody on this machine; put it into {URL}")
+    return shown
+
+
+def _check_open(options: argparse.Namespace, opened: Opened | Expected) -> None:
     """What is handed in has its numbers behind those of the task file."""
     if options.keep_open and options.taskfile is not None and opened.summary is None:
         raise UsageError(f"--keep-open: {opened.name} is a stream; name a regular file, or none")
 
 
-def _submitted(options: argparse.Namespace, opened: Opened, claimed: ClaimedFiles) -> Submitted | None:
+def _submitted(
+    options: argparse.Namespace, opened: Opened | Expected, claimed: ClaimedFiles
+) -> Submitted | None:
     """Where tasks go that are handed in, if they may be."""
+    if isinstance(opened, Expected):
+        return None
     kept_open = options.keep_open or options.taskfile is None
     if not kept_open and not options.startup_only:
         return None
@@ -180,6 +209,8 @@ def _perform(
     try:
         if claimed.new:
             _write_script(claimed)
+            if settings.output is not None:
+                write_output_file(settings.output, claimed.files, settings.resumed_from)
         code, summary = asyncio.run(_carry_out(settings, feed, observer, early, owned=owned))
     except UsageError:
         log.exception("the run could not start")
@@ -204,6 +235,14 @@ def _conclude(code: int, summary: Summary, settings: Settings) -> int:
     log.info("%s (exit %d)", text, code)
     print(text, file=sys.stderr)  # noqa: T201
     return code
+
+
+def _output(options: argparse.Namespace, directory: str, choice: Choice, left: Left | None) -> Output | None:
+    if left is not None:
+        return inherited_output(options, directory, left.claimed.files)
+    goes_on = bool(options.resume_from) or restarted(os.environ)
+    here = any(node.local for node in choice.nodes)
+    return choose_output(options, directory, goes_on=goes_on, here=here)
 
 
 async def _carry_out(
@@ -247,7 +286,7 @@ def _watch_owner(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> N
 def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     options: argparse.Namespace,
     arguments: list[str],
-    opened: Opened,
+    opened: Opened | Expected,
     claimed: ClaimedFiles,
     jobid: str,
     name: str,
@@ -258,7 +297,7 @@ def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     stream to it, even if it is a file."""
     nameless = _is_nameless(options.taskfile)
     size = changed = None
-    if opened.summary is not None and not nameless:
+    if isinstance(opened, Opened) and opened.summary is not None and not nameless:
         status = os.fstat(opened.descriptor)
         size, changed = status.st_size, status.st_mtime_ns
     return Asked(
@@ -287,7 +326,7 @@ def _task_name(taskfile: str | None) -> str:
 
 
 def _former(
-    paths: list[str], options: argparse.Namespace, opened: Opened, *, ended: bool = False
+    paths: list[str], options: argparse.Namespace, opened: Opened | Expected, *, ended: bool = False
 ) -> tuple[Former | None, list[str]]:
     """What these status files say of the tasks, and warnings for the user. ResumeError if they do not fit,
     or, unless these runs are known to have `ended`, if engines of theirs may still run tasks."""
@@ -305,7 +344,7 @@ def _former(
 
 
 def _former_life(
-    options: argparse.Namespace, opened: Opened, name: str, jobid: str, say: Callable[[str], None]
+    options: argparse.Namespace, opened: Opened | Expected, name: str, jobid: str, say: Callable[[str], None]
 ) -> Former | None:
     """What was done before Slurm started our job again, if it was; None if that is not known."""
     if not restarted(os.environ):
@@ -329,9 +368,9 @@ def _former_life(
     return former
 
 
-def _verify(former: Former | SoFar, opened: Opened) -> list[str]:
+def _verify(former: Former | SoFar, opened: Opened | Expected) -> list[str]:
     """Compare a whole regular file with the former record before anything runs."""
-    if opened.summary is None:
+    if isinstance(opened, Expected) or opened.summary is None:
         return []
     start = os.lseek(opened.descriptor, 0, os.SEEK_CUR)
     source = FileSource(opened.name, os.dup(opened.descriptor))

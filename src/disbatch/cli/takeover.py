@@ -12,22 +12,27 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from disbatch.cli.options import parse
 from disbatch.cli.runs import CONNECT, ENDINGS
+from disbatch.contexts.machine import this_machine
 from disbatch.contexts.nodes import Choice
-from disbatch.driver.files import RunFiles, claim_again
-from disbatch.driver.runfile import Asked, Told, read
-from disbatch.driver.sofar import cut_torn_line
+from disbatch.driver.files import RunFiles
+from disbatch.driver.runfile import read
+from disbatch.driver.seizure import claim_again, seize
+from disbatch.driver.told import Asked, TakenOver
 from disbatch.model.errors import UsageError
 from disbatch.wire.keys import ConnectFile
-from disbatch.wire.messages import PROTOCOL
+from disbatch.wire.messages import PROTOCOL, SECRET_VARIABLES
 from disbatch.wire.reach import is_here, listens_here
 
 SESSION = (
     "SSH_AUTH_SOCK", "SSH_AGENT_PID", "SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "KRB5CCNAME", "TERM",
     "DISPLAY", "XAUTHORITY", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "COLUMNS", "LINES",
+    *(name.decode() for name in SECRET_VARIABLES),
 )  # fmt: skip
-"""Variables of the session."""
+"""Variables of the session, and those that are kept in no file."""
 
 
 def take_over(
@@ -37,22 +42,32 @@ def take_over(
     from disbatch.cli.run import Left, run
 
     prefix = _prefix(options.takeover)
-    connect, told = _look_at(prefix, force=options.force)
+    files = RunFiles(prefix, prefix)
+    _look_at(files, force=options.force)
+    status = seize(files)
+    connect = _look_at(files, force=options.force)  # another driver may have come and gone meanwhile
+    told = read(files.run)
     asked = told.asked
     _enter(asked)
     first = [os.fsdecode(argument) for argument in asked.arguments]
-    former = parse([*first, *_given_now(arguments)])
-    if former.tunnel:
+    now = _given_now(arguments)
+    former = parse([*first, *now])
+    if former.taskserver is not None or former.taskcommand is not None:
         raise UsageError(
-            f"{prefix}: a run with --tunnel cannot be taken over, as its tunnels ended with its driver; "
-            f"its engines end within {asked.orphan_patience:g} s, then resume with -r"
+            f"{prefix}: its tasks came from a program, and what was read of them went with the driver; "
+            "start the run anew with -r, once its engines have ended"
         )
     _check_tasks(former.taskfile, options, asked, prefix)
     choice = choose(former)
-    claimed = claim_again(RunFiles(prefix, Path(os.fsdecode(asked.log))), cut_torn_line)
-    engines = list(told.engines.values())
-    left = Left(asked, connect, claimed, engines, told.attached, told.takeovers + 1)
-    return run(former, first, choice, None, left)
+    told.asked = msgspec.structs.replace(
+        asked,
+        arguments=[*asked.arguments, *map(os.fsencode, now)],
+        orphan_patience=former.orphan_patience,
+    )
+    told.learn(TakenOver(this_machine().hostname, os.getpid(), told.number + 1))
+    files = RunFiles(prefix, Path(os.fsdecode(asked.log)))
+    claimed = claim_again(files, status, told, apart=not is_here(connect))
+    return run(former, first, choice, None, Left(connect, told, claimed))
 
 
 def _prefix(text: str) -> Path:
@@ -61,9 +76,9 @@ def _prefix(text: str) -> Path:
     return Path.cwd() / text
 
 
-def _look_at(prefix: Path, *, force: bool) -> tuple[ConnectFile, Told]:
-    """What the former driver left. UsageError if the run is over, or goes on."""
-    files = RunFiles(prefix, prefix)
+def _look_at(files: RunFiles, *, force: bool) -> ConnectFile:
+    """Where the former driver listened. UsageError if the run is over, or goes on."""
+    prefix = files.prefix
     if not os.path.lexists(files.connect):
         if os.path.lexists(files.status):
             raise UsageError(f"{prefix}: this run was ended (no {files.connect.name}); resume it with -r")
@@ -72,12 +87,23 @@ def _look_at(prefix: Path, *, force: bool) -> tuple[ConnectFile, Told]:
     driver = f"its driver (pid {connect.pid} on {connect.host})"
     if is_here(connect):
         if listens_here(connect):
-            raise UsageError(f"{prefix}: {driver} is there, and goes on with the run")
+            raise UsageError(f"{prefix}: {driver} {_how_it_is(connect.pid)}")
     elif not force:
         raise UsageError(f"{prefix}: {driver} may be alive; if not, --force takes the run over from here")
     if connect.protocol != PROTOCOL:
         raise UsageError(f"{prefix}: the run speaks protocol {connect.protocol}, this version {PROTOCOL}")
-    return connect, read(files.run)
+    return connect
+
+
+def _how_it_is(pid: int) -> str:
+    """Of a driver that listens here."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        state = ""
+    if state in ("T", "t"):
+        return f"is there, but stopped: `kill -CONT {pid}` lets it go on; after `kill -9 {pid}` take it over"
+    return "is there, and goes on with the run"
 
 
 def _enter(asked: Asked) -> None:

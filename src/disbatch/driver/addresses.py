@@ -17,17 +17,18 @@ from pathlib import Path
 
 from disbatch.contexts.nodes import Node
 from disbatch.driver.settings import Settings
+from disbatch.driver.told import Told
 from disbatch.model.errors import UsageError
 from disbatch.model.way import Way
 from disbatch.wire.hub import Hub
 from disbatch.wire.keys import ConnectFile, RunKeys
 from disbatch.wire.messages import PROTOCOL
+from disbatch.wire.reach import LOOPBACK
 
 log = logging.getLogger(__name__)
 
 SOCKET_PATH_LIMIT = 100
 """Unix socket paths are limited to 107 bytes on Linux and 103 on macOS."""
-LOOPBACK = ("127.0.0.1", "::1")
 
 
 class Addresses:
@@ -51,13 +52,8 @@ class Addresses:
         """Open the socket, and a port if one is needed. UsageError if that cannot be."""
         self._hub.bind(f"ipc://{self.socket}")
         s = self._settings
-        if self._takeover is not None:
-            self._tcp = [address for address in self._former if address.startswith("tcp://")]
-            for port in {address.rpartition(":")[2] for address in self._tcp}:
-                host = self._tcp[0].removeprefix("tcp://").rpartition(":")[0]
-                self._hub.bind(f"tcp://{host if host.strip('[]') in LOOPBACK else '*'}:{port}")
-            if self._tcp:
-                return
+        if self._takeover is not None and self._listen_again(self._takeover.told):
+            return
         if s.listen is None and s.context.tunnel:
             return
         try:
@@ -67,8 +63,28 @@ class Addresses:
                 raise
             log.warning("no port, so that nobody can join from another host: %s", error)
 
+    def _listen_again(self, told: Told) -> bool:
+        """At the former driver's port; False if there is none, or it is taken and nobody waits there.
+        UsageError if somebody does."""
+        former = [address for address in self._former if address.startswith("tcp://")]
+        if not former:
+            return False
+        host, _, port = former[0].removeprefix("tcp://").rpartition(":")
+        try:
+            self._hub.bind(f"tcp://{host if host.strip('[]') in LOOPBACK else '*'}:{port}")
+        except UsageError as error:
+            here = (*told.engines.values(), *told.lost.values())
+            if told.attached or not all(each.node is not None and each.node.local for each in here):
+                raise UsageError(f"{error}; engines wait for the driver there") from error
+            log.warning("%s; nobody waits for us there", error)
+            return False
+        self._tcp = former
+        return True
+
     def _open_port(self) -> list[str]:
         host, port = self._settings.listen or ("", 0)
+        if host == "localhost":
+            host = "127.0.0.1"  # the name may stand for ::1, too, and only one is tried
         # A name of ours that others use may be no address of this machine, hence all; but not for loopback.
         at = _bracketed(host) if host in LOOPBACK else "*"
         bound = self._hub.bind(f"tcp://{at}:{port or '*'}")
@@ -77,6 +93,11 @@ class Addresses:
             return [f"tcp://{_bracketed(host)}:{port}"]
         name = socket.gethostname()
         return [f"tcp://@client:{port}", f"tcp://{_bracketed(name)}:{port}"]
+
+    @property
+    def public(self) -> str:
+        """Where somebody with the connect file finds us, from anywhere if that can be."""
+        return self._tcp[-1] if self._tcp else f"ipc://{self.socket}"
 
     def for_node(self, node: Node) -> list[str]:
         """What an engine on that node shall try, in order."""

@@ -7,8 +7,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from disbatch.driver.farewells import Farewells
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.roster import Member
+from disbatch.driver.told import Cancelled, Line, Paused, Told
 from disbatch.model.errors import UsageError
 from disbatch.plan import events
 from disbatch.plan.engines import State
@@ -31,8 +33,11 @@ log = logging.getLogger(__name__)
 
 NAMES_SHOWN = 20
 ALONE = "no other node is there: with the last one the run ends, to be resumed if anything is left"
+ALONE_AND_WAITS = "no other node is there: with the last one gone the run waits for some to be attached"
 WAITS = "will not run"
 DONE = "done already"
+PAUSED = "paused"
+UNKEPT = "should the driver be killed, this is forgotten: its run file cannot be written"
 
 
 class _Span(NamedTuple):
@@ -48,8 +53,9 @@ class Control:
     """`request` answers requests, at once.
 
     `source_ids`: how many ids the task file has, None if nobody can know. `tell` gets events for the plan,
-    `dismiss` an engine that need not come any more, `say` a line for the one who watches the run; `ending()`
-    is true when the run comes to its end anyway, and `finish` makes it.
+    `note` lines for the run file (False: they cannot be kept), `say` a line for the one who watches the run;
+    `ending()` is true when the run comes to its end anyway, and `finish` makes it; `waits`: without nodes it
+    does not.
     """
 
     def __init__(
@@ -57,27 +63,31 @@ class Control:
         plan: Plan,
         members: Mapping[str, Member],
         holds: Holds,
+        farewells: Farewells,
         *,
         source_name: str,
         source_ids: int | None,
         tell: Callable[[events.Event], None],
-        dismiss: Callable[[Member], None],
+        note: Callable[[Line], bool],
         say: Callable[[str], None],
         ending: Callable[[], bool],
         finish: Callable[[], None],
+        waits: bool = False,
     ) -> None:
         self._plan = plan
         self._members = members
         self._holds = holds
+        self._farewells = farewells
         self._source_name = source_name
         self._source_ids = source_ids
         self._tell = tell
-        self._dismiss = dismiss
+        self._note = note
         self._say = say
         self._ending = ending
         self._end_run = finish
-        self._unwanted: dict[str, events.Event] = {}
-        """What is told of engines that join although they were dismissed."""
+        self._alone = ALONE_AND_WAITS if waits else ALONE
+        self._kept = True
+        """What was ordered will be known to a driver that takes the run over."""
         self._performers: dict[type, Callable[[Any], Iterable[str]]] = {
             Drain: lambda verb: self._let_go("drain", verb.names, self._drain),
             Stop: lambda verb: self._let_go("stop", verb.names, self._stop),
@@ -93,21 +103,35 @@ class Control:
         log.info("dbutil asks: %.500s", verb)
         if self._ending():
             return Answer(request.id, True, ["the run is ending already"])
+        self._kept = True
         try:
             lines = list(self._performers[type(verb)](verb))
         except UsageError as error:
             return Answer(request.id, False, [str(error)])
+        if not self._kept:
+            lines.insert(0, UNKEPT)
         if len(lines) > MOST_LINES:
             lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} lines more"]
         for line in lines:
             log.info("dbutil is told: %s", line)
         return Answer(request.id, True, [line[:MAX_LINE] for line in lines])
 
-    def joined(self, member: Member) -> None:
-        """This engine came, although it may have been dismissed."""
-        event = self._unwanted.pop(member.engine, None)
-        if event is not None:
-            self._tell(event)
+    def again(self, told: Told) -> None:
+        """This was ordered when a former driver was there."""
+        words = []
+        if told.paused:
+            self._holds.add(Reason.PAUSE, PAUSED)
+            words.append(PAUSED)
+        if told.cancelled:
+            self._tell(events.Cancel(list(told.cancelled)))
+            words.append(f"tasks cancelled ({_ranges(told.cancelled)})")
+        self._farewells.again(told)
+        there = {**told.lost, **told.engines}
+        leaving = dict.fromkeys(there[engine].name for engine in told.unwanted if engine in there)
+        if leaving:
+            words.append(f"leaving: {_some(leaving)}")
+        if words:
+            self._say(f"as dbutil was told before: {'; '.join(words)}")
 
     # ---- nodes ----
 
@@ -119,7 +143,7 @@ class Control:
             self._stays(member) for member in self._members.values() if member.engine not in going
         )
         lines = [one(member, alone) for member in members]
-        return [*lines, ALONE] if alone else lines
+        return [*lines, self._alone] if alone else lines
 
     def _named(self, names: list[str]) -> list[Member]:
         """The engines of these nodes and labels, each once; of those with one name, those that are there."""
@@ -150,21 +174,20 @@ class Control:
         """It is there, or will be, and nobody wants it to leave."""
         engine = self._plan.engines.get(member.engine)
         if engine is None:
-            return member.launching
+            return member.launching and member not in self._farewells
         return engine.state in (State.STARTING, State.ACTIVE) and not engine.draining
 
     def _drain(self, member: Member, alone: bool) -> str:
         name, engine = member.name, self._plan.engines.get(member.engine)
-        event = events.Drain(member.engine)
         if engine is None:
-            return self._not_there(member, event)
+            return self._not_there(member, stop=False)
         if engine.state in (State.STOPPING, State.LEAVING):
             return f"{name}: is leaving already"
         if engine.draining:
             return f"{name}: is draining already"
         running = min(len(engine.assigned), engine.slots)
         lost = engine.state is State.LOST
-        self._tell(event)
+        self._see_off(member, stop=False)
         if lost:
             return f"{name}: is not heard; if it comes back, it finishes what runs there"
         if not running:
@@ -173,14 +196,13 @@ class Control:
 
     def _stop(self, member: Member, alone: bool) -> str:
         name, engine = member.name, self._plan.engines.get(member.engine)
-        event = events.Stop(member.engine)
         if engine is None:
-            return self._not_there(member, event)
+            return self._not_there(member, stop=True)
         if engine.stopped or (engine.state in (State.STOPPING, State.LEAVING) and not engine.per_engine):
             return f"{name}: is leaving already"
         running = min(len(engine.assigned), engine.slots)
         lost = engine.state is State.LOST
-        self._tell(event)
+        self._see_off(member, stop=True)
         if lost:
             return f"{name}: is not heard; if it comes back, it ends what runs there"
         if not running:
@@ -188,12 +210,17 @@ class Control:
         again = "" if alone else f", which {'runs' if running == 1 else 'run'} again elsewhere"
         return f"{name}: ending {_counted(running)}{again}"
 
-    def _not_there(self, member: Member, event: events.Event) -> str:
+    def _not_there(self, member: Member, *, stop: bool) -> str:
+        if member.inherited and (member.launching or member.lost):
+            self._see_off(member, stop=stop)
+            return f"{member.name}: is not heard yet; if it comes, it leaves"
         if not member.launching:
             return f"{member.name}: has left already" if member.came else f"{member.name}: did not join"
-        self._unwanted[member.engine] = event
-        self._dismiss(member)
+        self._see_off(member, stop=stop)
         return f"{member.name}: has not joined yet, and need not"
+
+    def _see_off(self, member: Member, *, stop: bool) -> None:
+        self._kept &= self._farewells.add(member, stop=stop)
 
     # ---- tasks ----
 
@@ -201,8 +228,8 @@ class Control:
         wanted = IdSet(verb.ranges)
         self._check(wanted)
         spans = list(self._spans(wanted))
-        words = _some([str(first) if first == last else f"{first}-{last}" for first, last in wanted])
-        self._say(f"dbutil cancel {words}")
+        self._say(f"dbutil cancel {_ranges(wanted)}")
+        self._kept &= self._note(Cancelled(list(wanted)))
         self._tell(events.Cancel(list(wanted)))
         return [self._span_words(span) for span in spans]
 
@@ -268,7 +295,8 @@ class Control:
         if Reason.PAUSE in self._holds:
             yield "the run is paused already"
             return
-        self._holds.add(Reason.PAUSE, "paused")
+        self._kept &= self._note(Paused(True))
+        self._holds.add(Reason.PAUSE, PAUSED)
         self._say("paused by dbutil: no more tasks start until `dbutil resume`")
         yield f"paused: no more tasks start; {_counted(self._running())} running"
 
@@ -276,6 +304,7 @@ class Control:
         if Reason.PAUSE not in self._holds:
             yield "the run is not paused"
         else:
+            self._kept &= self._note(Paused(False))
             self._holds.remove(Reason.PAUSE)
             self._say("resumed by dbutil")
             yield "resumed: tasks start again"
@@ -290,6 +319,10 @@ class Control:
         running = self._running()
         self._end_run()
         yield f"ending the run, to be resumed; {_counted(running)} running"
+
+
+def _ranges(ids: IdSet) -> str:
+    return _some([str(first) if first == last else f"{first}-{last}" for first, last in ids])
 
 
 def _counted(tasks: int) -> str:

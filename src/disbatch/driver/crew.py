@@ -20,13 +20,13 @@ from disbatch.contexts.spawn import Spawned
 from disbatch.driver.addresses import Addresses
 from disbatch.driver.attached import Contexts
 from disbatch.driver.departures import Departures, some
-from disbatch.driver.giveback import GiveBack
+from disbatch.driver.giveback import GiveBacks
 from disbatch.driver.retirement import Retirement
 from disbatch.driver.roster import Member
-from disbatch.driver.runfile import Gone, Here, Line
 from disbatch.driver.settings import Settings
 from disbatch.driver.starting import Orders
 from disbatch.driver.succession import Succession
+from disbatch.driver.told import Gone, Here, Line
 from disbatch.model.errors import LaunchError
 from disbatch.model.way import Way
 from disbatch.plan import events
@@ -51,8 +51,9 @@ LAUNCHING = 120.0
 
 class Crew:
     """`members` has all engines, by their name for good. `tell` gets events for the plan, `say` lines for the
-    user, `note` lines for the run file; `look` is called when somebody left, and nobody may be there any
-    more. `is_over()`: nothing matters any more. `serve` and `launch` come before anything else."""
+    user, `note` lines for the run file; `look` is called when somebody came or left, and nobody may be there
+    any more. `is_over()`: nothing matters any more; `lets_go`: an engine that comes shall leave. `serve` and
+    `launch` come before anything else."""
 
     def __init__(
         self,
@@ -65,10 +66,11 @@ class Crew:
         hostname: str,
         tell: Callable[[events.Event], None],
         say: Callable[[str], None],
-        note: Callable[[Line], None],
+        note: Callable[[Line], object],
         look: Callable[[], None],
         is_over: Callable[[], bool],
         time_is_up: Callable[[], bool],
+        lets_go: Callable[[Member], bool],
     ) -> None:
         self.loop = loop
         self.members = members
@@ -82,18 +84,22 @@ class Crew:
         self._plan = plan
         self._contexts = contexts
         self._time_is_up = time_is_up
+        self._lets_go = lets_go
         self.ever_joined = False
+        self.next_rank = 0
+        self._serves = False
         self.departures = Departures(loop, say, by_slurm=settings.context.allocation is not None)
         self._succession: Succession | None = None
         self._retirement: Retirement | None = None
-        self._give_back: dict[str, GiveBack] = {}
+        self.give_backs = GiveBacks(members, contexts.engines)
         self._timer: asyncio.TimerHandle | None = None
         self._checked = 0.0
         self._on_joined: list[Callable[[Member], None]] = []
-        self.give_back("", settings.context.spare_after, settings.context.keep)
+        self.give_backs.add("", settings.context.spare_after, settings.context.keep)
 
     def serve(self, hub: Hub, addresses: Addresses, orders: Orders) -> None:
         """Engines come through this hub; what they are told is in `orders`."""
+        self._serves = True
         self._hub, self._addresses, self._orders = hub, addresses, orders
         context = self._settings.context
         self._launcher = Launcher(
@@ -119,12 +125,10 @@ class Crew:
         self._retirement, self._succession = retirement, succession
         if early is not None:
             self._launcher.adopt(early)
-        takeover = self._settings.takeover
-        if succession is not None and takeover is not None and takeover.engines:
-            succession.expect(takeover.engines)
+        if succession is not None and succession.expect():
             return
-        for rank, node in enumerate(nodes):
-            self.start(rank, node)
+        for node in nodes if succession is None else succession.of_use(nodes):
+            self.start(self.next_rank, node)
 
     def when_joined(self, call: Callable[[Member], None]) -> None:
         """Call this with each engine that joins."""
@@ -137,16 +141,6 @@ class Crew:
     def label_of(self, context: str) -> str:
         """The label of that context's nodes."""
         return self._contexts.label(context) if context else self._settings.context.label
-
-    def give_back(self, context: str, after: float | None, keep: frozenset[str]) -> None:
-        """Let spare engines of that context go after so many seconds, but for those on nodes to `keep`."""
-        if after is not None:
-            self._give_back[context] = GiveBack(
-                after,
-                lambda engine: (
-                    self.members[engine].context == context and self.members[engine].name not in keep
-                ),
-            )
 
     # ---- they come ----
 
@@ -164,12 +158,14 @@ class Crew:
     def add(self, member: Member) -> None:
         """This engine is on its way."""
         self.members[member.engine] = member
+        self.next_rank = max(self.next_rank, member.rank + 1)
 
     def expect(self, member: Member) -> None:
         """Another context starts this engine."""
         self.add(member)
         self.note(Here(member.engine, member.name, member.rank, member.slots, None, context=member.context))
         self.loop.call_later(LAUNCHING, self._missed, member.engine)
+        self.look()
 
     def _launched(self, engine: str) -> None:
         log.info("%s: engine started", self.members[engine].name)
@@ -177,10 +173,16 @@ class Crew:
 
     def _missed(self, engine: str) -> None:
         member = self.members[engine]
-        if member.launching and not self.is_over():
+        if not member.launching or self.is_over():
+            return
+        if not member.context:
             path = self._settings.claimed.files.engine_log(member.name)
             problem = f"its engine started but did not join; see {path}"
             self._launch_failed(engine, LaunchError(member.name, problem))
+        elif self._contexts.is_heard(member.context):
+            self.loop.call_later(LAUNCHING, self._missed, engine)  # it tells if that fails
+        else:
+            self.failed(engine, f"{member.name}: did not join, and who attached it is not heard any more")
 
     def _launch_failed(self, engine: str, error: LaunchError) -> None:
         self.failed(engine, str(error))
@@ -195,6 +197,16 @@ class Crew:
             log.info("%s", words)  # it was sent away, or not waited for
             return
         self.say(words)
+        self._fewer()
+
+    def unheard(self, member: Member) -> None:
+        """It was there when the former driver was, and may still come."""
+        self._contexts.became(member, Fate.LOST)
+
+    def _fewer(self) -> None:
+        """Somebody is not there, or will not come."""
+        if self._succession is not None:
+            self._succession.look()
         self.look()
 
     def hello(self, peer: Peer, hello: Hello) -> None:
@@ -205,7 +217,8 @@ class Crew:
         s = self._settings
         member = self.members.get(peer.name)
         if member is None:
-            member = Member(peer.name, hello.node, len(self.members), hello.slots)
+            inherited = self._succession is not None
+            member = Member(peer.name, hello.node, self.next_rank, hello.slots, inherited=inherited)
             self.add(member)
         welcome = Welcome(
             rank=member.rank,
@@ -214,7 +227,7 @@ class Crew:
             heartbeat=s.heartbeat,
             patience=s.patience,
             orphan_patience=s.orphan_patience,
-            grace=s.grace,
+            grace=self._contexts.grace(member.context, s.grace),
             results_seen=peer.session.seen,
             next_order=peer.session.next_number,
         )
@@ -236,12 +249,14 @@ class Crew:
         self._contexts.became(member, Fate.JOINED)
         self._watch()
         holding = [claim.attempt for claim in hello.holding]
-        past = None if self._succession is None else self._succession.past(hello)
-        self.tell(events.Joined(member.engine, hello.slots, holding, member.context, past))
+        past = self._succession.past(hello) if self._succession is not None and member.inherited else None
+        leaving = self._lets_go(member)
+        self.tell(events.Joined(member.engine, hello.slots, holding, member.context, past, leaving))
         if self._succession is not None:
             self._succession.joined(member, hello)
         for call in self._on_joined:
             call(member)
+        self.look()
 
     def beat(self, peer: Peer, message: Beat) -> None:
         """It is there."""
@@ -262,11 +277,12 @@ class Crew:
             # What it sent before it died may still be on its way through ZeroMQ's thread.
             self.loop.call_later(LAST_WORDS, self.lose, engine, words)
         elif never_came and not self.is_over():
+            self.note(Gone(engine))
             self._contexts.became(member, Fate.LEFT)
             self.say(f"{member.name}: {words}")
         elif return_code:
             log.warning("%s: %s", member.name, words)
-        self.look()
+        self._fewer()
 
     def goodbye(self, peer: Peer, message: Goodbye) -> None:
         """It leaves in order."""
@@ -291,7 +307,7 @@ class Crew:
             self._hub.give_up(peer)
         if member.joined is None:
             return
-        self._gone(member)
+        self._gone(member, lost=True)
         member.lost = True
         self._contexts.became(member, Fate.LOST)
         if self._plan.mode is not Mode.OVER and not self.is_over():
@@ -301,10 +317,10 @@ class Crew:
             self._launcher.end(engine)
         self.look()
 
-    def _gone(self, member: Member) -> None:
+    def _gone(self, member: Member, *, lost: bool = False) -> None:
         member.leave(self.loop.time())
         member.running = member.waiting = 0
-        self.note(Gone(member.engine))
+        self.note(Gone(member.engine, lost))
         step = member.node is not None and member.node.way is Way.STEP and not member.inherited
         if not (step and member.spare and not member.exited):
             self._retire(member)
@@ -326,8 +342,9 @@ class Crew:
         """It need not come."""
         member.launching = False
         self._launcher.end(member.engine)
+        self.note(Gone(member.engine))
         self._contexts.became(member, Fate.LEFT)
-        self.look()
+        self._fewer()
 
     def give_up(self, why: str) -> None:
         """Do not wait any longer for engines that were told to end what they have."""
@@ -341,9 +358,10 @@ class Crew:
         """An engine is on its way."""
         return any(member.launching for member in self.members.values())
 
-    def of_context(self, context: str) -> list[str]:
+    def of_context(self, context: str) -> list[Member]:
         """The engines of that context that are there, or were lost."""
-        return [e for e in self._plan.engines if self.members[e].context == context]
+        there = (self.members[engine] for engine in self._plan.engines)
+        return [member for member in there if member.context == context]
 
     def _what_becomes_of_its_tasks(self, engine: str) -> str:
         """The end of the line that says that this engine is lost."""
@@ -378,9 +396,8 @@ class Crew:
                 peer.heard = now
             elif now - peer.heard > patience:
                 self.lose(peer.name, f"not heard for {patience:g} s")
-        spare = self._plan.spare if self._give_back else []
-        for give_back in self._give_back.values():
-            for engine in give_back.due(spare, now):
+        if self.give_backs:
+            for engine in self.give_backs.due(self._plan.spare, now):
                 self.tell(events.Drain(engine))
         if self._plan.present:
             self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
@@ -409,6 +426,8 @@ class Crew:
 
     async def close(self, patience: float) -> None:
         """See everybody off: those that we have started have so many seconds to leave by themselves."""
+        if not self._serves:
+            return
         if self._succession is not None:
             await self._succession.close(patience)
         lost = {member.engine for member in self.members.values() if member.lost}

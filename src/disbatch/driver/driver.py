@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -32,9 +31,12 @@ from disbatch.driver.admission import Admission
 from disbatch.driver.attached import Contexts
 from disbatch.driver.control import Control
 from disbatch.driver.crew import Crew
+from disbatch.driver.exchange import Exchange
+from disbatch.driver.farewells import Farewells
 from disbatch.driver.feed import Feed
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.job import preemption_left
+from disbatch.driver.notes import Notes
 from disbatch.driver.observer import Observer
 from disbatch.driver.orders import start_per_engine, starts
 from disbatch.driver.receipts import Receipts
@@ -42,7 +44,6 @@ from disbatch.driver.record import Record
 from disbatch.driver.result import Result
 from disbatch.driver.retirement import choose_retirement
 from disbatch.driver.roster import Member, Tally
-from disbatch.driver.runfile import Line, RunFile, TakenOver
 from disbatch.driver.scribe import Scribe
 from disbatch.driver.settings import Settings
 from disbatch.driver.starting import Orders
@@ -50,11 +51,13 @@ from disbatch.driver.submissions import Submissions
 from disbatch.driver.succession import Succession
 from disbatch.driver.telling import Telling
 from disbatch.driver.timelimit import TimeLimit
+from disbatch.driver.told import Told
 from disbatch.driver.vacancy import Vacancy
 from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
+from disbatch.sources.desk import Desk
 from disbatch.wire.hub import Hub, Peer
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import (
@@ -105,16 +108,16 @@ class Driver:
         self._incomplete = ""
         self._pumping = False
         self._preemption: asyncio.Task[None] | None = None
-        self._run_file: RunFile | None = None
+        self._notes = Notes()
+        self._yielded = False
         self._holds = Holds(self._tell)
-        generation = 0 if s.takeover is None else s.takeover.generation
-        self._contexts = Contexts(loop, generation, self._answer)
+        self._contexts = Contexts(loop, self._answer, s.number)
         self._time_limit = TimeLimit(
             s.context,
             s.grace,
             say=self._say,
             tell=self._tell,
-            engines=lambda: self._crew.of_context(""),
+            engines=lambda: [member.engine for member in self._crew.of_context("")],
             launches_end=self._expect_nobody,
             end_is_near=lambda grace: self._give_up_after(grace + ENDING_AT_LIMIT),
         )
@@ -123,28 +126,34 @@ class Driver:
             hostname=self._hostname,
             tell=self._tell,
             say=self._say,
-            note=self._note,
+            note=self._notes.add,
             look=self._look_for_engines,
             is_over=self._over.done,
             time_is_up=lambda: bool(self._time_limit.words),
+            lets_go=lambda member: self._time_limit.lets_go(member) or member in self._farewells,
         )
         self._vacancy = Vacancy(loop, s, say=self._say, end=self._end_incomplete)
-        self._admission = Admission(s, self._crew, self._contexts, ending=self._is_ending)
+        self._farewells = Farewells(
+            self._plan, tell=self._tell, note=self._notes.add, dismiss=self._crew.dismiss
+        )
+        self._admission = Admission(*(s, self._crew, self._contexts, self._farewells), ending=self._is_ending)
         self._submissions = Submissions(
+            note=self._notes.add,
             ending=self._is_ending,
             why_not="this run takes no other tasks: start it with --keep-open, or with -S and no task file",
         )
         self._control = Control(
-            *(self._plan, self._members, self._holds),
+            *(self._plan, self._members, self._holds, self._farewells),
             source_name=s.source_name,
             source_ids=feed.ids,
             tell=self._tell,
-            dismiss=self._crew.dismiss,
+            note=self._notes.add,
             say=self._say,
             ending=self._is_ending,
             finish=self._finish_early,
+            waits=s.waits != 0,
         )
-        for joined in (self._time_limit.joined, self._control.joined, self._vacancy.joined):
+        for joined in (self._time_limit.joined, self._farewells.joined):
             self._crew.when_joined(joined)
         self._performers: dict[type, Callable[[Any], None]] = {
             events.Assign: self._assign,
@@ -175,12 +184,19 @@ class Driver:
             )
             self._receipts = Receipts(loop, self._plan, self._record, self._hub, self._crew.lose)
             addresses = Addresses(s, self._hub)
-            stack.callback(addresses.withdraw)
+            stack.callback(self._withdraw, addresses)
+            orders = Orders(
+                *(s.context, s.directory, s.environment, s.claimed.files, keys, s.orphan_patience),
+                output=s.output,
+            )
+            self._crew.serve(self._hub, addresses, orders)
             try:
                 addresses.listen()
-                self._begin_run_file()
+                self._notes.begin(s)
                 addresses.publish(keys, self._wall_started)
-                self._begin(keys, addresses)
+                desk = await self._open_exchange(addresses)
+                if desk is not None:
+                    self._begin(addresses, desk)
                 ready()
                 await self._over
             finally:
@@ -196,6 +212,14 @@ class Driver:
             *(self._loop, s.claimed.status_descriptor, s.claimed.recorded),
             trouble=self._disk_trouble,
             recovered=self._disk_recovered,
+            is_ours=self._is_ours,
+            replaced=self._yield,
+        )
+        self._exchange = Exchange(
+            *(self._loop, s, self._holds),
+            mark=self._record.mark,
+            snapshot=self.snapshot,
+            say=self._say,
         )
         self._telling = Telling(
             *(self._loop, s.claimed.status_descriptor),
@@ -211,45 +235,64 @@ class Driver:
             source_name=self._feed.source_of,
             hostname=self._hostname,
             barriers_read=self._feed.barriers_read,
-            ended=self._telling.ended if self._feed.takes_more else None,
+            asides=set() if s.takeover is None else s.takeover.asides,
+            ended=self._listeners(),
+            keyed=self._exchange.keyed,
         )
         self._performers |= scribe.performers
         if s.status_header and not s.claimed.recorded:
             self._record.add(STATUS_HEADER)
         self._life = self._loop.call_later(LIFE_SIGN, self._live)
 
+    def _listeners(self) -> list[Callable[[int, bytes], None]]:
+        """Who is told of each task that is done, and of each barrier."""
+        told: list[Callable[[int, bytes], None]] = []
+        if self._feed.takes_more:
+            told.append(self._telling.ended)
+        if self._feed.expects_program:
+            told.append(self._exchange.ended)
+        return told
+
     def _live(self) -> None:
         self._record.touch()
         self._life = self._loop.call_later(LIFE_SIGN, self._live)
 
-    def _begin_run_file(self) -> None:
-        s = self._settings
-        if s.asked is None:
-            return
-        if s.takeover is None:
-            self._run_file = RunFile.create(s.claimed.files.run, s.asked)
-        else:
-            self._run_file = RunFile.go_on(s.claimed.files.run, TakenOver(self._hostname, os.getpid()))
+    def _is_ours(self) -> bool:
+        """No other driver has taken the run over while we were taken for dead; it would have put both of
+        these anew."""
+        return self._notes.are_there() or self._settings.claimed.are_there()
 
-    def _note(self, line: Line) -> None:
-        if self._run_file is not None:
-            self._run_file.add([line])
+    def _withdraw(self, addresses: Addresses) -> None:
+        if not self._yielded:
+            addresses.withdraw()
 
-    def _begin(self, keys: RunKeys, addresses: Addresses) -> None:
+    def _yield(self) -> None:
+        """Another driver has the run, but not our engines."""
+        self._yielded = True
+        self._say("another driver has taken this run over; leaving it alone")
+        self._end_incomplete("taken over by another driver")
+
+    async def _open_exchange(self, addresses: Addresses) -> Desk | None:
+        """The key store may be far away; None if the user does not wait for it."""
+        opening = self._loop.create_task(self._exchange.open(addresses.public))
+        either: list[asyncio.Future[Any]] = [opening, self._over]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            return opening.result()
+        opening.cancel()
+        return None
+
+    def _begin(self, addresses: Addresses, desk: Desk) -> None:
         s = self._settings
-        orders = Orders(s.context, s.directory, s.environment, s.claimed.files, keys)
-        self._crew.serve(self._hub, addresses, orders)
-        succession = None
-        if s.takeover is not None:
-            succession = Succession(self._crew, self._holds, s.patience)
         retirement = choose_retirement(s.context, self._hostname, addresses.folder, self._say)
         self._incomplete = self._time_limit.too_late
-        self._feed.start(self._loop, self._pump)
+        self._feed.start(self._loop, self._pump, desk)
         if self._feed.submissions is not None:
             self._submissions.begin(self._feed.submissions, self._telling)
+        succession = None
         if s.takeover is not None:
-            for name, asked in s.takeover.attached.items():
-                self._admission.again(name, asked)
+            succession = Succession(self._crew, self._holds, s.patience, s.takeover.told)
+            self._restore(s.takeover.told)
         nodes = [] if self._incomplete else s.context.nodes
         self._crew.launch(nodes, self._early, retirement, succession)
         self._pump()
@@ -257,32 +300,43 @@ class Driver:
         self._time_limit.start()
         self._look_for_engines()
 
+    def _restore(self, told: Told) -> None:
+        """What our predecessors were told, and the engines cannot tell."""
+        here = told.engines.keys() | told.lost.keys()
+        for name, asked in told.attached.items():
+            self._admission.again(name, asked, here)
+        if told.closed:
+            self._submissions.close_soon()
+        self._control.again(told)
+
     async def _close(self) -> bytes:
         patience = 1.0 if self._signals > 1 else 5.0
         self._life.cancel()
         self._time_limit.close()
-        self._vacancy.close()
+        self._vacancy.ends()
         if self._preemption is not None:
             self._preemption.cancel()
         self._crew.stop_watching()
         self._feed.close()
-        await self._crew.retire_all()
+        await self._feed.end()
+        self._yielded = self._yielded or not self._is_ours()
+        if not self._yielded:
+            await self._crew.retire_all()
         if self._ended_early:
             self._record.abandon()  # whoever ends the run does not wait for room on the disk
         unwritten = await self._record.close()
+        await self._exchange.close(patience)
         # First tell what is recorded, so that nobody writes it again; then send those home that are still
         # there (given up, or kept waiting by one that was cut off), while there are tunnels.
         self._receipts.send()
-        self._hub.turn_away_all("the run is over")
+        self._hub.turn_away_all("another driver has the run" if self._yielded else "the run is over")
         self._contexts.close()
         await self._telling.close(self._farewell())
         await self._crew.close(patience)
         self._hub.close(linger=0.5)
         self._telling.shut()
         self._observer.stop()
-        if self._run_file is not None:
-            self._run_file.close()
-            self._run_file = None
+        self._notes.close()
         return unwritten
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -382,6 +436,7 @@ class Driver:
         if self._over.done() or self._plan.mode is Mode.OVER or self._preemption is not None:
             return
         if self._plan.present or self._crew.expected:
+            self._vacancy.ends()
             return
         if self._incomplete or self._time_limit.words:
             self._end_incomplete(self._incomplete or self._time_limit.words)
@@ -393,6 +448,7 @@ class Driver:
             words = "no engine is left" if self._crew.ever_joined else "no engine could start"
             if not self._members:
                 words = "no engines were attached"
+        self._crew.departures.tell()
         self._vacancy.begins(words)
 
     def _end_incomplete(self, words: str) -> None:
@@ -423,6 +479,8 @@ class Driver:
         self._receipts.look_at_withheld()
 
     def _perform(self, actions: list[events.Action]) -> None:
+        if self._plan.limits:
+            self._notes.count(actions, self._members, self._plan.limits)
         performers = self._performers
         for action in actions:
             performers[type(action)](action)
@@ -513,7 +571,7 @@ class Driver:
             over=self._plan.mode is Mode.OVER,
             incomplete=self._incomplete,
             signal=self._signal,
-            unreadable=self._feed.error is not None,
+            broken=self._feed.error,
             tally=self._tally,
             mind_failures=self._settings.exit_code,
         )
@@ -531,7 +589,7 @@ class Driver:
             failures=tally.failures,
             slowest=tally.slowest,
             status_file=str(self._settings.claimed.files.status),
-            resume="" if result.complete else self._resume_hint + result.resume_options,
+            resume="" if result.complete or self._yielded else self._resume_hint + result.resume_options,
             unwritten=unwritten,
         )
 
@@ -539,10 +597,20 @@ class Driver:
 def _plan(settings: Settings) -> Plan:
     """The decisions of this run, from their beginning."""
     takeover, limit = settings.takeover, settings.context.task_limit
-    done = 0 if takeover is None else takeover.done
+    limits = {} if limit is None else {"": limit}
+    if takeover is not None:
+        limits |= {
+            name: asked.limit for name, asked in takeover.told.attached.items() if asked.limit is not None
+        }
+        limits = {name: max(0, limit - _counted(takeover.told, name)) for name, limit in limits.items()}
     return Plan(
         max_losses=settings.max_losses,
         fail_fast=settings.fail_fast,
-        limits=None if limit is None else {"": max(0, limit - done)},
-        first_attempt=1 if takeover is None else takeover.generation * ATTEMPTS,
+        limits=limits,
+        first_attempt=max(1, settings.number * ATTEMPTS),
     )
+
+
+def _counted(told: Told, context: str) -> int:
+    """How many tasks of that context count for its limit."""
+    return told.counted[context].count if context in told.counted else 0

@@ -1,8 +1,8 @@
 """The names of a run's files, and the claim that makes them this run's alone.
 
 With the default prefix, in the working directory: TASKS_JOBID_status.txt, disBatch_JOBID_driver.txt,
-TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_run.json, TASKS_JOBID_tasks.txt,
-TASKS_JOBID_dbUtil.sh.
+TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_run.json, TASKS_JOBID_output.json,
+TASKS_JOBID_tasks.txt, TASKS_JOBID_dbUtil.sh.
 With -p PATH all begin with PATH.
 
 Two runs may start in the same second with the same names, also on two hosts with a common file system: the
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +50,11 @@ class RunFiles:
         return self.named("run.json")
 
     @property
+    def output(self) -> Path:
+        """Where what the tasks print is kept, if it is."""
+        return self.named("output.json")
+
+    @property
     def submitted(self) -> Path:
         """Tasks that were handed in while the run went on: a task file."""
         return self.named("tasks.txt")
@@ -76,15 +80,30 @@ class ClaimedFiles:
     own_log: bool = True
     new: bool = True
     recorded: int = 0
+    identity: tuple[int, int] = (0, 0)
+    """Of the status file."""
+
+    def are_there(self) -> bool:
+        """The status file is still the one that we claimed. Any thread may ask."""
+        try:
+            return identity(self.files.status.stat()) == self.identity
+        except OSError:
+            return False
 
     def withdraw(self) -> None:
         """Nothing was run: remove what this run made, but a log that was named with -l."""
         if not self.new:
             return
         self.files.script.unlink(missing_ok=True)
+        self.files.output.unlink(missing_ok=True)
         self.files.status.unlink(missing_ok=True)
         if self.own_log:
             self.files.log.unlink(missing_ok=True)
+
+
+def identity(status: os.stat_result) -> tuple[int, int]:
+    """Which file that is, whatever its name."""
+    return status.st_dev, status.st_ino
 
 
 def claim(prefix: str | None, task_name: str, jobid: str, log: str | None) -> ClaimedFiles:
@@ -108,27 +127,6 @@ def claim(prefix: str | None, task_name: str, jobid: str, log: str | None) -> Cl
         if claimed is not None:
             return claimed
     raise UsageError(f"{base}: {MOST_RUNS} runs have files with this prefix; name another with -p")
-
-
-def claim_again(files: RunFiles, cut: Callable[[int], int]) -> ClaimedFiles:
-    """Take the files of a run whose driver is dead; `cut` makes the status file end with a whole line and
-    says how long it is then. UsageError if another process writes it, or it cannot be written."""
-    try:
-        status = os.open(files.status, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise UsageError(f"{files.status}: cannot be written: {error.strerror}") from error
-    try:
-        if not hold(status):
-            raise UsageError(f"{files.prefix}: a driver has this run already")
-        recorded = cut(status)
-        log = _open(files.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, "-l")
-    except OSError as error:
-        os.close(status)
-        raise UsageError(f"{files.status}: cannot be written: {error.strerror}") from error
-    except UsageError:
-        os.close(status)
-        raise
-    return ClaimedFiles(files, status, log, own_log=False, new=False, recorded=recorded)
 
 
 def status_files(prefix: str | None, task_name: str, jobid: str) -> list[Path]:
@@ -168,7 +166,8 @@ def _is_directory(path: Path) -> bool:
 
 
 def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
-    if any(os.path.lexists(path) for path in (files.connect, files.script, files.run, files.submitted)):
+    others = (files.connect, files.script, files.run, files.output, files.submitted)
+    if any(os.path.lexists(path) for path in others):
         return None
     status = _create(files.status)
     if status is None:
@@ -180,7 +179,7 @@ def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
             named = _open(files.log, flags, "-l")
             os.set_blocking(named, True)
-            return ClaimedFiles(files, status, named, own_log=False)
+            return ClaimedFiles(files, status, named, own_log=False, identity=identity(os.fstat(status)))
         log = _create(files.log)
     except UsageError:
         _withdraw(files.status, status)
@@ -188,7 +187,7 @@ def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
     if log is None:
         _withdraw(files.status, status)
         return None
-    return ClaimedFiles(files, status, log)
+    return ClaimedFiles(files, status, log, identity=identity(os.fstat(status)))
 
 
 def _withdraw(path: Path, descriptor: int) -> None:

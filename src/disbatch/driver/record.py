@@ -14,7 +14,8 @@ process writes the file, so writing the same bytes to the same place twice is ha
 A *mark* is called back once all lines added before it are in the file: that is when an engine is told that
 its results are safe. If this process is killed between writing and telling, the engine sends the result
 again, to a driver that took the run over and reads it as a repeat, or the results are in the status file
-that the next run resumes from.
+that the next run resumes from. If this process lives, but another one has put a copy in the file's place
+(see `seizure`), nothing is marked any more.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ _TOUCH: _Batch = (b"", [])
 class Record:
     """The status file of a run, open at `descriptor`, starting at byte `offset`.
 
-    `trouble(error)` is called when writing begins to fail, `recovered()` when it works again; both on the
-    loop. `abandon` ends a `close` that waits for a disk that stays full.
+    `trouble(error)` is called when writing begins to fail, `recovered()` when it works again, `replaced()`
+    once if the file is not ours any more, all on the loop; `is_ours()` is asked in the thread, when that may
+    be. Nothing is written or marked after that. `abandon` ends a `close` that waits for a disk that stays
+    full.
     """
 
     def __init__(
@@ -53,11 +56,15 @@ class Record:
         *,
         trouble: Callable[[OSError], None],
         recovered: Callable[[], None],
+        is_ours: Callable[[], bool] = lambda: True,
+        replaced: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
         self.size = offset
         """Of the file, bytes, with all lines added so far."""
         self._descriptor = descriptor
+        self._is_ours = is_ours
+        self._replaced = replaced
         self._trouble = trouble
         self._recovered = recovered
         self._lines: list[bytes] = []
@@ -74,6 +81,7 @@ class Record:
         self._unmarked: list[Callable[[], None]] = []
         self._failing = False
         self._closing = False
+        self._ours = True
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
 
@@ -148,7 +156,7 @@ class Record:
             if batch is _TOUCH:
                 with contextlib.suppress(OSError):
                     os.utime(self._descriptor)
-                continue
+                self._look()
             if batch is None:
                 self._closing = True
             else:
@@ -160,14 +168,16 @@ class Record:
                 sync_at = None if not self._unsynced else (sync_at or now + SYNC_INTERVAL)
                 if self._closing:
                     break
-            elif self._closing and self._abandoned:
+            elif self._closing and (self._abandoned or not self._ours):
                 break
-        rest = bytes(self._unsynced)
+        rest = bytes(self._unsynced) if self._ours else b""
         os.close(self._descriptor)
         self._loop.call_soon_threadsafe(self._finish, rest)
 
     def _write(self, *, sync: bool) -> bool:
         """Write what is not written, and sync if asked to. False if that failed."""
+        if not self._ours:
+            return False
         try:
             with memoryview(self._unsynced) as view:
                 while self._written < len(view):
@@ -178,11 +188,16 @@ class Record:
                 self._synced += len(self._unsynced)
                 self._unsynced.clear()
                 self._written = 0
+            if not os.fstat(self._descriptor).st_nlink:
+                self._look()  # before anybody is told that his result is safe
         except OSError as error:
             self._written = 0
-            if not self._failing:
+            self._look()
+            if self._ours and not self._failing:
                 self._failing = True
                 self._loop.call_soon_threadsafe(self._trouble, error)
+            return False
+        if not self._ours:
             return False
         if self._failing:
             self._failing = False
@@ -191,3 +206,9 @@ class Record:
             self._loop.call_soon_threadsafe(self._call_marks, self._unmarked)
             self._unmarked = []
         return True
+
+    def _look(self) -> None:
+        """Is the file still ours?"""
+        if self._ours and not self._is_ours():
+            self._ours = self._failing = False
+            self._loop.call_soon_threadsafe(self._replaced)

@@ -1,8 +1,12 @@
 """PREFIX_run.json: what another driver needs to know to take the run over, should this one be killed.
 
-A line for what was asked, then one whenever an engine is started, comes or goes, or another driver takes
-over; appended, so that ten thousand engines cost ten thousand lines, and a torn last one does no harm. The
-file holds the environment of the tasks, hence mode 0600. It goes with the run, as the connect file does.
+A line for each thing worth knowing (see `told`), appended before anything follows from it; a torn line does
+no harm. When it has grown to twice what it would be if it were written anew, and is not small, it is written
+anew: so it is as long as what there is to tell, however long the run lasts. The new file takes the place of
+the old one in one step, so a driver may be killed at any time; and one that was replaced, but lives, writes
+into a file that nobody reads.
+
+The file holds the environment of the tasks, hence mode 0600. It goes with the run, as the connect file does.
 """
 
 from __future__ import annotations
@@ -10,152 +14,149 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from disbatch.contexts.nodes import Node
+from disbatch.driver.files import identity
+from disbatch.driver.told import Asked, Line, Told
 from disbatch.model.errors import UsageError
-from disbatch.wire.requests import Attach
 
 log = logging.getLogger(__name__)
 
+SMALL = 1 << 20
+"""Bytes that are not worth writing anew."""
+NEW = ".new"
+"""How the file is called while it is written anew."""
 
-class Asked(msgspec.Struct, frozen=True, tag="asked"):
-    """What the first driver was asked: `arguments` in `directory`. `size` (bytes) and `changed` (nanoseconds
-    since the epoch) tell whether the task file is the same; None: the tasks came as a stream. `environment`
-    is that of the tasks. `orphan_patience` in seconds."""
-
-    version: str
-    arguments: list[bytes]
-    directory: bytes
-    jobid: str
-    task_name: str
-    log: bytes
-    size: int | None
-    changed: int | None
-    orphan_patience: float
-    environment: list[tuple[bytes, bytes]]
-
-
-class Here(msgspec.Struct, frozen=True, tag="here"):
-    """An engine was started on `node`, or came: then with its `host` and `pid`. `context`: the one that was
-    attached and started it; `node` is not known then."""
-
-    engine: str
-    name: str
-    rank: int
-    slots: int
-    node: Node | None
-    host: str = ""
-    pid: int = 0
-    context: str = ""
-
-
-class Joint(msgspec.Struct, frozen=True, tag="attached"):
-    """A context was attached, under this name, as it asked to be (its nodes aside)."""
-
-    name: str
-    asked: Attach
-
-
-class Gone(msgspec.Struct, frozen=True, tag="gone"):
-    """An engine left, or was given up."""
-
-    engine: str
-
-
-class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
-    """From here on another driver writes."""
-
-    host: str
-    pid: int
-
-
-Line = Asked | Here | Gone | TakenOver | Joint
 _lines = msgspec.json.Decoder(Line)
 
 
-@dataclass
-class Told:
-    """What the file says: `attached` are the contexts that were, `engines` those that were there, or on their
-    way, at the end; `takeovers` how often the run was taken over."""
-
-    asked: Asked
-    engines: dict[str, Here] = field(default_factory=dict)
-    attached: dict[str, Attach] = field(default_factory=dict)
-    takeovers: int = 0
-
-
 class RunFile:
-    """The file while the run goes on. What cannot be written goes to the log: the run needs it only if its
-    driver is killed."""
+    """The file while the run goes on; `told` is what it tells. That it cannot be written goes to the log: the
+    run needs it only if its driver is killed. `small` as SMALL."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._failed = False
+    def __init__(self, path: Path, told: Told, small: int = SMALL) -> None:
+        self.told = told
+        self._path = path
+        self._small = small
+        self._descriptor = -1
+        self._identity = (0, 0)
+        self._size = self._most = 0
+        self._complete = True
+        """The file tells all that `told` does."""
+        self._told_of_trouble = False
 
     @classmethod
-    def create(cls, path: Path, asked: Asked) -> RunFile:
+    def create(cls, path: Path, asked: Asked, *, small: int = SMALL) -> RunFile:
         """Begin the file. UsageError if it cannot be created."""
+        file = cls(path, Told(asked), small)
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            file = cls(os.open(path, flags, 0o600))
+            file._write_anew(path)
         except OSError as error:
             raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
-        file.add([asked])
         return file
 
     @classmethod
-    def go_on(cls, path: Path, taken_over: TakenOver) -> RunFile:
-        """Go on with the file of a former driver. UsageError if it cannot be written."""
+    def go_on(cls, path: Path, told: Told, *, small: int = SMALL) -> RunFile:
+        """Take the place of a former driver's file. UsageError if it cannot be written."""
+        file = cls(path, told, small)
         try:
-            file = cls(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC))
-            os.write(file._descriptor, b"\n")  # ends a torn line
+            file._replace()
         except OSError as error:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
-        file.add([taken_over])
         return file
 
-    def add(self, lines: Iterable[Line]) -> None:
-        """Append these."""
-        data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+    def add(self, *lines: Line) -> bool:
+        """Append these. False if that cannot be: they are forgotten if the driver is killed, unless there is
+        room again when the next ones come."""
+        for line in lines:
+            self.told.learn(line)
         try:
-            os.write(self._descriptor, data)
+            if self._complete:
+                data = b"".join(map(_encoded, lines))
+                self._size += len(data)
+                self._complete = False
+                self._complete = os.write(self._descriptor, data) == len(data)
+            if not self._complete or (self._size > self._most and self.is_there()):
+                self._replace()
+            self._told_of_trouble = False
         except OSError as error:
-            if not self._failed:
-                log.warning("the run file cannot be written: %s", error)
-            self._failed = True
+            if not self._told_of_trouble:
+                log.warning("%s cannot be written: %s", self._path, error.strerror)
+            self._told_of_trouble = True
+            self._most *= 2
+        return self._complete
+
+    def is_there(self) -> bool:
+        """No other driver has put its own in this file's place. Any thread may ask."""
+        try:
+            return identity(self._path.stat()) == self._identity
+        except OSError:
+            return False
+
+    def _replace(self) -> None:
+        """Write all there is to tell, in the place of what is there. OSError."""
+        former, which = self._descriptor, self._identity
+        new = self._path.with_name(self._path.name + NEW)
+        new.unlink(missing_ok=True)
+        try:
+            self._write_anew(new)
+            os.fsync(self._descriptor)
+            new.replace(self._path)
+        except OSError:
+            self._descriptor, self._identity = former, which
+            new.unlink(missing_ok=True)
+            raise
+        self._complete = True
+        if former >= 0:
+            os.close(former)
+
+    def _write_anew(self, path: Path) -> None:
+        """Create the file and write all there is to tell. OSError."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            rest = memoryview(b"".join(map(_encoded, self.told.lines())))
+            self._size = len(rest)
+            self._most = max(self._small, 2 * self._size)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        self._identity = identity(os.fstat(descriptor))
 
     def close(self) -> None:
         os.close(self._descriptor)
 
 
+def _encoded(line: Line) -> bytes:
+    return msgspec.json.encode(line) + b"\n"
+
+
 def read(path: Path) -> Told:
     """What the file says. UsageError if it cannot be read, or is none."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        with path.open("rb") as file:
+            return _learn(path, file)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
+
+
+def _learn(path: Path, lines: Iterable[bytes]) -> Told:
     told: Told | None = None
-    for line in filter(None, lines):
+    for text in lines:
         try:
-            read = _lines.decode(line)
+            line = _lines.decode(text)
         except msgspec.DecodeError:
             continue  # torn
-        if isinstance(read, Asked):
-            told = Told(read)
-        elif told is None:
-            break
-        elif isinstance(read, Here):
-            told.engines[read.engine] = read
-        elif isinstance(read, Gone):
-            told.engines.pop(read.engine, None)
-        elif isinstance(read, Joint):
-            told.attached[read.name] = read.asked
+        if told is not None:
+            told.learn(line)
+        elif isinstance(line, Asked):
+            told = Told(line)
         else:
-            told.takeovers += 1
+            break
     if told is None:
         raise UsageError(f"{path}: does not say what was asked: the run cannot be taken over")
     return told

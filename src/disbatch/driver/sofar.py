@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from disbatch.driver.former import Former
+from disbatch.driver.told import Told
 from disbatch.model.status import Mark, Record
 from disbatch.model.task import Barrier, Item, Task
 from disbatch.plan.events import Recorded
-
-_BLOCK = 1 << 16
+from disbatch.plan.ids import IdSet
 
 
 class Line(NamedTuple):
@@ -24,12 +23,12 @@ class Line(NamedTuple):
 
 
 class SoFar:
-    """Tells of each task and barrier whether the run is done with it. `done`: tasks that this run completed
-    (those that former runs had completed aside)."""
+    """Tells of each task and barrier whether the run is done with it. `asides`: hashes of the lines that are
+    about neither."""
 
     def __init__(self, former: Former) -> None:
         self._former = former
-        self.done = former.ran
+        self.asides = former.asides
 
     @classmethod
     def read(cls, status: Path, source: str) -> SoFar:
@@ -39,6 +38,25 @@ class SoFar:
     def verify(self, items: Iterable[Item], ids: int) -> list[str]:
         """As `Former.verify`."""
         return self._former.verify(items, ids)
+
+    def counting(self, told: Told) -> dict[str, IdSet]:
+        """The tasks that count for the limit of a context, by context: of those that were about to be
+        recorded the ones that were; and those whose results engines had to leave beside the status file. By
+        the name of its node such an engine is known: where two contexts have one of that name, it counts for
+        both."""
+        counting = {context: self._ours_of(ids) for context, ids in told.counted.items()}
+        contexts: dict[str, set[str]] = {}
+        for here in (*told.engines.values(), *told.lost.values()):
+            contexts.setdefault(here.name, set()).add(here.context)
+        for record in self._former.others():
+            for context in contexts.get(record.node, ()):
+                if record.mark is Mark.TASK:
+                    counting.setdefault(context, IdSet()).add(record.id, record.id)
+        return counting
+
+    def _ours_of(self, ids: IdSet) -> IdSet:
+        each = (id for first, last in ids for id in range(first, last + 1))
+        return IdSet((id, id) for id in each if self._former.is_ours(id))
 
     def recorded(self, item: Task | Barrier) -> Recorded | None:
         """What there is of that. ResumeError if it is not the same that it was."""
@@ -52,20 +70,3 @@ class SoFar:
     def close(self) -> None:
         """Nothing can be asked any more."""
         self._former.close()
-
-
-def cut_torn_line(descriptor: int) -> int:
-    """A driver that was killed may have written a part of a line: no engine was told that its result is safe,
-    so that part is cut off. Returns the length of the file, bytes. OSError."""
-    size = os.fstat(descriptor).st_size
-    at = size
-    while at > 0:
-        begin = max(0, at - _BLOCK)
-        found = os.pread(descriptor, at - begin, begin).rfind(b"\n")
-        if found >= 0:
-            at = begin + found + 1
-            break
-        at = begin
-    if at < size:
-        os.ftruncate(descriptor, at)
-    return at

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from disbatch.driver.telling import Telling
+from disbatch.driver.told import Closed
 from disbatch.model.errors import UsageError
 from disbatch.sources.submitted import Batch, SubmittedSource
 from disbatch.wire.requests import MAX_SUBMITTED, Answer, Close, Collect, Request, Submit, Taken
@@ -18,7 +19,8 @@ class Submissions:
     """`request` answers a request, or returns None: the answer comes later. `why_not`: why this run takes no
     tasks, if it does not; `ending()` is true when it comes to its end anyway."""
 
-    def __init__(self, *, ending: Callable[[], bool], why_not: str) -> None:
+    def __init__(self, *, note: Callable[[Closed], object], ending: Callable[[], bool], why_not: str) -> None:
+        self._note = note
         self._ending = ending
         self._why_not = why_not
         self._closed = False
@@ -43,6 +45,7 @@ class Submissions:
         """Nothing more will be handed in."""
         self._closed = True
         if self._source is not None:
+            self._note(Closed())
             self._source.close_soon()
 
     def _submit(self, request: Request, verb: Submit) -> Answer:

@@ -1,18 +1,21 @@
 """The engines that a killed driver of this run left to us: expected, heard, or replaced.
 
 Nothing starts before they have told what they run, or had time to (`patience`). Then those that the driver
-itself had started get a successor on their node; others belong to a context that lives by itself.
+itself had started get a successor on their node, unless they were to leave; others belong to a context that
+lives by itself. Engines that the driver had given up are not waited for, but they may come back, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from disbatch.contexts.nodes import Node
 from disbatch.driver.departures import some
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.inherited import Inherited
 from disbatch.driver.roster import Member
-from disbatch.driver.runfile import Gone, Here
+from disbatch.driver.told import Gone, Here, Told
 from disbatch.model.task import Phase
 from disbatch.plan import events
 from disbatch.wire.messages import Hello
@@ -22,30 +25,48 @@ if TYPE_CHECKING:
 
 
 class Succession:
-    """What `crew` has from a former driver."""
+    """What `crew` has from a former driver, as that `told`."""
 
-    def __init__(self, crew: Crew, holds: Holds, patience: float) -> None:
+    def __init__(self, crew: Crew, holds: Holds, patience: float, told: Told) -> None:
         self._crew = crew
         self._holds = holds
         self._patience = patience
+        self._told = told
         self._replaced: dict[str, str] = {}
         """Engines that did not come in time, and those that took their place."""
         self._watched = Inherited(crew.loop, lambda engine: crew.exited(engine, 0, "its engine ended"))
+        if told.engines:
+            holds.add(Reason.TAKEOVER, "waiting for the engines")
 
-    def expect(self, engines: list[Here]) -> None:
-        """Wait for these."""
-        crew = self._crew
-        for here in engines:
-            crew.add(
-                Member(
-                    *(here.engine, here.name, here.rank, here.slots, here.node, here.context),
-                    label=crew.label_of(here.context),
-                    inherited=True,
-                )
-            )
-        crew.say(f"taking the run over: expecting the engines of {_names(engines)}")
-        self._holds.add(Reason.TAKEOVER, "waiting for the engines")
+    def expect(self) -> bool:
+        """Wait for those that were there or on their way; False if there are none."""
+        crew, told = self._crew, self._told
+        for here in told.lost.values():
+            self._add(here, lost=True)
+        for here in told.engines.values():
+            self._add(here, lost=False)
+        missing = self._missing
+        if not missing:
+            self._holds.remove(Reason.TAKEOVER)
+            return False
+        crew.say(f"taking the run over: expecting the engines of {_names(missing)}")
         crew.loop.call_later(self._patience, self._wait_no_longer)
+        return True
+
+    def _add(self, here: Here, *, lost: bool) -> None:
+        needless = here.engine in self._told.unwanted and not here.pid  # it never was there
+        member = Member(
+            *(here.engine, here.name, here.rank, here.slots, here.node, here.context),
+            label=self._crew.label_of(here.context),
+            launching=not (lost or needless),
+            lost=lost,
+            inherited=True,
+        )
+        self._crew.add(member)
+
+    def of_use(self, nodes: Iterable[Node]) -> list[Node]:
+        """Those on which a new engine may be started, as none is there: no user wanted one to leave."""
+        return [node for node in nodes if node.name not in self._told.avoid]
 
     def look(self) -> None:
         """Somebody came or left: are all there?"""
@@ -63,14 +84,20 @@ class Succession:
             return
         for member in missing:
             member.launching = False
-            crew.note(Gone(member.engine))
-            if crew.is_running() and member.node is not None and not member.context:
+            member.lost = True
+            crew.note(Gone(member.engine, lost=True))
+            crew.unheard(member)
+            if self._may_replace(member) and member.node is not None:
                 self._replaced[member.engine] = crew.start(member.rank, member.node)
         again = any(member.engine in self._replaced for member in missing)
         anew = "; starting anew there" if again else ""
         crew.say(f"{_names(missing)}: not heard for {self._patience:g} s{anew}")
         self._holds.remove(Reason.TAKEOVER)
         crew.look()
+
+    def _may_replace(self, member: Member) -> bool:
+        wanted = member.node is not None and member.node.name not in self._told.avoid
+        return wanted and not member.context and self._crew.is_running()
 
     def past(self, hello: Hello) -> events.Past:
         """What this engine has from the former driver."""
@@ -98,5 +125,5 @@ class Succession:
         await self._watched.close(patience)
 
 
-def _names(engines: list[Here] | list[Member]) -> str:
+def _names(engines: Iterable[Here | Member]) -> str:
     return some(sorted({engine.name for engine in engines}))

@@ -64,6 +64,14 @@ class SilenceError(DisbatchError):
     """The driver of a run that should be there does not answer, or is not there."""
 
 
+class StoreError(DisbatchError):
+    """The key store cannot be reached, is full, or holds under a key what is not ours."""
+
+
+class SourceError(DisbatchError):
+    """A program that gives the tasks went away before it said that there are no more."""
+
+
 class RunEndedError(DisbatchError):
     """The run ended, or its driver is gone, before the task had ended."""
 

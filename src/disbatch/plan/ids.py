@@ -28,6 +28,11 @@ class IdSet:
         at = bisect_left(self._lasts, id)
         return at < len(self._firsts) and self._firsts[at] <= id
 
+    @property
+    def count(self) -> int:
+        """How many ids."""
+        return sum(self._lasts) - sum(self._firsts) + len(self._firsts)
+
     def __bool__(self) -> bool:
         return bool(self._firsts)
 

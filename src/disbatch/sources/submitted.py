@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from disbatch.model.errors import TaskFileError, UsageError
+from disbatch.model.errors import DisbatchError, TaskFileError, UsageError
 from disbatch.model.task import Item
 from disbatch.model.taskfile import TaskParser
 from disbatch.sources.file import unreadable
@@ -204,7 +204,7 @@ class SubmittedSource:
         return self.error is not None or (self._is_read and self.closed)
 
     @property
-    def error(self) -> UsageError | None:
+    def error(self) -> DisbatchError | None:
         error = None if self._first is None else self._first.error
         return error or ((self._items.error or self._read_error) if self._items.empty else None)
 

@@ -40,6 +40,11 @@ class Caller:
             self._readers.append(SocketReader(loop, line.monitor, self._look))
         line.connect(addresses)
 
+    @property
+    def proven(self) -> str:
+        """The address that was seen last to lead to the driver."""
+        return self._line.proven
+
     async def call(self, verb: Verb, patience: float | None) -> Answer:
         """What the driver answers. SilenceError if it does not within `patience` seconds; None: wait for
         ever."""

@@ -66,7 +66,7 @@ class ConnectFile(msgspec.Struct, frozen=True):
 
     def replace(self, path: Path) -> None:
         """Put this in the place of the file that is there."""
-        new = path.with_name(f"{path.name}.{self.pid}")
+        new = path.with_name(f"{path.name}.new")
         new.unlink(missing_ok=True)
         self.write(new)
         new.replace(path)

@@ -1,0 +1,99 @@
+"""What is read from the source, or was returned, and is not assigned; and what is known of the source."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterable
+
+from disbatch.model.task import Barrier, Item, PerEngine, Task
+from disbatch.plan.events import Completed, Recorded
+
+LOOKAHEAD = 64
+"""Tasks kept ready beyond the room that the engines have."""
+READ_LEAST = LOOKAHEAD // 2
+"""Fewest items asked for at once: a reading costs about as much as a dispatch."""
+READ_MOST = 4096
+"""Most items asked for at once."""
+
+
+class Source(enum.Enum):
+    """What is known of the task source."""
+
+    FLOWING = enum.auto()
+    DRY = enum.auto()
+    ENDED = enum.auto()
+
+
+def plain(item: Item | Completed | Recorded) -> Item:
+    """The item of the source itself."""
+    if isinstance(item, Completed):
+        return item.task
+    return item.item if isinstance(item, Recorded) else item
+
+
+class Backlog:
+    """A task is ready when it may be assigned; behind a barrier it stays unread, as far as others see."""
+
+    __slots__ = ("again", "barrier", "read_to", "ready", "source", "unread")
+
+    def __init__(self) -> None:
+        self.source = Source.FLOWING
+        self.unread: deque[Item | Completed | Recorded] = deque()
+        self.barrier: Barrier | None = None
+        self.ready: deque[Task] = deque()
+        self.again: set[int] = set()
+        """Ids of tasks that were assigned and are not now: a late result of an old attempt still counts."""
+        self.read_to = 0
+        """Ids below this one are read."""
+
+    def add(self, items: list[Item | Completed | Recorded]) -> None:
+        """These were read, in order."""
+        if self.source is Source.DRY:
+            self.source = Source.FLOWING
+        self.unread.extend(items)
+        for item in map(plain, reversed(items)):
+            if not isinstance(item, PerEngine):
+                self.read_to = item.id + 1
+                break
+
+    def room(self, more: int) -> int:
+        """How many items it would take from the source now, if the engines take `more`; never just a few, but
+        0 or READ_LEAST."""
+        if self.barrier is not None or self.source is Source.ENDED:
+            return 0
+        room = more + LOOKAHEAD - len(self.ready) - len(self.unread)
+        return min(READ_MOST, room) if room >= READ_LEAST else 0
+
+    @property
+    def is_done(self) -> bool:
+        """Nothing is left, and no more will come."""
+        return self.source is Source.ENDED and self.barrier is None and not self.ready and not self.unread
+
+    def put_back(self, tasks: Iterable[Task]) -> None:
+        """These shall be assigned again, before all others."""
+        self.ready.extendleft(sorted(tasks, key=lambda task: -task.id))
+
+    def remove(self, task: Task) -> None:
+        """A ready task is assigned, or done, without its turn."""
+        self.ready.remove(task)
+        self.again.discard(task.id)
+
+    def unread_tasks(self) -> set[int]:
+        """Ids of tasks behind the barrier."""
+        return {item.id for item in map(plain, self.unread) if isinstance(item, Task)}
+
+    def items(self) -> Iterable[Task | Barrier]:
+        """All that waits here and has an id of its own."""
+        yield from self.ready
+        for item in map(plain, self.unread):
+            if not isinstance(item, PerEngine):
+                yield item
+        if self.barrier is not None:
+            yield self.barrier
+
+    def clear(self) -> None:
+        """Nothing of this will run."""
+        self.ready.clear()
+        self.unread.clear()
+        self.barrier = None

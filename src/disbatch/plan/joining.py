@@ -1,0 +1,135 @@
+"""Engines come, are lost, come back, and are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from disbatch.model.task import Phase
+from disbatch.plan.board import Board, Mode
+from disbatch.plan.claims import inherit, inherit_command
+from disbatch.plan.engines import Engine, State
+from disbatch.plan.events import End, Joined, Left, Limit, Lost
+from disbatch.plan.fates import may_rerun, run_again
+from disbatch.plan.leaving import activate, drain, release_if_stopped, run_per_engine
+from disbatch.plan.queues import recall_answered
+
+
+def on_limit(board: Board, event: Limit) -> None:
+    """Comes before the engines of that context do."""
+    board.rotation.limit(event.context, event.tasks)
+
+
+def on_joined(board: Board, event: Joined) -> None:
+    engine = board.engines.get(event.engine)
+    if engine is not None and engine.state is not State.LOST:
+        return  # the connection broke and came back; nothing is decided by that
+    if engine is None:
+        engine = board.engines[event.engine] = Engine(event.engine, event.slots, event.context)
+        unwanted = _welcome(board, engine, event)
+    else:
+        board.lost -= 1
+        unwanted = _take_back(board, engine, event.holding)
+    if unwanted:
+        board.actions.append(End(engine.id, unwanted, board.at_once or engine.at_once))
+    if engine.retired:
+        board.rotation.move(engine, State.STOPPING)
+        release_if_stopped(board, engine)
+    elif engine.per_engine:
+        board.rotation.move(engine, State.STARTING)
+    else:
+        activate(board, engine)
+
+
+def _welcome(board: Board, engine: Engine, event: Joined) -> list[int]:
+    """It is there for the first time. Returns the attempts that it shall end."""
+    unwanted = event.holding if event.past is None else inherit(board, engine, event.past)
+    known = [command for phase in Phase for command in board.commands[phase]]
+    news = [command for command in known if not inherit_command(board, engine, command)]
+    if event.leaving:
+        drain(board, engine)
+    if board.mode is not Mode.RUNNING or (event.leaving and event.past is None):
+        if event.past is None:
+            engine.retired = True  # nothing ran on it, so there is nothing to stop either
+        commands = {} if event.past is None else event.past.commands
+        stops = [attempt for (phase, _), attempt in commands.items() if phase is Phase.STOP]
+        return [attempt for attempt in event.holding if board.at_once or attempt not in stops]
+    for command in news:
+        if command.phase is Phase.START and not event.leaving:
+            run_per_engine(board, engine, command)
+    return unwanted
+
+
+def _take_back(board: Board, engine: Engine, holding: Iterable[int]) -> list[int]:
+    """A lost engine is heard again: what it still has and nobody else was given is its own again, as long as
+    the run goes on and it was not stopped. Returns the attempts that it shall end."""
+    adrift, commands, unwanted = engine.adrift, engine.per_engine, []
+    engine.adrift, engine.per_engine = {}, {}
+    running = board.mode is Mode.RUNNING and not engine.stopped
+    at_once = board.at_once or engine.at_once
+    stops = [held for (phase, _), held in engine.commands.items() if phase is Phase.STOP]
+    for attempt in sorted(holding):  # the order in which it starts them
+        if attempt in engine.claims or attempt in engine.commands.values():
+            if not running and (at_once or attempt not in stops):
+                unwanted.append(attempt)
+            continue
+        task = adrift.get(attempt)
+        command = commands.pop(attempt, None)
+        if command is not None:
+            engine.per_engine[attempt] = command
+            if at_once or not (running or engine.retired):
+                unwanted.append(attempt)
+        elif running and task is not None and task.id in board.backlog.again:
+            board.backlog.remove(task)
+            engine.assigned[attempt] = task
+            board.rotation.spend(engine, 1)
+            board.live += 1
+        else:
+            unwanted.append(attempt)
+            if task is not None:
+                engine.adrift[attempt] = task
+    if running or (engine.retired and not at_once):
+        for command in commands.values():  # these never reached it
+            run_per_engine(board, engine, command)
+    return unwanted
+
+
+def on_lost(board: Board, event: Lost) -> None:
+    engine = board.engines.get(event.engine)
+    if engine is None or engine.state is State.LOST:
+        return
+    running = engine.slots - len(engine.adrift) - len(engine.claims)
+    tasks = list(engine.assigned.values())
+    engine.adrift.update(engine.assigned)
+    _strip(board, engine)
+    board.lost += 1
+    board.rotation.move(engine, State.LOST)
+    again = [
+        task
+        for nth, task in enumerate(tasks)
+        if nth >= running or task.id in board.cancelled or may_rerun(board, engine, task)
+    ]
+    run_again(board, again)
+
+
+def on_left(board: Board, event: Left) -> None:
+    engine = board.engines.get(event.engine)
+    if engine is None:
+        return
+    if engine.state is State.LOST:
+        board.lost -= 1
+    tasks = list(engine.assigned.values())
+    _strip(board, engine)
+    for id in engine.claims.values():
+        del board.claims[id]
+    board.rotation.spend(engine, -len(engine.claims))
+    engine.claims = {}
+    board.rotation.move(engine, State.LEAVING)
+    del board.engines[engine.id]
+    run_again(board, tasks)
+
+
+def _strip(board: Board, engine: Engine) -> None:
+    board.live -= len(engine.assigned)
+    board.rotation.spend(engine, -len(engine.assigned))
+    engine.assigned = {}
+    recall_answered(board, engine)

@@ -1,0 +1,127 @@
+"""Items come from the source: tasks become ready, up to the next barrier."""
+
+from __future__ import annotations
+
+from disbatch.model.task import Barrier, PerEngine, Phase, Task
+from disbatch.plan.backlog import Source
+from disbatch.plan.board import Board, Claimed, Mode
+from disbatch.plan.claims import assign_inherited, drop_claim, inherit_command
+from disbatch.plan.ending import wind_down
+from disbatch.plan.engines import State
+from disbatch.plan.events import (
+    Completed,
+    Conclusion,
+    CountRecorded,
+    Read,
+    RecordBarrier,
+    Recorded,
+    RecordSkipped,
+    SourceDry,
+    SourceEnded,
+)
+from disbatch.plan.fates import close_task, record_cancelled, run_again
+from disbatch.plan.leaving import run_per_engine
+from disbatch.plan.queues import recall_everything
+from disbatch.plan.results import finish_attempts
+
+
+def on_read(board: Board, event: Read) -> None:
+    if board.mode is not Mode.RUNNING:
+        return
+    board.nothing_read = False
+    board.backlog.add(event.items)
+    _take_unread(board)
+
+
+def on_source_dry(board: Board, event: SourceDry) -> None:
+    if board.backlog.source is Source.FLOWING:
+        board.backlog.source = Source.DRY
+
+
+def on_source_ended(board: Board, event: SourceEnded) -> None:
+    board.backlog.source = Source.ENDED
+    board.nothing_read = False
+    if not event.broken:
+        known = board.backlog.unread_tasks()
+        for id in [id for id in board.claims if id not in known]:
+            drop_claim(board, id)  # the source is not the one that it was
+    if event.broken and board.mode is Mode.RUNNING:
+        wind_down(board, Mode.WINDING_DOWN, Conclusion.SOURCE_BROKEN)
+        recall_everything(board)
+
+
+def _take_unread(board: Board) -> None:
+    backlog, cancelled = board.backlog, board.cancelled
+    unread, ready = backlog.unread, backlog.ready
+    while unread and backlog.barrier is None:
+        item = unread.popleft()
+        if type(item) is Task:
+            if board.claims and item.id in board.claims:
+                _take_claimed(board, item, board.claims.pop(item.id))
+            elif cancelled and item.id in cancelled:
+                record_cancelled(board, item)
+            else:
+                ready.append(item)
+        elif type(item) is Completed:
+            drop_claim(board, item.task.id)
+            board.actions.append(RecordSkipped(item))
+            if item.failed:
+                board.note_failure(item.task)
+        elif type(item) is Recorded:
+            _take_recorded(board, item)
+        elif type(item) is Barrier:
+            backlog.barrier = item
+        elif type(item) is PerEngine:
+            _add_command(board, item)
+
+
+def _take_claimed(board: Board, task: Task, claimed: Claimed) -> None:
+    """The task of a claim is read."""
+    engine, attempt, outcome = claimed
+    engine.claims.pop(attempt, None)
+    if outcome is None and engine.state is State.LOST:
+        engine.adrift[attempt] = task
+        board.rotation.spend(engine, -1)
+        run_again(board, [task])
+        return
+    assign_inherited(board, engine, attempt, task)
+    if outcome is not None:
+        engine.kept -= 1
+        finish_attempts(board, engine, [outcome])
+    board.rotation.touch(engine)
+
+
+def _take_recorded(board: Board, recorded: Recorded) -> None:
+    """This run was done with that before this plan began."""
+    board.actions.append(CountRecorded(recorded))
+    item = recorded.item
+    if isinstance(item, Task):
+        drop_claim(board, item.id)
+        close_task(board, item, failed=recorded.failed)
+    elif board.forget_failures() and item.check:
+        wind_down(board, Mode.WINDING_DOWN, Conclusion.CHECK_FAILED)
+
+
+def _add_command(board: Board, command: PerEngine) -> None:
+    board.commands[command.phase].append(command)
+    for engine in board.engines.values():
+        if engine.commands and inherit_command(board, engine, command):
+            continue
+        if command.phase is Phase.STOP:
+            continue
+        if engine.state in (State.STARTING, State.ACTIVE) and not engine.stopped:
+            run_per_engine(board, engine, command)
+            board.rotation.move(engine, State.STARTING)
+        elif engine.state is State.LOST and not engine.retired:
+            engine.per_engine[board.new_attempt()] = command  # sent if it comes back
+
+
+def complete_barrier(board: Board, barrier: Barrier) -> None:
+    """All before it is done: reading goes on behind it."""
+    board.actions.append(RecordBarrier(barrier, board.failed_since_barrier, board.first_failed))
+    failed = board.forget_failures()
+    board.backlog.barrier = None
+    if barrier.check and failed:
+        wind_down(board, Mode.WINDING_DOWN, Conclusion.CHECK_FAILED)
+    else:
+        _take_unread(board)
