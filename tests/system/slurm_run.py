@@ -123,7 +123,8 @@ class SlurmRun(Run):
 
     def until_job(self) -> int:
         """The id of salloc's job, which is there when a task has started."""
-        self.job = int(self.lab.call("squeue", "-h", "-n", self.name, "-o", "%A"))
+        # Not one of an earlier salloc, which Slurm may still be cleaning up after.
+        self.job = int(self.lab.call("squeue", "-h", "-t", "RUNNING", "-n", self.name, "-o", "%A"))
         return self.job
 
     def close(self) -> None:
