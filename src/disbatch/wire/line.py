@@ -55,7 +55,6 @@ class Line:
         self.monitor: zmq.Socket[Any] | None = None
         try:
             tune(self.socket, MAX_ANSWER)
-            self.socket.setsockopt(zmq.IMMEDIATE, 1)
             self.socket.curve_serverkey = connect.server_key.encode()
             self.socket.curve_publickey = connect.client_key.encode()
             self.socket.curve_secretkey = connect.client_secret.encode()
@@ -75,6 +74,10 @@ class Line:
     def connect(self, addresses: list[str]) -> None:
         """Try these. UsageError for one that is none."""
         self._addresses += addresses
+        if len(self._addresses) > 1:
+            # Send nothing to where nobody is. Not with one address: when the connection breaks, libzmq then
+            # throws away what has come and was not read yet, such as the last answer of a driver that ends.
+            self.socket.setsockopt(zmq.IMMEDIATE, 1)
         for address in addresses:
             try:
                 self.socket.connect(address)
