@@ -189,7 +189,7 @@ def test_asks_again_when_the_connection_breaks(tmp_path: Path) -> None:
             answer = await asking
             second.close()
         assert answer.lines == ["done"]
-        assert len(ids) == 2 and len(set(ids)) == 1
+        assert len(ids) >= 2 and len(set(ids)) == 1
 
     asyncio.run(course())
 
