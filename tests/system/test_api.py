@@ -176,6 +176,18 @@ def test_odd_bytes(directory: Path) -> None:
         assert len(long.command) == 100_002
 
 
+def test_a_wrong_line_fails_alone(directory: Path) -> None:
+    """What the driver alone can see; others come to it in the same batch."""
+    run = start(directory)
+    assert run.submit("true").result(DEADLINE).ok
+    handed = [run.submit("true"), *run.hand_in(b"#DISBATCH PERENGINE STOP no", 1), run.submit("true")]
+    assert handed[0].result(DEADLINE).ok and handed[2].result(DEADLINE).ok
+    with pytest.raises(UsageError, match=r"^PERENGINE must stand before all tasks"):
+        handed[1].result(DEADLINE)
+    with pytest.raises(RunEndedError, match="1 task was not run to the end: PERENGINE must"):
+        run.close()
+
+
 # ---- maps, repeats, barriers ----
 
 

@@ -132,6 +132,16 @@ def test_waiting(directory: Path) -> None:
         close(directory, run)
 
 
+def test_the_run_that_the_environment_names(directory: Path) -> None:
+    elsewhere = directory / "elsewhere"
+    elsewhere.mkdir()
+    with start(directory) as run:
+        words = [DBUTIL, "submit", "--wait", "true"]
+        env = environment({"DISBATCH_CONNECT": str(directory / "P_connect.json")})
+        assert subprocess.run(words, cwd=elsewhere, env=env, timeout=DEADLINE, check=False).returncode == 0
+        close(directory, run)
+
+
 def test_wrong_commands(directory: Path) -> None:
     with start(directory) as run:
         code, out, said = dbutil(directory, "submit", "true", "#DISBATCH FOO")

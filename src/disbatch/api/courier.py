@@ -17,6 +17,7 @@ import atexit
 import contextlib
 import logging
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -28,7 +29,7 @@ import zmq
 from disbatch.api.launched import Launched
 from disbatch.api.room import Room
 from disbatch.api.task import Task
-from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError
+from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError, UsageError
 from disbatch.model.result import result_of
 from disbatch.model.status import Record
 from disbatch.plan.ids import IdSet
@@ -51,6 +52,9 @@ log = logging.getLogger("disbatch")
 
 COALESCE = 0.002
 """Seconds for which a first task waits for company."""
+PLACE = "handed in"
+_WRONG = re.compile(rf"{PLACE}:([0-9]+): (.*)", re.S)
+"""What the driver says of a line that is wrong, and of none else."""
 LAST_WORDS = 10.0
 """Seconds that a driver has to hear that we go."""
 
@@ -256,18 +260,22 @@ class Courier:
         return batch
 
     async def _submit(self, follower: Follower, batch: list[Line]) -> None:
-        try:
-            taken = await follower.submit(Submit([line.text for line in batch]))
-        except SilenceError as error:
-            self._end(RunEndedError(str(error)))
-            self._fail(batch, RunEndedError(str(error)))
-            return
-        except DisbatchError as error:
-            self._fail(batch, error)
-            return
-        finally:
-            self.room.leave(0, sum(len(line.text) for line in batch))
-        self._number(batch, taken)
+        self.room.leave(0, sum(len(line.text) for line in batch))
+        while batch:
+            try:
+                taken = await follower.submit(Submit([line.text for line in batch], PLACE))
+            except SilenceError as error:
+                self._end(RunEndedError(str(error)))
+                self._fail(batch, RunEndedError(str(error)))
+                return
+            except DisbatchError as error:
+                wrong = _WRONG.fullmatch(str(error))
+                at = slice(None) if wrong is None else slice(int(wrong[1]) - 1, int(wrong[1]))
+                self._fail(batch[at], error if wrong is None else UsageError(wrong[2]))
+                del batch[at]
+            else:
+                self._number(batch, taken)
+                return
 
     def _number(self, batch: list[Line], taken: Taken) -> None:
         id = taken.first
