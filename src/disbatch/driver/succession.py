@@ -59,10 +59,12 @@ class Succession:
             *(here.engine, here.name, here.rank, here.slots, here.node, here.context),
             label=self._crew.label_of(here.context),
             launching=not (lost or needless),
-            lost=lost,
+            lost=lost and here.pid > 0,
             inherited=True,
+            tunnel=here.tunnel,
         )
         self._crew.add(member)
+        self._crew.reconnect(member)
 
     def of_use(self, nodes: Iterable[Node]) -> list[Node]:
         """Those on which a new engine may be started, as none is there: no user wanted one to leave."""
