@@ -81,6 +81,8 @@ ENDING_AT_LIMIT = 2.5
 """The same, where the end of the allocation is near."""
 AT_ONCE = 3.0
 """The same, after a second signal."""
+LAST_WORDS = 0.5
+"""Seconds that others have to hear that the run is over."""
 LIFE_SIGN = 15.0
 """Seconds between two signs of life that a later command can see: the status file's time."""
 ATTEMPTS = 1 << 40
@@ -333,7 +335,8 @@ class Driver:
         self._contexts.close()
         await self._telling.close(self._farewell())
         await self._crew.close(patience)
-        self._hub.close(linger=0.5)
+        await self._hub.until_left(LAST_WORDS)
+        self._hub.close(linger=LAST_WORDS)
         self._telling.shut()
         self._observer.stop()
         self._notes.close()
