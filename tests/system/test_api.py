@@ -504,15 +504,22 @@ def test_connecting(directory: Path) -> None:
         assert all(task.cancelled() for task in held)
         with DisBatch.connect(directory / "P") as run:
             assert run.submit("true").result(DEADLINE).ok
+            blocking = [run.submit("read line < go") for _ in range(2)]
+            with DisBatch.connect(directory / "P") as second:
+                late = second.submit("touch never")
+                DisBatch.connect(directory / "P").close()  # by now the driver has it
+                assert late.cancel(), "and it leaves at once"
+            let_go(directory, 2)
+            assert all(task.result(DEADLINE).ok for task in blocking)
         subprocess.run(
             [Path(DISBATCH).with_name("dbutil"), "close"], cwd=directory, check=True, timeout=DEADLINE
         )
         assert others.ended() == 0
     assert Counter(record.return_code for record in tasks(directory / "P_status.txt").values()) == {
-        0: 2,
+        0: 4,
         1: 1,
         2: 1,
-        -15: 3,
+        -15: 4,
     }
     assert not (directory / "never").exists()
 

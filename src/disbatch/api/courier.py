@@ -107,6 +107,7 @@ class Courier:
         self._cancels = asyncio.Event()
         self._close_asked = asyncio.Event()
         self._now = asyncio.Event()
+        self._cancelling = asyncio.Lock()
         self._sending = False
         self._awake = False
         """It was said, since the queue was last looked at, that there is something in it."""
@@ -176,22 +177,31 @@ class Courier:
             self.ready.set_exception(error)
             return
         with zmq.Context() as context:
-            follower = Follower(
-                lambda lost: Caller(self._loop, context, reached.connect, lost),
-                *(reached.connect, reached.prefix),
-                say=log.warning,
-                advice=reached.advice,
-                patience=self._patience,
-            )
             try:
-                if reached.launched is None:
-                    await follower.submit(Submit([]))  # would it take any?
+                follower = await self._follow(context, reached)
             except Exception as error:
+                if reached.launched is not None:
+                    reached.launched.close()
                 self.ready.set_exception(error)
-                follower.close()
                 return
             self.ready.set_result(reached.prefix)
             await self._serve(follower, reached.launched)
+
+    async def _follow(self, context: zmq.Context[zmq.Socket[bytes]], reached: Reached) -> Follower:
+        follower = Follower(
+            lambda lost: Caller(self._loop, context, reached.connect, lost),
+            *(reached.connect, reached.prefix),
+            say=log.warning,
+            advice=reached.advice,
+            patience=self._patience,
+        )
+        try:
+            if reached.launched is None:
+                await follower.submit(Submit([]))  # would it take any?
+        except BaseException:
+            follower.close()
+            raise
+        return follower
 
     async def _reach_or_give_up(self) -> Reached:
         reaching = asyncio.ensure_future(self._reach())
@@ -337,8 +347,9 @@ class Courier:
         while True:
             await self._cancels.wait()
             self._cancels.clear()
-            for verb in self._orders_to_cancel():
-                await follower.ask(verb)
+            async with self._cancelling:
+                for verb in self._orders_to_cancel():
+                    await follower.ask(verb)
 
     def _orders_to_cancel(self) -> list[Cancel]:
         """For those of the cancelled tasks that the driver has."""
@@ -379,8 +390,16 @@ class Courier:
         if launched is not None:
             launched.take_no_more()
         await asyncio.wrap_future(self.room.idle())
-        if launched is not None:
-            await self._see_off(follower, launched)
+        async with self._cancelling:
+            for verb in self._orders_to_cancel():
+                await self._ask(follower, verb)
+        if launched is None:
+            return
+        if not launched.ended.done():
+            follower.close()  # its driver waits a moment for whoever is still there
+        elif self.error is None and launched.ended.result() < 0:
+            await self._ask(follower, Close())  # it was killed, and another one may have its run
+        await self._see_off(launched)
 
     async def _finish_now(self, follower: Follower, launched: Launched | None) -> None:
         with self._lock:
@@ -396,16 +415,13 @@ class Courier:
         if self.error is None:
             await self._ask(follower, Finish())
         launched.take_no_more()
-        await self._see_off(follower, launched)
+        await self._see_off(launched)
         self._fail(unsent, self.error or RunEndedError(launched.conclusion))
         await asyncio.wrap_future(self.room.idle())
 
-    async def _see_off(self, follower: Follower, launched: Launched) -> None:
-        """Wait for its end. If it was killed, another driver may have its run, and is to take no more."""
+    async def _see_off(self, launched: Launched) -> None:
         self.return_code = await asyncio.shield(launched.ended)
         self.said = launched.said
-        if self.return_code < 0 and self.error is None:
-            await self._ask(follower, Close())
 
     async def _ask(self, follower: Follower, verb: Verb) -> None:
         with contextlib.suppress(DisbatchError, TimeoutError):
