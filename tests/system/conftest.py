@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from held_run import Held
 from slurm_lab import LAB, SlurmLab
 from slurm_run import SlurmRun
 from ssh_run import Run
@@ -145,6 +146,14 @@ def ssh_lab_netns(_ssh_lab_netns: SshLab) -> SshLab:
     if not _ssh_lab_netns.whole:
         _ssh_lab_netns.up()
     return _ssh_lab_netns
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Held]:
+    """A run on this machine that another driver takes over."""
+    held = Held(tmp_path)
+    yield held
+    held.close()
 
 
 @pytest.fixture

@@ -7,79 +7,14 @@ import os
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from command import DISBATCH, Running, disbatch, environment, gone, processes, records, tasks, until, write
+from held_run import Held
 
 from disbatch.model.status import Mark
-
-HELD = "echo $DISBATCH_TASKID >> ran; read line < fifo{}"
-QUICK = "echo $DISBATCH_TASKID >> ran"
-
-
-class Held:
-    """A run `P` on this machine, some of whose tasks wait for a word through a FIFO."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.fifos: dict[int, int] = {}
-        self.lines: list[str] = []
-        self.mark = {"OF_THIS_TEST": str(directory)}
-        """In the environment of all processes of its runs."""
-
-    def task(self, held: int | None = None) -> None:
-        """One more task; it waits for `let_go(held)`."""
-        if held is None:
-            self.lines.append(QUICK)
-            return
-        path = self.directory / f"fifo{held}"
-        os.mkfifo(path)
-        self.fifos[held] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        self.lines.append(HELD.format(held))
-
-    def let_go(self, held: int) -> None:
-        os.write(self.fifos[held], b"go\n")
-
-    def ran(self) -> Counter[int]:
-        path = self.directory / "ran"
-        return Counter(map(int, path.read_text().split())) if path.exists() else Counter()
-
-    def until_ran(self, *ids: int) -> None:
-        until(lambda: set(self.ran()) >= set(ids), f"tasks {ids}", self.directory)
-
-    def begin_and_kill(self, *ids: int, options: tuple[str, ...] = ("-s", "localhost:2")) -> None:
-        """Start the run, wait until these have started, kill the driver."""
-        write(self.directory / "Tasks", self.lines)
-        with Running(self.directory, *options, "-p", "P", "Tasks", env=self.mark) as run:
-            run.until(lambda: set(self.ran()) >= set(ids), f"tasks {ids}")
-            run.signal(signal.SIGKILL)
-            assert run.ended() == -signal.SIGKILL
-
-    def taking_over(self, *options: str) -> Running:
-        return Running(self.directory, "--takeover", "P", *options, env=self.mark)
-
-    def check(self, ids: int) -> None:
-        """Every task ran once and is recorded once, and nothing is left."""
-        assert self.ran() == Counter(range(ids))
-        assert sorted(tasks(self.directory / "P_status.txt")) == list(range(ids))
-        assert not (self.directory / "P_connect.json").exists()
-        assert not (self.directory / "P_run.json").exists()
-        gone(lambda: processes(str(self.directory)), "the end of all processes")
-
-    def close(self) -> None:
-        for descriptor in self.fifos.values():
-            os.close(descriptor)
-        for pid in processes(str(self.directory)):
-            os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[Held]:
-    held = Held(tmp_path)
-    yield held
-    held.close()
 
 
 def test_running_ended_and_waiting_tasks(held: Held) -> None:
@@ -249,3 +184,98 @@ def test_torn_last_line(held: Held) -> None:
         held.let_go(1)
         assert run.ended() == 0, run.err
     held.check(2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ended_while_results_wait_for_their_tasks(held: Held, number: signal.Signals) -> None:
+    """The new driver has not read the task again whose result it was told: the engine keeps that, and leaves
+    it to the next run."""
+    held.task(1)
+    held.task()
+    lines = write(held.directory / "lines", held.lines)
+    with lines.open("rb") as tasks_before:
+        feed = subprocess.Popen(["cat"], stdin=tasks_before, stdout=subprocess.PIPE)
+    with Running(
+        held.directory, "-s", "localhost:1", "-p", "P", "-", stdin=feed.stdout, env=held.mark
+    ) as run:
+        run.until(lambda: held.ran() == Counter([0]), "task 0")
+        run.signal(signal.SIGKILL)
+        run.ended()
+    feed.wait()
+    held.let_go(1)
+    reading, writing = os.pipe()
+    with Running(
+        held.directory, "--takeover", "P", "-", stdin=os.fdopen(reading, "rb"), env=held.mark
+    ) as again:
+        again.until_said("all engines are there")
+        held.dbutil("--run", "P", "pause")
+        again.signal(number)
+        assert again.ended() == 128 + number, again.err
+    os.close(writing)
+    left = held.directory / f"P_{os.uname().nodename}_unrecorded.txt"
+    assert sorted(tasks(left)) == [0] and records(held.directory / "P_status.txt") == []
+    gone(lambda: processes(str(held.directory)), "the end of all processes")
+    resumed = disbatch(held.directory, "-s", "localhost:1", "-r", "P_status.txt", "lines", env=held.mark)
+    assert resumed.returncode == 0 and "1 done before" in resumed.stderr
+    assert held.ran() == Counter((0, 1))
+
+
+def test_killed_when_all_is_done(held: Held) -> None:
+    """Only the engine's last command is missing."""
+    os.mkfifo(held.directory / "end")
+    end = os.open(held.directory / "end", os.O_RDWR | os.O_CLOEXEC)
+    held.lines.append("#DISBATCH PERENGINE STOP echo STOP >> engine; read line < end")
+    held.task()
+    with held.beginning("-s", "localhost:1") as run:
+        run.until((held.directory / "engine").exists, "the end")
+        held.kill(run)
+    with held.taking_over() as run:
+        run.until_said("all engines are there")
+        held.kill(run)
+    os.write(end, b"go\n")
+    with held.taking_over() as run:
+        assert run.ended() == 0, run.err
+    os.close(end)
+    assert (held.directory / "engine").read_text() == "STOP\n"
+    held.check(1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_at_any_moment(held: Held, seed: int) -> None:
+    """... which is when its log has grown by so many lines: while it starts, runs or ends."""
+    random = Random(seed)
+    held.lines += ["#DISBATCH PERENGINE START true", "#DISBATCH PERENGINE STOP true"]
+    for number in range(12):
+        held.task()
+        if number in (3, 8):
+            held.lines.append("#DISBATCH BARRIER")
+    run = held.beginning("-s", "localhost:2", "--loglevel", "debug")
+    for _ in range(5):
+        if not killed_after(run, held.directory / "P_driver.txt", random.randrange(12)):
+            break
+        if not (held.directory / "P_run.json").exists():  # it had not begun, or it had ended
+            gone(lambda: processes(str(held.directory)), "the end of all processes")
+            return
+        run = held.taking_over("--loglevel", "debug")
+    with run:
+        assert run.ended() == 0, run.err
+    recorded = tasks(held.directory / "P_status.txt")
+    assert sorted(recorded) == sorted(held.ran()) and set(held.ran().values()) == {1}
+    barriers = [r.id for r in records(held.directory / "P_status.txt") if r.mark is Mark.BARRIER]
+    assert barriers == [4, 10]
+    gone(lambda: processes(str(held.directory)), "the end of all processes")
+
+
+def killed_after(run: Running, log: Path, lines: int) -> bool:
+    """Kill it when the log has so many lines more; False if it has ended by then."""
+
+    def count() -> int:
+        return log.read_bytes().count(b"\n") if log.exists() else 0
+
+    before = count()
+    until(lambda: run.process.poll() is not None or count() > before + lines, "its log", log.parent)
+    if run.process.poll() is not None:
+        return False
+    run.signal(signal.SIGKILL)
+    run.ended()
+    return True

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
-from command import DEADLINE, DISBATCH, disbatch, environment
+from command import DEADLINE, DISBATCH, disbatch, environment, write
 
 NOBODY = 65534
 GOOD = "touch ran\n"
@@ -245,3 +246,16 @@ def test_what_another_user_may_not_do(others: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert words in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert contents(others) == before
+
+
+def test_port_that_is_taken(tmp_path: Path) -> None:
+    write(tmp_path / "Tasks", ["true"])
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        done = disbatch(tmp_path, "-s", "localhost:1", "--use-address", address, "Tasks")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"disbatch: cannot listen at tcp://{address}: Address already in use")
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["Tasks"]

@@ -476,7 +476,7 @@ class World:
         past = Past(tasks, commands, engine.stopping)
         if engine.stopping or Phase.STOP in (phase for phase, _ in commands):
             self.may_leave_early.add(name)
-        self.feed(Joined(name, engine.slots, holding, engine.context, past))
+        self.feed(Joined(name, engine.slots, holding, engine.context, past, name in self.orders))
         if name in self.orders:
             self.feed(self.orders[name])
 

@@ -25,6 +25,7 @@ from disbatch.plan.events import (
     Joined,
     Left,
     Lost,
+    Past,
     Read,
     Recall,
     RecordBarrier,
@@ -824,3 +825,21 @@ def test_cancelled_on_an_engine_that_stops_or_gives_back() -> None:
             (ended("a", 2), [cancelled("a", 2, 1), Release("a")]),
         ]
     )
+
+
+def test_engine_that_comes_only_to_leave() -> None:
+    plan = Plan()
+    start = PerEngine(0, 1, Phase.START, b":")
+    plan.handle(Read([start, task(0)]))
+    assert plan.handle(Joined("e", 2, [], leaving=True)) == [Release("e")]
+    assert plan.handle(Left("e")) == []
+    past = Past({7: 0}, {(Phase.START, 0): None})
+    plan = Plan(first_attempt=100)
+    plan.handle(Hold())
+    assert plan.handle(Joined("e", 2, [7], past=past, leaving=True)) == []
+    plan.handle(Resume())
+    assert plan.handle(Read([start, task(0), task(1)])) == []
+    assert plan.handle(Finished("e", [outcome(7)])) == [
+        RecordTask("e", task(0), outcome(7), Verdict.COUNTS),
+        Release("e"),
+    ]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from disbatch.contexts.nodes import Node
 from disbatch.driver.settings import Settings
+from disbatch.driver.told import Told
 from disbatch.model.errors import UsageError
 from disbatch.model.way import Way
 from disbatch.wire.hub import Hub
@@ -51,13 +52,8 @@ class Addresses:
         """Open the socket, and a port if one is needed. UsageError if that cannot be."""
         self._hub.bind(f"ipc://{self.socket}")
         s = self._settings
-        if self._takeover is not None:
-            self._tcp = [address for address in self._former if address.startswith("tcp://")]
-            for port in {address.rpartition(":")[2] for address in self._tcp}:
-                host = self._tcp[0].removeprefix("tcp://").rpartition(":")[0]
-                self._hub.bind(f"tcp://{host if host.strip('[]') in LOOPBACK else '*'}:{port}")
-            if self._tcp:
-                return
+        if self._takeover is not None and self._listen_again(self._takeover.told):
+            return
         if s.listen is None and s.context.tunnel:
             return
         try:
@@ -66,6 +62,24 @@ class Addresses:
             if s.listen is not None or not all(node.local for node in s.context.nodes):
                 raise
             log.warning("no port, so that nobody can join from another host: %s", error)
+
+    def _listen_again(self, told: Told) -> bool:
+        """At the former driver's port; False if there is none, or it is taken and nobody waits there.
+        UsageError if somebody does."""
+        former = [address for address in self._former if address.startswith("tcp://")]
+        if not former:
+            return False
+        host, _, port = former[0].removeprefix("tcp://").rpartition(":")
+        try:
+            self._hub.bind(f"tcp://{host if host.strip('[]') in LOOPBACK else '*'}:{port}")
+        except UsageError as error:
+            here = (*told.engines.values(), *told.lost.values())
+            if told.attached or not all(each.node is not None and each.node.local for each in here):
+                raise UsageError(f"{error}; engines wait for the driver there") from error
+            log.warning("%s; nobody waits for us there", error)
+            return False
+        self._tcp = former
+        return True
 
     def _open_port(self) -> list[str]:
         host, port = self._settings.listen or ("", 0)

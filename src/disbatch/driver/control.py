@@ -170,7 +170,7 @@ class Control:
         """It is there, or will be, and nobody wants it to leave."""
         engine = self._plan.engines.get(member.engine)
         if engine is None:
-            return member.launching and member.engine not in self._farewells
+            return member.launching and member not in self._farewells
         return engine.state in (State.STARTING, State.ACTIVE) and not engine.draining
 
     def _drain(self, member: Member, alone: bool) -> str:

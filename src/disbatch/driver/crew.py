@@ -52,7 +52,8 @@ LAUNCHING = 120.0
 class Crew:
     """`members` has all engines, by their name for good. `tell` gets events for the plan, `say` lines for the
     user, `note` lines for the run file; `look` is called when somebody left, and nobody may be there any
-    more. `is_over()`: nothing matters any more. `serve` and `launch` come before anything else."""
+    more. `is_over()`: nothing matters any more; `lets_go`: an engine that comes shall leave. `serve` and
+    `launch` come before anything else."""
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Crew:
         look: Callable[[], None],
         is_over: Callable[[], bool],
         time_is_up: Callable[[], bool],
+        lets_go: Callable[[Member], bool],
     ) -> None:
         self.loop = loop
         self.members = members
@@ -82,8 +84,10 @@ class Crew:
         self._plan = plan
         self._contexts = contexts
         self._time_is_up = time_is_up
+        self._lets_go = lets_go
         self.ever_joined = False
         self.next_rank = 0
+        self._serves = False
         self.departures = Departures(loop, say, by_slurm=settings.context.allocation is not None)
         self._succession: Succession | None = None
         self._retirement: Retirement | None = None
@@ -95,6 +99,7 @@ class Crew:
 
     def serve(self, hub: Hub, addresses: Addresses, orders: Orders) -> None:
         """Engines come through this hub; what they are told is in `orders`."""
+        self._serves = True
         self._hub, self._addresses, self._orders = hub, addresses, orders
         context = self._settings.context
         self._launcher = Launcher(
@@ -238,7 +243,8 @@ class Crew:
         self._watch()
         holding = [claim.attempt for claim in hello.holding]
         past = self._succession.past(hello) if self._succession is not None and member.inherited else None
-        self.tell(events.Joined(member.engine, hello.slots, holding, member.context, past))
+        leaving = self._lets_go(member)
+        self.tell(events.Joined(member.engine, hello.slots, holding, member.context, past, leaving))
         if self._succession is not None:
             self._succession.joined(member, hello)
         for call in self._on_joined:
@@ -410,6 +416,8 @@ class Crew:
 
     async def close(self, patience: float) -> None:
         """See everybody off: those that we have started have so many seconds to leave by themselves."""
+        if not self._serves:
+            return
         if self._succession is not None:
             await self._succession.close(patience)
         lost = {member.engine for member in self.members.values() if member.lost}

@@ -127,6 +127,7 @@ class Driver:
             look=self._look_for_engines,
             is_over=self._over.done,
             time_is_up=lambda: bool(self._time_limit.words),
+            lets_go=lambda member: self._time_limit.lets_go(member) or member in self._farewells,
         )
         self._vacancy = Vacancy(loop, s, say=self._say, end=self._end_incomplete)
         self._farewells = Farewells(

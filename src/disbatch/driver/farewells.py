@@ -46,9 +46,9 @@ class Farewells:
         """These were to leave when a former driver was killed."""
         self._awaited.update((engine, _event(engine, stop)) for engine, stop in told.unwanted.items())
 
-    def __contains__(self, engine: str) -> bool:
+    def __contains__(self, member: Member) -> bool:
         """It is not there, and when it comes it leaves."""
-        return engine in self._awaited
+        return member.engine in self._awaited
 
     def joined(self, member: Member) -> None:
         """This engine came, although it need not have."""

@@ -68,9 +68,13 @@ class TimeLimit:
         if self._task is not None:
             self._task.cancel()
 
+    def lets_go(self, member: Member) -> bool:
+        """This engine comes too late."""
+        return self._event is not None and not member.context
+
     def joined(self, member: Member) -> None:
         """This engine came, maybe too late. One of another context has its own time."""
-        if self._event is not None and not member.context:
+        if self._event is not None and self.lets_go(member):
             self._tell(self._event(member.engine))
 
     def _all(self, event: type[Drain] | type[Stop]) -> None:

@@ -58,13 +58,15 @@ class Past(msgspec.Struct, frozen=True):
 
 class Joined(msgspec.Struct, frozen=True):
     """An engine is there, for the first time or again; `holding` are the attempts it has. `past`: what these
-    are, if it is there for the first time since this driver took the run over."""
+    are, if it is there for the first time since this driver took the run over. `leaving`: it shall get
+    nothing, and leave when it has nothing."""
 
     engine: str
     slots: int
     holding: list[int]
     context: str = ""
     past: Past | None = None
+    leaving: bool = False
 
 
 class Limit(msgspec.Struct, frozen=True):

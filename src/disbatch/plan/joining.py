@@ -10,7 +10,7 @@ from disbatch.plan.claims import inherit, inherit_command
 from disbatch.plan.engines import Engine, State
 from disbatch.plan.events import End, Joined, Left, Limit, Lost
 from disbatch.plan.fates import may_rerun, run_again
-from disbatch.plan.leaving import activate, release_if_stopped, run_per_engine
+from disbatch.plan.leaving import activate, drain, release_if_stopped, run_per_engine
 from disbatch.plan.queues import recall_answered
 
 
@@ -45,14 +45,16 @@ def _welcome(board: Board, engine: Engine, event: Joined) -> list[int]:
     unwanted = event.holding if event.past is None else inherit(board, engine, event.past)
     known = [command for phase in Phase for command in board.commands[phase]]
     news = [command for command in known if not inherit_command(board, engine, command)]
-    if board.mode is not Mode.RUNNING:
+    if event.leaving:
+        drain(board, engine)
+    if board.mode is not Mode.RUNNING or (event.leaving and event.past is None):
         if event.past is None:
             engine.retired = True  # nothing ran on it, so there is nothing to stop either
         commands = {} if event.past is None else event.past.commands
         stops = [attempt for (phase, _), attempt in commands.items() if phase is Phase.STOP]
         return [attempt for attempt in event.holding if board.at_once or attempt not in stops]
     for command in news:
-        if command.phase is Phase.START:
+        if command.phase is Phase.START and not event.leaving:
             run_per_engine(board, engine, command)
     return unwanted
 
