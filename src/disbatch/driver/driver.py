@@ -215,6 +215,7 @@ class Driver:
             hostname=self._hostname,
             barriers_read=self._feed.barriers_read,
             ended=self._submissions.ended if self._feed.takes_more else None,
+            is_written=self._feed.is_written,
         )
         self._performers |= scribe.performers
         if s.status_header and not s.claimed.recorded:

@@ -111,12 +111,10 @@ class Former:
     """The tasks that former runs completed, by id.
 
     `count` is how many, `failures` how many of them failed; `highest` the highest id, -1 if there is none.
-    `ran`: how many lines tell of a task that was run, not skipped.
     """
 
     def __init__(self, files: Sequence[_File], *, source: str, retry: bool, force: bool, whole: bool) -> None:
         self.count = 0
-        self.ran = 0
         self.failures = 0
         self.highest = -1
         self._files = files
@@ -125,6 +123,8 @@ class Former:
         self._force = force
         self._whole = whole
         self._counted = _COUNTED | {Mark.BARRIER} if whole else _COUNTED
+        self._aside: set[int] = set()
+        """Hashes of lines of our own record that do not count."""
         self._dense = array("q")
         self._scattered: dict[int, int] = {}
         for number, file in enumerate(files):
@@ -205,6 +205,10 @@ class Former:
         entry = self._entry(id)
         return bool(entry) and self._place(entry)[0] is self._files[0]
 
+    def has_aside(self, line: bytes) -> bool:
+        """This very line, which does not count, stands in the first file."""
+        return hash(line) in self._aside
+
     def others(self) -> Iterator[Record]:
         """The lines that count in the other files."""
         for number, file in enumerate(self._files[1:], 1):
@@ -265,8 +269,9 @@ class Former:
                 else:
                     end, mark, id, return_code = told
                     if mark in self._counted and (self._whole or return_code != LOST_RETURN_CODE):
-                        self.ran += mark is Mark.TASK
                         self._enter(id, base + at + begin, return_code != 0)
+                    elif self._whole and not number:
+                        self._aside.add(hash(text[begin:end]))
                 begin = end
             at += done
             rest = text[done:]

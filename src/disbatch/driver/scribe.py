@@ -30,7 +30,8 @@ CANCELLED_RETURN_CODE = -signal.SIGTERM.value
 class Scribe:
     """`write` takes a finished line; `say` a line for the user. `barriers_read` holds when the barriers
     that are not complete were read (monotonic seconds), oldest first. `ended(id, line)` is told of each task
-    and barrier that is done."""
+    and barrier that is done. `is_written(line)`: a former driver of the run wrote this line, which does not
+    count, already."""
 
     def __init__(
         self,
@@ -43,9 +44,11 @@ class Scribe:
         hostname: str,
         barriers_read: deque[float],
         ended: Callable[[int, bytes], None] | None = None,
+        is_written: Callable[[bytes], bool] = lambda line: False,
     ) -> None:
         self._write = write
         self._ended = ended
+        self._is_written = is_written
         self._tally = tally
         self._members = members
         self._say = say
@@ -77,12 +80,16 @@ class Scribe:
             self._tally.count(member, task, outcome)
             self._conclude(task, member, outcome)
         else:
+            self._aside(task, member, outcome)
+
+    def _aside(self, task: Task, member: Member, outcome: Outcome) -> None:
+        """The line of an attempt that does not count."""
+        mark = Mark.SUPERSEDED
+        line = format_line(task.id, task.line, task.repeat, task.command, member.name, outcome, mark)
+        if not self._is_written(line):
             self._tally.ended += 1
             self._tally.busy += outcome.elapsed
-            mark = Mark.SUPERSEDED
-            self._write(
-                format_line(task.id, task.line, task.repeat, task.command, member.name, outcome, mark)
-            )
+            self._write(line)
 
     def _conclude(self, task: Task, member: Member, outcome: Outcome) -> None:
         """The line that counts."""
@@ -132,6 +139,8 @@ class Scribe:
         line = format_line(
             command.id, command.line, NO_REPEAT, command.command, member.name, outcome, Mark.PER_ENGINE
         )
+        if self._is_written(line):
+            return
         self._write(line)
         if outcome.return_code:
             what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
