@@ -66,8 +66,8 @@ class SoFar:
         return Recorded(item, failed, Line(record, written))
 
     def is_written(self, line: bytes) -> bool:
-        """This line of a PERENGINE command, or of an attempt that does not count, stands there: the engine was
-        not told that its result is safe."""
+        """This line of a PERENGINE command, or of an attempt that does not count, stands there: the engine
+        was not told that its result is safe."""
         return self._former.has_aside(line)
 
     def close(self) -> None:

@@ -61,8 +61,10 @@ class Succession:
             launching=not (lost or needless),
             lost=lost,
             inherited=True,
+            tunnel=here.tunnel,
         )
         self._crew.add(member)
+        self._crew.reconnect(member)
 
     def of_use(self, nodes: Iterable[Node]) -> list[Node]:
         """Those on which a new engine may be started, as none is there: no user wanted one to leave."""
