@@ -452,11 +452,18 @@ class Driver:
         self._pumping = True
         try:
             for event in self._feed.events(self._plan):
-                if type(event) is events.SourceEnded and event.broken:
-                    self._say(f"{self._feed.error}; no new task starts, running ones finish")
+                if type(event) is events.SourceEnded:
+                    self._say_what_is_wrong(event)
                 self._perform(self._plan.handle(event))
         finally:
             self._pumping = False
+
+    def _say_what_is_wrong(self, end: events.SourceEnded) -> None:
+        if end.broken:
+            self._say(f"{self._feed.error}; no new task starts, running ones finish")
+            return
+        for warning in self._feed.missing(self._plan):
+            self._say(warning)
 
     def _post(self, engine: str, message: Any) -> None:
         peer = self._hub.peer(engine)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from disbatch.driver.departures import some
 from disbatch.driver.former import Former
 from disbatch.driver.sofar import SoFar
 from disbatch.model.errors import DisbatchError
@@ -65,6 +66,17 @@ class Feed:
     def takes_more(self) -> bool:
         """Tasks can be handed in."""
         return self._submitted is not None
+
+    def missing(self, plan: Plan) -> list[str]:
+        """Nothing more will be read: warnings, if a former driver of this run read more than that."""
+        if self._so_far is None or self.ids is not None:
+            return []
+        warnings = self._so_far.beyond(plan.read_to)
+        running = sorted(id for id in plan.strays if not self._so_far.has(id))
+        if running:
+            ids = some([str(id) for id in running])
+            warnings.append(f"{self._so_far.source}: ended before tasks that engines have, which end: {ids}")
+        return warnings
 
     def is_written(self, line: bytes) -> bool:
         """A former driver of this run wrote this line, which does not count, already."""

@@ -200,6 +200,10 @@ class Former:
             record = parse_line(file.line_at(offset))
         return None if record is None else (record, file is self._files[0])
 
+    def has(self, id: int) -> bool:
+        """There is a line of that id."""
+        return bool(self._entry(id))
+
     def is_ours(self, id: int) -> bool:
         """That id has a line in the first file."""
         entry = self._entry(id)
