@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit system bench bench-slurm bench-million clean
+.PHONY: help demo test check unit system chaos bench bench-slurm bench-report bench-million clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -37,12 +37,20 @@ system: $(VENV)/.installed-test ## the system tests alone: installed commands, r
 	@scripts/require tests
 	$(BIN)/python -m pytest tests/system $(ARGS)
 
-bench: $(VENV)/.installed ## measure, each number beside its limit in the same run (about 3 minutes)
+chaos: $(VENV)/.installed-test ## runs that are broken at random, 50 seeds (CHAOS_SEED=7 CHAOS_SEEDS=1: that one again)
+	@scripts/require tests
+	CHAOS_SEED=$(or $(CHAOS_SEED),$(shell date +%s)) CHAOS_SEEDS=$(or $(CHAOS_SEEDS),50) \
+	  $(BIN)/python -m pytest tests/system/test_chaos.py $(ARGS)
+
+bench: $(VENV)/.installed ## measure, each number beside its limit in the same run (about 5 minutes)
 	@$(BIN)/python bench/bench.py
 
 bench-slurm: $(VENV)/.installed ## how soon a Slurm job of 64 nodes works, all simulated here (as root)
 	@scripts/require tests
 	@$(BIN)/python bench/slurm_startup.py
+
+bench-report: $(VENV)/.installed ## a report of 1,000,000 lines: time and memory (about a minute)
+	@$(BIN)/python bench/report.py
 
 bench-million: $(VENV)/.installed ## 1,000,000 tasks through one driver: memory and CPU (about 25 minutes)
 	@$(BIN)/python bench/bench.py --only stream --stream-tasks 1000000

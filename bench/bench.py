@@ -3,6 +3,7 @@
     true     5,000 x `true` on 2 slots, against `xargs -P2`, which runs one bash a task too and keeps nothing
     sleep    1,000 x `sleep 0.1` on 8 slots, against `xargs -P8`
     first    from the start of the command to the start of the first task
+    output   many x `echo` on 2 slots: CPU of the engine a task, without --output, with it, and with a pack
     stream   many x `:` by REPEAT on 2 slots: CPU of driver and engine a task, and the driver's memory
 
 Sides that are compared take turns (ours, peer, ours, peer, ...) and the best of each counts, since another
@@ -63,13 +64,13 @@ class Workshop:
         path.write_text(text)
         return path
 
-    def start(self, tasks: Path, slots: int) -> tuple[subprocess.Popen[bytes], Path]:
+    def start(self, tasks: Path, slots: int, *options: str) -> tuple[subprocess.Popen[bytes], Path]:
         """Start disbatch over `tasks`; the process, and the prefix of its files."""
         self.runs += 1
         prefix = self.directory / f"run{self.runs}"
         with prefix.with_suffix(".out").open("wb") as out:
             process = subprocess.Popen(
-                [DISBATCH, "-s", f"localhost:{slots}", "-p", prefix, tasks],
+                [DISBATCH, "-s", f"localhost:{slots}", "-p", prefix, *options, tasks],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -211,10 +212,9 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def stream(workshop: Workshop, count: int) -> list[Row]:
-    """A long list of empty tasks: what one more task costs, and whether memory grows with the list."""
-    tasks = workshop.write("stream", f"#DISBATCH REPEAT {count} :\n")
-    process, prefix = workshop.start(tasks, 2)
+def watched(workshop: Workshop, tasks: Path, count: int, *options: str) -> tuple[Watch, float]:
+    """A run of `count` tasks on 2 slots, watched; and its seconds."""
+    process, prefix = workshop.start(tasks, 2, *options)
     watch = Watch(process.pid, Path(f"{prefix}_status.txt"))
     began = time.perf_counter()
     while True:
@@ -226,7 +226,40 @@ def stream(workshop: Workshop, count: int) -> list[Row]:
             pass
     took = time.perf_counter() - began
     workshop.check(process, prefix, count)
+    return watch, took
 
+
+def output(workshop: Workshop, count: int) -> list[Row]:
+    """Tasks that print a line: what it costs the engine to keep it, and in how many files."""
+    tasks = workshop.write("output", f"#DISBATCH REPEAT {count} echo $DISBATCH_TASKID\n")
+    ways: dict[str, list[str]] = {"no --output": [], "--output": [], "--output-pack": ["--output-pack"]}
+    costs: dict[str, float] = dict.fromkeys(ways, float("inf"))
+    files = dict.fromkeys(ways, 0)
+    for round in range(ROUNDS):
+        for way, more in ways.items():
+            directory = workshop.directory / f"kept{round}{way}"
+            options = [] if way == "no --output" else ["--output", str(directory), *more]
+            watch, _ = watched(workshop, tasks, count, *options)
+            costs[way] = min(costs[way], watch.cost()[1])
+            files[way] = sum(path.is_file() for path in directory.rglob("*"))
+            shutil.rmtree(directory, ignore_errors=True)
+    what = f"{count:,} x `echo`: engine, "
+    return [
+        Row(
+            f"{what}{way}" if way == "no --output" else f"{'':{len(what)}}{way} ({files[way]:,} files)",
+            f"{cost * 1e3:.3f} ms",
+            "<= 0.2 ms" if way == "no --output" else "",
+            way != "no --output" or cost <= 0.2e-3,
+            ratio=f"{cost / costs['no --output']:.2f}",
+        )
+        for way, cost in costs.items()
+    ]
+
+
+def stream(workshop: Workshop, count: int) -> list[Row]:
+    """A long list of empty tasks: what one more task costs, and whether memory grows with the list."""
+    tasks = workshop.write("stream", f"#DISBATCH REPEAT {count} :\n")
+    watch, took = watched(workshop, tasks, count)
     driver, engine = watch.cost()
     peak = max(watch.memory)
     growth = watch.memory[-1] - watch.memory[len(watch.memory) // 4]
@@ -244,7 +277,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=["true", "sleep", "first", "stream"], help="run one (default: all)")
+    choices = ["true", "sleep", "first", "output", "stream"]
+    parser.add_argument("--only", choices=choices, help="run one (default: all)")
+    parser.add_argument("--output-tasks", type=int, default=5_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--stream-tasks", type=int, default=50_000, metavar="N", help="default: %(default)s")
     options = parser.parse_args()
 
@@ -252,6 +287,7 @@ def main() -> int:
         "true": lambda workshop: against_xargs(workshop, "true", 5000, 2, 0.85),
         "sleep": lambda workshop: against_xargs(workshop, "sleep 0.1", 1000, 8, 0.95),
         "first": first_task,
+        "output": lambda workshop: output(workshop, options.output_tasks),
         "stream": lambda workshop: stream(workshop, options.stream_tasks),
     }
     print(COLUMNS.format("what", "ours", "xargs", "ratio", "limit", ""), flush=True)

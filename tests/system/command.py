@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TypeVar
+from typing import IO, Self, TypeVar
 
 from changes import Changes
 
 from disbatch.model.status import Mark, Record, is_header, parse_line
 
 DISBATCH = str(Path(sys.executable).with_name("disbatch"))
+DBUTIL = str(Path(sys.executable).with_name("dbutil"))
 DEADLINE = 60.0
 """Seconds after which a condition that does not come true fails the test."""
 
@@ -81,6 +82,8 @@ def disbatch(
 class Running:
     """The command while it runs (through `wrapper`); killed, if need be, when the `with` block is left."""
 
+    program = DISBATCH
+
     def __init__(
         self,
         directory: Path,
@@ -93,7 +96,7 @@ class Running:
         self._err = directory / f"stderr-{time.monotonic_ns()}"
         with self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                [*wrapper, DISBATCH, *arguments],
+                [*wrapper, self.program, *arguments],
                 cwd=directory,
                 stdin=stdin,
                 stdout=subprocess.DEVNULL,
@@ -101,7 +104,7 @@ class Running:
                 env=environment(env),
             )
 
-    def __enter__(self) -> Running:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

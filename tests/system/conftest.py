@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from held_run import Held
+from pool_run import Pool
 from slurm_lab import LAB, SlurmLab
 from slurm_run import SlurmRun
 from ssh_run import Run
@@ -228,3 +229,11 @@ def slurm_run_with_real_cores() -> Iterator[SlurmRun]:
     for lab in _slurm(LAB_NODES=1, LAB_CPUS=len(os.sched_getaffinity(0)), LAB_GPUS=0, LAB_TASK="affinity"):
         lab.up()
         yield from _slurm_run(lab, "real-cores", "root")
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[Pool]:
+    """A run on this machine to which nodes are attached."""
+    pool = Pool(tmp_path)
+    yield pool
+    pool.close()

@@ -383,12 +383,15 @@ def test_secrets(tmp_path: Path) -> None:
             assert not any(secret in text for secret in secrets), file
 
 
-def test_key_of_a_barrier_is_told_of_once(tmp_path: Path) -> None:
-    write(tmp_path / "Tasks", ["true", "#DISBATCH BARRIER one", "true", "#DISBATCH BARRIER CHECK two"])
+def test_where_the_key_store_is(tmp_path: Path) -> None:
+    write(tmp_path / "Tasks", ["cp disBatch_*_kvsinfo.txt told; stat -c %a disBatch_*_kvsinfo.txt > mode"])
     done = disbatch(tmp_path, "-s", "localhost:1", "Tasks")
-    assert done.returncode == 0
-    assert done.stderr.count("no key is put") == 1
-    assert "Tasks:2: no key is put: this version has no key store yet" in done.stderr
+    assert done.returncode == 0, done.stderr
+    address, connect = (tmp_path / "told").read_text().splitlines()
+    assert address.startswith("tcp://")
+    assert re.fullmatch(rf"connect {re.escape(str(tmp_path))}/Tasks_\w+_connect.json", connect)
+    assert (tmp_path / "mode").read_text() == "600\n"
+    assert not list(tmp_path.glob("*kvsinfo*"))
 
 
 def test_script_of_the_run(tmp_path: Path) -> None:

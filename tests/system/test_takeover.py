@@ -11,7 +11,19 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from command import DISBATCH, Running, disbatch, environment, gone, processes, records, tasks, until, write
+from command import (
+    DBUTIL,
+    DISBATCH,
+    Running,
+    disbatch,
+    environment,
+    gone,
+    processes,
+    records,
+    tasks,
+    until,
+    write,
+)
 from held_run import Held
 
 from disbatch.model.status import Mark
@@ -172,6 +184,62 @@ def test_stream(held: Held) -> None:
     held.let_go(1)
     assert again.wait(60) == 0
     held.check(3)
+
+
+class Attached:
+    """A context of one slot here that is attached to the run `P`."""
+
+    def __init__(self, held: Held, *options: str) -> None:
+        argv = [DBUTIL, "attach", "--run", "P", "-s", "localhost:1", *options]
+        self.process = subprocess.Popen(argv, cwd=held.directory, env=environment(held.mark))
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def test_limit_of_an_attached_context(held: Held) -> None:
+    """It has completed two tasks of four when the driver is killed, and runs the third."""
+    for number in range(8):
+        held.task(number if number in (0, 3) else None)
+    write(held.directory / "Tasks", held.lines)
+    with Running(held.directory, "-s", "localhost:1", "-p", "P", "Tasks", env=held.mark) as run:
+        held.until_ran(0)
+        with Attached(held, "-C", "4") as attached:
+            held.until_ran(3)
+            run.signal(signal.SIGKILL)
+            run.ended()
+            with held.taking_over() as other:
+                held.let_go(3)
+                assert attached.process.wait(60) == 0
+                assert held.ran() == Counter(range(5)), "four tasks, and the one that is held"
+                held.let_go(0)
+                assert other.ended() == 0, other.err
+    held.check(8)
+
+
+def test_limit_of_the_first_context(held: Held) -> None:
+    """What others have completed does not count against it."""
+    for number in range(7):
+        held.task(number if number in (0, 4) else None)
+    write(held.directory / "Tasks", held.lines)
+    limited = ("-s", "localhost:1", "-C", "2", "--wait-for-engines", "60")
+    with Running(held.directory, *limited, "-p", "P", "Tasks", env=held.mark) as run:
+        held.until_ran(0)
+        with Attached(held):
+            held.until_ran(4)
+            run.signal(signal.SIGKILL)
+            run.ended()
+            with held.taking_over() as other:
+                other.until_said("all engines are there")
+                held.let_go(0)
+                until(lambda: len(held.ran()) == 6, "a sixth one, as the other slot has 4", held.directory)
+                held.let_go(4)
+                assert other.ended() == 0, other.err
+    held.check(7)
 
 
 def test_torn_last_line(held: Held) -> None:

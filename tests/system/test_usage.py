@@ -144,7 +144,7 @@ def test_files(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     [
         (["--use-address", "host"], ["--use-address host", "HOST:PORT"]),
         (["--use-address", ":5"], ["--use-address :5", "HOST:PORT"]),
-        (["--use-address", "host:0"], ["--use-address host:0", "HOST:PORT"]),
+        (["--use-address", "host:65536"], ["--use-address host:65536", "HOST:PORT"]),
         (["--use-address", "host:99999"], ["--use-address host:99999", "HOST:PORT"]),
         (["--use-address", "host:port"], ["--use-address host:port", "HOST:PORT"]),
         (["--use-address", "ho st:5000"], ["--use-address ho st:5000", "HOST:PORT"]),
@@ -168,10 +168,6 @@ def test_engines_and_network(tmp_path: Path, arguments: list[str], words: list[s
         ["-w", "Tasks"],
         ["--mailTo", "me@example.org", "Tasks"],
         ["--mailFreq", "5", "Tasks"],
-        ["--kvsserver", "host:5000", "Tasks"],
-        ["--taskserver"],
-        ["--taskcommand", "ls"],
-        ["-S"],
     ],
 )
 def test_options_of_later_versions(tmp_path: Path, arguments: list[str]) -> None:

@@ -30,6 +30,14 @@ def engine(driver: FakeDriver) -> Iterator[EngineProcess]:
     engine.finish()
 
 
+@pytest.fixture
+def attached(driver: FakeDriver) -> Iterator[EngineProcess]:
+    """An engine that a context has started, which was attached to the run."""
+    engine = EngineProcess(driver.bootstrap(by_driver=False, orphan_patience=0.5))
+    yield engine
+    engine.finish()
+
+
 def test_end_of_a_task_that_heeds_sigterm(driver: FakeDriver, engine: EngineProcess, tmp_path: Path) -> None:
     driver.welcome["grace"] = 1000.0
     driver.start("trap 'echo bye; exit 9' TERM; echo $$ >> pids; while :; do sleep 0.05; done")
@@ -229,6 +237,41 @@ def test_driver_that_is_gone_for_long_ends_a_local_engine(
     assert record is not None
     assert (record.id, record.line, record.return_code, record.node) == (101, 201, 7, "here")
     assert len(lines) == 1, "what was ended is no result"
+
+
+def test_driver_that_is_gone_ends_an_engine_of_an_attached_context(
+    driver: FakeDriver, attached: EngineProcess, tmp_path: Path
+) -> None:
+    """The context, whose child it is, lives on; that says nothing of the driver."""
+    driver.welcome["orphan_patience"] = 0.5
+    driver.acknowledges = False
+    driver.start("exit 7", "echo $$ >> pids; sleep 1000; :")
+    driver.outcome(1)
+    pids = driver.pids(1)
+    driver.hang_up()
+    assert attached.wait() == 3
+    assert not alive(pids[0])
+    assert len((tmp_path / "run_here_unrecorded.txt").read_bytes().splitlines()) == 1
+
+
+def test_end_of_an_attached_context_is_not_the_drivers(
+    driver: FakeDriver, attached: EngineProcess, tmp_path: Path
+) -> None:
+    driver.start("until [ -e go ]; do sleep 0.01; done")
+    driver.running(1)
+    attached.close_lifeline()
+    log = tmp_path / "run_here_engine.txt"
+    wait_until(lambda: "standard input ended" in log.read_text(), "a word about it")
+    assert "--takeover" not in log.read_text()
+    (tmp_path / "go").touch()
+    assert driver.outcome(1).return_code == 0
+    driver.leave()
+    assert attached.wait() == 0
+
+
+def test_driver_that_never_answers(attached: EngineProcess) -> None:
+    """Somebody listens at its address, and never answers."""
+    assert attached.wait() == 3
 
 
 def test_another_driver_goes_on_with_what_runs(

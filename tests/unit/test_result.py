@@ -6,7 +6,11 @@ import pytest
 
 from disbatch.driver.result import Result
 from disbatch.driver.roster import Tally
+from disbatch.model.errors import SourceError, TaskFileError
 from disbatch.plan.events import Conclusion
+
+WRONG_LINE = TaskFileError("Tasks", 3, "no such directive")
+GONE = SourceError("task command: ended without its done token")
 
 
 def result(**given: object) -> Result:
@@ -15,7 +19,7 @@ def result(**given: object) -> Result:
         "over": True,
         "incomplete": "",
         "signal": 0,
-        "unreadable": False,
+        "broken": None,
         "tally": Tally(done=3),
         "mind_failures": False,
     }
@@ -33,7 +37,8 @@ def result(**given: object) -> Result:
         ({"incomplete": "no engine is left", "over": False}, 3, False),
         ({"conclusion": Conclusion.FAILED_FAST}, 1, False),
         ({"conclusion": Conclusion.CHECK_FAILED}, 1, False),
-        ({"conclusion": Conclusion.SOURCE_BROKEN, "unreadable": True}, 2, False),
+        ({"conclusion": Conclusion.SOURCE_BROKEN, "broken": WRONG_LINE}, 2, False),
+        ({"conclusion": Conclusion.SOURCE_BROKEN, "broken": GONE}, 3, False),
         ({"conclusion": Conclusion.INTERRUPTED, "signal": 2}, 130, False),
         ({"conclusion": Conclusion.INTERRUPTED, "signal": 15, "tally": Tally(lost=1)}, 143, False),
         # the signal came when all was done
@@ -49,4 +54,5 @@ def test_exit_code(given: dict[str, object], code: int, complete: bool) -> None:
 def test_words() -> None:
     assert result().words == "complete"
     assert result(incomplete="no engine is left").words == "no engine is left"
+    assert "its done token" in result(conclusion=Conclusion.SOURCE_BROKEN, broken=GONE).words
     assert {result(conclusion=each).words for each in Conclusion} - {"complete"}

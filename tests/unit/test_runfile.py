@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import stat
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,9 @@ import msgspec
 import pytest
 
 from disbatch.contexts.nodes import Node
+from disbatch.driver.roster import Member, Tally
 from disbatch.driver.runfile import RunFile, read
+from disbatch.driver.scribe import Scribe
 from disbatch.driver.seizure import cut_torn_line
 from disbatch.driver.sofar import SoFar
 from disbatch.driver.told import (
@@ -23,7 +26,6 @@ from disbatch.driver.told import (
     Closed,
     Counted,
     Gone,
-    Handed,
     Here,
     Joint,
     Line,
@@ -33,10 +35,11 @@ from disbatch.driver.told import (
     Unwanted,
 )
 from disbatch.model.errors import ResumeError, UsageError
-from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.model.outcome import LOST_RETURN_CODE, Ending, Outcome
 from disbatch.model.status import format_barrier, format_line
-from disbatch.model.task import Barrier, Task
+from disbatch.model.task import Barrier, PerEngine, Phase, Task
 from disbatch.model.way import Way
+from disbatch.plan.events import RecordPerEngine, RecordTask, Verdict
 from disbatch.wire.requests import Attach, Newcomer
 
 NAME = b"caf\xe9"
@@ -58,9 +61,6 @@ HISTORY: list[Line] = [
     here("b", 5),
     Joint("c1", attach(9)),
     here("c", context="c1"),
-    Handed("s", 5, 6),
-    Handed("s", 7, 9),
-    Handed("t", 10, 10),
     Paused(True),
     Cancelled([(3, 4)]),
     Unwanted("a", stop=False),
@@ -82,7 +82,6 @@ def check_history(told: Told) -> None:
     assert told.unwanted == {"b": False} and told.avoid == {"n1"}
     assert told.paused and told.closed and list(told.cancelled) == [(3, 5), (20, 29)]
     assert told.attached == {"c1": attach(9)} and list(told.counted["c1"]) == [(3, 5)]
-    assert told.handed == [Handed("s", 5, 9), Handed("t", 10, 10)]
 
 
 def test_tells_what_was_asked_and_what_became_of_it(tmp_path: Path) -> None:
@@ -265,4 +264,40 @@ def test_tasks_that_count_for_a_limit(tmp_path: Path) -> None:
     so_far = SoFar.read(tmp_path / "P_status.txt", "Tasks")
     counting = {context: list(ids) for context, ids in so_far.counting(told).items()}
     assert counting == {"": [(0, 1), (5, 5)], "c1": [(4, 4)]}
+    so_far.close()
+
+
+def test_what_was_ended_is_not_written_twice(tmp_path: Path) -> None:
+    """An engine sends again what the former driver wrote, but did not answer any more."""
+    known, new = (Outcome(n, 0, n, -15, 1.0, 1.0, 2.0, 0, b"", 0, b"", Ending.ORDERED) for n in (1, 2))
+    task, start = Task(7, 8, -1, b":"), PerEngine(0, 1, Phase.START, b":")
+    written: list[bytes] = []
+
+    def scribe(asides: set[int]) -> Scribe:
+        members = {"e": Member("e", "n1", 0, 1)}
+        return Scribe(
+            written.append,
+            Tally(),
+            members,
+            say=lambda text: None,
+            source_name=lambda id: "Tasks",
+            hostname="here",
+            barriers_read=deque(),
+            asides=asides,
+            keyed=lambda barrier: None,
+        )
+
+    def tell(scribe: Scribe, outcome: Outcome) -> None:
+        scribe.performers[RecordTask](RecordTask("e", task, outcome, Verdict.ENDED))
+        scribe.performers[RecordPerEngine](RecordPerEngine("e", start, outcome))
+
+    tell(scribe(set()), known)
+    assert len(written) == 2
+    (tmp_path / "P_status.txt").write_bytes(line(0) + b"".join(written))
+    so_far = SoFar.read(tmp_path / "P_status.txt", "Tasks")
+    again = scribe(so_far.asides)
+    tell(again, known)
+    assert len(written) == 2
+    tell(again, new)
+    assert len(written) == 4
     so_far.close()

@@ -95,7 +95,7 @@ def test_names_of_nodes(tmp_path: Path, node: Node, own: str | None, name: str) 
 @pytest.mark.parametrize(("node", "cores"), [(OTHER, 8), (CHILD, None), (FAR, None)])
 def test_bootstrap(tmp_path: Path, node: Node, cores: int | None) -> None:
     run = settings(tmp_path, "n1", gpu=True, share=["LICENSES"], bind=None)
-    orders = Orders(run.context, b"/", {}, run.claimed.files, RunKeys.generate())
+    orders = Orders(run.context, b"/", {}, run.claimed.files, RunKeys.generate(), 600.0)
     told = orders.bootstrap(node, name="n2", engine="1-x", addresses=["tcp://h:1"])
     assert (told.way, told.slots, told.cores_per_task, told.cores) == (
         *(node.way, node.slots, node.cores_per_task),

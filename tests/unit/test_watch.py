@@ -19,7 +19,7 @@ from disbatch.model.snapshot import EngineView, Snapshot, Summary, TaskView
 from disbatch.watch.lasting import lasting
 from disbatch.watch.pace import Pace
 from disbatch.watch.plain import INTERVAL, LONGEST_INTERVAL, PlainLines, pause_after, progress_words
-from disbatch.watch.progress import line
+from disbatch.watch.progress import ProgressLine, line
 from disbatch.watch.summary import how_ended, render
 from disbatch.watch.words import count, counted, duration, one_line, per_second
 
@@ -194,6 +194,39 @@ def test_progress_line() -> None:
     text = drawn(80, failed=3)
     assert re.search(r"━.* 120 of 1,000 done  3 failed  8 running  12\.0/s  1:13 left", text)
     assert "━" not in drawn(50)
+
+
+def test_progress_that_does_not_move_is_not_drawn_again() -> None:
+    """As in a run that waits for engines, for days."""
+
+    async def course() -> list[int]:
+        stream = io.StringIO()
+        stream.isatty = lambda: True  # type: ignore[method-assign]
+        progress = ProgressLine(stream, interval=0.01)
+        looked, lengths = asyncio.Queue[None](), []
+        now: dict[str, object] = {"notice": "no engines", "running": 0}
+
+        def look() -> Snapshot:
+            looked.put_nowait(None)
+            return snapshot(**now)
+
+        async def after(looks: int) -> None:
+            for _ in range(looks):
+                await asyncio.wait_for(looked.get(), 20)
+            lengths.append(len(stream.getvalue()))
+
+        progress.start(look)
+        await after(3)
+        await after(5)
+        progress.say("attached")
+        await after(1)
+        now["running"] = 2
+        await after(2)
+        progress.stop()
+        return lengths
+
+    drawn, later, said, moved = asyncio.run(course())
+    assert 0 < drawn == later < said < moved
 
 
 @pytest.mark.parametrize("columns", [80, 50])

@@ -17,92 +17,149 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import secrets
 import signal
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import zmq
 
+from disbatch.attach.gathering import Gathering
 from disbatch.attach.reach import Reach, environment_of_tasks
 from disbatch.contexts.context import Context
 from disbatch.contexts.launch import Launcher
+from disbatch.contexts.nodes import Node
+from disbatch.driver.allowance import TIME_IS_UP, grace_within
 from disbatch.driver.files import RunFiles
-from disbatch.driver.retirement import choose_retirement
+from disbatch.driver.retirement import Retirement, choose_retirement
+from disbatch.driver.settings import Output
 from disbatch.driver.starting import Orders
 from disbatch.driver.timelimit import TimeLimit
 from disbatch.model.errors import (
     EXIT_COMPLETE,
     EXIT_INCOMPLETE,
     SIGNAL_EXIT,
+    DisbatchError,
     LaunchError,
     SilenceError,
     UsageError,
 )
-from disbatch.plan.events import Drain
+from disbatch.plan.events import Drain, Stop
 from disbatch.wire.caller import Caller
 from disbatch.wire.keys import ConnectFile
-from disbatch.wire.requests import Attach, Attached, Detach, Ended, Event, Fate, Heed, Newcomer, News, Verb
-
-log = logging.getLogger(__name__)
+from disbatch.wire.requests import (
+    LONGEST_PHRASE,
+    MOST_NODES,
+    Answer,
+    Attach,
+    Attached,
+    Detach,
+    Ended,
+    Event,
+    Fate,
+    Heed,
+    Newcomer,
+    News,
+    Verb,
+)
 
 PATIENCE = 10.0
 """Seconds that the driver has to let us in."""
 HEED_PATIENCE = 20.0
 """Seconds without any answer, after which the driver may be dead: it answers every 10."""
+LEAST_MISSED = 30.0
+"""Seconds that an engine has at least to join, once it is started."""
 SEE_OFF = 1.0
 """Seconds after its Goodbye at which an engine's process and tunnel are looked after."""
 
 
+@dataclass
+class Sent:
+    """An engine that we start. `staying`: it may be there, or come. `joined`: it was there. `in_use`: its
+    node was not given back since. `return_code`: of its process, once that has ended."""
+
+    node: Node
+    name: str
+    staying: bool = True
+    joined: bool = False
+    in_use: bool = False
+    lost: bool = False
+    return_code: int = 0
+
+
 class Attachment:
-    """`run` carries it out; the exit code. `is_on()` tells whether the run goes on, as far as can be seen;
-    `say` gets lines for the user. UsageError if the driver does not let us in, SilenceError if it does not
-    answer."""
+    """`run` carries it out; the exit code. `output`: what the run keeps of what tasks print. `is_on()` tells
+    whether the run goes on, as far as can be seen; `say` gets lines for the user. UsageError if the driver
+    does not let us in, SilenceError if it does not answer."""
 
     def __init__(
         self,
         context: Context,
         connect: ConnectFile,
+        output: Output | None,
         *,
         hostname: str,
         is_on: Callable[[], bool],
         say: Callable[[str], None],
     ) -> None:
+        if len(context.label) > LONGEST_PHRASE:
+            raise UsageError(f"-l: a label has at most {LONGEST_PHRASE} characters")
+        if len(context.nodes) > MOST_NODES:
+            raise UsageError(f"at most {MOST_NODES:,} nodes at a time")
         self._context = context
         self._connect = connect
+        self._output = output
         self._hostname = hostname
         self._is_on = is_on
-        self._say = say
+        self._write = say
         token = secrets.token_hex(8)
-        self._nodes = {f"a{n}-{token}": node for n, node in enumerate(context.nodes)}
-        self._staying = set(self._nodes)
-        """Engines that may be there, or come."""
-        self._joined: set[str] = set()
-        self._codes: dict[str, int] = {}
+        self._sent = {
+            f"a{n}-{token}": Sent(node, context.name_of(node, hostname))
+            for n, node in enumerate(context.nodes)
+        }
+        self._told: Attached | None = None
+        self._history = 0
+        self._silent = False
+        self._abandoned = False
+        self._failures = 0
         self._calls: set[asyncio.Task[None]] = set()
         self._signal = 0
         self._signals = 0
         self._leaving = asyncio.Event()
+        self._error: BaseException | None = None
+        self._retirement: Retirement | None = None
 
     async def run(self) -> int:
         """Attach, and stay."""
         loop = self._loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._broke)
+        self._gathering = Gathering(loop, self._write)
+        self._say = self._gathering.say
         with zmq.Context() as context, tempfile.TemporaryDirectory(prefix="disbatch-") as folder:
-            reach = Reach(self._connect, self._context)
+            self._reach = Reach(self._connect, self._context)
             self._caller = Caller(loop, context, self._connect)
             try:
-                self._attached = await self._attach()
-                await self._stay(reach, folder)
+                attaching = loop.create_task(self._attach())
+                if await self._unless_left(attaching):
+                    await self._stay(attaching.result(), folder)
             finally:
+                self._gathering.tell()
                 for call in self._calls:
                     call.cancel()
                 self._caller.close()
+        if self._error is not None:
+            raise self._error
+        return self._exit_code()
+
+    def _exit_code(self) -> int:
         if self._signal:
             return SIGNAL_EXIT + self._signal
-        return EXIT_COMPLETE if self._joined else EXIT_INCOMPLETE
+        came = any(sent.joined for sent in self._sent.values())
+        return EXIT_INCOMPLETE if self._abandoned or (self._failures and not came) else EXIT_COMPLETE
 
     def interrupt(self, number: int) -> None:
         """A signal came: the first lets our engines go, their tasks to be run elsewhere; the second does not
@@ -114,30 +171,44 @@ class Attachment:
         if self._signals > 1:
             self._leaving.set()
             return
-        name = signal.Signals(number).name
-        self._say(f"{name}: leaving; what runs here runs again elsewhere; once more to leave at once")
-        self._tell(Detach(self._name))
+        runs = "leaving; what runs here runs again elsewhere" if self._told is not None else "leaving"
+        self._say(f"{signal.Signals(number).name}: {runs}; once more to leave at once")
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._told is not None:
+            self._tell(Detach(self._told.context))
+
+    def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback raised what it should not have."""
+        self._error = context.get("exception") or RuntimeError(context.get("message"))
+        self._leaving.set()
+
+    async def _unless_left(self, task: asyncio.Task[Any]) -> bool:
+        """Wait for it, and raise what it raises; False if we are to leave at once."""
+        leaving = self._loop.create_task(self._leaving.wait())
+        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if not task.done():
+            task.cancel()
+            return False
+        task.result()
+        return True
 
     # ---- coming ----
 
-    @property
-    def _name(self) -> str:
-        return self._attached.context
-
-    def _name_of(self, engine: str) -> str:
-        return self._context.name_of(self._nodes[engine], self._hostname)
-
     async def _attach(self) -> Attached:
-        context = self._context
+        context, allocation = self._context, self._context.allocation
         verb = Attach(
             label=context.label,
             host=self._hostname,
             pid=os.getpid(),
-            nodes=[Newcomer(e, self._name_of(e), node.slots) for e, node in self._nodes.items()],
+            nodes=[Newcomer(engine, sent.name, sent.node.slots) for engine, sent in self._sent.items()],
             limit=context.task_limit,
             spare_after=context.spare_after,
             keep=sorted(context.keep),
-            scheduled=context.allocation is not None,
+            scheduled=allocation is not None,
+            kill_wait=None if allocation is None else allocation.kill_wait,
         )
         answer = await self._caller.call(verb, PATIENCE)
         if not answer.ok:
@@ -145,56 +216,114 @@ class Attachment:
         assert isinstance(answer.value, Attached)
         return answer.value
 
-    async def _stay(self, reach: Reach, folder: str) -> None:
-        told, context = self._attached, self._context
+    async def _stay(self, told: Attached, folder: str) -> None:
+        self._told = told
+        limit = self._time_limit(told)
+        if limit.too_late:
+            await self._tell_surely(Detach(told.context))
+            raise DisbatchError(limit.too_late)
         environment = environment_of_tasks(told.environment, os.environb, told.directory)
         os.environb.clear()
         os.environb.update(environment)  # for what we start here: srun passes it on
-        prefix = Path(os.fsdecode(told.prefix))
-        orders = Orders(context, told.directory, environment, RunFiles(prefix, prefix), self._connect.keys)
-        self._retirement = choose_retirement(context, self._hostname, folder, self._say)
-        self._launcher = Launcher(
+        self._reach.prefer(self._caller.proven)
+        self._retirement = choose_retirement(self._context, self._hostname, folder, self._say)
+        self._launcher = self._new_launcher()
+        if self._signal:
+            self._leave()
+        else:
+            self._launch(told, environment)
+        limit.start()
+        try:
+            await self._unless_left(self._loop.create_task(self._heed()))
+        finally:
+            limit.close()
+            await self._close()
+
+    def _time_limit(self, told: Attached) -> TimeLimit:
+        allocation = self._context.allocation
+        kill_wait = None if allocation is None else allocation.kill_wait
+        return TimeLimit(
+            *(self._context, grace_within(kill_wait, told.grace)),
+            say=self._say,
+            tell=self._time_is_up,
+            engines=lambda: [told.context],
+            launches_end=lambda: None,
+            end_is_near=lambda grace: None,
+            then="runs again elsewhere",
+        )
+
+    def _time_is_up(self, event: Drain | Stop) -> None:
+        kindly = isinstance(event, Drain)
+        if kindly and self._context.time_limit_margin is None:
+            return  # what runs is ended at the same moment
+        why = "the allocation ends soon" if kindly else TIME_IS_UP
+        self._tell(Detach(event.engine, kindly, why))
+
+    def _new_launcher(self) -> Launcher:
+        context = self._context
+        return Launcher(
             self._loop,
-            on_started=lambda engine: None,
+            on_started=self._started,
             on_failed=self._failed,
             on_exit=self._exited,
             on_trouble=self._say,
             ssh=context.ssh,
             srun=context.srun,
-            tunnel_to=reach.tunnel_end if context.tunnel else None,
+            tunnel_to=self._reach.tunnel_end if context.tunnel else None,
         )
-        limit = TimeLimit(
-            *(context, told.grace),
-            say=self._say,
-            tell=lambda event: self._tell(Detach(self._name, kindly=isinstance(event, Drain))),
-            engines=lambda: [self._name],
-            launches_end=lambda: None,
-            end_is_near=lambda grace: None,
+
+    def _launch(self, told: Attached, environment: dict[bytes, bytes]) -> None:
+        prefix = Path(os.fsdecode(told.prefix))
+        self._files = RunFiles(prefix, prefix)
+        keys = self._connect.keys
+        orders = Orders(
+            *(self._context, told.directory, environment, self._files, keys),
+            orphan_patience=told.orphan_patience,
+            by_driver=False,
+            output=self._output,
         )
-        for engine, node in self._nodes.items():
-            name, addresses = self._name_of(engine), reach.addresses(node)
-            self._launcher.start(node, orders.bootstrap(node, name=name, engine=engine, addresses=addresses))
-        limit.start()
-        try:
-            await self._heed_until_left()
-        finally:
-            limit.close()
-            await self._close()
+        for engine, sent in self._sent.items():
+            addresses = self._reach.addresses(sent.node)
+            bootstrap = orders.bootstrap(sent.node, name=sent.name, engine=engine, addresses=addresses)
+            self._launcher.start(sent.node, bootstrap)
 
     # ---- what we tell ----
 
+    def _started(self, engine: str) -> None:
+        assert self._told is not None
+        patience = max(2 * self._told.patience, LEAST_MISSED)
+        self._loop.call_later(patience, self._missed, engine, patience)
+
+    def _missed(self, engine: str, patience: float) -> None:
+        sent = self._sent[engine]
+        if sent.joined or not sent.staying:
+            return
+        if self._silent:  # it had nobody to join
+            self._loop.call_later(patience, self._missed, engine, patience)
+            return
+        log = self._files.engine_log(sent.name)
+        self._failed(engine, LaunchError(sent.name, f"its engine started but did not join; see {log}"))
+        self._launcher.end(engine)
+
     def _failed(self, engine: str, error: LaunchError) -> None:
+        self._failures += 1
         self._say(str(error))
-        self._tell(Ended(self._name, engine, came=False, return_code=0, words=str(error)[:4096]))
-        self._left(engine, spare=False)
+        self._ended(engine, came=False, return_code=0, words=str(error))
 
     def _exited(self, engine: str, return_code: int, words: str) -> None:
-        self._codes[engine] = return_code
-        if engine in self._staying:
-            if return_code:
-                self._say(f"{self._name_of(engine)}: {words}")
-            self._tell(Ended(self._name, engine, came=True, return_code=return_code, words=words[:4096]))
-            self._left(engine, spare=False)
+        sent = self._sent[engine]
+        sent.return_code = return_code
+        if not sent.staying:
+            return
+        if return_code or not sent.joined:
+            self._failures += 1
+            self._say(f"{sent.name}: {'its engine is gone: ' if sent.joined else ''}{words}")
+        self._ended(engine, came=True, return_code=return_code, words=words)
+
+    def _ended(self, engine: str, *, came: bool, return_code: int, words: str) -> None:
+        assert self._told is not None
+        self._tell(Ended(self._told.context, engine, came, return_code, words[:4096]))
+        self._left(self._sent[engine], spare=False)
 
     def _tell(self, verb: Verb) -> None:
         """Tell the driver, as soon as there is one."""
@@ -203,89 +332,112 @@ class Attachment:
         call.add_done_callback(self._calls.discard)
 
     async def _tell_surely(self, verb: Verb) -> None:
+        assert self._told is not None
         with contextlib.suppress(SilenceError):
-            await self._caller.call(verb, self._attached.orphan_patience)
+            await self._caller.call(verb, self._told.orphan_patience)
 
     # ---- what we hear ----
 
-    async def _heed_until_left(self) -> None:
-        heeding = self._loop.create_task(self._heed())
-        leaving = self._loop.create_task(self._leaving.wait())
-        done, pending = await asyncio.wait((heeding, leaving), return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        for task in done:
-            task.result()
-
     async def _heed(self) -> None:
-        driver, known, heard, silent = 0, 0, self._loop.time(), False
-        while self._staying:
+        assert self._told is not None
+        context, known, heard = self._told.context, 0, self._loop.time()
+        while self._is_staying:
             try:
-                answer = await self._caller.call(Heed(self._name, driver, known), HEED_PATIENCE)
-            except SilenceError as error:
-                if not self._is_on():
-                    self._say("the run is over")
+                answer = await self._caller.call(Heed(context, known, self._history), HEED_PATIENCE)
+            except SilenceError:
+                if self._is_given_up(heard):
                     return
-                if self._loop.time() - heard > self._attached.orphan_patience + HEED_PATIENCE:
-                    self._say(f"{error}; its engines have given it up")
-                    return
-                if not silent:
-                    self._say(f"{error}; waiting for it, or for one that takes the run over")
-                silent = True
                 continue
-            if silent:
-                self._say("the driver is heard again")
-            heard, silent = self._loop.time(), False
-            news = answer.value
-            if not isinstance(news, News):
-                self._say(" ".join(answer.lines))
+            heard = self._loop.time()
+            news = self._news(answer)
+            if news is None:
                 return
-            if news.over:
-                return
-            for event in news.events:
-                self._became(event)
-            driver, known = news.driver, news.since + len(news.events)
+            self._history, known = news.history, news.since + len(news.events)
 
-    def _became(self, event: Event) -> None:
-        engine = event.engine
-        if engine not in self._nodes:
-            return
+    @property
+    def _is_staying(self) -> bool:
+        return any(sent.staying for sent in self._sent.values())
+
+    def _is_given_up(self, heard: float) -> bool:
+        """The driver is not heard, since then. True if it will never be."""
+        assert self._told is not None
+        silence = self._loop.time() - heard
+        if not self._is_on():
+            self._say("the run is over")
+            return True
+        if not self._is_staying or silence > self._told.orphan_patience + HEED_PATIENCE:
+            self._abandoned = True
+            self._say(f"{self._driver} was not heard for {silence:.0f} s: nobody waits for it any more")
+            return True
+        if not self._silent:
+            self._say(f"{self._driver} is not heard; waiting for it, or for one that takes the run over")
+        self._silent = True
+        return False
+
+    @property
+    def _driver(self) -> str:
+        return f"the driver (pid {self._connect.pid}) on {self._connect.host}"
+
+    def _news(self, answer: Answer) -> News | None:
+        """What there is to hear; None if nothing will be any more."""
+        if self._silent:
+            self._silent = False
+            self._say("the driver is heard again")
+        news = answer.value
+        if not isinstance(news, News):
+            self._say(" ".join(answer.lines))
+            return None
+        if news.over:
+            self._say("the run is over")
+            return None
+        for event in news.events:
+            if event.engine in self._sent:
+                self._became(event, self._sent[event.engine])
+        return news
+
+    def _became(self, event: Event, sent: Sent) -> None:
         if event.fate is Fate.JOINED:
-            self._join(engine)
-        elif event.fate is Fate.LOST:
-            self._say(f"{self._name_of(engine)}: the driver does not hear its engine any more")
-            if self._nodes[engine].local:
-                self._launcher.end(engine)
-        else:
-            self._loop.call_later(SEE_OFF, self._launcher.end, engine)
-            self._left(engine, spare=event.fate is Fate.SPARE)
+            self._join(sent)
+        elif event.fate is not Fate.LOST:
+            if sent.staying:
+                self._gathering.became(sent.name, "left" if sent.joined else "need not join any more")
+            self._loop.call_later(SEE_OFF, self._launcher.end, event.engine)
+            self._left(sent, spare=event.fate is Fate.SPARE)
+        elif sent.staying:
+            sent.lost = True
+            self._say(f"{sent.name}: the driver does not hear its engine any more")
+            if sent.node.local:
+                self._launcher.end(event.engine)
 
-    def _join(self, engine: str) -> None:
-        self._staying.add(engine)
-        if engine not in self._joined:
-            self._joined.add(engine)
-            slots = self._nodes[engine].slots
-            self._say(f"{self._name_of(engine)}: joined with {slots} slot{'' if slots == 1 else 's'}")
-        if self._retirement is not None:
-            self._retirement.joined(self._name_of(engine))
+    def _join(self, sent: Sent) -> None:
+        if not sent.joined:
+            self._gathering.joined(sent.name, sent.node.slots)
+        elif sent.lost:
+            self._say(f"{sent.name}: the driver hears its engine again")
+        sent.staying = sent.joined = True
+        sent.lost = False
+        if not sent.in_use and self._retirement is not None:
+            sent.in_use = True
+            self._retirement.joined(sent.name)
 
-    def _left(self, engine: str, *, spare: bool) -> None:
-        if engine not in self._staying:
-            return
-        self._staying.discard(engine)
-        if self._retirement is not None:
-            self._retirement.retire(self._name_of(engine), self._codes.get(engine, 0), spare=spare)
+    def _left(self, sent: Sent, *, spare: bool) -> None:
+        sent.staying = False
+        if sent.in_use and self._retirement is not None:
+            sent.in_use = False
+            self._retirement.retire(sent.name, sent.return_code, spare=spare)
 
     # ---- going ----
 
     async def _close(self) -> None:
         patience = 1.0 if self._signals > 1 else 5.0
+        self._gathering.tell()
+        if self._retirement is not None and self._signals > 1:
+            self._retirement.abandon()
+        for sent in self._sent.values():
+            self._left(sent, spare=False)
         if self._retirement is not None:
-            if self._signals > 1:
-                self._retirement.abandon()
-            for engine in sorted(self._staying & self._joined):
-                self._left(engine, spare=False)
             await self._retirement.finish()
         if self._calls and self._signals < 2:
             await asyncio.wait(self._calls, timeout=patience)
-        await self._launcher.close(patience)
+        lost = {engine for engine, sent in self._sent.items() if sent.lost}
+        await self._launcher.close(patience, lost)

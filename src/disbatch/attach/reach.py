@@ -12,7 +12,7 @@ from disbatch.model.errors import UsageError
 from disbatch.model.way import Way
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import SECRET_VARIABLES
-from disbatch.wire.reach import CLIENT, listens_here, sockets, ways
+from disbatch.wire.reach import CLIENT, is_loopback, listens_here, sockets, ways
 
 OF_A_SCHEDULER = (b"SLURM_", b"SRUN_", b"SBATCH_", b"SALLOC_", b"PBS_", b"LSB_", b"SGE_")
 """A job is somebody's place: what tasks are told of one is told of the context's, not of the driver's."""
@@ -23,17 +23,29 @@ OF_DEVICES = frozenset(
 
 
 class Reach:
-    """How the driver of `connect` is reached: from here, and from the nodes of `context`."""
+    """How the driver of `connect` is reached: from here, and from the nodes of `context`. UsageError if it
+    cannot be reached from there."""
 
     def __init__(self, connect: ConnectFile, context: Context) -> None:
         self._here = ways(connect)
-        near = listens_here(connect)
-        self._near = near
-        ports = [a for a in connect.addresses if a.startswith("tcp://") and (near or CLIENT not in a)]
-        self._ports = [*ports, *(a for a in self._here if a.startswith("tcp://") and a not in ports)]
-        self._sockets = sockets(connect) if near else []
-        if not self._ports and not context.tunnel and not all(node.local for node in context.nodes):
-            raise UsageError("the driver has no port for other hosts: attach them with --tunnel")
+        self._sockets = sockets(connect) if listens_here(connect) else []
+        # Who comes from here comes from the driver's host only if we are there.
+        offered = [a for a in connect.addresses if self._sockets or CLIENT not in a]
+        ports = [a for a in (*offered, *self._here) if a.startswith("tcp://") and not is_loopback(a)]
+        self._ports = list(dict.fromkeys(ports))
+        far = {node.way for node in context.nodes} - {Way.CHILD}
+        if Way.SSH in far and context.tunnel:
+            far.discard(Way.SSH)
+        if far and not self._ports:
+            way = "attach them with --tunnel" if Way.SSH in far else "not even for the nodes of a job"
+            raise UsageError(f"the driver has no port for other hosts: {way}")
+
+    def prefer(self, address: str) -> None:
+        """Our own connection leads there: try that first."""
+        for addresses in (self._here, self._ports):
+            if address in addresses:
+                addresses.remove(address)
+                addresses.insert(0, address)
 
     def addresses(self, node: Node) -> list[str]:
         """What an engine on that node shall try, in order."""

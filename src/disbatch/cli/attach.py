@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from disbatch.cli.options import add_reach, add_where
-from disbatch.model.errors import SilenceError, UsageError
+from disbatch.model.errors import DisbatchError
 
 if TYPE_CHECKING:
     from disbatch.attach.attachment import Attachment
@@ -38,9 +39,11 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     from disbatch.attach.attachment import Attachment
     from disbatch.cli.context import context_of
     from disbatch.cli.nodes import find_nodes
+    from disbatch.cli.output import kept_output
     from disbatch.cli.runs import find_run
     from disbatch.contexts.machine import this_machine
 
+    logging.getLogger().addHandler(logging.NullHandler())  # the user is told all by `say`
     run = find_run(options.run)
     if options.cores_per_task is None and not _is_slurms(options):
         options.cores_per_task = run.connect.cores_per_task
@@ -48,13 +51,14 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     attachment = Attachment(
         context,
         run.connect,
+        kept_output(run.prefix),
         hostname=this_machine().hostname,
         is_on=lambda: Path(f"{run.prefix}_connect.json").exists(),
         say=say,
     )
     try:
         return asyncio.run(_carry_out(attachment))
-    except (UsageError, SilenceError) as error:
+    except DisbatchError as error:
         raise type(error)(f"{run.prefix}: {error}") from error
 
 

@@ -10,11 +10,14 @@ from typing import NoReturn
 
 from disbatch import __version__
 from disbatch.cli.attach import add_attach, attach
+from disbatch.cli.cat import add_cat, cat
+from disbatch.cli.report import add_report, report
 from disbatch.cli.submit import add_submit, submit
 from disbatch.cli.verbs import add_verbs, perform
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
+from disbatch.watch.lasting import lasting
 
-LATER = ("status", "monitor", "put", "get", "view", "report")
+LATER = ("status", "monitor", "put", "get", "view")
 """Verbs of later versions; they parse, so that PREFIX_dbUtil.sh stays good."""
 
 
@@ -34,8 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     check = verbs.add_parser("check", help="read task files, say what they hold, run nothing")
     check.add_argument("files", nargs="+", metavar="TASKFILE")
+    add_cat(verbs.add_parser)
     add_attach(verbs.add_parser)
     add_submit(verbs.add_parser)
+    add_report(verbs.add_parser)
     add_verbs(verbs.add_parser)
     for verb in LATER:
         verbs.add_parser(verb, add_help=False).add_argument("rest", nargs=argparse.REMAINDER)
@@ -44,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    if sys.stderr is not None:
+        sys.stderr = lasting(sys.stderr)
     try:
         options = _parser().parse_args(_with_verb(list(sys.argv[1:] if argv is None else argv)))
         code = _carry_out(options)
@@ -82,10 +89,15 @@ def _with_verb(arguments: list[str]) -> list[str]:
 def _carry_out(options: argparse.Namespace) -> int:
     if options.verb == "check":
         return _check(options.files)
+    if options.verb == "cat":
+        return cat(options, _complain)
     if options.verb == "attach":
         return attach(options, _complain)
     if options.verb == "submit":
-        return submit(options, sys.stdout.buffer)
+        return submit(options, sys.stdout.buffer, _complain)
+    if options.verb == "report":
+        report(options)
+        return EXIT_COMPLETE
     if options.verb in LATER:
         raise UsageError(f"{options.verb}: not in this version yet")
     for line in perform(options):

@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         from disbatch.cli.takeover import take_over
 
         return take_over(options, arguments, _nodes)
-    _look_at(options.taskfile)
+    _look_at(options)
     choice = _nodes(options)
     early = _start_early(choice.nodes)
     from disbatch.cli.run import run
@@ -82,12 +82,17 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     return run(options, arguments, choice, early)
 
 
-def _look_at(taskfile: str | None) -> None:
+def _look_at(options: argparse.Namespace) -> None:
     """The commonest mistake deserves the quickest answer: the name of the file."""
+    taskfile = options.taskfile
     try:
         os.getcwd()  # noqa: PTH109 - pathlib comes later
     except OSError as error:
         raise UsageError(f"the working directory: {error.strerror}; cd to one that is there") from error
+    if options.kvsserver is not None or options.taskserver is not None:
+        from disbatch.cli.store import choose_store
+
+        choose_store(options, os.environ)
     if taskfile is None:
         return
     if taskfile == "-":

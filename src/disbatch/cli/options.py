@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from disbatch import __version__
 from disbatch.model.errors import UsageError
+from disbatch.model.output import DEFAULT_LIMIT, LEAST_LIMIT, MOST_LIMIT
 
 DESCRIPTION = "Run a file of shell commands, one a line, as many at a time as there are slots."
 EPILOG = """\
@@ -31,9 +32,6 @@ NOT_YET = {
     "web": "-w: there is no web page in this version yet",
     "mail_to": "--mailTo: mail is not supported by this version yet",
     "mail_freq": "--mailFreq: mail is not supported by this version yet",
-    "kvsserver": "--kvsserver: there is no key store in this version yet",
-    "taskserver": "--taskserver: tasks from a key store are not supported by this version yet",
-    "taskcommand": "--taskcommand: not supported by this version yet; use COMMAND | disbatch -",
 }
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -71,6 +69,15 @@ def _number(least: float, *, more: bool = False) -> type[float]:
     return number  # type: ignore[return-value]
 
 
+def _size(text: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,15})([KMGT]?)", text.upper())
+    size = int(found[1]) << 10 * " KMGT".index(found[2] or " ") if found else 0
+    if not LEAST_LIMIT <= size <= MOST_LIMIT:
+        most = f"{MOST_LIMIT >> 40}T"
+        raise argparse.ArgumentTypeError(f"must be a number of bytes, from 1K to {most}, not {text!r}")
+    return size
+
+
 def _variable(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text) or text.startswith("DISBATCH_"):
         raise argparse.ArgumentTypeError(f"must be the name of an environment variable, not {text!r}")
@@ -100,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_resume(parser.add_argument_group("going on from a former run, and when to end"))
     _add_files(parser.add_argument_group("files"))
     _add_network(parser.add_argument_group("engines and network"))
+    _add_programs(parser.add_argument_group("tasks from programs"))
     _add_later(parser.add_argument_group("not in this version yet"))
     return parser
 
@@ -145,7 +153,8 @@ def _add_pool(group: argparse._ArgumentGroup) -> None:
         help="take tasks from dbutil submit, without a TASKFILE or when it has ended; "
         "until dbutil close")  # fmt: skip
     add("--owned", action="store_true",
-        help="with --keep-open: take no more tasks when standard input ends")  # fmt: skip
+        help="with --keep-open: write what the run's files begin with to standard output when it takes "
+        "tasks, and take no more when standard input ends")  # fmt: skip
     add("--wait-for-engines", type=_number(0), metavar="S",
         help="with no engine left, wait S seconds for some to be attached, then give up (default: 0; "
         "with -S: as long as it takes)")  # fmt: skip
@@ -177,6 +186,14 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     add("--loglevel", type=str.lower, choices=LOG_LEVELS, default="info", metavar="LEVEL",
         help="what the log holds: critical, error, warning, info or debug (default info)")  # fmt: skip
     add("--status-header", action="store_true", help="begin the status file with the names of its fields")
+    add("--output", metavar="DIR",
+        help="keep what each task prints, in DIR/000/013/000013999.out and .err; `dbutil cat` shows "
+        "it")  # fmt: skip
+    add("--output-pack", action="store_true",
+        help="with --output: in one file for each node, compressed, not in two for each task")  # fmt: skip
+    add("--output-limit", type=_size, metavar="BYTES",
+        help="with --output: keep at most BYTES of each task's stdout, and of its stderr; also 10K, 64M, 1G "
+        f"(default {DEFAULT_LIMIT >> 20}M)")  # fmt: skip
 
 
 def add_reach(group: argparse._ArgumentGroup) -> None:
@@ -212,14 +229,24 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         "waits less)")  # fmt: skip
 
 
+def _add_programs(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--kvsserver", nargs="?", const="", metavar="HOST:PORT",
+        help="use this Redis-protocol server as key store; redis://..., rediss://USER:PASSWORD@HOST:PORT; "
+        "without a name the one in DISBATCH_KVS_URL (default: a store in the driver)")  # fmt: skip
+    add("--taskserver", nargs="?", const="", metavar="HOST:PORT",
+        help="tasks come through the key store, from a program that signs in there; with a name: and that "
+        "is the key store, as with --kvsserver")  # fmt: skip
+    add("--taskcommand", metavar="COMMAND",
+        help="the same, from this command, which is started with the key store's address in its "
+        "environment")  # fmt: skip
+
+
 def _add_later(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("-w", "--web", action="store_true", help="serve a page that shows the run")
     add("--mailTo", dest="mail_to", metavar="ADDR", help="mail on completions")
     add("--mailFreq", dest="mail_freq", type=_whole(1), metavar="N", help="mail every N completions")
-    add("--kvsserver", nargs="?", const="", metavar="HOST:PORT", help="use this key store")
-    add("--taskserver", nargs="?", const="", metavar="HOST:PORT", help="tasks come from the key store")
-    add("--taskcommand", metavar="COMMAND", help="tasks come from this command")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -254,16 +281,37 @@ def _check_together(options: argparse.Namespace) -> None:
             raise UsageError(words)
     if options.owned and not options.keep_open:
         raise UsageError("--owned works with --keep-open only")
-    if options.taskfile is None and not (options.startup_only or options.keep_open):
-        raise UsageError('no task file: name one, or "-" for standard input; see disbatch --help')
+    _check_source(options)
     if (options.retry or options.force_resume) and not options.resume_from:
         raise UsageError(f"{'-R' if options.retry else '--force-resume'} works with -r STATUSFILE only")
+    _refuse_without_output(options)
     if options.heartbeat * 2 > options.patience:
         raise UsageError("--patience must be at least twice --heartbeat")
     if options.tunnel and options.use_address:
         raise UsageError("--tunnel and --use-address exclude each other")
     if options.startup_only:
         _refuse_nodes(options)
+
+
+def _check_source(options: argparse.Namespace) -> None:
+    """Tasks come from one place."""
+    given = {
+        "a task file": options.taskfile,
+        "--taskserver": options.taskserver,
+        "--taskcommand": options.taskcommand,
+    }
+    named = [what for what, value in given.items() if value is not None]
+    if not named and options.kvsserver and ":" not in options.kvsserver:
+        word = options.kvsserver
+        raise UsageError(f"--kvsserver {word}: no HOST:PORT; for a task file write --kvsserver= {word}")
+    if not named and not (options.startup_only or options.keep_open):
+        raise UsageError('no task file: name one, or "-" for standard input; see disbatch --help')
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(named)}: tasks come from one of them only")
+    if options.keep_open and named and options.taskfile is None:
+        raise UsageError(f"--keep-open: with {named[0]} a program says when the last task has come")
+    if options.taskcommand is not None and not options.taskcommand.strip():
+        raise UsageError("--taskcommand: the command is empty")
 
 
 def _refuse_nodes(options: argparse.Namespace) -> None:
@@ -280,9 +328,16 @@ def _refuse_nodes(options: argparse.Namespace) -> None:
             raise UsageError(f"{option} is about nodes, and -S starts with none: give it to dbutil attach")
 
 
+def _refuse_without_output(options: argparse.Namespace) -> None:
+    for name, given in (("-pack", options.output_pack), ("-limit", options.output_limit is not None)):
+        if given and options.output is None:
+            raise UsageError(f"--output{name} works with --output DIR only")
+
+
 def _refuse_empty(options: argparse.Namespace) -> None:
     """A shell variable that is not set makes an empty word; it would mean the working directory."""
     named = {"-p": options.prefix, "-l": options.logfile, "--ssh-python": options.ssh_python}
+    named |= {"--output": options.output}
     for option, value in named.items():
         if value == "":
             raise UsageError(f"{option}: the name is empty")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import io
 import logging
 import os
@@ -22,7 +23,9 @@ import msgspec
 from disbatch import __version__
 from disbatch.cli.abandoned import refuse_abandoned
 from disbatch.cli.context import context_of
+from disbatch.cli.output import choose_output, inherited_output, write_output_file
 from disbatch.cli.requeue import former_life, restarted
+from disbatch.cli.store import URL, choose_store, without_passwords
 from disbatch.contexts.nodes import Choice
 from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.spawn import Spawned
@@ -32,14 +35,14 @@ from disbatch.driver.feed import Feed, Submitted
 from disbatch.driver.files import ClaimedFiles, RunFiles, claim
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
-from disbatch.driver.settings import Settings, Takeover
+from disbatch.driver.settings import Output, Settings, Takeover
 from disbatch.driver.sofar import SoFar
 from disbatch.driver.told import Asked, Told
 from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, UsageError
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
 from disbatch.sources.file import FileSource
-from disbatch.sources.opening import Opened, no_tasks, open_tasks
+from disbatch.sources.opening import Expected, Opened, no_tasks, open_tasks
 from disbatch.sources.submitted import SubmittedFile
 from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
@@ -88,13 +91,16 @@ def run(
     """One run, or what is `left` of one whose driver was killed; returns the exit code. DisbatchError for
     what keeps it from starting."""
     observer = choose_observer(sys.stderr)
-    opened = no_tasks() if options.taskfile is None else open_tasks(options.taskfile)
+    opened = _opened(options)
+    arguments = _without_passwords(arguments, observer.say)
+    keystore, key_prefix = choose_store(options, os.environ)
     name = _task_name(options.taskfile)
     total = None
     if opened.summary is not None:
         total = opened.summary.tasks
         for warning in opened.summary.warnings:
             observer.say(warning)
+    _check_open(options, opened)
     jobid = _jobid() if left is None else left.asked.jobid
     former = _former_life(options, opened, name, jobid, observer.say) if left is None else None
     if former is None:
@@ -103,11 +109,13 @@ def run(
             observer.say(warning)
     context = context_of(options, choice)
     so_far = takeover = None
+    directory = os.fsencode(_working_directory()) if left is None else left.asked.directory
+    output = _output(options, os.fsdecode(directory), choice, left)
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
-        environment, directory = _environment(), os.fsencode(_working_directory())
+        environment = _environment()
     else:
-        claimed, environment, directory = left.claimed, dict(left.asked.environment), left.asked.directory
+        claimed, environment = left.claimed, dict(left.asked.environment)
         so_far = SoFar.read(claimed.files.status, opened.name)
         for warning in _verify(so_far, opened):
             observer.say(warning)
@@ -121,14 +129,15 @@ def run(
                 "the program that handed tasks in is not waited for: `dbutil close` when there are no more"
             )
         left.told.counted = so_far.counting(left.told)
-        takeover = Takeover(left.connect, left.told)
+        takeover = Takeover(left.connect, left.told, so_far.asides)
     _start_log(claimed, options.loglevel, observer.say)
     submitted = _submitted(options, opened, claimed)
+    source_name = claimed.files.submitted.name if options.taskfile is None else opened.name
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
     if options.label:
         log.info("label: %s", options.label)
     settings = Settings(
-        source_name=opened.name,
+        source_name=source_name,
         task_name=name,
         jobid=jobid,
         claimed=claimed,
@@ -150,23 +159,56 @@ def run(
         resume_hint=resume_hint(arguments, claimed.files),
         resume_hint_with_submitted=_resume_hint_with_submitted(arguments, options.taskfile, claimed.files),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
+        keystore=keystore,
+        key_prefix=key_prefix,
+        output=output,
+        resumed_from=options.resume_from,
         takeover=takeover,
     )
     feed = Feed(opened, former, so_far, submitted)
     return _perform(settings, feed, observer, early, owned=options.owned and left is None)
 
 
-def _submitted(options: argparse.Namespace, opened: Opened, claimed: ClaimedFiles) -> Submitted | None:
+def _opened(options: argparse.Namespace) -> Opened | Expected:
+    """What the tasks come from."""
+    if options.taskfile is not None:
+        return open_tasks(options.taskfile)
+    if options.taskserver is not None or options.taskcommand is not None:
+        return Expected(options.taskcommand)
+    return no_tasks()
+
+
+def _without_passwords(arguments: list[str], say: Callable[[str], None]) -> list[str]:
+    shown = without_passwords(arguments)
+    if shown != arguments:
+        say(f"a password on a command line can be seen by everybody on this machine; put it into {URL}")
+    return shown
+
+
+def _check_open(options: argparse.Namespace, opened: Opened | Expected) -> None:
+    """What is handed in has its numbers behind those of the task file."""
+    if options.keep_open and options.taskfile is not None and opened.summary is None:
+        raise UsageError(f"--keep-open: {opened.name} is a stream; name a regular file, or none")
+
+
+def _submitted(
+    options: argparse.Namespace, opened: Opened | Expected, claimed: ClaimedFiles
+) -> Submitted | None:
     """Where tasks go that are handed in, if they may be."""
+    if isinstance(opened, Expected):
+        return None
     kept_open = options.keep_open or options.taskfile is None
     if not kept_open and not options.startup_only:
         return None
     if opened.summary is None and options.taskfile is not None:
-        if options.keep_open:
-            raise UsageError(f"--keep-open: {opened.name} is a stream; name a regular file, or none")
         return None
     ids = None if opened.summary is None else opened.summary.ids
-    return Submitted(SubmittedFile(claimed.files.submitted, ids, again=not claimed.new), kept_open)
+    try:
+        file = SubmittedFile(claimed.files.submitted, ids, again=not claimed.new)
+    except UsageError:
+        claimed.withdraw()
+        raise
+    return Submitted(file, kept_open)
 
 
 def _perform(
@@ -177,6 +219,8 @@ def _perform(
     try:
         if claimed.new:
             _write_script(claimed)
+            if settings.output is not None:
+                write_output_file(settings.output, claimed.files, settings.resumed_from)
         code, summary = asyncio.run(_carry_out(settings, feed, observer, early, owned=owned))
     except UsageError:
         log.exception("the run could not start")
@@ -203,6 +247,14 @@ def _conclude(code: int, summary: Summary, settings: Settings) -> int:
     return code
 
 
+def _output(options: argparse.Namespace, directory: str, choice: Choice, left: Left | None) -> Output | None:
+    if left is not None:
+        return inherited_output(options, directory, left.claimed.files)
+    goes_on = bool(options.resume_from) or restarted(os.environ)
+    here = any(node.local for node in choice.nodes)
+    return choose_output(options, directory, goes_on=goes_on, here=here)
+
+
 async def _carry_out(
     settings: Settings, feed: Feed, observer: Observer, early: Spawned | None, *, owned: bool
 ) -> tuple[int, Summary]:
@@ -215,9 +267,16 @@ async def _carry_out(
         # nohup and some batch systems ignore a signal on purpose; that stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, driver.interrupt, number)
-    if owned:
-        _watch_owner(loop, driver.take_no_more)
-    return await driver.run()
+    if not owned:
+        return await driver.run()
+    _watch_owner(loop, driver.take_no_more)
+    return await driver.run(lambda: _tell_owner(settings.claimed.files.prefix))
+
+
+def _tell_owner(prefix: Path) -> None:
+    """Tasks can be handed in: say to which run."""
+    with contextlib.suppress(OSError):
+        os.write(1, os.fsencode(prefix) + b"\n")
 
 
 def _watch_owner(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> None:
@@ -237,7 +296,7 @@ def _watch_owner(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> N
 def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     options: argparse.Namespace,
     arguments: list[str],
-    opened: Opened,
+    opened: Opened | Expected,
     claimed: ClaimedFiles,
     jobid: str,
     name: str,
@@ -248,7 +307,7 @@ def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     stream to it, even if it is a file."""
     nameless = _is_nameless(options.taskfile)
     size = changed = None
-    if opened.summary is not None and not nameless:
+    if isinstance(opened, Opened) and opened.summary is not None and not nameless:
         status = os.fstat(opened.descriptor)
         size, changed = status.st_size, status.st_mtime_ns
     return Asked(
@@ -277,7 +336,7 @@ def _task_name(taskfile: str | None) -> str:
 
 
 def _former(
-    paths: list[str], options: argparse.Namespace, opened: Opened, *, ended: bool = False
+    paths: list[str], options: argparse.Namespace, opened: Opened | Expected, *, ended: bool = False
 ) -> tuple[Former | None, list[str]]:
     """What these status files say of the tasks, and warnings for the user. ResumeError if they do not fit,
     or, unless these runs are known to have `ended`, if engines of theirs may still run tasks."""
@@ -295,7 +354,7 @@ def _former(
 
 
 def _former_life(
-    options: argparse.Namespace, opened: Opened, name: str, jobid: str, say: Callable[[str], None]
+    options: argparse.Namespace, opened: Opened | Expected, name: str, jobid: str, say: Callable[[str], None]
 ) -> Former | None:
     """What was done before Slurm started our job again, if it was; None if that is not known."""
     if not restarted(os.environ):
@@ -319,9 +378,9 @@ def _former_life(
     return former
 
 
-def _verify(former: Former | SoFar, opened: Opened) -> list[str]:
+def _verify(former: Former | SoFar, opened: Opened | Expected) -> list[str]:
     """Compare a whole regular file with the former record before anything runs."""
-    if opened.summary is None:
+    if isinstance(opened, Expected) or opened.summary is None:
         return []
     start = os.lseek(opened.descriptor, 0, os.SEEK_CUR)
     source = FileSource(opened.name, os.dup(opened.descriptor))

@@ -5,21 +5,27 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import secrets
-import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from disbatch.cli.verbs import usual_options
-from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, SilenceError, UsageError
+from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, DisbatchError, SilenceError, UsageError
 
 if TYPE_CHECKING:
     from disbatch.cli.runs import Run
-    from disbatch.wire.caller import Caller
+    from disbatch.wire.follower import Follower
     from disbatch.wire.requests import Taken
 
-COLLECT_PATIENCE = 20.0
-"""Seconds without any answer, after which the driver may be dead: it answers every 10."""
+READ = 1 << 20
+"""Bytes of standard input asked for in one read."""
+
+
+class Lines(NamedTuple):
+    """Lines of `source`, of which the first has this number there."""
+
+    source: str
+    number: int
+    lines: list[bytes]
 
 
 def add_submit(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -31,90 +37,188 @@ def add_submit(add: Callable[..., argparse.ArgumentParser]) -> None:
         help="a line of a task file each; - reads lines from standard input")  # fmt: skip
 
 
-def submit(options: argparse.Namespace, out: BinaryIO) -> int:
+def submit(options: argparse.Namespace, out: BinaryIO, complain: Callable[[str], None]) -> int:
     """Hand the tasks in; the exit code. What happened goes to `out`, a line each."""
     from disbatch.cli.runs import find_run
 
     run = find_run(options.run)
     try:
-        return asyncio.run(_submit(run, options, out))
+        return asyncio.run(_submit(run, options, out, lambda text: complain(f"{run.prefix}: {text}")))
     except (UsageError, SilenceError) as error:
-        raise type(error)(f"{run.prefix}: {error}") from error
+        raise type_of(error)(f"{run.prefix}: {error}") from error
 
 
-async def _submit(run: Run, options: argparse.Namespace, out: BinaryIO) -> int:
+def type_of(error: DisbatchError) -> type[DisbatchError]:
+    """UsageError or SilenceError, whichever it is."""
+    return UsageError if isinstance(error, UsageError) else SilenceError
+
+
+async def _submit(run: Run, options: argparse.Namespace, out: BinaryIO, say: Callable[[str], None]) -> int:
     import zmq
 
     from disbatch.wire.caller import Caller
-    from disbatch.wire.requests import Submit, Taken
+    from disbatch.wire.follower import Follower
 
-    loop = asyncio.get_running_loop()
-    session = secrets.token_hex(16) if options.wait else ""
     with zmq.Context() as context:
-        caller = Caller(loop, context, run.connect)
+        loop = asyncio.get_running_loop()
+        follower = Follower(
+            lambda lost: Caller(loop, context, run.connect, lost),
+            *(run.connect, run.prefix),
+            say=say,
+            advice=run.resume,
+        )
+        giver = _Giver(follower, options.timeout, None if options.wait else out)
         try:
-            waited: set[int] = set()
-            for lines in _batches(options.commands):
-                answer = await caller.call(Submit(lines, session), options.timeout)
-                if not answer.ok or not isinstance(answer.value, Taken):
-                    raise UsageError(" ".join(answer.lines))
-                if options.wait:
-                    waited |= _ids(answer.value)
-                    continue
-                out.write(f"{answer.lines[0]}\n".encode())
-                out.flush()
-            return await _wait(caller, session, waited, out) if options.wait else EXIT_COMPLETE
+            if options.wait:
+                return await _give_and_wait(giver, options.commands, out)
+            await giver.give(options.commands)
+            return EXIT_COMPLETE
         finally:
-            caller.close()
+            follower.close()
 
 
-def _ids(taken: Taken) -> set[int]:
-    return set(range(taken.first, taken.first + sum(taken.counts)))
+async def _give_and_wait(giver: _Giver, commands: list[str], out: BinaryIO) -> int:
+    """Print the status lines of the tasks as they end, while others are still handed in."""
+    from disbatch.wire.told import without_command
 
-
-async def _wait(caller: Caller, session: str, waited: set[int], out: BinaryIO) -> int:
-    """Print the status lines of these as they end."""
-    from disbatch.model.status import parse_line
-    from disbatch.wire.requests import Collect, Results
-
-    driver, known, failed = 0, 0, False
-    while waited:
-        answer = await caller.call(Collect(session, driver, known), COLLECT_PATIENCE)
-        results = answer.value
-        if not isinstance(results, Results):
-            raise UsageError(" ".join(answer.lines))
-        for line in results.lines:
-            record = parse_line(line + b"\t''\n")
-            if record is not None and record.id in waited:
-                waited.discard(record.id)
+    follower, failed = giver.follower, False
+    giving = asyncio.create_task(giver.give(commands))
+    telling = asyncio.create_task(follower.collect())
+    try:
+        while not giving.done() or follower.pending:
+            either = {telling} if giving.done() else {giving, telling}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if giving.done():
+                giving.result()
+            if not telling.done():
+                continue
+            told = telling.result()
+            for line, record in told.ended:
                 failed |= record.failed
-                out.write(line + b"\n")
-        out.flush()
-        driver, known = results.driver, results.since + len(results.lines)
-        if results.over and waited:
-            raise SilenceError(f"the run ended, and {len(waited)} of these tasks are not done")
-    return EXIT_FAILED if failed else EXIT_COMPLETE
+                out.write(without_command(line) + b"\n")
+            out.flush()
+            if told.over and follower.pending:
+                how = f" ({told.words})" if told.words else ""
+                raise SilenceError(f"the run ended{how}; {follower.pending:,} of these tasks are not done")
+            telling = asyncio.create_task(follower.collect())
+        giving.result()
+        return EXIT_FAILED if failed else EXIT_COMPLETE
+    finally:
+        giving.cancel()
+        telling.cancel()
 
 
-def _batches(commands: list[str]) -> Iterator[list[bytes]]:
+class _Giver:
+    """Hands lines in, within `patience` seconds each time, and says in `out`, if there is one, what was
+    taken."""
+
+    def __init__(self, follower: Follower, patience: float, out: BinaryIO | None) -> None:
+        self.follower = follower
+        self._patience = patience
+        self._out = out
+        self._taken = 0
+
+    async def give(self, commands: list[str]) -> None:
+        """All of them, in order. UsageError for the first line that is not taken, SilenceError if there is no
+        answer."""
+        try:
+            for group in _groups(commands):
+                if group is None:
+                    async for lines in _standard_input():
+                        await self._give(lines)
+                else:
+                    await self._give(Lines("argument", 1, group))
+        except DisbatchError as error:
+            raise type_of(error)(f"{error}{self._taken_before}") from error
+
+    @property
+    def _taken_before(self) -> str:
+        if not self._taken:
+            return ""
+        return f" (before it {self._taken:,} {'line was' if self._taken == 1 else 'lines were'} taken)"
+
+    async def _give(self, lines: Lines) -> None:
+        from disbatch.wire.requests import Submit
+
+        for source, number, some in batches(lines):
+            try:
+                async with asyncio.timeout(self._patience):
+                    taken = await self.follower.submit(Submit(some, source, number))
+            except TimeoutError:
+                raise SilenceError(self.follower.silence(self._patience)) from None
+            self._taken += len(some)
+            if self._out is not None:
+                self._out.write(f"{_words(taken)}\n".encode())
+                self._out.flush()
+
+
+def _words(taken: Taken) -> str:
+    first, last = taken.first, taken.first + taken.ids - 1
+    if last < first:
+        return "taken; no task is in it"
+    return f"task {first}" if first == last else f"tasks {first}-{last}"
+
+
+def batches(lines: Lines) -> Iterator[Lines]:
+    """As many lines at a time as the driver takes. UsageError for one that is too long."""
     from disbatch.wire.requests import MAX_SUBMITTED, MOST_LINES_SUBMITTED
 
     batch: list[bytes] = []
-    size = 0
-    for line in _lines(commands):
+    number, size = lines.number, 0
+    for here, line in enumerate(lines.lines, lines.number):
+        if len(line) > MAX_SUBMITTED:
+            most = f"longer than {MAX_SUBMITTED >> 20} MiB; put the work in a script and call that"
+            raise UsageError(f"{lines.source}:{here}: {most}")
         if batch and (size + len(line) > MAX_SUBMITTED or len(batch) >= MOST_LINES_SUBMITTED):
-            yield batch
-            batch, size = [], 0
+            yield Lines(lines.source, number, batch)
+            batch, number, size = [], here, 0
         batch.append(line)
         size += len(line)
     if batch:
-        yield batch
+        yield Lines(lines.source, number, batch)
 
 
-def _lines(commands: list[str]) -> Iterator[bytes]:
+def _groups(commands: list[str]) -> Iterator[list[bytes] | None]:
+    """Commands that stand together; None where standard input is to be read."""
+    group: list[bytes] = []
     for command in commands:
         if command != "-":
-            yield os.fsencode(command)
+            group.append(os.fsencode(command))
             continue
-        for line in sys.stdin.buffer:
-            yield line.removesuffix(b"\n").removesuffix(b"\r")
+        if group:
+            yield group
+        yield None
+        group = []
+    if group:
+        yield group
+
+
+async def _standard_input() -> AsyncIterator[Lines]:
+    """Lines as they come. UsageError if it cannot be read."""
+    from disbatch.sources.file import unreadable
+    from disbatch.sources.lines import LineSplitter
+    from disbatch.sources.opening import STDIN_NAME, is_pollable
+
+    splitter, pollable, data = LineSplitter(), is_pollable(0), b"-"
+    while data:
+        try:
+            if pollable:
+                await _readable(0)
+            data = os.read(0, READ)
+        except BlockingIOError:
+            continue  # somebody who shares it was faster
+        except OSError as error:
+            raise unreadable(STDIN_NAME, error) from error
+        number, lines = splitter.feed(data) if data else splitter.finish()
+        if lines:
+            yield Lines(STDIN_NAME, number, lines)
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)

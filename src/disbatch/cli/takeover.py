@@ -25,14 +25,15 @@ from disbatch.driver.seizure import claim_again, seize
 from disbatch.driver.told import Asked, TakenOver
 from disbatch.model.errors import UsageError
 from disbatch.wire.keys import ConnectFile
-from disbatch.wire.messages import PROTOCOL
+from disbatch.wire.messages import PROTOCOL, SECRET_VARIABLES
 from disbatch.wire.reach import is_here, listens_here
 
 SESSION = (
     "SSH_AUTH_SOCK", "SSH_AGENT_PID", "SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "KRB5CCNAME", "TERM",
     "DISPLAY", "XAUTHORITY", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "COLUMNS", "LINES",
+    *(name.decode() for name in SECRET_VARIABLES),
 )  # fmt: skip
-"""Variables of the session."""
+"""Variables of the session, and those that are kept in no file."""
 
 
 def take_over(
@@ -52,6 +53,11 @@ def take_over(
     first = [os.fsdecode(argument) for argument in asked.arguments]
     now = _given_now(arguments)
     former = parse([*first, *now])
+    if former.taskserver is not None or former.taskcommand is not None:
+        raise UsageError(
+            f"{prefix}: its tasks came from a program, and what was read of them went with the driver; "
+            "start the run anew with -r, once its engines have ended"
+        )
     _check_tasks(former.taskfile, options, asked, prefix)
     choice = choose(former)
     told.asked = msgspec.structs.replace(

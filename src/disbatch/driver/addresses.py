@@ -23,12 +23,12 @@ from disbatch.model.way import Way
 from disbatch.wire.hub import Hub
 from disbatch.wire.keys import ConnectFile, RunKeys
 from disbatch.wire.messages import PROTOCOL
+from disbatch.wire.reach import LOOPBACK
 
 log = logging.getLogger(__name__)
 
 SOCKET_PATH_LIMIT = 100
 """Unix socket paths are limited to 107 bytes on Linux and 103 on macOS."""
-LOOPBACK = ("127.0.0.1", "::1")
 
 
 class Addresses:
@@ -83,6 +83,8 @@ class Addresses:
 
     def _open_port(self) -> list[str]:
         host, port = self._settings.listen or ("", 0)
+        if host == "localhost":
+            host = "127.0.0.1"  # the name may stand for ::1, too, and only one is tried
         # A name of ours that others use may be no address of this machine, hence all; but not for loopback.
         at = _bracketed(host) if host in LOOPBACK else "*"
         bound = self._hub.bind(f"tcp://{at}:{port or '*'}")
@@ -91,6 +93,11 @@ class Addresses:
             return [f"tcp://{_bracketed(host)}:{port}"]
         name = socket.gethostname()
         return [f"tcp://@client:{port}", f"tcp://{_bracketed(name)}:{port}"]
+
+    @property
+    def public(self) -> str:
+        """Where somebody with the connect file finds us, from anywhere if that can be."""
+        return self._tcp[-1] if self._tcp else f"ipc://{self.socket}"
 
     def for_node(self, node: Node) -> list[str]:
         """What an engine on that node shall try, in order."""

@@ -4,7 +4,7 @@ them go."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from disbatch.driver.attached import Contexts
@@ -22,6 +22,8 @@ from disbatch.wire.requests import (
     Attached,
     Detach,
     Ended,
+    Event,
+    Fate,
     Heed,
     Request,
 )
@@ -58,10 +60,13 @@ class Admission:
         """Do it."""
         return self._performers[type(request.verb)](request, request.verb)
 
-    def again(self, name: str, asked: Attach, *, done: int) -> None:
-        """This context was attached to the run of a former driver, and has `done` so many tasks."""
-        self._contexts.add(asked, name)
-        self._set_up(name, asked, done)
+    def again(self, name: str, asked: Attach, here: Collection[str]) -> None:
+        """This context was attached to the run of a former driver; only those of its engines that are `here`
+        may still be there."""
+        attachment = self._contexts.add(asked, name)
+        gone = [node.engine for node in asked.nodes if node.engine not in here]
+        attachment.events += [Event(engine, Fate.LEFT) for engine in gone]
+        self._crew.give_backs.add(name, asked.spare_after, frozenset(asked.keep))
 
     def _attach(self, request: Request, verb: Attach) -> Answer:
         if self._ending():
@@ -91,19 +96,17 @@ class Admission:
         crew = self._crew
         log.info("%s: attached by process %d on %s: %s", context, verb.pid, verb.host, verb.nodes)
         crew.note(Joint(context, verb))
-        self._set_up(context, verb)
+        if verb.limit is not None:
+            crew.tell(events.Limit(context, verb.limit))
+        crew.give_backs.add(context, verb.spare_after, frozenset(verb.keep))
+        slots = sum(node.slots for node in verb.nodes)
+        counted = f"{slots} {'slot' if slots == 1 else 'slots'}"
+        label = f", label {verb.label}" if verb.label else ""
+        crew.say(f"attached from {verb.host}: {some([node.node for node in verb.nodes])} ({counted}{label})")
         for node in verb.nodes:
             crew.expect(
                 Member(node.engine, node.node, crew.next_rank, node.slots, None, context, label=verb.label)
             )
-        slots = sum(node.slots for node in verb.nodes)
-        where = some([node.node for node in verb.nodes])
-        crew.say(f"attached from {verb.host}: {where} ({slots} {'slot' if slots == 1 else 'slots'})")
-
-    def _set_up(self, context: str, verb: Attach, done: int = 0) -> None:
-        if verb.limit is not None:
-            self._crew.tell(events.Limit(context, max(0, verb.limit - done)))
-        self._crew.give_back(context, verb.spare_after, frozenset(verb.keep))
 
     def _member(self, context: str, engine: str) -> Member | None:
         member = self._crew.members.get(engine)
@@ -124,12 +127,16 @@ class Admission:
         if attachment is None:
             return Answer(request.id, False, ["this run does not know that context"])
         crew = self._crew
-        members = [member for member in crew.members.values() if member.context == verb.context]
+        launching = [
+            member
+            for member in map(crew.members.get, self._contexts.engines(verb.context))
+            if member is not None and member.launching
+        ]
         staying = crew.of_context(verb.context)
-        if staying:
+        heard = sorted(member.name for member in staying if not member.lost)
+        if heard:
             how = "what runs there finishes" if verb.kindly else "what runs there runs again elsewhere"
-            crew.say(f"{some([crew.members[engine].name for engine in staying])}: leaving; {how}")
-        for member in members:
-            if member.launching or member.engine in staying:
-                self._farewells.add(member, stop=not verb.kindly)
+            crew.say(f"{some(heard)}: {verb.why}; {how}")
+        for member in (*launching, *staying):
+            self._farewells.add(member, stop=not verb.kindly)
         return Answer(request.id, True, [])

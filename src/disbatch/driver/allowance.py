@@ -91,7 +91,8 @@ class Allowance:
 
     `grace`: seconds that tasks have when they are ended; `margin`: of --time-limit-margin, or None. `ask`
     tells the end as Slurm knows it now, within so many seconds: None if it does not tell. `say` gets lines
-    for the user. `last_start` is called when nothing more shall start, `last_run` when what runs shall end.
+    for the user. `last_start` is called when nothing more shall start,
+    `last_run` when what runs shall end; what becomes of that is what `then` says.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Allowance:
         say: Callable[[str], None],
         last_start: Callable[[], None],
         last_run: Callable[[], None],
+        then: str = "can be resumed",
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         recheck: float = RECHECK,
@@ -115,6 +117,7 @@ class Allowance:
         self._say = say
         self._last_start = last_start
         self._last_run = last_run
+        self._then = then
         self._clock = clock
         self._sleep = sleep
         self._recheck = recheck
@@ -152,7 +155,7 @@ class Allowance:
     def _warn(self) -> None:
         now = self._clock()
         stop = clock_time(self.end - self._reserve, now)
-        words = f"what still runs at {stop} is ended, and can be resumed"
+        words = f"what still runs at {stop} is ended, and {self._then}"
         if self._margin > self._reserve:
             words = f"no task starts after {clock_time(self.end - self._margin, now)}, and {words}"
         self._say(f"the allocation ends at {clock_time(self.end, now)}, in {duration(self.left)}: {words}")

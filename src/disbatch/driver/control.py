@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 NAMES_SHOWN = 20
 ALONE = "no other node is there: with the last one the run ends, to be resumed if anything is left"
+ALONE_AND_WAITS = "no other node is there: with the last one gone the run waits for some to be attached"
 WAITS = "will not run"
 DONE = "done already"
 PAUSED = "paused"
@@ -53,7 +54,8 @@ class Control:
 
     `source_ids`: how many ids the task file has, None if nobody can know. `tell` gets events for the plan,
     `note` lines for the run file (False: they cannot be kept), `say` a line for the one who watches the run;
-    `ending()` is true when the run comes to its end anyway, and `finish` makes it.
+    `ending()` is true when the run comes to its end anyway, and `finish` makes it; `waits`: without nodes it
+    does not.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Control:
         say: Callable[[str], None],
         ending: Callable[[], bool],
         finish: Callable[[], None],
+        waits: bool = False,
     ) -> None:
         self._plan = plan
         self._members = members
@@ -82,6 +85,7 @@ class Control:
         self._say = say
         self._ending = ending
         self._end_run = finish
+        self._alone = ALONE_AND_WAITS if waits else ALONE
         self._kept = True
         """What was ordered will be known to a driver that takes the run over."""
         self._performers: dict[type, Callable[[Any], Iterable[str]]] = {
@@ -139,7 +143,7 @@ class Control:
             self._stays(member) for member in self._members.values() if member.engine not in going
         )
         lines = [one(member, alone) for member in members]
-        return [*lines, ALONE] if alone else lines
+        return [*lines, self._alone] if alone else lines
 
     def _named(self, names: list[str]) -> list[Member]:
         """The engines of these nodes and labels, each once; of those with one name, those that are there."""

@@ -21,7 +21,7 @@ from disbatch.contexts.tunnel import new_place
 from disbatch.driver.addresses import Addresses
 from disbatch.driver.attached import Contexts
 from disbatch.driver.departures import Departures, some
-from disbatch.driver.giveback import GiveBack
+from disbatch.driver.giveback import GiveBacks
 from disbatch.driver.retirement import Retirement
 from disbatch.driver.roster import Member
 from disbatch.driver.settings import Settings
@@ -52,8 +52,8 @@ LAUNCHING = 120.0
 
 class Crew:
     """`members` has all engines, by their name for good. `tell` gets events for the plan, `say` lines for the
-    user, `note` lines for the run file; `look` is called when somebody left, and nobody may be there any
-    more. `is_over()`: nothing matters any more; `lets_go`: an engine that comes shall leave. `serve` and
+    user, `note` lines for the run file; `look` is called when somebody came or left, and nobody may be there
+    any more. `is_over()`: nothing matters any more; `lets_go`: an engine that comes shall leave. `serve` and
     `launch` come before anything else."""
 
     def __init__(
@@ -92,11 +92,11 @@ class Crew:
         self.departures = Departures(loop, say, by_slurm=settings.context.allocation is not None)
         self._succession: Succession | None = None
         self._retirement: Retirement | None = None
-        self._give_back: dict[str, GiveBack] = {}
+        self.give_backs = GiveBacks(members, contexts.engines)
         self._timer: asyncio.TimerHandle | None = None
         self._checked = 0.0
         self._on_joined: list[Callable[[Member], None]] = []
-        self.give_back("", settings.context.spare_after, settings.context.keep)
+        self.give_backs.add("", settings.context.spare_after, settings.context.keep)
 
     def serve(self, hub: Hub, addresses: Addresses, orders: Orders) -> None:
         """Engines come through this hub; what they are told is in `orders`."""
@@ -143,16 +143,6 @@ class Crew:
         """The label of that context's nodes."""
         return self._contexts.label(context) if context else self._settings.context.label
 
-    def give_back(self, context: str, after: float | None, keep: frozenset[str]) -> None:
-        """Let spare engines of that context go after so many seconds, but for those on nodes to `keep`."""
-        if after is not None:
-            self._give_back[context] = GiveBack(
-                after,
-                lambda engine: (
-                    self.members[engine].context == context and self.members[engine].name not in keep
-                ),
-            )
-
     # ---- they come ----
 
     def start(self, rank: int, node: Node) -> str:
@@ -183,6 +173,7 @@ class Crew:
         self.add(member)
         self.note(Here(member.engine, member.name, member.rank, member.slots, None, context=member.context))
         self.loop.call_later(LAUNCHING, self._missed, member.engine)
+        self.look()
 
     def _launched(self, engine: str) -> None:
         log.info("%s: engine started", self.members[engine].name)
@@ -190,10 +181,16 @@ class Crew:
 
     def _missed(self, engine: str) -> None:
         member = self.members[engine]
-        if member.launching and not self.is_over():
+        if not member.launching or self.is_over():
+            return
+        if not member.context:
             path = self._settings.claimed.files.engine_log(member.name)
             problem = f"its engine started but did not join; see {path}"
             self._launch_failed(engine, LaunchError(member.name, problem))
+        elif self._contexts.is_heard(member.context):
+            self.loop.call_later(LAUNCHING, self._missed, engine)  # it tells if that fails
+        else:
+            self.failed(engine, f"{member.name}: did not join, and who attached it is not heard any more")
 
     def _launch_failed(self, engine: str, error: LaunchError) -> None:
         self.failed(engine, str(error))
@@ -208,6 +205,16 @@ class Crew:
             log.info("%s", words)  # it was sent away, or not waited for
             return
         self.say(words)
+        self._fewer()
+
+    def unheard(self, member: Member) -> None:
+        """It was there when the former driver was, and may still come."""
+        self._contexts.became(member, Fate.LOST)
+
+    def _fewer(self) -> None:
+        """Somebody is not there, or will not come."""
+        if self._succession is not None:
+            self._succession.look()
         self.look()
 
     def hello(self, peer: Peer, hello: Hello) -> None:
@@ -228,7 +235,7 @@ class Crew:
             heartbeat=s.heartbeat,
             patience=s.patience,
             orphan_patience=s.orphan_patience,
-            grace=s.grace,
+            grace=self._contexts.grace(member.context, s.grace),
             results_seen=peer.session.seen,
             next_order=peer.session.next_number,
         )
@@ -257,6 +264,7 @@ class Crew:
             self._succession.joined(member, hello)
         for call in self._on_joined:
             call(member)
+        self.look()
 
     def beat(self, peer: Peer, message: Beat) -> None:
         """It is there."""
@@ -277,11 +285,12 @@ class Crew:
             # What it sent before it died may still be on its way through ZeroMQ's thread.
             self.loop.call_later(LAST_WORDS, self.lose, engine, words)
         elif never_came and not self.is_over():
+            self.note(Gone(engine))
             self._contexts.became(member, Fate.LEFT)
             self.say(f"{member.name}: {words}")
         elif return_code:
             log.warning("%s: %s", member.name, words)
-        self.look()
+        self._fewer()
 
     def goodbye(self, peer: Peer, message: Goodbye) -> None:
         """It leaves in order."""
@@ -341,8 +350,9 @@ class Crew:
         """It need not come."""
         member.launching = False
         self._launcher.end(member.engine)
+        self.note(Gone(member.engine))
         self._contexts.became(member, Fate.LEFT)
-        self.look()
+        self._fewer()
 
     def give_up(self, why: str) -> None:
         """Do not wait any longer for engines that were told to end what they have."""
@@ -356,9 +366,10 @@ class Crew:
         """An engine is on its way."""
         return any(member.launching for member in self.members.values())
 
-    def of_context(self, context: str) -> list[str]:
+    def of_context(self, context: str) -> list[Member]:
         """The engines of that context that are there, or were lost."""
-        return [e for e in self._plan.engines if self.members[e].context == context]
+        there = (self.members[engine] for engine in self._plan.engines)
+        return [member for member in there if member.context == context]
 
     def _what_becomes_of_its_tasks(self, engine: str) -> str:
         """The end of the line that says that this engine is lost."""
@@ -393,9 +404,8 @@ class Crew:
                 peer.heard = now
             elif now - peer.heard > patience:
                 self.lose(peer.name, f"not heard for {patience:g} s")
-        spare = self._plan.spare if self._give_back else []
-        for give_back in self._give_back.values():
-            for engine in give_back.due(spare, now):
+        if self.give_backs:
+            for engine in self.give_backs.due(self._plan.spare, now):
                 self.tell(events.Drain(engine))
         if self._plan.present:
             self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)

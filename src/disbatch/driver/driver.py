@@ -31,6 +31,7 @@ from disbatch.driver.admission import Admission
 from disbatch.driver.attached import Contexts
 from disbatch.driver.control import Control
 from disbatch.driver.crew import Crew
+from disbatch.driver.exchange import Exchange
 from disbatch.driver.farewells import Farewells
 from disbatch.driver.feed import Feed
 from disbatch.driver.holds import Holds, Reason
@@ -48,6 +49,7 @@ from disbatch.driver.settings import Settings
 from disbatch.driver.starting import Orders
 from disbatch.driver.submissions import Submissions
 from disbatch.driver.succession import Succession
+from disbatch.driver.telling import Telling
 from disbatch.driver.timelimit import TimeLimit
 from disbatch.driver.told import Told
 from disbatch.driver.vacancy import Vacancy
@@ -55,6 +57,7 @@ from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
+from disbatch.sources.desk import Desk
 from disbatch.wire.hub import Hub, Peer
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import (
@@ -108,13 +111,13 @@ class Driver:
         self._notes = Notes()
         self._yielded = False
         self._holds = Holds(self._tell)
-        self._contexts = Contexts(loop, s.number, self._answer)
+        self._contexts = Contexts(loop, self._answer, s.number)
         self._time_limit = TimeLimit(
             s.context,
             s.grace,
             say=self._say,
             tell=self._tell,
-            engines=lambda: self._crew.of_context(""),
+            engines=lambda: [member.engine for member in self._crew.of_context("")],
             launches_end=self._expect_nobody,
             end_is_near=lambda grace: self._give_up_after(grace + ENDING_AT_LIMIT),
         )
@@ -135,11 +138,7 @@ class Driver:
         )
         self._admission = Admission(*(s, self._crew, self._contexts, self._farewells), ending=self._is_ending)
         self._submissions = Submissions(
-            loop,
-            answer=self._answer,
-            driver=s.number,
             note=self._notes.add,
-            safely=self._mark,
             ending=self._is_ending,
             why_not="this run takes no other tasks: start it with --keep-open, or with -S and no task file",
         )
@@ -152,8 +151,9 @@ class Driver:
             say=self._say,
             ending=self._is_ending,
             finish=self._finish_early,
+            waits=s.waits != 0,
         )
-        for joined in (self._time_limit.joined, self._farewells.joined, self._vacancy.joined):
+        for joined in (self._time_limit.joined, self._farewells.joined):
             self._crew.when_joined(joined)
         self._performers: dict[type, Callable[[Any], None]] = {
             events.Assign: self._assign,
@@ -166,8 +166,9 @@ class Driver:
 
     # ---- the course of a run ----
 
-    async def run(self) -> tuple[int, Summary]:
-        """Carry the run out; returns the exit code and the summary."""
+    async def run(self, ready: Callable[[], None] = lambda: None) -> tuple[int, Summary]:
+        """Carry the run out; returns the exit code and the summary. `ready` is called when it has begun, and
+        takes requests."""
         loop, s = self._loop, self._settings
         self._started, self._wall_started = loop.time(), time.time()
         self._open_record()
@@ -184,11 +185,19 @@ class Driver:
             self._receipts = Receipts(loop, self._plan, self._record, self._hub, self._crew.lose)
             addresses = Addresses(s, self._hub)
             stack.callback(self._withdraw, addresses)
+            orders = Orders(
+                *(s.context, s.directory, s.environment, s.claimed.files, keys, s.orphan_patience),
+                output=s.output,
+            )
+            self._crew.serve(self._hub, addresses, orders)
             try:
                 addresses.listen()
                 self._notes.begin(s)
                 addresses.publish(keys, self._wall_started)
-                self._begin(keys, addresses)
+                desk = await self._open_exchange(addresses)
+                if desk is not None:
+                    self._begin(addresses, desk)
+                ready()
                 await self._over
             finally:
                 unwritten = await self._close()
@@ -206,24 +215,43 @@ class Driver:
             is_ours=self._is_ours,
             replaced=self._yield,
         )
+        self._exchange = Exchange(
+            *(self._loop, s, self._holds),
+            mark=self._record.mark,
+            snapshot=self.snapshot,
+            say=self._say,
+        )
+        self._telling = Telling(
+            *(self._loop, s.claimed.status_descriptor),
+            answer=self._answer,
+            size=lambda: self._record.size,
+            safely=self._record.mark,
+        )
         scribe = Scribe(
             self._record.add,
             self._tally,
             self._members,
             say=self._say,
-            source_name=s.source_name,
+            source_name=self._feed.source_of,
             hostname=self._hostname,
             barriers_read=self._feed.barriers_read,
-            ended=self._submissions.ended if self._feed.takes_more else None,
-            is_written=self._feed.is_written,
+            asides=set() if s.takeover is None else s.takeover.asides,
+            ended=self._listeners(),
+            keyed=self._exchange.keyed,
         )
         self._performers |= scribe.performers
         if s.status_header and not s.claimed.recorded:
             self._record.add(STATUS_HEADER)
         self._life = self._loop.call_later(LIFE_SIGN, self._live)
 
-    def _mark(self, call: Callable[[], None]) -> None:
-        self._record.mark(call)
+    def _listeners(self) -> list[Callable[[int, bytes], None]]:
+        """Who is told of each task that is done, and of each barrier."""
+        told: list[Callable[[int, bytes], None]] = []
+        if self._feed.takes_more:
+            told.append(self._telling.ended)
+        if self._feed.expects_program:
+            told.append(self._exchange.ended)
+        return told
 
     def _live(self) -> None:
         self._record.touch()
@@ -244,15 +272,23 @@ class Driver:
         self._say("another driver has taken this run over; leaving it alone")
         self._end_incomplete("taken over by another driver")
 
-    def _begin(self, keys: RunKeys, addresses: Addresses) -> None:
+    async def _open_exchange(self, addresses: Addresses) -> Desk | None:
+        """The key store may be far away; None if the user does not wait for it."""
+        opening = self._loop.create_task(self._exchange.open(addresses.public))
+        either: list[asyncio.Future[Any]] = [opening, self._over]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            return opening.result()
+        opening.cancel()
+        return None
+
+    def _begin(self, addresses: Addresses, desk: Desk) -> None:
         s = self._settings
-        orders = Orders(s.context, s.directory, s.environment, s.claimed.files, keys)
-        self._crew.serve(self._hub, addresses, orders)
         retirement = choose_retirement(s.context, self._hostname, addresses.folder, self._say)
         self._incomplete = self._time_limit.too_late
-        self._feed.start(self._loop, self._pump)
+        self._feed.start(self._loop, self._pump, desk)
         if self._feed.submissions is not None:
-            self._submissions.feed(self._feed.submissions)
+            self._submissions.begin(self._feed.submissions, self._telling)
         succession = None
         if s.takeover is not None:
             succession = Succession(self._crew, self._holds, s.patience, s.takeover.told)
@@ -266,10 +302,9 @@ class Driver:
 
     def _restore(self, told: Told) -> None:
         """What our predecessors were told, and the engines cannot tell."""
+        here = told.engines.keys() | told.lost.keys()
         for name, asked in told.attached.items():
-            self._admission.again(name, asked, done=_counted(told, name))
-        for handed in told.handed:
-            self._submissions.again(handed)
+            self._admission.again(name, asked, here)
         if told.closed:
             self._submissions.close_soon()
         self._control.again(told)
@@ -278,25 +313,28 @@ class Driver:
         patience = 1.0 if self._signals > 1 else 5.0
         self._life.cancel()
         self._time_limit.close()
-        self._vacancy.close()
+        self._vacancy.ends()
         if self._preemption is not None:
             self._preemption.cancel()
         self._crew.stop_watching()
         self._feed.close()
+        await self._feed.end()
         self._yielded = self._yielded or not self._is_ours()
         if not self._yielded:
             await self._crew.retire_all()
         if self._ended_early:
             self._record.abandon()  # whoever ends the run does not wait for room on the disk
         unwritten = await self._record.close()
+        await self._exchange.close(patience)
         # First tell what is recorded, so that nobody writes it again; then send those home that are still
         # there (given up, or kept waiting by one that was cut off), while there are tunnels.
         self._receipts.send()
         self._hub.turn_away_all("another driver has the run" if self._yielded else "the run is over")
         self._contexts.close()
-        self._submissions.close()
+        await self._telling.close(self._farewell())
         await self._crew.close(patience)
         self._hub.close(linger=0.5)
+        self._telling.shut()
         self._observer.stop()
         self._notes.close()
         return unwritten
@@ -398,6 +436,7 @@ class Driver:
         if self._over.done() or self._plan.mode is Mode.OVER or self._preemption is not None:
             return
         if self._plan.present or self._crew.expected:
+            self._vacancy.ends()
             return
         if self._incomplete or self._time_limit.words:
             self._end_incomplete(self._incomplete or self._time_limit.words)
@@ -409,6 +448,7 @@ class Driver:
             words = "no engine is left" if self._crew.ever_joined else "no engine could start"
             if not self._members:
                 words = "no engines were attached"
+        self._crew.departures.tell()
         self._vacancy.begins(words)
 
     def _end_incomplete(self, words: str) -> None:
@@ -523,13 +563,22 @@ class Driver:
         handed_in = submissions is not None and not submissions.is_unused
         return self._settings.resume_hint_with_submitted if handed_in else self._settings.resume_hint
 
+    def _farewell(self) -> str:
+        """How the run ended, for programs."""
+        result = self._result()
+        if result.complete:
+            return result.words
+        failed = self._over.done() and not self._over.cancelled() and self._over.exception() is not None
+        words = "the driver failed" if failed else result.words
+        return f"{words}; resume with: {self._resume_hint}{result.resume_options}"
+
     def _result(self) -> Result:
         return Result(
             conclusion=self._plan.conclusion,
             over=self._plan.mode is Mode.OVER,
             incomplete=self._incomplete,
             signal=self._signal,
-            unreadable=self._feed.error is not None,
+            broken=self._feed.error,
             tally=self._tally,
             mind_failures=self._settings.exit_code,
         )
@@ -555,11 +604,16 @@ class Driver:
 def _plan(settings: Settings) -> Plan:
     """The decisions of this run, from their beginning."""
     takeover, limit = settings.takeover, settings.context.task_limit
-    done = 0 if takeover is None else _counted(takeover.told, "")
+    limits = {} if limit is None else {"": limit}
+    if takeover is not None:
+        limits |= {
+            name: asked.limit for name, asked in takeover.told.attached.items() if asked.limit is not None
+        }
+        limits = {name: max(0, limit - _counted(takeover.told, name)) for name, limit in limits.items()}
     return Plan(
         max_losses=settings.max_losses,
         fail_fast=settings.fail_fast,
-        limits=None if limit is None else {"": max(0, limit - done)},
+        limits=limits,
         first_attempt=max(1, settings.number * ATTEMPTS),
     )
 

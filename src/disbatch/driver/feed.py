@@ -15,7 +15,8 @@ from disbatch.model.errors import DisbatchError
 from disbatch.model.task import Barrier, Item, PerEngine, Task
 from disbatch.plan.events import Completed, Event, Read, Recorded, SourceDry, SourceEnded
 from disbatch.plan.plan import Mode, Plan
-from disbatch.sources.opening import Opened
+from disbatch.sources.desk import Desk
+from disbatch.sources.opening import Expected, Opened
 from disbatch.sources.source import Source
 from disbatch.sources.submitted import SubmittedFile, SubmittedSource
 
@@ -36,7 +37,7 @@ class Feed:
 
     def __init__(
         self,
-        opened: Opened | None,
+        opened: Opened | Expected,
         former: Former | None,
         so_far: SoFar | None = None,
         submitted: Submitted | None = None,
@@ -58,9 +59,15 @@ class Feed:
     @property
     def ids(self) -> int | None:
         """How many ids the input has; None if nobody can know."""
-        if self._opened is None or self._opened.summary is None or self._submitted is not None:
+        if self._opened.summary is None or self._submitted is not None:
             return None
         return self._opened.summary.ids
+
+    def source_of(self, id: int) -> str:
+        """Where the task or barrier of that id comes from, for messages."""
+        if self._submitted is not None and id >= self._submitted.file.ids:
+            return self._submitted.file.path.name
+        return "the tasks" if self._opened is None else self._opened.name
 
     @property
     def takes_more(self) -> bool:
@@ -78,15 +85,18 @@ class Feed:
             warnings.append(f"{self._so_far.source}: ended before tasks that engines have, which end: {ids}")
         return warnings
 
-    def is_written(self, line: bytes) -> bool:
-        """A former driver of this run wrote this line, which does not count, already."""
-        return self._so_far is not None and self._so_far.is_written(line)
+    @property
+    def expects_program(self) -> bool:
+        """Its tasks come from a program, which may want to know how they ended."""
+        return isinstance(self._opened, Expected)
 
-    def start(self, loop: asyncio.AbstractEventLoop, pump: Callable[[], None]) -> None:
-        """Begin to read; `pump` is called when there is more than there was."""
+    def start(
+        self, loop: asyncio.AbstractEventLoop, pump: Callable[[], None], desk: Desk | None = None
+    ) -> None:
+        """Begin to read; `pump` is called when there is more than there was. Programs come to `desk`."""
         self._loop = loop
         self._pump = pump
-        source = None if self._opened is None else self._opened.source(loop, pump)
+        source: Source = self._opened.source(loop, pump, desk)
         if self._submitted is not None:
             file, kept_open = self._submitted
             source = self.submissions = SubmittedSource(source, file, pump, kept_open=kept_open)
@@ -97,25 +107,33 @@ class Feed:
         if self._source is not None:
             self._source.close()
 
+    async def end(self) -> None:
+        """See that no process is left that was to give tasks."""
+        await self._opened.end()
+
     def events(self, plan: Plan) -> Iterator[Event]:
         """The events that the plan has room for now; each must be handled before the next is asked for."""
         given, source = 0, self._source
-        assert source is not None  # start() comes first
-        while not self._ended and not plan.held and plan.mode is Mode.RUNNING and (room := plan.room) > 0:
+        if source is None:
+            return  # start() comes first
+        while not self._ended and not plan.held and plan.mode is Mode.RUNNING:
+            room = plan.room
+            if room <= 0 and source.error is None:
+                return
             if self._resting:
                 return
             if given >= ITEMS_A_TURN:
                 self._resting = True
                 self._loop.call_soon(self._go_on)
                 return
-            items = source.take(room)
+            items = source.take(room) if room > 0 else []
             if items:
                 given += len(items)
                 if Barrier in map(type, items):
                     barriers = sum(type(item) is Barrier and not self._is_recorded(item) for item in items)
                     self.barriers_read.extend([time.monotonic()] * barriers)
                 yield self._read(items)
-            if self.error is not None or (len(items) < room and source.ended):
+            if self.error is not None or (len(items) < max(room, 1) and source.ended):
                 self._ended = True
                 self.error = self.error or source.error
                 yield SourceEnded(broken=self.error is not None)

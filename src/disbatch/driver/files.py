@@ -1,8 +1,8 @@
 """The names of a run's files, and the claim that makes them this run's alone.
 
 With the default prefix, in the working directory: TASKS_JOBID_status.txt, disBatch_JOBID_driver.txt,
-TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_run.json, TASKS_JOBID_tasks.txt,
-TASKS_JOBID_dbUtil.sh.
+TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_run.json, TASKS_JOBID_output.json,
+TASKS_JOBID_tasks.txt, TASKS_JOBID_dbUtil.sh.
 With -p PATH all begin with PATH.
 
 Two runs may start in the same second with the same names, also on two hosts with a common file system: the
@@ -50,6 +50,11 @@ class RunFiles:
         return self.named("run.json")
 
     @property
+    def output(self) -> Path:
+        """Where what the tasks print is kept, if it is."""
+        return self.named("output.json")
+
+    @property
     def submitted(self) -> Path:
         """Tasks that were handed in while the run went on: a task file."""
         return self.named("tasks.txt")
@@ -90,6 +95,7 @@ class ClaimedFiles:
         if not self.new:
             return
         self.files.script.unlink(missing_ok=True)
+        self.files.output.unlink(missing_ok=True)
         self.files.status.unlink(missing_ok=True)
         if self.own_log:
             self.files.log.unlink(missing_ok=True)
@@ -160,7 +166,8 @@ def _is_directory(path: Path) -> bool:
 
 
 def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
-    if any(os.path.lexists(path) for path in (files.connect, files.script, files.run, files.submitted)):
+    others = (files.connect, files.script, files.run, files.output, files.submitted)
+    if any(os.path.lexists(path) for path in others):
         return None
     status = _create(files.status)
     if status is None:

@@ -31,17 +31,20 @@ from disbatch.model.task import Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND
 
 STATUS_END = "_status.txt"
+LONGEST_LINE = 6 * MAX_COMMAND + (1 << 16)
+"""Bytes of a status line: a byte of the command may be written as \\udcNN."""
 
 _BLOCK = 1 << 20
 _PAGE = 1 << 16
 _PAGES = 32
-_LONGEST_LINE = 6 * MAX_COMMAND + (1 << 16)  # a byte may be written as \udcNN
 _MOST_FILES = 1 << 10
 _MOST_SCATTERED = 2_000_000
 _ALWAYS_DENSE = 4_000_000
 _MOST_HOLES = 16  # an entry of the dictionary takes as much memory as this many of the array
 
 _COUNTED = frozenset((Mark.TASK, Mark.SKIPPED))
+ASIDE = frozenset((Mark.SUPERSEDED, Mark.PER_ENGINE))
+"""Lines that tell of something that was run, but of no task that is done."""
 
 # An entry of the index: 1 + (file, 10 bits; offset, 50 bits; failed, 1 bit), so that 0 is none.
 _OFFSET_BITS = 50
@@ -88,7 +91,7 @@ class _File:
         while True:
             text = self.read(offset, size)
             end = text.find(b"\n") + 1
-            if end or len(text) < size or size > _LONGEST_LINE:
+            if end or len(text) < size or size > LONGEST_LINE:
                 return text[:end]
             size *= 4
 
@@ -111,20 +114,20 @@ class Former:
     """The tasks that former runs completed, by id.
 
     `count` is how many, `failures` how many of them failed; `highest` the highest id, -1 if there is none.
+    `asides`, if `whole`: hashes of the lines that are about no task that is done.
     """
 
     def __init__(self, files: Sequence[_File], *, source: str, retry: bool, force: bool, whole: bool) -> None:
         self.count = 0
         self.failures = 0
         self.highest = -1
+        self.asides: set[int] = set()
         self._files = files
         self._source = source
         self._retry = retry
         self._force = force
         self._whole = whole
         self._counted = _COUNTED | {Mark.BARRIER} if whole else _COUNTED
-        self._aside: set[int] = set()
-        """Hashes of lines of our own record that do not count."""
         self._dense = array("q")
         self._scattered: dict[int, int] = {}
         for number, file in enumerate(files):
@@ -150,7 +153,7 @@ class Former:
         known: set[tuple[int, int]] = set()
         try:
             for path in paths:
-                for each in (Path(path), *_unrecorded(Path(path))):
+                for each in (Path(path), *unrecorded(Path(path))):
                     file = _File(each, mine=whole)
                     files.append(file)
                     identity = (file.status.st_dev, file.status.st_ino)
@@ -209,10 +212,6 @@ class Former:
         entry = self._entry(id)
         return bool(entry) and self._place(entry)[0] is self._files[0]
 
-    def has_aside(self, line: bytes) -> bool:
-        """This very line, which does not count, stands in the first file."""
-        return hash(line) in self._aside
-
     def others(self) -> Iterator[Record]:
         """The lines that count in the other files."""
         for number, file in enumerate(self._files[1:], 1):
@@ -240,6 +239,10 @@ class Former:
                 elif isinstance(item, Barrier):
                     self._verify_barrier(item)
         return self.beyond(ids)
+
+    def knows(self, id: int) -> bool:
+        """There is a record of that task or barrier."""
+        return bool(self._entry(id))
 
     # ---- the index ----
 
@@ -272,14 +275,14 @@ class Former:
                         raise _not_status(file.path, line_number)
                 else:
                     end, mark, id, return_code = told
+                    if self._whole and mark in ASIDE and not number:
+                        self.asides.add(hash(text[begin:end]))
                     if mark in self._counted and (self._whole or return_code != LOST_RETURN_CODE):
                         self._enter(id, base + at + begin, return_code != 0)
-                    elif self._whole and not number:
-                        self._aside.add(hash(text[begin:end]))
                 begin = end
             at += done
             rest = text[done:]
-            if len(rest) > _LONGEST_LINE:
+            if len(rest) > LONGEST_LINE:
                 raise _not_status(file.path, line_number + 1)
 
     def _enter(self, id: int, place: int, failed: bool) -> None:
@@ -346,7 +349,7 @@ class Former:
         )
 
 
-def _unrecorded(path: Path) -> list[Path]:
+def unrecorded(path: Path) -> list[Path]:
     """Results that engines of the run with this status file could not deliver: PREFIX_NODE_unrecorded.txt.
 
     The prefix of another run in the same directory may begin with this one's and `_`; its files are its own.

@@ -17,6 +17,8 @@ class Reason(enum.Enum):
     """Engines of the former driver are expected, and may run what is not recorded."""
     PAUSE = enum.auto()
     """The user asked for it."""
+    STORE = enum.auto()
+    """The key store takes no results."""
 
 
 class Holds:

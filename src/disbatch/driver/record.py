@@ -60,6 +60,8 @@ class Record:
         replaced: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
+        self.size = offset
+        """Of the file, bytes, with all lines added so far."""
         self._descriptor = descriptor
         self._is_ours = is_ours
         self._replaced = replaced
@@ -88,6 +90,7 @@ class Record:
     def add(self, line: bytes) -> None:
         """Append a line (with its line end)."""
         self._lines.append(line)
+        self.size += len(line)
         if not self._scheduled:
             self._schedule()
 

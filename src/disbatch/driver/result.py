@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from disbatch.driver.roster import Tally
-from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_INCOMPLETE, EXIT_USAGE, SIGNAL_EXIT
+from disbatch.model.errors import (
+    EXIT_COMPLETE,
+    EXIT_FAILED,
+    EXIT_INCOMPLETE,
+    SIGNAL_EXIT,
+    DisbatchError,
+    UsageError,
+)
 from disbatch.plan.events import Conclusion
 
 WORDS = {
@@ -20,13 +27,13 @@ WORDS = {
 @dataclass(frozen=True)
 class Result:
     """How a run ended. `over`: the plan came to its own end; `incomplete`: why it was given up, or empty;
-    `signal`: the first that came, or 0; `unreadable`: the source had a wrong line; `mind_failures`: -e."""
+    `signal`: the first that came, or 0; `broken`: what ended the source early; `mind_failures`: -e."""
 
     conclusion: Conclusion
     over: bool
     incomplete: str
     signal: int
-    unreadable: bool
+    broken: DisbatchError | None
     tally: Tally
     mind_failures: bool
 
@@ -35,8 +42,8 @@ class Result:
         """What the command ends with; see `model.errors`."""
         if self.signal and (self.conclusion is Conclusion.INTERRUPTED or not self.over):
             return SIGNAL_EXIT + self.signal
-        if self.unreadable:
-            return EXIT_USAGE
+        if self.broken is not None:
+            return self.broken.exit_code
         if self.incomplete or self.tally.lost:
             return EXIT_INCOMPLETE
         if self.conclusion in (Conclusion.FAILED_FAST, Conclusion.CHECK_FAILED):
@@ -59,4 +66,6 @@ class Result:
     @property
     def words(self) -> str:
         """For the summary."""
+        if self.broken is not None and not isinstance(self.broken, UsageError):
+            return self.incomplete or f"ended early: {self.broken}"
         return self.incomplete or WORDS[self.conclusion]

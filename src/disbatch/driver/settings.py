@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from disbatch.contexts.context import Context
 from disbatch.driver.files import ClaimedFiles
 from disbatch.driver.told import Asked, Told
+from disbatch.keystore.address import Address
 from disbatch.wire.keys import ConnectFile
 
 
 @dataclass(frozen=True)
 class Takeover:
     """The run of a driver that was killed: where it listened and with which keys, and what it `told`; the
-    last line of that is ours."""
+    last line of that is ours. `asides`: hashes of the lines of its status file that are about no task that is
+    done."""
 
     connect: ConnectFile
     told: Told
+    asides: set[int]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is kept of what tasks print: in `directory` (absolute), in packs or in files of their own, `limit`
+    bytes of each stream."""
+
+    directory: bytes
+    packed: bool
+    limit: int
 
 
 @dataclass(frozen=True)
@@ -28,8 +41,10 @@ class Settings:
     tasks if the source could be counted. `listen`: HOST:PORT of --use-address as (host, port), if given.
     `waits`: how long a run without any engine waits for some to be attached; None: for ever. `asked` is for a
     driver that takes this run over, `takeover` what this one takes over. `grace` is what tasks can have: see
-    `allowance.grace_within`. `resume_hint`: the command that goes on from here; the other one, if tasks were
-    handed in.
+    `allowance.grace_within`. `keystore`: the server whose key store is used, None for the driver's own;
+    `key_prefix`: what keys shall begin with there, if the user said so. `resume_hint`: the command that goes
+    on from here; the other one, if tasks were handed in. `output`: --output and what belongs to it; None:
+    nothing is kept. `resumed_from`: the status files of -r.
     """
 
     source_name: str
@@ -55,6 +70,10 @@ class Settings:
     resume_hint_with_submitted: str = ""
     asked: Asked | None = None
     takeover: Takeover | None = None
+    keystore: Address | None = None
+    key_prefix: str = ""
+    output: Output | None = None
+    resumed_from: list[str] = field(default_factory=list)
 
     @property
     def number(self) -> int:

@@ -24,11 +24,12 @@ class Line(NamedTuple):
 
 class SoFar:
     """Tells of each task and barrier whether the run is done with it. `source`: what messages call the task
-    file."""
+    file. `asides`: hashes of the lines that are about neither."""
 
     def __init__(self, former: Former, source: str) -> None:
         self._former = former
         self.source = source
+        self.asides = former.asides
 
     @classmethod
     def read(cls, status: Path, source: str) -> SoFar:
@@ -79,11 +80,6 @@ class SoFar:
         record, written = found
         failed = record.failed and record.mark in (Mark.TASK, Mark.SKIPPED)
         return Recorded(item, failed, Line(record, written))
-
-    def is_written(self, line: bytes) -> bool:
-        """This line of a PERENGINE command, or of an attempt that does not count, stands there: the engine
-        was not told that its result is safe."""
-        return self._former.has_aside(line)
 
     def close(self) -> None:
         """Nothing can be asked any more."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from disbatch.contexts.context import Context
 from disbatch.contexts.nodes import Node
 from disbatch.driver.files import RunFiles
+from disbatch.driver.settings import Output
 from disbatch.model.way import Way
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import PROTOCOL, Bootstrap
@@ -16,17 +17,21 @@ from disbatch.wire.messages import PROTOCOL, Bootstrap
 @dataclass(frozen=True)
 class Orders:
     """What all engines of a context are told: the tasks' `directory` and `environment`, the run's `files` and
-    its `keys`."""
+    its `keys`; `by_driver` and `orphan_patience` as in `Bootstrap`; `output`: what is kept of what tasks
+    print."""
 
     context: Context
     directory: bytes
     environment: dict[bytes, bytes]
     files: RunFiles
     keys: RunKeys
+    orphan_patience: float
+    by_driver: bool = True
+    output: Output | None = None
 
     def bootstrap(self, node: Node, *, name: str, engine: str, addresses: list[str]) -> Bootstrap:
         """The Bootstrap of the engine `engine` on `node`, which the run calls `name`."""
-        context = self.context
+        context, output = self.context, self.output
         return Bootstrap(
             protocol=PROTOCOL,
             engine=engine,
@@ -46,4 +51,9 @@ class Orders:
             bind=context.bind,
             cores=node.cores if node.way is Way.STEP else None,
             run=os.fsencode(self.files.prefix),
+            by_driver=self.by_driver,
+            orphan_patience=self.orphan_patience,
+            output=output.directory if output else b"",
+            output_pack=output.packed if output else False,
+            output_limit=output.limit if output else 0,
         )

@@ -88,6 +88,7 @@ class Succession:
             member.launching = False
             member.lost = True
             crew.note(Gone(member.engine, lost=True))
+            crew.unheard(member)
             if self._may_replace(member) and member.node is not None:
                 self._replaced[member.engine] = crew.start(member.rank, member.node)
         again = any(member.engine in self._replaced for member in missing)

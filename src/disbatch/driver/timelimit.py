@@ -14,8 +14,8 @@ from disbatch.plan.events import Drain, Stop
 class TimeLimit:
     """`say` gets lines for the user, `tell` events for the plan about each of `engines()`; `launches_end` is
     called when engines that are on their way need not come any more, and `end_is_near` when engines that do
-    not answer are to be given up after so many seconds; tasks that are ended have `grace` seconds. An
-    allocation without an end asks for nothing."""
+    not answer are to be given up after so many seconds; tasks that are ended have `grace` seconds, and
+    `then` says what becomes of them. An allocation without an end asks for nothing."""
 
     def __init__(
         self,
@@ -27,6 +27,7 @@ class TimeLimit:
         engines: Callable[[], Iterable[str]],
         launches_end: Callable[[], None],
         end_is_near: Callable[[float], None],
+        then: str = "can be resumed",
     ) -> None:
         self._tell = tell
         self._engines = engines
@@ -46,6 +47,7 @@ class TimeLimit:
                 say=say,
                 last_start=lambda: self._all(Drain),
                 last_run=self._last_run,
+                then=then,
             )
 
     @property

@@ -100,14 +100,6 @@ class Counted(msgspec.Struct, frozen=True, tag="counted"):
     ranges: Ranges
 
 
-class Handed(msgspec.Struct, frozen=True, tag="handed in"):
-    """The tasks and barriers with the ids from `first` to `last` were handed in by this session."""
-
-    session: str
-    first: int
-    last: int
-
-
 class Closed(msgspec.Struct, frozen=True, tag="closed"):
     """No more tasks are handed in."""
 
@@ -120,28 +112,15 @@ class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
     number: int
 
 
-Line = (
-    Asked
-    | Here
-    | Gone
-    | Unwanted
-    | Avoided
-    | Paused
-    | Cancelled
-    | Joint
-    | Counted
-    | Handed
-    | Closed
-    | TakenOver
-)
+Line = Asked | Here | Gone | Unwanted | Avoided | Paused | Cancelled | Joint | Counted | Closed | TakenOver
 
 
 @dataclass
 class Told:
     """`engines` were there, or on their way, at the end; `lost` were given up. `unwanted` are those of both
     that shall leave: True if at once. Nodes to `avoid` had an engine of the first context that was to leave.
-    `attached` are the contexts that were, `counted` the tasks that count for a context's limit, `handed` what
-    was handed in, `closed` if no more may be. `number`: which driver of the run wrote last.
+    `attached` are the contexts that were, `counted` the tasks that count for a context's limit;
+    `closed`: no more may be handed in. `number`: which driver of the run wrote last.
     """
 
     asked: Asked
@@ -153,7 +132,6 @@ class Told:
     cancelled: IdSet = field(default_factory=IdSet)
     attached: dict[str, Attach] = field(default_factory=dict)
     counted: dict[str, IdSet] = field(default_factory=dict)
-    handed: list[Handed] = field(default_factory=list)
     closed: bool = False
     driver: TakenOver | None = None
     """Who took the run over last."""
@@ -212,13 +190,6 @@ class Told:
         for first, last in line.ranges:
             ids.add(first, last)
 
-    def _handed(self, line: Handed) -> None:
-        newest = self.handed[-1] if self.handed else None
-        if newest is not None and newest.session == line.session and newest.last + 1 == line.first:
-            self.handed[-1] = Handed(line.session, newest.first, line.last)
-        else:
-            self.handed.append(line)
-
     def lines(self) -> Iterator[Line]:
         """As few lines as tell the same."""
         yield self.asked
@@ -230,7 +201,6 @@ class Told:
         if self.avoid:
             yield Avoided(sorted(self.avoid))
         yield from (Joint(name, asked) for name, asked in self.attached.items())
-        yield from self.handed
         yield from (Counted(context, list(ids)) for context, ids in self.counted.items() if ids)
         if self.cancelled:
             yield Cancelled(list(self.cancelled))
@@ -251,7 +221,6 @@ _LEARNERS: dict[type, Callable[[Told, Any], None]] = {
     Cancelled: Told._cancelled,
     Joint: Told._joint,
     Counted: Told._counted,
-    Handed: Told._handed,
     Closed: Told._closed,
     TakenOver: Told._taken_over,
 }

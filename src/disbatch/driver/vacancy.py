@@ -7,12 +7,11 @@ import os
 import shlex
 from collections.abc import Callable
 
-from disbatch.driver.roster import Member
 from disbatch.driver.settings import Settings
 
 
 class Vacancy:
-    """`begins` when no engine is there and none is on its way; ends when one joins, or by itself: then `end`
+    """`begins` when no engine is there and none is on its way; `ends` when one is, or by itself: then `end`
     gets why the run cannot be completed. `say` gets a line for the user."""
 
     def __init__(
@@ -52,13 +51,9 @@ class Vacancy:
         if self._patience is not None:
             self._timer = self._loop.call_later(self._patience, self._end, why)
 
-    def joined(self, member: Member) -> None:
-        """Somebody is there."""
+    def ends(self) -> None:
+        """Somebody is there, or on the way, or it matters no longer."""
         self._lasts = False
-        self.close()
-
-    def close(self) -> None:
-        """It matters no longer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

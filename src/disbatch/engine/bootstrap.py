@@ -101,6 +101,8 @@ def check(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Ready:
         raise LaunchError(
             node, f"working directory {directory} cannot be used on {node}: {reason}"
         ) from error
+    if bootstrap.output:
+        _prepare_output(bootstrap)
     client = launched_from(environment, bootstrap.way)
     address = choose_address(bootstrap.addresses, client, node, bootstrap.way)
     tasks = dict(bootstrap.environment)
@@ -111,6 +113,19 @@ def check(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Ready:
     division = divide(bootstrap, tasks)
     log, path, troubles = _open_log(Path(os.fsdecode(bootstrap.log)), node)
     return Ready(bootstrap, address, tasks, log, path, troubles + division.troubles, division)
+
+
+def _prepare_output(bootstrap: Bootstrap) -> None:
+    """Make the directory for what tasks print. LaunchError if nothing can be written there: tasks that ran
+    all the same would lose it."""
+    from disbatch.engine.shelves import prepare
+
+    try:
+        prepare(bootstrap.output, bootstrap.engine)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        problem = f"--output {os.fsdecode(bootstrap.output)} cannot be written on {bootstrap.node}: {reason}"
+        raise LaunchError(bootstrap.node, problem) from error
 
 
 def launched_from(environment: Mapping[bytes, bytes], way: Way) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Protocol
 
 from disbatch.model.outcome import SNIPPET_EDGE
+from disbatch.model.task import Phase
+from disbatch.wire.messages import Order
 
 READ_SIZE = 65536
 READS_WHEN_DRAINING = 32
@@ -24,6 +27,11 @@ class Capture:
         self.ended = False
         self._head = b""
         self._tail = b""
+
+    @property
+    def full(self) -> bool:
+        """True while nobody should read on."""
+        return False
 
     def read(self) -> bool:
         """Take what one read gives; False if there was nothing to take now or ever."""
@@ -61,3 +69,23 @@ class Capture:
         """All of it, or its two ends with `...` between."""
         between = b"" if self.count <= 2 * SNIPPET_EDGE else b"..."
         return self._head + between + self._tail
+
+
+class Captures(Protocol):
+    """Makes the captures of the tasks' pipes. `full`: no task should be started."""
+
+    @property
+    def full(self) -> bool: ...
+
+    def captures(self, order: Order, phase: Phase | None) -> tuple[Capture, Capture]:
+        """Those of the stdout and stderr of one attempt; `phase`: of a PERENGINE command."""
+
+
+class Counting:
+    """Keeps nothing but what a status line has."""
+
+    full = False
+
+    def captures(self, order: Order, phase: Phase | None) -> tuple[Capture, Capture]:
+        """As `Captures`."""
+        return Capture(-1), Capture(-1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from disbatch.engine.capture import READ_SIZE
 from disbatch.engine.readiness import Readiness
@@ -24,6 +26,35 @@ def raise_descriptor_limit(slots: int) -> tuple[int, int] | None:
         needed = min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     return soft, hard
+
+
+class Reserve:
+    """Some descriptors that are taken while there are any, to be spent when there are no others: for work
+    that cannot wait until tasks have ended."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._held: list[int] = []
+        self._take()
+
+    def _take(self) -> None:
+        with contextlib.suppress(OSError):
+            while len(self._held) < self._count:
+                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def release(self) -> None:
+        """Let them go: now they are needed."""
+        while self._held:
+            os.close(self._held.pop())
+
+    @contextlib.contextmanager
+    def spent(self) -> Iterator[None]:
+        """Let them go for a while. Tasks may take them meanwhile, then they are back when these end."""
+        self.release()
+        try:
+            yield
+        finally:
+            self._take()
 
 
 class Parked:

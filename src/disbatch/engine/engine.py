@@ -16,7 +16,8 @@ for a reason to depart, and then departs:
 | SIGTERM, SIGINT, SIGHUP (twice: at once) | tasks are ended, their outcomes delivered | 128 + signal |
 
 A child of the driver knows that it is there as long as its standard input is open, and waits for it without
-end; when that ends, and for all others, only messages tell. An engine that hears nothing goes on with what it
+end; when that ends, and for all others, only messages tell (a child of an attached context is one of these:
+what started it may outlive the driver). An engine that hears nothing goes on with what it
 has: another driver may take the run over.
 
 An engine in a scheduler's job is signalled together with all its tasks, see `held`; the signals that
@@ -37,13 +38,16 @@ import shlex
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
 from disbatch import __version__
 from disbatch.engine.bootstrap import Ready, listens
+from disbatch.engine.capture import Counting
+from disbatch.engine.contact import Contact
 from disbatch.engine.environment import MARKER, TaskEnvironment
 from disbatch.engine.guard import Guard
 from disbatch.engine.held import HOLD, Held
@@ -77,6 +81,9 @@ from disbatch.wire.messages import (
     Welcome,
 )
 
+if TYPE_CHECKING:
+    from disbatch.engine.output import Output
+
 log = logging.getLogger("disbatch.engine")
 
 EXIT_FAILED = 1
@@ -85,7 +92,8 @@ EXIT_REFUSED = 4
 
 FIRST_HEARTBEAT = 5.0
 FIRST_PATIENCE = 120.0
-"""Seconds to wait for the first Welcome; from then on the driver says how long."""
+"""Seconds to wait for the first Welcome, or the orphan patience if that is less and no lifeline tells; from
+then on the driver says how long."""
 GOODBYE_PATIENCE = 5.0
 """Seconds for the driver to take the last results."""
 KEEPER_GRACE = 5.0
@@ -118,7 +126,9 @@ class Engine:
         self._welcomed = False
         self._errors = 0
         self._heartbeat = FIRST_HEARTBEAT
-        self._patience = FIRST_PATIENCE
+        self._is_drivers_child = bootstrap.way is Way.CHILD and bootstrap.by_driver
+        first = FIRST_PATIENCE if self._is_drivers_child else min(FIRST_PATIENCE, bootstrap.orphan_patience)
+        self._patience = first
         self._silence = FIRST_PATIENCE
         """Seconds of the driver's patience, after which its silence is worth a line in the log."""
         self._told_of_silence = False
@@ -144,19 +154,41 @@ class Engine:
         marker = MARKER + b"=" + bootstrap.engine.encode()
         self._guard = Guard(loop, ready.division.slots, marker, KEEPER_GRACE, self._trouble)
         self._in_job = bootstrap.way is Way.STEP or in_job(os.environb)
-        self._held = Held(loop, HOLD if self._in_job else 0, self._ended)
+        self._contact = Contact(_now, self._silent)
+        self._output = self._keep_output()
+        give = self._ended if self._output is None else self._output.add
+        self._held = Held(loop, HOLD if self._in_job else 0, give)
         self._runner = Runner(
             loop,
             self._environment,
             ready.division,
             self._guard,
+            self._output or Counting(),
             ended=self._held.add,
             idle=self._on_idle,
             report=log.warning,
             trouble=self._trouble,
         )
+        if self._output is not None:
+            self._output.room = self._runner.go_on
         self._outbox = Outbox(
             loop, self._link, lambda: self._link.session.unacknowledged, lambda: self._runner.waiting
+        )
+
+    def _keep_output(self) -> Output | None:
+        bootstrap = self._bootstrap
+        if not bootstrap.output:
+            return None
+        from disbatch.engine.output import choose_output
+
+        return choose_output(
+            self._loop,
+            bootstrap,
+            self._contact,
+            give=self._ended,
+            supply=lambda: self._runner.waiting,
+            trouble=self._trouble,
+            broken=lambda error: self._broken(self._loop, {"message": "keeping output", "exception": error}),
         )
 
     # ---- life ----
@@ -181,6 +213,8 @@ class Engine:
             # The keeper was not dismissed: it ends what runs.
             log.exception("the engine failed")
             self._held.release()
+            if self._output is not None:
+                self._output.release()
             self._write_unrecorded()
             return EXIT_FAILED
         return departure.status
@@ -203,6 +237,8 @@ class Engine:
             await self._idle.wait()
         await self._end_leftovers()
         self._held.release()
+        if self._output is not None:
+            await self._output.close()
         if departure.deliver and self._welcomed:
             self._outbox.post(Goodbye(departure.reason[:LONGEST_TROUBLE]))
             self._acknowledged()
@@ -249,7 +285,7 @@ class Engine:
     def _watch_lifeline(self) -> None:
         try:
             self._loop.add_reader(0, self._lifeline)
-            self._lifeline_holds = self._bootstrap.way is Way.CHILD
+            self._lifeline_holds = self._is_drivers_child
         except (OSError, ValueError):
             log.info("standard input is a file: it cannot tell when the driver is gone")
 
@@ -262,15 +298,17 @@ class Engine:
         except OSError:
             pass
         self._loop.remove_reader(0)
-        self._lifeline_holds = False
+        held, self._lifeline_holds = self._lifeline_holds, False
         if not self._welcomed:
             self._go("the driver is gone (standard input ended)", EXIT_ORPHANED, deliver=False)
-        elif self._bootstrap.way is Way.CHILD:
+        elif held:
             # It may have been stopped for long before it ended: its silence counts from now.
             self._joined_at = self._loop.time()
             self._tell_of_silence("the driver is gone (it closed standard input)")
+        elif not self._bootstrap.by_driver:
+            log.info("standard input ended: whoever attached this node is gone, or just its srun")
         else:
-            log.info("standard input ended: the driver is gone, or just its srun")
+            log.info("standard input ended: whoever started this engine is gone, or just its srun")
 
     def _tell_of_silence(self, what: str) -> None:
         self._told_of_silence = True
@@ -310,8 +348,9 @@ class Engine:
     def _tick(self) -> None:
         """Each heartbeat: say what runs, listen whether the driver is there, reap what was inherited."""
         self._beat_timer = self._loop.call_later(self._heartbeat, self._tick)
+        self._contact.tick()
         self._runner.reap_orphans()
-        silent = self._loop.time() - max(self._link.heard or 0.0, self._joined_at)
+        silent = self._silent()
         if self._lifeline_holds and self._welcomed:
             silent = 0.0
         if silent > self._silence and not self._told_of_silence and self._welcomed:
@@ -320,6 +359,10 @@ class Engine:
             self._go(f"nothing heard of the driver for {self._patience:g} s", EXIT_ORPHANED, deliver=False)
         if self._welcomed:
             self._link.tell(Beat(self._runner.running()[:MOST_RUNNING_TOLD], self._runner.waiting, _load()))
+
+    def _silent(self) -> float:
+        """Seconds since the driver was heard, or since there was a reason to begin to count."""
+        return self._loop.time() - max(self._link.heard or 0.0, self._joined_at)
 
     def _ended(self, job: Job, outcome: Outcome) -> None:
         if outcome.ending is Ending.ORDERED:
@@ -343,7 +386,8 @@ class Engine:
             self._leave_if_done()
 
     def _leave_if_done(self) -> None:
-        if self._leaving and not self._runner.busy and self._held.empty and self._outbox.empty:
+        written = self._output is None or self._output.empty
+        if self._leaving and not self._runner.busy and self._held.empty and written and self._outbox.empty:
             self._go(AS_TOLD, 0, deliver=True)
 
     # ---- messages ----
@@ -351,7 +395,8 @@ class Engine:
     def _hello(self, orders_seen: int, results_from: int) -> Hello:
         log.info("connected to %s", self._ready.address)
         kept = [job for job, _ in self._outbox.results()]
-        holding = kept + self._held.jobs() + self._runner.jobs()
+        unwritten = [] if self._output is None else self._output.jobs()
+        holding = kept + unwritten + self._held.jobs() + self._runner.jobs()
         if len(holding) > MAX_ATTEMPTS:
             log.error("holding %d attempts, more than a greeting can name", len(holding))
         return Hello(
@@ -395,8 +440,10 @@ class Engine:
                 self._leave_if_done()
             case Refuse(reason):
                 self._go(f"refused by the driver: {reason}", EXIT_REFUSED, deliver=False)
-            case Pulse():
+            case Pulse(known):
                 self._told_of_silence = False
+                if not known:
+                    self._contact.forgotten()
 
     def _on_welcome(self, welcome: Welcome) -> None:
         log.info("welcomed as engine %d of %s", welcome.rank, welcome.jobid)
@@ -405,6 +452,7 @@ class Engine:
         self._heartbeat = max(welcome.heartbeat, 0.05)
         self._patience = welcome.orphan_patience
         self._silence = welcome.patience
+        self._contact.welcomed(welcome.patience, self._heartbeat)
         self._runner.ender.grace = welcome.grace
         self._environment.joined(welcome.rank, welcome.jobid, welcome.task_name)
         if self._beat_timer is not None:
@@ -416,6 +464,11 @@ class Engine:
         for first in range(0, max(len(given), 1), MAX_ATTEMPTS):
             self._outbox.post(Recalled(given[first : first + MAX_ATTEMPTS]))
         self._leave_if_done()
+
+
+def _now() -> float:
+    """Seconds of a clock that goes on while the computer sleeps, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _load() -> float:

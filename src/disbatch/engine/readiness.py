@@ -34,13 +34,17 @@ class Readiness:
             self._epoll.register(descriptor, select.EPOLLIN)
         self._callbacks[descriptor] = (callback, args)
 
-    def close(self, descriptor: int) -> None:
-        """Watch it no more, and close it."""
+    def rest(self, descriptor: int) -> None:
+        """Watch it no more, until `watch` is called again."""
         if self._epoll is None:
             self._loop.remove_reader(descriptor)
         elif self._callbacks.pop(descriptor, None) is not None:
-            # Closing alone would not take it out while a child between fork and exec still holds a copy.
             self._epoll.unregister(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Watch it no more, and close it."""
+        # Closing alone would not take it out while a child between fork and exec still holds a copy.
+        self.rest(descriptor)
         os.close(descriptor)
 
     def _turn(self) -> None:

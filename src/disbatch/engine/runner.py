@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from disbatch.engine import sessions
 from disbatch.engine.binding import Binding
-from disbatch.engine.capture import Capture
+from disbatch.engine.capture import Capture, Captures
 from disbatch.engine.descriptors import Parked, raise_descriptor_limit
 from disbatch.engine.division import Division
 from disbatch.engine.ending import Ender, Quarry
@@ -75,6 +75,9 @@ class _Task:
         "status",
     )
 
+    out: Capture
+    err: Capture
+
     def __init__(self, job: Job, slot: int, start: float, begun: float) -> None:
         self.job = job
         self.slot = slot
@@ -87,8 +90,6 @@ class _Task:
         self.status: int | None = None
         self.quarry: Quarry | None = None
         self.listened = False
-        self.out = Capture(-1)
-        self.err = Capture(-1)
 
     def over(self) -> None:
         """Note the time of the shell's end, once."""
@@ -108,8 +109,9 @@ def _lives(child: int) -> bool:
 class Runner:
     """Runs jobs in the slots of `division`, lowest free slot first, in the order in which they came.
 
-    `ended(job, outcome)` is called once for every job that was not recalled; `idle()` whenever nothing
-    waits or runs any more; `report` gets a line for the log, `trouble` one for the user.
+    `captures` makes what reads the pipes of a task; when it was full, `go_on` is called later. `ended(job,
+    outcome)` is called once for every job that was not recalled; `idle()` whenever nothing waits or runs any
+    more; `report` gets a line for the log, `trouble` one for the user.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Runner:
         environment: TaskEnvironment,
         division: Division,
         guard: Guard,
+        captures: Captures,
         *,
         ended: Callable[[Job, Outcome], None],
         idle: Callable[[], None],
@@ -129,6 +132,7 @@ class Runner:
         self._environment = environment
         self._binding = Binding(division.shares, trouble)
         self._guard = guard
+        self._captures = captures
         self._ended = ended
         self._idle = idle
         self._report = report
@@ -142,6 +146,7 @@ class Runner:
         self._parked = Parked(self._readiness)
         self._inherited: list[int] = []
         self._unheard: list[_Task] = []
+        self._resting: list[tuple[_Task, Capture]] = []
         self._closed = False
         self._shortage = Shortage(loop, self._fill, trouble)
         self._files = raise_descriptor_limit(division.slots)
@@ -250,7 +255,7 @@ class Runner:
     # ---- start ----
 
     def _fill(self) -> None:
-        if self._closed or self._shortage.waits:
+        if self._closed or self._shortage.waits or self._captures.full:
             return
         while self._per_engine and self._per_engine_runs is None and not self._shortage.waits:
             self._start(self._per_engine.popleft(), PER_ENGINE_SLOT)
@@ -309,6 +314,7 @@ class Runner:
             child = spawn(order.command, environment)
         task.pid = child.pid
         self._guard.record(task.slot, child.pid)
+        task.out, task.err = self._captures.captures(order, task.job.phase)
         task.out.descriptor = child.out
         task.err.descriptor = child.err
         if self._files is not None and hasattr(resource, "prlimit"):
@@ -362,6 +368,17 @@ class Runner:
             self._close(capture)
             if task.status is not None and task.out.ended and task.err.ended:
                 self._deliver(task)
+        elif capture.full:
+            self._readiness.rest(capture.descriptor)
+            self._resting.append((task, capture))
+
+    def go_on(self) -> None:
+        """There is room again for what tasks print."""
+        resting, self._resting = self._resting, []
+        for task, capture in resting:
+            if not capture.ended:
+                self._readiness.watch(capture.descriptor, self._readable, task, capture)
+        self._fill()
 
     def _close(self, capture: Capture) -> None:
         self._readiness.close(capture.descriptor)

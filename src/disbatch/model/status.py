@@ -147,10 +147,31 @@ def _node_field(node: str) -> str:
 
 # Possessive and without alternatives that overlap: linear in the line, whatever it holds.
 _SECONDS = rb"-?(?:[0-9.]++(?:e[+-]?[0-9]++)?+|nan|inf)"
-_LINE = re.compile(
-    rb"([ROEBCDPSZ ]{0,8}+)\t([0-9]{1,19}+)\t(-?[0-9]{1,19}+)\t(-?[0-9]{1,19}+)\t([^\t\n]*+)\t"
-    rb"(-?[0-9]{1,19}+)\t(-?[0-9]{1,10}+)\t(" + _SECONDS + rb")\t(" + _SECONDS + rb")\t(" + _SECONDS + rb")"
-    rb"\t([0-9]{1,19}+)\t([^\t\n]*+)\t([0-9]{1,19}+)\t([^\t\n]*+)\t([^\n]*+)\n?"
+_PATTERNS = {
+    "flags": rb"[ROEBCDPSZ ]{0,8}+",
+    "id": rb"[0-9]{1,19}+",
+    "line": rb"-?[0-9]{1,19}+",
+    "repeat": rb"-?[0-9]{1,19}+",
+    "node": rb"[^\t\n]*+",
+    "pid": rb"-?[0-9]{1,19}+",
+    "return_code": rb"-?[0-9]{1,10}+",
+    "elapsed": _SECONDS,
+    "start": _SECONDS,
+    "finish": _SECONDS,
+    "out_bytes": rb"[0-9]{1,19}+",
+    "out": rb"[^\t\n]*+",
+    "err_bytes": rb"[0-9]{1,19}+",
+    "err": rb"[^\t\n]*+",
+    "command": rb"[^\n]*+",
+}
+_LINE = re.compile(b"\t".join(b"(%b)" % _PATTERNS[name] for name in FIELDS) + rb"\n?")
+BRIEF_FIELDS = ("flags", "id", "node", "pid", "return_code", "elapsed", "start", "finish", "out", "err")
+"""What `scan_block` finds."""
+_BRIEF_LINES = re.compile(
+    b"^"
+    + b"\t".join((b"(%b)" if name in BRIEF_FIELDS else b"%b") % _PATTERNS[name] for name in FIELDS)
+    + rb"\n?",
+    re.M,
 )
 _NUMBERS = (1, 2, 3, 5, 6, 7, 8, 9, 10, 12)
 _DIGIT = re.compile(rb"[0-9]")
@@ -203,6 +224,13 @@ def scan_line(text: bytes, at: int) -> tuple[int, Mark, int, int] | None:
         return None
     flags, id, return_code = found.group(1, 2, 7)
     return found.end(), mark_of(flags), int(id), int(return_code)
+
+
+def scan_block(block: bytes) -> list[tuple[bytes, ...]] | None:
+    """`BRIEF_FIELDS` of every line of a block of whole lines, as they stand there: what a reader of millions
+    of lines needs. None if one is no line for `parse_line`, but for numbers like 1.2.3 that are none."""
+    found: list[tuple[bytes, ...]] = _BRIEF_LINES.findall(block)
+    return found if len(found) == block.count(b"\n") else None
 
 
 @functools.lru_cache(maxsize=1024)

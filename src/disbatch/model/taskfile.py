@@ -56,6 +56,7 @@ class TaskParser:
         self._prefix = b""
         self._suffix = b""
         self._room = MAX_COMMAND
+        self._begun = False
         self._per_engine = {Phase.START: 0, Phase.STOP: 0}
 
     @property
@@ -84,6 +85,11 @@ class TaskParser:
         self.next_id = id + 1
         return (Task(id, number, NO_REPEAT, self._prefix + line + self._suffix),)
 
+    def go_on_after(self, ids: int) -> None:
+        """Other lines, with so many ids, stand before these; so no PERENGINE may come any more."""
+        self.next_id = ids
+        self._begun = True
+
     def pass_over(self, tasks: int) -> None:
         """Count `tasks` plain tasks that were looked at elsewhere, as if their lines had been parsed."""
         self.next_id += tasks
@@ -111,7 +117,7 @@ class TaskParser:
                 self.barriers += 1
                 return (Barrier(self._take_ids(number, 1), number, key, check, line),)
             case PerEngineLine(phase, command):
-                if self.next_id:
+                if self.next_id or self._begun:
                     self._refuse(number, "PERENGINE must stand before all tasks and barriers; move it up")
                 id = self._per_engine[phase]
                 self._per_engine[phase] = id + 1

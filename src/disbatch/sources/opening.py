@@ -1,4 +1,4 @@
-"""From the name on the command line to a source: a file, standard input, a named pipe, `<(command)`."""
+"""From the command line to a source: a file, standard input, a named pipe, `<(command)`, a task source."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import selectors
 import stat
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,6 +17,10 @@ from disbatch.sources.check import FileSummary, check
 from disbatch.sources.file import FileSource, unreadable
 from disbatch.sources.source import Source
 from disbatch.sources.stream import StreamSource
+
+if TYPE_CHECKING:
+    from disbatch.sources.command import TaskCommand
+    from disbatch.sources.desk import Desk
 
 STDIN = "-"
 STDIN_NAME = "stdin"
@@ -30,11 +35,44 @@ class Opened(msgspec.Struct):
     pollable: bool
     summary: FileSummary | None
 
-    def source(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None]) -> Source:
+    def source(
+        self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None], desk: Desk | None = None
+    ) -> Source:
         """The items from the beginning; the source owns the descriptor from now on."""
         if self.pollable:
             return StreamSource(self.name, self.descriptor, loop, ready)
         return FileSource(self.name, self.descriptor)
+
+    async def end(self) -> None:
+        """There is nothing beside the source."""
+
+
+class Expected:
+    """Tasks that a program will give through the key store: one that `command` starts, or any that comes."""
+
+    summary: FileSummary | None = None
+
+    def __init__(self, command: str | None = None) -> None:
+        self.name = "the task source" if command is None else "the task command"
+        self._command = command
+        self._process: TaskCommand | None = None
+
+    def source(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None], desk: Desk | None) -> Source:
+        """The items from the beginning."""
+        from disbatch.sources.command import TaskCommand
+        from disbatch.sources.store import StoreSource
+
+        assert desk is not None
+        if self._command is None:
+            desk.say(f"waiting for a task source; the key store is {desk.where}")
+        else:
+            self._process = TaskCommand(self._command, desk, loop)
+        return StoreSource(self.name, desk, loop, ready, self._process)
+
+    async def end(self) -> None:
+        """See that the command has ended."""
+        if self._process is not None:
+            await self._process.end()
 
 
 def open_tasks(path: str) -> Opened:
@@ -53,7 +91,7 @@ def open_tasks(path: str) -> Opened:
             raise UsageError(f"{name}: is a directory, not a file of tasks")
         if stat.S_ISREG(mode):
             return Opened(name, descriptor, False, check(name, descriptor))
-        return Opened(name, descriptor, _pollable(descriptor), None)
+        return Opened(name, descriptor, is_pollable(descriptor), None)
     except BaseException:
         os.close(descriptor)
         raise
@@ -78,7 +116,7 @@ def _open(path: str) -> int:
     return descriptor
 
 
-def _pollable(descriptor: int) -> bool:
+def is_pollable(descriptor: int) -> bool:
     """True if an event loop can wait for it; not so for /dev/null and its like."""
     with selectors.DefaultSelector() as selector:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from disbatch.model.errors import UsageError
+from disbatch.model.errors import DisbatchError
 from disbatch.model.task import Item
 
 
@@ -24,9 +24,9 @@ class Source(Protocol):
         """True once no item will come any more; known as soon as the last one has been taken, or before."""
 
     @property
-    def error(self) -> UsageError | None:
+    def error(self) -> DisbatchError | None:
         """Why it ended early: a wrong line, or input that cannot be read on. Shows up after the good items
-        before it have been taken; `ended` is then true."""
+        before it have been taken, or at once if these are worth nothing; `ended` is then true."""
 
     def take(self, most: int) -> list[Item]:
         """At most `most` items. Never blocks but for a disk."""

@@ -7,6 +7,10 @@ not lost if the driver is killed, and the file is a task file to resume from. Li
 when they come, all of a request or none of it, and read back from the file by another one when there is room
 for them: memory does not grow with what waits.
 
+Behind the lines of a request stands a comment that names it. A driver that takes the run over cuts off what
+stands behind the last one, since nobody was told that this was taken; and who was told nothing because the
+driver was killed, and so asks again, is told what was taken.
+
 The file goes on where the run's own task file ends, if it has one: ids are counted on.
 """
 
@@ -14,21 +18,39 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from disbatch.model.errors import TaskFileError, UsageError
+from disbatch.model.errors import DisbatchError, TaskFileError, UsageError
 from disbatch.model.task import Item
 from disbatch.model.taskfile import TaskParser
+from disbatch.sources.file import unreadable
 from disbatch.sources.items import ItemQueue
 from disbatch.sources.lines import LineSplitter
 from disbatch.sources.source import Source
 
 CHUNK = 1 << 20
 """Bytes read at a time."""
-RESET = b"#DISBATCH PREFIX\n#DISBATCH SUFFIX\n"
-"""What the task file before it has set does not reach into this one."""
-_BLOCK = 1 << 16
+RESET = b"\n#DISBATCH PREFIX\n#DISBATCH SUFFIX\n"
+"""What the task file before it has set does not reach into this one; nor does a last line without an end, if
+the two are put together."""
+REQUESTS_KEPT = 1000
+"""The last requests to a former driver, whose answers may not have arrived."""
+_TAKEN = re.compile(rb"# taken ([0-9a-zA-Z]{16,64})")
+_LAST = re.compile(rb"\n# taken [0-9a-zA-Z]{16,64}\n")
+_LONGEST_MARK = 80
+"""Bytes."""
+
+
+class Batch(NamedTuple):
+    """Lines that were taken: the id of their first task, and how many ids a line has, and how many lines in
+    a row have so many."""
+
+    first: int
+    counts: list[tuple[int, int]]
 
 
 class SubmittedFile:
@@ -37,67 +59,85 @@ class SubmittedFile:
 
     def __init__(self, path: Path, ids: int | None, *, again: bool = False) -> None:
         self.path = path
+        self.ids = ids or 0
+        self._head = b"" if ids is None else RESET
+        self._checker = _parser(path, ids)
+        self.parser = _parser(path, ids)
+        """For who reads the file from its beginning."""
+        self.former: OrderedDict[str, Batch] = OrderedDict()
+        """What a former driver of the run took, by request."""
+        self._torn = False
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
             self._descriptor = os.open(path, flags if again else flags | os.O_EXCL, 0o666)
-            self._size = _cut_torn_line(self._descriptor)
+            self._size = _cut_untaken(self._descriptor)
+            if self._size < len(self._head):
+                self._append(self._head)
+            self._count_on()
         except OSError as error:
             raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
-        self.ids = ids or 0
-        self._head = b"" if ids is None else RESET
-        self._checker = TaskParser("submitted")
-        self._checker.pass_over(self.ids)
-        self._lines = 0
-        if not self._size:
-            self._append(self._head)
-        self._count_on()
 
     def _count_on(self) -> None:
         """What the file holds was handed in before."""
-        at, splitter = 0, LineSplitter()
-        while data := os.pread(self._descriptor, CHUNK, at):
+        counts: list[tuple[int, int]] = []
+        first = self._checker.next_id
+        for number, line in self._lines():
+            before = self._checker.next_id
+            self._checker.parse(number, line)
+            mark = _TAKEN.fullmatch(line)
+            if mark is None:
+                _count(counts, self._checker.next_id - before)
+                continue
+            self.former[mark[1].decode()] = Batch(first, counts)
+            counts, first = [], self._checker.next_id
+            if len(self.former) > REQUESTS_KEPT:
+                self.former.popitem(last=False)
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        at, splitter = len(self._head), LineSplitter()
+        while data := self.read(at):
             at += len(data)
             number, lines = splitter.feed(data)
-            for line in lines:
-                self._checker.parse(number, line)
-                number += 1
-            self._lines = number - 1
+            yield from enumerate(lines, number)
 
-    def add(self, lines: list[bytes]) -> tuple[int, list[int]]:
-        """Take these lines: the id of the first task, and how many ids each line has. UsageError, and nothing
-        is taken, if one of them is wrong or they cannot be written."""
+    def add(self, lines: list[bytes], request: str, source: str, number: int) -> Batch:
+        """Take these lines, which are all of a request. UsageError, and nothing is taken, if one of them is
+        wrong, of which `source` and the `number` of the first one tell, or they cannot be written."""
+        if not _TAKEN.fullmatch(mark := b"# taken " + request.encode(errors="replace")):
+            raise UsageError("the request has no name")
         checker = copy.deepcopy(self._checker)
-        first, counts = checker.next_id, []
-        for number, line in enumerate(lines, 1):
+        checker.source_name = source
+        batch = Batch(checker.next_id, [])
+        for here, line in enumerate(lines, number):
             if b"\n" in line:
-                raise UsageError(f"task {number} of these: a line end in it; write it as a script")
+                raise TaskFileError(source, here, "a line end within the command; write it as a script")
             before = checker.next_id
-            try:
-                checker.parse(number, line)
-            except TaskFileError as error:
-                raise UsageError(str(error)) from error
-            counts.append(checker.next_id - before)
+            checker.parse(here, line)
+            _count(batch.counts, checker.next_id - before)
+        if lines:
+            self._take([b"#" if _TAKEN.fullmatch(line) else line for line in lines], mark)
+        self._checker = checker
+        return batch
+
+    def _take(self, lines: list[bytes], mark: bytes) -> None:
         try:
-            self._append(b"".join(line + b"\n" for line in lines))
+            self._append(b"".join(line + b"\n" for line in (*lines, mark)))
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written: {error.strerror}") from error
-        self._checker = checker
-        self._lines += len(lines)
-        return first, counts
 
     def _append(self, data: bytes) -> None:
-        try:
-            written = 0
-            while written < len(data):
-                written += os.write(self._descriptor, data[written:])
-        except OSError:
+        if self._torn:
             os.ftruncate(self._descriptor, self._size)
-            raise
+        self._torn = True
+        written = 0
+        while written < len(data):
+            written += os.write(self._descriptor, data[written:])
+        self._torn = False
         self._size += len(data)
 
     def read(self, at: int) -> bytes:
-        """The next bytes from there on."""
-        return os.pread(self._descriptor, CHUNK, at)
+        """The next bytes from there on. OSError."""
+        return os.pread(self._descriptor, min(CHUNK, self._size - at), at)
 
     @property
     def size(self) -> int:
@@ -131,12 +171,11 @@ class SubmittedSource:
         self._ready = ready
         self._kept_open = kept_open
         self._splitter = LineSplitter()
-        parser = TaskParser("submitted")
-        parser.pass_over(file.ids)
-        self._items = ItemQueue("submitted", parser)
+        self._items = ItemQueue(file.path.name, file.parser)
         self._at = 0
+        self._read_error: UsageError | None = None
         self._hungry = True
-        self.closed = False
+        self._closed = False
 
     @property
     def name(self) -> str:
@@ -152,28 +191,37 @@ class SubmittedSource:
         return self._first is None or self._first.ended
 
     @property
-    def ended(self) -> bool:
-        if self.error is not None:
-            return True
-        if not (self._first_ended and self._items.empty and self._at == self._file.size):
-            return False
-        self.closed = self.closed or not self._kept_open
-        return self.closed
+    def closed(self) -> bool:
+        """It takes nothing more."""
+        return self._closed or (not self._kept_open and self._is_read)
 
     @property
-    def error(self) -> UsageError | None:
-        error = None if self._first is None else self._first.error
-        return error or (self._items.error if self._items.empty else None)
+    def _is_read(self) -> bool:
+        return self._first_ended and self._items.empty and self._at == self._file.size
 
-    def add(self, lines: list[bytes]) -> tuple[int, list[int]]:
+    @property
+    def ended(self) -> bool:
+        return self.error is not None or (self._is_read and self.closed)
+
+    @property
+    def error(self) -> DisbatchError | None:
+        error = None if self._first is None else self._first.error
+        return error or ((self._items.error or self._read_error) if self._items.empty else None)
+
+    @property
+    def former(self) -> Mapping[str, Batch]:
+        """What a former driver of the run took, by request."""
+        return self._file.former
+
+    def add(self, lines: list[bytes], request: str, source: str, number: int) -> Batch:
         """As `SubmittedFile.add`."""
-        taken = self._file.add(lines)
+        taken = self._file.add(lines, request, source, number)
         self._call()
         return taken
 
     def close_soon(self) -> None:
         """Nothing more will be handed in."""
-        self.closed = True
+        self._closed = True
         self._call()
 
     def take(self, most: int) -> list[Item]:
@@ -192,8 +240,14 @@ class SubmittedSource:
 
     def _fill(self) -> bool:
         """Read until there is an item, or nothing more; true if there is one."""
-        while self._items.empty and self._at < self._file.size and self._items.error is None:
-            data = self._file.read(self._at)
+        while self._items.empty and self._at < self._file.size and self.error is None:
+            try:
+                data = self._file.read(self._at)
+            except OSError as error:
+                self._read_error = unreadable(str(self._file.path), error)
+                break
+            if not data:
+                self._read_error = UsageError(f"{self._file.path}: somebody has made it shorter")
             self._at += len(data)
             self._items.add(*self._splitter.feed(data))
         return not self._items.empty
@@ -204,16 +258,31 @@ class SubmittedSource:
             self._ready()
 
 
-def _cut_torn_line(descriptor: int) -> int:
-    """Nobody was told that a line without an end was taken. The size of what is left, bytes."""
-    size = at = os.fstat(descriptor).st_size
-    while at > 0:
-        begin = max(0, at - _BLOCK)
-        found = os.pread(descriptor, at - begin, begin).rfind(b"\n")
-        if found >= 0:
-            at = begin + found + 1
+def _parser(path: Path, ids: int | None) -> TaskParser:
+    parser = TaskParser(path.name)
+    if ids is not None:
+        parser.go_on_after(ids)
+    return parser
+
+
+def _count(counts: list[tuple[int, int]], ids: int) -> None:
+    """One more line, with so many ids."""
+    if counts and counts[-1][0] == ids:
+        counts[-1] = (ids, counts[-1][1] + 1)
+    else:
+        counts.append((ids, 1))
+
+
+def _cut_untaken(descriptor: int) -> int:
+    """Cut off what stands behind the last request that was taken; the size of what is left, bytes."""
+    size = end = os.fstat(descriptor).st_size
+    while end > 0:
+        begin = max(0, end - CHUNK)
+        marks = list(_LAST.finditer(os.pread(descriptor, end - begin, begin)))
+        if marks:
+            end = begin + marks[-1].end()
             break
-        at = begin
-    if at < size:
-        os.ftruncate(descriptor, at)
-    return at
+        end = 0 if begin == 0 else begin + _LONGEST_MARK
+    if end < size:
+        os.ftruncate(descriptor, end)
+    return end

@@ -1,4 +1,5 @@
-"""A run as one line at the bottom of a terminal, redrawn a few times a second.
+"""A run as one line at the bottom of a terminal, redrawn a few times a second; less often, and in the end
+hardly ever looked at, while it shows nothing that moves: a run that waits for engines may do so for days.
 
 rich is imported when the line is first drawn, so that a run of half a second never pays for it.
 """
@@ -21,17 +22,22 @@ if TYPE_CHECKING:
 FIRST = 0.4
 INTERVAL = 0.25
 """Seconds."""
+RESTING = 16
+"""Intervals between two looks at what does not move, at most."""
 BAR_WIDTH = 24
 
 
 class ProgressLine:
     """Draws on `stream`, a terminal."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, interval: float = INTERVAL) -> None:
         self._stream = stream
+        self._shortest = interval
         self._pace = Pace()
         self._live: Live | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._interval = interval
+        self._drawn: tuple[object, ...] = ()
 
     def start(self, snapshot: Callable[[], Snapshot]) -> None:
         """The run begins."""
@@ -42,7 +48,17 @@ class ProgressLine:
 
     def _draw(self) -> None:
         snapshot = self._snapshot()
-        self._pace.update(snapshot)
+        columns = _columns(self._stream)
+        shown = _shown(snapshot, columns)
+        if snapshot.notice and shown == self._drawn:
+            self._interval = min(2 * self._interval, RESTING * self._shortest)
+        else:
+            self._interval, self._drawn = self._shortest, shown
+            self._pace.update(snapshot)
+            self._redraw(snapshot, columns)
+        self._timer = self._loop.call_later(self._interval, self._draw)
+
+    def _redraw(self, snapshot: Snapshot, columns: int) -> None:
         if self._live is None:
             from rich.console import Console
             from rich.live import Live
@@ -51,11 +67,9 @@ class ProgressLine:
             self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
             self._live.start()
         # Asked of the terminal each time: it may be resized, and COLUMNS may be another terminal's.
-        columns = _columns(self._stream)
         if columns:
             self._live.console.width = columns
         self._live.update(line(snapshot, self._pace, self._live.console.width), refresh=True)
-        self._timer = self._loop.call_later(INTERVAL, self._draw)
 
     def say(self, text: str) -> None:
         """One line above the progress."""
@@ -63,6 +77,10 @@ class ProgressLine:
             print(f"disbatch: {text}", file=self._stream, flush=True)
         else:
             self._live.console.print(f"disbatch: {text}", markup=False, soft_wrap=True)
+        if self._timer is not None and self._interval > self._shortest:  # something happened
+            self._timer.cancel()
+            self._interval = self._shortest
+            self._timer = self._loop.call_later(self._interval, self._draw)
 
     def stop(self) -> None:
         """The run is over; the line goes away."""
@@ -71,6 +89,14 @@ class ProgressLine:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def _shown(snapshot: Snapshot, columns: int) -> tuple[object, ...]:
+    """All that moves in a line with a notice, which leaves no place for the time."""
+    return (
+        *(snapshot.done, snapshot.skipped, snapshot.total, snapshot.failed, snapshot.running),
+        *(snapshot.notice, columns),
+    )
 
 
 def _columns(stream: TextIO) -> int:
@@ -96,7 +122,7 @@ def line(snapshot: Snapshot, pace: Pace, width: int) -> Table:
         text.append("  ")
         text.append(f"{count(snapshot.failed)} failed", "bold red")
     text.append(f"  {count(snapshot.running)} running")
-    if pace.rate is not None:
+    if pace.rate is not None and (snapshot.running or not snapshot.notice):
         text.append(f"  {per_second(pace.rate)}", "cyan")
     remaining = pace.remaining(snapshot)
     if snapshot.notice:

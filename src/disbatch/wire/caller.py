@@ -4,7 +4,7 @@ programs that stay with a run. They outlive its driver: another one that takes t
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import Callable
 
 import zmq
 
@@ -19,17 +19,20 @@ from disbatch.wire.sockets import SocketReader
 
 class Caller:
     """A line to the driver of `connect` on a loop, to be closed. UsageError or SilenceError if there is no
-    way to it from here; once there was one, only a call's own patience counts."""
+    way to it from here; once there was one, only a call's own patience counts. `lost` is called whenever a
+    connection could not be made, or was lost."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         context: zmq.Context[zmq.Socket[bytes]],
         connect: ConnectFile,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         check_protocol(connect)
         addresses = ways(connect)
         self._loop = loop
+        self._lost = lost
         self._calls: dict[str, asyncio.Future[Answer]] = {}
         self._line = line = Line(context, connect)
         self._readers = [SocketReader(loop, line.socket, self._read)]
@@ -37,25 +40,42 @@ class Caller:
             self._readers.append(SocketReader(loop, line.monitor, self._look))
         line.connect(addresses)
 
-    async def call(self, verb: Verb, patience: float) -> Answer:
-        """What the driver answers. SilenceError if it does not within `patience` seconds."""
+    @property
+    def proven(self) -> str:
+        """The address that was seen last to lead to the driver."""
+        return self._line.proven
+
+    async def call(self, verb: Verb, patience: float | None) -> Answer:
+        """What the driver answers. SilenceError if it does not within `patience` seconds; None: wait for
+        ever."""
         request = request_for(verb)
-        call = self._calls[request.id] = self._loop.create_future()
+        call: asyncio.Future[Answer] = self._loop.create_future()
+        self._calls[request.id] = call
         self._line.send(request)
         self._check()
         try:
-            return await asyncio.wait_for(call, patience)
+            async with asyncio.timeout(patience):
+                return await call
         except TimeoutError:
-            raise SilenceError(self._line.silence(patience)) from None
+            raise SilenceError(self._line.silence(patience or 0.0)) from None
         finally:
             self._line.drop(request)
             del self._calls[request.id]
 
+    def silence(self, patience: float) -> str:
+        """Why there was no answer within so many seconds."""
+        return self._line.silence(patience)
+
     def _look(self, frames: list[bytes]) -> None:
         # That nobody is there now does not say that nobody will be.
-        with contextlib.suppress(SilenceError):
+        try:
             self._line.look(frames)
+            lost = not self._line.reached
+        except SilenceError:
+            lost = True
         self._check()
+        if lost:
+            self._lost()
 
     def _read(self, frames: list[bytes]) -> None:
         answer = self._line.read(frames)

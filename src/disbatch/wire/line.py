@@ -32,6 +32,8 @@ _WATCHED = (
     | zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_DISCONNECTED
 )
 _answers = msgspec.msgpack.Decoder(Answer | Pulse | Refuse)
 
@@ -44,8 +46,11 @@ class Line:
         self._driver = f"the driver (pid {connect.pid}) on {connect.host}"
         self._pending: dict[str, Request] = {}
         self._addresses: list[str] = []
-        self._reached = False
+        self._taken: set[str] = set()
+        """Addresses at which a connection was taken, and is there."""
         self._sent = False
+        self.proven = ""
+        """The address that was seen last to lead to the driver."""
         self.socket = context.socket(zmq.DEALER)
         self.monitor: zmq.Socket[Any] | None = None
         try:
@@ -79,23 +84,33 @@ class Line:
     def send(self, request: Request) -> None:
         """Send this until it is answered."""
         self._pending[request.id] = request
-        if self._reached:
-            self._session.tell(request)
+        self._session.tell(request)  # goes nowhere as long as no connection has proved
 
     def drop(self, request: Request) -> None:
         """Nobody waits for the answer any more."""
         self._pending.pop(request.id, None)
 
+    @property
+    def reached(self) -> bool:
+        """There is a connection, as far as can be seen."""
+        return bool(self._taken)
+
     def look(self, frames: list[bytes]) -> None:
         """Something happened to a connection: a message of `monitor`. SilenceError if the driver is not
         there, as far as can be seen."""
-        event = parse_monitor_message(frames)["event"]
-        self._reached = event != zmq.EVENT_CONNECT_RETRIED
-        if not self._reached and self._is_local and not listens_here(self._connect):
+        seen = parse_monitor_message(frames)
+        event, address = seen["event"], seen["endpoint"].decode(errors="replace")
+        if event in (zmq.EVENT_CLOSED, zmq.EVENT_DISCONNECTED):
+            self._taken.discard(address)
+        elif event == zmq.EVENT_CONNECTED:
+            self._taken.add(address)
+        gone = event == zmq.EVENT_CONNECT_RETRIED and self._is_local and not listens_here(self._connect)
+        if gone:
             raise SilenceError(f"{self._driver} ended before it {'answered' if self._sent else 'was asked'}")
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             raise SilenceError(f"{self._driver} does not know our key: was another run started in its place?")
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.proven = address
             # The monitor may be quicker than the socket, which learns of connections when it is asked.
             self.socket.getsockopt(zmq.EVENTS)
             for request in self._pending.values():
@@ -127,7 +142,7 @@ class Line:
         at = " and ".join(self._addresses)
         if self._sent:
             return f"{self._driver} was asked, but did not answer within {patience:g} s; it may do it yet"
-        if self._reached:
+        if self._taken or (self._is_local and listens_here(self._connect)):
             busy = f"takes connections at {at}, but said nothing within {patience:g} s"
             return f"{self._driver} {busy}: is it suspended, or busy? Nothing was done"
         return f"{self._driver} cannot be reached at {at} within {patience:g} s: does it still run?"

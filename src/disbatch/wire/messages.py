@@ -213,7 +213,10 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     `gpu`: split the GPUs that the node's environment lists over the slots; `share`: split what these
     variables list, too. `bind`: bind each slot to cores of its own; None: if these are surely ours alone.
     `cores`: how many a scheduler gave us on the node; None: it did not say. `run`: what the run's files begin
-    with, for messages.
+    with, for messages. `by_driver`: the driver itself started it, not a context that was attached.
+    `orphan_patience`: seconds, as in Welcome, for the time before that.
+    `output`: the directory that keeps what tasks print; empty: none does. `output_pack`: in a pack instead of
+    files; `output_limit`: bytes of each stream of a task.
     """
 
     protocol: int
@@ -234,6 +237,11 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     bind: bool | None = False
     cores: int | None = None
     run: bytes = b""
+    by_driver: bool = True
+    orphan_patience: float = 600.0
+    output: bytes = b""
+    output_pack: bool = False
+    output_limit: int = 0
 
 
 SECRET_VARIABLES = frozenset({b"DISBATCH_SMTP", b"DISBATCH_KVS_URL"})

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.wire.keys import ConnectFile
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KNOCK = 1.0
 """Seconds for a local socket to take a connection, which the kernel does for whoever listens there."""
 CLIENT = "@client"
@@ -31,6 +32,11 @@ def sockets(connect: ConnectFile) -> list[str]:
     return [address for address in connect.addresses if address.startswith("ipc://")]
 
 
+def is_loopback(address: str) -> bool:
+    """This address of a port is one of its own host alone."""
+    return address.removeprefix("tcp://").rpartition(":")[0].strip("[]") in LOOPBACK
+
+
 def ways(connect: ConnectFile, environ: Mapping[str, str] = os.environ) -> list[str]:
     """Where to try: the driver's Unix socket if it is seen from here, whatever this host is called now; else
     its port, also at the computer from which we were logged in here, which may be the driver's, or Slurm
@@ -40,7 +46,7 @@ def ways(connect: ConnectFile, environ: Mapping[str, str] = os.environ) -> list[
     clients = _came_from(environ)
     ports = []
     for address in connect.addresses:
-        if address.startswith("tcp://"):
+        if address.startswith("tcp://") and (is_here(connect) or not is_loopback(address)):
             offered = [address] if CLIENT not in address else [address.replace(CLIENT, c) for c in clients]
             ports += [one for one in offered if one not in ports]
     if ports:

@@ -23,15 +23,17 @@ MOST_RANGES = 8192
 MOST_LINES_SUBMITTED = 65536
 MAX_SUBMITTED = 1 << 20
 """Bytes of the lines in one `Submit`, together."""
-MAX_ANSWER = 1 << 20
-"""Largest answer, bytes."""
+MAX_ANSWER = 16 << 20
+"""Largest answer, bytes. One to `Attach` holds an environment, for which Linux has at most 6 MiB."""
 MOST_LINES = 1000
 """In one answer, MAX_LINE characters each at most."""
 MAX_LINE = 250
 
 MOST_NODES = 10_000
 """In one context."""
-Phrase = Annotated[str, msgspec.Meta(max_length=255)]
+LONGEST_PHRASE = 255
+"""Characters."""
+Phrase = Annotated[str, msgspec.Meta(max_length=LONGEST_PHRASE)]
 Names = Annotated[list[Name], msgspec.Meta(min_length=1, max_length=MOST_NAMES)]
 Ranges = Annotated[list[tuple[Count, Count]], msgspec.Meta(min_length=1, max_length=MOST_RANGES)]
 
@@ -79,7 +81,8 @@ class Attach(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
     `limit`: the context leaves after so many tasks; None: no limit. `spare_after`: its engines are let go
     when they have had nothing to expect for so many seconds, but for those on the nodes that it is to `keep`;
-    None: they are not. `scheduled`: the nodes are a scheduler's, so that a signal to an engine is, too.
+    None: they are not. `scheduled`: the nodes are a scheduler's, so that a signal to an engine is, too; it
+    sends SIGKILL `kill_wait` seconds after SIGTERM (None: nobody knows).
     """
 
     label: Phrase
@@ -90,15 +93,16 @@ class Attach(msgspec.Struct, frozen=True, tag=True, array_like=True):
     spare_after: Annotated[float, msgspec.Meta(ge=0)] | None = None
     keep: Annotated[list[Name], msgspec.Meta(max_length=MOST_NODES)] = []
     scheduled: bool = False
+    kill_wait: float | None = None
 
 
 class Heed(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Tell what became of the engines of this context, as soon as that is more than the `known` first events
-    that this `driver` of the run has told; or nothing new, after a while. Answered with `News`."""
+    of this `history`; or nothing new, after a while. Answered with `News`."""
 
     context: Name
-    driver: Count
     known: Count
+    history: Count = 0
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -114,28 +118,30 @@ class Ended(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 class Detach(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The context leaves: end what runs on its engines, to be run elsewhere, and let them go. `kindly`: let
-    what runs there finish."""
+    what runs there finish. `why`, for people."""
 
     context: Name
     kindly: bool = False
+    why: Phrase = "leaving"
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Take these lines of a task file, all of them or none; answered with `Taken`. `session`: whoever wants
-    to know how their tasks end, under a name that it made up; empty: nobody."""
+    """Take these lines of a task file, all of them or none; answered with `Taken`. `source`: what an error
+    calls the place where they come from, where the first of them has this `number`. Without lines: would the
+    run take some?"""
 
-    lines: Annotated[list[bytes], msgspec.Meta(min_length=1, max_length=MOST_LINES_SUBMITTED)]
-    session: Phrase = ""
+    lines: Annotated[list[bytes], msgspec.Meta(max_length=MOST_LINES_SUBMITTED)]
+    source: Phrase = "submitted"
+    number: Count = 1
 
 
 class Collect(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Tell how tasks of this session ended: what comes after the `known` first of them, which may be
-    forgotten, as this `driver` of the run told them; or nothing new, after a while. Answered with
-    `Results`."""
+    """Tell how these tasks ended, (first, last) id of each range, as far as their lines stand behind the
+    first `after` bytes of the status file: as soon as there are any, or that there are none, after a while.
+    Answered with `Results`."""
 
-    session: Name
-    driver: Count
-    known: Count
+    ranges: Ranges
+    after: Count
 
 
 class Close(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -146,8 +152,9 @@ OfUsers = Drain | Stop | Pause | Unpause | Cancel | Finish
 OfContexts = Attach | Heed | Ended | Detach
 OfClients = Submit | Collect | Close
 Verb = OfUsers | OfContexts | OfClients
-REPEATABLE = (Heed, Collect)
-"""Verbs that do nothing: a second time they may be answered anew."""
+REPEATABLE = (Attach, Heed, Collect)
+"""Verbs that do nothing, or nothing a second time: then they are answered anew. Their answers, which may be
+large, are not kept."""
 
 
 # ---- values ----
@@ -185,31 +192,38 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 class News(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """What became of the engines of a context: `events`, of which the first comes after `since` others of
-    this `driver` of the run. One that took the run over begins anew. `over`: the run is."""
+    this `history`. A driver that took the run over begins another one. `over`: the run is."""
 
-    driver: int
     since: int
     events: list[Event]
     over: bool = False
+    history: int = 0
 
 
 class Taken(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The lines were taken. Their tasks and barriers have the ids from `first` on; `counts`: how many ids
-    each line has (none: a comment, or a PREFIX)."""
+    a line has (none: a comment, or a PREFIX), and how many lines in a row have so many. Their results stand
+    behind the first `at` bytes of the status file."""
 
     first: int
-    counts: list[int]
+    counts: list[tuple[int, int]]
+    at: int
+
+    @property
+    def ids(self) -> int:
+        """How many ids there are."""
+        return sum(ids * lines for ids, lines in self.counts)
 
 
 class Results(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Status lines of tasks of a session without their last field, the command, in the order in which they
-    ended; the first comes after `since` others of this `driver` of the run. One that took the run over tells
-    all of them again. `over`: the run is, and there will be no others."""
+    """Lines of the status file, which tell how tasks ended that somebody asked for; very long ones without
+    their last field, the command. All such lines among the first `upto` bytes have been told. `over`: the run
+    is, and there will be no others; how it ended, in `words`."""
 
-    driver: int
-    since: int
     lines: list[bytes]
+    upto: int
     over: bool = False
+    words: str = ""
 
 
 Value = Attached | News | Taken | Results

@@ -1,0 +1,22 @@
+"""Python: hand tasks to a run, wait for their results, read status files. `import disbatch` has all names."""
+
+from disbatch.api.original import DisBatcher
+from disbatch.api.records import read_status, to_polars
+from disbatch.api.run import DisBatch
+from disbatch.api.task import Task
+from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError, TaskFailedError, UsageError
+from disbatch.model.result import TaskResult
+
+__all__ = [
+    "DisBatch",
+    "DisBatcher",
+    "DisbatchError",
+    "RunEndedError",
+    "SilenceError",
+    "Task",
+    "TaskFailedError",
+    "TaskResult",
+    "UsageError",
+    "read_status",
+    "to_polars",
+]

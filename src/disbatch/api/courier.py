@@ -1,0 +1,409 @@
+"""Carries tasks to the driver of a run and their results back: a thread with an event loop of its own.
+
+Theory of operation
+-------------------
+What is handed in waits in a queue, and goes to the driver in batches: whatever has come while the last batch
+was on its way. Their order is kept, so ids count in the order in which tasks were handed in. Results come
+from a `Follower`, which outlives drivers.
+
+The thread is a daemon, so that it ends with the interpreter; but before that the courier is closed
+(`atexit`), which waits until everything that was handed in has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, InvalidStateError
+from typing import NamedTuple
+
+import zmq
+
+from disbatch.api.launched import Launched
+from disbatch.api.room import Room
+from disbatch.api.task import Task
+from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError
+from disbatch.model.result import result_of
+from disbatch.model.status import Record
+from disbatch.plan.ids import IdSet
+from disbatch.wire.caller import Caller
+from disbatch.wire.follower import Follower
+from disbatch.wire.keys import ConnectFile
+from disbatch.wire.requests import (
+    MAX_SUBMITTED,
+    MOST_LINES_SUBMITTED,
+    MOST_RANGES,
+    Cancel,
+    Close,
+    Finish,
+    Submit,
+    Taken,
+    Verb,
+)
+
+log = logging.getLogger("disbatch")
+
+COALESCE = 0.002
+"""Seconds for which a first task waits for company."""
+LAST_WORDS = 10.0
+"""Seconds that a driver has to hear that we go."""
+
+
+class Line(NamedTuple):
+    """A line of a task file, and what becomes of it."""
+
+    text: bytes
+    tasks: tuple[Task, ...]
+
+
+class Reached(NamedTuple):
+    """The driver of a run: `prefix` is what its files begin with, `advice` what to do if it is dead."""
+
+    connect: ConnectFile
+    prefix: str
+    advice: str
+    launched: Launched | None = None
+
+
+class Courier:
+    """`reach` finds the driver, or starts one; `ready` is then what the files of the run begin with, or why
+    there is none. `patience`: seconds to wait for another driver if that is killed. All but what begins with
+    an underscore is safe for threads."""
+
+    def __init__(self, reach: Callable[[], Awaitable[Reached]], *, most: int, patience: float) -> None:
+        self._reach = reach
+        self._patience = patience
+        self.process = os.getpid()
+        self.thread = 0
+        self.room = Room(most)
+        self.ready: Future[str] = Future()
+        self.closed: Future[None] = Future()
+        self.return_code: int | None = None
+        self.said = ""
+        """The closing words of the `disbatch` that we started."""
+        self.unfinished = 0
+        """Tasks that did not end, and were not cancelled."""
+        self.first_failure = ""
+        """Why the first of them did not."""
+        self.error: DisbatchError | None = None
+        """Why nothing is taken any more."""
+        self._lock = threading.Lock()
+        self._unsent: deque[Line] = deque()
+        self._cancelled: deque[Task] = deque()
+        self._closing = False
+        self._loop = asyncio.SelectorEventLoop()
+        self._stirred = asyncio.Event()
+        self._sent = asyncio.Event()
+        self._cancels = asyncio.Event()
+        self._close_asked = asyncio.Event()
+        self._now = asyncio.Event()
+        self._sending = False
+        self._tasks: dict[int, Task] = {}
+        _open.add(self)
+        threading.Thread(target=self._run, name="disbatch", daemon=True).start()
+
+    # ---- for everybody ----
+
+    def put(self, line: Line) -> None:
+        """Hand this in, for which there is room. RuntimeError after `close`, RunEndedError if the run is
+        over."""
+        with self._lock:
+            if self.error is not None:
+                raise type(self.error)(str(self.error))
+            if self._closing:
+                raise RuntimeError("this run is closed")
+            self._unsent.append(line)
+        self._stir(self._stirred)
+
+    def cancel(self, task: Task) -> bool:
+        """As `Task.cancel`."""
+        with self._lock:
+            if task.asked_to_cancel:
+                return task.cancelled()
+            task.asked_to_cancel = True
+        if not task._cancel():
+            return False
+        task.set_running_or_notify_cancel()
+        self.room.leave(1)
+        self._cancelled.append(task)
+        self._stir(self._cancels)
+        return True
+
+    def close(self, *, at_once: bool = False) -> Future[None]:
+        """Take nothing more, and go when everything has ended; or `at_once`: end a run that we started, to be
+        resumed, or cancel what we handed in to another. The future ends when that is done."""
+        with self._lock:
+            self._closing = True
+        self._stir(self._close_asked)
+        if at_once:
+            self._stir(self._now)
+        return self.closed
+
+    def _stir(self, event: asyncio.Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(event.set)
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        self.thread = threading.get_ident()
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._main())
+        finally:
+            _open.discard(self)
+            self._end(RunEndedError("this run is closed"))
+            self.closed.set_result(None)
+
+    async def _main(self) -> None:
+        try:
+            reached = await self._reach_or_give_up()
+        except Exception as error:
+            self.ready.set_exception(error)
+            return
+        with zmq.Context() as context:
+            follower = Follower(
+                lambda lost: Caller(self._loop, context, reached.connect, lost),
+                *(reached.connect, reached.prefix),
+                say=log.warning,
+                advice=reached.advice,
+                patience=self._patience,
+            )
+            self.ready.set_result(reached.prefix)
+            await self._serve(follower, reached.launched)
+
+    async def _reach_or_give_up(self) -> Reached:
+        reaching = asyncio.ensure_future(self._reach())
+        now = self._loop.create_task(self._now.wait())
+        await asyncio.wait((reaching, now), return_when=asyncio.FIRST_COMPLETED)
+        now.cancel()
+        if reaching.done():
+            return reaching.result()
+        reaching.cancel()
+        raise RunEndedError("this run was closed before it had begun")
+
+    async def _serve(self, follower: Follower, launched: Launched | None) -> None:
+        parts = [self._give(follower), self._tell(follower), self._end_cancelled(follower)]
+        if launched is not None:
+            parts.append(self._watch(follower, launched))
+        tasks = [self._loop.create_task(self._guarded(part)) for part in parts]
+        try:
+            await self._close_asked.wait()
+            await self._finish(follower, launched)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            follower.close()
+            if launched is not None:
+                launched.close()
+
+    async def _guarded(self, part: Awaitable[None]) -> None:
+        """Nobody waits for ever because a part of us ended."""
+        try:
+            await part
+        except DisbatchError as error:
+            self._end(error if isinstance(error, RunEndedError) else RunEndedError(str(error)))
+        except Exception as error:
+            log.exception("disbatch: internal error")
+            self._end(RunEndedError(f"internal error: {error!r}"))
+
+    # ---- tasks go in ----
+
+    async def _give(self, follower: Follower) -> None:
+        while True:
+            await self._stirred.wait()
+            await asyncio.sleep(COALESCE)
+            self._stirred.clear()
+            while batch := self._batch():
+                self._sending = True
+                await self._submit(follower, batch)
+                self._sending = False
+            self._sent.set()
+
+    def _batch(self) -> list[Line]:
+        batch: list[Line] = []
+        size = 0
+        while self._unsent and len(batch) < MOST_LINES_SUBMITTED:
+            line = self._unsent[0]
+            if batch and size + len(line.text) > MAX_SUBMITTED:
+                break
+            self._unsent.popleft()
+            if line.tasks and all(task.cancelled() for task in line.tasks):
+                self.room.leave(0, len(line.text))
+                continue
+            batch.append(line)
+            size += len(line.text)
+        return batch
+
+    async def _submit(self, follower: Follower, batch: list[Line]) -> None:
+        try:
+            taken = await follower.submit(Submit([line.text for line in batch]))
+        except SilenceError as error:
+            self._end(RunEndedError(str(error)))
+            self._fail(batch, RunEndedError(str(error)))
+            return
+        except DisbatchError as error:
+            self._fail(batch, error)
+            return
+        finally:
+            self.room.leave(0, sum(len(line.text) for line in batch))
+        self._number(batch, taken)
+
+    def _number(self, batch: list[Line], taken: Taken) -> None:
+        id = taken.first
+        for line in batch:
+            for task in line.tasks:
+                task.id = id
+                self._tasks[id] = task
+                id += 1
+                if task.cancelled():
+                    self._cancelled.append(task)
+                    self._cancels.set()
+        assert id == taken.first + taken.ids
+
+    def _fail(self, batch: list[Line], error: DisbatchError) -> None:
+        for line in batch:
+            for task in line.tasks:
+                self._fail_task(task, error)
+
+    # ---- results come out ----
+
+    async def _tell(self, follower: Follower) -> None:
+        while True:
+            told = await follower.collect()
+            for _, record in told.ended:
+                self._ended(record)
+            if told.over:
+                raise RunEndedError(f"the run ended: {told.words}" if told.words else "the run ended")
+
+    def _ended(self, record: Record) -> None:
+        task = self._tasks.pop(record.id, None)
+        if task is None:
+            return
+        command = None if record.command else os.fsencode(task.command)
+        with contextlib.suppress(InvalidStateError):  # cancelled
+            task.set_result(result_of(record, command))
+            self.room.leave(1)
+
+    def _fail_task(self, task: Task, error: DisbatchError) -> None:
+        with contextlib.suppress(InvalidStateError):
+            task.set_exception(error)
+            self.unfinished += 1
+            self.first_failure = self.first_failure or str(error)
+            self.room.leave(1)
+
+    def _end(self, error: DisbatchError) -> None:
+        """Nothing more goes in, or comes out."""
+        with self._lock:
+            self.error = self.error or error
+            unsent = list(self._unsent)
+            self._unsent.clear()
+        self.room.shut()
+        self._fail(unsent, self.error)
+        waiting, self._tasks = self._tasks, {}
+        for task in waiting.values():
+            self._fail_task(task, self.error)
+        self._sent.set()
+
+    async def _end_cancelled(self, follower: Follower) -> None:
+        while True:
+            await self._cancels.wait()
+            self._cancels.clear()
+            for verb in self._orders_to_cancel():
+                await follower.ask(verb)
+
+    def _orders_to_cancel(self) -> list[Cancel]:
+        """For those of the cancelled tasks that the driver has."""
+        ids = IdSet()
+        while self._cancelled:
+            id = self._cancelled.popleft().id
+            if id is not None:
+                ids.add(id, id)
+        ranges = list(ids)
+        return [Cancel(ranges[at : at + MOST_RANGES]) for at in range(0, len(ranges), MOST_RANGES)]
+
+    # ---- the end ----
+
+    async def _watch(self, follower: Follower, launched: Launched) -> None:
+        """The `disbatch` that we started may end by itself, while nobody waits for a task."""
+        self.return_code = await asyncio.shield(launched.ended)
+        self.said = launched.said
+        if self.return_code >= 0 and not follower.pending and not self._sending:
+            raise RunEndedError(f"the run ended: {self.said}" if self.said else "the run ended")
+
+    async def _finish(self, follower: Follower, launched: Launched | None) -> None:
+        gently = self._loop.create_task(self._finish_gently(follower, launched))
+        now = self._loop.create_task(self._now.wait())
+        await asyncio.wait((gently, now), return_when=asyncio.FIRST_COMPLETED)
+        now.cancel()
+        if gently.done():
+            gently.result()
+            return
+        gently.cancel()
+        await self._finish_now(follower, launched)
+
+    async def _finish_gently(self, follower: Follower, launched: Launched | None) -> None:
+        """When everything has ended."""
+        if self.error is None:
+            self._sent.clear()
+            self._stirred.set()
+            await self._sent.wait()
+        if launched is not None:
+            launched.take_no_more()
+        await asyncio.wrap_future(self.room.idle())
+        if launched is not None:
+            await self._see_off(follower, launched)
+
+    async def _finish_now(self, follower: Follower, launched: Launched | None) -> None:
+        with self._lock:
+            unsent = list(self._unsent)
+            self._unsent.clear()
+        self._fail(unsent, RunEndedError("the run was ended before this was handed in"))
+        if launched is None:
+            for task in list(self._tasks.values()):
+                self.cancel(task)
+            for verb in self._orders_to_cancel():
+                await self._ask(follower, verb)
+            return
+        if self.error is None:
+            await self._ask(follower, Finish())
+        launched.take_no_more()
+        await self._see_off(follower, launched)
+        await asyncio.wrap_future(self.room.idle())
+
+    async def _see_off(self, follower: Follower, launched: Launched) -> None:
+        """Wait for its end. If it was killed, another driver may have its run, and is to take no more."""
+        self.return_code = await asyncio.shield(launched.ended)
+        self.said = launched.said
+        if self.return_code < 0 and self.error is None:
+            await self._ask(follower, Close())
+
+    async def _ask(self, follower: Follower, verb: Verb) -> None:
+        with contextlib.suppress(DisbatchError, TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await follower.ask(verb)
+
+
+_open: set[Courier] = set()
+"""Those that are not closed."""
+
+
+def _close_all() -> None:
+    """The interpreter ends: what was handed in does not end with it."""
+    for courier in list(_open):
+        if courier.process != os.getpid():
+            continue
+        try:
+            courier.close().result()
+        except KeyboardInterrupt:
+            courier.close(at_once=True).result()
+
+
+atexit.register(_close_all)

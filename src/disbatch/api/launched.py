@@ -1,0 +1,120 @@
+"""A `disbatch` that this process has started: it takes tasks as long as we live and want it to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from disbatch.contexts.local import package_path
+from disbatch.model.errors import EXIT_USAGE, DisbatchError, UsageError
+
+BOOT = (
+    "import sys;"
+    "sys.path[:]=[p for p in sys.path if p]+sys.argv[1:2];"
+    "del sys.argv[1];"
+    "from disbatch.cli.main import main;"
+    "sys.exit(main())"
+)
+"""What `python -c` runs, with the package's directory and the options as arguments. It never imports from the
+working directory, where the user may have a `queue.py`."""
+KEPT = 1 << 16
+"""Bytes of the end of what it says that are looked at."""
+
+
+class Launched:
+    """`start` it, then wait until it is `ready`. It has a session of its own: what is typed at our terminal,
+    such as Ctrl-C, is ours alone to act upon. `ended` is its exit code, minus the signal's number if it was
+    killed."""
+
+    def __init__(self, process: asyncio.subprocess.Process, stdin: int, words: IO[bytes] | None) -> None:
+        self._process = process
+        self._stdin = stdin
+        self._words = words
+        self.ended = asyncio.get_running_loop().create_task(process.wait())
+        _launched.add(self)
+
+    @classmethod
+    async def start(
+        cls,
+        options: Sequence[str],
+        *,
+        directory: Path | None,
+        environment: Mapping[str, str] | None,
+        stderr: IO[Any] | int | None,
+    ) -> Launched:
+        """`disbatch --keep-open --owned OPTIONS`; what it says goes to `stderr`, or is kept. UsageError if it
+        cannot be started."""
+        if not sys.executable:
+            raise UsageError("there is no Python that disbatch could be started with (sys.executable)")
+        words = tempfile.TemporaryFile() if stderr is None else None  # noqa: SIM115 - closed with us
+        theirs, ours = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", BOOT, package_path(), "--keep-open", "--owned", *options),
+                stdin=theirs,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=words if words is not None else stderr,
+                cwd=directory,
+                env=environment,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            os.close(ours)
+            raise UsageError(f"disbatch cannot be started: {error}") from error
+        finally:
+            os.close(theirs)
+        return cls(process, ours, words)
+
+    async def ready(self) -> str:
+        """What the files of the run begin with, as soon as it takes tasks. UsageError if the options are
+        wrong, DisbatchError for what else keeps it from starting."""
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if line.endswith(b"\n"):
+            return os.fsdecode(line[:-1])
+        code = await asyncio.shield(self.ended)
+        text = self.said or f"disbatch ended with {code} before it took tasks"
+        self.close()
+        raise (UsageError if code == EXIT_USAGE else DisbatchError)(text)
+
+    @property
+    def said(self) -> str:
+        """The last that it said, if that was kept."""
+        if self._words is None:
+            return ""
+        size = os.fstat(self._words.fileno()).st_size
+        text = os.pread(self._words.fileno(), KEPT, max(0, size - KEPT)).decode(errors="replace")
+        return text.strip().removeprefix("disbatch: ")
+
+    def take_no_more(self) -> None:
+        """It ends when all that it has is done."""
+        stdin, self._stdin = self._stdin, -1
+        if stdin >= 0:
+            with contextlib.suppress(OSError):
+                os.close(stdin)
+
+    def close(self) -> None:
+        """Nobody asks any more what it said."""
+        self.take_no_more()
+        if self._words is not None:
+            self._words.close()
+            self._words = None
+
+
+_launched: weakref.WeakSet[Launched] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    """A process that we forked would keep our end of the pipe, and so the run, open."""
+    for each in _launched:
+        each.take_no_more()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

@@ -1,0 +1,85 @@
+"""How many tasks may be under way: whoever wants to hand in more waits until some have ended."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+
+MOST_BYTES = 64 << 20
+"""Of commands that the driver has not taken yet."""
+
+
+class Room:
+    """For `most` tasks at a time that have not ended, and MOST_BYTES of commands that are not sent; a command
+    finds room if there is any. Safe for threads."""
+
+    def __init__(self, most: int) -> None:
+        self._lock = threading.Lock()
+        self._most = most
+        self._tasks = 0
+        self._bytes = 0
+        self._queue: deque[tuple[Future[None], int, int]] = deque()
+        self._idle: list[Future[None]] = []
+        self._shut = False
+
+    def enter(self, tasks: int, size: int) -> Future[None] | None:
+        """Room for a line of so many tasks and bytes: None if there is some, else a future that ends when
+        there is."""
+        with self._lock:
+            if self._shut or (not self._queue and self._has_room):
+                self._tasks += tasks
+                self._bytes += size
+                return None
+            waiting: Future[None] = Future()
+            self._queue.append((waiting, tasks, size))
+            return waiting
+
+    def force(self, tasks: int, size: int) -> None:
+        """Enter, whether there is room or not: for those who must not wait."""
+        with self._lock:
+            self._tasks += tasks
+            self._bytes += size
+
+    @property
+    def _has_room(self) -> bool:
+        return self._tasks < self._most and self._bytes < MOST_BYTES
+
+    def leave(self, tasks: int, size: int = 0) -> None:
+        """So many tasks have ended, and bytes are sent."""
+        admitted: list[Future[None]] = []
+        with self._lock:
+            self._tasks -= tasks
+            self._bytes -= size
+            while self._queue and (self._has_room or self._shut):
+                waiting, more, bytes_more = self._queue.popleft()
+                if waiting.set_running_or_notify_cancel():
+                    self._tasks += more
+                    self._bytes += bytes_more
+                    admitted.append(waiting)
+            if not self._tasks:
+                admitted += [idle for idle in self._idle if idle.set_running_or_notify_cancel()]
+                self._idle.clear()
+        for waiting in admitted:
+            waiting.set_result(None)
+
+    def idle(self) -> Future[None]:
+        """Ends when no task is under way."""
+        waiting: Future[None] = Future()
+        with self._lock:
+            if self._tasks:
+                self._idle.append(waiting)
+                return waiting
+        waiting.set_result(None)
+        return waiting
+
+    def shut(self) -> None:
+        """Nobody waits any more: what is handed in now is refused by others."""
+        with self._lock:
+            self._shut = True
+        self.leave(0)
+
+    @property
+    def tasks(self) -> int:
+        """How many are under way."""
+        return self._tasks

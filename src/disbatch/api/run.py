@@ -1,0 +1,376 @@
+"""`DisBatch`: a run of disbatch that a program hands tasks to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from disbatch.api.arguments import arguments
+from disbatch.api.courier import Courier, Line, Reached
+from disbatch.api.launched import Launched
+from disbatch.api.task import Task
+from disbatch.api.template import Template
+from disbatch.cli.runs import Run, find_run
+from disbatch.model.directives import LARGEST
+from disbatch.model.errors import RunEndedError
+from disbatch.model.result import TaskResult
+from disbatch.wire.requests import MAX_SUBMITTED
+
+MOST = 100_000
+"""Tasks of a program that may be under way at a time, unless it says otherwise."""
+PATIENCE = 60.0
+"""Seconds to wait for another driver if that of a run is killed, unless told otherwise."""
+AHEAD = 1000
+"""Tasks that `imap` hands in ahead of the one whose result is asked for, unless told otherwise."""
+MOST_REPEATS = 1_000_000
+
+
+class DisBatch:
+    """A run of its own: a `disbatch` that is started with it, and ends when it is closed and all tasks have
+    ended.
+
+    ```
+    with DisBatch(nodes="localhost:4") as run:
+        task = run.submit("myprog 1")
+        print(task.result().return_code)
+    ```
+
+    `nodes` as of -s: "HOST:CORES,...", or a list of such; without, disbatch chooses: the Slurm job that this
+    runs in, or all cores of this machine. `prefix` (-p): what the files of the run begin with. Every other
+    option of disbatch that makes sense goes by its long name: `cpus_per_task=2`, `fail_fast=True`,
+    `resume_from="P_status.txt"`, `env_resource=["A", "B"]`; `options` are more words of its command line.
+
+    `directory`: where disbatch is started and tasks run, instead of the working directory. `environment`:
+    theirs, instead of ours. `stderr`: an open file for what disbatch says; without, only errors tell of it,
+    and `summary`. `most`: so many tasks may be under way; `submit` waits if there are more. `patience`:
+    seconds to wait for another driver, if ours is killed and somebody takes the run over.
+
+    Leaving the `with` block waits for all tasks, and raises RunEndedError if some could not be run. If it is
+    left because of an exception, the run is ended in order, to be resumed later: what runs is ended, what
+    waits is not started.
+
+    Safe for threads. A process that was forked must not use it.
+
+    TypeError for options that there are not. UsageError for those that disbatch refuses and DisbatchError for
+    whatever else keeps the run from starting: from `with`, or from the first method that is called.
+    """
+
+    def __init__(
+        self,
+        *,
+        nodes: str | Sequence[str] | None = None,
+        prefix: str | os.PathLike[str] | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        stderr: IO[Any] | int | None = None,
+        most: int = MOST,
+        patience: float = PATIENCE,
+        options: Sequence[str] = (),
+        **named: Any,
+    ) -> None:
+        words = [*arguments({"nodes": nodes, "prefix": prefix, **named}), *options]
+
+        async def reach() -> Reached:
+            where = None if directory is None else Path(directory)
+            launched = await Launched.start(words, directory=where, environment=environment, stderr=stderr)
+            try:
+                return _reached(find_run(await launched.ready()), launched)
+            except BaseException:
+                launched.close()
+                raise
+
+        self._courier = Courier(reach, most=most, patience=patience)
+
+    @classmethod
+    def connect(
+        cls, prefix: str | os.PathLike[str] | None = None, *, most: int = MOST, patience: float = PATIENCE
+    ) -> DisBatch:
+        """A run that goes on, and takes tasks (--keep-open, or -S): its files begin with `prefix`, or it is
+        the only one in the working directory. Closing this waits for the tasks that were handed in through
+        it, or, after an exception, cancels them; the run goes on.
+
+        UsageError if there is no such run, or it takes no tasks; SilenceError if its driver is not there.
+        """
+        run = find_run(None if prefix is None else os.fspath(prefix))
+        self = cls.__new__(cls)
+
+        async def reach() -> Reached:
+            return _reached(run, None)
+
+        self._courier = Courier(reach, most=most, patience=patience)
+        self._courier.ready.result()
+        return self
+
+    # ---- what it is ----
+
+    @property
+    def prefix(self) -> Path:
+        """What the files of the run begin with."""
+        return Path(self._ready())
+
+    @property
+    def status_file(self) -> Path:
+        """The record of the run: see `read_status`."""
+        return Path(f"{self._ready()}_status.txt")
+
+    @property
+    def return_code(self) -> int | None:
+        """The exit code of the `disbatch` that was started: 0 if all tasks were run. None before its end."""
+        return self._courier.return_code
+
+    @property
+    def summary(self) -> str:
+        """What that said at its end. Empty before, and where `stderr` took it."""
+        return self._courier.said
+
+    def _ready(self) -> str:
+        self._check_process()
+        return self._courier.ready.result()
+
+    def _check_process(self) -> None:
+        if self._courier.process != os.getpid():
+            raise RuntimeError("this run belongs to the process that made it; here, DisBatch.connect(PREFIX)")
+
+    def __repr__(self) -> str:
+        ready = self._courier.ready
+        known = ready.done() and ready.exception() is None
+        prefix = ready.result() if known else "starting"
+        return f"<DisBatch {prefix}: {self._courier.room.tasks} tasks under way>"
+
+    # ---- tasks ----
+
+    def submit(self, command: str | bytes) -> Task:
+        """Hand a command in, for `/bin/bash -c`; a future of its `TaskResult`. Waits while `most` tasks are
+        under way.
+
+        ValueError for what cannot be a command: more than a line, nothing, or a directive. RunEndedError if
+        the run is over, RuntimeError if this is closed.
+        """
+        text = _command(command)
+        return self.hand_in(text, 1)[0]
+
+    async def asubmit(self, command: str | bytes) -> TaskResult:
+        """Hand a command in and wait for its end, on an asyncio loop. Cancelling this cancels the task.
+        Errors as of `submit`, and of `Task.result`."""
+        text = _command(command)
+        self._check_process()
+        await _ended(self._courier.ready)
+        room = self._courier.room.enter(1, len(text))
+        if room is not None:
+            try:
+                await asyncio.wrap_future(room)
+            except BaseException:
+                self._give_up(room, 1, len(text))
+                raise
+        return await asyncio.wrap_future(self._hand_in(text, 1)[0])
+
+    def map(self, template: str, *columns: Any, quote: bool = True, **named: Any) -> list[Task]:
+        """Hand in a command for each row of values: `run.map("myprog {x} {y}", x=[1, 2], y=[3, 4])` is
+        `myprog 1 3` and `myprog 2 4`. Iterables must be of one length; text, bytes, paths and what cannot be
+        iterated are the same for all. `{}` stands for values without a name, `{x:03d}` formats one as
+        `str.format` does, `{{` and `}}` are braces. Values are quoted for the shell unless `quote` is False.
+
+        All are handed in before this returns; see `imap` for more than fit into memory. ValueError for what
+        does not fit together, and errors as of `submit`.
+        """
+        return [self.submit(command) for command in _commands(template, quote, columns, named)]
+
+    def imap(
+        self, template: str, *columns: Any, quote: bool = True, ahead: int = AHEAD, **named: Any
+    ) -> Iterator[TaskResult]:
+        """As `map`, but gives results, in order, and reads values only as it goes: at most `ahead` tasks are
+        handed in beyond the one whose result is next. So it does with values without end; and tasks whose
+        results nobody asks for are not run. Leaving the loop early cancels those that were handed in."""
+        if ahead < 1:
+            raise ValueError(f"ahead: at least 1, not {ahead}")
+        return self._results(_commands(template, quote, columns, named), ahead)
+
+    def _results(self, commands: Iterator[str], ahead: int) -> Iterator[TaskResult]:
+        tasks: deque[Task] = deque()
+        try:
+            for command in commands:
+                tasks.append(self.submit(command))
+                if len(tasks) > ahead:
+                    yield tasks[0].result()
+                    tasks.popleft()
+            while tasks:
+                yield tasks[0].result()
+                tasks.popleft()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def repeat(self, count: int, command: str | bytes, *, start: int = 0, step: int = 1) -> list[Task]:
+        """Hand the same command in `count` times: DISBATCH_REPEAT_INDEX is `start`, `start + step`, ...
+        Errors as of `submit`."""
+        if not 0 <= count <= MOST_REPEATS:
+            raise ValueError(f"count: 0 to {MOST_REPEATS:,}, not {count}")
+        if max(abs(start), abs(start + count * step)) > LARGEST:
+            raise ValueError("the indexes do not fit in 63 bits")
+        text = b"#DISBATCH REPEAT %d start %d step %d " % (count, start, step) + _command(command)
+        return self.hand_in(text, count)
+
+    def barrier(self, *, check: bool = False) -> Task:
+        """No task that is handed in later starts until all earlier ones have ended; a future that ends then.
+        `check`: if one of them failed since the last barrier, the run ends there."""
+        text = b"#DISBATCH BARRIER CHECK" if check else b"#DISBATCH BARRIER"
+        return self.hand_in(text, 1)[0]
+
+    def hand_in(self, line: bytes, ids: int) -> list[Task]:
+        """Hand in a line of a task file that becomes so many tasks and barriers; their futures. It is not
+        looked at: a wrong one fails, and others with it. Errors as of `submit`."""
+        self._wait_for_room(ids, len(line))
+        return self._hand_in(line, ids)
+
+    def _wait_for_room(self, tasks: int, size: int) -> None:
+        self._ready()
+        if threading.get_ident() == self._courier.thread:
+            self._courier.room.force(tasks, size)  # a callback of a task: it must not wait for others
+            return
+        room = self._courier.room.enter(tasks, size)
+        if room is not None:
+            try:
+                room.result()
+            except BaseException:
+                self._give_up(room, tasks, size)
+                raise
+
+    def _give_up(self, room: Future[None], tasks: int, size: int) -> None:
+        """Nobody waits for that any more."""
+        if not room.cancel():
+            self._courier.room.leave(tasks, size)
+
+    def _hand_in(self, text: bytes, tasks: int) -> list[Task]:
+        shown = text.decode("utf-8", "surrogateescape")
+        made = [Task(shown, self._courier) for _ in range(tasks)]
+        try:
+            self._courier.put(Line(text, tuple(made)))
+        except BaseException:
+            self._courier.room.leave(tasks, len(text))
+            raise
+        return made
+
+    # ---- the end ----
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until no task is under way, at most so many seconds; True if none is."""
+        self._ready()
+        try:
+            self._courier.room.idle().result(timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Wait for all tasks, and let the run end. May be called twice. Ctrl-C, while it waits, ends the run
+        as an exception in a `with` block does. RunEndedError if some tasks could not be run."""
+        if self._courier.process != os.getpid():
+            return
+        try:
+            self._courier.close().result()
+        except BaseException as error:
+            self._end_early(error)
+            raise
+        self._check()
+
+    async def aclose(self) -> None:
+        """As `close`, on an asyncio loop."""
+        try:
+            await _ended(self._courier.close())
+        except BaseException as error:
+            await self._aend_early(error)
+            raise
+        self._check()
+
+    def _check(self) -> None:
+        courier = self._courier
+        if courier.unfinished:
+            tasks = "1 task was" if courier.unfinished == 1 else f"{courier.unfinished:,} tasks were"
+            raise RunEndedError(f"{tasks} not run to the end: {courier.first_failure}")
+
+    def _end_early(self, error: BaseException) -> None:
+        self._courier.close(at_once=self._courier.room.tasks > 0).result()
+        self._add_note(error)
+
+    async def _aend_early(self, error: BaseException) -> None:
+        await _ended(self._courier.close(at_once=self._courier.room.tasks > 0))
+        self._add_note(error)
+
+    def _add_note(self, error: BaseException) -> None:
+        if self._courier.unfinished and not isinstance(error, RunEndedError):
+            error.add_note(f"disbatch: {self._courier.first_failure}")
+
+    def __enter__(self) -> DisBatch:
+        try:
+            self._ready()
+        except BaseException:
+            self._courier.close(at_once=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        elif self._courier.process == os.getpid():
+            self._end_early(error)
+
+    async def __aenter__(self) -> DisBatch:
+        try:
+            await _ended(self._courier.ready)
+        except BaseException:
+            self._courier.close(at_once=True)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.aclose()
+        else:
+            await self._aend_early(error)
+
+
+def _reached(run: Run, launched: Launched | None) -> Reached:
+    return Reached(run.connect, os.path.abspath(run.prefix), run.resume, launched)  # noqa: PTH100 - text
+
+
+async def _ended(future: Future[Any]) -> None:
+    """Wait for it; whoever is cancelled meanwhile does not cancel it."""
+    await asyncio.shield(asyncio.wrap_future(future))
+
+
+def _commands(template: str, quote: bool, columns: Sequence[Any], named: Mapping[str, Any]) -> Iterator[str]:
+    return Template(template, quote=quote).commands(columns, named)
+
+
+def _command(command: str | bytes) -> bytes:
+    """As a line of a task file. ValueError if it cannot be one."""
+    if not isinstance(command, str | bytes):
+        raise TypeError(f"a command is text or bytes, not {command!r}")
+    line = command.encode("utf-8", "surrogateescape") if isinstance(command, str) else command
+    line = line.removesuffix(b"\r")
+    begin = line.lstrip()[:1]
+    problem = ""
+    if b"\n" in line:
+        problem = "a line end within it; put a script into a file, or join the lines with ; or &&"
+    elif b"\0" in line:
+        problem = "a NUL byte within it"
+    elif not begin:
+        problem = "nothing but blanks"
+    elif begin == b"#":
+        problem = "a comment; directives have methods: repeat and barrier"
+    elif len(line) > MAX_SUBMITTED:
+        problem = f"longer than {MAX_SUBMITTED >> 20} MiB; put it into a script and call that"
+    if problem:
+        raise ValueError(f"not a command: {problem}: {command!r:.80}")
+    return line

@@ -1,0 +1,103 @@
+"""Makes commands from a template and values: `myprog {x} {y}`, each value as one word for the shell."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from string import Formatter
+from typing import Any
+
+ONE = (str, bytes, os.PathLike)
+"""Values that could be iterated, or are like those that could, and are one value all the same."""
+
+
+class _Words(Formatter):
+    """`str.format` whose values are quoted as words of the shell."""
+
+    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if isinstance(key, str):
+            return kwargs[key]
+        return args[key]
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return word(plain(value) if not format_spec else format(value, format_spec))
+
+
+class _Plain(_Words):
+    """The same, unquoted."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return plain(value) if not format_spec else format(value, format_spec)
+
+
+def plain(value: Any) -> str:
+    """A value as text; paths and bytes as file names."""
+    return os.fsdecode(value) if isinstance(value, bytes | os.PathLike) else str(value)
+
+
+def word(text: str) -> str:
+    """`text` as one word for bash, on one line."""
+    if "\n" not in text and "\r" not in text:
+        return shlex.quote(text)
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
+    return f"$'{escaped}'"
+
+
+class Template:
+    """A template of a command: `{x}`, `{x:05d}` or `{}` stand for values, `{{` and `}}` for braces. `quote`:
+    each value becomes one word of the shell, whatever it holds. ValueError if it is none."""
+
+    def __init__(self, template: str, *, quote: bool = True) -> None:
+        self._template = template
+        self._formatter = _Words() if quote else _Plain()
+        try:
+            names = [name for _, name, _, _ in self._formatter.parse(template) if name is not None]
+        except ValueError as error:
+            raise ValueError(f"the template {template!r}: {error}; write {{{{ and }}}} for braces") from error
+        self._names = [name.partition(".")[0].partition("[")[0] for name in names]
+
+    def commands(self, columns: Sequence[Any], named: Mapping[str, Any]) -> Iterator[str]:
+        """A command for each row of values. Iterables give a value each time, and must all be of one length;
+        text, bytes, paths and whatever cannot be iterated are the same each time. ValueError if they do not
+        fit the template, or each other."""
+        self._check(len(columns), named)
+        rows = _rows([*columns, *named.values()])
+        count = len(columns)
+        return (self._fill(row[:count], dict(zip(named, row[count:], strict=True))) for row in rows)
+
+    def _check(self, count: int, named: Mapping[str, Any]) -> None:
+        blank = self._names.count("")
+        numbers = [int(name) for name in self._names if name.isdigit()]
+        for name in self._names:
+            if not (name in named or name.isdigit() or not name):
+                raise self._misfit(f"{{{name}}} has no value")
+        needed = max([blank, *(number + 1 for number in numbers)])
+        if needed != count:
+            raise self._misfit(f"it has room for {needed} values without a name, not {count}")
+        for name in named:
+            if name not in self._names:
+                raise self._misfit(f"there is no {{{name}}} in it")
+
+    def _misfit(self, problem: str) -> ValueError:
+        return ValueError(f"the template {self._template!r}: {problem}; write {{{{ and }}}} for braces")
+
+    def _fill(self, row: Sequence[Any], named: Mapping[str, Any]) -> str:
+        return self._formatter.vformat(self._template, row, named)
+
+
+def _rows(values: list[Any]) -> Iterator[tuple[Any, ...]]:
+    fixed = [not isinstance(value, Iterable) or isinstance(value, ONE) for value in values]
+    many = [value for value, same in zip(values, fixed, strict=True) if not same]
+    if not many:
+        raise ValueError("no value is a list or another iterable: hand in one command with submit")
+    lengths = {len(value) for value in many if isinstance(value, Sized)}
+    if len(lengths) > 1:
+        raise ValueError(f"the values are not of one length: {', '.join(map(str, sorted(lengths)))}")
+    return _woven(values, fixed, many)
+
+
+def _woven(values: list[Any], fixed: list[bool], many: list[Any]) -> Iterator[tuple[Any, ...]]:
+    for row in zip(*many, strict=True):
+        parts = iter(row)
+        yield tuple(value if same else next(parts) for value, same in zip(values, fixed, strict=True))

@@ -1,0 +1,176 @@
+"""`dbutil cat`: shows what tasks printed, also while they run, and after the run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from disbatch.model.errors import EXIT_COMPLETE, EXIT_USAGE, UsageError
+
+if TYPE_CHECKING:
+    from disbatch.driver.kept import Kept, Line
+    from disbatch.driver.outputfile import OutputFile
+
+OUTPUT = "_output.json"
+CONNECT = "_connect.json"
+STATUS = "_status.txt"
+ENDINGS = (OUTPUT, CONNECT, STATUS, "_dbUtil.sh", "_run.json")
+"""Of files whose names stand for the run, too."""
+MOST_TASKS = 100_000
+_RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
+_STREAMS = ("stdout", "stderr")
+
+
+def add_cat(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Declare the verb with `add(name, help=...)`, which makes a parser."""
+    parser = add("cat", help="show what tasks printed, of a run with --output; also while they run")
+    parser.add_argument(
+        "--run", metavar="PREFIX", default=argparse.SUPPRESS, help="the run: what its files begin with"
+    )
+    parser.add_argument("--err", action="store_true", help="what they printed to stderr, not to stdout")
+    parser.add_argument(
+        "tasks", nargs="+", metavar="TASKID", help="ids as in the status file: 12, or 100-199"
+    )
+
+
+def cat(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Write it to standard output, one task after the other; the exit code. `say` gets a line for each task
+    of which there is nothing."""
+    tasks = parse_tasks(options.tasks)
+    prefix = _only_run() if options.run is None else _stripped(options.run)
+    from disbatch.driver.kept import Kept, read_lines
+
+    told = _read(prefix)
+    if sys.stdout is None:
+        raise UsageError("standard output is closed")
+    wanted = frozenset(tasks)
+    lines = read_lines(Path(prefix + STATUS), wanted)
+    kept = Kept(told, wanted, lines)
+    reasons = _Reasons(told, prefix, lines, int(options.err))
+    try:
+        for number, reason in _written(kept, tasks, reasons, sys.stdout.buffer):
+            say(f"task {number}: {reason}" if "-" not in number else f"tasks {number}: {reason}")
+    finally:
+        kept.close()
+    return EXIT_USAGE if reasons.wrong else EXIT_COMPLETE
+
+
+def _written(kept: Kept, tasks: Sequence[int], reasons: _Reasons, out: BinaryIO) -> Iterable[tuple[str, str]]:
+    """Write what there is; yields the numbers of tasks of which something lacks, and why."""
+    first = last = -1
+    pending = ""
+    for task in tasks:
+        found = kept.find(task, reasons.stream)
+        if found is not None:
+            for block in found.blocks:
+                out.write(block)
+            out.flush()
+        reason = reasons.of(task) if found is None else reasons.of_lack(task, found.lacks)
+        if pending and reason == pending and task == last + 1:
+            last = task
+            continue
+        if pending:
+            yield _numbers(first, last), pending
+        first, last, pending = task, task, reason
+    if pending:
+        yield _numbers(first, last), pending
+
+
+def _numbers(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first}-{last}"
+
+
+class _Reasons:
+    """Says why there is nothing of a task, or not all. `wrong`: that was not because it printed nothing."""
+
+    def __init__(self, told: OutputFile, prefix: str, lines: dict[int, Line], stream: int) -> None:
+        self.stream = stream
+        self.wrong = False
+        self._told = told
+        self._prefix = prefix
+        self._lines = lines
+
+    def of(self, task: int) -> str:
+        """Why there is nothing."""
+        line = self._lines.get(task)
+        name = _STREAMS[self.stream]
+        if line is not None and line.ran and not line.sizes[self.stream]:
+            other = line.sizes[1 - self.stream]
+            option = "without --err" if self.stream else "--err"
+            also = f", but {other:,} bytes to {_STREAMS[1 - self.stream]} ({option})" if other else ""
+            return f"nothing printed to {name}{also}"
+        self.wrong = True
+        if line is None:
+            if os.path.lexists(self._prefix + CONNECT):
+                return f"no end recorded, and no {name} so far"
+            return f"not in {self._prefix}{STATUS}: never ended, or no such task"
+        if line.mark.name == "BARRIER":
+            return "a barrier"
+        if not line.ran:
+            return "never ran, or lost with the node: nothing is left of it"
+        return (
+            f"{line.sizes[self.stream]:,} bytes of {name} are not in {self._told.directory} here, which may "
+            f"be another one on {line.node}, where they were printed"
+        )
+
+    def of_lack(self, task: int, count: int) -> str:
+        """What is missing of one that is there; empty if nothing is."""
+        if not count:
+            return ""
+        self.wrong = True
+        size = self._lines[task].sizes[self.stream]
+        return f"{count:,} of its {size:,} bytes of {_STREAMS[self.stream]} could not be kept"
+
+
+def parse_tasks(words: Sequence[str]) -> list[int]:
+    """`12` and `100-199` as numbers. UsageError."""
+    tasks: list[int] = []
+    for word in words:
+        found = _RANGE.fullmatch(word)
+        first = int(found[1]) if found else 0
+        last = int(found[2] or found[1]) if found else -1
+        if last < first:
+            raise UsageError(f"cat {word:.80}: give the ids of tasks (12) or ranges of them (100-199)")
+        if len(tasks) + last - first >= MOST_TASKS:
+            raise UsageError(f"more than {MOST_TASKS:,} tasks at once: say it in several commands")
+        tasks += range(first, last + 1)
+    return tasks
+
+
+def _stripped(prefix: str) -> str:
+    for ending in ENDINGS:
+        prefix = prefix.removesuffix(ending)
+    return prefix
+
+
+def _read(prefix: str) -> OutputFile:
+    from disbatch.driver import outputfile
+
+    path = Path(prefix + OUTPUT)
+    if not os.path.lexists(path):
+        if os.path.lexists(prefix + STATUS):
+            raise UsageError(f"{prefix}: this run keeps no output: it was started without --output")
+        raise UsageError(f"{prefix}: there is no such run: no file {path}")
+    return outputfile.read(path)
+
+
+def _only_run() -> str:
+    """The only run of the working directory that keeps output, or the only live one of them."""
+    try:
+        names = sorted(name for name in os.listdir() if name.endswith(OUTPUT))  # noqa: PTH208 - plain names
+    except OSError as error:
+        raise UsageError(f"the working directory: {error.strerror}; name a run with --run") from error
+    runs = [name.removesuffix(OUTPUT) for name in names]
+    live = [run for run in runs if os.path.lexists(run + CONNECT)]
+    for found in (runs, live):
+        if len(found) == 1:
+            return found[0]
+    if not runs:
+        raise UsageError("no run in this directory keeps output: name one with --run PREFIX")
+    shown = ", ".join(runs[:10]) + (f" and {len(runs) - 10} more" if len(runs) > 10 else "")
+    raise UsageError(f"several runs here keep output, choose one with --run: {shown}")

@@ -1,0 +1,71 @@
+"""What --output asks for: a directory of this run's own, or one that the runs it goes on from had."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from disbatch.driver import outputfile
+from disbatch.driver.files import RunFiles
+from disbatch.driver.outputfile import OutputFile
+from disbatch.driver.settings import Output
+from disbatch.engine.shelves import prepare
+from disbatch.model.errors import UsageError
+from disbatch.model.output import DEFAULT_LIMIT, is_shard
+from disbatch.model.pack import PACK_END
+
+
+def choose_output(options: argparse.Namespace, directory: str, *, goes_on: bool, here: bool) -> Output | None:
+    """What is to be kept, if anything is. `directory` is the tasks' working directory; `goes_on`: the run
+    has a former one, and may use its directory; `here`: tasks run on this machine, too. UsageError."""
+    if options.output is None:
+        return None
+    shown = f"--output {options.output}"
+    path = Path(directory) / options.output
+    if os.path.lexists(path) and not path.is_dir():
+        raise UsageError(f"{shown}: is not a directory")
+    if not goes_on and _is_used(path):
+        raise UsageError(
+            f"{shown}: holds the output of another run; name another directory, or go on with that run: "
+            "-r STATUSFILE"
+        )
+    if here:
+        try:
+            prepare(os.fsencode(path), f"driver-{os.getpid()}")
+        except OSError as error:
+            raise UsageError(f"{shown}: cannot be written: {error.strerror}") from error
+    limit = DEFAULT_LIMIT if options.output_limit is None else options.output_limit
+    return Output(os.fsencode(path), options.output_pack, limit)
+
+
+def _is_used(path: Path) -> bool:
+    """A run has kept output there; False also if that cannot be seen from here."""
+    try:
+        names = [each.name for each in path.iterdir()]
+        shards = [each.name for name in names if is_shard(name) for each in (path / name).iterdir()]
+    except OSError:
+        return False
+    return any(is_shard(name) for name in shards) or any(name.endswith(PACK_END) for name in names)
+
+
+def kept_output(prefix: str) -> Output | None:
+    """What the run keeps whose files begin with `prefix`. UsageError if that cannot be read."""
+    path = Path(f"{prefix}_output.json")
+    return outputfile.read(path).output if os.path.lexists(path) else None
+
+
+def inherited_output(options: argparse.Namespace, directory: str, files: RunFiles) -> Output | None:
+    """What the run that is taken over keeps: its engines were told. UsageError if it is to be another now."""
+    kept = kept_output(str(files.prefix))
+    asked = choose_output(options, directory, goes_on=True, here=False)
+    if kept != asked:
+        raise UsageError(f"{files.prefix}: a run that is taken over keeps its output where it did, as it did")
+    return kept
+
+
+def write_output_file(output: Output, files: RunFiles, resumed_from: list[str]) -> None:
+    """Leave word of it for `dbutil cat`."""
+    own = os.fsdecode(output.directory)
+    former = [each for each in outputfile.former_directories(resumed_from) if each != own]
+    outputfile.write(files.output, OutputFile.of(output, Path(files.prefix), former))

@@ -1,0 +1,204 @@
+"""A run's side of its key store: opens it, says where it is, and puts there what programs wait for.
+
+| key | value |
+|---|---|
+| `RESULT_KEY ID` | the report of a task, JSON; `RESULT_KEY` is the task source's own word |
+| `RESULT_KEY done tasks` | the id of each task of which there is a report |
+| the key of a `BARRIER key` | the barrier's id |
+| `DisBatch status` | the state of the run, JSON; replaced as it changes |
+
+A report or an id is put when the line of the task or barrier is in the status file, so that no program knows
+of what might be run again. When results cannot be put, the run goes on until many wait; then it starts
+nothing until there are fewer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from disbatch.driver.holds import Holds, Reason
+from disbatch.driver.kvsinfo import KvsInfo, kvsinfo_path
+from disbatch.driver.outgoing import Outgoing
+from disbatch.driver.settings import Settings
+from disbatch.keystore.embedded import EmbeddedStore
+from disbatch.keystore.store import KeyStore
+from disbatch.model.errors import DisbatchError
+from disbatch.model.report import Report, report_of
+from disbatch.model.snapshot import Snapshot
+from disbatch.model.task import Barrier
+from disbatch.sources.desk import Desk, SignIn
+
+if TYPE_CHECKING:
+    from disbatch.keystore.address import Address
+    from disbatch.keystore.prefix import Lease
+
+log = logging.getLogger(__name__)
+
+STATUS_KEY = b"DisBatch status"
+STATUS_INTERVAL = 2.0
+"""Seconds between two looks whether the state has changed."""
+LAST_WORDS = 3.0
+"""Seconds for what is put at the very end."""
+
+
+class Exchange:
+    """`open` it before the source begins, `close` it when the record is closed.
+
+    `mark` calls back when all lines so far are in the status file; `snapshot` is the state of the run; `say`
+    gets a line for the user.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: Settings,
+        holds: Holds,
+        *,
+        mark: Callable[[Callable[[], None]], None],
+        snapshot: Callable[[], Snapshot],
+        say: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._settings = settings
+        self._holds = holds
+        self._mark = mark
+        self._snapshot = snapshot
+        self._say = say
+        files = settings.claimed.files
+        self._info = KvsInfo(kvsinfo_path(files, settings.task_name, settings.jobid))
+        self._lease: Lease | None = None
+        self._away: Callable[[], bool] = lambda: False
+        self._publishing: asyncio.Task[None] | None = None
+        self._results: bytes | None = None
+        """The key that results go to, with a blank behind it; None if nobody wants any."""
+        self._over = False
+        self.store: KeyStore | None = None
+
+    # ---- where it is ----
+
+    async def open(self, address: str) -> Desk:
+        """Be ready; `address` is the driver's own. UsageError if there is no such store."""
+        s = self._settings
+        connect = s.claimed.files.connect
+        environment = {b"DISBATCH_CONNECT": bytes(connect), b"DISBATCH_JOBID": s.jobid.encode()}
+        again = s.takeover is not None
+        store: KeyStore
+        if s.keystore is None:
+            store = embedded = EmbeddedStore(
+                trouble=self._say, recovered=lambda: self._say("the key store has room again")
+            )
+            embedded.supply(STATUS_KEY, self._status)
+            self._info.write([address, f"connect {connect}"], again=again)
+            where = f"the run's own, see {self._info.path}"
+        else:
+            self._lease = lease = await self._open_server(s.keystore)
+            self._info.write([str(s.keystore), f"prefix {lease.prefix}"], again=again)
+            where = f"{s.keystore}, its keys begin with {lease.prefix}"
+            environment[b"DISBATCH_KVS_URL"] = s.keystore.url.encode()
+            environment[b"DISBATCH_KVS_PREFIX"] = lease.prefix.encode()
+            store = lease.store
+            self._publishing = self._loop.create_task(self._publish(lease))
+        self._outgoing = Outgoing(self._loop, store, full=self._full, refused=self._refused)
+        self.store = store
+        return Desk(store, where, {**s.environment, **environment}, self._signed_in, self._say)
+
+    async def _open_server(self, address: Address) -> Lease:
+        from disbatch.keystore.prefix import find_prefix
+        from disbatch.keystore.server import Server
+
+        s = self._settings
+        server = Server(
+            address, trouble=self._say, recovered=lambda: self._say(f"key store {address}: is there again")
+        )
+        await server.open()
+        self._away = lambda: server.away
+        former = self._info.told("prefix") if s.takeover is not None else None
+        return await find_prefix(server, s.jobid, s.key_prefix, former)
+
+    def _signed_in(self, source: SignIn) -> None:
+        log.info("task source %r has signed in: tasks under %r", source.name, source.tasks)
+        if source.results:
+            self._results = source.results + b" "
+
+    # ---- what is put ----
+
+    def keyed(self, barrier: Barrier) -> None:
+        """This barrier is complete; whoever waits for its key shall know."""
+        if barrier.key is not None:
+            self._mark(partial(self._outgoing.add, (barrier.key, str(barrier.id).encode())))
+
+    def ended(self, id: int, line: bytes) -> None:
+        """This is the status line of a task that is done, or of a barrier."""
+        report = None if self._results is None else report_of(line)
+        if self._results is not None and report is not None:
+            self._mark(partial(self._put_report, self._results, report))
+
+    def _put_report(self, results: bytes, report: Report) -> None:
+        id = str(report.id).encode()
+        self._outgoing.add((results + id, report.json()), (results + b"done tasks", id))
+
+    def _full(self, full: bool) -> None:
+        if full:
+            waiting = f"{len(self._outgoing):,} results wait for the key store"
+            words = f"{waiting}; no task starts until it takes some"
+            self._say(words)
+            self._holds.add(Reason.STORE, words)
+        else:
+            self._holds.remove(Reason.STORE)
+
+    def _refused(self, error: DisbatchError) -> None:
+        self._say(f"results are lost: {error}")
+
+    # ---- the state of the run ----
+
+    def _status(self) -> bytes:
+        told = msgspec.structs.asdict(self._snapshot())
+        head = {"jobid": self._settings.jobid, "state": "over" if self._over else "running"}
+        return msgspec.json.encode(head | told)
+
+    async def _publish(self, lease: Lease) -> None:
+        from disbatch.keystore.prefix import RENEW
+
+        last, renewed = None, self._loop.time()
+        while True:
+            now = msgspec.structs.replace(self._snapshot(), seconds=0.0)
+            try:
+                if now != last:
+                    await lease.store.replace(STATUS_KEY, self._status())
+                    last = now
+                if self._loop.time() >= renewed + RENEW:
+                    renewed = self._loop.time()
+                    await lease.renew()
+            except DisbatchError as error:
+                log.warning("the state of the run is not put: %s", error)
+            await asyncio.sleep(STATUS_INTERVAL)
+
+    # ---- the end ----
+
+    async def close(self, patience: float) -> None:
+        """Put what is left to put, and let go of the store."""
+        store, self._over = self.store, True
+        if store is None:
+            self._info.remove()
+            return
+        left = await self._outgoing.close(patience)
+        if left:
+            self._say(f"{left:,} results could not be put into the key store")
+        if self._publishing is not None:
+            self._publishing.cancel()
+        if self._lease is not None and not self._away():
+            with contextlib.suppress(DisbatchError, TimeoutError):
+                await asyncio.wait_for(self._say_goodbye(self._lease), LAST_WORDS)
+        self._info.remove()
+        await store.close()
+
+    async def _say_goodbye(self, lease: Lease) -> None:
+        await lease.store.replace(STATUS_KEY, self._status())
+        await lease.end()

@@ -1,0 +1,214 @@
+"""Finds what tasks of a run printed: of the attempt that the record tells of, or of the latest one.
+
+Theory of operation
+-------------------
+Several attempts of a task may have left output (`engine.shelves`, `model.pack`): of runs before this one, of
+engines that were lost. The status file tells which one counts, by its shell's number and the times of its
+start and end: in a pack these stand at the attempt's end; a file aside bears its end as its file time, and
+the plain file is of the attempt that counts unless such a file is. As long as nothing is recorded, what was
+written last is what the task prints now.
+
+A task that was skipped because a former run completed it bears that run's record, and its output may lie in
+that run's directory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from disbatch.driver.outputfile import OutputFile
+from disbatch.driver.packs import Attempt, Pack
+from disbatch.model.errors import UsageError
+from disbatch.model.outcome import LOST_RETURN_CODE
+from disbatch.model.output import parse_aside, place, shard
+from disbatch.model.pack import PACK_END
+from disbatch.model.status import Mark, Record, parse_line
+
+_BLOCK = 1 << 20
+_LONGEST_LINE = 64 << 20
+_SAME = 2e-6
+"""Seconds: a record's times have microseconds."""
+
+
+class Line(NamedTuple):
+    """What the status file says of a task."""
+
+    mark: Mark
+    node: str
+    pid: int
+    return_code: int
+    start: float
+    finish: float
+    sizes: tuple[int, int]
+
+    @property
+    def ran(self) -> bool:
+        """False if it tells of no attempt: of a barrier, or a task that was lost, or cancelled before it
+        began."""
+        return self.mark is not Mark.BARRIER and self.pid > 0 and self.return_code != LOST_RETURN_CODE
+
+
+class Found(NamedTuple):
+    """What a task printed; `blocks` reads it. `lacks`: bytes that the record tells of and that were not kept
+    although the limit allows it."""
+
+    blocks: Iterator[bytes]
+    lacks: int = 0
+
+
+def read_lines(status: Path, tasks: Collection[int]) -> dict[int, Line]:
+    """What the status file says of these tasks: the lines that count. UsageError if it cannot be read."""
+    found: dict[int, Line] = {}
+    try:
+        with status.open("rb") as file:
+            for line in iter(partial(file.readline, _LONGEST_LINE), b""):
+                begin = line.find(b"\t") + 1
+                id = line[begin : line.find(b"\t", begin)]
+                if id.isdigit() and len(id) < 20 and int(id) in tasks and line.endswith(b"\n"):
+                    record = parse_line(line)
+                    if record is not None and record.mark not in (Mark.SUPERSEDED, Mark.PER_ENGINE):
+                        found[record.id] = _line(record)
+    except OSError as error:
+        raise UsageError(f"{status}: cannot be read: {error.strerror}") from error
+    return found
+
+
+def _line(r: Record) -> Line:
+    return Line(r.mark, r.node, r.pid, r.return_code, r.start, r.finish, (r.out_bytes, r.err_bytes))
+
+
+class Kept:
+    """The output of a run's `tasks`, as `told` says where it is; `lines` is what its record has of them."""
+
+    def __init__(self, told: OutputFile, tasks: Collection[int], lines: dict[int, Line]) -> None:
+        self._told = told
+        self._lines = lines
+        self._directories = [Path(name) for name in (told.directory, *told.former)]
+        self._packs: list[Pack] = []
+        self._places: dict[int, list[tuple[Pack, int]]] = {}
+        for directory in self._directories:
+            self._look_for_packs(directory, tasks)
+
+    def close(self) -> None:
+        """Close the packs."""
+        for each in self._packs:
+            each.close()
+
+    def _look_for_packs(self, directory: Path, tasks: Collection[int]) -> None:
+        try:
+            paths = sorted(path for path in directory.iterdir() if path.name.endswith(PACK_END))
+        except OSError:
+            return
+        for path in paths:
+            try:
+                opened = Pack.open(path)
+                if opened is None:
+                    continue
+                found = opened.find(tasks)
+            except OSError:
+                continue
+            if not found:
+                opened.close()
+                continue
+            self._packs.append(opened)
+            for (task, _), last in found.items():
+                self._places.setdefault(task, []).append((opened, last))
+
+    def find(self, task: int, stream: int) -> Found | None:
+        """What that task printed to that stream, if there is anything."""
+        line = self._lines.get(task)
+        if line is not None and not line.ran:
+            line = None
+        if line is not None and not line.sizes[stream]:
+            return None
+        skipped = line is not None and line.mark is Mark.SKIPPED
+        if self._told.packed or skipped:
+            attempt = self._in_packs(task, line)
+            if attempt is not None:
+                printed = attempt.printed(stream)
+                if not printed.kept and not printed.total:
+                    return None
+                return Found(printed.blocks(), self._lacks(printed.kept, line, stream))
+        if not self._told.packed or skipped:
+            for directory in self._directories if skipped else self._directories[:1]:
+                file = _open_file(directory, task, stream, line)
+                if file is not None:
+                    size = os.fstat(file.fileno()).st_size
+                    return Found(_blocks(file), self._lacks(size, line, stream))
+        return None
+
+    def _lacks(self, size: int, line: Line | None, stream: int) -> int:
+        if line is None or line.mark is Mark.SKIPPED:
+            return 0
+        return max(0, min(line.sizes[stream], self._told.limit) - size)
+
+    def _in_packs(self, task: int, line: Line | None) -> Attempt | None:
+        """The attempt of `line`, or the latest of this run that has not ended."""
+        found = [each.attempt(last) for each, last in self._places.get(task, ())]
+        attempts = [attempt for attempt in found if attempt is not None]
+        if line is not None:
+            for attempt in attempts:
+                if attempt.end is not None and _is_of(attempt, line):
+                    return attempt
+            attempts = [a for a in attempts if a.end is None and a.pack.about.node == line.node]
+        own = [attempt for attempt in attempts if attempt.pack.about.run == self._told.run]
+        return max(own, key=lambda attempt: attempt.number, default=None)
+
+
+def _is_of(attempt: Attempt, line: Line) -> bool:
+    end = attempt.end
+    return (
+        end is not None
+        and end.pid == line.pid
+        and abs(end.start - line.start) < _SAME
+        and abs(end.finish - line.finish) < _SAME
+    )
+
+
+# ---- files of their own ----
+
+
+def _open_file(directory: Path, task: int, stream: int, line: Line | None) -> BinaryIO | None:
+    """The file of the attempt that `line` tells of; without one, that which was written last."""
+    plain = directory / place(task, stream)
+    asides = []
+    try:
+        for each in (directory / shard(task)).iterdir():
+            known = parse_aside(each.name)
+            if known is not None and (known.task, known.stream) == (task, stream):
+                asides.append((each.stat().st_mtime, each))
+    except OSError:
+        pass
+    if line is not None:
+        chosen = next((path for when, path in asides if _is_time(when, line.finish)), plain)
+    else:
+        try:
+            asides.append((plain.stat().st_mtime, plain))
+        except OSError:
+            pass
+        chosen = max(asides)[1] if asides else plain
+    return _open(chosen)
+
+
+def _is_time(file_time: float, finish: float) -> bool:
+    """Some file systems keep whole seconds only."""
+    return abs(file_time - finish) < _SAME or (file_time == int(file_time) == int(finish))
+
+
+def _open(path: Path) -> BinaryIO | None:
+    try:
+        # A pipe somebody made there must not keep us waiting.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while data := file.read(_BLOCK):
+            yield data

@@ -1,0 +1,80 @@
+"""PREFIX_output.json: where a run keeps what its tasks print. It stays after the run, for `dbutil cat`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from disbatch.driver.settings import Output
+from disbatch.model.errors import UsageError
+
+LARGEST = 1 << 20
+MOST_FORMER = 1000
+
+
+class OutputFile(msgspec.Struct, frozen=True):
+    """`directory` is absolute, as the run's engines know it; `run` what the run's files begin with, as its
+    packs name it; `former` the directories of the runs that it was resumed from. `limit` in bytes."""
+
+    directory: str
+    packed: bool
+    limit: Annotated[int, msgspec.Meta(ge=0)]
+    run: str
+    former: Annotated[list[str], msgspec.Meta(max_length=MOST_FORMER)] = []
+
+    @classmethod
+    def of(cls, output: Output, prefix: Path, former: list[str]) -> OutputFile:
+        """What the run with that prefix has to say."""
+        run = os.fsencode(prefix).decode(errors="backslashreplace")
+        return cls(os.fsdecode(output.directory), output.packed, output.limit, run, former)
+
+    @property
+    def output(self) -> Output:
+        """As the run's settings have it."""
+        return Output(os.fsencode(self.directory), self.packed, self.limit)
+
+
+def write(path: Path, told: OutputFile) -> None:
+    """Make the file. UsageError if it cannot be made."""
+    # The standard library's, since a directory's name may be no Unicode: that is escaped, and comes back.
+    text = json.dumps(msgspec.structs.asdict(told), indent=1) + "\n"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
+
+
+def read(path: Path) -> OutputFile:
+    """What the file says. UsageError if it cannot be read, or is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        if len(data) > LARGEST:
+            raise ValueError("too long")
+        return msgspec.convert(json.loads(data), OutputFile)
+    except (ValueError, RecursionError) as error:  # DecodeError and ValidationError are ValueErrors
+        raise UsageError(f"{path}: is not what a run writes there: {error}") from error
+
+
+def former_directories(status_files: list[str]) -> list[str]:
+    """Where the runs with these status files kept output, and those that they were resumed from."""
+    found: dict[str, None] = {}
+    for name in status_files:
+        path = Path(name.removesuffix("_status.txt") + "_output.json")
+        if name.endswith("_status.txt") and os.path.lexists(path):
+            try:
+                told = read(path)
+            except UsageError:
+                continue
+            found |= dict.fromkeys([told.directory, *told.former])
+    return list(found)[:MOST_FORMER]

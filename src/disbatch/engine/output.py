@@ -1,0 +1,401 @@
+"""Keeps what tasks print (--output): takes it from the pipes, has it written, and lets a result go only then.
+
+Theory of operation
+-------------------
+    pipe --> KeptCapture --(64 KiB, or a second)--> Piece --+
+    outcome ----------------------------------------> Done --+--> filing: one thread --> shelves or packs
+                                                                    |
+    the driver <-- outbox <-- outcome <---------- written ----------+
+
+The engine reads the pipes as ever, since it counts the bytes and keeps their ends for the status line; what
+is to be kept goes on from there. An outcome waits until its output is written, so a task that is recorded has
+its output in the files, though the engine be killed in the next moment. The task's slot does not wait.
+
+No task can fill the memory: while PENDING bytes of one stream are not written, nobody reads its pipe, and the
+task waits as it would for a slow disk; while MOST_PENDING bytes of all of them are not written, no pipe is
+read and no task started.
+
+A file system that refuses (it is full) or that lets the thread wait fails no task. What is refused is missing
+in the files, and marked there if something comes after it. If nothing at all is written for STALL seconds,
+outcomes do not wait any more, and neither do tasks: what comes beyond MOST_PENDING is left out until the
+thread goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable
+
+from disbatch.engine.capture import Capture
+from disbatch.engine.contact import Contact
+from disbatch.engine.filing import Done, Files, Filing
+from disbatch.engine.runner import Job
+from disbatch.model.outcome import Ending, Outcome
+from disbatch.model.output import ERR, OUT, head_and_tail
+from disbatch.model.pack import About, End, Piece
+from disbatch.model.task import Phase
+from disbatch.wire.messages import Bootstrap, Order
+
+PASS_ON = 65536
+"""Bytes that one stream gathers."""
+PENDING = 4 * PASS_ON
+MOST_PENDING = 32 << 20
+BATCH = 1 << 20
+"""Bytes handed to the thread at a time, at most: whether it gets on is seen by whole batches."""
+FLUSH_AFTER = 1.0
+"""Seconds that what a running task printed waits for more."""
+WELL_SUPPLIED = 64
+GATHER = 0.01
+GATHER_WHEN_SUPPLIED = 0.05
+"""Seconds that an outcome waits for others while the engine has its next tasks: some, or WELL_SUPPLIED."""
+STALL = 10.0
+STALL_AT_END = 5.0
+
+
+class KeptCapture(Capture):
+    """Also passes on what is to be kept: the beginning, and, of a stream beyond its limit, the end."""
+
+    __slots__ = ("_output", "attempt", "kept", "parts", "pending", "size", "stream", "tail", "task")
+
+    def __init__(self, output: Output, task: int, attempt: int, stream: int) -> None:
+        super().__init__(-1)
+        self._output = output
+        self.task = task
+        self.attempt = attempt
+        self.stream = stream
+        self.parts: list[bytes] = []
+        self.size = 0
+        """Bytes in `parts`."""
+        self.kept = 0
+        """Bytes of the stream that were passed on; `parts` come after them."""
+        self.pending = 0
+        """Bytes passed on and not yet written."""
+        self.tail = b""
+
+    @property
+    def full(self) -> bool:
+        """True while nothing more should be read."""
+        return self._output.is_full(self)
+
+    def feed(self, data: bytes) -> None:
+        """Count `data`, and keep it."""
+        room = self._output.head - self.count
+        super().feed(data)
+        if room > 0:
+            if len(data) > room:
+                self._cut(data[room:])
+                data = data[:room]
+            self.parts.append(data)
+            self.size += len(data)
+            self._output.came(self)
+        else:
+            self._cut(data)
+
+    def _cut(self, data: bytes) -> None:
+        """What the beginning has no room for: keep the end of it."""
+        most = self._output.tail
+        self.tail = data[-most:] if len(data) >= most else (self.tail + data)[-most:]
+
+    def take(self) -> Piece:
+        """All parts, as one piece."""
+        data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+        piece = Piece(self.task, self.attempt, self.stream, self.kept, data)
+        self.kept += len(data)
+        self.parts, self.size = [], 0
+        return piece
+
+    def last(self) -> Piece | None:
+        """The end of a stream that is over, if it was beyond its limit."""
+        if not self.tail:
+            return None
+        return Piece(self.task, self.attempt, self.stream, self.count - len(self.tail), self.tail)
+
+
+class _Batch:
+    """What is handed to the thread at a time, and what waits for it."""
+
+    __slots__ = ("results", "sizes", "total", "work")
+
+    def __init__(self) -> None:
+        self.work: list[Piece | Done] = []
+        self.results: list[tuple[Job, Outcome]] = []
+        self.sizes: list[tuple[KeptCapture, int]] = []
+        self.total = 0
+
+
+class Output:
+    """All that is kept on this engine: makes the captures, and passes outcomes on (`give(job, outcome)`) when
+    what these tasks printed is written.
+
+    `files` does the writing. `limit`: bytes kept of each stream of a task. `now` is the clock of `begun` in
+    `filing.Done`; `supply()` says how many tasks the engine has waiting; `room()` is called when tasks may be
+    started and pipes be read again; `trouble` gets a line for the user, `broken` an error in the program.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        files: Files,
+        *,
+        limit: int,
+        give: Callable[[Job, Outcome], None],
+        now: Callable[[], float],
+        supply: Callable[[], int],
+        trouble: Callable[[str], None],
+        broken: Callable[[Exception], None],
+        stall: float = STALL,
+    ) -> None:
+        self._loop = loop
+        self._files = files
+        self._filing = Filing(loop, files, self._filed, broken)
+        self.head, self.tail = head_and_tail(limit)
+        self._give = give
+        self._now = now
+        self._supply = supply
+        self._trouble = trouble
+        self._stall = stall
+        self.room: Callable[[], None] = lambda: None
+        self._tasks: dict[int, tuple[KeptCapture, KeptCapture, float]] = {}
+        self._dirty: set[KeptCapture] = set()
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._batch = _Batch()
+        self._hand_over_timer: asyncio.Handle | None = None
+        self._handed: deque[_Batch] = deque()
+        self._jobs: dict[int, Job] = {}
+        self._pending = 0
+        self._wanted = False
+        """Somebody waits for room."""
+        self._count = 0
+        """Batches written; by that a stall is seen."""
+        self._stalled = False
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._written = asyncio.Event()
+
+    # ---- what a task prints ----
+
+    def captures(self, order: Order, phase: Phase | None) -> tuple[Capture, Capture]:
+        """For the two pipes of this attempt; of a PERENGINE command, which has no place of its own, nothing
+        is kept."""
+        if phase is not None:
+            return Capture(-1), Capture(-1)
+        out = KeptCapture(self, order.task_id, order.attempt, OUT)
+        err = KeptCapture(self, order.task_id, order.attempt, ERR)
+        self._tasks[order.attempt] = (out, err, self._now())
+        return out, err
+
+    @property
+    def full(self) -> bool:
+        """True while no task should be started; `room` is called when that is over."""
+        if self._pending <= MOST_PENDING or self._stalled:
+            return False
+        self._wanted = True
+        return True
+
+    def is_full(self, capture: KeptCapture) -> bool:
+        """True while that pipe should not be read; `room` is called when that is over."""
+        if (capture.pending <= PENDING and self._pending <= MOST_PENDING) or self._stalled:
+            return False
+        self._wanted = True
+        return True
+
+    def came(self, capture: KeptCapture) -> None:
+        """There is something in it to be kept."""
+        if capture.size >= PASS_ON:
+            self._dirty.discard(capture)
+            self._pass_on(capture)
+        elif capture not in self._dirty:
+            self._dirty.add(capture)
+            if self._flush_timer is None:
+                self._flush_timer = self._loop.call_later(FLUSH_AFTER, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_timer = None
+        dirty, self._dirty = self._dirty, set()
+        for capture in dirty:
+            self._pass_on(capture)
+
+    def _pass_on(self, capture: KeptCapture) -> None:
+        piece = capture.take()
+        if not self._stalled or self._pending <= MOST_PENDING:
+            self._add(capture, piece)
+        self._hand_over_soon()
+
+    def _add(self, capture: KeptCapture, piece: Piece) -> None:
+        size = len(piece.data)
+        capture.pending += size
+        self._pending += size
+        self._batch.work.append(piece)
+        self._batch.sizes.append((capture, size))
+        self._batch.total += size
+        if self._batch.total >= BATCH:
+            self._hand_over()
+
+    # ---- results ----
+
+    def add(self, job: Job, outcome: Outcome) -> None:
+        """A task ended, and nothing more is read of its pipes."""
+        kept = self._tasks.pop(outcome.attempt, None)
+        own = outcome.ending is Ending.OWN
+        if kept is None or not (outcome.out_bytes or outcome.err_bytes or (own and self._files.clears)):
+            self._give(job, outcome)
+            return
+        for capture in kept[:2]:
+            self._dirty.discard(capture)
+            if capture.parts:
+                self._pass_on(capture)
+            rest = capture.last()
+            if rest is not None and not self._stalled:
+                self._add(capture, rest)
+        self._jobs[outcome.attempt] = job
+        task = job.order.task_id
+        self._batch.work.append(Done(task, outcome.attempt, End.of(outcome), own, kept[2]))
+        self._batch.results.append((job, outcome))
+        if self._stalled:
+            self._let_go(self._batch)
+        self._hand_over_soon()
+
+    @property
+    def empty(self) -> bool:
+        """True if no outcome waits."""
+        return not self._jobs
+
+    def jobs(self) -> list[Job]:
+        """Those whose outcomes wait."""
+        return list(self._jobs.values())
+
+    def release(self) -> None:
+        """Let all outcomes go, written or not."""
+        for batch in (*self._handed, self._batch):
+            self._let_go(batch)
+
+    def _let_go(self, batch: _Batch) -> None:
+        results, batch.results = batch.results, []
+        for job, outcome in results:
+            del self._jobs[outcome.attempt]
+            self._give(job, outcome)
+
+    # ---- to the thread and back ----
+
+    def _hand_over_soon(self) -> None:
+        if self._hand_over_timer is None:
+            supply = self._supply()
+            if supply:
+                pause = GATHER if supply < WELL_SUPPLIED else GATHER_WHEN_SUPPLIED
+                self._hand_over_timer = self._loop.call_later(pause, self._hand_over)
+            else:
+                self._hand_over_timer = self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        if self._hand_over_timer is not None:
+            self._hand_over_timer.cancel()
+            self._hand_over_timer = None
+        if self._batch.work:
+            batch, self._batch = self._batch, _Batch()
+            self._handed.append(batch)
+            self._filing.put(batch.work)
+            batch.work = []
+            if self._stall_timer is None:
+                self._watch_for_stall()
+
+    def _filed(self) -> None:
+        """The oldest batch is written, or, without one, all files are closed."""
+        self._count += 1
+        if not self._handed:
+            self._written.set()
+            return
+        batch = self._handed.popleft()
+        for capture, size in batch.sizes:
+            capture.pending -= size
+        self._pending -= batch.total
+        if self._stalled:
+            self._stalled = False
+            self._trouble("output is written again")
+        self._let_go(batch)
+        if self._wanted and self._pending <= MOST_PENDING // 2:
+            self._wanted = False
+            self.room()
+
+    def _watch_for_stall(self) -> None:
+        self._stall_timer = self._loop.call_later(self._stall, self._look_for_stall, self._count)
+
+    def _look_for_stall(self, count: int) -> None:
+        self._stall_timer = None
+        if not self._handed:
+            return
+        if self._count == count and not self._stalled:
+            self._stalled = True
+            self._trouble(
+                f"output could not be written for {self._stall:g} s: results do not wait for it any more"
+            )
+            self.release()
+            self.room()
+        self._watch_for_stall()
+
+    async def close(self, patience: float = STALL_AT_END) -> None:
+        """Wait until all is written, but not while nothing gets on for `patience` seconds; then let go what
+        is left."""
+        for timer in (self._flush_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
+        self._flush()
+        self._hand_over()
+        self._filing.close()
+        count = -1
+        while count != self._count and not self._written.is_set():
+            count = self._count
+            try:
+                await asyncio.wait_for(self._written.wait(), patience)
+            except TimeoutError:
+                continue
+        if not self._written.is_set():
+            self._trouble("output could not be written to its end")
+        self.release()
+
+
+def choose_output(
+    loop: asyncio.AbstractEventLoop,
+    bootstrap: Bootstrap,
+    contact: Contact,
+    *,
+    give: Callable[[Job, Outcome], None],
+    supply: Callable[[], int],
+    trouble: Callable[[str], None],
+    broken: Callable[[Exception], None],
+) -> Output:
+    """What keeps output as the Bootstrap asks; the arguments are those of `Output`."""
+    directory = os.fsdecode(bootstrap.output)
+    told: set[str] = set()
+
+    def tell(reason: str) -> None:
+        if reason not in told:
+            told.add(reason)
+            trouble(f"--output {directory}: {reason}; what tasks print is missing there until that changes")
+
+    def failed(error: OSError) -> None:
+        """Called in the thread."""
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell, error.strerror or str(error))
+
+    files: Files
+    if bootstrap.output_pack:
+        from disbatch.engine.packs import Packs
+
+        run = bootstrap.run.decode(errors="backslashreplace")
+        files = Packs(bootstrap.output, About(run, bootstrap.node, bootstrap.engine), failed)
+    else:
+        from disbatch.engine.shelves import Shelves
+
+        files = Shelves(bootstrap.output, bootstrap.engine, contact.certain, failed)
+    return Output(
+        loop,
+        files,
+        limit=bootstrap.output_limit,
+        give=give,
+        now=contact.now,
+        supply=supply,
+        trouble=trouble,
+        broken=broken,
+    )

@@ -1,0 +1,215 @@
+"""Each task's output as files of its own, in directories of a thousand.
+
+Theory of operation
+-------------------
+    ID.out                    the plain file
+    ID.out.ENGINE.ATTEMPT     the same of an attempt that found one of its plain files there: "aside"
+
+A file is written only by the one who made it (O_EXCL; `engine.sheet`). So no two attempts ever write into
+one file, whatever they know of each other. As a rule the plain file is not there
+when a task prints for the first time: it is made, written to, closed; an empty one is never made.
+
+If a plain file of the task is there, of a former run or of an attempt that was lost, the new attempt writes
+aside. When it has ended by itself, its files take the place of the plain ones (a rename, so each is there
+whole at any time), and a plain file of which it has nothing goes: no stdout of one attempt stays beside the
+stderr of another. What was ended by order, or killed with its engine, replaces nothing.
+
+Two attempts at once, on two nodes, come of a link that was cut for so long that the driver gave the first
+node up. The second attempt is the one that counts then, as a rule, and the first one must not take its place.
+The engine of the first does not know of the second, but it knows that it has not heard the driver for long:
+it is in *doubt* about the attempts that ran at the time (`engine.contact`), and what is in doubt does not
+take a place that is taken:
+
+| first attempt, in doubt | second attempt | the plain file is that |
+|---|---|---|
+| made the plain file, ends before or after | writes aside, takes the place at its end | of the second |
+| ends and makes it before the second prints | the same | of the second |
+| prints only after the second did | made the plain file | of the second; the first stays aside |
+| its engine comes back, and it counts after all | is ended by order, stays aside | of the first |
+
+What stays aside bears the time of the attempt's end as its file time, as the status file has it, so that
+`dbutil cat` finds it if it is what the record tells of. One case is left: the second attempt has ended and
+taken the place, its engine dies before the driver hears of it, and then the first comes back with its result,
+which counts. The plain file is that of the second attempt then: it ran to its end, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+
+from disbatch.engine.descriptors import Reserve
+from disbatch.engine.filing import Done
+from disbatch.engine.sheet import Replaced, Sheet
+from disbatch.model.output import aside, place
+from disbatch.model.pack import Piece
+
+MOST_OPEN = 64
+"""Files that are kept open; those of other tasks that run are opened again for each of their pieces."""
+
+Key = tuple[int, int]
+"""Attempt and stream."""
+
+
+class Shelves:
+    """Writes below `directory`, for one engine. `certain(begun)`: no other engine can have been given an
+    attempt that runs here since then. `failed(error)` is told of everything that could not be written, which
+    is then missing, and marked if something follows it."""
+
+    clears = True
+    """An attempt without output has something to do here at its end: former files go."""
+
+    def __init__(
+        self,
+        directory: bytes,
+        engine: str,
+        certain: Callable[[float], bool],
+        failed: Callable[[OSError], None],
+    ) -> None:
+        self._directory = directory
+        self._engine = engine
+        self._certain = certain
+        self._failed = failed
+        self._sheets: dict[Key, Sheet] = {}
+        """Of the attempts that have not ended."""
+        self._open: OrderedDict[Key, Sheet] = OrderedDict()
+        """Those of them that are open, the one that was longest not written first."""
+        self._reserve = Reserve(1)
+        self._aside: set[int] = set()
+        """Attempts that found a plain file."""
+
+    def file(self, work: list[Piece | Done]) -> None:
+        """Write these, in this order."""
+        for each in work:
+            if type(each) is Piece:
+                self._guarded(self._write, each)
+            elif type(each) is Done:
+                self._end(each)
+
+    def sync(self) -> None:
+        """Not needed: a file is closed when its task has ended."""
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._close_all()
+        self._reserve.release()
+
+    def _path(self, name: str) -> bytes:
+        return self._directory + b"/" + name.encode()
+
+    # ---- a piece ----
+
+    def _write(self, piece: Piece) -> None:
+        key = (piece.attempt, piece.stream)
+        sheet = self._sheets.get(key)
+        try:
+            sheet = self._ready(key, sheet, piece)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            # All others are closed, so this one finds room; it must not keep it.
+            self._close_all()
+            with self._reserve.spent():
+                sheet = self._ready(key, sheet, piece)
+                try:
+                    self._put(key, sheet, piece)
+                finally:
+                    self._close_all()
+            return
+        self._put(key, sheet, piece)
+        if len(self._open) > MOST_OPEN:
+            self._open.popitem(last=False)[1].close()
+
+    def _ready(self, key: Key, sheet: Sheet | None, piece: Piece) -> Sheet:
+        """The file of that stream, open."""
+        if sheet is None:
+            sheet = self._sheets[key] = self._create(piece)
+        elif not sheet.is_open:
+            sheet.open()
+        self._open[key] = sheet
+        self._open.move_to_end(key)
+        return sheet
+
+    def _put(self, key: Key, sheet: Sheet, piece: Piece) -> None:
+        try:
+            sheet.put(piece.position, piece.data)
+        except OSError:
+            if not sheet.reached:  # the disk is full: no empty files
+                del self._sheets[key], self._open[key]
+                sheet.discard()
+            raise
+
+    def _create(self, piece: Piece) -> Sheet:
+        task, attempt = piece.task, piece.attempt
+        if attempt not in self._aside:
+            if (attempt, 1 - piece.stream) in self._sheets or not self._is_there(task, 1 - piece.stream):
+                try:
+                    return Sheet(self._path(place(task, piece.stream)), aside=False)
+                except FileExistsError:
+                    pass
+            self._aside.add(attempt)
+        return Sheet(self._path(aside(task, piece.stream, self._engine, attempt)), aside=True)
+
+    def _is_there(self, task: int, stream: int) -> bool:
+        return os.path.lexists(self._path(place(task, stream)))
+
+    def _close_all(self) -> None:
+        while self._open:
+            with contextlib.suppress(OSError):
+                self._open.popitem()[1].close()
+
+    # ---- an end ----
+
+    def _end(self, done: Done) -> None:
+        self._aside.discard(done.attempt)
+        for stream, total in enumerate((done.how.out_bytes, done.how.err_bytes)):
+            key = (done.attempt, stream)
+            sheet = self._sheets.pop(key, None)
+            self._open.pop(key, None)
+            if sheet is not None:
+                self._guarded(self._finish, sheet, total)
+            if sheet is None or sheet.aside:
+                self._guarded(self._settle, sheet, done, stream)
+
+    def _guarded(self, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            call(*arguments)
+        except Replaced:
+            pass  # of an attempt that does not count
+        except OSError as error:
+            self._failed(error)
+
+    def _finish(self, sheet: Sheet, total: int) -> None:
+        try:
+            if total > sheet.reached:
+                with self._reserve.spent():
+                    if not sheet.is_open:
+                        sheet.open()
+                sheet.put(total, b"")
+        finally:
+            sheet.close()
+
+    def _settle(self, sheet: Sheet | None, done: Done, stream: int) -> None:
+        """Give the plain file's place to `sheet`, or to nothing, if this attempt is the one."""
+        path = self._path(place(done.task, stream))
+        # A server that was cut off answers late, and the task may be somebody else's by then: look, and ask
+        # only after that.
+        taken = os.path.lexists(path)
+        if not (done.own and self._certain(done.begun)):
+            if sheet is not None:
+                sheet.date(done.how.finish)
+        elif sheet is not None:
+            os.replace(sheet.path, path)  # noqa: PTH105 - bytes
+        elif taken:
+            os.unlink(path)  # noqa: PTH108 - bytes
+
+
+def prepare(directory: bytes, name: str) -> None:
+    """Make the directory, and see whether files can be made in it; `name` is the caller's own. OSError."""
+    probe = b"%b/.%b" % (directory, name.encode())
+    os.makedirs(directory, exist_ok=True)  # noqa: PTH103 - bytes
+    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    os.unlink(probe)  # noqa: PTH108 - bytes

@@ -1,0 +1,249 @@
+"""The key store in the driver's own loop: queues, and those who wait for them.
+
+Theory of operation
+-------------------
+Under each key there are values or waiters, never both: a value that comes is given at once to those who wait,
+in the order in which they began to. Each of them who only looks (`view`) gets it, until the first who takes
+(`get`) has it; those behind wait for the next.
+
+A value that was given is the waiter's; one who goes away without having looked at it (`Waiter.withdraw`)
+gives it back to the head of the queue, where others may wait for it by now. So nobody who goes away consumes
+anything.
+
+Everything counts against the limits, keys as well, so that no program can make the driver grow without end. A
+put that does not fit is refused whole (`add`), or waits for room (`put`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from disbatch.keystore.store import Pair
+from disbatch.model.errors import StoreError, UsageError
+from disbatch.model.taskfile import MAX_COMMAND
+
+OVERHEAD = 128
+"""Bytes that a value takes besides its own, about."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a store takes: bytes of a key, of a value, and of all together with their overhead; how many may
+    wait at a time."""
+
+    key: int = 1 << 10
+    value: int = MAX_COMMAND
+    total: int = 1 << 30
+    waiters: int = 10_000
+
+
+class Waiter:
+    """Somebody who waits for a value of `key`; `takes` it, or only looks. `future` gets it."""
+
+    __slots__ = ("_store", "future", "key", "takes")
+
+    def __init__(self, store: EmbeddedStore, key: bytes, takes: bool) -> None:
+        self._store = store
+        self.key = key
+        self.takes = takes
+        self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def withdraw(self) -> None:
+        """Wait no more; what came, and was not looked at, goes back. Not to be called by one who has it."""
+        self._store._withdraw(self)
+
+
+class EmbeddedStore:
+    """A `KeyStore` of this process; all calls on one loop.
+
+    `trouble(words)` is called when a put begins to wait for room, `recovered()` when it waits no more.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        trouble: Callable[[str], None] = lambda words: None,
+        recovered: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.held = 0
+        """Bytes of all that is there."""
+        self._trouble = trouble
+        self._recovered = recovered
+        self._values: dict[bytes, deque[bytes]] = {}
+        self._waiters: dict[bytes, deque[Waiter]] = {}
+        self._supplies: dict[bytes, Callable[[], bytes]] = {}
+        self._waiting = 0
+        self._room = asyncio.Condition()
+        self._blocked = 0
+        self._wakes: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """How many keys there are."""
+        return len(self._values)
+
+    # ---- at once ----
+
+    def add(self, pairs: Sequence[Pair]) -> None:
+        """Put, all or nothing. UsageError for what is too long; StoreError if it does not fit now."""
+        self._check(pairs)
+        if not self._fits(pairs):
+            raise StoreError(
+                f"the key store is full ({self.limits.total >> 20} MiB): get values out of it first"
+            )
+        self._append(pairs)
+
+    def supply(self, key: bytes, make: Callable[[], bytes]) -> None:
+        """Whoever asks for this key gets what `make` says then, whatever is put there."""
+        self._supplies[key] = make
+
+    def wait_for(self, key: bytes, *, takes: bool) -> Waiter:
+        """Begin to wait for a value; one that is there is given at once. StoreError if too many wait."""
+        self._check([(key, b"")])
+        if self._waiting >= self.limits.waiters:
+            raise StoreError(f"{self._waiting:,} wait for values already; no more may")
+        waiter = Waiter(self, key, takes)
+        if key in self._supplies:
+            waiter.takes = False
+            waiter.future.set_result(self._supplies[key]())
+        elif key in self._values:
+            waiter.future.set_result(self._pop(key) if takes else self._values[key][0])
+        else:
+            self._waiters.setdefault(key, deque()).append(waiter)
+            self._waiting += 1
+        return waiter
+
+    def _check(self, pairs: Sequence[Pair]) -> None:
+        limits = self.limits
+        for key, value in pairs:
+            if not key:
+                raise UsageError("a key cannot be empty")
+            if len(key) > limits.key:
+                raise UsageError(f"a key of {len(key):,} bytes: it may have {limits.key:,}")
+            if len(value) > limits.value:
+                raise UsageError(f"a value of {len(value):,} bytes: it may have {limits.value:,}")
+
+    def _fits(self, pairs: Sequence[Pair]) -> bool:
+        """What is put into a store that is empty always fits."""
+        more = sum(len(key) + len(value) + OVERHEAD for key, value in pairs)
+        return not self._values or self.held + more <= self.limits.total
+
+    def _append(self, pairs: Sequence[Pair]) -> None:
+        for key, value in pairs:
+            self._hold(key).append(value)
+            self.held += len(key) + len(value) + OVERHEAD
+            self._serve(key)
+
+    def _hold(self, key: bytes) -> deque[bytes]:
+        return self._values.setdefault(key, deque())
+
+    def _pop(self, key: bytes) -> bytes:
+        values = self._values[key]
+        value = values.popleft()
+        if not values:
+            del self._values[key]
+        self.held -= len(key) + len(value) + OVERHEAD
+        if self._blocked and self._wakes is None:
+            self._wakes = asyncio.get_running_loop().create_task(self._wake())
+        return value
+
+    async def _wake(self) -> None:
+        """There is more room: let those look who wait for it."""
+        self._wakes = None
+        async with self._room:
+            self._room.notify_all()
+
+    def _serve(self, key: bytes) -> None:
+        """Give what is there to those who wait."""
+        waiters = self._waiters.get(key)
+        while waiters and key in self._values:
+            waiter = waiters.popleft()
+            self._waiting -= 1
+            if not waiter.future.done():  # else its future was cancelled
+                waiter.future.set_result(self._pop(key) if waiter.takes else self._values[key][0])
+        if waiters is not None and not waiters:
+            del self._waiters[key]
+
+    def _withdraw(self, waiter: Waiter) -> None:
+        future, key = waiter.future, waiter.key
+        if future.done():
+            if waiter.takes and not future.cancelled() and future.exception() is None:
+                self._give_back(key, [future.result()])
+            return
+        future.cancel()
+        waiters = self._waiters.get(key, deque())
+        if waiter in waiters:
+            waiters.remove(waiter)
+            self._waiting -= 1
+            if not waiters:
+                del self._waiters[key]
+
+    def _give_back(self, key: bytes, values: list[bytes]) -> None:
+        """These were the oldest of the key, in this order."""
+        self._hold(key).extendleft(reversed(values))
+        self.held += sum(len(key) + len(value) + OVERHEAD for value in values)
+        self._serve(key)
+
+    # ---- as a KeyStore ----
+
+    async def put(self, pairs: Sequence[Pair]) -> None:
+        self._check(pairs)
+        if self._blocked or not self._fits(pairs):
+            await self._wait_for_room(pairs)
+        self._append(pairs)
+
+    async def _wait_for_room(self, pairs: Sequence[Pair]) -> None:
+        self._blocked += 1
+        if self._blocked == 1:
+            self._trouble(f"the key store is full ({self.limits.total >> 20} MiB)")
+        try:
+            async with self._room:
+                await self._room.wait_for(lambda: self._fits(pairs))
+        finally:
+            self._blocked -= 1
+            if not self._blocked:
+                self._recovered()
+
+    async def replace(self, key: bytes, value: bytes) -> None:
+        self._check([(key, value)])
+        for _ in range(len(self._values.get(key, ()))):
+            self._pop(key)
+        self._append([(key, value)])
+
+    async def get(self, key: bytes, timeout: float | None = None) -> bytes:
+        return await self._wait(self.wait_for(key, takes=True), timeout)
+
+    async def take(self, key: bytes, most: int, timeout: float | None = None) -> list[bytes]:
+        taken = [await self.get(key, timeout)]
+        while len(taken) < most and key in self._values:
+            taken.append(self._pop(key))
+        return taken
+
+    async def view(self, key: bytes, timeout: float | None = None) -> bytes:
+        return await self._wait(self.wait_for(key, takes=False), timeout)
+
+    async def _wait(self, waiter: Waiter, timeout: float | None) -> bytes:
+        future = waiter.future
+        if future.done():
+            return future.result()
+        try:
+            # Unlike wait_for, this does not cancel: what came in the last moment is still there.
+            await asyncio.wait([future], timeout=timeout)
+        except asyncio.CancelledError:
+            waiter.withdraw()
+            raise
+        if future.done():
+            return future.result()
+        waiter.withdraw()
+        raise TimeoutError
+
+    async def close(self) -> None:
+        """Who waits is told that nothing comes any more."""
+        waiters, self._waiters, self._waiting = self._waiters, {}, 0
+        for waiter in (each for queue in waiters.values() for each in queue):
+            if not waiter.future.done():
+                waiter.future.set_exception(StoreError("the run is over, and its key store with it"))

@@ -1,0 +1,222 @@
+"""A Redis-protocol server as one that may go away and come back: each step is tried until it is there.
+
+A step (`Server.persist`) must be one that does no harm if it is done twice, since a connection may break when
+the server has done it and before we hear of it; `external` builds on that what is done once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import valkey.exceptions as wrong
+from valkey.asyncio import Connection, ConnectionPool, SSLConnection, Valkey
+
+from disbatch.keystore.address import Address
+from disbatch.model.errors import StoreError, UsageError
+
+Client = Any
+"""The valkey client, whose annotations ask for text where keys and values are bytes."""
+Result = TypeVar("Result")
+
+ANSWER_WITHIN = 15.0
+"""Seconds for an answer, longer than any command waits; a server that is silent for longer is away."""
+CONNECT_WITHIN = 10.0
+FIRST_RETRY = 0.1
+LAST_RETRY = 2.0
+"""Seconds between two tries: no event tells that a server is back."""
+
+SILENT = "it does not answer"
+
+_AWAY = (wrong.ConnectionError, wrong.TimeoutError, wrong.ReadOnlyError, wrong.OutOfMemoryError, OSError)
+_AWAY_CODES = ("LOADING", "MASTERDOWN", "MISCONF", "BUSY", "TRYAGAIN", "NOAUTH", "WRONGPASS", "NOREPLICAS")
+"""Errors that pass, or that somebody can mend: of the server, not of the command."""
+
+
+class Server:
+    """The server at `address`.
+
+    `patience`: seconds for which a step is tried again, None: as long as it takes. `trouble(words)` is called
+    when the server is away, and again when it is for another reason, `recovered()` when it is back.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        patience: float | None = None,
+        trouble: Callable[[str], None] = lambda words: None,
+        recovered: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._address = address
+        self._patience = patience
+        self._trouble = trouble
+        self._recovered = recovered
+        self._away = ""
+        self._pool = _pool(address)
+        self._client: Client = Valkey(connection_pool=self._pool)
+
+    async def open(self) -> None:
+        """See that it is there, lets us in, and knows what we need. UsageError."""
+        try:
+            await self._client.lmove(_NO_KEY, _NO_KEY, "LEFT", "LEFT")
+            async with self._client.pipeline() as pipe:
+                pipe.get(_NO_KEY)
+                await pipe.execute()
+        except (wrong.ValkeyError, OSError) as error:
+            await self.close()
+            words = words_of(error)
+            if words == SILENT and self._address.tls:
+                words += ", or does not speak TLS"
+            raise UsageError(f"key store {self._address}: {words}") from error
+
+    async def persist(self, step: Callable[[Client], Awaitable[Result]]) -> Result:
+        """Do this until it is done. StoreError for what trying again does not mend, or after `patience`."""
+        loop = asyncio.get_running_loop()
+        give_up = None if self._patience is None else loop.time() + self._patience
+        wait = FIRST_RETRY
+        while True:
+            try:
+                result = await step(self._client)
+            except wrong.WatchError:
+                continue  # the connection broke, or the try before this one has been done meanwhile
+            except _AWAY as error:
+                self._is_away(words_of(error))
+            except wrong.ResponseError as error:
+                if not str(error).startswith(_AWAY_CODES):
+                    raise StoreError(f"key store {self._address}: {words_of(error)}") from error
+                self._is_away(words_of(error))
+            else:
+                self._is_there()
+                return result
+            if give_up is not None and loop.time() + wait > give_up:
+                raise StoreError(f"key store {self._address}: {self._away}")
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LAST_RETRY)
+
+    @property
+    def away(self) -> bool:
+        """It did not answer when it was asked last."""
+        return bool(self._away)
+
+    async def forget(self, key: bytes) -> None:
+        """Remove this key, if the server is there; it is of no use any more."""
+        if not self._away:
+            await self._once(lambda: self._client.delete(key))
+
+    async def unblock(self, connection: int) -> bool | None:
+        """Let the pop end for which this connection waits. False if it does not wait; None if we may not."""
+        answer = await self._once(lambda: self._client.client_unblock(connection))
+        return None if answer is None else bool(answer)
+
+    async def _once(self, step: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await asyncio.wait_for(step(), CONNECT_WITHIN)
+        except (wrong.ValkeyError, OSError, TimeoutError):
+            return None
+
+    def say(self, words: str) -> None:
+        """Something about the server that its users should know."""
+        self._trouble(f"key store {self._address}: {words}")
+
+    def _is_away(self, words: str) -> None:
+        if words != self._away:
+            self._away = words
+            self.say(f"{words}; trying again until it answers")
+
+    def _is_there(self) -> None:
+        if self._away:
+            self._away = ""
+            self._recovered()
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        await self._pool.disconnect()
+
+
+_NO_KEY = b"disbatch:.none"
+
+
+def _pool(address: Address) -> ConnectionPool:
+    arguments: dict[str, Any] = {
+        "host": address.host,
+        "port": address.port,
+        "db": address.database,
+        "username": address.user or None,
+        "password": address.password or None,
+        "socket_timeout": ANSWER_WITHIN,
+        "socket_connect_timeout": CONNECT_WITHIN,
+        "socket_keepalive": True,
+        "client_name": "disbatch",
+    }
+    if not address.tls:
+        return ConnectionPool(connection_class=Connection, **arguments)
+    arguments |= {
+        "ssl_check_hostname": True,
+        "ssl_ca_certs": address.ca or None,
+        "ssl_certfile": address.certificate or None,
+        "ssl_keyfile": address.key or None,
+        "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+    }
+    return ConnectionPool(connection_class=SSLConnection, **arguments)
+
+
+def words_of(error: BaseException) -> str:
+    """What is wrong, in a few words without any value or password."""
+    text = str(error)
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {seen.verify_message or seen.reason}"
+        if isinstance(seen, ssl.SSLError):
+            return f"no TLS connection ({seen.reason or 'the server does not speak it'})"
+        if isinstance(seen, OSError) and seen.errno and seen.errno > 0 and seen.errno in errno.errorcode:
+            return os.strerror(seen.errno).lower()
+        if isinstance(seen, OSError) and seen.strerror:
+            return str(seen.strerror).lower()
+        seen = seen.__cause__ or seen.__context__
+    if isinstance(error, wrong.AuthenticationError) or "WRONGPASS" in text or "NOAUTH" in text:
+        if "without any password configured" in text:
+            return "it has no password, but one was given"
+        needs = "NOAUTH" in text or "Authentication required" in text
+        return "it asks for a password" if needs else "it refuses the user name or the password"
+    if isinstance(error, (wrong.TimeoutError, TimeoutError)):
+        return SILENT
+    if isinstance(error, (wrong.InvalidResponse, wrong.ConnectionError)):
+        return _connection_words(error, text)
+    return _response_words(error, text)
+
+
+def _connection_words(error: BaseException, text: str) -> str:
+    if isinstance(error, wrong.BusyLoadingError):
+        return "it is reading its data"
+    if isinstance(error, wrong.InvalidResponse) or "Protocol Error" in text:
+        return "it does not speak the Redis protocol"
+    if "max number of clients" in text:
+        return "it has too many connections"
+    return "the connection broke"
+
+
+def _response_words(error: BaseException, text: str) -> str:
+    if isinstance(error, wrong.OutOfMemoryError):
+        return "it is full (its maxmemory)"
+    if isinstance(error, wrong.ReadOnlyError):
+        return "it is a read-only replica"
+    if "unknown command" in text:
+        return "it is too old: Redis 6.2 or Valkey is needed"
+    if isinstance(error, wrong.NoPermissionError) or "NOPERM" in text:
+        return "its user may not do what is needed; docs/keystore.md names the commands"
+    if text.startswith("WRONGTYPE") or "WRONGTYPE" in text:
+        return "a key holds what is no list; values are put with RPUSH"
+    if "MOVED" in text or "CLUSTER" in text.upper():
+        return "it is a cluster, which cannot be used: name a single server"
+    if "invalid DB index" in text or "DB index is out of range" in text:
+        return "it has no such database"
+    if text.startswith("MISCONF"):
+        return "it cannot write its data (its disk may be full)"
+    # Other words of the server's may hold a value.
+    return f"it refuses ({text.split(' ', 1)[0][:40]})"

@@ -1,0 +1,73 @@
+"""Where the output of a task is kept as a file of its own, and what stands there for bytes that are not kept.
+
+    DIR/000/013/000013999.out                    task 13999's stdout; .err: its stderr
+    DIR/000/013/000013999.out.ENGINE.ATTEMPT     the same of another attempt, see `engine.shelves`
+
+A thousand tasks share a directory, and a thousand such directories another one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+ENDINGS = ("out", "err")
+"""By number of the stream: 0 is standard output, 1 standard error."""
+OUT, ERR = 0, 1
+
+TAIL = 16384
+"""Bytes kept of the end of a stream that goes beyond its limit, unless that is half of the limit or more."""
+DEFAULT_LIMIT = 64 << 20
+LEAST_LIMIT = 1024
+MOST_LIMIT = 1 << 50
+
+_ASIDE = re.compile(r"([0-9]{9,19})\.(out|err)\.(.{1,250})\.([0-9]{1,19})")
+_SHARD = re.compile(r"[0-9]{3,13}")
+
+
+class Aside(NamedTuple):
+    """Whose a file is that stands beside the plain one."""
+
+    task: int
+    stream: int
+    engine: str
+    attempt: int
+
+
+def shard(task: int) -> str:
+    """The directory, below DIR, of this task's files."""
+    return f"{task // 1_000_000:03}/{task // 1000 % 1000:03}"
+
+
+def place(task: int, stream: int) -> str:
+    """The file, below DIR, that holds this stream of the task."""
+    return f"{shard(task)}/{task:09}.{ENDINGS[stream]}"
+
+
+def aside(task: int, stream: int, engine: str, attempt: int) -> str:
+    """The same for an attempt that found the place taken."""
+    return f"{place(task, stream)}.{engine}.{attempt}"
+
+
+def parse_aside(name: str) -> Aside | None:
+    """What the last part of such a path says; None if it is none."""
+    found = _ASIDE.fullmatch(name)
+    if found is None:
+        return None
+    return Aside(int(found[1]), ENDINGS.index(found[2]), found[3], int(found[4]))
+
+
+def is_shard(name: str) -> bool:
+    """True for the name of a directory that this module makes right below DIR."""
+    return _SHARD.fullmatch(name) is not None
+
+
+def head_and_tail(limit: int) -> tuple[int, int]:
+    """How many bytes are kept of the beginning and of the end of a stream of which `limit` may be kept."""
+    tail = min(TAIL, limit // 2)
+    return limit - tail, tail
+
+
+def left_out(count: int) -> bytes:
+    """What stands in the output for `count` bytes that are not there."""
+    return b"\n[disbatch: %d bytes left out]\n" % count

@@ -1,0 +1,278 @@
+"""The format of a pack: the output of all tasks of one engine in one file that only grows, and its index.
+
+docs/output.md has it byte by byte. Numbers are little-endian.
+
+    pack     the line of the version, a line of JSON (`About`), then records
+    record   a header of 56 bytes, then what it announces: a piece of a stream, or the end of an attempt
+    index    the line of the version, then entries of 32 bytes: which attempt has a record where
+
+Theory of operation
+-------------------
+Each record knows where the one before it of the same attempt is, so the whole of an attempt is found from
+its last record; the index tells where that is. The engine writes the records first and their entries after
+them. If it is killed between, or the index is damaged, what the index does not cover is found by going
+through the pack itself: the checksum of a header covers its place, so that neither torn records nor the
+pack's own bytes in a task's output are taken for one.
+
+Changing the format: raise the number in the first line; the reader keeps reading the former ones.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from disbatch.model.outcome import Outcome
+
+PACK_LINE = b"disbatch output pack 1\n"
+INDEX_LINE = b"disbatch output index 1\n"
+PACK_END = ".pack"
+INDEX_END = ".index"
+LONGEST_ABOUT = 16384
+
+MARK = b"\xdbOut"
+_HEADER = struct.Struct("<4sBBBBQQQQIII")
+_CHECK = struct.Struct("<I")
+_END = struct.Struct("<ddQiIQQ")
+_ENTRY = struct.Struct("<QQQI")
+_PLACE = struct.Struct("<Q")
+HEADER_SIZE = _HEADER.size + _CHECK.size
+ENTRY_SIZE = _ENTRY.size + _CHECK.size
+END_SIZE = _END.size
+
+PIECE, END = 1, 2
+"""Kinds of records."""
+PLAIN, DEFLATED = 0, 1
+"""How a piece stands there."""
+MOST_PIECE = 1 << 20
+"""Bytes of a stream in one record."""
+MOST_STORED = MOST_PIECE + 4096
+_BLOCK = 65536
+DEFLATE_FROM = 4096
+"""Pieces of so many bytes are compressed, if that makes them smaller."""
+LEVEL = 1
+
+Read = Callable[[int, int], bytes]
+"""`read(offset, size)`: so many bytes from there, fewer at the end of the file."""
+
+
+class About(msgspec.Struct, frozen=True):
+    """Whose pack it is: `run` is what the run's files begin with, `node` the node's name in the status file,
+    `engine` the engine's own name."""
+
+    run: str
+    node: str
+    engine: str
+
+
+class Header(NamedTuple):
+    """One record without what follows it. `previous`: the place of the attempt's record before it, 0 if it
+    is the first; `position`: of a piece's first byte in its stream; `length` bytes of which `stored` are in
+    the pack, with the checksum `check`."""
+
+    kind: int
+    stream: int
+    coding: int
+    task: int
+    attempt: int
+    previous: int
+    position: int
+    length: int
+    stored: int
+    check: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole record."""
+        return HEADER_SIZE + self.stored
+
+
+class Piece(NamedTuple):
+    """Bytes of a task's stdout (`stream` 0) or stderr (1), MOST_PIECE at most; `position`: of the first of
+    them in the stream."""
+
+    task: int
+    attempt: int
+    stream: int
+    position: int
+    data: bytes
+
+
+class End(NamedTuple):
+    """How an attempt ended, as in `model.outcome.Outcome`; `out_bytes` and `err_bytes` count all that the
+    task printed, kept or not."""
+
+    start: float
+    finish: float
+    pid: int
+    return_code: int
+    ending: int
+    out_bytes: int
+    err_bytes: int
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> End:
+        """What the pack needs of it."""
+        o = outcome
+        return cls(o.start, o.finish, o.pid, o.return_code, o.ending, o.out_bytes, o.err_bytes)
+
+
+class Entry(NamedTuple):
+    """One entry of the index: the attempt's last record so far is at `offset`. `covers`: if not 0, all
+    records up to that many bytes behind `offset` are found through the entries up to this one."""
+
+    task: int
+    attempt: int
+    offset: int
+    covers: int
+
+
+# ---- writing ----
+
+
+def beginning(about: About) -> bytes:
+    """What a pack begins with."""
+    return PACK_LINE + msgspec.json.encode(about) + b"\n"
+
+
+def piece_record(at: int, previous: int, piece: Piece) -> bytes:
+    """The record of a piece, for the place `at` of the pack."""
+    task, attempt, stream, position, data = piece
+    stored, coding = data, PLAIN
+    if len(data) >= DEFLATE_FROM:
+        deflated = zlib.compress(data, LEVEL)
+        if len(deflated) < len(data):
+            stored, coding = deflated, DEFLATED
+    return _record(at, (PIECE, stream, coding, 0, task, attempt, previous, position, len(data)), stored)
+
+
+def end_record(at: int, previous: int, task: int, attempt: int, how: End) -> bytes:
+    """The record of an attempt's end, for the place `at`."""
+    return _record(at, (END, 0, PLAIN, 0, task, attempt, previous, 0, END_SIZE), _END.pack(*how))
+
+
+def _record(at: int, numbers: tuple[int, ...], stored: bytes) -> bytes:
+    head = _HEADER.pack(MARK, *numbers, len(stored), zlib.crc32(stored))
+    return head + _CHECK.pack(_check_of(head, at)) + stored
+
+
+def _check_of(head: bytes, at: int) -> int:
+    return zlib.crc32(head, zlib.crc32(_PLACE.pack(at)))
+
+
+def entry(task: int, attempt: int, offset: int, covers: int) -> bytes:
+    """One entry of the index, see `Entry`."""
+    body = _ENTRY.pack(task, attempt, offset, covers)
+    return body + _CHECK.pack(zlib.crc32(body))
+
+
+# ---- reading ----
+
+
+def parse_beginning(data: bytes) -> tuple[About, int] | None:
+    """What a pack says of itself, and where its records begin; None if that is no pack of ours. `data` are
+    its first bytes, enough for the longest beginning."""
+    if not data.startswith(PACK_LINE):
+        return None
+    after = data.find(b"\n", len(PACK_LINE), len(PACK_LINE) + LONGEST_ABOUT) + 1
+    if not after:
+        return None
+    try:
+        return msgspec.json.decode(data[len(PACK_LINE) : after], type=About), after
+    except msgspec.DecodeError:
+        return None
+
+
+def parse_header(data: bytes, at: int) -> Header | None:
+    """The header in these HEADER_SIZE bytes from the place `at`; None if they are none."""
+    if len(data) != HEADER_SIZE or not data.startswith(MARK):
+        return None
+    head = data[: _HEADER.size]
+    if _CHECK.unpack_from(data, _HEADER.size)[0] != _check_of(head, at):
+        return None
+    _, kind, stream, coding, _, *rest = _HEADER.unpack(head)
+    header = Header(kind, stream, coding, *rest)
+    plain = coding == PLAIN and header.stored == header.length
+    if kind == END:
+        sound = plain and header.length == END_SIZE
+    else:
+        sound = kind == PIECE and stream in (0, 1) and (plain or coding == DEFLATED)
+    bounded = header.length <= MOST_PIECE and header.stored <= MOST_STORED
+    return header if sound and bounded and header.previous < at else None
+
+
+def parse_piece(header: Header, stored: bytes) -> bytes | None:
+    """The bytes of the stream; None if they are damaged."""
+    if len(stored) != header.stored or zlib.crc32(stored) != header.check:
+        return None
+    if header.coding == PLAIN:
+        return stored
+    inflate = zlib.decompressobj()
+    try:
+        data = inflate.decompress(stored, header.length + 1)
+    except zlib.error:
+        return None
+    return data if len(data) == header.length and inflate.eof else None
+
+
+def parse_end(header: Header, stored: bytes) -> End | None:
+    """How the attempt ended; None if that is damaged."""
+    if len(stored) != END_SIZE or zlib.crc32(stored) != header.check:
+        return None
+    return End(*_END.unpack(stored))
+
+
+def parse_entries(data: bytes) -> Iterator[Entry]:
+    """The entries in these bytes, up to the first that is none."""
+    for at in range(0, len(data) - ENTRY_SIZE + 1, ENTRY_SIZE):
+        body = data[at : at + _ENTRY.size]
+        if zlib.crc32(body) != _CHECK.unpack_from(data, at + _ENTRY.size)[0]:
+            return
+        yield Entry(*_ENTRY.unpack(body))
+
+
+def scan(read: Read, at: int, size: int) -> Iterator[tuple[int, Header]]:
+    """All whole records from `at` to the end of a pack of `size` bytes, and where they are; what is torn or
+    damaged is passed over. What follows the headers is not looked at."""
+    while at + HEADER_SIZE <= size:
+        header = parse_header(read(at, HEADER_SIZE), at)
+        if header is not None and at + header.size <= size:
+            yield at, header
+            at += header.size
+        else:
+            at = _next_mark(read, at + 1, size)
+
+
+def _next_mark(read: Read, at: int, size: int) -> int:
+    """Where a record might begin, at `at` or after it; `size` if nowhere."""
+    while at < size:
+        block = read(at, _BLOCK)
+        found = block.find(MARK)
+        if found >= 0:
+            return at + found
+        if len(block) < _BLOCK:
+            return size
+        at += _BLOCK - len(MARK) + 1
+    return size
+
+
+def chain(read: Read, last: int) -> Iterator[tuple[int, Header]]:
+    """The records of one attempt and where they are, from the one at `last` back to the first; they end early
+    if one is damaged."""
+    owner: tuple[int, int] | None = None
+    while last:
+        header = parse_header(read(last, HEADER_SIZE), last)
+        if header is None or (owner is not None and owner != (header.task, header.attempt)):
+            return
+        owner = (header.task, header.attempt)
+        yield last, header
+        last = header.previous
+
+
+def payload(read: Read, at: int, header: Header) -> bytes:
+    """What follows the header of the record at `at`."""
+    return read(at + HEADER_SIZE, header.stored)

@@ -1,0 +1,114 @@
+"""How a task ended, for programs: a line of the status file with everything in it read."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import msgspec
+
+from disbatch.model.errors import TaskFailedError
+from disbatch.model.outcome import LOST_RETURN_CODE
+from disbatch.model.snippet import unquoted
+from disbatch.model.status import Mark, Record
+
+Kind = Literal["task", "skipped", "barrier", "perengine", "superseded"]
+KINDS: dict[Mark, Kind] = {
+    Mark.TASK: "task",
+    Mark.SKIPPED: "skipped",
+    Mark.BARRIER: "barrier",
+    Mark.PER_ENGINE: "perengine",
+    Mark.SUPERSEDED: "superseded",
+}
+
+
+class TaskResult(msgspec.Struct, frozen=True, gc=False):
+    """One line of the status file: how a task ended, where and when.
+
+    `id` counts from 0 in the order in which tasks were handed in; `line` is that of PREFIX_tasks.txt, or of
+    the task file, from 1; `repeat` is the task's DISBATCH_REPEAT_INDEX, -1 if it has none. `node` ran it,
+    `pid` is its shell's. `return_code` is minus the signal's number if a signal ended it. `elapsed` is in
+    seconds; `start` and `finish` are in seconds since 1970, by the node's clock. `out_bytes` and `err_bytes`
+    count what it wrote to its standard output and error, and `out` and `err` are the first and last 40 bytes
+    of that, with `...` between if some were left out. `command` is what ran, with PREFIX and SUFFIX; bytes
+    that are not UTF-8 stand in it as in file names (`os.fsdecode`).
+
+    `kind` is "task", or "skipped" (a former run completed it, and these are its fields), or, in a status
+    file, "barrier", "perengine" (a PERENGINE command, with an id of its own count) or "superseded" (an
+    attempt that does not count).
+    """
+
+    id: int
+    line: int
+    repeat: int
+    node: str
+    pid: int
+    return_code: int
+    elapsed: float
+    start: float
+    finish: float
+    out_bytes: int
+    out: bytes
+    err_bytes: int
+    err: bytes
+    command: str
+    kind: Kind = "task"
+
+    @property
+    def ok(self) -> bool:
+        """The return code is 0."""
+        return self.return_code == 0
+
+    @property
+    def lost(self) -> bool:
+        """It was given up because its nodes were lost too often."""
+        return self.return_code == LOST_RETURN_CODE
+
+    @property
+    def counts(self) -> bool:
+        """It tells how a task ended; each task of a run has one such line."""
+        return self.kind in ("task", "skipped")
+
+    @property
+    def command_bytes(self) -> bytes:
+        """The command as it ran."""
+        return os.fsencode(self.command)
+
+    def check(self) -> TaskResult:
+        """This, if the task succeeded. TaskFailedError if not."""
+        if self.ok:
+            return self
+        raise TaskFailedError(self)
+
+    def __str__(self) -> str:
+        how = f"return code {self.return_code}"
+        if self.lost:
+            how = "given up, as its nodes were lost"
+        elif self.return_code < 0:
+            how = f"ended by signal {-self.return_code}"
+        return f"task {self.id} on {self.node}: {how}, {self.elapsed:.3f} s: {self.command}"
+
+
+def result_of(record: Record, command: bytes | None = None) -> TaskResult:
+    """The line `record` of a status file; `command`: instead of what it says."""
+    if command is None:
+        command = unquoted(record.command)
+    if command is None:
+        command = record.command  # bare, as the original writes it
+    return TaskResult(
+        record.id,
+        record.line,
+        record.repeat,
+        record.node,
+        record.pid,
+        record.return_code,
+        record.elapsed,
+        record.start,
+        record.finish,
+        record.out_bytes,
+        unquoted(record.out) or b"",
+        record.err_bytes,
+        unquoted(record.err) or b"",
+        command.decode("utf-8", "surrogateescape"),
+        KINDS[record.mark],
+    )

@@ -1,0 +1,190 @@
+"""Tasks from a program that puts them into the key store, line by line, until its done token.
+
+Theory of operation
+-------------------
+The source signs in: one value under each of four keys. Then one task on the loop takes values off its task
+key, in batches as large as there are, and hands them to the parser as lines, until HIGH bytes wait there; it
+goes on below a half of that. A value is one line, whatever it holds: a command may span several.
+
+If a process is to give the lines (`Giver`), its end matters: a bad one ends the source at once; after a
+good one what is in the store is read, and must end with the done token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from disbatch.model.errors import DisbatchError, SourceError
+from disbatch.model.task import Item
+from disbatch.model.taskfile import without_end
+from disbatch.sources.desk import DONE_TASK, RESULT_KEY, SOURCE_NAME, TASK_KEY, Desk, SignIn
+from disbatch.sources.items import ItemQueue
+
+log = logging.getLogger(__name__)
+
+BATCH = 512
+"""Most values taken at once."""
+HIGH = 1 << 20
+"""Bytes of waiting lines at which taking stops."""
+LINGERS = 10.0
+"""Seconds after the done token until people are told what the run waits for."""
+SIGNING_IN = "signing in as a task source (to run what it prints: COMMAND | disbatch -)"
+
+
+class Giver(Protocol):
+    """A process that is to give the lines. `over` gets why that cannot go on, or None for a good end."""
+
+    over: asyncio.Future[str | None]
+
+
+class StoreSource:
+    """A `Source` on `loop`, from `desk`; `ready()` is called when there are items, or the end, after `take`
+    could give fewer than were asked for. With a `giver` it ends when that has ended, too."""
+
+    def __init__(
+        self,
+        name: str,
+        desk: Desk,
+        loop: asyncio.AbstractEventLoop,
+        ready: Callable[[], None],
+        giver: Giver | None = None,
+    ) -> None:
+        self._name = name
+        self._desk = desk
+        self._loop = loop
+        self._ready = ready
+        self._giver = giver
+        self._items = ItemQueue(name)
+        self._number = 1
+        self._hungry = True
+        self._lacks = SIGNING_IN
+        self._complete = False
+        """The done token came, and nothing is expected of the giver any more."""
+        self._error: DisbatchError | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+        self._reading = loop.create_task(self._read())
+        if giver is not None:
+            giver.over.add_done_callback(self._giver_left)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def ended(self) -> bool:
+        if self._error is not None:
+            return True
+        return self._items.empty and (self._complete or self._items.error is not None)
+
+    @property
+    def error(self) -> DisbatchError | None:
+        if self._error is not None:
+            return self._error
+        return self._items.error if self._items.empty else None
+
+    def take(self, most: int) -> list[Item]:
+        if self._error is not None:
+            return []
+        taken = self._items.take(most)
+        self._hungry = len(taken) < most
+        if self._items.error is not None:
+            self.close()
+        elif self._items.waiting_bytes < HIGH // 2:
+            self._room.set()
+        return taken
+
+    def close(self) -> None:
+        self._reading.cancel()
+
+    # ---- reading ----
+
+    async def _read(self) -> None:
+        try:
+            sign_in = await self._signed_in()
+            await self._read_lines(sign_in)
+            if self._giver is not None:
+                await self._see_off(self._giver)
+            self._complete = True
+            self._tell()
+        except TimeoutError:
+            self._fail(SourceError(f"{self._name} ended without {self._lacks}"))
+        except DisbatchError as error:
+            self._fail(error)
+
+    async def _see_off(self, giver: Giver) -> None:
+        """It may still fetch results. Its bad end is told elsewhere."""
+        if not (await asyncio.wait([giver.over], timeout=LINGERS))[0]:
+            self._desk.say(f"{self._name} has given its last task; the run ends when that has ended, too")
+            await asyncio.wait([giver.over])
+
+    async def _signed_in(self) -> SignIn:
+        said = {}
+        for key in (SOURCE_NAME, DONE_TASK, RESULT_KEY, TASK_KEY):
+            said[key] = without_end((await self._next(key, 1))[0])
+        sign_in = SignIn(said[SOURCE_NAME], said[DONE_TASK], said[RESULT_KEY], said[TASK_KEY])
+        if not sign_in.tasks:
+            raise SourceError(f"{self._name} signed in with an empty task key")
+        text = sign_in.name.decode(errors="replace")[:100]
+        self._items = ItemQueue("".join(c if c.isprintable() else "?" for c in text) or self._name)
+        self._lacks = "its done token"
+        self._desk.signed_in(sign_in)
+        return sign_in
+
+    async def _read_lines(self, sign_in: SignIn) -> None:
+        while True:
+            await self._room.wait()
+            lines = [without_end(value) for value in await self._next(sign_in.tasks, BATCH)]
+            if sign_in.done in lines:
+                last = lines.index(sign_in.done)
+                if last + 1 < len(lines):
+                    log.warning("%s: %d lines behind the done token", self._name, len(lines) - last - 1)
+                self._add(lines[:last])
+                return
+            self._add(lines)
+
+    def _add(self, lines: list[bytes]) -> None:
+        self._items.add(self._number, lines)
+        self._number += len(lines)
+        if self._items.waiting_bytes >= HIGH:
+            self._room.clear()
+        self._tell()
+
+    async def _next(self, key: bytes, most: int) -> list[bytes]:
+        """The next values; TimeoutError if nobody is there who could put any."""
+        store, giver = self._desk.store, self._giver
+        if giver is None:
+            return await store.take(key, most)
+        if not giver.over.done():
+            taking = self._loop.create_task(store.take(key, most))
+            either: list[asyncio.Future[Any]] = [taking, giver.over]
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not taking.done():
+                    taking.cancel()
+                    await asyncio.wait([taking])
+            if not taking.cancelled():
+                return taking.result()
+        return await store.take(key, most, 0)
+
+    def _giver_left(self, over: asyncio.Future[str | None]) -> None:
+        words = None if over.cancelled() else over.result()
+        if words is not None:
+            self._fail(SourceError(f"{self._name} {words}"))
+
+    def _fail(self, error: DisbatchError) -> None:
+        """Nothing that was not taken is of use any more."""
+        if self._error is None and not self._complete:
+            self._error = error
+            self.close()
+            self._hungry = True
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._hungry and (self.ended or not self._items.empty):
+            self._hungry = False
+            self._ready()

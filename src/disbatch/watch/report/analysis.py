@@ -1,0 +1,239 @@
+"""From status files to a report."""
+
+from __future__ import annotations
+
+import heapq
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from disbatch.model.snippet import command_matches, unquoted
+from disbatch.model.status import Record
+from disbatch.watch.report import figures
+from disbatch.watch.report.counts import COUNTS, Counts
+from disbatch.watch.report.failures import find_failures
+from disbatch.watch.report.lines import BARRIER, PER_ENGINE, Lines
+from disbatch.watch.report.nodes import compare_nodes
+from disbatch.watch.report.slots import Place, Stretch, covered, find_stretches, went
+from disbatch.watch.report.spread import histogram, spread_of
+from disbatch.watch.words import count, counted, duration
+
+_BINS = 240
+_FEWEST_BINS = 12
+_MOST_NAMED = 10
+_MOST_COMMANDS = 20
+_LONGEST_COMMAND = 2000
+
+
+@dataclass
+class Analysis:
+    """The lines of some files and what they come to; the page's pictures need more than the report.
+
+    Close it, as the files are read again for what is asked seldom.
+    """
+
+    lines: Lines
+    counts: Counts
+    stretches: list[Stretch]
+
+    @classmethod
+    def of(cls, paths: Sequence[str]) -> Analysis:
+        """Read the status files. UsageError if one cannot be read or is none."""
+        lines = Lines.read(paths)
+        try:
+            counts = Counts(lines)
+            return cls(lines, counts, find_stretches(lines, counts))
+        except BaseException:
+            lines.close()
+            raise
+
+    def close(self) -> None:
+        """Close the files."""
+        self.lines.close()
+
+    def report(self, task_files: Sequence[str]) -> figures.Report:
+        """All figures; `task_files`, in which the tasks stand, are named in the commands that resume."""
+        lines, counts, stretches = self.lines, self.counts, self.stretches
+        tasks = counts.tasks()
+        good, bad = self._took()
+        bins, logarithmic = histogram(good, bad)
+        whole = sum((went(stretch, lines, counts) for stretch in stretches), start=figures.NOTHING)
+        failures, groups = find_failures(lines, counts)
+        barriers = self._barriers()
+        commands = self._per_engine()
+        return figures.Report(
+            format=figures.FORMAT,
+            files=lines.files,
+            tasks=tasks,
+            start=min((stretch.start for stretch in stretches), default=None),
+            finish=max((stretch.finish for stretch in stretches), default=None),
+            seconds=sum(stretch.seconds for stretch in stretches),
+            slots=max((stretch.slots for stretch in stretches), default=0),
+            utilisation=whole.tasks / whole.whole if whole.whole > 0 else None,
+            slot_seconds=whole,
+            runs=self._runs(),
+            durations=figures.Durations(spread_of(good), spread_of(bad), logarithmic, bins),
+            nodes=compare_nodes(lines, counts, stretches, good),
+            failure_groups=groups,
+            failures=failures,
+            slowest=self._slowest(good, bad),
+            barrier_count=len(barriers),
+            barrier_seconds=sum(barrier.elapsed for barrier in barriers),
+            barriers=heapq.nlargest(_MOST_NAMED, barriers, key=lambda barrier: barrier.elapsed),
+            per_engine=commands[:_MOST_COMMANDS],
+            resume=_resume(lines, task_files),
+            notes=_notes(lines, counts, stretches),
+        )
+
+    def _took(self) -> tuple[list[float], list[float]]:
+        """How long succeeded and failed tasks took that ran here, in order."""
+        lines, roles = self.lines, self.counts.roles
+        took: tuple[list[float], list[float]] = ([], [])
+        for elapsed, role, timed, code in zip(lines.elapsed, roles, lines.timed, lines.codes, strict=True):
+            if role == COUNTS and timed:
+                took[code != 0].append(elapsed)
+        for each in took:
+            each.sort()
+        return took
+
+    def _runs(self) -> list[figures.Run]:
+        whole = sum(stretch.seconds for stretch in self.stretches)
+        found = []
+        for stretch in self.stretches:
+            share = stretch.seconds / whole if whole > 0 else 0.0
+            bins = max(_FEWEST_BINS, round(_BINS * share))
+            step = stretch.seconds / bins
+            found.append(
+                figures.Run(
+                    file=self._name_of(stretch),
+                    start=stretch.start,
+                    finish=stretch.finish,
+                    seconds=stretch.seconds,
+                    slots=stretch.slots,
+                    nodes=len(stretch.places),
+                    tasks=sum(self._counted(place) for place in stretch.places),
+                    step=step,
+                    busy=busy_slots(stretch, bins) if step > 0 else [],
+                )
+            )
+        return found
+
+    def _counted(self, place: Place) -> int:
+        return bytes(map(self.counts.roles.__getitem__, place.rows)).count(COUNTS)
+
+    def _name_of(self, stretch: Stretch) -> str:
+        return next(source.name for source in self.lines.sources if source.run == stretch.run)
+
+    def _slowest(self, *took: list[float]) -> list[figures.Named]:
+        """`took`: as `_took` has it."""
+        lines, roles = self.lines, self.counts.roles
+        longest = heapq.nlargest(_MOST_NAMED, [second for each in took for second in each[-_MOST_NAMED:]])
+        if not longest:
+            return []
+        rows = [row for row, elapsed in enumerate(lines.elapsed) if elapsed >= longest[-1]]
+        ran = [row for row in rows if roles[row] == COUNTS and lines.timed[row]]
+        found = heapq.nlargest(_MOST_NAMED, ran, key=lines.elapsed.__getitem__)
+        records = (lines.record(row) for row in found)
+        return [_named(record) for record in records if record is not None]
+
+    def _barriers(self) -> list[figures.Barrier]:
+        """Each once, the last of its lines."""
+        lines = self.lines
+        rows = {lines.ids[row]: row for row, mark in enumerate(lines.marks) if mark == BARRIER}
+        return [
+            figures.Barrier(id, lines.elapsed[row], lines.finishes[row]) for id, row in sorted(rows.items())
+        ]
+
+    def _per_engine(self) -> list[figures.PerEngine]:
+        """By their line of the task file."""
+        lines = self.lines
+        ran: dict[int, list[tuple[Record, float]]] = {}
+        for row in [row for row, mark in enumerate(lines.marks) if mark == PER_ENGINE]:
+            record = lines.record(row)
+            if record is not None:
+                ran.setdefault(record.line, []).append((record, lines.elapsed[row]))
+        return [
+            figures.PerEngine(
+                line=line,
+                command=_shown(found[0][0]),
+                count=len(found),
+                failed=sum(record.failed for record, _ in found),
+                median=median(elapsed for _, elapsed in found),
+                longest=max(elapsed for _, elapsed in found),
+            )
+            for line, found in sorted(ran.items())
+        ]
+
+
+def busy_slots(stretch: Stretch, bins: int) -> list[float]:
+    """The mean number of slots that worked in each of so many equal parts of the time."""
+    step = stretch.seconds / bins
+    edges = [stretch.start + step * at for at in range(bins + 1)]
+    busy = [0.0] * bins
+    for place in stretch.places:
+        for at, seconds in enumerate(covered(place.starts, place.finishes, edges)):
+            busy[at] += seconds / step
+    return busy
+
+
+def _named(record: Record) -> figures.Named:
+    return figures.Named(
+        id=record.id,
+        line=record.line,
+        node=record.node,
+        return_code=record.return_code,
+        elapsed=record.elapsed,
+        command=_shown(record),
+    )
+
+
+def _shown(record: Record) -> str:
+    """The command, at most so much of it; what is not UTF-8 as \\xNN."""
+    command = unquoted(record.command)
+    command = record.command if command is None else command
+    return command[:_LONGEST_COMMAND].decode("utf-8", "backslashreplace")
+
+
+def _resume(lines: Lines, task_files: Sequence[str]) -> figures.Resume:
+    names = {source.run: source.name for source in reversed(lines.sources)}
+    words = ["disbatch", *(word for _, name in sorted(names.items()) for word in ("-r", name))]
+    feed = f"cat {shlex.join(task_files)} | " if len(task_files) > 1 else ""
+    tasks = "-" if feed else task_files[0]
+    return figures.Resume(feed + shlex.join([*words, tasks]), feed + shlex.join([*words, "-R", tasks]))
+
+
+def _notes(lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> list[str]:
+    """What people should know of the files, a line each."""
+    notes = [f"{path}: was named twice, and read once" for path in lines.doubled]
+    for file in lines.files:
+        if file.bad_lines:
+            what = "1 line is" if file.bad_lines == 1 else f"{count(file.bad_lines)} lines are"
+            notes.append(
+                f"{file.name}: {what} none of a status file, from line {file.first_bad} on; not counted"
+            )
+        if file.live:
+            notes.append(f"{file.name}: a run still writes it: what runs now is not in it yet")
+        elif file.torn:
+            notes.append(f"{file.name}: its last line is torn, and does not count")
+    notes += _differing(lines, counts)
+    names = lines.node_names
+    wrong = {place.node: place.clock for stretch in stretches for place in stretch.places if place.clock}
+    for node, ahead in list(wrong.items())[:_MOST_NAMED]:
+        by = f"{duration(abs(ahead))} {'ahead' if ahead > 0 else 'behind'}"
+        notes.append(f"{names[node]}: its clock seems to be {by}; put right in what follows")
+    if len(wrong) > _MOST_NAMED:
+        notes.append(f"so do the clocks of {counted(len(wrong) - _MOST_NAMED, 'other node')}")
+    return notes
+
+
+def _differing(lines: Lines, counts: Counts) -> Iterator[str]:
+    """The first task id that stands for two commands."""
+    for pair in counts.pairs:
+        first, second = map(lines.record, pair)
+        if first is None or second is None or first.command == second.command:
+            continue
+        command = unquoted(second.command)
+        if not command_matches(first.command, second.command if command is None else command):
+            yield f"task {first.id} has two different commands: are these files of one run?"
+            return

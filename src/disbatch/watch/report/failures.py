@@ -1,0 +1,77 @@
+"""Failed tasks, grouped by what they returned and said."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+
+from disbatch.model.outcome import LOST_RETURN_CODE
+from disbatch.model.snippet import unquoted
+from disbatch.watch.report.counts import COPY, COUNTS, Counts
+from disbatch.watch.report.figures import Failure
+from disbatch.watch.report.lines import Lines
+from disbatch.watch.summary import how_ended
+
+MOST_GROUPS = 100
+MOST_EXAMPLES = 10
+
+_KNOWN = {126: "cannot be executed", 127: "command not found"}
+"""What bash means by these."""
+
+
+def find_failures(lines: Lines, counts: Counts) -> tuple[list[Failure], int]:
+    """The most frequent groups, and how many there are."""
+    rows: dict[int, list[int]] = {}
+    sizes: Counter[int] = Counter()
+    on: dict[int, Counter[int]] = {}
+    for row, cause in enumerate(lines.causes):
+        if cause < 0 or counts.roles[row] not in (COUNTS, COPY):
+            continue
+        sizes[cause] += 1
+        on.setdefault(cause, Counter())[lines.nodes[row]] += 1
+        examples = rows.setdefault(cause, [])
+        if len(examples) < MOST_EXAMPLES:
+            examples.append(row)
+    names = lines.node_names
+    found = []
+    for cause, count in sizes.most_common(MOST_GROUPS):
+        code = lines.codes[rows[cause][0]]
+        node, most = on[cause].most_common(1)[0]
+        found.append(
+            Failure(
+                return_code=code,
+                how=how_failed(code),
+                snippet=_snippet(lines, rows[cause][0]),
+                count=count,
+                tasks=sorted(lines.ids[row] for row in rows[cause]),
+                nodes=len(on[cause]),
+                most_on=names[node],
+                most=most,
+            )
+        )
+    return found, len(sizes)
+
+
+def how_failed(return_code: int) -> str:
+    """`exit 3`, `exit 127 (command not found)`, `exit 137 (SIGKILL)`, `killed by SIGKILL`, `lost with its
+    node`."""
+    if return_code == LOST_RETURN_CODE:
+        return "lost with its node"
+    said = how_ended(return_code)
+    if return_code in _KNOWN:
+        return f"{said} ({_KNOWN[return_code]})"
+    if 128 < return_code < 192:  # a command that the task's shell ran was killed
+        try:
+            return f"{said} ({signal.Signals(return_code - 128).name})"
+        except ValueError:
+            return said
+    return said
+
+
+def _snippet(lines: Lines, row: int) -> str:
+    """That of error output, or else of output; what is not UTF-8 as \\xNN."""
+    record = lines.record(row)
+    if record is None:
+        return ""
+    said = unquoted(record.err) or unquoted(record.out) or b""
+    return said.decode("utf-8", "backslashreplace")

@@ -1,0 +1,221 @@
+"""The lines of status files as columns: what a report needs of each, 46 bytes a line.
+
+Theory of operation
+-------------------
+A block of lines is split by one regular expression and turned into numbers column by column, so that Python
+does little for each line. A block with a line that is none of a status file is taken line by line, which
+tells the bad ones. What is asked of few lines only (command, line number) is read again from the file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter, sub
+from pathlib import Path
+
+from disbatch.driver.former import unrecorded
+from disbatch.model.outcome import LOST_RETURN_CODE
+from disbatch.model.status import Mark, Record, is_header, mark_of, scan_block
+from disbatch.watch.report.figures import File
+from disbatch.watch.report.source import Source, not_status
+
+TASK, BARRIER, PER_ENGINE, SKIPPED, ENDED = range(5)
+NUMBER = {
+    Mark.TASK: TASK,
+    Mark.BARRIER: BARRIER,
+    Mark.PER_ENGINE: PER_ENGINE,
+    Mark.SKIPPED: SKIPPED,
+    Mark.SUPERSEDED: ENDED,
+}
+"""Marks as the numbers that stand in a column."""
+
+_MOST_CAUSES = 50_000
+_MOST_SECONDS = 1e12
+_NUMBERS = re.compile(rb"0x[0-9a-fA-F]+|[0-9]+")
+_SET = 1.0
+"""Seconds: a clock that differs more from what elapsed was set."""
+_FIRST = itemgetter(0)
+_EMPTY = (b'""', b"''")
+
+_Column = Sequence[bytes]
+
+
+class Lines:
+    """All lines of some files, in their order; the columns are public and of one length.
+
+    `marks`: as in `NUMBER`. `timed`: 1 if it ran, and its times mean something. `ids`, `codes`: integers.
+    `nodes`: an index into `node_names`. `starts`, `finishes`: moments; `elapsed`: seconds. `causes`: a number
+    for each return code and snippet of failed tasks, where all numbers in snippets count as equal; else -1.
+    """
+
+    def __init__(self) -> None:
+        self.sources: list[Source] = []
+        self.files: list[File] = []
+        self.doubled: list[str] = []
+        """Files that were named twice, and read once."""
+        self.marks = bytearray()
+        self.timed = bytearray()
+        self.ids = array("q")
+        self.codes = array("q")
+        self.nodes = array("i")
+        self.causes = array("i")
+        self.elapsed = array("d")
+        self.starts = array("d")
+        self.finishes = array("d")
+        self._blocks: list[tuple[int, int, int, Source]] = []
+        """First row, offset and size of blocks that have a row for each of their lines."""
+        self._first_rows: list[int] = []
+        self._nodes: dict[bytes, int] = {}
+        self._causes: dict[tuple[int, bytes], int] = {}
+        self._marks: dict[bytes, int] = {}
+
+    @classmethod
+    def read(cls, paths: Iterable[str]) -> Lines:
+        """Read the files, and beside each the results that engines could not deliver. UsageError if one
+        cannot be read or is no status file. Close it, in any case."""
+        lines = cls()
+        try:
+            for run, path in enumerate(paths):
+                for each in (path, *map(str, unrecorded(Path(path)))):
+                    lines._enter(Source(each, run))
+        except BaseException:
+            lines.close()
+            raise
+        return lines
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def node_names(self) -> list[str]:
+        """What a node's number stands for; bytes that are not UTF-8 are shown as \\xNN."""
+        return [name.decode("utf-8", "backslashreplace") for name in self._nodes]
+
+    def close(self) -> None:
+        """Records can be read no more."""
+        for source in self.sources:
+            source.close()
+        self.sources = []
+
+    def rows_of(self, file: int) -> range:
+        """The rows that a file's lines have."""
+        ends = [*self._first_rows[1:], len(self)]
+        return range(self._first_rows[file], ends[file])
+
+    def record(self, row: int) -> Record | None:
+        """The whole line, read again; None if the file has changed since."""
+        first, offset, size, source = self._blocks[bisect_right(self._blocks, row, key=_FIRST) - 1]
+        return source.record(offset, size, row - first)
+
+    # ---- reading ----
+
+    def _enter(self, source: Source) -> None:
+        if any(source.identity == other.identity for other in self.sources):
+            self.doubled.append(source.name)
+            source.close()
+            return
+        self.sources.append(source)
+        first = len(self)
+        self._first_rows.append(first)
+        bad = first_bad = line_number = 0
+        for offset, block in source.blocks():
+            if not self._take(source, offset, block):
+                for number in self._take_singly(source, offset, block):
+                    first_bad = first_bad or line_number + number
+                    bad += 1
+            if bad and len(self) == first:
+                raise not_status(source.path, f"line {first_bad} is not a line of one")
+            line_number += block.count(b"\n")
+        count = len(self) - first
+        self.files.append(File(source.name, count, bad, first_bad, source.torn, source.live))
+
+    def _take_singly(self, source: Source, offset: int, block: bytes) -> Iterator[int]:
+        """Take what is good; the numbers, from 1, of the lines that are not."""
+        for number, line in enumerate(block[:-1].split(b"\n"), 1):
+            if not self._take(source, offset, line + b"\n") and not is_header(line):
+                yield number
+            offset += len(line) + 1
+
+    def _take(self, source: Source, offset: int, block: bytes) -> bool:
+        """Add the lines of a block; False, and nothing is added, if one of them is bad."""
+        rows = scan_block(block)
+        if rows is None:
+            return False
+        flags, ids, nodes, pids, codes, elapsed, starts, finishes, outs, errs = zip(*rows, strict=True)
+        try:
+            integers = [array("q", map(int, column)) for column in (ids, codes)]
+            seconds = [array("d", map(float, column)) for column in (elapsed, starts, finishes)]
+        except (ValueError, OverflowError):
+            return False
+        timed = _timed(pids, integers[1], seconds)
+        _heal(*seconds)
+        marks = self._marks_of(flags)
+        self._blocks.append((len(self), offset, len(block), source))
+        self.causes.extend(self._causes_of(marks, integers[1], outs, errs))
+        self.marks += marks
+        self.timed += timed
+        for column, more in zip((self.ids, self.codes), integers, strict=True):
+            column.extend(more)
+        for moments, times in zip((self.elapsed, self.starts, self.finishes), seconds, strict=True):
+            moments.extend(times)
+        for node in sorted(set(nodes) - self._nodes.keys()):
+            self._nodes[node] = len(self._nodes)
+        self.nodes.extend(map(self._nodes.__getitem__, nodes))
+        return True
+
+    def _marks_of(self, flags: _Column) -> bytes:
+        for each in set(flags) - self._marks.keys():
+            self._marks[each] = NUMBER[mark_of(each)]
+        return bytes(map(self._marks.__getitem__, flags))
+
+    def _causes_of(self, marks: bytes, codes: array[int], outs: _Column, errs: _Column) -> array[int]:
+        found = array("i", [-1]) * len(codes)
+        for i in [i for i, code in enumerate(codes) if code]:
+            if marks[i] in (TASK, SKIPPED):
+                snippet = outs[i] if errs[i] in _EMPTY else errs[i]
+                key = codes[i], _NUMBERS.sub(b"#", snippet)
+                if key not in self._causes and len(self._causes) >= _MOST_CAUSES:
+                    key = codes[i], b""
+                found[i] = self._causes.setdefault(key, len(self._causes))
+        return found
+
+
+def _heal(elapsed: array[float], starts: array[float], finishes: array[float]) -> None:
+    """Where a clock was set while a task ran, what elapsed tells the finish."""
+    off = map(sub, map(sub, finishes, starts), elapsed)
+    if max(map(abs, off)) < _SET and min(map(sub, finishes, starts)) >= 0:
+        return
+    for i, (took, start, finish) in enumerate(zip(elapsed, starts, finishes, strict=True)):
+        if finish < start or abs(finish - start - took) >= _SET:
+            finishes[i] = start + took
+
+
+def _are_times(column: array[float]) -> bool:
+    return math.isfinite(sum(column)) and min(column) > -_MOST_SECONDS and max(column) < _MOST_SECONDS
+
+
+def _timed(pids: _Column, codes: array[int], seconds: list[array[float]]) -> bytes:
+    """1 for each line of something that ran, and whose times are times; others get times of 0."""
+    count = len(codes)
+    usual = (
+        b"0" not in pids
+        and b"-1" not in pids
+        and LOST_RETURN_CODE not in codes
+        and min(seconds[0]) >= 0
+        and all(_are_times(column) for column in seconds)
+    )
+    if usual:
+        return b"\1" * count
+    timed = bytearray(count)
+    for i in range(count):
+        times = [column[i] for column in seconds]
+        plausible = times[0] >= 0 and all(abs(time) < _MOST_SECONDS for time in times)
+        timed[i] = plausible and pids[i] not in (b"0", b"-1") and codes[i] != LOST_RETURN_CODE
+        if not timed[i]:
+            for column in seconds:
+                column[i] = 0.0
+    return bytes(timed)

@@ -1,0 +1,192 @@
+"""Slots, which a status file does not name, found again; and where their time went.
+
+Theory of operation
+-------------------
+The tasks of a node are intervals of its clock. Taken by their start, each goes to the slot that has been free
+for longest, or to a new one if none is free: so as many slots come out as tasks ran at once, at most. They
+need not be the slots that the tasks had, but times and numbers are the same.
+
+A gap between two tasks of a slot is a barrier's if the id of a barrier lies between theirs: no clock is
+asked. Where each run begins and ends is the same moment for all nodes, so start-up and tail do depend on
+their clocks.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+from disbatch.watch.report.clocks import clock_errors
+from disbatch.watch.report.counts import COUNTS, UNCOUNTED, Counts
+from disbatch.watch.report.figures import Went
+from disbatch.watch.report.lines import BARRIER, PER_ENGINE, Lines
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node in a run. `rows` are its attempts in order of their start; beside each its `starts` and
+    `finishes` (moments, the clock put right by `clock` seconds) and its slot (`slot_of`, from 0)."""
+
+    run: int
+    node: int
+    clock: float
+    rows: array[int]
+    starts: array[float]
+    finishes: array[float]
+    slot_of: array[int]
+    slots: int
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A run's time: `start` of the first thing that ran, `finish` of the last task. `last_barrier`: id and
+    end of the last barrier that a task ran behind, or None; `behind`: how many barriers of `Counts.barriers`
+    that makes."""
+
+    run: int
+    start: float
+    finish: float
+    places: list[Place]
+    last_phase: int
+    last_barrier: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.finish - self.start
+
+    @property
+    def slots(self) -> int:
+        """Those of all nodes."""
+        return sum(place.slots for place in self.places)
+
+
+def find_stretches(lines: Lines, counts: Counts) -> list[Stretch]:
+    """What each run did, in the order of the files; none for one in which nothing ran."""
+    found = []
+    for run in dict.fromkeys(source.run for source in lines.sources):
+        files = [number for number, source in enumerate(lines.sources) if source.run == run]
+        rows = _rows_by_node(lines, counts, files)
+        if rows:
+            found.append(_stretch(lines, counts, run, files, rows))
+    return found
+
+
+def _rows_by_node(lines: Lines, counts: Counts, files: Iterable[int]) -> dict[int, array[int]]:
+    roles, timed, nodes = counts.roles, lines.timed, lines.nodes
+    found: dict[int, array[int]] = {}
+    for file in files:
+        for row in lines.rows_of(file):
+            if timed[row] and roles[row] in (COUNTS, UNCOUNTED):
+                if nodes[row] not in found:
+                    found[nodes[row]] = array("q")
+                found[nodes[row]].append(row)
+    return found
+
+
+def _stretch(
+    lines: Lines, counts: Counts, run: int, files: Sequence[int], rows: dict[int, array[int]]
+) -> Stretch:
+    recorded = lines.rows_of(files[0])
+    in_order = {node: each[: bisect_left(each, recorded.stop)] for node, each in rows.items()}
+    errors = clock_errors({node: each for node, each in in_order.items() if each}, lines.finishes)
+    places = [_place(lines, run, node, each, errors.get(node, 0.0)) for node, each in rows.items()]
+    start = min(place.starts[0] for place in places)
+    finish = max(max(place.finishes) for place in places)
+    highest = max(max(map(lines.ids.__getitem__, place.rows)) for place in places)
+    last_phase = bisect_right(counts.barriers, highest)
+    last_barrier = start
+    for row in recorded:
+        mark = lines.marks[row]
+        if mark == PER_ENGINE and lines.timed[row]:
+            start = min(start, lines.starts[row] - errors.get(lines.nodes[row], 0.0))
+        elif mark == BARRIER and lines.ids[row] < highest:
+            last_barrier = min(finish, max(last_barrier, lines.finishes[row]))
+    return Stretch(run, start, finish, places, last_phase, last_barrier)
+
+
+def _place(lines: Lines, run: int, node: int, rows: array[int], clock: float) -> Place:
+    ordered = array("q", sorted(rows, key=lines.starts.__getitem__))
+    starts = array("d", map(lines.starts.__getitem__, ordered))
+    finishes = array("d", map(lines.finishes.__getitem__, ordered))
+    if clock:
+        starts, finishes = (
+            array("d", [moment - clock for moment in column]) for column in (starts, finishes)
+        )
+    slot_of, slots = partition(starts, finishes)
+    return Place(run, node, clock, ordered, starts, finishes, slot_of, slots)
+
+
+def partition(starts: Sequence[float], finishes: Sequence[float]) -> tuple[array[int], int]:
+    """A slot for each interval, so that none overlap in a slot, and how many slots it takes: as few as can
+    be. `starts` must be in order."""
+    slot_of = array("i", bytes(4 * len(starts)))
+    free: list[tuple[float, int]] = []
+    for i, start in enumerate(starts):
+        if free and free[0][0] <= start:
+            slot_of[i] = slot = free[0][1]
+            heapq.heapreplace(free, (finishes[i], slot))
+        else:
+            slot_of[i] = len(free)
+            heapq.heappush(free, (finishes[i], len(free)))
+    return slot_of, len(free)
+
+
+def covered(starts: Sequence[float], finishes: Iterable[float], edges: Sequence[float]) -> list[float]:
+    """Seconds of all intervals together between each two neighbours of `edges`. `starts` must be in order.
+
+    Summed up to a moment t, they are t times the intervals begun, less their starts, less the same of those
+    ended.
+    """
+    base = edges[0]
+    ends = sorted(finishes)
+    begun = list(accumulate((start - base for start in starts), initial=0.0))
+    ended = list(accumulate((end - base for end in ends), initial=0.0))
+    sums = []
+    for edge in edges:
+        i, j = bisect_left(starts, edge), bisect_left(ends, edge)
+        sums.append((edge - base) * (i - j) - begun[i] + ended[j])
+    return [max(0.0, after - before) for before, after in pairwise(sums)]
+
+
+def went(stretch: Stretch, lines: Lines, counts: Counts) -> Went:
+    """Where the time of all slots of a run went."""
+    tasks = uncounted = startup = barriers = tail = other = 0.0
+    for place in stretch.places:
+        phases = _phases(place, lines, counts)
+        first, first_phase = place.starts[0], phases[0]
+        ends = array("d", bytes(8 * place.slots))
+        reached = array("q", [-1]) * place.slots
+        for i, slot in enumerate(place.slot_of):
+            start, finish, phase = place.starts[i], place.finishes[i], phases[i]
+            if counts.roles[place.rows[i]] == COUNTS:
+                tasks += finish - start
+            else:
+                uncounted += finish - start
+            if reached[slot] < 0:
+                startup += first - stretch.start
+                if phase == first_phase:
+                    startup += start - first
+                else:
+                    barriers += start - first
+            elif phase == reached[slot]:
+                other += start - ends[slot]
+            else:
+                barriers += start - ends[slot]
+            ends[slot], reached[slot] = finish, phase
+        for end, phase in zip(ends, reached, strict=True):
+            waited = max(0.0, stretch.last_barrier - end) if phase < stretch.last_phase else 0.0
+            barriers += waited
+            tail += stretch.finish - end - waited
+    return Went(tasks, uncounted, startup, barriers, tail, other)
+
+
+def _phases(place: Place, lines: Lines, counts: Counts) -> Sequence[int]:
+    """For each attempt, how many barriers stand before it."""
+    if not counts.barriers:
+        return bytes(len(place.rows))
+    return array("q", [bisect_right(counts.barriers, lines.ids[row]) for row in place.rows])

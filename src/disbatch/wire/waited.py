@@ -1,0 +1,72 @@
+"""The tasks that somebody waits for: as small as the ranges of their ids, however many these hold."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from disbatch.model.directives import LARGEST
+
+
+class Waited:
+    """Ranges of ids, each with how many of it have not ended. `left`: how many that is in all."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.next = 0
+        """The id behind the last one."""
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        self._open: list[int] = []
+        self._ended = 0
+        """Ranges of which everything has ended."""
+
+    def add(self, first: int, last: int) -> None:
+        """Wait for these, too, which come after all others; for none if `last` is less than `first`."""
+        if last < first:
+            return
+        count = last - first + 1
+        self.left += count
+        self.next = last + 1
+        if self._lasts and self._lasts[-1] + 1 == first and self._open[-1]:
+            self._lasts[-1] = last
+            self._open[-1] += count
+            return
+        if self._ended * 2 > len(self._firsts):
+            self._forget_the_ended()
+        self._firsts.append(first)
+        self._lasts.append(last)
+        self._open.append(count)
+
+    def end(self, id: int) -> bool:
+        """This one has ended; true if somebody waits for it. No id ends twice."""
+        at = bisect_right(self._firsts, id) - 1
+        if at < 0 or id > self._lasts[at] or not self._open[at]:
+            return False
+        self._open[at] -= 1
+        self._ended += not self._open[at]
+        self.left -= 1
+        return True
+
+    def ranges(self, most: int, *, and_later: bool = False) -> list[tuple[int, int]]:
+        """(first, last) id of at most so many ranges that hold all that have not ended; and perhaps others.
+        `and_later`: as well as those that are yet to come."""
+        found = list(self._live())
+        if and_later:
+            found.append((self.next, LARGEST))
+        step = -(-len(found) // most)
+        if step <= 1:
+            return found
+        return [(found[at][0], found[at : at + step][-1][1]) for at in range(0, len(found), step)]
+
+    def _live(self) -> Iterator[tuple[int, int]]:
+        for first, last, count in zip(self._firsts, self._lasts, self._open, strict=True):
+            if count:
+                yield first, last
+
+    def _forget_the_ended(self) -> None:
+        live = [at for at, count in enumerate(self._open) if count]
+        self._firsts = [self._firsts[at] for at in live]
+        self._lasts = [self._lasts[at] for at in live]
+        self._open = [self._open[at] for at in live]
+        self._ended = 0

@@ -1,0 +1,302 @@
+"""Which of several attempts is shown: the one that the record tells of, or the one that runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from disbatch.cli.cat import parse_tasks
+from disbatch.cli.options import parse
+from disbatch.cli.output import choose_output
+from disbatch.driver import outputfile
+from disbatch.driver.kept import Kept, read_lines
+from disbatch.driver.outputfile import OutputFile, former_directories
+from disbatch.driver.settings import Output
+from disbatch.engine.filing import Done
+from disbatch.engine.packs import Packs
+from disbatch.engine.shelves import Shelves
+from disbatch.model.errors import UsageError
+from disbatch.model.outcome import Ending, Outcome
+from disbatch.model.pack import About, End, Piece
+from disbatch.model.status import Mark, format_line
+
+TASK = 7
+
+
+def outcome(pid: int, out: int = 0, err: int = 0, code: int = 0) -> Outcome:
+    """Of an attempt; its times follow from the number of its shell."""
+    return Outcome(1, 0, pid, code, 1.0, 1e9 + pid + 0.123456, 1e9 + pid + 1.654321, out, b"", err, b"")
+
+
+class Run:
+    """The files of a run, and engines that write there."""
+
+    def __init__(self, directory: Path, name: str, packed: bool, former: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.packed = packed
+        self.directory = directory / "out"
+        self.directory.mkdir(exist_ok=True)
+        self.status = directory / f"{name}_status.txt"
+        self.status.touch()
+        self.told = OutputFile(str(self.directory), packed, 1000, name, list(former))
+        self.engines: dict[str, Packs | Shelves] = {}
+
+    def engine(self, node: str, doubt: bool = False) -> Packs | Shelves:
+        """The one on that node."""
+        directory, name = os.fsencode(self.directory), f"{self.name}-{node}"
+        if name not in self.engines:
+            self.engines[name] = (
+                Packs(directory, About(self.name, node, name), pytest.fail)
+                if self.packed
+                else Shelves(directory, name, lambda begun: not doubt, pytest.fail)
+            )
+        return self.engines[name]
+
+    def attempt(
+        self, node: str, pid: int, text: bytes, ended: Ending | None = Ending.OWN, doubt: bool = False
+    ) -> None:
+        """An attempt, numbered as its shell, prints `text` to stdout and ends, or not."""
+        engine = self.engine(node, doubt)
+        engine.file([Piece(TASK, pid, 0, 0, text)])
+        if ended is not None:
+            how = End.of(outcome(pid, len(text)))._replace(ending=ended)
+            engine.file([Done(TASK, pid, how, ended is Ending.OWN, 0.0)])
+
+    def record(self, node: str, pid: int, out: int, mark: Mark = Mark.TASK, code: int = 0) -> None:
+        with self.status.open("ab") as file:
+            file.write(format_line(TASK, 1, -1, b"x", node, outcome(pid, out, code=code), mark))
+
+    def shown(self, stream: int = 0) -> bytes | None:
+        kept = Kept(self.told, {TASK}, read_lines(self.status, {TASK}))
+        try:
+            found = kept.find(TASK, stream)
+            return None if found is None else b"".join(found.blocks)
+        finally:
+            kept.close()
+
+
+@pytest.fixture(params=[False, True], ids=["files", "pack"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    return Run(tmp_path, "run", request.param)
+
+
+def test_one_attempt(run: Run) -> None:
+    assert run.shown() is None
+    run.attempt("n1", 1, b"text")
+    assert run.shown() == b"text", "not recorded yet"
+    run.record("n1", 1, 4)
+    assert run.shown() == b"text"
+    assert run.shown(1) is None
+
+
+def test_one_that_runs(run: Run) -> None:
+    run.attempt("n1", 1, b"so far", ended=None)
+    assert run.shown() == b"so far"
+
+
+def test_the_second_runs_after_the_first_was_lost(run: Run) -> None:
+    run.attempt("n1", 1, b"lost", ended=None)
+    run.attempt("n2", 2, b"again", ended=None)
+    assert run.shown() == b"again"
+    run.engine("n2").file([Done(TASK, 2, End.of(outcome(2, 5)), True, 0.0)])
+    run.record("n2", 2, 5)
+    assert run.shown() == b"again"
+
+
+def test_of_two_at_once_the_recorded_one_is_shown(run: Run) -> None:
+    run.attempt("n2", 2, b"second")
+    run.attempt("n1", 1, b"first", doubt=True)
+    run.record("n1", 1, 5, Mark.SUPERSEDED)
+    run.record("n2", 2, 6)
+    assert run.shown() == b"second"
+
+
+def test_or_the_first_if_that_one_counts(run: Run) -> None:
+    run.attempt("n2", 2, b"second")
+    run.attempt("n1", 1, b"first", doubt=True)
+    run.record("n2", 2, 6, Mark.SUPERSEDED)
+    run.record("n1", 1, 5)
+    assert run.shown() == b"first"
+
+
+def test_one_that_was_cancelled_after_it_had_failed_before(tmp_path: Path, run: Run) -> None:
+    """-R runs it again in the same directory, and the user cancels it: that line counts."""
+    Run(tmp_path, "former", run.packed).attempt("n1", 1, b"failed")
+    run.attempt("n1", 2, b"cancelled", Ending.ORDERED)
+    run.record("n1", 2, 9, code=-15)
+    assert run.shown() == b"cancelled"
+
+
+def test_what_is_recorded_as_silent_is_silent(run: Run) -> None:
+    run.attempt("n1", 1, b"lost", ended=None)
+    run.record("n2", 2, 0)
+    assert run.shown() is None
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_skipped_task_shows_what_it_printed_then(
+    tmp_path: Path, run: Run, packed: bool, elsewhere: bool
+) -> None:
+    """The former run kept its output in either way, in the same directory or in another one."""
+    place = tmp_path / "then" if elsewhere else tmp_path
+    place.mkdir(exist_ok=True)
+    former = Run(place, "former", packed)
+    former.attempt("n1", 1, b"then")
+    former.record("n1", 1, 4)
+    run.told = OutputFile(run.told.directory, run.packed, 1000, "run", [str(former.directory)])
+    run.record("n1", 1, 4, Mark.SKIPPED)
+    assert run.shown() == b"then"
+
+
+def test_an_attempt_that_a_former_run_left_is_not_taken_for_one_that_runs(tmp_path: Path) -> None:
+    Run(tmp_path, "former", True).attempt("n1", 5, b"killed", ended=None)
+    run = Run(tmp_path, "run", True)
+    assert run.shown() is None
+    run.attempt("n1", 1, b"now", ended=None)
+    assert run.shown() == b"now"
+
+
+def test_an_end_that_found_no_room_is_made_up_for(tmp_path: Path) -> None:
+    run = Run(tmp_path, "run", True)
+    run.attempt("n1", 1, b"half of", ended=None)
+    run.record("n1", 1, 70)
+    assert run.shown() == b"half of"
+
+
+@pytest.mark.parametrize("line", ["lost", "barrier", "cancelled"])
+def test_lines_that_tell_of_no_attempt(run: Run, line: str) -> None:
+    if line == "lost":
+        run.record("n1", 0, 0, code=-100)
+    elif line == "barrier":
+        run.record("n1", 5, 0, Mark.BARRIER)
+    else:
+        run.record("n1", 0, 0, code=-15)
+    assert run.shown() is None
+    if line != "barrier":
+        run.attempt("n1", 1, b"its last words", ended=None)
+        assert run.shown() == b"its last words"
+
+
+def test_what_lacks_of_a_file_is_told(tmp_path: Path) -> None:
+    run = Run(tmp_path, "run", False)
+    run.attempt("n1", 1, b"x" * 300)
+    run.record("n1", 1, 900)
+    kept = Kept(run.told, {TASK}, read_lines(run.status, {TASK}))
+    found = kept.find(TASK, 0)
+    assert found is not None and found.lacks == 600
+    assert b"".join(found.blocks) == b"x" * 300
+
+
+def test_a_torn_line_and_other_lines_do_not_count(run: Run) -> None:
+    run.attempt("n1", 1, b"text")
+    run.status.write_bytes(b"what\tis\tthis\n\n\t\t\n" + run.status.read_bytes())
+    run.record("n1", 1, 4)
+    data = run.status.read_bytes()
+    assert read_lines(run.status, {TASK})[TASK].pid == 1
+    run.status.write_bytes(data[:-1])
+    assert read_lines(run.status, {TASK}) == {}
+
+
+def test_no_file_is_waited_for_or_followed_into_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path, "run", False)
+    run.attempt("n1", 1, b"text")
+    path = run.directory / "000/000/000000007.out"
+    path.unlink()
+    os.mkfifo(path)
+    assert run.shown() in (b"", None)
+
+
+# ---- the file that tells where ----
+
+
+@pytest.mark.parametrize("directory", ["/a b/ä", os.fsdecode(b"/\xff\xfe"), "/" + "x" * 3000])
+def test_the_output_file_is_read_as_it_was_written(directory: str, tmp_path: Path) -> None:
+    output = Output(os.fsencode(directory), True, 5000)
+    told = OutputFile.of(output, Path("/run"), ["/f", directory])
+    path = tmp_path / "run_output.json"
+    outputfile.write(path, told)
+    assert outputfile.read(path) == told and told.output == output
+    with pytest.raises(UsageError, match="File exists"):
+        outputfile.write(path, told)
+    names = [str(tmp_path / "run_status.txt"), "no", "no_status.txt"]
+    assert former_directories(names) == [directory, "/f"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b'{"directory": 5}', b"\xff", b"[" * 100_000, b" " * (2 << 20)]
+)
+def test_an_output_file_that_is_none(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x_output.json"
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match="is not what a run writes there"):
+        outputfile.read(path)
+
+
+# ---- what is asked for ----
+
+
+def test_options_of_output() -> None:
+    options = parse(["--output", "out", "--output-pack", "--output-limit", "10k", "T"])
+    assert (options.output, options.output_pack, options.output_limit) == ("out", True, 10240)
+    assert parse(["T"]).output is None
+    for size, value in {"1024": 1024, "64M": 64 << 20, "2G": 2 << 30, "1T": 1 << 40}.items():
+        assert parse(["--output", "o", "--output-limit", size, "T"]).output_limit == value
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--output-pack T",
+        "--output-limit 5M T",
+        *(
+            f"--output o --output-limit {size} T"
+            for size in ("0", "1023", "-5", "5Q", "M", "1.5M", "9" * 20, "99999T")
+        ),
+    ],
+)
+def test_refused_options_of_output(words: str) -> None:
+    with pytest.raises(UsageError, match="--output"):
+        parse(words.split())
+    with pytest.raises(UsageError, match="the name is empty"):
+        parse(["--output", "", "T"])
+
+
+@pytest.mark.parametrize("made", ["000/013/000000005.out", "n1_0-ab.pack"])
+def test_a_directory_of_another_run_is_refused(made: str, tmp_path: Path) -> None:
+    options = parse(["--output", "out", "T"])
+    chosen = choose_output(options, str(tmp_path), goes_on=False, here=True)
+    assert chosen == Output(os.fsencode(tmp_path / "out"), False, 64 << 20)
+    assert (tmp_path / "out").is_dir()
+    (tmp_path / "out" / "2024").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()
+    assert choose_output(options, str(tmp_path), goes_on=False, here=False) == chosen
+    path = tmp_path / "out" / made
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    with pytest.raises(UsageError, match="--output out: holds the output of another run"):
+        choose_output(options, str(tmp_path), goes_on=False, here=True)
+    assert choose_output(options, str(tmp_path), goes_on=True, here=True) == chosen
+
+
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    for name in ("out", "out/below"):
+        options = parse(["--output", name, "T"])
+        with pytest.raises(UsageError, match=f"--output {name}: "):
+            choose_output(options, str(tmp_path), goes_on=True, here=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "tasks"), [(["5"], [5]), (["3-5", "1"], [3, 4, 5, 1]), (["0"], [0]), (["7-7"], [7])]
+)
+def test_tasks_to_show(words: list[str], tasks: list[int]) -> None:
+    assert parse_tasks(words) == tasks
+
+
+@pytest.mark.parametrize("words", [["x"], ["5-3"], ["-1"], [""], ["1" * 30], ["0-99999999"], ["0-60000"] * 2])
+def test_tasks_that_cannot_be_shown(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        parse_tasks(words)

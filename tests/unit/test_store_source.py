@@ -1,0 +1,285 @@
+"""sources/store.py and sources/command.py: tasks that a program puts into the key store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from disbatch.keystore.embedded import EmbeddedStore
+from disbatch.model.errors import SourceError, TaskFileError
+from disbatch.model.task import Barrier, Item, Task
+from disbatch.sources.command import TaskCommand
+from disbatch.sources.desk import DONE_TASK, RESULT_KEY, SOURCE_NAME, TASK_KEY, Desk, SignIn
+from disbatch.sources.opening import Expected
+from disbatch.sources.source import Source
+from disbatch.sources.store import BATCH, HIGH, StoreSource
+
+DEADLINE = 30.0
+
+
+class Giver:
+    """A process that ends when we say so."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.over: asyncio.Future[str | None] = loop.create_future()
+
+
+class Meeting:
+    """A source at a desk, the store that both know, and what was heard."""
+
+    def __init__(self, command: str | None = None, *, with_giver: bool = False) -> None:
+        self.store = EmbeddedStore()
+        self.heard: list[SignIn] = []
+        self.said: list[str] = []
+        environment = {**os.environb, b"GIVEN": b"yes"}
+        self.desk = Desk(self.store, "here", environment, self.heard.append, self.said.append)
+        self.readies = 0
+        self._changed = asyncio.Event()
+        self.opening = Expected(command)
+        loop = asyncio.get_running_loop()
+        self.giver = Giver(loop)
+        self.source: Source
+        if with_giver:
+            self.source = StoreSource("the giver", self.desk, loop, self._ready, self.giver)
+        else:
+            self.source = self.opening.source(loop, self._ready, self.desk)
+
+    def _ready(self) -> None:
+        self.readies += 1
+        self._changed.set()
+
+    async def sign_in(self, name: bytes = b"me", done: bytes = b"DONE", results: bytes = b"R") -> None:
+        for key, value in ((SOURCE_NAME, name), (DONE_TASK, done), (RESULT_KEY, results), (TASK_KEY, b"T")):
+            await self.store.put([(key, value)])
+
+    async def give(self, *lines: bytes) -> None:
+        await self.store.put([(b"T", line) for line in lines])
+
+    async def some(self, most: int = 100) -> list[Item]:
+        """The next items, when there are any, or the end."""
+        while True:
+            self._changed.clear()
+            taken = self.source.take(most)
+            if taken or self.source.ended:
+                return taken
+            await self._changed.wait()
+
+    async def all(self) -> list[Item]:
+        items: list[Item] = []
+        while not self.source.ended:
+            items += await self.some()
+        return items
+
+
+def play(
+    test: Callable[[Meeting], Awaitable[None]], command: str | None = None, *, with_giver: bool = False
+) -> None:
+    async def bounded() -> None:
+        meeting = Meeting(command, with_giver=with_giver)
+        async with asyncio.timeout(DEADLINE):
+            await test(meeting)
+            meeting.source.close()
+            await meeting.opening.end()
+
+    asyncio.run(bounded())
+
+
+def commands(items: list[Item]) -> list[bytes]:
+    return [item.command for item in items if isinstance(item, Task)]
+
+
+def test_lines_up_to_the_done_token() -> None:
+    async def test(m: Meeting) -> None:
+        await m.sign_in()
+        lines = (b"one", b"#DISBATCH PREFIX x", b"two\n", b"", b"# no", b"several\nlines\r\n")
+        await m.give(*lines, b"#DISBATCH BARRIER key", b"DONE\n", b"behind")
+        items = await m.all()
+        assert commands(items) == [b"one", b"xtwo", b"xseveral\nlines"]
+        assert [item.line for item in items] == [1, 3, 6, 7]
+        assert isinstance(items[-1], Barrier)
+        assert m.source.error is None
+        assert m.heard == [SignIn(b"me", b"DONE", b"R", b"T")]
+
+    play(test)
+
+
+def test_each_line_at_once() -> None:
+    async def test(m: Meeting) -> None:
+        assert m.source.take(5) == []
+        await m.sign_in()
+        for number in range(3):
+            await m.give(b"%d" % number)
+            assert commands(await m.some()) == [b"%d" % number]
+            assert not m.source.ended
+        await m.give(b"DONE")
+        assert await m.some() == []
+        assert m.source.ended
+
+    play(test)
+
+
+def test_ready_is_called_once_for_each_hunger() -> None:
+    async def test(m: Meeting) -> None:
+        await m.sign_in()
+        await m.give(b"1", b"2", b"3")
+        assert len(await m.some(2)) == 2  # not hungry: there was as much as asked for
+        readies = m.readies
+        await m.give(b"4")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert m.readies == readies
+        assert commands(m.source.take(9)) == [b"3", b"4"]
+
+    play(test)
+
+
+def test_what_waits_is_bounded() -> None:
+    async def test(m: Meeting) -> None:
+        await m.sign_in()
+        line = b"x" * (HIGH // BATCH)
+        await m.give(*[line] * (4 * BATCH), b"DONE")
+        first = await m.some(1)
+        held = m.store.held
+        assert held > HIGH  # the rest stays in the store until there is room
+        items = first + await m.all()
+        assert len(items) == 4 * BATCH
+        assert m.store.held == 0
+
+    play(test)
+
+
+def test_a_wrong_line_comes_after_the_good_ones() -> None:
+    async def test(m: Meeting) -> None:
+        await m.sign_in(name=b"my\x1bprogram")
+        await m.give(b"one", b"#DISBATCH REPEAT x", b"two", b"DONE")
+        assert commands(await m.all()) == [b"one"]
+        assert isinstance(m.source.error, TaskFileError)
+        assert str(m.source.error).startswith("my?program:2: ")
+
+    play(test)
+
+
+def test_a_source_without_a_task_key() -> None:
+    async def test(m: Meeting) -> None:
+        for key in (SOURCE_NAME, DONE_TASK, RESULT_KEY, TASK_KEY):
+            await m.store.put([(key, b"")])
+        assert await m.all() == []
+        assert str(m.source.error) == "the task source signed in with an empty task key"
+
+    play(test)
+
+
+def test_one_who_is_closed_consumes_nothing() -> None:
+    async def test(m: Meeting) -> None:
+        m.source.close()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await m.sign_in()
+        assert await m.store.get(SOURCE_NAME, 0) == b"me"
+
+    play(test)
+
+
+# ---- a process that gives the lines ----
+
+
+def test_the_end_of_the_giver_is_waited_for() -> None:
+    async def test(m: Meeting) -> None:
+        await m.sign_in()
+        await m.give(b"one", b"DONE")
+        assert commands(await m.some()) == [b"one"]
+        assert not m.source.ended
+        m.giver.over.set_result(None)
+        assert await m.all() == []
+        assert m.source.error is None
+
+    play(test, with_giver=True)
+
+
+def test_what_is_in_the_store_is_read_when_its_giver_has_ended_well() -> None:
+    async def test(m: Meeting) -> None:
+        await m.sign_in()
+        await m.give(*[b"line"] * (3 * BATCH), b"DONE")
+        m.giver.over.set_result(None)
+        assert len(await m.all()) == 3 * BATCH
+        assert m.source.error is None
+
+    play(test, with_giver=True)
+
+
+@pytest.mark.parametrize("signed_in", [False, True])
+def test_a_giver_that_ends_without_having_said_so(signed_in: bool) -> None:
+    async def test(m: Meeting) -> None:
+        if signed_in:
+            await m.sign_in()
+            await m.give(b"one")
+            assert commands(await m.some()) == [b"one"]
+        m.giver.over.set_result(None)
+        assert await m.all() == []
+        assert isinstance(m.source.error, SourceError)
+        lacks = "its done token" if signed_in else "signing in as a task source"
+        assert f"the giver ended without {lacks}" in str(m.source.error)
+
+    play(test, with_giver=True)
+
+
+def test_a_giver_that_ends_badly_ends_the_source_at_once() -> None:
+    async def test(m: Meeting) -> None:
+        await m.sign_in()
+        await m.give(*[b"line"] * 100, b"DONE")
+        assert len(await m.some(1)) == 1
+        m.giver.over.set_result("ended with exit code 3")
+        while not m.source.ended:
+            await asyncio.sleep(0)
+        assert m.source.take(9) == []
+        assert str(m.source.error) == "the giver ended with exit code 3"
+
+    play(test, with_giver=True)
+
+
+# ---- the command ----
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("[ $GIVEN = yes ] && ! read -r", None),
+        ("exit 7", "ended with exit code 7"),
+        ("kill -9 $$", "ended with signal 9"),
+        ("no-such-program-at-all 2>&-", "ended with exit code 127"),
+    ],
+)
+def test_how_a_command_ended(command: str, words: str | None) -> None:
+    async def test(m: Meeting) -> None:
+        await asyncio.wait([process(m).over])
+        assert process(m).over.result() == words
+
+    play(test, command)
+
+
+def test_a_command_that_does_not_end_is_ended() -> None:
+    async def test(m: Meeting) -> None:
+        m.source.close()
+        await m.opening.end()
+        assert process(m).over.result() == "ended with signal 15"
+
+    play(test, "sleep 600 & wait; sleep 600")
+
+
+def test_a_command_that_cannot_be_started() -> None:
+    async def test(m: Meeting) -> None:
+        await asyncio.wait([process(m).over])
+        assert process(m).over.result() == "cannot be started: Argument list too long"
+        assert await m.all() == []
+        assert str(m.source.error).startswith("the task command cannot be started")
+
+    play(test, ": " + "x" * (1 << 20))
+
+
+def process(m: Meeting) -> TaskCommand:
+    found = m.opening._process
+    assert found is not None
+    return found
