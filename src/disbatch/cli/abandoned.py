@@ -48,7 +48,7 @@ def refuse_abandoned(status: str) -> None:
     if job_is_over(told):
         return
     left = changed + LIFE_SIGN + told.asked.orphan_patience + MARGIN - time.time()
-    engines = [*told.engines.values(), *told.lost.values()]
+    engines = [*told.engines.values(), *(here for here in told.lost.values() if here.pid)]
     if left > 0 and not all(_has_ended(each, files.engine_log(each.name)) for each in engines):
         prefix = shlex.quote(status.removesuffix(STATUS))
         raise ResumeError(

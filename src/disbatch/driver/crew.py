@@ -350,7 +350,7 @@ class Crew:
         """It need not come."""
         member.launching = False
         self._launcher.end(member.engine)
-        self.note(Gone(member.engine))
+        self.note(Gone(member.engine, lost=True))
         self._contexts.became(member, Fate.LEFT)
         self._fewer()
 

@@ -59,7 +59,7 @@ class Succession:
             *(here.engine, here.name, here.rank, here.slots, here.node, here.context),
             label=self._crew.label_of(here.context),
             launching=not (lost or needless),
-            lost=lost,
+            lost=lost and here.pid > 0,
             inherited=True,
             tunnel=here.tunnel,
         )
