@@ -11,9 +11,11 @@ from typing import NamedTuple
 from disbatch.driver.departures import some
 from disbatch.driver.former import Former
 from disbatch.driver.sofar import SoFar
+from disbatch.driver.told import Told
 from disbatch.model.errors import DisbatchError
 from disbatch.model.task import Barrier, Item, PerEngine, Task
 from disbatch.plan.events import Completed, Event, Read, Recorded, SourceDry, SourceEnded
+from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Mode, Plan
 from disbatch.sources.desk import Desk
 from disbatch.sources.opening import Expected, Opened
@@ -73,6 +75,14 @@ class Feed:
     def takes_more(self) -> bool:
         """Tasks can be handed in."""
         return self._submitted is not None
+
+    def look_beside(self, told: Told) -> dict[str, IdSet]:
+        """Engines of a former driver may have left results beside the status file since that was read; the
+        tasks that count for the limit of a context, then. DisbatchError."""
+        if self._so_far is None:
+            return {}
+        self._so_far.look_beside()
+        return self._so_far.counting(told)
 
     def missing(self, plan: Plan) -> list[str]:
         """Nothing more will be read: warnings, if a former driver of this run read more than that."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -117,7 +117,7 @@ class Former:
     `asides`, if `whole`: hashes of the lines that are about no task that is done.
     """
 
-    def __init__(self, files: Sequence[_File], *, source: str, retry: bool, force: bool, whole: bool) -> None:
+    def __init__(self, files: list[_File], *, source: str, retry: bool, force: bool, whole: bool) -> None:
         self.count = 0
         self.failures = 0
         self.highest = -1
@@ -172,7 +172,18 @@ class Former:
         """Close the files; nothing can be looked up any more."""
         for file in self._files:
             file.close()
-        self._files = ()
+        self._files = []
+
+    def look_beside(self) -> None:
+        """Enter what engines have left beside the first file since it was read. ResumeError."""
+        known = {(file.status.st_ino, file.status.st_size) for file in self._files}
+        for path in unrecorded(self._files[0].path):
+            file = _File(path, mine=True)
+            if (file.status.st_ino, file.status.st_size) in known:
+                file.close()
+            else:
+                self._files.append(file)
+                self._index(len(self._files) - 1, file)
 
     def lookup(self, task: Task) -> Record | None:
         """The record of `task` if it need not run again: it was completed, and with -R without failing.

@@ -53,6 +53,10 @@ class SoFar:
         """As `Former.verify`."""
         return self._former.verify(items, ids)
 
+    def look_beside(self) -> None:
+        """Engines may have left more beside the status file since. ResumeError."""
+        self._former.look_beside()
+
     def counting(self, told: Told) -> dict[str, IdSet]:
         """The tasks that count for the limit of a context, by context: of those that were about to be
         recorded the ones that were; and those whose results engines had to leave beside the status file. By
