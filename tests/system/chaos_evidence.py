@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from disbatch.driver.runfile import Gone, Here, Joint, Line
+from disbatch.driver.told import Gone, Here, Joint, Line
 from disbatch.model.status import Mark, Record, parse_line
 
 _SAID = re.compile(
