@@ -125,9 +125,7 @@ def run(
                 f"expected again, from the first on ({so_far.count} of them are done)"
             )
         if options.owned:
-            observer.say(
-                "the program that handed tasks in is not waited for: `dbutil close` when there are no more"
-            )
+            observer.say("a program handed tasks in; if it has ended, `dbutil close` says that no more come")
         left.told.counted = so_far.counting(left.told)
         takeover = Takeover(left.connect, left.told, so_far.asides)
     _start_log(claimed, options.loglevel, observer.say)
