@@ -111,7 +111,7 @@ class Driver:
         self._preemption: asyncio.Task[None] | None = None
         self._notes = Notes()
         self._yielded = False
-        self._holds = Holds(self._tell)
+        self._holds = Holds(self._tell, self._pump)
         self._contexts = Contexts(loop, self._answer, s.number)
         self._time_limit = TimeLimit(
             s.context,
@@ -504,7 +504,7 @@ class Driver:
 
     def _pump(self) -> None:
         """Feed the plan. Not re-entered: what its actions cause is fed by the call that is going on."""
-        if self._pumping or self._over.done():
+        if self._pumping or self._over.done() or self._holds.stop_reading:
             return
         self._pumping = True
         try:

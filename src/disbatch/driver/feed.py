@@ -126,7 +126,7 @@ class Feed:
         given, source = 0, self._source
         if source is None:
             return  # start() comes first
-        while not self._ended and not plan.held and plan.mode is Mode.RUNNING:
+        while not self._ended and plan.mode is Mode.RUNNING:
             room = plan.room
             if room <= 0 and source.error is None:
                 return
