@@ -134,14 +134,17 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-def read_life(directory: Path, prefix: str, run_file: Path, own_limit: int | None, began: float) -> Life:
+def read_life(
+    directory: Path, prefix: str, run_files: Iterable[Path], own_limit: int | None, began: float
+) -> Life:
     """All that there is of the life of which the files begin with `prefix`."""
     life = Life(began, records=read_records(directory / f"{prefix}_status.txt"))
     for path in directory.glob(f"{prefix}_*_unrecorded.txt"):
         life.unrecorded += read_records(path)
     if own_limit is not None:
         life.limits[""] = own_limit
-    _read_run_file(life, run_file)
+    for run_file in run_files:
+        _read_run_file(life, run_file)
     _read_log(life, _timed(directory / f"{prefix}_driver.txt"))
     for path in directory.glob(f"{prefix}_*_engine.txt"):
         node = path.name.removeprefix(f"{prefix}_").removesuffix("_engine.txt")

@@ -23,12 +23,25 @@ driver, their keepers have ended what they left, and attached contexts have give
 @dataclass
 class Life:
     """From `disbatch` to its end, with all drivers it had: what its files begin with, when it began, and the
-    context that it has itself. `run_file`: a name of its run file that stays."""
+    context that it has itself. `run_files`: names of its run file that stay, one for each driver."""
 
     prefix: str
     began: float
     context: list[str]
-    run_file: Path
+    run_files: list[Path] = field(default_factory=list)
+
+    def keep(self, directory: Path) -> bool:
+        """Give the run file another name, if a driver has put it there since."""
+        there = directory / f"{self.prefix}_run.json"
+        kept = directory / f"{self.prefix}_kept{len(self.run_files)}"
+        try:
+            if self.run_files and self.run_files[-1].samefile(there):
+                return False
+            os.link(there, kept)
+        except FileNotFoundError:
+            return False
+        self.run_files.append(kept)
+        return True
 
 
 @dataclass
@@ -68,18 +81,17 @@ class Lives:
         number, directory = len(self.all), self.world.directory
         assert number < MOST_LIVES, "the run does not come to its end"
         prefix, context = f"P{number}", self.plan.contexts[number]
-        life = Life(prefix, time.time(), context, directory / f"kept{number}")
+        life = Life(prefix, time.time(), context)
         argv = [DISBATCH, *context, *self.plan.options, "-p", prefix, *former, "Tasks"]
         self.driver = driver = self.world.start(*argv)
-        run_file, connect = (directory / f"{prefix}_{name}.json" for name in ("run", "connect"))
+        connect = directory / f"{prefix}_connect.json"
 
         def is_there() -> bool:
-            if not life.run_file.exists() and run_file.exists():
-                os.link(run_file, life.run_file)
+            life.keep(directory)
             return connect.exists() or driver.code is not None
 
         assert self.world.until(is_there, PATIENCE, quiet=PATIENCE), f"{prefix} does not begin"
-        if life.run_file.exists():
+        if life.run_files:
             self.all.append(life)
         self.vacancies = 0
 
@@ -148,8 +160,14 @@ class Lives:
     def take_over(self) -> None:
         """If nobody drives."""
         if not self.is_driven:
-            self.driver = self.world.start(DISBATCH, "--takeover", self.life.prefix)
+            self.driver = driver = self.world.start(DISBATCH, "--takeover", self.life.prefix)
             self.vacancies = 0
+            directory = self.world.directory
+
+            def has_begun() -> bool:
+                return self.life.keep(directory) or driver.code is not None
+
+            self.world.until(has_begun, PATIENCE, quiet=PATIENCE)
 
     def resume(self) -> None:
         """-r instead, if nobody drives; it is refused while tasks may run."""

@@ -96,7 +96,7 @@ class Story:
         for life in self.lives.all:
             words: list[Any] = life.context
             limit = int(words[words.index("-C") + 1]) if "-C" in words else None
-            lived = read_life(directory, life.prefix, life.run_file, limit, life.began)
+            lived = read_life(directory, life.prefix, life.run_files, limit, life.began)
             for engine in lived.engines.values():
                 if engine.process is not None:
                     engine.killed = self.deeds.killed_engines.get(engine.process)

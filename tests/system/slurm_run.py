@@ -135,11 +135,17 @@ class SlurmRun(Run):
 
     def driver(self) -> int:
         """The process of disbatch itself, wherever it runs."""
-        commands = {pid: command_line(pid).split() for pid in self.processes()}
-        (driver,) = (
-            pid for pid, words in commands.items() if words[-1:] == ["Tasks"] and "python" in words[0]
-        )
+        (driver,) = self.drivers("Tasks")
         return driver
+
+    def drivers(self, word: str) -> list[int]:
+        """Processes of disbatch that were started with this word."""
+        commands = {pid: command_line(pid).split() for pid in self.processes()}
+        return [
+            pid
+            for pid, words in commands.items()
+            if word in words and "python" in words[0] and words[1].endswith("/disbatch")
+        ]
 
     # ---- what came of it ----
 

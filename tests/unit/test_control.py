@@ -35,7 +35,7 @@ class Bench:
         self.members: dict[str, Member] = {}
         self.noted: list[Line] = []
         self.can_note = True
-        self.holds = Holds(self.tell)
+        self.holds = Holds(self.tell, lambda: None)
         self.farewells = Farewells(self.plan, tell=self.tell, note=self.note, dismiss=self.dismiss)
         self.control = Control(
             *(self.plan, self.members, self.holds, self.farewells),

@@ -238,6 +238,7 @@ class Crew:
             grace=self._contexts.grace(member.context, s.grace),
             results_seen=peer.session.seen,
             next_order=peer.session.next_number,
+            pid=os.getpid(),
         )
         self._hub.welcome(peer, welcome, hello.orders_seen)
         if member.joined is None and not member.left:
