@@ -74,6 +74,7 @@ class Deeds:
             Deed.RELEASE: lambda step: world.release(1),
             Deed.CUT: self._cut,
             Deed.HEAL: lambda step: world.heal(1),
+            Deed.RESET: self._reset,
             Deed.ATTACH: lambda step: lives.attach(step.words),
             Deed.ATTACH_FROM_NODE: lambda step: lives.attach(step.words[1:], step.words[0]),
             Deed.DRAIN: lambda step: self._let_go("drain", step),
@@ -140,6 +141,11 @@ class Deeds:
         host = self._choose([host for host in self.world.hosts if host not in self.world.cut_off], step)
         if host is not None:
             self.world.cut(host)
+
+    def _reset(self, step: Step) -> None:
+        host = self._choose(self.world.hosts, step)
+        if host is not None:
+            self.world.reset(host)
 
     # ---- by dbutil ----
 

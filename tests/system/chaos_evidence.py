@@ -15,7 +15,7 @@ from disbatch.driver.runfile import Gone, Here, Joint, Line
 from disbatch.model.status import Mark, Record, parse_line
 
 _SAID = re.compile(
-    r"([SEP]) (?P<task>[0-9]+) (?P<engine>\S+) (?P<node>\S+) (?P<pid>[0-9]+) (?P<at>[0-9]+[.,][0-9]+)"
+    r"([SEAZ]) (?P<task>[0-9]+) (?P<engine>\S+) (?P<node>\S+) (?P<pid>[0-9]+) (?P<at>[0-9]+[.,][0-9]+)"
 )
 _TIME = re.compile(r"([0-9-]{10} [0-9:]{8}),([0-9]{3}) \w+ +(.*)")
 _LOST = re.compile(r"(\S+): engine lost: ")
@@ -41,6 +41,14 @@ class Attempt:
     place: Place
     start: float
     end: float | None = None
+
+
+class Command(NamedTuple):
+    """One start of a PERENGINE command."""
+
+    is_stop: bool
+    engine: str
+    at: float
 
 
 @dataclass
@@ -86,14 +94,15 @@ class Life:
 
 @dataclass
 class Evidence:
-    """Of all lives of one plan. `killed`: tasks whose shell the test killed; `cancelled`: ids that the user
-    may have cancelled; `commands`: (engine, place) of each start of a PERENGINE command."""
+    """Of all lives of one plan. `first_line`: of the task file, that has an id. `killed`: tasks whose shell
+    the test killed; `cancelled`: ids that the user may have cancelled."""
 
     ids: int
     barriers: list[int]
+    first_line: int
     lives: list[Life] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
-    commands: list[tuple[str, Place]] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
     killed: set[Place] = field(default_factory=set)
     cancelled: set[int] = field(default_factory=set)
 
@@ -102,7 +111,7 @@ class Evidence:
         return next(life for life in self.lives if engine in life.engines)
 
 
-def read_said(text: str) -> tuple[list[Attempt], list[tuple[str, Place]], list[str]]:
+def read_said(text: str) -> tuple[list[Attempt], list[Command], list[str]]:
     """What tasks and commands said, and lines that are none of theirs."""
     attempts: dict[tuple[str, int, Place], Attempt] = {}
     commands, odd = [], []
@@ -113,8 +122,8 @@ def read_said(text: str) -> tuple[list[Attempt], list[tuple[str, Place]], list[s
             continue
         task, place = int(found["task"]), Place(found["node"], int(found["pid"]))
         key, at = (found["engine"], task, place), float(found["at"].replace(",", "."))
-        if found[1] == "P":
-            commands.append((found["engine"], place))
+        if found[1] in "AZ":
+            commands.append(Command(found[1] == "Z", found["engine"], at))
         elif found[1] == "S":
             attempts[key] = Attempt(task, found["engine"], place, at)
         elif key in attempts:

@@ -88,6 +88,7 @@ class Story:
         evidence = Evidence(
             self.plan.ids,
             self.plan.barriers,
+            self.plan.first_line,
             attempts=attempts,
             commands=commands,
             killed=self.deeds.killed_tasks,

@@ -280,6 +280,12 @@ class World:
             self.cut_off.remove(host)
             self.note(f"healed {host}")
 
+    def reset(self, host: str) -> None:
+        """Break all connections to a host."""
+        assert self.lab is not None
+        self.lab.reset_connections(host)
+        self.note(f"reset the connections to {host}")
+
     def close(self) -> None:
         """Leave nothing behind, whatever came of it."""
         self.heal()
