@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit system chaos bench bench-slurm bench-report bench-million clean
+.PHONY: help demo test check unit system chaos bench bench-slurm bench-sources bench-report bench-million clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -48,6 +48,9 @@ bench: $(VENV)/.installed ## measure, each number beside its limit in the same r
 bench-slurm: $(VENV)/.installed ## how soon a Slurm job of 64 nodes works, all simulated here (as root)
 	@scripts/require tests
 	@$(BIN)/python bench/slurm_startup.py
+
+bench-sources: $(VENV)/.installed ## tasks a second through each way in: file, stdin, dbutil submit, Python (about 2 minutes)
+	@$(BIN)/python bench/sources.py
 
 bench-report: $(VENV)/.installed ## a report of 1,000,000 lines: time and memory (about a minute)
 	@$(BIN)/python bench/report.py

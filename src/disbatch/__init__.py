@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from disbatch.api import read_status as read_status
     from disbatch.api import to_polars as to_polars
 
-_OF_THE_API = (
+__all__ = (
     "DisBatch", "DisBatcher", "DisbatchError", "RunEndedError", "SilenceError", "Task", "TaskFailedError",
     "TaskResult", "UsageError", "read_status", "to_polars",
 )  # fmt: skip
@@ -29,7 +29,7 @@ def __getattr__(name: str) -> object:
     """The names of `disbatch.api`, for which engines and the command line never ask."""
     from importlib import import_module
 
-    if name in _OF_THE_API:
+    if name in __all__:
         return getattr(import_module("disbatch.api"), name)
     if name == "disBatch":  # where programs written for disBatch 3.0 look for DisBatcher
         return import_module("disbatch.api.original")
@@ -37,4 +37,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_OF_THE_API]
+    return [*globals(), *__all__]

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from command import DEADLINE, Running, environment, gone, processes, tasks, until, write
@@ -22,9 +22,16 @@ STUBBORN = f"trap '' TERM; {HELD}"
 class Attaching(Running):
     """PREFIX_dbUtil.sh while it runs."""
 
-    def __init__(self, script: Path, directory: Path, *arguments: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        script: Path,
+        directory: Path,
+        *arguments: str,
+        env: Mapping[str, str],
+        wrapper: Sequence[str] = (),
+    ) -> None:
         self.program = str(script)
-        super().__init__(directory, *arguments, env=env)
+        super().__init__(directory, *arguments, env=env, wrapper=wrapper)
 
     @property
     def said(self) -> list[str]:

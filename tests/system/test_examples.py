@@ -73,6 +73,20 @@ def test_perengine(tmp_path: Path) -> None:
     assert not Path(f"/tmp/perengine-{jobid}").exists()
 
 
+def test_pi(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "pi.py", "localhost:2"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("pi is 3.14") and done.stdout.endswith(" tasks\n")
+
+
 def test_logistic(tmp_path: Path) -> None:
     lines = run("logistic.tasks", tmp_path)
     assert ids(lines) == list(range(242))

@@ -104,6 +104,8 @@ class Courier:
         self._close_asked = asyncio.Event()
         self._now = asyncio.Event()
         self._sending = False
+        self._awake = False
+        """It was said, since the queue was last looked at, that there is something in it."""
         self._tasks: dict[int, Task] = {}
         _open.add(self)
         threading.Thread(target=self._run, name="disbatch", daemon=True).start()
@@ -114,12 +116,14 @@ class Courier:
         """Hand this in, for which there is room. RuntimeError after `close`, RunEndedError if the run is
         over."""
         with self._lock:
-            if self.error is not None:
-                raise type(self.error)(str(self.error))
             if self._closing:
                 raise RuntimeError("this run is closed")
+            if self.error is not None:
+                raise type(self.error)(str(self.error))
             self._unsent.append(line)
-        self._stir(self._stirred)
+            asleep, self._awake = not self._awake, True
+        if asleep:
+            self._stir(self._stirred)
 
     def cancel(self, task: Task) -> bool:
         """As `Task.cancel`."""
@@ -175,6 +179,13 @@ class Courier:
                 advice=reached.advice,
                 patience=self._patience,
             )
+            try:
+                if reached.launched is None:
+                    await follower.submit(Submit([]))  # would it take any?
+            except Exception as error:
+                self.ready.set_exception(error)
+                follower.close()
+                return
             self.ready.set_result(reached.prefix)
             await self._serve(follower, reached.launched)
 
@@ -221,6 +232,8 @@ class Courier:
             await self._stirred.wait()
             await asyncio.sleep(COALESCE)
             self._stirred.clear()
+            with self._lock:
+                self._awake = False
             while batch := self._batch():
                 self._sending = True
                 await self._submit(follower, batch)
@@ -336,7 +349,7 @@ class Courier:
         self.return_code = await asyncio.shield(launched.ended)
         self.said = launched.said
         if self.return_code >= 0 and not follower.pending and not self._sending:
-            raise RunEndedError(f"the run ended: {self.said}" if self.said else "the run ended")
+            raise RunEndedError(launched.conclusion)
 
     async def _finish(self, follower: Follower, launched: Launched | None) -> None:
         gently = self._loop.create_task(self._finish_gently(follower, launched))
@@ -365,8 +378,8 @@ class Courier:
         with self._lock:
             unsent = list(self._unsent)
             self._unsent.clear()
-        self._fail(unsent, RunEndedError("the run was ended before this was handed in"))
         if launched is None:
+            self._fail(unsent, RunEndedError("this run was closed before the task was handed in"))
             for task in list(self._tasks.values()):
                 self.cancel(task)
             for verb in self._orders_to_cancel():
@@ -376,6 +389,7 @@ class Courier:
             await self._ask(follower, Finish())
         launched.take_no_more()
         await self._see_off(follower, launched)
+        self._fail(unsent, self.error or RunEndedError(launched.conclusion))
         await asyncio.wrap_future(self.room.idle())
 
     async def _see_off(self, follower: Follower, launched: Launched) -> None:

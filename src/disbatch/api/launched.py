@@ -93,6 +93,13 @@ class Launched:
         text = os.pread(self._words.fileno(), KEPT, max(0, size - KEPT)).decode(errors="replace")
         return text.strip().removeprefix("disbatch: ")
 
+    @property
+    def conclusion(self) -> str:
+        """How the run ended, in a line."""
+        lines = self.said.splitlines() or ["how is not known"]
+        again = [line.split(None, 1)[1] for line in lines if line.startswith("  resume ")]
+        return "; resume with: ".join([f"the run ended: {lines[0]}", *again])
+
     def take_no_more(self) -> None:
         """It ends when all that it has is done."""
         stdin, self._stdin = self._stdin, -1

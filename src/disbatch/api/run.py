@@ -304,8 +304,9 @@ class DisBatch:
         self._add_note(error)
 
     def _add_note(self, error: BaseException) -> None:
-        if self._courier.unfinished and not isinstance(error, RunEndedError):
-            error.add_note(f"disbatch: {self._courier.first_failure}")
+        courier = self._courier
+        if courier.unfinished and not isinstance(error, RunEndedError):
+            error.add_note(f"disbatch: {courier.error or courier.first_failure}")
 
     def __enter__(self) -> DisBatch:
         try:
