@@ -15,6 +15,8 @@ What is promised, and looked for here:
 5. Tasks behind a barrier start when those before it are done.
 6. A context with a limit completes no more tasks than that.
 7. PERENGINE commands run at most once on an engine; START before its first task, STOP after its last one.
+8. What users order holds: while a run is paused nothing starts, and nothing of what is cancelled ever does,
+   but on engines that cannot hear it.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ WORD = 2.0
 
 def complaints(evidence: Evidence) -> list[str]:
     """A line for each thing that should not be so."""
-    checks = (_counted_once, _results, _kept, _started_again, _barriers, _limits, _commands)
+    checks = (_counted_once, _results, _kept, _started_again, _barriers, _limits, _commands, _heeded)
     return [line for check in checks for line in check(evidence)]
 
 
@@ -114,7 +116,8 @@ def _kept(evidence: Evidence) -> Iterator[str]:
         told = {(r.id, r.node, r.pid) for r in (*life.records, *life.unrecorded)}
         if attempt.end is None or (attempt.task, *attempt.place) in told or engine.killed is not None:
             continue
-        if not _losses(life, attempt.engine) and not _orders(evidence, attempt):
+        replaced = attempt.task in {record.id for record in _done(life)} and _was_taken_over(life, attempt)
+        if not (replaced or _losses(life, attempt.engine) or _orders(evidence, attempt)):
             yield f"task {attempt.task} ended, and nothing of it is recorded: {attempt}"
     for number, (life, after) in enumerate(pairwise(evidence.lives)):
         skipped = {_key(record) for record in after.records if record.mark is Mark.SKIPPED}
@@ -137,6 +140,12 @@ def _losses(life: Life, engine: str) -> list[float]:
     given_up = life.lost.get(known.node, []) if known.ever_gone else []
     orphaned = life.orphaned.get(known.node, [])
     return sorted([*given_up, *orphaned, *([] if known.killed is None else [known.killed])])
+
+
+def _was_taken_over(life: Life, attempt: Attempt) -> bool:
+    """Another driver came after its end; who finds the task recorded drops what else there is of it."""
+    assert attempt.end is not None
+    return any(at > attempt.end for at in life.drivers)
 
 
 def _orders(evidence: Evidence, attempt: Attempt) -> list[float]:
@@ -251,3 +260,14 @@ def _commands(evidence: Evidence) -> Iterator[str]:
             yield f"engine {attempt.engine}: task {attempt.task} began before the START command"
         if not attempt.start <= last.get(attempt.engine, inf):
             yield f"engine {attempt.engine}: task {attempt.task} began after the STOP command"
+
+
+def _heeded(evidence: Evidence) -> Iterator[str]:
+    for order in evidence.orders:
+        life = evidence.lives[order.life]
+        for attempt in evidence.attempts:
+            late = order.since + WORD < attempt.start < order.until
+            wanted = order.tasks is None or attempt.task in order.tasks
+            if late and wanted and attempt.engine in life.engines and not _knew_nothing(life, attempt):
+                what = "a task" if order.tasks is None else f"task {attempt.task}"
+                yield f"{what} was started after it was told not to be: {attempt}"

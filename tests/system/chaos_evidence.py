@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from disbatch.driver.runfile import Gone, Here, Joint, Line
+from disbatch.driver.told import Gone, Here, Joint, Line
 from disbatch.model.status import Mark, Record, parse_line
 
 _SAID = re.compile(
@@ -22,6 +22,7 @@ _LOST = re.compile(r"(\S+): engine lost: ")
 _UNHEARD = re.compile(r"(\S+(?:, \S+)*): not heard for ")
 _JOINED = re.compile(r"(\S+): engine joined ")
 _lines = msgspec.json.Decoder(Line)
+_DRIVER = re.compile(r"disbatch \S+, pid [0-9]+ on ")
 _ORDERED = re.compile(r"attempt [0-9]+ \(line ([0-9]+)\) ended by order")
 
 
@@ -69,7 +70,7 @@ class Engine:
 class Life:
     """A run from `disbatch` to its end, with all drivers that it had; -r begins another one.
 
-    `began` and `ended` (None: not ended in order). `lost` and `joined`: when its log said so, by node.
+    `lost` and `joined`: when its log said so, by node. `drivers`: when they began.
     `limits`: -C, by context. `ordered`: when engines ended a task by order, by (node, line of the task).
     `orphaned`: when engines gave their driver up, by node.
     """
@@ -80,6 +81,7 @@ class Life:
     unrecorded: list[Record] = field(default_factory=list)
     lost: dict[str, list[float]] = field(default_factory=dict)
     joined: dict[str, list[float]] = field(default_factory=dict)
+    drivers: list[float] = field(default_factory=list)
     limits: dict[str, int] = field(default_factory=dict)
     ordered: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     orphaned: dict[str, list[float]] = field(default_factory=dict)
@@ -90,6 +92,16 @@ class Life:
         known = {(record.id, record.node, record.pid) for record in own}
         late = [r for r in self.unrecorded if r.mark is Mark.TASK and (r.id, r.node, r.pid) not in known]
         return own + late
+
+
+class Order(NamedTuple):
+    """Of the user's, and answered: from `since` on (`until`: as long as that) these tasks shall not start;
+    None: no task. Both times are in one life."""
+
+    life: int
+    since: float
+    until: float
+    tasks: range | None
 
 
 @dataclass
@@ -105,6 +117,7 @@ class Evidence:
     commands: list[Command] = field(default_factory=list)
     killed: set[Place] = field(default_factory=set)
     cancelled: set[int] = field(default_factory=set)
+    orders: list[Order] = field(default_factory=list)
 
     def life_of(self, engine: str) -> Life:
         """The life in which that engine was."""
@@ -142,14 +155,17 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-def read_life(directory: Path, prefix: str, run_file: Path, own_limit: int | None, began: float) -> Life:
+def read_life(
+    directory: Path, prefix: str, run_files: Iterable[Path], own_limit: int | None, began: float
+) -> Life:
     """All that there is of the life of which the files begin with `prefix`."""
     life = Life(began, records=read_records(directory / f"{prefix}_status.txt"))
     for path in directory.glob(f"{prefix}_*_unrecorded.txt"):
         life.unrecorded += read_records(path)
     if own_limit is not None:
         life.limits[""] = own_limit
-    _read_run_file(life, run_file)
+    for path in run_files:
+        _read_run_file(life, path)
     _read_log(life, _timed(directory / f"{prefix}_driver.txt"))
     for path in directory.glob(f"{prefix}_*_engine.txt"):
         node = path.name.removeprefix(f"{prefix}_").removesuffix("_engine.txt")
@@ -184,7 +200,9 @@ def _timed(path: Path) -> Iterable[tuple[float, str]]:
 
 def _read_log(life: Life, lines: Iterable[tuple[float, str]]) -> None:
     for at, words in lines:
-        if found := _JOINED.match(words):
+        if _DRIVER.match(words):
+            life.drivers.append(at)
+        elif found := _JOINED.match(words):
             life.joined.setdefault(found[1], []).append(at)
         elif found := _LOST.match(words) or _UNHEARD.match(words):
             for node in found[1].split(", "):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from chaos_plan import ORPHAN_PATIENCE, Plan
 from chaos_world import DBUTIL, DISBATCH, Command, World, living
@@ -23,12 +21,16 @@ driver, their keepers have ended what they left, and attached contexts have give
 @dataclass
 class Life:
     """From `disbatch` to its end, with all drivers it had: what its files begin with, when it began, and the
-    context that it has itself. `run_file`: a name of its run file that stays."""
+    context that it has itself."""
 
     prefix: str
     began: float
     context: list[str]
-    run_file: Path
+
+    @property
+    def run_file(self) -> str:
+        """What it is called."""
+        return f"{self.prefix}_run.json"
 
 
 @dataclass
@@ -68,18 +70,14 @@ class Lives:
         number, directory = len(self.all), self.world.directory
         assert number < MOST_LIVES, "the run does not come to its end"
         prefix, context = f"P{number}", self.plan.contexts[number]
-        life = Life(prefix, time.time(), context, directory / f"kept{number}")
+        life = Life(prefix, time.time(), context)
+        self.world.keep(life.run_file)
         argv = [DISBATCH, *context, *self.plan.options, "-p", prefix, *former, "Tasks"]
         self.driver = driver = self.world.start(*argv)
-        run_file, connect = (directory / f"{prefix}_{name}.json" for name in ("run", "connect"))
-
-        def is_there() -> bool:
-            if not life.run_file.exists() and run_file.exists():
-                os.link(run_file, life.run_file)
-            return connect.exists() or driver.code is not None
-
-        assert self.world.until(is_there, PATIENCE, quiet=PATIENCE), f"{prefix} does not begin"
-        if life.run_file.exists():
+        connect = directory / f"{prefix}_connect.json"
+        came = self.world.until(lambda: connect.exists() or driver.code is not None, PATIENCE, quiet=PATIENCE)
+        assert came, f"{prefix} does not begin"
+        if self.world.kept(life.run_file):
             self.all.append(life)
         self.vacancies = 0
 

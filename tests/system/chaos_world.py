@@ -96,6 +96,8 @@ class World:
         self.commands: list[Command] = []
         self.history: list[str] = []
         self._begun = time.monotonic()
+        self._kept: dict[str, Path] = {}
+        self._generations: set[tuple[str, int]] = set()
         self.here = os.uname().nodename
         spaces = {} if lab is None else {lab.space(host): host for host in lab.hosts}
         self._spaces = {os.readlink("/proc/self/ns/pid"): self.here, **spaces}
@@ -142,20 +144,42 @@ class World:
 
     # ---- what happens ----
 
+    def keep(self, name: str) -> None:
+        """Keep each file that will ever have that name: as kept.NAME.1, ..."""
+        self._kept[name] = self.directory / name
+        self._keep_files()
+
+    def kept(self, name: str) -> list[Path]:
+        """The files that had that name, oldest first."""
+        paths = self.directory.glob(f"kept.{name}.*")
+        return sorted(paths, key=lambda path: int(path.suffix[1:]))
+
+    def _keep_files(self) -> None:
+        for name, path in self._kept.items():
+            try:
+                generation = (name, path.stat().st_ino)
+                if generation not in self._generations:
+                    os.link(path, self.directory / f"kept.{name}.{len(self._generations)}")
+                    self._generations.add(generation)
+            except FileNotFoundError:
+                continue
+
     def until(self, condition: Callable[[], Any], seconds: float, *, quiet: float = NOTHING_HAPPENS) -> bool:
         """Wait until it is so: looked at whenever a file of the run has changed or a command has ended. False
         if it is not after `seconds`, or if nothing happens for `quiet` seconds."""
         deadline = time.monotonic() + seconds
         ends = tuple(command.pidfd for command in self.commands if command.code is None)
         with Changes(self.directory, also=ends) as changes:
-            while not condition():
+            while True:
+                self._keep_files()
+                if condition():
+                    return True
                 now = time.monotonic()
                 if now >= deadline or not changes.wait(min(deadline, now + quiet)):
                     return bool(condition())
                 if any(command.pidfd in ends and command.code is not None for command in self.commands):
                     # It would be news for ever.
                     return self.until(condition, deadline - now, quiet=quiet)
-        return True
 
     def starts(self) -> int:
         """How often a task has started."""

@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
 import pytest
 from chaos_check import complaints
-from chaos_evidence import Attempt, Command, Engine, Evidence, Life, Place, read_records, read_said
+from chaos_evidence import Attempt, Command, Engine, Evidence, Life, Order, Place, read_records, read_said
 from chaos_plan import Flavour, make_plan
 from chaos_world import World
 
@@ -57,7 +58,8 @@ def sound() -> Evidence:
         attempt(5, "c", "na", 32, 64.0),
     ]
     commands = [Command(False, name, -1.0) for name in "abc"] + [Command(True, "c", 66.0)]
-    return Evidence(6, [BARRIER], 3, [first, second], attempts, commands, cancelled={3})
+    orders = [Order(0, 29.0, inf, range(3, 4)), Order(0, 40.0, 50.0, None)]
+    return Evidence(6, [BARRIER], 3, [first, second], attempts, commands, cancelled={3}, orders=orders)
 
 
 def test_nothing_is_wrong() -> None:
@@ -176,6 +178,14 @@ def _after_the_stop_command(evidence: Evidence) -> None:
     evidence.commands.append(Command(True, "b", 30.0))
 
 
+def _although_it_was_cancelled(evidence: Evidence) -> None:
+    evidence.attempts.append(attempt(3, "b", "nb", 25, 32.0, ended=False))
+
+
+def _although_the_run_was_paused(evidence: Evidence) -> None:
+    evidence.attempts.append(attempt(5, "b", "nb", 25, 43.0, ended=False))
+
+
 FLAWS: list[tuple[Callable[[Evidence], None], str]] = [
     (_never_ended, "task 5, recorded with 0 of .*: it never came to its end"),
     (_never_began, "task 5, recorded with 0 of .*: it never began there"),
@@ -203,6 +213,8 @@ FLAWS: list[tuple[Callable[[Evidence], None], str]] = [
     (_command_twice, "engine a: 2 START commands"),
     (_stop_command_twice, "engine c: 2 STOP commands"),
     (_no_command, "engine c: task 4 began before the START command"),
+    (_although_it_was_cancelled, "task 3 was started after it was told not to be"),
+    (_although_the_run_was_paused, "a task was started after it was told not to be"),
     (_after_the_stop_command, "engine b: task 4 began after the STOP command"),
 ]
 
@@ -240,6 +252,16 @@ def test_what_only_the_engine_tells() -> None:
     assert complaints(evidence) == []
     evidence.lives[0].orphaned = {"na": [3.5]}
     assert complaints(evidence)
+
+
+def test_another_attempt_was_recorded_when_the_driver_was_replaced() -> None:
+    evidence = sound()
+    evidence.attempts.append(attempt(1, "b", "nb", 25, 2.6))
+    evidence.lives[0].records[0] = record(1, "na", 11, 1.0, Mark.SUPERSEDED, -15)
+    evidence.lives[0].drivers = [0.0]
+    assert any("nothing of it is recorded" in line for line in complaints(evidence))
+    evidence.lives[0].drivers = [0.0, 10.0]
+    assert not any("nothing of it is recorded" in line for line in complaints(evidence))
 
 
 def test_what_tasks_say() -> None:
