@@ -210,8 +210,8 @@ def _lines(chance: random.Random) -> list[str]:
 def _task(chance: random.Random) -> str:
     seconds = (
         chance.choice([0.01, 0.03, 0.05, 0.1, 0.1, 0.2])
-        if chance.random() < 0.93
-        else chance.uniform(0.8, 2.5)
+        if chance.random() < 0.95
+        else chance.uniform(0.6, 2.2)
     )
     before = {0: "trap '' TERM; ", 1: "sleep 900 & ", 2: "setsid sleep 900 & "}.get(chance.randrange(40), "")
     return f"{before}{STARTS}; sleep {seconds:.2f}; {ENDS}"

@@ -164,12 +164,20 @@ class World:
             except FileNotFoundError:
                 continue
 
-    def until(self, condition: Callable[[], Any], seconds: float, *, quiet: float = NOTHING_HAPPENS) -> bool:
-        """Wait until it is so: looked at whenever a file of the run has changed or a command has ended. False
-        if it is not after `seconds`, or if nothing happens for `quiet` seconds."""
+    def until(
+        self,
+        condition: Callable[[], Any],
+        seconds: float,
+        *,
+        quiet: float = NOTHING_HAPPENS,
+        also: tuple[int, ...] = (),
+    ) -> bool:
+        """Wait until it is so: looked at whenever a file of the run has changed, a command has ended, or one
+        of the descriptors `also` is readable. False if it is not after `seconds`, or if nothing happens for
+        `quiet` seconds."""
         deadline = time.monotonic() + seconds
         ends = tuple(command.pidfd for command in self.commands if command.code is None)
-        with Changes(self.directory, also=ends) as changes:
+        with Changes(self.directory, also=ends + also) as changes:
             while True:
                 self._keep_files()
                 if condition():
@@ -179,7 +187,7 @@ class World:
                     return bool(condition())
                 if any(command.pidfd in ends and command.code is not None for command in self.commands):
                     # It would be news for ever.
-                    return self.until(condition, deadline - now, quiet=quiet)
+                    return self.until(condition, deadline - now, quiet=quiet, also=also)
 
     def starts(self) -> int:
         """How often a task has started."""
@@ -255,9 +263,22 @@ class World:
         deadline = time.monotonic() + seconds
         while left := find():
             for process in left:
-                if not _ended(process.pid, deadline):
+                if not self._until_ended(process.pid, deadline):
                     return find()
         return []
+
+    def _until_ended(self, pid: int, deadline: float) -> bool:
+        """False at the deadline."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+        try:
+            seconds = max(0.0, deadline - time.monotonic())
+            ended = lambda: bool(select.select([pidfd], [], [], 0)[0])  # noqa: E731
+            return self.until(ended, seconds, quiet=seconds, also=(pidfd,))
+        finally:
+            os.close(pidfd)
 
     # ---- what is done to them ----
 
@@ -320,18 +341,6 @@ class World:
             command.process.kill()
             command.process.wait()
             os.close(command.pidfd)
-
-
-def _ended(pid: int, deadline: float) -> bool:
-    """Wait for its end; False at the deadline."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))[0])
-    finally:
-        os.close(pidfd)
 
 
 def living(processes: list[Process]) -> Iterator[str]:
