@@ -21,6 +21,7 @@ _TIME = re.compile(r"([0-9-]{10} [0-9:]{8}),([0-9]{3}) \w+ +(.*)")
 _LOST = re.compile(r"(\S+): engine lost: ")
 _UNHEARD = re.compile(r"(\S+(?:, \S+)*): not heard for ")
 _JOINED = re.compile(r"(\S+): engine joined ")
+_BEGUN = re.compile(r"engine (\S+) on \S+: ")
 _lines = msgspec.json.Decoder(Line)
 _DRIVER = re.compile(r"disbatch \S+, pid [0-9]+ on ")
 _ORDERED = re.compile(r"attempt [0-9]+ \(line ([0-9]+)\) ended by order")
@@ -172,6 +173,9 @@ def read_life(
         for at, words in _timed(path):
             if found := _ORDERED.match(words):
                 life.ordered.setdefault((node, int(found[1])), []).append(at)
+            elif found := _BEGUN.match(words):
+                # The run file is written anew by who takes the run over, without those that had left.
+                life.engines.setdefault(found[1], Engine(found[1], node, "", None, True))
             elif words.startswith("going: nothing heard of the driver"):
                 life.orphaned.setdefault(node, []).append(at)
     return life

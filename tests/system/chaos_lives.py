@@ -141,6 +141,7 @@ class Lives:
         if self.driver is not None and self.is_driven:
             self.driver.process.kill()
             self.driver.process.wait()
+            self.world.keep_files()
             self.world.note(f"killed the driver [{self.driver.name}]")
 
     def take_over(self) -> None:

@@ -147,14 +147,15 @@ class World:
     def keep(self, name: str) -> None:
         """Keep each file that will ever have that name: as kept.NAME.1, ..."""
         self._kept[name] = self.directory / name
-        self._keep_files()
+        self.keep_files()
 
     def kept(self, name: str) -> list[Path]:
         """The files that had that name, oldest first."""
         paths = self.directory.glob(f"kept.{name}.*")
         return sorted(paths, key=lambda path: int(path.suffix[1:]))
 
-    def _keep_files(self) -> None:
+    def keep_files(self) -> None:
+        """Those that are there now: also done whenever anything is waited for."""
         for name, path in self._kept.items():
             try:
                 generation = (name, path.stat().st_ino)
@@ -179,7 +180,7 @@ class World:
         ends = tuple(command.pidfd for command in self.commands if command.code is None)
         with Changes(self.directory, also=ends + also) as changes:
             while True:
-                self._keep_files()
+                self.keep_files()
                 if condition():
                     return True
                 now = time.monotonic()

@@ -204,8 +204,11 @@ def slurm_lab(_slurm_lab: SlurmLab) -> SlurmLab:
 
 
 def _slurm_run(lab: SlurmLab, name: str, user: str) -> Iterator[SlurmRun]:
-    directory = lab.directory / "jobs" / re.sub(r"\W+", "-", name)
-    directory.mkdir(parents=True)
+    jobs = lab.directory / "jobs"
+    jobs.mkdir(exist_ok=True)
+    # Tests of two modules may have the same name, and the one lab.
+    directory = Path(tempfile.mkdtemp(prefix=re.sub(r"\W+", "-", name) + "-", dir=jobs))
+    directory.chmod(0o755)
     run = SlurmRun(lab, directory, user)
     yield run
     run.close()

@@ -123,7 +123,8 @@ class SlurmRun(Run):
 
     def until_job(self) -> int:
         """The id of salloc's job, which is there when a task has started."""
-        self.job = int(self.lab.call("squeue", "-h", "-n", self.name, "-o", "%A"))
+        # Not one of an earlier salloc, which Slurm may still be cleaning up after.
+        self.job = int(self.lab.call("squeue", "-h", "-t", "RUNNING", "-n", self.name, "-o", "%A"))
         return self.job
 
     def close(self) -> None:
@@ -134,11 +135,17 @@ class SlurmRun(Run):
 
     def driver(self) -> int:
         """The process of disbatch itself, wherever it runs."""
-        commands = {pid: command_line(pid).split() for pid in self.processes()}
-        (driver,) = (
-            pid for pid, words in commands.items() if words[-1:] == ["Tasks"] and "python" in words[0]
-        )
+        (driver,) = self.drivers("Tasks")
         return driver
+
+    def drivers(self, word: str) -> list[int]:
+        """Processes of disbatch that were started with this word."""
+        commands = {pid: command_line(pid).split() for pid in self.processes()}
+        return [
+            pid
+            for pid, words in commands.items()
+            if word in words and "python" in words[0] and words[1].endswith("/disbatch")
+        ]
 
     # ---- what came of it ----
 

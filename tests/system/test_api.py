@@ -106,10 +106,11 @@ def test_callbacks_may_hand_in_more(directory: Path) -> None:
     errors: list[BaseException] = []
 
     def wait_for_another(task: Task) -> None:
-        try:
-            held.result()
-        except RuntimeError as error:
-            errors.append(error)
+        for waits in (held.result, run.wait, run.close):
+            try:
+                waits()
+            except RuntimeError as error:
+                errors.append(error)
         let_go(directory)
 
     with start(directory, most=1) as run:
@@ -120,7 +121,7 @@ def test_callbacks_may_hand_in_more(directory: Path) -> None:
     with start(directory) as run:
         held = run.submit("read line < go")
         run.submit("true").add_done_callback(wait_for_another)  # type: ignore[arg-type]
-    assert "cannot wait for another one" in str(errors[0])
+    assert len(errors) == 3 and all("it would wait for ever" in str(error) for error in errors)
 
 
 def test_order_and_threads(directory: Path) -> None:
@@ -174,6 +175,18 @@ def test_odd_bytes(directory: Path) -> None:
         assert [result.command_bytes for result in results] == [odd, odd]
         long = run.submit(": " + "x" * 100_000).result(DEADLINE)
         assert len(long.command) == 100_002
+
+
+def test_a_wrong_line_fails_alone(directory: Path) -> None:
+    """What the driver alone can see; others come to it in the same batch."""
+    run = start(directory)
+    assert run.submit("true").result(DEADLINE).ok
+    handed = [run.submit("true"), *run.hand_in(b"#DISBATCH PERENGINE STOP no", 1), run.submit("true")]
+    assert handed[0].result(DEADLINE).ok and handed[2].result(DEADLINE).ok
+    with pytest.raises(UsageError, match=r"^PERENGINE must stand before all tasks"):
+        handed[1].result(DEADLINE)
+    with pytest.raises(RunEndedError, match="1 task was not run to the end: PERENGINE must"):
+        run.close()
 
 
 # ---- maps, repeats, barriers ----
@@ -491,15 +504,22 @@ def test_connecting(directory: Path) -> None:
         assert all(task.cancelled() for task in held)
         with DisBatch.connect(directory / "P") as run:
             assert run.submit("true").result(DEADLINE).ok
+            blocking = [run.submit("read line < go") for _ in range(2)]
+            with DisBatch.connect(directory / "P") as second:
+                late = second.submit("touch never")
+                DisBatch.connect(directory / "P").close()  # by now the driver has it
+                assert late.cancel(), "and it leaves at once"
+            let_go(directory, 2)
+            assert all(task.result(DEADLINE).ok for task in blocking)
         subprocess.run(
             [Path(DISBATCH).with_name("dbutil"), "close"], cwd=directory, check=True, timeout=DEADLINE
         )
         assert others.ended() == 0
     assert Counter(record.return_code for record in tasks(directory / "P_status.txt").values()) == {
-        0: 2,
+        0: 4,
         1: 1,
         2: 1,
-        -15: 3,
+        -15: 4,
     }
     assert not (directory / "never").exists()
 

@@ -12,7 +12,7 @@ from processes import command_line
 from ssh_run import DEADLINE, HELD, QUICK, TELL, Run
 
 from disbatch.contexts.ssh import TUNNEL_MARK, SshOptions
-from disbatch.contexts.tunnel import Tunnel
+from disbatch.contexts.tunnel import Tunnel, new_place
 from disbatch.model.status import Mark
 
 TWO = "nodeA:2,nodeB:2"
@@ -125,6 +125,7 @@ def test_closing_does_not_wait_for_a_host_for_long(tmp_path: Path, monkeypatch: 
             "host",
             SshOptions(connect_timeout=1000),
             str(tmp_path / "driver"),
+            new_place(),
             trouble=print,
             timeout=DEADLINE,
         )

@@ -132,6 +132,16 @@ def test_waiting(directory: Path) -> None:
         close(directory, run)
 
 
+def test_the_run_that_the_environment_names(directory: Path) -> None:
+    elsewhere = directory / "elsewhere"
+    elsewhere.mkdir()
+    with start(directory) as run:
+        words = [DBUTIL, "submit", "--wait", "true"]
+        env = environment({"DISBATCH_CONNECT": str(directory / "P_connect.json")})
+        assert subprocess.run(words, cwd=elsewhere, env=env, timeout=DEADLINE, check=False).returncode == 0
+        close(directory, run)
+
+
 def test_wrong_commands(directory: Path) -> None:
     with start(directory) as run:
         code, out, said = dbutil(directory, "submit", "true", "#DISBATCH FOO")
@@ -214,7 +224,8 @@ def test_very_many_lines(directory: Path) -> None:
         spans = [list(map(int, line.split()[1].split(b"-"))) for line in out.splitlines()]
         assert spans[0][0] == 0 and spans[-1][-1] == count - 1
         assert all(one[-1] + 1 == next[0] for one, next in pairwise(spans))
-        assert dbutil(directory, "finish")[0] == 0
+        code, _, said = dbutil(directory, "finish")
+        assert code == 0, said
         assert run.ended() == 3
     assert sum(not line.startswith(b"#") for line in (directory / "P_tasks.txt").open("rb")) == count
 

@@ -347,3 +347,31 @@ def killed_after(run: Running, log: Path, lines: int) -> bool:
     run.signal(signal.SIGKILL)
     run.ended()
     return True
+
+
+def test_stream_that_is_not_the_same(held: Held) -> None:
+    """Shorter than what ran and what is recorded: what runs and is not in it ends, and both are said."""
+    held.task(0)
+    held.task()
+    held.task(2)
+    held.task()
+    lines = write(held.directory / "lines", held.lines)
+    with lines.open("rb") as stream:
+        cat = subprocess.Popen(["cat"], stdin=stream, stdout=subprocess.PIPE)
+    with Running(held.directory, "-s", "localhost:2", "-p", "P", "-", stdin=cat.stdout, env=held.mark) as run:
+        run.until(lambda: set(held.ran()) >= {0, 1, 2}, "three tasks")
+        held.let_go(0)
+        held.until_recorded(3)  # 0, 1 and 3
+        held.kill(run)
+    cat.wait()
+    write(held.directory / "short", held.lines[:2])
+    with (held.directory / "short").open("rb") as stream:
+        cat = subprocess.Popen(["cat"], stdin=stream, stdout=subprocess.PIPE)
+    with Running(held.directory, "--takeover", "P", "-", stdin=cat.stdout, env=held.mark) as run:
+        assert run.ended() == 0, run.err
+        assert "the same tasks are expected again, from the first on (3 of them are done)" in run.err
+        assert "stdin: ended before tasks that engines have, which end: 2\n" in run.err
+        assert "stdin: 1 of the tasks in the former status file stand beyond its end" in run.err
+    cat.wait()
+    assert sorted(tasks(held.directory / "P_status.txt")) == [0, 1, 3]
+    gone(lambda: processes(str(held.directory)), "the end of all processes")

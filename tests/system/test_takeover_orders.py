@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 from command import gone, processes, tasks
-from held_run import Held
+from held_run import QUICK, Held
 
 HERE = os.uname().nodename
 CANCELLED = -signal.SIGTERM
@@ -171,3 +171,18 @@ def test_limit_and_results_that_no_driver_took(held: Held) -> None:
         assert run.ended() == 3
         assert "ended after 3 tasks, as -C asks" in run.err
     assert sorted(tasks(held.directory / "P_status.txt")) == [0, 1, 2]
+
+
+def test_close_and_what_was_handed_in(held: Held) -> None:
+    held.task(0)
+    with held.beginning("-s", "localhost:1", "--keep-open") as run:
+        run.until(lambda: len(held.ran()) == 1, "a task")
+        assert held.dbutil("submit", QUICK, QUICK) == "tasks 1-2\n"
+        held.dbutil("close")
+        held.kill(run)
+    with held.taking_over() as run:
+        run.until_said("as dbutil was told before: no more tasks are taken")
+        run.until_said("all engines are there")
+        held.let_go(0)
+        assert run.ended() == 0, run.err
+    held.check(3)

@@ -249,6 +249,8 @@ class World:
         self.offered: list[Item | Completed] = []
         """All that the source ever had."""
         self.generation = 0
+        self.taking_over = False
+        """Nothing is read until the engines are there."""
         self.ended = False
         self.broken = False
         self.told_end = False
@@ -315,7 +317,7 @@ class World:
     def pump(self) -> None:
         """Read as the driver does."""
         plan = self.plan
-        while not plan.held and (room := plan.room) > 0:
+        while not self.taking_over and (room := plan.room) > 0:
             taken = [self.items.popleft() for _ in range(min(room, len(self.items)))]
             if taken:
                 self.step(Read(taken))
@@ -443,6 +445,7 @@ class World:
                 self.stops_due.pop(name, None)
             if name in late:
                 engine.connected = False
+        self.taking_over = True
         self.step(Hold())
         if self.cancelled:
             self.step(Cancel([(number, number) for number in self.cancelled]))
@@ -451,6 +454,7 @@ class World:
         for name, engine in self.engines.items():
             if engine.connected:
                 self.introduce(name)
+        self.taking_over = False
         self.feed(Resume())
         started = {t.id for a in self.log[before:] if isinstance(a, Assign) for _, t in a.pairs}
         assert not started & running, "what runs was started again"

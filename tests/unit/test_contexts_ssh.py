@@ -92,7 +92,7 @@ def test_a_connection_needs_time() -> None:
 
 def test_tunnel_command(tmp_path: Path) -> None:
     place = str(tmp_path / "place")
-    argv = tunnel_argv("host", SshOptions(), place, 3, "/run/d.sock")
+    argv = tunnel_argv("host", SshOptions(), place, "3", "/run/d.sock")
     assert argv[argv.index("-R") + 1] == f"{place}.3:/run/d.sock"
     Path(f"{place}.3").write_text("as good as a socket")
     tunnel = subprocess.Popen(
@@ -112,7 +112,7 @@ def test_tunnel_command(tmp_path: Path) -> None:
 
 def test_a_tunnel_that_breaks_leaves_its_directory_to_the_next_one(tmp_path: Path) -> None:
     place = str(tmp_path / "place")
-    command = tunnel_argv("host", SshOptions(), place, 1, "/run/d.sock")[-1]
+    command = tunnel_argv("host", SshOptions(), place, "1", "/run/d.sock")[-1]
     Path(f"{place}.1").touch()
     done = subprocess.run(
         ["sh", "-c", command], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -124,7 +124,7 @@ def test_a_tunnel_that_breaks_leaves_its_directory_to_the_next_one(tmp_path: Pat
 @pytest.mark.parametrize("socket", ["relative", "/with:colon"])
 def test_sockets_that_ssh_cannot_forward(socket: str) -> None:
     with pytest.raises(UsageError):
-        tunnel_argv("host", SshOptions(), "/tmp/p", 1, socket)
+        tunnel_argv("host", SshOptions(), "/tmp/p", "1", socket)
 
 
 @pytest.mark.parametrize(

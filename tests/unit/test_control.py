@@ -35,7 +35,8 @@ class Bench:
         self.members: dict[str, Member] = {}
         self.noted: list[Line] = []
         self.can_note = True
-        self.holds = Holds(self.tell)
+        self.reads = 0
+        self.holds = Holds(self.tell, self.may_read)
         self.farewells = Farewells(self.plan, tell=self.tell, note=self.note, dismiss=self.dismiss)
         self.control = Control(
             *(self.plan, self.members, self.holds, self.farewells),
@@ -68,6 +69,9 @@ class Bench:
     def tell(self, event: events.Event) -> None:
         self.told.append(event)
         self.actions += self.plan.handle(event)
+
+    def may_read(self) -> None:
+        self.reads += 1
 
     def note(self, line: Line) -> bool:
         self.noted.append(line)
@@ -222,13 +226,15 @@ def test_pause_and_a_full_disk_are_two_reasons() -> None:
     assert bench.asked(Unpause()) == ["the run is not paused"]
     assert bench.asked(Pause()) == ["paused: no more tasks start; 6 tasks running"]
     assert bench.asked(Pause()) == ["the run is paused already"]
+    assert not bench.holds.stop_reading
     bench.holds.add(Reason.DISK, "the disk is full")
-    assert bench.holds.words == "paused, the disk is full"
+    assert bench.holds.words == "paused, the disk is full" and bench.holds.stop_reading and not bench.reads
     assert bench.asked(Unpause()) == ["resumed: tasks start again", "but: the disk is full"]
     bench.asked(Pause())
     bench.holds.remove(Reason.DISK)
     bench.holds.remove(Reason.DISK)
     assert bench.told == [Hold()] and bench.plan.held and bench.holds.words == "paused"
+    assert bench.reads == 1 and not bench.holds.stop_reading
     assert bench.asked(Unpause()) == ["resumed: tasks start again"]
     assert bench.told == [Hold(), Resume()]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -237,6 +238,29 @@ def test_driver_that_is_gone_for_long_ends_a_local_engine(
     assert record is not None
     assert (record.id, record.line, record.return_code, record.node) == (101, 201, 7, "here")
     assert len(lines) == 1, "what was ended is no result"
+
+
+def test_end_of_a_driver_that_took_over_is_known(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path
+) -> None:
+    """It is no parent of the engine; but as long as its process is there, stopped or not, it is there."""
+    driver.welcome["orphan_patience"] = 0.5
+    driver.start("until [ -e go ]; do sleep 0.01; done")
+    driver.running(1)
+    driver.hang_up()
+    engine.close_lifeline()
+    process = subprocess.Popen(["sleep", "1000"])
+    other = FakeDriver(tmp_path, driver.keys)
+    other.welcome |= {"orphan_patience": 0.5, "pid": process.pid}
+    try:
+        other.expect(Hello)
+        other.running(1)
+    finally:
+        other.hang_up()
+        process.kill()
+        process.wait()
+    assert engine.wait() == 3
+    assert (tmp_path / "run_here_engine.txt").read_text().count("WARNING the driver is gone; `") == 2
 
 
 def test_driver_that_is_gone_ends_an_engine_of_an_attached_context(

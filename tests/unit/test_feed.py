@@ -55,12 +55,14 @@ def test_the_end(tmp_path: Path) -> None:
     assert feed.error is None
 
 
-def test_nothing_while_held(tmp_path: Path) -> None:
+def test_as_many_while_held(tmp_path: Path) -> None:
     path = tmp_path / "Tasks"
-    path.write_text("true\n")
+    path.write_text("true\n" * 1000)
     plan = Plan()
     plan.handle(events.Hold())
-    assert fed(path, plan=plan)[0] == []
+    room = plan.room
+    told, _ = fed(path, plan=plan)
+    assert [len(event.items) for event in told if isinstance(event, events.Read)] == [room]
 
 
 def status_of(path: Path, commands: dict[int, bytes], code: Callable[[int], int] = lambda _: 0) -> Former:

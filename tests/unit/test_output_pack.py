@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -302,3 +305,59 @@ def test_a_piece_that_inflates_to_more_than_it_says_is_damaged() -> None:
     assert pack.parse_piece(header._replace(length=49_999), stored) is None
     assert pack.parse_piece(header._replace(length=50_001), stored) is None
     assert pack.parse_piece(header, stored[:-1]) is None
+
+
+def test_a_pack_of_the_first_version() -> None:
+    """As it was written by the first program that wrote one; whatever comes, this is read."""
+    opened = Pack.open(Path(__file__).parent / "data" / "output-1.pack")
+    assert opened is not None
+    assert opened.about == About("/home/me/Tasks_4711", "node32", "0-0123456789abcdef")
+    found = opened.find({314, 315})
+    first, second = opened.attempt(found[314, 42]), opened.attempt(found[315, 43])
+    assert first is not None and second is not None
+    assert first.end == End(1458660919.780, 1458660929.829, 8016, -15, 0, 9, 9)
+    assert [b"".join(first.printed(stream).blocks()) for stream in (0, 1)] == [b"from 314\n", b"an error\n"]
+    assert second.end is None
+    assert b"".join(second.printed(0).blocks()) == (
+        b"0123456789abcdef" * 500 + b"\n[disbatch: 92000 bytes left out]\n" + b"the end\n"
+    )
+    opened.close()
+
+
+def test_a_pack_is_read_as_the_page_says() -> None:
+    """docs/output.md, followed with nothing but its tables."""
+    folder = Path(__file__).parent / "data"
+    data, index = (folder / "output-1.pack").read_bytes(), (folder / "output-1.index").read_bytes()
+    lines = data.split(b"\n", 2)
+    assert lines[0] == b"disbatch output pack 1" and json.loads(lines[1])["node"] == "node32"
+    at, pieces, places = len(lines[0]) + len(lines[1]) + 2, [], []
+    while at < len(data):
+        head = data[at : at + 56]
+        assert head[:4] == bytes.fromhex("DB4F7574")
+        kind, stream, coding = head[4:7]
+        task, attempt, previous, position = struct.unpack("<4Q", head[8:40])
+        length, stored, check, own = struct.unpack("<4I", head[40:56])
+        body = data[at + 56 : at + 56 + stored]
+        assert zlib.crc32(body) == check and zlib.crc32(struct.pack("<Q", at) + head[:52]) == own
+        assert previous == max((place for place, of in places if of == attempt), default=0)
+        places.append((at, attempt))
+        body = zlib.decompress(body) if coding else body
+        assert len(body) == length
+        pieces.append((kind, stream, task, attempt, position, body))
+        at += 56 + stored
+    assert at == len(data)
+    assert [piece[:5] for piece in pieces] == [
+        *((1, 0, 314, 42, 0), (1, 0, 315, 43, 0), (1, 1, 314, 42, 0)),
+        *((2, 0, 314, 42, 0), (1, 0, 315, 43, 100_000)),
+    ]
+    end = struct.unpack("<ddQiIQQ", pieces[3][5])
+    assert end == (1458660919.780, 1458660929.829, 8016, -15, 0, 9, 9)
+    first, entries = index.split(b"\n", 1)
+    assert first == b"disbatch output index 1" and len(entries) % 32 == 0
+    covered = 0
+    for start in range(0, len(entries), 32):
+        entry = entries[start : start + 32]
+        _, attempt, offset, covers, check = struct.unpack("<QQQII", entry)
+        assert check == zlib.crc32(entry[:28]) and (offset, attempt) in places
+        covered = max(covered, offset + covers) if covers else covered
+    assert covered == len(data)

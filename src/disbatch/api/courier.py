@@ -17,6 +17,7 @@ import atexit
 import contextlib
 import logging
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -28,7 +29,7 @@ import zmq
 from disbatch.api.launched import Launched
 from disbatch.api.room import Room
 from disbatch.api.task import Task
-from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError
+from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError, UsageError
 from disbatch.model.result import result_of
 from disbatch.model.status import Record
 from disbatch.plan.ids import IdSet
@@ -51,6 +52,9 @@ log = logging.getLogger("disbatch")
 
 COALESCE = 0.002
 """Seconds for which a first task waits for company."""
+PLACE = "handed in"
+_WRONG = re.compile(rf"{PLACE}:([0-9]+): (.*)", re.S)
+"""What the driver says of a line that is wrong, and of none else."""
 LAST_WORDS = 10.0
 """Seconds that a driver has to hear that we go."""
 
@@ -103,6 +107,7 @@ class Courier:
         self._cancels = asyncio.Event()
         self._close_asked = asyncio.Event()
         self._now = asyncio.Event()
+        self._cancelling = asyncio.Lock()
         self._sending = False
         self._awake = False
         """It was said, since the queue was last looked at, that there is something in it."""
@@ -172,22 +177,31 @@ class Courier:
             self.ready.set_exception(error)
             return
         with zmq.Context() as context:
-            follower = Follower(
-                lambda lost: Caller(self._loop, context, reached.connect, lost),
-                *(reached.connect, reached.prefix),
-                say=log.warning,
-                advice=reached.advice,
-                patience=self._patience,
-            )
             try:
-                if reached.launched is None:
-                    await follower.submit(Submit([]))  # would it take any?
+                follower = await self._follow(context, reached)
             except Exception as error:
+                if reached.launched is not None:
+                    reached.launched.close()
                 self.ready.set_exception(error)
-                follower.close()
                 return
             self.ready.set_result(reached.prefix)
             await self._serve(follower, reached.launched)
+
+    async def _follow(self, context: zmq.Context[zmq.Socket[bytes]], reached: Reached) -> Follower:
+        follower = Follower(
+            lambda lost: Caller(self._loop, context, reached.connect, lost),
+            *(reached.connect, reached.prefix),
+            say=log.warning,
+            advice=reached.advice,
+            patience=self._patience,
+        )
+        try:
+            if reached.launched is None:
+                await follower.submit(Submit([]))  # would it take any?
+        except BaseException:
+            follower.close()
+            raise
+        return follower
 
     async def _reach_or_give_up(self) -> Reached:
         reaching = asyncio.ensure_future(self._reach())
@@ -256,18 +270,22 @@ class Courier:
         return batch
 
     async def _submit(self, follower: Follower, batch: list[Line]) -> None:
-        try:
-            taken = await follower.submit(Submit([line.text for line in batch]))
-        except SilenceError as error:
-            self._end(RunEndedError(str(error)))
-            self._fail(batch, RunEndedError(str(error)))
-            return
-        except DisbatchError as error:
-            self._fail(batch, error)
-            return
-        finally:
-            self.room.leave(0, sum(len(line.text) for line in batch))
-        self._number(batch, taken)
+        self.room.leave(0, sum(len(line.text) for line in batch))
+        while batch:
+            try:
+                taken = await follower.submit(Submit([line.text for line in batch], PLACE))
+            except SilenceError as error:
+                self._end(RunEndedError(str(error)))
+                self._fail(batch, RunEndedError(str(error)))
+                return
+            except DisbatchError as error:
+                wrong = _WRONG.fullmatch(str(error))
+                at = slice(None) if wrong is None else slice(int(wrong[1]) - 1, int(wrong[1]))
+                self._fail(batch[at], error if wrong is None else UsageError(wrong[2]))
+                del batch[at]
+            else:
+                self._number(batch, taken)
+                return
 
     def _number(self, batch: list[Line], taken: Taken) -> None:
         id = taken.first
@@ -329,8 +347,9 @@ class Courier:
         while True:
             await self._cancels.wait()
             self._cancels.clear()
-            for verb in self._orders_to_cancel():
-                await follower.ask(verb)
+            async with self._cancelling:
+                for verb in self._orders_to_cancel():
+                    await follower.ask(verb)
 
     def _orders_to_cancel(self) -> list[Cancel]:
         """For those of the cancelled tasks that the driver has."""
@@ -371,8 +390,16 @@ class Courier:
         if launched is not None:
             launched.take_no_more()
         await asyncio.wrap_future(self.room.idle())
-        if launched is not None:
-            await self._see_off(follower, launched)
+        async with self._cancelling:
+            for verb in self._orders_to_cancel():
+                await self._ask(follower, verb)
+        if launched is None:
+            return
+        if not launched.ended.done():
+            follower.close()  # its driver waits a moment for whoever is still there
+        elif self.error is None and launched.ended.result() < 0:
+            await self._ask(follower, Close())  # it was killed, and another one may have its run
+        await self._see_off(launched)
 
     async def _finish_now(self, follower: Follower, launched: Launched | None) -> None:
         with self._lock:
@@ -388,16 +415,13 @@ class Courier:
         if self.error is None:
             await self._ask(follower, Finish())
         launched.take_no_more()
-        await self._see_off(follower, launched)
+        await self._see_off(launched)
         self._fail(unsent, self.error or RunEndedError(launched.conclusion))
         await asyncio.wrap_future(self.room.idle())
 
-    async def _see_off(self, follower: Follower, launched: Launched) -> None:
-        """Wait for its end. If it was killed, another driver may have its run, and is to take no more."""
+    async def _see_off(self, launched: Launched) -> None:
         self.return_code = await asyncio.shield(launched.ended)
         self.said = launched.said
-        if self.return_code < 0 and self.error is None:
-            await self._ask(follower, Close())
 
     async def _ask(self, follower: Follower, verb: Verb) -> None:
         with contextlib.suppress(DisbatchError, TimeoutError):

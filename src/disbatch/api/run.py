@@ -262,6 +262,7 @@ class DisBatch:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until no task is under way, at most so many seconds; True if none is."""
         self._ready()
+        self._forbid_in_callbacks()
         try:
             self._courier.room.idle().result(timeout)
         except TimeoutError:
@@ -273,12 +274,17 @@ class DisBatch:
         as an exception in a `with` block does. RunEndedError if some tasks could not be run."""
         if self._courier.process != os.getpid():
             return
+        self._forbid_in_callbacks()
         try:
             self._courier.close().result()
         except BaseException as error:
             self._end_early(error)
             raise
         self._check()
+
+    def _forbid_in_callbacks(self) -> None:
+        if threading.get_ident() == self._courier.thread:
+            raise RuntimeError("a callback of a task cannot wait for others: it would wait for ever")
 
     async def aclose(self) -> None:
         """As `close`, on an asyncio loop."""

@@ -45,10 +45,10 @@ def refuse_abandoned(status: str) -> None:
             return  # that is said later, too
     finally:
         os.close(descriptor)
-    if _job_is_over(told):
+    if job_is_over(told):
         return
     left = changed + LIFE_SIGN + told.asked.orphan_patience + MARGIN - time.time()
-    engines = [*told.engines.values(), *told.lost.values()]
+    engines = [*told.engines.values(), *(here for here in told.lost.values() if here.pid)]
     if left > 0 and not all(_has_ended(each, files.engine_log(each.name)) for each in engines):
         prefix = shlex.quote(status.removesuffix(STATUS))
         raise ResumeError(
@@ -58,7 +58,7 @@ def refuse_abandoned(status: str) -> None:
         )
 
 
-def _job_is_over(told: Told) -> bool:
+def job_is_over(told: Told) -> bool:
     """True if Slurm had its steps, and has ended them or is about to."""
     if not all(each.node is not None and each.node.way is Way.STEP for each in told.engines.values()):
         return False

@@ -117,7 +117,15 @@ def run(
     else:
         claimed, environment = left.claimed, dict(left.asked.environment)
         so_far = SoFar.read(claimed.files.status, opened.name)
-        _verify(so_far, opened)
+        for warning in _verify(so_far, opened):
+            observer.say(warning)
+        if opened.summary is None and options.taskfile is not None:
+            observer.say(
+                f"{opened.name}: what was read before and is not recorded is not known; the same tasks are "
+                f"expected again, from the first on ({so_far.count} of them are done)"
+            )
+        if options.owned:
+            observer.say("a program handed tasks in; if it has ended, `dbutil close` says that no more come")
         left.told.counted = so_far.counting(left.told)
         takeover = Takeover(left.connect, left.told, so_far.asides)
     _start_log(claimed, options.loglevel, observer.say)
@@ -146,7 +154,7 @@ def run(
         orphan_patience=options.orphan_patience,
         max_losses=options.max_losses,
         grace=_grace(options.grace, choice.allocation, observer.say),
-        resume_hint=_resume_hint(arguments, claimed.files),
+        resume_hint=resume_hint(arguments, claimed.files),
         resume_hint_with_submitted=_resume_hint_with_submitted(arguments, options.taskfile, claimed.files),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
         keystore=keystore,
@@ -156,7 +164,7 @@ def run(
         takeover=takeover,
     )
     feed = Feed(opened, former, so_far, submitted)
-    return _perform(settings, feed, observer, early, owned=options.owned)
+    return _perform(settings, feed, observer, early, owned=options.owned and left is None)
 
 
 def _opened(options: argparse.Namespace) -> Opened | Expected:
@@ -473,7 +481,8 @@ def _write_script(claimed: ClaimedFiles) -> None:
         raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
 
 
-def _resume_hint(arguments: list[str], files: RunFiles) -> str:
+def resume_hint(arguments: list[str], files: RunFiles) -> str:
+    """The command that goes on when the run has ended."""
     # What came through <(...) is gone; the same tasks have to come again, through standard input.
     again = ["-" if re.match(r"/dev/fd/|/proc/", word) else word for word in arguments]
     return shlex.join(["disbatch", *again, "-r", _shown(files.status)])

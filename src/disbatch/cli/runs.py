@@ -41,8 +41,9 @@ class Run:
 
 
 def find_run(prefix: str | None) -> Run:
-    """The run with that prefix, or the only live one here. UsageError if that cannot be said, SilenceError
-    if its driver is known to be dead."""
+    """The run with that prefix, or with the connect file that DISBATCH_CONNECT names, or the only live one
+    here. UsageError if that cannot be said, SilenceError if its driver is known to be dead."""
+    prefix = prefix or os.environ.get("DISBATCH_CONNECT") or None
     run = _only_run() if prefix is None else _run(prefix)
     if run.is_gone:
         where = f"the driver (pid {run.connect.pid}) is dead"

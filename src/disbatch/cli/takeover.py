@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from disbatch.cli.abandoned import job_is_over
 from disbatch.cli.options import parse
 from disbatch.cli.runs import CONNECT, ENDINGS
 from disbatch.contexts.machine import this_machine
@@ -84,6 +85,7 @@ def _look_at(files: RunFiles, *, force: bool) -> ConnectFile:
             raise UsageError(f"{prefix}: this run was ended (no {files.connect.name}); resume it with -r")
         raise UsageError(f"{prefix}: there is no such run: no file {prefix.name}{CONNECT}")
     connect = ConnectFile.read(files.connect)
+    _refuse_ended_job(files)
     driver = f"its driver (pid {connect.pid} on {connect.host})"
     if is_here(connect):
         if listens_here(connect):
@@ -93,6 +95,17 @@ def _look_at(files: RunFiles, *, force: bool) -> ConnectFile:
     if connect.protocol != PROTOCOL:
         raise UsageError(f"{prefix}: the run speaks protocol {connect.protocol}, this version {PROTOCOL}")
     return connect
+
+
+def _refuse_ended_job(files: RunFiles) -> None:
+    """UsageError if all was in a Slurm job that is over: nothing is left there to be taken over."""
+    told = read(files.run)
+    if told.engines and job_is_over(told):
+        from disbatch.cli.run import resume_hint
+
+        hint = resume_hint([os.fsdecode(argument) for argument in told.asked.arguments], files)
+        over = f"Slurm job {told.asked.jobid} is over, and the run's engines with it"
+        raise UsageError(f"{files.prefix}: {over}; resume with: {hint}")
 
 
 def _how_it_is(pid: int) -> str:

@@ -40,7 +40,7 @@ from disbatch.contexts.nodes import Node
 from disbatch.contexts.spawn import Spawned, spawn
 from disbatch.contexts.srun import SrunOptions, srun_argv, srun_environment
 from disbatch.contexts.ssh import SshOptions, launch_argv
-from disbatch.contexts.tunnel import Tunnel
+from disbatch.contexts.tunnel import Tunnel, new_place
 from disbatch.contexts.words import lines, local_words, srun_waits_for, srun_words, ssh_words
 from disbatch.model.errors import LaunchError
 from disbatch.model.way import Way
@@ -122,12 +122,26 @@ class Launcher:
         """Take a local engine that was started early (`local.spawn_local`); the first local node gets it."""
         self._spare = Child(self._loop, spawned)
 
-    def start(self, node: Node, bootstrap: Bootstrap) -> None:
-        """Start an engine on `node`; returns at once. With a tunnel `bootstrap.addresses` are set here."""
+    def start(self, node: Node, bootstrap: Bootstrap, place: str = "") -> None:
+        """Start an engine on `node`; returns at once. With a tunnel `bootstrap.addresses` are set here; it
+        ends at `place` over there (see `tunnel.new_place`)."""
+        if node.way is Way.SSH and self._tunnel_to is not None:
+            self._tunnels[bootstrap.engine] = self._tunnel(node, place or new_place(), self._tunnel_to)
         run = {Way.CHILD: self._run_local, Way.SSH: self._run_ssh, Way.STEP: self._run_step}[node.way]
         task = self._loop.create_task(run(node, bootstrap))
         self._launches[bootstrap.engine] = task
         task.add_done_callback(lambda _: self._launches.pop(bootstrap.engine, None))
+
+    def _tunnel(self, node: Node, place: str, to: str) -> Tunnel:
+        return Tunnel(
+            *(self._loop, node.name, self._ssh, to, place), trouble=self._on_trouble, timeout=self._timeout
+        )
+
+    def reconnect(self, engine: str, node: Node, place: str) -> None:
+        """Make the tunnel again of an engine that is on `node`, and whose driver was killed."""
+        if self._tunnel_to is not None:
+            tunnel = self._tunnels[engine] = self._tunnel(node, place, self._tunnel_to)
+            tunnel.open_again(self._room)
 
     # ---- local ----
 
@@ -178,15 +192,8 @@ class Launcher:
             self._on_started(engine)
 
     async def _start_ssh(self, node: Node, bootstrap: Bootstrap) -> None:
-        if self._tunnel_to is not None:
-            tunnel = self._tunnels[bootstrap.engine] = Tunnel(
-                self._loop,
-                node.name,
-                self._ssh,
-                self._tunnel_to,
-                trouble=self._on_trouble,
-                timeout=self._timeout,
-            )
+        tunnel = self._tunnels.get(bootstrap.engine)
+        if tunnel is not None:
             await tunnel.open()
             bootstrap = msgspec.structs.replace(bootstrap, addresses=[tunnel.address])
         child = self._spawn(node, launch_argv(node.name, self._ssh))

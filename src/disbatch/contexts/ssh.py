@@ -87,15 +87,15 @@ def launch_argv(host: str, options: SshOptions) -> list[str]:
     return [*_ssh(options), "-oClearAllForwardings=yes", "--", host, _for_login_shell(script)]
 
 
-def tunnel_argv(host: str, options: SshOptions, place: str, attempt: int, local_socket: str) -> list[str]:
+def tunnel_argv(host: str, options: SshOptions, place: str, attempt: str, local_socket: str) -> list[str]:
     """The ssh command that makes `place`/s on `host` lead to `local_socket` here, or to HOST:PORT as seen
     from here.
 
-    sshd makes the new socket as `place`.ATTEMPT, for it cannot replace one that an earlier, broken
-    connection left; the command moves it to where the engine looks, says TUNNEL_MARK, and stays until its
-    stdin ends. A connection of its own (no ControlPath): a shared one would keep the forwarding, and would
-    not notice a cut cable. ExitOnForwardFailure=no: a forwarding of the user's own that fails does no harm,
-    and ours is seen by the missing socket.
+    sshd makes the new socket as `place`.ATTEMPT, a new name each time, for it cannot replace one that an
+    earlier, broken connection left; the command moves it to where the engine looks, says TUNNEL_MARK, and
+    stays until its stdin ends. A connection of its own (no ControlPath): a shared one would keep the
+    forwarding, and would not notice a cut cable. ExitOnForwardFailure=no: a forwarding of the user's own that
+    fails does no harm, and ours is seen by the missing socket.
     """
     if not _HOST_PORT.fullmatch(local_socket) and (":" in local_socket or not local_socket.startswith("/")):
         raise UsageError(f"{local_socket}: a tunnel needs a socket with an absolute path and no ':' in it")

@@ -8,7 +8,8 @@ with a new socket moved to that path (see `contexts.ssh.tunnel_argv`). Messages 
 sent again by the session above it, so a broken tunnel costs time, nothing else.
 
 The tunnel ends with this process: its ssh sees the end of stdin. The directory over there is removed when
-the tunnel is closed in order; if the driver was killed it stays, with a dead socket in it.
+the tunnel is closed in order; if the driver was killed it stays, with a dead socket in it, until one that
+takes the run over makes a tunnel to the same place.
 """
 
 from __future__ import annotations
@@ -31,11 +32,17 @@ DELAY_MOST = 30.0
 _READY = re.compile(TUNNEL_MARK.encode() + rb"\r?\n")
 
 
-class Tunnel:
-    """Keeps `address` on `host` leading to `local_socket` here, from `open` to `close`.
+def new_place() -> str:
+    """The directory of a new tunnel's end, over there. Not in TMPDIR: a socket's path must be short.
+    Unguessable, so nobody else can have taken the name."""
+    return f"/tmp/disbatch-{secrets.token_hex(16)}"
 
-    `trouble` gets a line for the user when the tunnel breaks, and when it is there again. `timeout`: seconds
-    that one attempt may take.
+
+class Tunnel:
+    """Keeps `address` on `host` leading to `local_socket` here, from `open` (or `open_again`) to `close`.
+
+    `place`: as `new_place` made it; an engine may be there already. `trouble` gets a line for the user when
+    the tunnel breaks, and when it is there again. `timeout`: seconds that one attempt may take.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class Tunnel:
         host: str,
         options: SshOptions,
         local_socket: str,
+        place: str,
         *,
         trouble: Callable[[str], None],
         timeout: float,
@@ -54,9 +62,7 @@ class Tunnel:
         self._local_socket = local_socket
         self._trouble = trouble
         self._timeout = timeout
-        # Not in TMPDIR: a socket's path must be short. Unguessable, so nobody else can have taken the name.
-        self._place = f"/tmp/disbatch-{secrets.token_hex(16)}"
-        self._attempt = 0
+        self._place = place
         self._child: Child | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -70,9 +76,14 @@ class Tunnel:
         child = await self._connect()
         self._keeper = self._loop.create_task(self._keep(child))
 
+    def open_again(self, room: asyncio.Semaphore) -> None:
+        """Make the tunnel in the background, when there is `room`, and however long it takes: it was another
+        process's, which is dead."""
+        self._keeper = self._loop.create_task(self._keep_again(room))
+
     async def _connect(self) -> Child:
-        self._attempt += 1
-        argv = tunnel_argv(self._host, self._options, self._place, self._attempt, self._local_socket)
+        attempt = secrets.token_hex(4)
+        argv = tunnel_argv(self._host, self._options, self._place, attempt, self._local_socket)
         try:
             child = self._child = Child(self._loop, spawn(argv))
         except OSError as error:
@@ -91,6 +102,16 @@ class Tunnel:
                 self._host, f"no tunnel within {self._timeout:g} s; waited for ssh to set it up"
             )
         raise LaunchError(self._host, f"no tunnel: {tunnel_words(self._host, code, child.out, child.err)}")
+
+    async def _keep_again(self, room: asyncio.Semaphore) -> None:
+        try:
+            async with room:
+                child = await self._connect()
+        except LaunchError as error:
+            self._trouble(f"{error}; trying again")
+            child = await self._again()
+            self._trouble(f"{self._host}: the tunnel is there again")
+        await self._keep(child)
 
     async def _keep(self, child: Child) -> None:
         while True:

@@ -125,6 +125,8 @@ class Control:
         if told.cancelled:
             self._tell(events.Cancel(list(told.cancelled)))
             words.append(f"tasks cancelled ({_ranges(told.cancelled)})")
+        if told.closed:
+            words.append("no more tasks are taken")
         self._farewells.again(told)
         there = {**told.lost, **told.engines}
         leaving = dict.fromkeys(there[engine].name for engine in told.unwanted if engine in there)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from disbatch.contexts.launch import Launcher
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.spawn import Spawned
+from disbatch.contexts.tunnel import new_place
 from disbatch.driver.addresses import Addresses
 from disbatch.driver.attached import Contexts
 from disbatch.driver.departures import Departures, some
@@ -148,12 +149,19 @@ class Crew:
         """Start an engine there; its name for good."""
         name = self._settings.context.name_of(node, self.hostname)
         engine = f"{rank}-{secrets.token_hex(8)}"
-        self.add(Member(engine, name, rank, node.slots, node, label=self._settings.context.label))
-        self.note(Here(engine, name, rank, node.slots, node))
+        context = self._settings.context
+        place = new_place() if context.tunnel and node.way is Way.SSH else ""
+        self.add(Member(engine, name, rank, node.slots, node, label=context.label, tunnel=place))
+        self.note(Here(engine, name, rank, node.slots, node, tunnel=place))
         addresses = self._addresses.for_node(node)
         bootstrap = self._orders.bootstrap(node, name=name, engine=engine, addresses=addresses)
-        self._launcher.start(node, bootstrap)
+        self._launcher.start(node, bootstrap, place)
         return engine
+
+    def reconnect(self, member: Member) -> None:
+        """A tunnel led from this engine to a former driver."""
+        if member.node is not None and member.tunnel:
+            self._launcher.reconnect(member.engine, member.node, member.tunnel)
 
     def add(self, member: Member) -> None:
         """This engine is on its way."""
@@ -230,6 +238,7 @@ class Crew:
             grace=self._contexts.grace(member.context, s.grace),
             results_seen=peer.session.seen,
             next_order=peer.session.next_number,
+            pid=os.getpid(),
         )
         self._hub.welcome(peer, welcome, hello.orders_seen)
         if member.joined is None and not member.left:
@@ -245,7 +254,7 @@ class Crew:
         if self._retirement is not None and not member.context:
             self._retirement.joined(member.name)
         place = (member.name, member.rank, hello.slots, member.node, hello.host, hello.pid, member.context)
-        self.note(Here(member.engine, *place))
+        self.note(Here(member.engine, *place, tunnel=member.tunnel))
         self._contexts.became(member, Fate.JOINED)
         self._watch()
         holding = [claim.attempt for claim in hello.holding]
@@ -342,7 +351,7 @@ class Crew:
         """It need not come."""
         member.launching = False
         self._launcher.end(member.engine)
-        self.note(Gone(member.engine))
+        self.note(Gone(member.engine, lost=True))
         self._contexts.became(member, Fate.LEFT)
         self._fewer()
 

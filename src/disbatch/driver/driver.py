@@ -51,8 +51,9 @@ from disbatch.driver.submissions import Submissions
 from disbatch.driver.succession import Succession
 from disbatch.driver.telling import Telling
 from disbatch.driver.timelimit import TimeLimit
-from disbatch.driver.told import Told
+from disbatch.driver.told import Counted, Told
 from disbatch.driver.vacancy import Vacancy
+from disbatch.model.errors import DisbatchError
 from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
 from disbatch.plan import events
@@ -81,6 +82,8 @@ ENDING_AT_LIMIT = 2.5
 """The same, where the end of the allocation is near."""
 AT_ONCE = 3.0
 """The same, after a second signal."""
+LAST_WORDS = 0.5
+"""Seconds that others have to hear that the run is over."""
 LIFE_SIGN = 15.0
 """Seconds between two signs of life that a later command can see: the status file's time."""
 ATTEMPTS = 1 << 40
@@ -110,7 +113,7 @@ class Driver:
         self._preemption: asyncio.Task[None] | None = None
         self._notes = Notes()
         self._yielded = False
-        self._holds = Holds(self._tell)
+        self._holds = Holds(self._tell, self._pump)
         self._contexts = Contexts(loop, self._answer, s.number)
         self._time_limit = TimeLimit(
             s.context,
@@ -291,7 +294,9 @@ class Driver:
             self._submissions.begin(self._feed.submissions, self._telling)
         succession = None
         if s.takeover is not None:
-            succession = Succession(self._crew, self._holds, s.patience, s.takeover.told)
+            succession = Succession(
+                *(self._crew, self._holds, s.patience, s.takeover.told), look_beside=self._look_beside
+            )
             self._restore(s.takeover.told)
         nodes = [] if self._incomplete else s.context.nodes
         self._crew.launch(nodes, self._early, retirement, succession)
@@ -308,6 +313,20 @@ class Driver:
         if told.closed:
             self._submissions.close_soon()
         self._control.again(told)
+
+    def _look_beside(self) -> None:
+        """Engines that did not come may have ended, and left results."""
+        assert self._settings.takeover is not None
+        told = self._settings.takeover.told
+        try:
+            counting = self._feed.look_beside(told)
+        except DisbatchError as error:
+            self._say(str(error))
+            return
+        for context, ids in counting.items():
+            self._notes.add(Counted(context, list(ids)))
+        for context, limit in _limits(self._settings).items():
+            self._tell(events.Limit(context, limit))
 
     async def _close(self) -> bytes:
         patience = 1.0 if self._signals > 1 else 5.0
@@ -333,7 +352,8 @@ class Driver:
         self._contexts.close()
         await self._telling.close(self._farewell())
         await self._crew.close(patience)
-        self._hub.close(linger=0.5)
+        await self._hub.until_left(LAST_WORDS)
+        self._hub.close(linger=LAST_WORDS)
         self._telling.shut()
         self._observer.stop()
         self._notes.close()
@@ -487,16 +507,23 @@ class Driver:
 
     def _pump(self) -> None:
         """Feed the plan. Not re-entered: what its actions cause is fed by the call that is going on."""
-        if self._pumping or self._over.done():
+        if self._pumping or self._over.done() or self._holds.stop_reading:
             return
         self._pumping = True
         try:
             for event in self._feed.events(self._plan):
-                if type(event) is events.SourceEnded and event.broken:
-                    self._say(f"{self._feed.error}; no new task starts, running ones finish")
+                if type(event) is events.SourceEnded:
+                    self._say_what_is_wrong(event)
                 self._perform(self._plan.handle(event))
         finally:
             self._pumping = False
+
+    def _say_what_is_wrong(self, end: events.SourceEnded) -> None:
+        if end.broken:
+            self._say(f"{self._feed.error}; no new task starts, running ones finish")
+            return
+        for warning in self._feed.missing(self._plan):
+            self._say(warning)
 
     def _post(self, engine: str, message: Any) -> None:
         peer = self._hub.peer(engine)
@@ -596,21 +623,21 @@ class Driver:
 
 def _plan(settings: Settings) -> Plan:
     """The decisions of this run, from their beginning."""
-    takeover, limit = settings.takeover, settings.context.task_limit
-    limits = {} if limit is None else {"": limit}
-    if takeover is not None:
-        limits |= {
-            name: asked.limit for name, asked in takeover.told.attached.items() if asked.limit is not None
-        }
-        limits = {name: max(0, limit - _counted(takeover.told, name)) for name, limit in limits.items()}
     return Plan(
         max_losses=settings.max_losses,
         fail_fast=settings.fail_fast,
-        limits=limits,
+        limits=_limits(settings),
         first_attempt=max(1, settings.number * ATTEMPTS),
     )
 
 
-def _counted(told: Told, context: str) -> int:
-    """How many tasks of that context count for its limit."""
-    return told.counted[context].count if context in told.counted else 0
+def _limits(settings: Settings) -> dict[str, int]:
+    """How many more tasks the contexts may complete, of those that are known and have a limit."""
+    takeover, limit = settings.takeover, settings.context.task_limit
+    limits = {} if limit is None else {"": limit}
+    if takeover is None:
+        return limits
+    told = takeover.told
+    limits |= {name: asked.limit for name, asked in told.attached.items() if asked.limit is not None}
+    counted = {name: told.counted[name].count for name in limits if name in told.counted}
+    return {name: max(0, limit - counted.get(name, 0)) for name, limit in limits.items()}

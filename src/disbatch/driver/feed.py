@@ -8,11 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from disbatch.driver.departures import some
 from disbatch.driver.former import Former
 from disbatch.driver.sofar import SoFar
+from disbatch.driver.told import Told
 from disbatch.model.errors import DisbatchError
 from disbatch.model.task import Barrier, Item, PerEngine, Task
 from disbatch.plan.events import Completed, Event, Read, Recorded, SourceDry, SourceEnded
+from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Mode, Plan
 from disbatch.sources.desk import Desk
 from disbatch.sources.opening import Expected, Opened
@@ -73,6 +76,25 @@ class Feed:
         """Tasks can be handed in."""
         return self._submitted is not None
 
+    def look_beside(self, told: Told) -> dict[str, IdSet]:
+        """Engines of a former driver may have left results beside the status file since that was read; the
+        tasks that count for the limit of a context, then. DisbatchError."""
+        if self._so_far is None:
+            return {}
+        self._so_far.look_beside()
+        return self._so_far.counting(told)
+
+    def missing(self, plan: Plan) -> list[str]:
+        """Nothing more will be read: warnings, if a former driver of this run read more than that."""
+        if self._so_far is None or self.ids is not None:
+            return []
+        warnings = self._so_far.beyond(plan.read_to)
+        running = sorted(id for id in plan.strays if not self._so_far.has(id))
+        if running:
+            ids = some([str(id) for id in running])
+            warnings.append(f"{self._so_far.source}: ended before tasks that engines have, which end: {ids}")
+        return warnings
+
     @property
     def expects_program(self) -> bool:
         """Its tasks come from a program, which may want to know how they ended."""
@@ -104,7 +126,7 @@ class Feed:
         given, source = 0, self._source
         if source is None:
             return  # start() comes first
-        while not self._ended and not plan.held and plan.mode is Mode.RUNNING:
+        while not self._ended and plan.mode is Mode.RUNNING:
             room = plan.room
             if room <= 0 and source.error is None:
                 return

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -117,7 +117,7 @@ class Former:
     `asides`, if `whole`: hashes of the lines that are about no task that is done.
     """
 
-    def __init__(self, files: Sequence[_File], *, source: str, retry: bool, force: bool, whole: bool) -> None:
+    def __init__(self, files: list[_File], *, source: str, retry: bool, force: bool, whole: bool) -> None:
         self.count = 0
         self.failures = 0
         self.highest = -1
@@ -172,7 +172,18 @@ class Former:
         """Close the files; nothing can be looked up any more."""
         for file in self._files:
             file.close()
-        self._files = ()
+        self._files = []
+
+    def look_beside(self) -> None:
+        """Enter what engines have left beside the first file since it was read. ResumeError."""
+        known = {(file.status.st_ino, file.status.st_size) for file in self._files}
+        for path in unrecorded(self._files[0].path):
+            file = _File(path, mine=True)
+            if (file.status.st_ino, file.status.st_size) in known:
+                file.close()
+            else:
+                self._files.append(file)
+                self._index(len(self._files) - 1, file)
 
     def lookup(self, task: Task) -> Record | None:
         """The record of `task` if it need not run again: it was completed, and with -R without failing.
@@ -202,6 +213,10 @@ class Former:
             self._verify_barrier(item)
             record = parse_line(file.line_at(offset))
         return None if record is None else (record, file is self._files[0])
+
+    def has(self, id: int) -> bool:
+        """There is a line of that id."""
+        return bool(self._entry(id))
 
     def is_ours(self, id: int) -> bool:
         """That id has a line in the first file."""
@@ -271,7 +286,7 @@ class Former:
                         raise _not_status(file.path, line_number)
                 else:
                     end, mark, id, return_code = told
-                    if self._whole and mark in ASIDE:
+                    if self._whole and mark in ASIDE and not number:
                         self.asides.add(hash(text[begin:end]))
                     if mark in self._counted and (self._whole or return_code != LOST_RETURN_CODE):
                         self._enter(id, base + at + begin, return_code != 0)

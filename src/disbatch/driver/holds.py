@@ -23,10 +23,12 @@ class Reason(enum.Enum):
 
 class Holds:
     """The reasons that there are now, each with words for people. `tell` gets the plan's Hold with the first
-    of them, and its Resume when the last has gone."""
+    of them, and its Resume when the last has gone; `may_read` is called when there is no reason any more not
+    to read tasks."""
 
-    def __init__(self, tell: Callable[[Hold | Resume], None]) -> None:
+    def __init__(self, tell: Callable[[Hold | Resume], None], may_read: Callable[[], None]) -> None:
         self._tell = tell
+        self._may_read = may_read
         self._words: dict[Reason, str] = {}
 
     def __contains__(self, reason: Reason) -> bool:
@@ -41,8 +43,17 @@ class Holds:
 
     def remove(self, reason: Reason) -> None:
         """This holds nothing up any more."""
+        stopped = self.stop_reading
         if self._words.pop(reason, None) is not None and not self._words:
             self._tell(Resume())
+        if stopped and not self.stop_reading:
+            self._may_read()
+
+    @property
+    def stop_reading(self) -> bool:
+        """Tasks that are read now would have to be written down, or be matched with what is not known yet. A
+        pause is no reason: results of tasks that a former driver started wait for these to be read."""
+        return any(reason is not Reason.PAUSE for reason in self._words)
 
     @property
     def words(self) -> str:

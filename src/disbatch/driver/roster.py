@@ -50,6 +50,8 @@ class Member:
     return_code: int = 0
     inherited: bool = False
     """A former driver of the run started it."""
+    tunnel: str = ""
+    """Where its tunnel ends on its host, if we have made one."""
 
     @property
     def local(self) -> bool:

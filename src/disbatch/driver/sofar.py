@@ -23,21 +23,39 @@ class Line(NamedTuple):
 
 
 class SoFar:
-    """Tells of each task and barrier whether the run is done with it. `asides`: hashes of the lines that are
-    about neither."""
+    """Tells of each task and barrier whether the run is done with it. `source`: what messages call the task
+    file. `asides`: hashes of the lines that are about neither."""
 
-    def __init__(self, former: Former) -> None:
+    def __init__(self, former: Former, source: str) -> None:
         self._former = former
+        self.source = source
         self.asides = former.asides
 
     @classmethod
     def read(cls, status: Path, source: str) -> SoFar:
         """Read the status file, which this process holds, and what engines left beside it. ResumeError."""
-        return cls(Former.read([str(status)], source=source, whole=True))
+        return cls(Former.read([str(status)], source=source, whole=True), source)
+
+    @property
+    def count(self) -> int:
+        """How many tasks and barriers the run is done with."""
+        return self._former.count
+
+    def has(self, id: int) -> bool:
+        """The run is done with that task or barrier."""
+        return self._former.has(id)
+
+    def beyond(self, ids: int) -> list[str]:
+        """As `Former.beyond`."""
+        return self._former.beyond(ids)
 
     def verify(self, items: Iterable[Item], ids: int) -> list[str]:
         """As `Former.verify`."""
         return self._former.verify(items, ids)
+
+    def look_beside(self) -> None:
+        """Engines may have left more beside the status file since. ResumeError."""
+        self._former.look_beside()
 
     def counting(self, told: Told) -> dict[str, IdSet]:
         """The tasks that count for the limit of a context, by context: of those that were about to be

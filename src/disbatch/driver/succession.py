@@ -7,7 +7,7 @@ lives by itself. Engines that the driver had given up are not waited for, but th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from disbatch.contexts.nodes import Node
@@ -24,14 +24,22 @@ if TYPE_CHECKING:
     from disbatch.driver.crew import Crew
 
 
-class Succession:
-    """What `crew` has from a former driver, as that `told`."""
+LATE = 5.0
+"""Seconds after which the wait for the engines begins anew: this process was stopped, and heard nobody."""
 
-    def __init__(self, crew: Crew, holds: Holds, patience: float, told: Told) -> None:
+
+class Succession:
+    """What `crew` has from a former driver, as that `told`. `look_beside` is called before engines are given
+    up that may have ended, for what these have left."""
+
+    def __init__(
+        self, crew: Crew, holds: Holds, patience: float, told: Told, *, look_beside: Callable[[], None]
+    ) -> None:
         self._crew = crew
         self._holds = holds
         self._patience = patience
         self._told = told
+        self._look_beside = look_beside
         self._replaced: dict[str, str] = {}
         """Engines that did not come in time, and those that took their place."""
         self._watched = Inherited(crew.loop, lambda engine: crew.exited(engine, 0, "its engine ended"))
@@ -50,8 +58,12 @@ class Succession:
             self._holds.remove(Reason.TAKEOVER)
             return False
         crew.say(f"taking the run over: expecting the engines of {_names(missing)}")
-        crew.loop.call_later(self._patience, self._wait_no_longer)
+        self._wait()
         return True
+
+    def _wait(self) -> None:
+        loop = self._crew.loop
+        loop.call_later(self._patience, self._wait_no_longer, loop.time() + self._patience)
 
     def _add(self, here: Here, *, lost: bool) -> None:
         needless = here.engine in self._told.unwanted and not here.pid  # it never was there
@@ -59,10 +71,12 @@ class Succession:
             *(here.engine, here.name, here.rank, here.slots, here.node, here.context),
             label=self._crew.label_of(here.context),
             launching=not (lost or needless),
-            lost=lost,
+            lost=lost and here.pid > 0,
             inherited=True,
+            tunnel=here.tunnel,
         )
         self._crew.add(member)
+        self._crew.reconnect(member)
 
     def of_use(self, nodes: Iterable[Node]) -> list[Node]:
         """Those on which a new engine may be started, as none is there: no user wanted one to leave."""
@@ -78,10 +92,14 @@ class Succession:
     def _missing(self) -> list[Member]:
         return [m for m in self._crew.members.values() if m.launching and m.inherited]
 
-    def _wait_no_longer(self) -> None:
+    def _wait_no_longer(self, due: float) -> None:
         crew, missing = self._crew, self._missing
         if Reason.TAKEOVER not in self._holds or crew.is_over():
             return
+        if crew.loop.time() - due > LATE:
+            self._wait()
+            return
+        self._look_beside()
         for member in missing:
             member.launching = False
             member.lost = True

@@ -54,7 +54,7 @@ class Here(msgspec.Struct, frozen=True, tag="here"):
 
 
 class Gone(msgspec.Struct, frozen=True, tag="gone"):
-    """An engine left; or it was given up (`lost`), and may come back."""
+    """An engine left; or it was given up (`lost`), there or on its way, and may come nevertheless."""
 
     engine: str
     lost: bool = False

@@ -52,6 +52,7 @@ from disbatch.engine.environment import MARKER, TaskEnvironment
 from disbatch.engine.guard import Guard
 from disbatch.engine.held import HOLD, Held
 from disbatch.engine.in_job import in_job
+from disbatch.engine.lifeline import Lifeline
 from disbatch.engine.outbox import Outbox
 from disbatch.engine.runner import Job, Runner
 from disbatch.engine.subreaper import adopt_orphans
@@ -126,14 +127,13 @@ class Engine:
         self._welcomed = False
         self._errors = 0
         self._heartbeat = FIRST_HEARTBEAT
-        self._is_drivers_child = bootstrap.way is Way.CHILD and bootstrap.by_driver
-        first = FIRST_PATIENCE if self._is_drivers_child else min(FIRST_PATIENCE, bootstrap.orphan_patience)
+        child = bootstrap.way is Way.CHILD and bootstrap.by_driver
+        self._lifeline = Lifeline(loop, of_driver=child, ended=self._lifeline_ended)
+        first = FIRST_PATIENCE if child else min(FIRST_PATIENCE, bootstrap.orphan_patience)
         self._patience = first
         self._silence = FIRST_PATIENCE
         """Seconds of the driver's patience, after which its silence is worth a line in the log."""
         self._told_of_silence = False
-        self._lifeline_holds = False
-        """We are a child of the driver, and it is there, if perhaps stopped."""
         self._ran: set[tuple[Phase, int]] = set()
         """PERENGINE commands that gave their outcome."""
         self._joined_at = loop.time()
@@ -198,7 +198,7 @@ class Engine:
         self._loop.set_exception_handler(self._broken)
         self._heed_signals()
         if self._bootstrap.way is not Way.SSH:
-            self._watch_lifeline()
+            self._lifeline.watch_input()
         self._link.connect(self._ready.address)
         adopt_orphans()
         self._guard.start()
@@ -282,29 +282,13 @@ class Engine:
 
     # ---- what happens ----
 
-    def _watch_lifeline(self) -> None:
-        try:
-            self._loop.add_reader(0, self._lifeline)
-            self._lifeline_holds = self._is_drivers_child
-        except (OSError, ValueError):
-            log.info("standard input is a file: it cannot tell when the driver is gone")
-
-    def _lifeline(self) -> None:
-        try:
-            if os.read(0, 4096):
-                return
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self._loop.remove_reader(0)
-        held, self._lifeline_holds = self._lifeline_holds, False
+    def _lifeline_ended(self, held: bool) -> None:
         if not self._welcomed:
             self._go("the driver is gone (standard input ended)", EXIT_ORPHANED, deliver=False)
         elif held:
             # It may have been stopped for long before it ended: its silence counts from now.
             self._joined_at = self._loop.time()
-            self._tell_of_silence("the driver is gone (it closed standard input)")
+            self._tell_of_silence("the driver is gone")
         elif not self._bootstrap.by_driver:
             log.info("standard input ended: whoever attached this node is gone, or just its srun")
         else:
@@ -351,7 +335,7 @@ class Engine:
         self._contact.tick()
         self._runner.reap_orphans()
         silent = self._silent()
-        if self._lifeline_holds and self._welcomed:
+        if self._lifeline.holds and self._welcomed:
             silent = 0.0
         if silent > self._silence and not self._told_of_silence and self._welcomed:
             self._tell_of_silence(f"nothing heard of the driver for {self._silence:g} s")
@@ -447,6 +431,7 @@ class Engine:
 
     def _on_welcome(self, welcome: Welcome) -> None:
         log.info("welcomed as engine %d of %s", welcome.rank, welcome.jobid)
+        self._lifeline.watch_process(welcome.pid)
         self._welcomed = True
         self._told_of_silence = False
         self._heartbeat = max(welcome.heartbeat, 0.05)

@@ -32,6 +32,7 @@ from collections.abc import Callable
 from disbatch.engine.capture import Capture
 from disbatch.engine.contact import Contact
 from disbatch.engine.filing import Done, Files, Filing
+from disbatch.engine.kept import KeptCapture
 from disbatch.engine.runner import Job
 from disbatch.model.outcome import Ending, Outcome
 from disbatch.model.output import ERR, OUT, head_and_tail
@@ -53,65 +54,6 @@ GATHER_WHEN_SUPPLIED = 0.05
 """Seconds that an outcome waits for others while the engine has its next tasks: some, or WELL_SUPPLIED."""
 STALL = 10.0
 STALL_AT_END = 5.0
-
-
-class KeptCapture(Capture):
-    """Also passes on what is to be kept: the beginning, and, of a stream beyond its limit, the end."""
-
-    __slots__ = ("_output", "attempt", "kept", "parts", "pending", "size", "stream", "tail", "task")
-
-    def __init__(self, output: Output, task: int, attempt: int, stream: int) -> None:
-        super().__init__(-1)
-        self._output = output
-        self.task = task
-        self.attempt = attempt
-        self.stream = stream
-        self.parts: list[bytes] = []
-        self.size = 0
-        """Bytes in `parts`."""
-        self.kept = 0
-        """Bytes of the stream that were passed on; `parts` come after them."""
-        self.pending = 0
-        """Bytes passed on and not yet written."""
-        self.tail = b""
-
-    @property
-    def full(self) -> bool:
-        """True while nothing more should be read."""
-        return self._output.is_full(self)
-
-    def feed(self, data: bytes) -> None:
-        """Count `data`, and keep it."""
-        room = self._output.head - self.count
-        super().feed(data)
-        if room > 0:
-            if len(data) > room:
-                self._cut(data[room:])
-                data = data[:room]
-            self.parts.append(data)
-            self.size += len(data)
-            self._output.came(self)
-        else:
-            self._cut(data)
-
-    def _cut(self, data: bytes) -> None:
-        """What the beginning has no room for: keep the end of it."""
-        most = self._output.tail
-        self.tail = data[-most:] if len(data) >= most else (self.tail + data)[-most:]
-
-    def take(self) -> Piece:
-        """All parts, as one piece."""
-        data = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
-        piece = Piece(self.task, self.attempt, self.stream, self.kept, data)
-        self.kept += len(data)
-        self.parts, self.size = [], 0
-        return piece
-
-    def last(self) -> Piece | None:
-        """The end of a stream that is over, if it was beyond its limit."""
-        if not self.tail:
-            return None
-        return Piece(self.task, self.attempt, self.stream, self.count - len(self.tail), self.tail)
 
 
 class _Batch:

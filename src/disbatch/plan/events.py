@@ -70,7 +70,7 @@ class Joined(msgspec.Struct, frozen=True):
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """The engines of this context leave after so many tasks in all."""
+    """The engines of this context leave after so many more tasks."""
 
     context: str
     tasks: int

@@ -15,7 +15,6 @@ from disbatch.plan.queues import recall_answered
 
 
 def on_limit(board: Board, event: Limit) -> None:
-    """Comes before the engines of that context do."""
     board.rotation.limit(event.context, event.tasks)
 
 

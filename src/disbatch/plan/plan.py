@@ -205,9 +205,10 @@ class Plan:
         return self.board.cancelled
 
     @property
-    def claims(self) -> int:
-        """Attempts of former drivers whose tasks are not read yet."""
-        return len(self.board.claims)
+    def strays(self) -> set[int]:
+        """Ids of tasks that engines have from a former driver and that are not read; if nothing more comes,
+        there are none of these ids."""
+        return self.board.claims.keys() - self.board.backlog.unread_tasks()
 
     def keeps(self, engine: str) -> bool:
         """Results of this engine wait here for their tasks to be read: they are not recorded yet."""

@@ -38,8 +38,13 @@ class Rotation:
         """How many more tasks they may be assigned."""
 
     def limit(self, context: str, tasks: int) -> None:
-        """From now on that context has a limit."""
-        self.limits[context] = self.budget[context] = tasks
+        """That context may complete so many more tasks."""
+        taken = self.limits.get(context, tasks) - self.budget.get(context, tasks)
+        self.limits[context] = tasks
+        self.budget[context] = tasks - taken
+        for engine in self._engines.values():
+            if engine.context == context:
+                self.touch(engine)
 
     def may_take(self, context: str) -> bool:
         """Its limit, if it has one, allows another task."""

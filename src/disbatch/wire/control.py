@@ -54,8 +54,26 @@ def _wait(line: Line, request: Request, patience: float) -> Answer:
     line.send(request)
     while (left := deadline - time.monotonic()) > 0:
         ready = dict(poller.poll(math.ceil(left * 1000)))
+        ended = None
         if line.monitor is not None and line.monitor in ready:
-            line.look(line.monitor.recv_multipart())
-        if line.socket in ready and (answer := line.read(line.socket.recv_multipart())) is not None:
-            return answer
+            try:
+                line.look(line.monitor.recv_multipart())
+            except SilenceError as error:
+                ended = error
+        if (answer := _read(line)) is not None:
+            return answer  # and then it ended
+        if ended is not None:
+            raise ended
     raise SilenceError(line.silence(patience))
+
+
+def _read(line: Line) -> Answer | None:
+    """The answer, if it is there."""
+    while True:
+        try:
+            frames = line.socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        answer = line.read(frames)
+        if answer is not None:
+            return answer

@@ -90,6 +90,7 @@ class Follower:
         self._advice = advice
         self._patience = patience
         self._over = False
+        self._closed = False
         self._silent_since: float | None = None
         self._told_of_silence = False
         self._calls: set[asyncio.Event] = set()
@@ -113,8 +114,10 @@ class Follower:
         return self.waited.left + len(self._ours)
 
     def close(self) -> None:
-        """Follow no more."""
-        self._line.close()
+        """Follow no more. May be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._line.close()
 
     # ---- asking ----
 

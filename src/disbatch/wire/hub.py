@@ -25,6 +25,7 @@ from contextlib import suppress
 import msgspec
 import zmq
 from zmq.auth.base import Authenticator
+from zmq.utils.monitor import parse_monitor_message
 
 from disbatch import __version__
 from disbatch.model.errors import ProtocolError, UsageError
@@ -138,6 +139,11 @@ class Hub:
         self._socket.curve_publickey = keys.server_key.encode()
         self._socket.curve_secretkey = keys.server_secret.encode()
         self._reader = SocketReader(loop, self._socket, self._frames)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._connections = SocketReader(loop, self._monitor, self._connection)
+        self._open: set[int] = set()
+        """Descriptors of all connections."""
+        self._all_closed = asyncio.Event()
 
     def bind(self, address: str) -> str:
         """Listen at `address` (`ipc://PATH`, `tcp://HOST:PORT`, port * for any); returns the actual one."""
@@ -176,6 +182,23 @@ class Hub:
         not listened to until it says Hello again."""
         peer.joined = False
         peer.session.forget_posted()
+
+    def _connection(self, frames: list[bytes]) -> None:
+        seen = parse_monitor_message(frames)
+        if seen["event"] == zmq.EVENT_ACCEPTED:
+            self._open.add(seen["value"])
+            self._all_closed.clear()
+        else:
+            self._open.discard(seen["value"])
+            if not self._open:
+                self._all_closed.set()
+
+    async def until_left(self, seconds: float) -> None:
+        """Wait until the others have closed all connections, at most so many seconds. If we did that first,
+        their libzmq (with ZMQ_IMMEDIATE) would throw away what it has and they have not read yet."""
+        if self._open:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._all_closed.wait(), seconds)
 
     def _frames(self, frames: list[bytes]) -> None:
         identity, data = frames[0], frames[-1]
@@ -314,4 +337,7 @@ class Hub:
         """Close the sockets; waits at most `linger` seconds for what was sent last to leave."""
         self._reader.close()
         self._doorkeeper.close()
+        self._connections.close()
+        self._socket.disable_monitor()
+        self._monitor.close(0)
         self._socket.close(int(linger * 1000))

@@ -48,6 +48,8 @@ class Line:
         self._addresses: list[str] = []
         self._taken: set[str] = set()
         """Addresses at which a connection was taken, and is there."""
+        self._good: set[str] = set()
+        """Those of them that have proved to lead to the driver."""
         self._sent = False
         self.proven = ""
         """The address that was seen last to lead to the driver."""
@@ -55,7 +57,6 @@ class Line:
         self.monitor: zmq.Socket[Any] | None = None
         try:
             tune(self.socket, MAX_ANSWER)
-            self.socket.setsockopt(zmq.IMMEDIATE, 1)
             self.socket.curve_serverkey = connect.server_key.encode()
             self.socket.curve_publickey = connect.client_key.encode()
             self.socket.curve_secretkey = connect.client_secret.encode()
@@ -75,6 +76,10 @@ class Line:
     def connect(self, addresses: list[str]) -> None:
         """Try these. UsageError for one that is none."""
         self._addresses += addresses
+        if len(self._addresses) > 1:
+            # Send nothing to where nobody is. Not with one address: when the connection breaks, libzmq then
+            # throws away what has come and was not read yet, such as the last answer of a driver that ends.
+            self.socket.setsockopt(zmq.IMMEDIATE, 1)
         for address in addresses:
             try:
                 self.socket.connect(address)
@@ -84,7 +89,8 @@ class Line:
     def send(self, request: Request) -> None:
         """Send this until it is answered."""
         self._pending[request.id] = request
-        self._session.tell(request)  # goes nowhere as long as no connection has proved
+        if self._good:
+            self._session.tell(request)
 
     def drop(self, request: Request) -> None:
         """Nobody waits for the answer any more."""
@@ -102,6 +108,7 @@ class Line:
         event, address = seen["event"], seen["endpoint"].decode(errors="replace")
         if event in (zmq.EVENT_CLOSED, zmq.EVENT_DISCONNECTED):
             self._taken.discard(address)
+            self._good.discard(address)
         elif event == zmq.EVENT_CONNECTED:
             self._taken.add(address)
         gone = event == zmq.EVENT_CONNECT_RETRIED and self._is_local and not listens_here(self._connect)
@@ -111,6 +118,7 @@ class Line:
             raise SilenceError(f"{self._driver} does not know our key: was another run started in its place?")
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.proven = address
+            self._good.add(address)
             # The monitor may be quicker than the socket, which learns of connections when it is asked.
             self.socket.getsockopt(zmq.EVENTS)
             for request in self._pending.values():

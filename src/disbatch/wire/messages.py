@@ -58,7 +58,7 @@ class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class Welcome(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """You are in. Times in seconds. `results_seen`: the last number received from you;
-    `next_order`: the number that the next numbered message to you will bear."""
+    `next_order`: the number that the next numbered message to you will bear. `pid`: the driver's."""
 
     rank: int
     jobid: str
@@ -69,6 +69,7 @@ class Welcome(msgspec.Struct, frozen=True, tag=True, array_like=True):
     grace: float
     results_seen: int
     next_order: int
+    pid: int = 0
 
 
 class Refuse(msgspec.Struct, frozen=True, tag=True, array_like=True):
