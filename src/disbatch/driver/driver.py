@@ -73,6 +73,7 @@ from disbatch.wire.messages import (
     Trouble,
 )
 from disbatch.wire.requests import Answer, OfClients, OfContexts, Request
+from disbatch.wire.values import OfPrograms
 
 log = logging.getLogger(__name__)
 
@@ -223,6 +224,7 @@ class Driver:
             mark=self._record.mark,
             snapshot=self.snapshot,
             say=self._say,
+            answer=self._answer,
         )
         self._telling = Telling(
             *(self._loop, s.claimed.status_descriptor),
@@ -425,6 +427,8 @@ class Driver:
             return self._admission.request(request)
         if isinstance(request.verb, OfClients):
             return self._submissions.request(request)
+        if isinstance(request.verb, OfPrograms):
+            return self._exchange.request(request)
         return self._control.request(request)
 
     def _answer(self, request: Request, answer: Answer) -> None:
