@@ -17,6 +17,7 @@ import msgspec
 
 from disbatch.wire.messages import Count, Name, Text
 from disbatch.wire.values import Forgo, Get, Given, Keep, Kept, OfPrograms, Put
+from disbatch.wire.watching import Seen, Watch
 
 MOST_NAMES = 1024
 MOST_RANGES = 8192
@@ -152,8 +153,8 @@ class Close(msgspec.Struct, frozen=True, tag=True, array_like=True):
 OfUsers = Drain | Stop | Pause | Unpause | Cancel | Finish
 OfContexts = Attach | Heed | Ended | Detach
 OfClients = Submit | Collect | Close
-Verb = OfUsers | OfContexts | OfClients | OfPrograms
-REPEATABLE = (Attach, Heed, Collect, Put, Get, Keep, Forgo)
+Verb = OfUsers | OfContexts | OfClients | OfPrograms | Watch
+REPEATABLE = (Attach, Heed, Collect, Watch, Put, Get, Keep, Forgo)
 """Verbs that do nothing, or nothing a second time: then they are answered anew. Their answers, which may be
 large, are not kept."""
 
@@ -227,7 +228,7 @@ class Results(msgspec.Struct, frozen=True, tag=True, array_like=True):
     words: str = ""
 
 
-Value = Attached | News | Taken | Results | Given | Kept
+Value = Attached | News | Taken | Results | Seen | Given | Kept
 
 
 class Request(msgspec.Struct, frozen=True, tag=True, array_like=True):
