@@ -110,12 +110,12 @@ class Tally:
             self.failed += 1
             member.failed += 1
             if len(self.failures) < NAMED_FAILURES:
-                self.failures.append(_view(member.name, task, outcome))
+                self.failures.append(view_of(member.name, task, outcome))
         slowest = self._slowest
         if len(slowest) < NAMED_SLOWEST:
-            heapq.heappush(slowest, (outcome.elapsed, -task.id, _view(member.name, task, outcome)))
+            heapq.heappush(slowest, (outcome.elapsed, -task.id, view_of(member.name, task, outcome)))
         elif outcome.elapsed > slowest[0][0]:
-            heapq.heapreplace(slowest, (outcome.elapsed, -task.id, _view(member.name, task, outcome)))
+            heapq.heapreplace(slowest, (outcome.elapsed, -task.id, view_of(member.name, task, outcome)))
 
     def count_again(self, task: Task, record: Record) -> None:
         """A former driver of the run recorded this task."""
@@ -137,7 +137,8 @@ class Tally:
         return [view for _, _, view in sorted(self._slowest, reverse=True)]
 
 
-def _view(node: str, task: Task, outcome: Outcome) -> TaskView:
+def view_of(node: str, task: Task, outcome: Outcome) -> TaskView:
+    """For people."""
     snippet = outcome.err_snippet or outcome.out_snippet
     return TaskView(
         task.id, task.line, node, outcome.return_code, outcome.elapsed, task.command[:2000], snippet
