@@ -14,7 +14,9 @@ What is promised, and looked for here:
    that it was given up, start what it had.
 5. Tasks behind a barrier start when those before it are done.
 6. A context with a limit completes no more tasks than that.
-7. A PERENGINE START command runs at most once on an engine, and before its tasks.
+7. PERENGINE commands run at most once on an engine; START before its first task, STOP after its last one.
+8. What users order holds: while a run is paused nothing starts, and nothing of what is cancelled ever does,
+   but on engines that cannot hear it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import combinations, pairwise
+from math import inf
 
 from chaos_evidence import Attempt, Evidence, Life, Place
 
@@ -37,7 +40,7 @@ WORD = 2.0
 
 def complaints(evidence: Evidence) -> list[str]:
     """A line for each thing that should not be so."""
-    checks = (_counted_once, _results, _kept, _started_again, _barriers, _limits, _commands)
+    checks = (_counted_once, _results, _kept, _started_again, _barriers, _limits, _commands, _heeded)
     return [line for check in checks for line in check(evidence)]
 
 
@@ -113,7 +116,8 @@ def _kept(evidence: Evidence) -> Iterator[str]:
         told = {(r.id, r.node, r.pid) for r in (*life.records, *life.unrecorded)}
         if attempt.end is None or (attempt.task, *attempt.place) in told or engine.killed is not None:
             continue
-        if not _losses(life, attempt.engine) and not _orders(life, attempt):
+        replaced = attempt.task in {record.id for record in _done(life)} and _was_taken_over(life, attempt)
+        if not (replaced or _losses(life, attempt.engine) or _orders(evidence, attempt)):
             yield f"task {attempt.task} ended, and nothing of it is recorded: {attempt}"
     for number, (life, after) in enumerate(pairwise(evidence.lives)):
         skipped = {_key(record) for record in after.records if record.mark is Mark.SKIPPED}
@@ -138,9 +142,15 @@ def _losses(life: Life, engine: str) -> list[float]:
     return sorted([*given_up, *orphaned, *([] if known.killed is None else [known.killed])])
 
 
-def _orders(life: Life, attempt: Attempt) -> list[float]:
+def _was_taken_over(life: Life, attempt: Attempt) -> bool:
+    """Another driver came after its end; who finds the task recorded drops what else there is of it."""
+    assert attempt.end is not None
+    return any(at > attempt.end for at in life.drivers)
+
+
+def _orders(evidence: Evidence, attempt: Attempt) -> list[float]:
     """When its engine ended it by order, says its log; if the driver was killed, nothing else tells."""
-    line = attempt.task + 2  # as the PERENGINE command is the first one
+    life, line = evidence.life_of(attempt.engine), evidence.first_line + attempt.task
     ordered = life.ordered.get((life.engines[attempt.engine].node, line), [])
     return [at for at in ordered if at >= attempt.start]
 
@@ -169,21 +179,21 @@ def _unexcused(evidence: Evidence, one: Attempt, other: Attempt) -> str:
             return "by a run that was resumed already"
         late = one.end is not None and one.end > after.began + SLACK
         return "the attempt of the former life ran on" if late else ""
-    if _was_ended(life, one, other.start) or _was_given_up(life, one, other.start):
+    if _was_ended(evidence, one, other.start) or _was_given_up(life, one, other.start):
         return ""
     if _knew_nothing(life, other):
         return ""
     return "the attempt before counted"
 
 
-def _was_ended(life: Life, attempt: Attempt, before: float) -> bool:
-    if any(at <= before + SLACK for at in _orders(life, attempt)):
+def _was_ended(evidence: Evidence, attempt: Attempt, before: float) -> bool:
+    if any(at <= before + SLACK for at in _orders(evidence, attempt)):
         return True
     return any(
         record.mark is Mark.SUPERSEDED
         and (record.id, record.node, record.pid) == (attempt.task, *attempt.place)
         and record.finish <= before + SLACK
-        for record in life.records
+        for record in evidence.life_of(attempt.engine).records
     )
 
 
@@ -240,7 +250,24 @@ def _limits(evidence: Evidence) -> Iterator[str]:
 
 
 def _commands(evidence: Evidence) -> Iterator[str]:
-    times = Counter(engine for engine, _ in evidence.commands)
-    yield from (f"engine {engine}: {n} START commands" for engine, n in times.items() if n > 1)
-    began = {attempt.engine for attempt in evidence.attempts}
-    yield from (f"engine {engine}: tasks without the START command" for engine in sorted(began - set(times)))
+    for phase, is_stop in (("START", False), ("STOP", True)):
+        times = Counter(command.engine for command in evidence.commands if command.is_stop is is_stop)
+        yield from (f"engine {engine}: {n} {phase} commands" for engine, n in times.items() if n > 1)
+    first = {command.engine: command.at for command in evidence.commands if not command.is_stop}
+    last = {command.engine: command.at for command in evidence.commands if command.is_stop}
+    for attempt in evidence.attempts:
+        if not first.get(attempt.engine, inf) <= attempt.start:
+            yield f"engine {attempt.engine}: task {attempt.task} began before the START command"
+        if not attempt.start <= last.get(attempt.engine, inf):
+            yield f"engine {attempt.engine}: task {attempt.task} began after the STOP command"
+
+
+def _heeded(evidence: Evidence) -> Iterator[str]:
+    for order in evidence.orders:
+        life = evidence.lives[order.life]
+        for attempt in evidence.attempts:
+            late = order.since + WORD < attempt.start < order.until
+            wanted = order.tasks is None or attempt.task in order.tasks
+            if late and wanted and attempt.engine in life.engines and not _knew_nothing(life, attempt):
+                what = "a task" if order.tasks is None else f"task {attempt.task}"
+                yield f"{what} was started after it was told not to be: {attempt}"

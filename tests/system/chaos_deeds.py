@@ -6,15 +6,19 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TypeVar
 
-from chaos_evidence import Place
+from chaos_evidence import Order, Place
 from chaos_lives import LEFT, Lives
 from chaos_plan import Deed, Step, Until
 from chaos_world import Process, World
 
 UNTIL_LOST = 8.0
 """Seconds in which an engine that is not heard is given up."""
+
+CALM = (Deed.ATTACH, Deed.ATTACH_FROM_NODE, Deed.CANCEL, Deed.SECOND_DRIVER, Deed.DRAIN)
+"""These do not keep anybody from hearing orders."""
 
 Thing = TypeVar("Thing")
 
@@ -29,6 +33,9 @@ class Deeds:
     killed_tasks: set[Place] = field(default_factory=set)
     cancelled: set[int] = field(default_factory=set)
     paused: bool = False
+    orders: list[Order] = field(default_factory=list)
+    _calm: Order | None = None
+    """The run is paused, and nothing has happened to it since."""
 
     def wait_for(self, step: Step) -> None:
         """Until the step is due, or the driver has ended, or nothing happens."""
@@ -57,6 +64,8 @@ class Deeds:
     def perform(self, step: Step) -> None:
         """One step; nothing if nobody is there whom it could befall."""
         world, lives = self.world, self.lives
+        if step.deed not in CALM:
+            self._calm_is_over()
         deeds: dict[Deed, Callable[[Step], object]] = {
             Deed.KILL_DRIVER: lambda step: lives.kill_driver(),
             Deed.HALT_DRIVER: lambda step: self._halt(self._driver(), step),
@@ -74,6 +83,7 @@ class Deeds:
             Deed.RELEASE: lambda step: world.release(1),
             Deed.CUT: self._cut,
             Deed.HEAL: lambda step: world.heal(1),
+            Deed.RESET: self._reset,
             Deed.ATTACH: lambda step: lives.attach(step.words),
             Deed.ATTACH_FROM_NODE: lambda step: lives.attach(step.words[1:], step.words[0]),
             Deed.DRAIN: lambda step: self._let_go("drain", step),
@@ -141,6 +151,11 @@ class Deeds:
         if host is not None:
             self.world.cut(host)
 
+    def _reset(self, step: Step) -> None:
+        host = self._choose(self.world.hosts, step)
+        if host is not None:
+            self.world.reset(host)
+
     # ---- by dbutil ----
 
     def _let_go(self, verb: str, step: Step) -> None:
@@ -148,15 +163,33 @@ class Deeds:
         names = [*self.world.hosts, *sorted(self.lives.labels)] or [self.world.here]
         self.lives.ask(verb, names[int(step.pick * len(names))])
 
+    @property
+    def _is_calm(self) -> bool:
+        """Whatever is ordered gets to everybody."""
+        return self.lives.is_driven and not self.world.halted and not self.world.cut_off
+
     def _pause(self) -> None:
-        self.paused |= self.lives.ask("pause") != 2
+        code = self.lives.ask("pause")
+        self.paused |= code != 2
+        if code == 0 and self._is_calm:
+            self._calm = Order(len(self.lives.all) - 1, time.time(), inf, None)
+
+    def _calm_is_over(self) -> None:
+        calm, self._calm = self._calm, None
+        if calm is not None:
+            self.orders.append(calm._replace(until=time.time()))
 
     def unpause(self) -> None:
         """Whether or not it is paused."""
+        self._calm_is_over()
         if self.lives.ask("resume") == 0:
             self.paused = False
 
     def _cancel(self, step: Step) -> None:
-        if self.lives.ask("cancel", *step.words) != 2:  # 3: it may have heard of it
-            first, last = map(int, step.words[0].split("-"))
-            self.cancelled.update(range(first, last + 1))
+        code = self.lives.ask("cancel", *step.words)
+        if code == 2:
+            return
+        first, last = map(int, step.words[0].split("-"))
+        self.cancelled.update(range(first, last + 1))  # 3: it may have heard of it
+        if code == 0 and self._is_calm:
+            self.orders.append(Order(len(self.lives.all) - 1, time.time(), inf, range(first, last + 1)))

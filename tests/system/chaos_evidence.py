@@ -15,7 +15,7 @@ from disbatch.driver.told import Gone, Here, Joint, Line
 from disbatch.model.status import Mark, Record, parse_line
 
 _SAID = re.compile(
-    r"([SEP]) (?P<task>[0-9]+) (?P<engine>\S+) (?P<node>\S+) (?P<pid>[0-9]+) (?P<at>[0-9]+[.,][0-9]+)"
+    r"([SEAZ]) (?P<task>[0-9]+) (?P<engine>\S+) (?P<node>\S+) (?P<pid>[0-9]+) (?P<at>[0-9]+[.,][0-9]+)"
 )
 _TIME = re.compile(r"([0-9-]{10} [0-9:]{8}),([0-9]{3}) \w+ +(.*)")
 _LOST = re.compile(r"(\S+): engine lost: ")
@@ -23,6 +23,7 @@ _UNHEARD = re.compile(r"(\S+(?:, \S+)*): not heard for ")
 _JOINED = re.compile(r"(\S+): engine joined ")
 _BEGUN = re.compile(r"engine (\S+) on \S+: ")
 _lines = msgspec.json.Decoder(Line)
+_DRIVER = re.compile(r"disbatch \S+, pid [0-9]+ on ")
 _ORDERED = re.compile(r"attempt [0-9]+ \(line ([0-9]+)\) ended by order")
 
 
@@ -44,6 +45,14 @@ class Attempt:
     end: float | None = None
 
 
+class Command(NamedTuple):
+    """One start of a PERENGINE command."""
+
+    is_stop: bool
+    engine: str
+    at: float
+
+
 @dataclass
 class Engine:
     """An engine as the run file names it. `context`: of the one that started it; "": the driver's own.
@@ -62,7 +71,7 @@ class Engine:
 class Life:
     """A run from `disbatch` to its end, with all drivers that it had; -r begins another one.
 
-    `began` and `ended` (None: not ended in order). `lost` and `joined`: when its log said so, by node.
+    `lost` and `joined`: when its log said so, by node. `drivers`: when they began.
     `limits`: -C, by context. `ordered`: when engines ended a task by order, by (node, line of the task).
     `orphaned`: when engines gave their driver up, by node.
     """
@@ -73,6 +82,7 @@ class Life:
     unrecorded: list[Record] = field(default_factory=list)
     lost: dict[str, list[float]] = field(default_factory=dict)
     joined: dict[str, list[float]] = field(default_factory=dict)
+    drivers: list[float] = field(default_factory=list)
     limits: dict[str, int] = field(default_factory=dict)
     ordered: dict[tuple[str, int], list[float]] = field(default_factory=dict)
     orphaned: dict[str, list[float]] = field(default_factory=dict)
@@ -85,25 +95,37 @@ class Life:
         return own + late
 
 
+class Order(NamedTuple):
+    """Of the user's, and answered: from `since` on (`until`: as long as that) these tasks shall not start;
+    None: no task. Both times are in one life."""
+
+    life: int
+    since: float
+    until: float
+    tasks: range | None
+
+
 @dataclass
 class Evidence:
-    """Of all lives of one plan. `killed`: tasks whose shell the test killed; `cancelled`: ids that the user
-    may have cancelled; `commands`: (engine, place) of each start of a PERENGINE command."""
+    """Of all lives of one plan. `first_line`: of the task file, that has an id. `killed`: tasks whose shell
+    the test killed; `cancelled`: ids that the user may have cancelled."""
 
     ids: int
     barriers: list[int]
+    first_line: int
     lives: list[Life] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
-    commands: list[tuple[str, Place]] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
     killed: set[Place] = field(default_factory=set)
     cancelled: set[int] = field(default_factory=set)
+    orders: list[Order] = field(default_factory=list)
 
     def life_of(self, engine: str) -> Life:
         """The life in which that engine was."""
         return next(life for life in self.lives if engine in life.engines)
 
 
-def read_said(text: str) -> tuple[list[Attempt], list[tuple[str, Place]], list[str]]:
+def read_said(text: str) -> tuple[list[Attempt], list[Command], list[str]]:
     """What tasks and commands said, and lines that are none of theirs."""
     attempts: dict[tuple[str, int, Place], Attempt] = {}
     commands, odd = [], []
@@ -114,8 +136,8 @@ def read_said(text: str) -> tuple[list[Attempt], list[tuple[str, Place]], list[s
             continue
         task, place = int(found["task"]), Place(found["node"], int(found["pid"]))
         key, at = (found["engine"], task, place), float(found["at"].replace(",", "."))
-        if found[1] == "P":
-            commands.append((found["engine"], place))
+        if found[1] in "AZ":
+            commands.append(Command(found[1] == "Z", found["engine"], at))
         elif found[1] == "S":
             attempts[key] = Attempt(task, found["engine"], place, at)
         elif key in attempts:
@@ -143,8 +165,8 @@ def read_life(
         life.unrecorded += read_records(path)
     if own_limit is not None:
         life.limits[""] = own_limit
-    for run_file in run_files:
-        _read_run_file(life, run_file)
+    for path in run_files:
+        _read_run_file(life, path)
     _read_log(life, _timed(directory / f"{prefix}_driver.txt"))
     for path in directory.glob(f"{prefix}_*_engine.txt"):
         node = path.name.removeprefix(f"{prefix}_").removesuffix("_engine.txt")
@@ -182,7 +204,9 @@ def _timed(path: Path) -> Iterable[tuple[float, str]]:
 
 def _read_log(life: Life, lines: Iterable[tuple[float, str]]) -> None:
     for at, words in lines:
-        if found := _JOINED.match(words):
+        if _DRIVER.match(words):
+            life.drivers.append(at)
+        elif found := _JOINED.match(words):
             life.joined.setdefault(found[1], []).append(at)
         elif found := _LOST.match(words) or _UNHEARD.match(words):
             for node in found[1].split(", "):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from chaos_plan import ORPHAN_PATIENCE, Plan
 from chaos_world import DBUTIL, DISBATCH, Command, World, living
@@ -23,25 +21,16 @@ driver, their keepers have ended what they left, and attached contexts have give
 @dataclass
 class Life:
     """From `disbatch` to its end, with all drivers it had: what its files begin with, when it began, and the
-    context that it has itself. `run_files`: names of its run file that stay, one for each driver."""
+    context that it has itself."""
 
     prefix: str
     began: float
     context: list[str]
-    run_files: list[Path] = field(default_factory=list)
 
-    def keep(self, directory: Path) -> bool:
-        """Give the run file another name, if a driver has put it there since."""
-        there = directory / f"{self.prefix}_run.json"
-        kept = directory / f"{self.prefix}_kept{len(self.run_files)}"
-        try:
-            if self.run_files and self.run_files[-1].samefile(there):
-                return False
-            os.link(there, kept)
-        except FileNotFoundError:
-            return False
-        self.run_files.append(kept)
-        return True
+    @property
+    def run_file(self) -> str:
+        """What it is called."""
+        return f"{self.prefix}_run.json"
 
 
 @dataclass
@@ -82,16 +71,13 @@ class Lives:
         assert number < MOST_LIVES, "the run does not come to its end"
         prefix, context = f"P{number}", self.plan.contexts[number]
         life = Life(prefix, time.time(), context)
+        self.world.keep(life.run_file)
         argv = [DISBATCH, *context, *self.plan.options, "-p", prefix, *former, "Tasks"]
         self.driver = driver = self.world.start(*argv)
         connect = directory / f"{prefix}_connect.json"
-
-        def is_there() -> bool:
-            life.keep(directory)
-            return connect.exists() or driver.code is not None
-
-        assert self.world.until(is_there, PATIENCE, quiet=PATIENCE), f"{prefix} does not begin"
-        if life.run_files:
+        came = self.world.until(lambda: connect.exists() or driver.code is not None, PATIENCE, quiet=PATIENCE)
+        assert came, f"{prefix} does not begin"
+        if self.world.kept(life.run_file):
             self.all.append(life)
         self.vacancies = 0
 
@@ -155,19 +141,14 @@ class Lives:
         if self.driver is not None and self.is_driven:
             self.driver.process.kill()
             self.driver.process.wait()
+            self.world.keep_files()
             self.world.note(f"killed the driver [{self.driver.name}]")
 
     def take_over(self) -> None:
         """If nobody drives."""
         if not self.is_driven:
-            self.driver = driver = self.world.start(DISBATCH, "--takeover", self.life.prefix)
+            self.driver = self.world.start(DISBATCH, "--takeover", self.life.prefix)
             self.vacancies = 0
-            directory = self.world.directory
-
-            def has_begun() -> bool:
-                return self.life.keep(directory) or driver.code is not None
-
-            self.world.until(has_begun, PATIENCE, quiet=PATIENCE)
 
     def resume(self) -> None:
         """-r instead, if nobody drives; it is refused while tasks may run."""

@@ -41,6 +41,8 @@ class Deed(enum.Enum):
     """SIGCONT for what was halted first."""
     CUT = enum.auto()
     HEAL = enum.auto()
+    RESET = enum.auto()
+    """All connections to a host break, with what was on its way in them."""
     ATTACH = enum.auto()
     ATTACH_FROM_NODE = enum.auto()
     """By a command on that node, to a driver that is on the head."""
@@ -102,6 +104,11 @@ class Plan:
         return [id for id, line in enumerate(counted) if line.startswith("#DISBATCH BARRIER")]
 
     @property
+    def first_line(self) -> int:
+        """Of the task file, that has an id."""
+        return len(COMMANDS) + 1
+
+    @property
     def ids(self) -> int:
         """Of tasks and barriers."""
         return TASKS + len(self.barriers)
@@ -132,7 +139,7 @@ _COMMON = {
 }
 WEIGHTS = {
     Flavour.LOCAL: _COMMON,
-    Flavour.SSH: _COMMON | {Deed.CUT: 9, Deed.ATTACH_FROM_NODE: 3},
+    Flavour.SSH: _COMMON | {Deed.CUT: 9, Deed.RESET: 4, Deed.ATTACH_FROM_NODE: 3},
 }
 FOLLOWED = {
     Deed.HALT_DRIVER: Deed.RELEASE,
@@ -164,7 +171,8 @@ ATTACHED = {
 
 # Each task says in one write that it starts, and in another one that it has come to its end.
 SAY = 'echo "{} $DISBATCH_TASKID $DISBATCH_ENGINE $HOSTNAME $$ $EPOCHREALTIME" >> lines'
-STARTS, ENDS, COMMAND = SAY.format("S"), SAY.format("E"), SAY.format("P")
+STARTS, ENDS = SAY.format("S"), SAY.format("E")
+COMMANDS = [f"#DISBATCH PERENGINE START {SAY.format('A')}", f"#DISBATCH PERENGINE STOP {SAY.format('Z')}"]
 
 
 def make_plan(flavour: Flavour, seed: int, here: str) -> Plan:
@@ -196,14 +204,14 @@ def _lines(chance: random.Random) -> list[str]:
     lines = [_task(chance) for _ in range(TASKS)]
     for _ in range(chance.choice([0, 1, 2])):
         lines.insert(chance.randrange(1, len(lines)), "#DISBATCH BARRIER")
-    return [f"#DISBATCH PERENGINE START {COMMAND}", *lines]
+    return [*COMMANDS, *lines]
 
 
 def _task(chance: random.Random) -> str:
     seconds = (
         chance.choice([0.01, 0.03, 0.05, 0.1, 0.1, 0.2])
-        if chance.random() < 0.93
-        else chance.uniform(0.8, 2.5)
+        if chance.random() < 0.95
+        else chance.uniform(0.6, 2.2)
     )
     before = {0: "trap '' TERM; ", 1: "sleep 900 & ", 2: "setsid sleep 900 & "}.get(chance.randrange(40), "")
     return f"{before}{STARTS}; sleep {seconds:.2f}; {ENDS}"

@@ -42,13 +42,19 @@ class Story:
 
     def _mend(self) -> None:
         """What the plan has broken and not mended itself."""
-        self.world.note("mending")
-        self.world.release()
-        self.world.heal()
+        world = self.world
+        world.note("mending")
+        world.release()
+        world.heal()
         if self.lives.go_on() and not self.lives.is_driven:
             self.lives.take_over()
-        if self.lives.is_driven and self.deeds.paused:
-            self.deeds.unpause()
+        if self.deeds.paused:
+            world.until(self._goes_on, PATIENCE, quiet=PATIENCE)
+
+    def _goes_on(self) -> bool:
+        """Nothing is paused any more: another driver may still be on its way."""
+        self.deeds.unpause()
+        return not self.deeds.paused or not self.lives.is_driven
 
     def _see_it_out(self) -> None:
         """Until the run is complete, resumed as often as need be, and nothing of it is left."""
@@ -88,15 +94,17 @@ class Story:
         evidence = Evidence(
             self.plan.ids,
             self.plan.barriers,
+            self.plan.first_line,
             attempts=attempts,
             commands=commands,
             killed=self.deeds.killed_tasks,
             cancelled=self.deeds.cancelled,
+            orders=self.deeds.orders,
         )
         for life in self.lives.all:
             words: list[Any] = life.context
             limit = int(words[words.index("-C") + 1]) if "-C" in words else None
-            lived = read_life(directory, life.prefix, life.run_files, limit, life.began)
+            lived = read_life(directory, life.prefix, self.world.kept(life.run_file), limit, life.began)
             for engine in lived.engines.values():
                 if engine.process is not None:
                     engine.killed = self.deeds.killed_engines.get(engine.process)

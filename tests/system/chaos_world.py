@@ -96,6 +96,8 @@ class World:
         self.commands: list[Command] = []
         self.history: list[str] = []
         self._begun = time.monotonic()
+        self._kept: dict[str, Path] = {}
+        self._generations: set[tuple[str, int]] = set()
         self.here = os.uname().nodename
         spaces = {} if lab is None else {lab.space(host): host for host in lab.hosts}
         self._spaces = {os.readlink("/proc/self/ns/pid"): self.here, **spaces}
@@ -142,20 +144,51 @@ class World:
 
     # ---- what happens ----
 
-    def until(self, condition: Callable[[], Any], seconds: float, *, quiet: float = NOTHING_HAPPENS) -> bool:
-        """Wait until it is so: looked at whenever a file of the run has changed or a command has ended. False
-        if it is not after `seconds`, or if nothing happens for `quiet` seconds."""
+    def keep(self, name: str) -> None:
+        """Keep each file that will ever have that name: as kept.NAME.1, ..."""
+        self._kept[name] = self.directory / name
+        self.keep_files()
+
+    def kept(self, name: str) -> list[Path]:
+        """The files that had that name, oldest first."""
+        paths = self.directory.glob(f"kept.{name}.*")
+        return sorted(paths, key=lambda path: int(path.suffix[1:]))
+
+    def keep_files(self) -> None:
+        """Those that are there now: also done whenever anything is waited for."""
+        for name, path in self._kept.items():
+            try:
+                generation = (name, path.stat().st_ino)
+                if generation not in self._generations:
+                    os.link(path, self.directory / f"kept.{name}.{len(self._generations)}")
+                    self._generations.add(generation)
+            except FileNotFoundError:
+                continue
+
+    def until(
+        self,
+        condition: Callable[[], Any],
+        seconds: float,
+        *,
+        quiet: float = NOTHING_HAPPENS,
+        also: tuple[int, ...] = (),
+    ) -> bool:
+        """Wait until it is so: looked at whenever a file of the run has changed, a command has ended, or one
+        of the descriptors `also` is readable. False if it is not after `seconds`, or if nothing happens for
+        `quiet` seconds."""
         deadline = time.monotonic() + seconds
         ends = tuple(command.pidfd for command in self.commands if command.code is None)
-        with Changes(self.directory, also=ends) as changes:
-            while not condition():
+        with Changes(self.directory, also=ends + also) as changes:
+            while True:
+                self.keep_files()
+                if condition():
+                    return True
                 now = time.monotonic()
                 if now >= deadline or not changes.wait(min(deadline, now + quiet)):
                     return bool(condition())
                 if any(command.pidfd in ends and command.code is not None for command in self.commands):
                     # It would be news for ever.
-                    return self.until(condition, deadline - now, quiet=quiet)
-        return True
+                    return self.until(condition, deadline - now, quiet=quiet, also=also)
 
     def starts(self) -> int:
         """How often a task has started."""
@@ -231,9 +264,22 @@ class World:
         deadline = time.monotonic() + seconds
         while left := find():
             for process in left:
-                if not _ended(process.pid, deadline):
+                if not self._until_ended(process.pid, deadline):
                     return find()
         return []
+
+    def _until_ended(self, pid: int, deadline: float) -> bool:
+        """False at the deadline."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return True
+        try:
+            seconds = max(0.0, deadline - time.monotonic())
+            ended = lambda: bool(select.select([pidfd], [], [], 0)[0])  # noqa: E731
+            return self.until(ended, seconds, quiet=seconds, also=(pidfd,))
+        finally:
+            os.close(pidfd)
 
     # ---- what is done to them ----
 
@@ -280,6 +326,12 @@ class World:
             self.cut_off.remove(host)
             self.note(f"healed {host}")
 
+    def reset(self, host: str) -> None:
+        """Break all connections to a host."""
+        assert self.lab is not None
+        self.lab.reset_connections(host)
+        self.note(f"reset the connections to {host}")
+
     def close(self) -> None:
         """Leave nothing behind, whatever came of it."""
         self.heal()
@@ -290,18 +342,6 @@ class World:
             command.process.kill()
             command.process.wait()
             os.close(command.pidfd)
-
-
-def _ended(pid: int, deadline: float) -> bool:
-    """Wait for its end; False at the deadline."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))[0])
-    finally:
-        os.close(pidfd)
 
 
 def living(processes: list[Process]) -> Iterator[str]:

@@ -262,16 +262,38 @@ def test_its_time_is_cut_down(slurm_run: SlurmRun) -> None:
     _goes_on_elsewhere(run, 6)
 
 
-def test_preemption(slurm_run: SlurmRun) -> None:
-    run = slurm_run
+def _preempt(run: SlurmRun, partition: str) -> int:
+    """An attached job that has to make room for another one; its number."""
     run.tasks(f"#DISBATCH REPEAT 6 {HELD}")
     start(run, *QUICK)
-    job = attach(run, "-p scavenge -N 4 --ntasks-per-node 1 --exclusive")
+    job = attach(run, f"-p {partition} -N 4 --ntasks-per-node 1 --exclusive --open-mode=append")
     run.until_told(4)
     run.call("sbatch", "-J", run.name, "-N", "4", "--exclusive", "-o", "/dev/null", "--wrap", "true")
+    return job
+
+
+def test_preempted_for_good(slurm_run: SlurmRun) -> None:
+    run = slurm_run
+    job = _preempt(run, "scavenge")
     assert run.lab.ended(job)[0] in ("PREEMPTED", "FAILED", "CANCELLED", "COMPLETED")
     run.until(lambda: run.stderr.count(WAITS) == 2, "waiting again")
     _goes_on_elsewhere(run, 6)
+
+
+def test_preempted_and_started_again(slurm_run: SlurmRun) -> None:
+    """It attaches itself again."""
+    run = slurm_run
+    job = _preempt(run, "requeue")
+    run.until(lambda: run.stderr.count(WAITS) == 2, "waiting again")
+    until_said(run, job, "Slurm preempts this job, to start it again later")
+    log = run.lab.directory / "log" / "slurmctld.log"
+    requeued = f"] Requeuing JobId={job}\n"  # from then on it waits for its time, which may be changed
+    run.lab.until(lambda: requeued in log.read_text(), "the job to be put back into the queue")
+    run.lab.call("scontrol", "update", f"JobId={job}", "StartTime=now+3")
+    run.until_told(8)
+    run.open_gate()
+    assert run.end() == 0, str(run)
+    run.check_each_once(6)
 
 
 @pytest.mark.parametrize("which", ["batch", "other"])

@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
 import pytest
 from chaos_check import complaints
-from chaos_evidence import Attempt, Engine, Evidence, Life, Place, read_records, read_said
+from chaos_evidence import Attempt, Command, Engine, Evidence, Life, Order, Place, read_records, read_said
 from chaos_plan import Flavour, make_plan
 from chaos_world import World
 
@@ -56,8 +57,9 @@ def sound() -> Evidence:
         attempt(4, "c", "na", 31, 62.0),
         attempt(5, "c", "na", 32, 64.0),
     ]
-    commands = [(name, Place("n", number)) for number, name in enumerate("abc")]
-    return Evidence(6, [BARRIER], [first, second], attempts, commands, cancelled={3})
+    commands = [Command(False, name, -1.0) for name in "abc"] + [Command(True, "c", 66.0)]
+    orders = [Order(0, 29.0, inf, range(3, 4)), Order(0, 40.0, 50.0, None)]
+    return Evidence(6, [BARRIER], 3, [first, second], attempts, commands, cancelled={3}, orders=orders)
 
 
 def test_nothing_is_wrong() -> None:
@@ -161,11 +163,27 @@ def _beyond_the_limit(evidence: Evidence) -> None:
 
 
 def _command_twice(evidence: Evidence) -> None:
-    evidence.commands.append(("a", Place("na", 7)))
+    evidence.commands.append(Command(False, "a", -0.5))
+
+
+def _stop_command_twice(evidence: Evidence) -> None:
+    evidence.commands.append(Command(True, "c", 67.0))
 
 
 def _no_command(evidence: Evidence) -> None:
-    evidence.commands.pop()
+    del evidence.commands[2]
+
+
+def _after_the_stop_command(evidence: Evidence) -> None:
+    evidence.commands.append(Command(True, "b", 30.0))
+
+
+def _although_it_was_cancelled(evidence: Evidence) -> None:
+    evidence.attempts.append(attempt(3, "b", "nb", 25, 32.0, ended=False))
+
+
+def _although_the_run_was_paused(evidence: Evidence) -> None:
+    evidence.attempts.append(attempt(5, "b", "nb", 25, 43.0, ended=False))
 
 
 FLAWS: list[tuple[Callable[[Evidence], None], str]] = [
@@ -193,7 +211,11 @@ FLAWS: list[tuple[Callable[[Evidence], None], str]] = [
     (_before_the_barrier, "task 0 ended after tasks behind barrier 2 were started"),
     (_beyond_the_limit, "life 1: 2 tasks of context the driver's own, whose limit is 1"),
     (_command_twice, "engine a: 2 START commands"),
-    (_no_command, "engine c: tasks without the START command"),
+    (_stop_command_twice, "engine c: 2 STOP commands"),
+    (_no_command, "engine c: task 4 began before the START command"),
+    (_although_it_was_cancelled, "task 3 was started after it was told not to be"),
+    (_although_the_run_was_paused, "a task was started after it was told not to be"),
+    (_after_the_stop_command, "engine b: task 4 began after the STOP command"),
 ]
 
 
@@ -222,9 +244,9 @@ def test_what_only_the_engine_tells() -> None:
     evidence = sound()
     del evidence.lives[0].records[0]
     assert complaints(evidence)
-    evidence.lives[0].ordered = {("na", 1 + 2): [2.5]}
+    evidence.lives[0].ordered = {("na", 1 + 3): [2.5]}
     assert complaints(evidence) == []
-    evidence.lives[0].ordered = {("na", 1 + 2): [0.5, 3.5]}
+    evidence.lives[0].ordered = {("na", 1 + 3): [0.5, 3.5]}
     assert complaints(evidence)
     evidence.lives[0].ordered, evidence.lives[0].orphaned = {}, {"na": [2.5]}
     assert complaints(evidence) == []
@@ -232,12 +254,22 @@ def test_what_only_the_engine_tells() -> None:
     assert complaints(evidence)
 
 
+def test_another_attempt_was_recorded_when_the_driver_was_replaced() -> None:
+    evidence = sound()
+    evidence.attempts.append(attempt(1, "b", "nb", 25, 2.6))
+    evidence.lives[0].records[0] = record(1, "na", 11, 1.0, Mark.SUPERSEDED, -15)
+    evidence.lives[0].drivers = [0.0]
+    assert any("nothing of it is recorded" in line for line in complaints(evidence))
+    evidence.lives[0].drivers = [0.0, 10.0]
+    assert not any("nothing of it is recorded" in line for line in complaints(evidence))
+
+
 def test_what_tasks_say() -> None:
     attempts, commands, odd = read_said(
-        "P 0 e n 4 1.0\nS 7 e n 5 2.0\nS 8 e n 6 2,5\nE 7 e n 5 3.0\nE 9 e n 7 4.0\nS 1 e n\n"
+        "A 0 e n 4 1.0\nZ 0 e n 4 9.0\nS 7 e n 5 2.0\nS 8 e n 6 2,5\nE 7 e n 5 3.0\nE 9 e n 7 4.0\nS 1 e n\n"
     )
     assert attempts == [Attempt(7, "e", Place("n", 5), 2.0, 3.0), Attempt(8, "e", Place("n", 6), 2.5)]
-    assert commands == [("e", Place("n", 4))]
+    assert commands == [Command(False, "e", 1.0), Command(True, "e", 9.0)]
     assert odd == ["E 9 e n 7 4.0", "S 1 e n"]
 
 

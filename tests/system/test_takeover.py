@@ -25,6 +25,7 @@ from command import (
     write,
 )
 from held_run import Held
+from redis_server import RedisServer
 
 from disbatch.model.status import Mark
 
@@ -375,3 +376,26 @@ def test_stream_that_is_not_the_same(held: Held) -> None:
     cat.wait()
     assert sorted(tasks(held.directory / "P_status.txt")) == [0, 1, 3]
     gone(lambda: processes(str(held.directory)), "the end of all processes")
+
+
+def test_an_engine_greets_before_the_driver_is_ready(held: Held) -> None:
+    """Its tasks are known by then to nobody but itself and the run file, which is read first."""
+    server = RedisServer(held.directory)
+    try:
+        for number in range(2):
+            held.task(number)
+        address = f"127.0.0.1:{server.port}"
+        held.begin_and_kill(0, 1, options=("-s", "localhost:2", "--kvsserver", address))
+        server.halt()
+        with held.taking_over() as run:
+            (log,) = held.directory.glob("P_*_engine.txt")
+            until(lambda: log.read_text().count("connected to") == 2, "the engine", held.directory)
+            server.go_on()
+            run.until_said("all engines are there")
+            held.let_go(0)
+            held.let_go(1)
+            assert run.ended() == 0, run.err
+    finally:
+        server.kill()
+    assert held.ran() == Counter(range(2))
+    assert sorted(tasks(held.directory / "P_status.txt")) == [0, 1]

@@ -8,7 +8,7 @@ import pytest
 from plan_world import barrier, outcome, task
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.control import ALONE, UNKEPT, Control
+from disbatch.driver.control import ALONE, ALONE_AND_WAITS, UNKEPT, Control
 from disbatch.driver.farewells import Farewells
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.roster import Member
@@ -26,7 +26,7 @@ from disbatch.wire.requests import MOST_LINES, Cancel, Drain, Finish, Pause, Req
 class Bench:
     """A plan with three engines of two slots: n1, n2 of this run (label `rack`), n3 that came by itself."""
 
-    def __init__(self, *items: Any, ids: int | None = None) -> None:
+    def __init__(self, *items: Any, ids: int | None = None, waits: bool = False) -> None:
         self.plan = Plan()
         self.said: list[str] = []
         self.told: list[events.Event] = []
@@ -47,6 +47,7 @@ class Bench:
             say=self.said.append,
             ending=lambda: self.plan.mode is not Mode.RUNNING,
             finish=lambda: self.tell(Interrupt()),
+            waits=waits,
         )
         for name in ("n1", "n2", "n3"):
             self.launch(name, own=name != "n3")
@@ -246,6 +247,11 @@ def test_finish_and_what_is_asked_after() -> None:
     for verb in (Finish(), Pause(), Stop(["nobody"]), Cancel([(0, 0)])):
         assert bench.asked(verb) == ["the run is ending already"]
     assert bench.told == [Interrupt()]
+
+
+def test_a_run_that_waits_without_nodes() -> None:
+    bench = Bench(waits=True)
+    assert bench.asked(Drain(["rack", "n3"]))[-1] == ALONE_AND_WAITS
 
 
 # ---- over a takeover ----

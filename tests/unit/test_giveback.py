@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from disbatch.driver.giveback import GiveBack
+from disbatch.driver.giveback import GiveBack, GiveBacks
+from disbatch.driver.roster import Member
 
 
 def test_when_one_was_spare_for_long_enough_all_go() -> None:
@@ -25,3 +26,39 @@ def test_one_that_found_work_meanwhile_waits_anew() -> None:
 
 def test_at_once() -> None:
     assert GiveBack(0.0, lambda engine: True).due(["a", "b"], 10.0) == ["a", "b"]
+
+
+def test_the_kept_one_goes_with_the_last() -> None:
+    give_back = GiveBack(5.0, lambda engine: engine != "kept", lambda spare: {"a", "kept"} <= set(spare))
+    assert give_back.due(["kept"], 10.0) == []
+    assert give_back.due(["a", "kept"], 20.0) == []
+    assert give_back.due(["a"], 22.0) == []
+    assert give_back.due(["a", "kept"], 24.0) == []
+    assert give_back.due(["a", "kept"], 25.0) == ["a", "kept"]
+
+
+def members(**contexts: str) -> dict[str, Member]:
+    """Engines, each on a node of its name, that have joined."""
+    return {
+        engine: Member(engine, engine, 0, 1, context=context, launching=False, joined=1.0)
+        for engine, context in contexts.items()
+    }
+
+
+def test_contexts_are_apart() -> None:
+    """Nothing is kept of one that was attached when all of it is spare; the driver's own node is."""
+    known = members(own="", other="", a="c1", batch="c1", b="c2", late="c2")
+    of = {"c1": ["a", "batch", "gone"], "c2": ["b", "late"]}
+    give_backs = GiveBacks(known, of.__getitem__)
+    assert not give_backs
+    give_backs.add("", 5.0, frozenset({"own"}))
+    give_backs.add("c1", 0.0, frozenset({"batch"}))
+    give_backs.add("c2", None, frozenset())
+    assert give_backs
+    assert give_backs.due(["own", "other", "batch", "b"], 10.0) == []
+    assert give_backs.due(["own", "other", "batch", "b"], 15.0) == ["other"]
+    assert give_backs.due(["own", "a", "batch", "b"], 16.0) == ["a", "batch"]
+    known["a"].joined = None
+    assert give_backs.due(["own", "batch"], 17.0) == ["batch"]
+    known["a"].launching = True
+    assert give_backs.due(["own", "batch"], 18.0) == []

@@ -18,24 +18,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import signal
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import zmq
 
 from disbatch.attach.gathering import Gathering
+from disbatch.attach.party import Party, Sent
 from disbatch.attach.reach import Reach, environment_of_tasks
 from disbatch.contexts.context import Context
 from disbatch.contexts.launch import Launcher
-from disbatch.contexts.nodes import Node
+from disbatch.driver import command as commands
 from disbatch.driver.allowance import TIME_IS_UP, grace_within
 from disbatch.driver.files import RunFiles
-from disbatch.driver.retirement import Retirement, choose_retirement
+from disbatch.driver.job import preemption_left
+from disbatch.driver.retirement import choose_retirement
 from disbatch.driver.settings import Output
 from disbatch.driver.starting import Orders
 from disbatch.driver.timelimit import TimeLimit
@@ -77,24 +77,11 @@ SEE_OFF = 1.0
 """Seconds after its Goodbye at which an engine's process and tunnel are looked after."""
 
 
-@dataclass
-class Sent:
-    """An engine that we start. `staying`: it may be there, or come. `joined`: it was there. `in_use`: its
-    node was not given back since. `return_code`: of its process, once that has ended."""
-
-    node: Node
-    name: str
-    staying: bool = True
-    joined: bool = False
-    in_use: bool = False
-    lost: bool = False
-    return_code: int = 0
-
-
 class Attachment:
     """`run` carries it out; the exit code. `output`: what the run keeps of what tasks print. `is_on()` tells
-    whether the run goes on, as far as can be seen; `say` gets lines for the user. UsageError if the driver
-    does not let us in, SilenceError if it does not answer."""
+    whether the run goes on, as far as can be seen; `say` gets lines for the user; `enter` gets the tasks'
+    environment, for what we start here. UsageError if the driver does not let us in, SilenceError if it does
+    not answer."""
 
     def __init__(
         self,
@@ -105,6 +92,7 @@ class Attachment:
         hostname: str,
         is_on: Callable[[], bool],
         say: Callable[[str], None],
+        enter: Callable[[Mapping[bytes, bytes]], None],
     ) -> None:
         if len(context.label) > LONGEST_PHRASE:
             raise UsageError(f"-l: a label has at most {LONGEST_PHRASE} characters")
@@ -116,22 +104,17 @@ class Attachment:
         self._hostname = hostname
         self._is_on = is_on
         self._write = say
-        token = secrets.token_hex(8)
-        self._sent = {
-            f"a{n}-{token}": Sent(node, context.name_of(node, hostname))
-            for n, node in enumerate(context.nodes)
-        }
+        self._enter = enter
         self._told: Attached | None = None
         self._history = 0
         self._silent = False
         self._abandoned = False
-        self._failures = 0
         self._calls: set[asyncio.Task[None]] = set()
         self._signal = 0
         self._signals = 0
+        self._interrupted = asyncio.Event()
         self._leaving = asyncio.Event()
         self._error: BaseException | None = None
-        self._retirement: Retirement | None = None
 
     async def run(self) -> int:
         """Attach, and stay."""
@@ -139,6 +122,7 @@ class Attachment:
         loop.set_exception_handler(self._broke)
         self._gathering = Gathering(loop, self._write)
         self._say = self._gathering.say
+        self._party = Party(self._context, self._hostname, self._gathering)
         with zmq.Context() as context, tempfile.TemporaryDirectory(prefix="disbatch-") as folder:
             self._reach = Reach(self._connect, self._context)
             self._caller = Caller(loop, context, self._connect)
@@ -158,8 +142,8 @@ class Attachment:
     def _exit_code(self) -> int:
         if self._signal:
             return SIGNAL_EXIT + self._signal
-        came = any(sent.joined for sent in self._sent.values())
-        return EXIT_INCOMPLETE if self._abandoned or (self._failures and not came) else EXIT_COMPLETE
+        none_came = self._party.failures > 0 and not self._party.came
+        return EXIT_INCOMPLETE if self._abandoned or none_came else EXIT_COMPLETE
 
     def interrupt(self, number: int) -> None:
         """A signal came: the first lets our engines go, their tasks to be run elsewhere; the second does not
@@ -168,6 +152,7 @@ class Attachment:
             return
         self._signals += 1
         self._signal = self._signal or number
+        self._interrupted.set()
         if self._signals > 1:
             self._leaving.set()
             return
@@ -203,7 +188,9 @@ class Attachment:
             label=context.label,
             host=self._hostname,
             pid=os.getpid(),
-            nodes=[Newcomer(engine, sent.name, sent.node.slots) for engine, sent in self._sent.items()],
+            nodes=[
+                Newcomer(sent.engine, sent.name, sent.node.slots) for sent in self._party.engines.values()
+            ],
             limit=context.task_limit,
             spare_after=context.spare_after,
             keep=sorted(context.keep),
@@ -223,10 +210,9 @@ class Attachment:
             await self._tell_surely(Detach(told.context))
             raise DisbatchError(limit.too_late)
         environment = environment_of_tasks(told.environment, os.environb, told.directory)
-        os.environb.clear()
-        os.environb.update(environment)  # for what we start here: srun passes it on
+        self._enter(environment)
         self._reach.prefer(self._caller.proven)
-        self._retirement = choose_retirement(self._context, self._hostname, folder, self._say)
+        self._party.retirement = choose_retirement(self._context, self._hostname, folder, self._say)
         self._launcher = self._new_launcher()
         if self._signal:
             self._leave()
@@ -234,7 +220,7 @@ class Attachment:
             self._launch(told, environment)
         limit.start()
         try:
-            await self._unless_left(self._loop.create_task(self._heed()))
+            await self._unless_left(self._loop.create_task(self._until_left()))
         finally:
             limit.close()
             await self._close()
@@ -282,7 +268,7 @@ class Attachment:
             by_driver=False,
             output=self._output,
         )
-        for engine, sent in self._sent.items():
+        for engine, sent in self._party.engines.items():
             addresses = self._reach.addresses(sent.node)
             bootstrap = orders.bootstrap(sent.node, name=sent.name, engine=engine, addresses=addresses)
             self._launcher.start(sent.node, bootstrap)
@@ -295,7 +281,7 @@ class Attachment:
         self._loop.call_later(patience, self._missed, engine, patience)
 
     def _missed(self, engine: str, patience: float) -> None:
-        sent = self._sent[engine]
+        sent = self._party.engines[engine]
         if sent.joined or not sent.staying:
             return
         if self._silent:  # it had nobody to join
@@ -306,24 +292,16 @@ class Attachment:
         self._launcher.end(engine)
 
     def _failed(self, engine: str, error: LaunchError) -> None:
-        self._failures += 1
-        self._say(str(error))
+        self._party.failed(self._party.engines[engine], str(error))
         self._ended(engine, came=False, return_code=0, words=str(error))
 
     def _exited(self, engine: str, return_code: int, words: str) -> None:
-        sent = self._sent[engine]
-        sent.return_code = return_code
-        if not sent.staying:
-            return
-        if return_code or not sent.joined:
-            self._failures += 1
-            self._say(f"{sent.name}: {'its engine is gone: ' if sent.joined else ''}{words}")
-        self._ended(engine, came=True, return_code=return_code, words=words)
+        if self._party.exited(self._party.engines[engine], return_code, words):
+            self._ended(engine, came=True, return_code=return_code, words=words)
 
     def _ended(self, engine: str, *, came: bool, return_code: int, words: str) -> None:
         assert self._told is not None
         self._tell(Ended(self._told.context, engine, came, return_code, words[:4096]))
-        self._left(self._sent[engine], spare=False)
 
     def _tell(self, verb: Verb) -> None:
         """Tell the driver, as soon as there is one."""
@@ -338,10 +316,21 @@ class Attachment:
 
     # ---- what we hear ----
 
+    async def _until_left(self) -> None:
+        await self._heed()
+        allocation = self._context.allocation
+        if allocation is not None and self._party.ended_by_others and not self._signals:
+            # If the script ended by itself now the job would count as done, and not be started again.
+            left = await preemption_left(allocation.job, commands.run)
+            if left:
+                self._say("Slurm preempts this job, to start it again later: waiting for that")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._interrupted.wait(), left)
+
     async def _heed(self) -> None:
         assert self._told is not None
         context, known, heard = self._told.context, 0, self._loop.time()
-        while self._is_staying:
+        while self._party.is_staying:
             try:
                 answer = await self._caller.call(Heed(context, known, self._history), HEED_PATIENCE)
             except SilenceError:
@@ -354,10 +343,6 @@ class Attachment:
                 return
             self._history, known = news.history, news.since + len(news.events)
 
-    @property
-    def _is_staying(self) -> bool:
-        return any(sent.staying for sent in self._sent.values())
-
     def _is_given_up(self, heard: float) -> bool:
         """The driver is not heard, since then. True if it will never be."""
         assert self._told is not None
@@ -365,7 +350,7 @@ class Attachment:
         if not self._is_on():
             self._say("the run is over")
             return True
-        if not self._is_staying or silence > self._told.orphan_patience + HEED_PATIENCE:
+        if not self._party.is_staying or silence > self._told.orphan_patience + HEED_PATIENCE:
             self._abandoned = True
             self._say(f"{self._driver} was not heard for {silence:.0f} s: nobody waits for it any more")
             return True
@@ -389,55 +374,25 @@ class Attachment:
             return None
         if news.over:
             self._say("the run is over")
+            self._caller.close()  # its driver waits for that
             return None
         for event in news.events:
-            if event.engine in self._sent:
-                self._became(event, self._sent[event.engine])
+            if event.engine in self._party.engines:
+                self._became(event, self._party.engines[event.engine])
         return news
 
     def _became(self, event: Event, sent: Sent) -> None:
-        if event.fate is Fate.JOINED:
-            self._join(sent)
-        elif event.fate is not Fate.LOST:
-            if sent.staying:
-                self._gathering.became(sent.name, "left" if sent.joined else "need not join any more")
+        self._party.became(sent, event.fate)
+        if event.fate in (Fate.LEFT, Fate.SPARE):
             self._loop.call_later(SEE_OFF, self._launcher.end, event.engine)
-            self._left(sent, spare=event.fate is Fate.SPARE)
-        elif sent.staying:
-            sent.lost = True
-            self._say(f"{sent.name}: the driver does not hear its engine any more")
-            if sent.node.local:
-                self._launcher.end(event.engine)
-
-    def _join(self, sent: Sent) -> None:
-        if not sent.joined:
-            self._gathering.joined(sent.name, sent.node.slots)
-        elif sent.lost:
-            self._say(f"{sent.name}: the driver hears its engine again")
-        sent.staying = sent.joined = True
-        sent.lost = False
-        if not sent.in_use and self._retirement is not None:
-            sent.in_use = True
-            self._retirement.joined(sent.name)
-
-    def _left(self, sent: Sent, *, spare: bool) -> None:
-        sent.staying = False
-        if sent.in_use and self._retirement is not None:
-            sent.in_use = False
-            self._retirement.retire(sent.name, sent.return_code, spare=spare)
+        elif event.fate is Fate.LOST and sent.node.local:
+            self._launcher.end(event.engine)
 
     # ---- going ----
 
     async def _close(self) -> None:
         patience = 1.0 if self._signals > 1 else 5.0
-        self._gathering.tell()
-        if self._retirement is not None and self._signals > 1:
-            self._retirement.abandon()
-        for sent in self._sent.values():
-            self._left(sent, spare=False)
-        if self._retirement is not None:
-            await self._retirement.finish()
+        await self._party.go(at_once=self._signals > 1)
         if self._calls and self._signals < 2:
             await asyncio.wait(self._calls, timeout=patience)
-        lost = {engine for engine, sent in self._sent.items() if sent.lost}
-        await self._launcher.close(patience, lost)
+        await self._launcher.close(patience, self._party.lost)

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,7 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         hostname=this_machine().hostname,
         is_on=lambda: Path(f"{run.prefix}_connect.json").exists(),
         say=say,
+        enter=_enter,
     )
     try:
         return asyncio.run(_carry_out(attachment))
@@ -66,6 +67,12 @@ def _is_slurms(options: argparse.Namespace) -> bool:
     """The nodes will be those of a job, which says itself what its tasks take."""
     named = options.ssh_node or os.environ.get("DISBATCH_SSH_NODELIST")
     return not named and bool(os.environ.get("SLURM_JOB_ID") or os.environ.get("SLURM_JOBID"))
+
+
+def _enter(environment: Mapping[bytes, bytes]) -> None:
+    """srun passes ours on to its step."""
+    os.environb.clear()
+    os.environb.update(environment)
 
 
 async def _carry_out(attachment: Attachment) -> int:

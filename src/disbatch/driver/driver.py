@@ -72,7 +72,7 @@ from disbatch.wire.messages import (
     Recalled,
     Trouble,
 )
-from disbatch.wire.requests import Answer, OfClients, OfContexts, Request
+from disbatch.wire.requests import Answer, OfClients, OfContexts, OfUsers, Request
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,8 @@ class Driver:
         self._preemption: asyncio.Task[None] | None = None
         self._notes = Notes()
         self._yielded = False
+        self._early_requests: list[Request] | None = []
+        """Of contexts and clients of a former driver, before we know what it left us; None: we do."""
         self._holds = Holds(self._tell, self._pump)
         self._contexts = Contexts(loop, self._answer, s.number)
         self._time_limit = TimeLimit(
@@ -314,6 +316,11 @@ class Driver:
         self._pump()
         self._observer.start(self.snapshot)
         self._time_limit.start()
+        early, self._early_requests = self._early_requests or [], None
+        for request in early:
+            answer = self._request(request)
+            if answer is not None:
+                self._answer(request, answer)
         self._look_for_engines()
 
     def _restore(self, told: Told) -> None:
@@ -432,6 +439,9 @@ class Driver:
     # ---- what comes from others ----
 
     def _request(self, request: Request) -> Answer | None:
+        if self._early_requests is not None and not isinstance(request.verb, OfUsers):
+            self._early_requests.append(request)
+            return None
         if isinstance(request.verb, OfContexts):
             return self._admission.request(request)
         if isinstance(request.verb, OfClients):

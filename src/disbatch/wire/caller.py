@@ -16,6 +16,8 @@ from disbatch.wire.reach import ways
 from disbatch.wire.requests import Answer, Verb
 from disbatch.wire.sockets import SocketReader
 
+GIVEN_UP = "the line to the driver was given up"
+
 
 class Caller:
     """A line to the driver of `connect` on a loop, to be closed. UsageError or SilenceError if there is no
@@ -33,6 +35,7 @@ class Caller:
         addresses = ways(connect)
         self._loop = loop
         self._lost = lost
+        self._closed = False
         self._calls: dict[str, asyncio.Future[Answer]] = {}
         self._line = line = Line(context, connect)
         self._readers = [SocketReader(loop, line.socket, self._read)]
@@ -46,8 +49,10 @@ class Caller:
         return self._line.proven
 
     async def call(self, verb: Verb, patience: float | None) -> Answer:
-        """What the driver answers. SilenceError if it does not within `patience` seconds; None: wait for
-        ever."""
+        """What the driver answers. SilenceError if it does not within `patience` seconds (None: wait for
+        ever), or the line is closed."""
+        if self._closed:
+            raise SilenceError(GIVEN_UP)
         request = request_for(verb)
         call: asyncio.Future[Answer] = self._loop.create_future()
         self._calls[request.id] = call
@@ -88,7 +93,13 @@ class Caller:
             reader.check()
 
     def close(self) -> None:
-        """Give the line up; calls that wait are not answered."""
+        """Give the line up; calls that wait are not answered. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        for call in self._calls.values():
+            if not call.done():
+                call.set_exception(SilenceError(GIVEN_UP))
         for reader in self._readers:
             reader.close()
         self._line.close()
