@@ -277,7 +277,8 @@ class Crew:
     def beat(self, peer: Peer, message: Beat) -> None:
         """It is there."""
         member = self.members[peer.name]
-        member.running, member.waiting, member.load = len(message.running), message.waiting, message.load
+        member.running, member.waiting = len(message.running), message.waiting
+        member.beat, member.beat_at = message, self.loop.time()
         peer.session.tell(Pulse())
 
     # ---- they go ----

@@ -39,6 +39,7 @@ from disbatch.driver.job import preemption_left
 from disbatch.driver.notes import Notes
 from disbatch.driver.observer import Listener, Observer
 from disbatch.driver.orders import start_per_engine, starts
+from disbatch.driver.outlook import Matter, Outlook
 from disbatch.driver.receipts import Receipts
 from disbatch.driver.record import Record
 from disbatch.driver.result import Result
@@ -53,6 +54,7 @@ from disbatch.driver.telling import Telling
 from disbatch.driver.timelimit import TimeLimit
 from disbatch.driver.told import Counted, Told
 from disbatch.driver.vacancy import Vacancy
+from disbatch.driver.watching import Watching
 from disbatch.model.errors import DisbatchError
 from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
@@ -73,6 +75,7 @@ from disbatch.wire.messages import (
     Trouble,
 )
 from disbatch.wire.requests import Answer, OfClients, OfContexts, OfUsers, Request
+from disbatch.wire.watching import Watch
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +172,8 @@ class Driver:
         )
         for joined in (self._time_limit.joined, self._farewells.joined):
             self._crew.when_joined(joined)
+        self._outlook = Outlook(self._matter())
+        self._watching = Watching(loop, self._outlook, self._answer, s.number)
         self._performers: dict[type, Callable[[Any], None]] = {
             events.Assign: self._assign,
             events.AssignPerEngine: lambda a: self._post(a.engine, start_per_engine(a)),
@@ -177,6 +182,22 @@ class Driver:
             events.Release: lambda a: self._post(a.engine, Leave()),
             events.Finish: self._finish,
         }
+
+    def _matter(self) -> Matter:
+        """What those see that watch."""
+        s = self._settings
+        return Matter(
+            *(s.number, s.jobid, s.task_name, s.total),
+            *(self._plan, self._members, self._tally, self._holds),
+            label_of=self._crew.label_of,
+            heard=self._heard,
+            notice=lambda: self._words_of_notice,
+            now=self._loop.time,
+        )
+
+    def _heard(self, engine: str) -> float | None:
+        peer = self._hub.peer(engine)
+        return None if peer is None else peer.heard
 
     # ---- the course of a run ----
 
@@ -269,6 +290,7 @@ class Driver:
 
     def _live(self) -> None:
         self._record.touch()
+        self._outlook.note()
         self._life = self._loop.call_later(LIFE_SIGN, self._live)
 
     def _is_ours(self) -> bool:
@@ -314,6 +336,7 @@ class Driver:
             listener.start(self.snapshot)
         self._crew.launch(nodes, self._early, retirement, succession)
         self._pump()
+        self._outlook.note()
         self._observer.start(self.snapshot)
         self._time_limit.start()
         early, self._early_requests = self._early_requests or [], None
@@ -368,7 +391,9 @@ class Driver:
         self._receipts.send()
         self._hub.turn_away_all("another driver has the run" if self._yielded else "the run is over")
         self._contexts.close()
-        await self._telling.close(self._farewell())
+        words = self._farewell()
+        self._watching.close(words)
+        await self._telling.close(words)
         await self._crew.close(patience)
         await self._hub.until_left(LAST_WORDS)
         self._hub.close(linger=LAST_WORDS)
@@ -446,6 +471,8 @@ class Driver:
             return self._admission.request(request)
         if isinstance(request.verb, OfClients):
             return self._submissions.request(request)
+        if isinstance(request.verb, Watch):
+            return self._watching.request(request, request.verb)
         return self._control.request(request)
 
     def _answer(self, request: Request, answer: Answer) -> None:
@@ -457,6 +484,7 @@ class Driver:
             self._tell(events.Finished(name, message.outcomes))
         elif type(message) is Beat:
             self._crew.beat(peer, message)
+            self._watching.stir()
             return
         elif type(message) is Recalled:
             self._tell(events.Returned(name, message.attempts))
@@ -525,6 +553,7 @@ class Driver:
         performers = self._performers
         for action in actions:
             performers[type(action)](action)
+        self._watching.stir()
 
     def _pump(self) -> None:
         """Feed the plan. Not re-entered: what its actions cause is fed by the call that is going on."""
@@ -566,6 +595,8 @@ class Driver:
         text = "".join(c if c.isprintable() else "?" for c in text)
         log.warning("%s", text)
         self._observer.say(text)
+        self._outlook.say(text)
+        self._watching.stir()
 
     def _bad(self, text: str) -> None:
         log.warning("dropped: %s", text)
@@ -595,8 +626,13 @@ class Driver:
             running=min(self._plan.live, sum(member.slots for member in present)),
             slots=sum(member.slots for member in present),
             engines=[m.view(states.get(m.engine, "gone")) for m in self._members.values()],
-            notice=self._notice or self._holds.words or self._vacancy.words,
+            notice=self._words_of_notice,
         )
+
+    @property
+    def _words_of_notice(self) -> str:
+        """What people should know now."""
+        return self._notice or self._holds.words or self._vacancy.words
 
     @property
     def _resume_hint(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from dataclasses import dataclass, field
 
 from disbatch.contexts.nodes import Node
@@ -10,9 +11,12 @@ from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
 from disbatch.model.snapshot import EngineView, TaskView
 from disbatch.model.status import Mark, Record
 from disbatch.model.task import Task
+from disbatch.wire.messages import Beat
 
 NAMED_FAILURES = 10
 NAMED_SLOWEST = 5
+NEWEST_FAILURES = 1000
+"""Kept for those that watch."""
 
 
 @dataclass
@@ -46,7 +50,10 @@ class Member:
     failed: int = 0
     running: int = 0
     waiting: int = 0
-    load: float = 0.0
+    beat: Beat | None = None
+    """What it said last of itself, since it joined last."""
+    beat_at: float = 0.0
+    """... and when, by the loop's time."""
     return_code: int = 0
     inherited: bool = False
     """A former driver of the run started it."""
@@ -72,7 +79,7 @@ class Member:
         """Its slots are gone since `now`."""
         if self.joined is not None:
             self.slot_seconds += self.slots * (now - self.joined)
-            self.joined = None
+            self.joined = self.beat = None
 
     def slot_time(self, now: float) -> float:
         """Seconds of slots that it has offered so far."""
@@ -99,6 +106,10 @@ class Tally:
     inherited: int = 0
     busy: float = 0.0
     failures: list[TaskView] = field(default_factory=list)
+    """The first ones."""
+    newest: deque[tuple[int, float, TaskView]] = field(default_factory=lambda: deque(maxlen=NEWEST_FAILURES))
+    """The last ones: the how manieth each is, and when it ended."""
+    failures_seen: int = 0
     _slowest: list[tuple[float, int, TaskView]] = field(default_factory=list)
 
     def count(self, member: Member, task: Task, outcome: Outcome) -> None:
@@ -109,24 +120,37 @@ class Tally:
         if outcome.return_code:
             self.failed += 1
             member.failed += 1
+            view = self._fail(member.name, task, outcome)
             if len(self.failures) < NAMED_FAILURES:
-                self.failures.append(view_of(member.name, task, outcome))
+                self.failures.append(view)
         slowest = self._slowest
         if len(slowest) < NAMED_SLOWEST:
             heapq.heappush(slowest, (outcome.elapsed, -task.id, view_of(member.name, task, outcome)))
         elif outcome.elapsed > slowest[0][0]:
             heapq.heapreplace(slowest, (outcome.elapsed, -task.id, view_of(member.name, task, outcome)))
 
+    def count_lost(self, node: str, task: Task, outcome: Outcome) -> None:
+        """A task is given up."""
+        self.lost += 1
+        self._fail(node, task, outcome)
+
+    def _fail(self, node: str, task: Task, outcome: Outcome) -> TaskView:
+        view = view_of(node, task, outcome)
+        self.failures_seen += 1
+        self.newest.append((self.failures_seen, outcome.finish, view))
+        return view
+
     def count_again(self, task: Task, record: Record) -> None:
         """A former driver of the run recorded this task."""
         if record.mark is Mark.SKIPPED:
             self.skipped += 1
             self.skipped_failed += record.failed
-        elif record.return_code == LOST_RETURN_CODE:
-            self.lost += 1
+            return
+        times = (record.elapsed, record.start, record.finish)
+        outcome = Outcome(0, -1, max(0, record.pid), record.return_code, *times, 0, b"", 0, b"")
+        if record.return_code == LOST_RETURN_CODE:
+            self.count_lost(record.node, task, outcome)
         else:
-            times = (record.elapsed, record.start, record.finish)
-            outcome = Outcome(0, -1, max(0, record.pid), record.return_code, *times, 0, b"", 0, b"")
             self.count(Member("", record.node, -1, 0), task, outcome)
             self.busy -= record.elapsed  # in slots that are not counted here
             self.inherited += 1

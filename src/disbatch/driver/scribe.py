@@ -138,8 +138,8 @@ class Scribe:
 
     def _lost(self, action: events.RecordLost) -> None:
         task, member, now = action.task, self._members[action.engine], time.time()
-        self._tally.lost += 1
         outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
+        self._tally.count_lost(member.name, task, outcome)
         self._conclude(task, member, outcome)
         self._tell_failure(task, member, outcome)
         self._say(f"{self._where(task)}: task {task.id} given up: its engines were lost too often")

@@ -46,6 +46,7 @@ import zmq
 
 from disbatch import __version__
 from disbatch.engine.bootstrap import Ready, listens
+from disbatch.engine.burden import burden_now
 from disbatch.engine.capture import Counting
 from disbatch.engine.contact import Contact
 from disbatch.engine.environment import MARKER, TaskEnvironment
@@ -342,7 +343,8 @@ class Engine:
         if silent > self._patience:
             self._go(f"nothing heard of the driver for {self._patience:g} s", EXIT_ORPHANED, deliver=False)
         if self._welcomed:
-            self._link.tell(Beat(self._runner.running()[:MOST_RUNNING_TOLD], self._runner.waiting, _load()))
+            running = self._runner.running()[:MOST_RUNNING_TOLD]
+            self._link.tell(Beat(running, self._runner.waiting, *burden_now()))
 
     def _silent(self) -> float:
         """Seconds since the driver was heard, or since there was a reason to begin to count."""
@@ -454,13 +456,6 @@ class Engine:
 def _now() -> float:
     """Seconds of a clock that goes on while the computer sleeps, where there is one."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def _load() -> float:
-    try:
-        return os.getloadavg()[0]
-    except OSError:
-        return 0.0
 
 
 async def run(ready: Ready) -> int:

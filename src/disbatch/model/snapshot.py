@@ -63,3 +63,134 @@ class Summary(msgspec.Struct, frozen=True):
     resume: str
     unwritten: bytes = b""
     elsewhere: bool = False
+
+
+# ---- for those that watch ----
+
+
+class EngineRow(msgspec.Struct, frozen=True):
+    """One engine, for whoever watches. `engine` is its own name for good, `label` that of its context.
+
+    `state`: `launching` (on its way), `starting` (its PERENGINE START commands run), `active`, `draining` (no
+    new tasks), `leaving`, `lost` (not heard), `left`, or `failed` (it never came). `running` attempts are in
+    its slots, `waiting` ones behind them. `rate`: tasks a second over the last minute or so; `heard`: seconds
+    since its last word; `load`: of its node, over a minute; memory of the node in bytes. None: not known.
+    """
+
+    engine: str
+    node: str
+    rank: int
+    label: str
+    state: str
+    slots: int
+    running: int
+    waiting: int
+    done: int
+    failed: int
+    rate: float | None = None
+    heard: float | None = None
+    load: float | None = None
+    memory_used: int | None = None
+    memory_total: int | None = None
+
+
+class RunningRow(msgspec.Struct, frozen=True):
+    """A task that runs. `seconds`: for how long; None: it started after its engine's last word."""
+
+    id: int
+    line: int
+    engine: str
+    node: str
+    seconds: float | None
+    command: str
+
+
+class FailureRow(msgspec.Struct, frozen=True):
+    """A task that failed, the `number`-th (from 1) since this driver began. `time`: when that was heard,
+    seconds since the epoch; `snippet`: of its stderr, or of its stdout if that is empty."""
+
+    number: int
+    id: int
+    line: int
+    node: str
+    return_code: int
+    seconds: float
+    time: float
+    snippet: str
+    command: str
+
+
+class LogRow(msgspec.Struct, frozen=True):
+    """What the driver said to the user: the `number`-th line (from 1), at `time` (since the epoch)."""
+
+    number: int
+    time: float
+    text: str
+
+
+class CoursePoint(msgspec.Struct, frozen=True, array_like=True):
+    """A run at one time, `seconds` after this driver began."""
+
+    seconds: float
+    done: int
+    failed: int
+    running: int
+    slots: int
+
+
+class BarrierRow(msgspec.Struct, frozen=True):
+    """The barrier that tasks behind it wait for."""
+
+    id: int
+    line: int
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """A run at one moment, for whoever watches it; the lists are as long as was asked for.
+
+    `number` rises with each change; it and the numbers in the lists begin anew with each `driver` (0, 1, ...:
+    how often the run was taken over). `time` is now, `started` when this driver began (seconds since the
+    epoch), `seconds` what lies between.
+
+    `mode`: `running`; `winding down` (nothing new starts, what runs finishes), `ending` (what runs is ended),
+    `closing` (all is done, engines leave), `over`. `notice`: what people should know now; empty: nothing.
+    `paused`: by the user. `barrier`: the one that is waited for.
+
+    `total`: None while nobody can know it. `done` includes `failed`; `skipped` were done by a former run,
+    and `skipped_failed` of these failed; `lost` were given up. `waiting`: read and not running; `retried`:
+    attempts that were run again after their engine was lost or stopped. `rate`: tasks a second over the last
+    minute or so; `remaining`: seconds until all is done at that rate; None: nobody can say.
+
+    `engines`: of `engines_count` ones, those that are there first. `running_tasks`: the longest first.
+    `failures`, `log`: oldest first. `course`: what was so far, if that was asked for.
+    """
+
+    number: int
+    driver: int
+    jobid: str
+    name: str
+    time: float
+    started: float
+    seconds: float
+    mode: str
+    notice: str
+    paused: bool
+    barrier: BarrierRow | None
+    total: int | None
+    done: int
+    failed: int
+    skipped: int
+    skipped_failed: int
+    running: int
+    waiting: int
+    lost: int
+    retried: int
+    slots: int
+    rate: float | None
+    remaining: float | None
+    engines_count: int
+    engines: list[EngineRow]
+    running_tasks: list[RunningRow]
+    failures: list[FailureRow]
+    log: list[LogRow]
+    course: list[CoursePoint]

@@ -44,7 +44,8 @@ class Board:
     __slots__ = (
         "actions", "at_once", "backlog", "cancelled", "claims", "commands", "conclusion", "draining",
         "engines", "fail_fast", "failed_since_barrier", "first_attempt", "first_failed", "held", "live",
-        "losses", "lost", "max_losses", "mode", "next_attempt", "nothing_read", "recalling", "rotation",
+        "losses", "lost", "max_losses", "mode", "next_attempt", "nothing_read", "recalling", "reruns",
+        "rotation",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +79,8 @@ class Board:
         self.cancelled = IdSet()
         self.losses: dict[int, int] = {}
         """How often a task was lost with its engine, by id."""
+        self.reruns = 0
+        """How many attempts did not come to their own end, and are made again."""
         self.failed_since_barrier = 0
         self.first_failed: Task | None = None
         """The first of these."""

@@ -29,6 +29,7 @@ def may_rerun(board: Board, engine: Engine, task: Task) -> bool:
     losses = board.losses.get(task.id, 0) + 1
     board.losses[task.id] = losses
     if losses <= board.max_losses:
+        board.reruns += 1
         return True
     board.actions.append(RecordLost(engine.id, task))
     close_task(board, task, failed=True)

@@ -177,6 +177,16 @@ class Plan:
         return len(self.board.backlog.ready)
 
     @property
+    def reruns(self) -> int:
+        """How many attempts did not come to their own end, and were or will be made again."""
+        return self.board.reruns
+
+    @property
+    def barrier(self) -> Barrier | None:
+        """What the reading waits at."""
+        return self.board.backlog.barrier
+
+    @property
     def live(self) -> int:
         """Attempts assigned to engines that are not lost."""
         return self.board.live

@@ -65,6 +65,7 @@ def _not_run(board: Board, engine: Engine, task: Task, outcome: Outcome) -> None
     board.rotation.spend(engine, -1)
     if outcome.pid:
         board.actions.append(RecordTask(engine.id, task, outcome, Verdict.ENDED))
+        board.reruns += board.mode is Mode.RUNNING
     if outcome.ending is Ending.ORDERED or may_rerun(board, engine, task):
         run_again(board, [task])
 

@@ -160,11 +160,14 @@ class Running(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Beat(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The engine is there. `waiting`: attempts not started; `load`: the node's 1-minute load average."""
+    """The engine is there. `running`: the longest first; `waiting`: attempts not started. Of the node:
+    `load`, its 1-minute load average, and bytes of memory (0: not known)."""
 
     running: Annotated[list[Running], msgspec.Meta(max_length=MAX_ATTEMPTS)]
     waiting: Count
     load: float
+    memory_used: Count = 0
+    memory_total: Count = 0
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True, array_like=True):

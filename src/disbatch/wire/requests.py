@@ -16,6 +16,7 @@ from typing import Annotated
 import msgspec
 
 from disbatch.wire.messages import Count, Name, Text
+from disbatch.wire.watching import Seen, Watch
 
 MOST_NAMES = 1024
 MOST_RANGES = 8192
@@ -151,8 +152,8 @@ class Close(msgspec.Struct, frozen=True, tag=True, array_like=True):
 OfUsers = Drain | Stop | Pause | Unpause | Cancel | Finish
 OfContexts = Attach | Heed | Ended | Detach
 OfClients = Submit | Collect | Close
-Verb = OfUsers | OfContexts | OfClients
-REPEATABLE = (Attach, Heed, Collect)
+Verb = OfUsers | OfContexts | OfClients | Watch
+REPEATABLE = (Attach, Heed, Collect, Watch)
 """Verbs that do nothing, or nothing a second time: then they are answered anew. Their answers, which may be
 large, are not kept."""
 
@@ -226,7 +227,7 @@ class Results(msgspec.Struct, frozen=True, tag=True, array_like=True):
     words: str = ""
 
 
-Value = Attached | News | Taken | Results
+Value = Attached | News | Taken | Results | Seen
 
 
 class Request(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -1,0 +1,70 @@
+"""How a run went so far: points of its course, ever fewer the longer it lasts, and its pace."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from disbatch.model.snapshot import CoursePoint
+
+FIRST_STEP = 1.0
+"""Seconds between two points, at first."""
+MOST_POINTS = 600
+"""When there are so many every other one goes, and the step doubles."""
+WINDOW = 60.0
+"""Seconds that the pace looks back."""
+
+
+class Course:
+    """`add` a point now and then; those that come too soon after another are not kept."""
+
+    def __init__(self) -> None:
+        self.points: list[CoursePoint] = []
+        self._step = FIRST_STEP
+        self._recent: deque[CoursePoint] = deque()
+        self._now = CoursePoint(0.0, 0, 0, 0, 0)
+
+    def add(self, point: CoursePoint) -> None:
+        """The run as it stands now."""
+        points, recent, self._now = self.points, self._recent, point
+        if not points or point.seconds >= points[-1].seconds + self._step:
+            points.append(point)
+            if len(points) > MOST_POINTS:
+                del points[1::2]
+                self._step *= 2
+        if not recent or point.seconds >= recent[-1].seconds + FIRST_STEP:
+            recent.append(point)
+            while len(recent) > 2 and recent[1].seconds <= point.seconds - WINDOW:
+                recent.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """Tasks a second over the last minute or so; None while nothing can be said."""
+        if not self._recent:
+            return None
+        since, now = self._recent[0], self._now
+        if now.seconds <= since.seconds or now.done <= since.done:
+            return None
+        return (now.done - since.done) / (now.seconds - since.seconds)
+
+
+class Paces:
+    """The rate of each of many engines, looked at now and then."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, int, float]] = {}
+        """When it was looked at, what was done by then, the rate."""
+
+    def rate(self, engine: str, now: float, done: int, begun: float) -> float:
+        """Tasks a second: of the last minute or so, if it was looked at since, else since it has `begun`."""
+        known = self._known.get(engine)
+        if known is None:
+            rate = done / (now - begun) if now > begun else 0.0
+        else:
+            then, before, rate = known
+            since = now - then
+            if since < FIRST_STEP:
+                return rate
+            weight = min(1.0, since / WINDOW)
+            rate += weight * ((done - before) / since - rate)
+        self._known[engine] = (now, done, rate)
+        return rate

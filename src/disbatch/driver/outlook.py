@@ -1,0 +1,270 @@
+"""Collects what those see that watch a run, when one of them wants to know: nothing here is kept up to date
+with each task, so a run that nobody watches pays nothing for it."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+from disbatch.driver.course import Course, Paces
+from disbatch.driver.holds import Holds, Reason
+from disbatch.driver.roster import Member, Tally
+from disbatch.model.snapshot import (
+    BarrierRow,
+    CoursePoint,
+    EngineRow,
+    FailureRow,
+    LogRow,
+    RunningRow,
+    TaskView,
+    View,
+)
+from disbatch.model.task import Task
+from disbatch.plan.engines import Engine, State
+from disbatch.plan.plan import Plan
+from disbatch.wire.watching import MOST_LOG, Wants
+
+_Row = TypeVar("_Row")
+
+SHOWN = 400
+"""Bytes of a command."""
+STATES = {
+    State.STARTING: "starting",
+    State.ACTIVE: "active",
+    State.DRAINING: "draining",
+    State.STOPPING: "leaving",
+    State.LEAVING: "leaving",
+    State.LOST: "lost",
+}
+
+
+class Matter(NamedTuple):
+    """What there is to look at. `driver`, `jobid`, `name`, `total`: as of `View`. `label_of` gives a
+    context's label, `heard` when an engine was heard last, `notice` what people should know; `now()` is the
+    loop's time, as `heard` is."""
+
+    driver: int
+    jobid: str
+    name: str
+    total: int | None
+    plan: Plan
+    members: Mapping[str, Member]
+    tally: Tally
+    holds: Holds
+    label_of: Callable[[str], str]
+    heard: Callable[[str], float | None]
+    notice: Callable[[], str]
+    now: Callable[[], float]
+
+
+class Outlook:
+    """`look` collects; `view` gives as much of that as somebody wants."""
+
+    def __init__(self, matter: Matter) -> None:
+        self._matter = matter
+        self._log: deque[LogRow] = deque(maxlen=MOST_LOG)
+        self._said = 0
+        self._paces = Paces()
+        self._course = Course()
+        self._begun = matter.now()
+        self._started = time.time()
+        self._seconds = 0.0
+        self._engines: list[EngineRow] = []
+        self._running: list[RunningRow] = []
+        self._looked_for = 0
+
+    def say(self, text: str) -> None:
+        """The user was told this."""
+        self._said += 1
+        self._log.append(LogRow(self._said, time.time(), text))
+
+    def note(self) -> None:
+        """Remember where the run stands now."""
+        m = self._matter
+        self._seconds = m.now() - self._begun
+        slots = sum(member.slots for member in m.members.values() if member.joined is not None)
+        self._point = CoursePoint(self._seconds, m.tally.done, m.tally.failed, min(m.plan.live, slots), slots)
+        self._course.add(self._point)
+
+    def look(self) -> None:
+        """Collect what the next views show."""
+        self.note()
+        members = self._matter.members.values()
+        self._engines = [self._row(member) for member in members]
+        self._running, self._looked_for = [], 0
+
+    # ---- what they see ----
+
+    def view(self, wants: Wants, number: int) -> View:
+        """As much of the run as it stood at the last look, under this number."""
+        m, point = self._matter, self._point
+        barrier = m.plan.barrier
+        return View(
+            number=number,
+            driver=m.driver,
+            jobid=_valid(m.jobid),
+            name=_valid(m.name),
+            time=self._started + self._seconds,
+            started=self._started,
+            seconds=self._seconds,
+            mode=m.plan.mode.name.lower().replace("_", " "),
+            notice=_valid(m.notice()),
+            paused=Reason.PAUSE in m.holds,
+            barrier=None if barrier is None else BarrierRow(barrier.id, barrier.line),
+            total=m.total,
+            done=point.done,
+            failed=point.failed,
+            skipped=m.tally.skipped,
+            skipped_failed=m.tally.skipped_failed,
+            running=point.running,
+            waiting=m.plan.waiting + max(0, m.plan.live - point.running),
+            lost=m.tally.lost,
+            retried=m.plan.reruns,
+            slots=point.slots,
+            rate=self._course.rate,
+            remaining=self._remaining(),
+            engines_count=len(self._engines),
+            engines=self._there_first(wants.engines),
+            running_tasks=self._longest(wants.running),
+            failures=self._failures(wants),
+            log=[row for row in _newest(self._log, wants.log) if row.number > wants.log_known],
+            course=self._course.points if wants.course else [],
+        )
+
+    def _remaining(self) -> float | None:
+        m, rate = self._matter, self._course.rate
+        if m.total is None:
+            return None
+        left = max(0, m.total - m.tally.done - m.tally.skipped - m.tally.lost)
+        if not left:
+            return 0.0
+        return left / rate if rate else None
+
+    def _failures(self, wants: Wants) -> list[FailureRow]:
+        found = _newest(self._matter.tally.newest, wants.failures)
+        return [_failure(*each) for each in found if each[0] > wants.failures_known]
+
+    # ---- engines ----
+
+    def _there_first(self, most: int) -> list[EngineRow]:
+        rows = self._engines
+        if len(rows) <= most:
+            return rows
+        there = [row for row in rows if row.state not in ("left", "failed")]
+        gone = [row for row in rows if row.state in ("left", "failed")]
+        return [*there, *reversed(gone)][:most]
+
+    def _row(self, member: Member) -> EngineRow:
+        m, beat = self._matter, member.beat
+        engine = m.plan.engines.get(member.engine)
+        busy = 0 if engine is None or engine.state is State.LOST else engine.busy
+        now, begun = self._begun + self._seconds, member.joined
+        heard = None if begun is None and not member.lost else m.heard(member.engine)
+        return EngineRow(
+            engine=member.engine,
+            node=_valid(member.name),
+            rank=member.rank,
+            label=_valid(m.label_of(member.context)),
+            state=_state(member, engine),
+            slots=member.slots,
+            running=min(busy, member.slots),
+            waiting=max(0, busy - member.slots),
+            done=member.done,
+            failed=member.failed,
+            rate=None if begun is None else self._paces.rate(member.engine, now, member.done, begun),
+            heard=None if heard is None else max(0.0, now - heard),
+            load=None if beat is None else beat.load,
+            memory_used=beat.memory_used if beat is not None and beat.memory_total else None,
+            memory_total=beat.memory_total if beat is not None and beat.memory_total else None,
+        )
+
+    # ---- running tasks ----
+
+    def _longest(self, most: int) -> list[RunningRow]:
+        if most > self._looked_for:
+            self._running, self._looked_for = self._find_longest(most), most
+        return self._running[:most]
+
+    def _find_longest(self, most: int) -> list[RunningRow]:
+        """Engines tell what runs longest first, but they tell it now and then: what has ended since is left
+        out, and what has started since comes last."""
+        told = (self._told(member) for member in self._matter.members.values() if member.beat is not None)
+        rows = [
+            _running(member, task, seconds)
+            for seconds, _, member, task in islice(
+                heapq.merge(*told, key=lambda each: (-each[0], each[1])), most
+            )
+        ]
+        if len(rows) < most:
+            known = {(row.engine, row.id) for row in rows}
+            young = ((m, t) for m, t in self._started_last() if (m.engine, t.id) not in known)
+            rows += [_running(member, task, None) for member, task in islice(young, most - len(rows))]
+        return rows
+
+    def _told(self, member: Member) -> Iterator[tuple[float, int, Member, Task]]:
+        engine = self._matter.plan.engines.get(member.engine)
+        if engine is None or member.beat is None:
+            return
+        since = max(0.0, self._begun + self._seconds - member.beat_at)
+        assigned = engine.assigned
+        for running in member.beat.running:
+            task = assigned.get(running.attempt)
+            if task is not None:
+                yield running.elapsed + since, task.id, member, task
+
+    def _started_last(self) -> Iterator[tuple[Member, Task]]:
+        for engine in self._matter.plan.engines.values():
+            if engine.state is not State.LOST:
+                free = max(0, engine.slots - len(engine.adrift) - len(engine.claims))
+                for task in islice(engine.assigned.values(), free):
+                    yield self._matter.members[engine.id], task
+
+
+def _newest(rows: deque[_Row], most: int) -> list[_Row]:
+    return list(islice(rows, max(0, len(rows) - most), None))
+
+
+def _state(member: Member, engine: Engine | None) -> str:
+    if engine is not None:
+        leaves = engine.draining and engine.state in (State.STARTING, State.ACTIVE)
+        return "draining" if leaves else STATES[engine.state]
+    if member.launching:
+        return "launching"
+    if member.lost:
+        return "lost"
+    return "left" if member.came else "failed"
+
+
+def _running(member: Member, task: Task, seconds: float | None) -> RunningRow:
+    return RunningRow(task.id, task.line, member.engine, _valid(member.name), seconds, _text(task.command))
+
+
+def _failure(number: int, finish: float, view: TaskView) -> FailureRow:
+    return FailureRow(
+        number=number,
+        id=view.id,
+        line=view.line,
+        node=_valid(view.node),
+        return_code=view.return_code,
+        seconds=view.elapsed,
+        time=finish,
+        snippet=_text(view.snippet),
+        command=_text(view.command),
+    )
+
+
+def _text(text: bytes) -> str:
+    return text[:SHOWN].decode("utf-8", "backslashreplace")
+
+
+def _valid(text: str) -> str:
+    """Names may hold bytes that are not UTF-8, which cannot be sent as text."""
+    return (
+        text
+        if text.isascii()
+        else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    )

@@ -1,0 +1,232 @@
+"""What those see that watch: engines, the longest running tasks, failures, what was said."""
+
+from __future__ import annotations
+
+from plan_world import barrier, outcome, task
+
+from disbatch.driver.holds import Holds, Reason
+from disbatch.driver.outlook import Matter, Outlook
+from disbatch.driver.roster import NEWEST_FAILURES, Member, Tally
+from disbatch.model.snapshot import EngineRow, View
+from disbatch.plan import events
+from disbatch.plan.events import Drain, Finished, Joined, Lost, Read, SourceEnded
+from disbatch.plan.plan import Plan
+from disbatch.wire.messages import Beat, Running
+from disbatch.wire.watching import Wants
+
+ALL = Wants(running=1000, failures=1000, log=1000)
+
+
+class Scene:
+    """A run as its driver knows it; `clock` is the loop's time."""
+
+    def __init__(self, *engines: tuple[str, int], total: int | None = 100) -> None:
+        self.clock = 100.0
+        self.plan = Plan()
+        self.members: dict[str, Member] = {}
+        self.tally = Tally()
+        self.notice = ""
+        self.holds = Holds(self.tell, lambda: None)
+        matter = Matter(
+            *(0, "J", "Tasks", total),
+            *(self.plan, self.members, self.tally, self.holds),
+            label_of=lambda context: context or "rack",
+            heard=lambda engine: self.clock - 1.5,
+            notice=lambda: self.notice,
+            now=lambda: self.clock,
+        )
+        self.outlook = Outlook(matter)
+        for name, slots in engines:
+            self.launch(name, slots)
+            self.join(name)
+
+    def launch(self, name: str, slots: int) -> None:
+        self.members[name] = Member(name, f"on-{name}", len(self.members), slots)
+
+    def join(self, name: str) -> None:
+        member = self.members[name]
+        member.launching, member.joined = False, self.clock
+        self.tell(Joined(name, member.slots, []))
+
+    def tell(self, event: events.Event) -> None:
+        for action in self.plan.handle(event):
+            if isinstance(action, events.RecordTask):
+                self.tally.count(self.members[action.engine], action.task, action.outcome)
+
+    def attempts(self, engine: str) -> list[int]:
+        return list(self.plan.engines[engine].assigned)
+
+    def beat(self, engine: str, *elapsed: float, waiting: int = 0) -> None:
+        """It tells that its first attempts run since so many seconds."""
+        running = [
+            Running(a, s, e) for s, (a, e) in enumerate(zip(self.attempts(engine), elapsed, strict=False))
+        ]
+        member = self.members[engine]
+        member.beat, member.beat_at = Beat(running, waiting, 0.75, 3 << 30, 4 << 30), self.clock
+
+    def view(self, wants: Wants = ALL) -> View:
+        self.outlook.look()
+        return self.outlook.view(wants, 7)
+
+    def row(self, engine: str) -> EngineRow:
+        return next(row for row in self.view().engines if row.engine == engine)
+
+
+def test_totals() -> None:
+    scene = Scene(("a", 2), ("b", 1))
+    scene.tell(Read([task(0), task(1), task(2), task(3), task(4), barrier(5)]))
+    scene.clock = 110.0
+    scene.tell(Finished("a", [outcome(scene.attempts("a")[0], 1)]))
+    view = scene.view()
+    assert (view.number, view.driver, view.jobid, view.name) == (7, 0, "J", "Tasks")
+    assert (view.total, view.done, view.failed, view.running, view.waiting) == (100, 1, 1, 3, 1)
+    assert (view.slots, view.mode, view.paused, view.seconds) == (3, "running", False, 10.0)
+    assert view.barrier is not None and view.barrier.id == 5
+    assert view.rate is None or view.rate > 0
+    scene.holds.add(Reason.PAUSE, "paused")
+    assert scene.view().paused
+
+
+def test_pace_and_what_remains() -> None:
+    scene = Scene(("a", 2))
+    scene.outlook.note()
+    scene.clock += 10
+    scene.tally.done = 20
+    view = scene.view()
+    assert view.rate == 2 and view.remaining == 40
+    assert [point.done for point in scene.view(Wants(course=True)).course] == [0, 20]
+    assert scene.view(Wants()).course == []
+
+
+def test_nobody_knows_how_much_remains() -> None:
+    scene = Scene(total=None)
+    assert scene.view().remaining is None
+    scene = Scene(total=3)
+    scene.tally.done, scene.tally.lost, scene.tally.skipped = 1, 1, 1
+    assert scene.view().remaining == 0
+
+
+# ---- engines ----
+
+
+def test_an_engine_and_its_node() -> None:
+    scene = Scene(("a", 2))
+    scene.tell(Read([task(id) for id in range(5)]))
+    scene.beat("a", 5.0)
+    row = scene.row("a")
+    assert (row.node, row.label, row.state, row.slots, row.running) == ("on-a", "rack", "active", 2, 2)
+    assert (row.heard, row.load, row.memory_used, row.memory_total) == (1.5, 0.75, 3 << 30, 4 << 30)
+    scene.members["a"].beat = Beat([], 0, 0.5)
+    row = scene.row("a")
+    assert (row.load, row.memory_used, row.memory_total) == (0.5, None, None)
+
+
+def test_states_of_engines() -> None:
+    scene = Scene(("a", 1), ("b", 1), ("c", 1))
+    scene.launch("d", 1)
+    scene.launch("e", 1)
+    scene.members["e"].launching = False
+    scene.launch("f", 1)
+    scene.join("f")
+    scene.tell(Read([task(id) for id in range(9)]))
+    scene.tell(Lost("b"))
+    scene.members["b"].joined, scene.members["b"].lost = None, True
+    scene.tell(Drain("c"))
+    scene.tell(events.Left("f"))
+    scene.members["f"].leave(101.0)
+    scene.members["f"].left = True
+    states = {row.engine: row.state for row in scene.view().engines}
+    assert states == {
+        "a": "active",
+        "b": "lost",
+        "c": "draining",
+        "d": "launching",
+        "e": "failed",
+        "f": "failed",
+    } | {"f": "left"}
+    assert scene.row("b").running == 0
+    assert scene.row("d").heard is None
+    assert scene.view().retried == 1, "what ran on b"
+
+
+def test_of_very_many_engines_those_that_are_there_come_first() -> None:
+    scene = Scene(*((f"e{n}", 1) for n in range(4)))
+    for name in ("e0", "e1"):
+        scene.tell(events.Left(name))
+        scene.members[name].leave(101.0)
+    view = scene.view(Wants(engines=3))
+    assert view.engines_count == 4
+    assert [row.engine for row in view.engines] == ["e2", "e3", "e1"]
+
+
+# ---- running tasks ----
+
+
+def test_the_longest_of_all_engines() -> None:
+    scene = Scene(("a", 2), ("b", 2), ("c", 2))
+    scene.tell(Read([task(id) for id in range(6)]))
+    scene.beat("a", 50.0, 10.0)
+    scene.beat("b", 40.0)
+    scene.clock += 3
+    running = scene.view().running_tasks
+    assert [row.seconds for row in running[:3]] == [53.0, 43.0, 13.0]
+    assert [row.engine for row in running[:3]] == ["a", "b", "a"]
+    assert [row.seconds for row in running[3:]] == [None] * 3, (
+        "b's other one, and c's, from which nothing came"
+    )
+    assert {row.id for row in running} == set(range(6))
+    assert [row.seconds for row in scene.view(Wants(running=2)).running_tasks] == [53.0, 43.0]
+    assert scene.view(Wants()).running_tasks == []
+
+
+def test_what_has_ended_since_is_left_out() -> None:
+    scene = Scene(("a", 2))
+    scene.tell(Read([task(0), task(1)]))
+    scene.tell(SourceEnded())
+    scene.beat("a", 9.0, 8.0)
+    scene.tell(Finished("a", [outcome(scene.attempts("a")[0])]))
+    assert [row.id for row in scene.view().running_tasks] == [1]
+
+
+def test_what_waits_on_an_engine_does_not_run() -> None:
+    scene = Scene(("a", 1))
+    scene.plan.engines["a"].depth = 3
+    scene.tell(Read([task(id) for id in range(6)]))
+    assert [row.id for row in scene.view().running_tasks] == [0]
+    scene.tell(Lost("a"))
+    assert scene.view().running_tasks == []
+
+
+# ---- failures, log ----
+
+
+def test_failures_behind_those_that_are_known() -> None:
+    scene = Scene(("a", 1))
+    for id in range(NEWEST_FAILURES + 5):
+        scene.tally.count(scene.members["a"], task(id), outcome(id, 3))
+    rows = scene.view().failures
+    assert [row.number for row in rows] == list(range(6, NEWEST_FAILURES + 6))
+    assert rows[0].id == 5 and rows[0].return_code == 3 and rows[0].node == "on-a"
+    rows = scene.view(Wants(failures=3, failures_known=NEWEST_FAILURES + 4)).failures
+    assert [row.number for row in rows] == [NEWEST_FAILURES + 5]
+    assert [row.number for row in scene.view(Wants(failures=2)).failures] == [1004, 1005]
+
+
+def test_what_was_said() -> None:
+    scene = Scene()
+    scene.outlook.say("one")
+    scene.outlook.say("two")
+    assert [(row.number, row.text) for row in scene.view().log] == [(1, "one"), (2, "two")]
+    assert [row.text for row in scene.view(Wants(log=9, log_known=1)).log] == ["two"]
+    assert scene.view(Wants()).log == []
+
+
+def test_bytes_that_are_no_text_can_be_sent() -> None:
+    import msgspec
+
+    scene = Scene(("a", 1))
+    scene.members["a"].name = "\udcff\u00e9"
+    scene.notice = "Tasks\udcff: full"
+    view = scene.view()
+    assert (view.engines[0].node, view.notice) == ("\\xff\u00e9", "Tasks\\xff: full")
+    msgspec.msgpack.encode(view)

@@ -1,0 +1,182 @@
+"""When those are told that watch a run: at once, when something changed, not too often, or in vain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from test_outlook import Scene
+
+from disbatch.driver.watching import Watching
+from disbatch.model.snapshot import View
+from disbatch.wire.control import request_for
+from disbatch.wire.requests import Answer, Request
+from disbatch.wire.watching import Seen, Wants, Watch
+
+WANTS = Wants(failures=10, log=10)
+
+
+class Watcher:
+    """Watches a run with one engine; `looks` counts how often it was looked at."""
+
+    def __init__(self, nothing_new: float) -> None:
+        self.scene = Scene(("a", 2))
+        self.answers: dict[str, Answer] = {}
+        self.came = asyncio.Event()
+        self.looks = 0
+        self.watching = Watching(
+            *(asyncio.get_running_loop(), self.scene.outlook, self.answer, 3),
+            interval=0.01,
+            nothing_new=nothing_new,
+        )
+        self._look = self.scene.outlook.look
+        self.scene.outlook.look = self.look  # type: ignore[method-assign]
+
+    def look(self) -> None:
+        self.looks += 1
+        self._look()
+
+    def answer(self, request: Request, answer: Answer) -> None:
+        self.answers[request.id] = answer
+        self.came.set()
+
+    def ask(self, verb: Watch) -> tuple[Request, Answer | None]:
+        request = request_for(verb)
+        return request, self.watching.request(request, verb)
+
+    def first(self, wants: Wants = WANTS) -> View:
+        _, answer = self.ask(Watch(wants))
+        assert answer is not None
+        return seen(answer).view
+
+    def waits(self, known: int, driver: int = 3) -> Request:
+        request, answer = self.ask(Watch(WANTS, known, driver))
+        assert answer is None
+        return request
+
+    async def told(self, request: Request) -> Seen:
+        while request.id not in self.answers:
+            self.came.clear()
+            await self.came.wait()
+        return seen(self.answers[request.id])
+
+
+def seen(answer: Answer) -> Seen:
+    assert answer.ok and isinstance(answer.value, Seen)
+    return answer.value
+
+
+History = Callable[[Watcher], Awaitable[None]]
+
+
+@pytest.fixture
+def play() -> Callable[[History], None]:
+    """Plays a history."""
+
+    async def main(history: History) -> None:
+        await history(Watcher(0.01 if "nothing_new" in history.__name__ else 60.0))
+
+    return lambda history: asyncio.run(asyncio.wait_for(main(history), 30))
+
+
+def test_at_once_the_first_time_and_then_when_something_changed(play: Callable[[History], None]) -> None:
+    async def history(watcher: Watcher) -> None:
+        view = watcher.first()
+        request = watcher.waits(view.number)
+        await asyncio.sleep(0.03)
+        assert request.id not in watcher.answers
+        watcher.scene.tally.done += 1
+        watcher.watching.stir()
+        told = await watcher.told(request)
+        assert told.view.done == 1 and told.view.number > view.number and not told.over
+
+    play(history)
+
+
+def test_what_changed_before_the_question(play: Callable[[History], None]) -> None:
+    async def history(watcher: Watcher) -> None:
+        view = watcher.first()
+        watcher.watching.stir()
+        await watcher.told(watcher.waits(view.number))
+
+    play(history)
+
+
+def test_many_watchers_are_told_from_one_look(play: Callable[[History], None]) -> None:
+    async def history(watcher: Watcher) -> None:
+        number = watcher.first().number
+        assert watcher.first().number == number
+        requests = [watcher.waits(number) for _ in range(50)]
+        watcher.watching.stir()
+        watcher.watching.stir()
+        views = [(await watcher.told(request)).view.number for request in requests]
+        assert len(set(views)) == 1 and watcher.looks == 2
+
+    play(history)
+
+
+def test_nobody_watches_and_nobody_looks(play: Callable[[History], None]) -> None:
+    async def history(watcher: Watcher) -> None:
+        for _ in range(100):
+            watcher.watching.stir()
+        await asyncio.sleep(0.03)
+        assert watcher.looks == 0
+
+    play(history)
+
+
+def test_what_is_known_of_another_driver_counts_for_nothing(play: Callable[[History], None]) -> None:
+    async def history(watcher: Watcher) -> None:
+        watcher.scene.outlook.say("one")
+        _, answer = watcher.ask(Watch(Wants(log=5, log_known=7), 99, 2))
+        assert answer is not None
+        assert [row.text for row in seen(answer).view.log] == ["one"]
+
+    play(history)
+
+
+def test_nothing_new(play: Callable[[History], None]) -> None:
+    async def history_nothing_new(watcher: Watcher) -> None:
+        view = watcher.first()
+        watcher.scene.clock += 5
+        told = await watcher.told(watcher.waits(view.number))
+        assert told.view.number == view.number
+
+    play(history_nothing_new)
+
+
+def test_the_end(play: Callable[[History], None]) -> None:
+    async def history(watcher: Watcher) -> None:
+        number = watcher.first().number
+        request = watcher.waits(number)
+        within = asyncio.create_task(watcher.watching.next(WANTS, number))
+        await asyncio.sleep(0)
+        watcher.watching.close("complete")
+        for told in ((await watcher.told(request)), seen_now(watcher, number)):
+            assert told.over and (told.view.mode, told.view.notice) == ("over", "complete")
+        assert (await within).mode == "over"
+        assert (await watcher.watching.next(WANTS, number)).mode == "over"
+
+    play(history)
+
+
+def seen_now(watcher: Watcher, known: int) -> Seen:
+    _, answer = watcher.ask(Watch(WANTS, known, 3))
+    assert answer is not None
+    return seen(answer)
+
+
+def test_who_watches_in_the_driver_itself(play: Callable[[History], None]) -> None:
+    async def history(watcher: Watcher) -> None:
+        view = watcher.watching.view(WANTS)
+        coming = asyncio.create_task(watcher.watching.next(WANTS, view.number))
+        gone = asyncio.create_task(watcher.watching.next(WANTS, view.number))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        watcher.watching.stir()
+        assert (await coming).number > view.number
+        assert watcher.watching._waiting == {}
+
+    play(history)
