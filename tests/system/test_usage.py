@@ -166,13 +166,29 @@ def test_engines_and_network(tmp_path: Path, arguments: list[str], words: list[s
     "arguments",
     [
         ["-w", "Tasks"],
-        ["--mailTo", "me@example.org", "Tasks"],
-        ["--mailFreq", "5", "Tasks"],
     ],
 )
 def test_options_of_later_versions(tmp_path: Path, arguments: list[str]) -> None:
     said = complaint(place(tmp_path), *arguments)
     assert said.startswith(arguments[0]) and "version" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--mailFreq", "5"], ["--mailFreq", "--mailTo ADDR"]),
+        (["--mailFreq", "0", "--mailTo", "me"], ["--mailFreq", "at least 1"]),
+        (["--mailTo", ""], ["--mailTo", "empty"]),
+        (["--mailTo", "me,"], ["--mailTo 'me,'", "ADDRESS,ADDRESS"]),
+        (["--mailTo", "me@here\nBcc: you@there"], ["--mailTo", "ADDRESS,ADDRESS"]),
+        (["--on-finish", " "], ["--on-finish", "the command is empty"]),
+        (["--on-failure", ""], ["--on-failure", "the command is empty"]),
+    ],
+)
+def test_notices(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    said = complaint(place(tmp_path), "--on-finish", "touch ran", *arguments, "Tasks")
+    assert all(word in said for word in words), said
+    assert not (tmp_path / "ran").exists()
 
 
 def test_environment(tmp_path: Path) -> None:
@@ -181,6 +197,8 @@ def test_environment(tmp_path: Path) -> None:
     assert "DISBATCH_SSH_NODELIST localhost: " in said
     said = complaint(tmp_path, "Tasks", env={"DISBATCH_CONFIG": str(tmp_path / "none.toml")})
     assert "none.toml" in said and "DISBATCH_CONFIG" in said
+    said = complaint(tmp_path, "--mailTo", "me", "Tasks", env={"DISBATCH_SMTP": "smtp://me:secret@/"})
+    assert "DISBATCH_SMTP" in said and "secret" not in said
     said = complaint(tmp_path, "Tasks", env={"SLURM_JOB_ID": "5"})
     assert "SLURM_JOB_ID" in said and "-s" in said
 

@@ -14,11 +14,12 @@ from disbatch.cli.cat import add_cat, cat
 from disbatch.cli.report import add_report, report
 from disbatch.cli.status import add_status, status
 from disbatch.cli.submit import add_submit, submit
+from disbatch.cli.values import add_values, values
 from disbatch.cli.verbs import add_verbs, perform
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
 from disbatch.watch.lasting import lasting
 
-LATER = ("monitor", "put", "get", "view")
+LATER = ("monitor",)
 """Verbs of later versions; they parse, so that PREFIX_dbUtil.sh stays good."""
 
 
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     add_cat(verbs.add_parser)
     add_attach(verbs.add_parser)
     add_submit(verbs.add_parser)
+    add_values(verbs.add_parser)
     add_report(verbs.add_parser)
     add_status(verbs.add_parser)
     add_verbs(verbs.add_parser)
@@ -97,6 +99,8 @@ def _carry_out(options: argparse.Namespace) -> int:
         return attach(options, _complain)
     if options.verb == "submit":
         return submit(options, sys.stdout.buffer, _complain)
+    if options.verb in ("put", "get", "view"):
+        return values(options, sys.stdout.buffer, _complain)
     if options.verb == "report":
         report(options)
         return EXIT_COMPLETE

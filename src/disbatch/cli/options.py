@@ -30,8 +30,6 @@ exit status: 0 the run is complete, even if tasks failed; 1 with -e, -f or a fai
 
 NOT_YET = {
     "web": "-w: there is no web page in this version yet",
-    "mail_to": "--mailTo: mail is not supported by this version yet",
-    "mail_freq": "--mailFreq: mail is not supported by this version yet",
 }
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
@@ -108,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_files(parser.add_argument_group("files"))
     _add_network(parser.add_argument_group("engines and network"))
     _add_programs(parser.add_argument_group("tasks from programs"))
+    _add_notices(parser.add_argument_group("being told"))
     _add_later(parser.add_argument_group("not in this version yet"))
     return parser
 
@@ -242,11 +241,24 @@ def _add_programs(group: argparse._ArgumentGroup) -> None:
         "environment")  # fmt: skip
 
 
+def _add_notices(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--mailTo", dest="mail_to", metavar="ADDR[,ADDR]",
+        help="mail these as tasks complete, and when the run has ended; through localhost:25, or the server "
+        "in DISBATCH_SMTP: smtps://USER:PASSWORD@HOST:PORT, smtp://...")  # fmt: skip
+    add("--mailFreq", dest="mail_freq", type=_whole(1), metavar="N",
+        help="with --mailTo: a mail every N completions (default 1)")  # fmt: skip
+    add("--on-finish", metavar="COMMAND",
+        help="run this when the run has ended, however it did; finds DISBATCH_DONE, DISBATCH_FAILED, "
+        "DISBATCH_EXIT_CODE, ... in its environment")  # fmt: skip
+    add("--on-failure", metavar="COMMAND",
+        help="run this once: as soon as a task has failed, or when the run ended without being "
+        "complete")  # fmt: skip
+
+
 def _add_later(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("-w", "--web", action="store_true", help="serve a page that shows the run")
-    add("--mailTo", dest="mail_to", metavar="ADDR", help="mail on completions")
-    add("--mailFreq", dest="mail_freq", type=_whole(1), metavar="N", help="mail every N completions")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -285,6 +297,8 @@ def _check_together(options: argparse.Namespace) -> None:
     if (options.retry or options.force_resume) and not options.resume_from:
         raise UsageError(f"{'-R' if options.retry else '--force-resume'} works with -r STATUSFILE only")
     _refuse_without_output(options)
+    if options.mail_freq is not None and options.mail_to is None:
+        raise UsageError("--mailFreq works with --mailTo ADDR only")
     if options.heartbeat * 2 > options.patience:
         raise UsageError("--patience must be at least twice --heartbeat")
     if options.tunnel and options.use_address:
@@ -337,10 +351,13 @@ def _refuse_without_output(options: argparse.Namespace) -> None:
 def _refuse_empty(options: argparse.Namespace) -> None:
     """A shell variable that is not set makes an empty word; it would mean the working directory."""
     named = {"-p": options.prefix, "-l": options.logfile, "--ssh-python": options.ssh_python}
-    named |= {"--output": options.output}
+    named |= {"--output": options.output, "--mailTo": options.mail_to}
     for option, value in named.items():
         if value == "":
             raise UsageError(f"{option}: the name is empty")
+    for option, command in (("--on-finish", options.on_finish), ("--on-failure", options.on_failure)):
+        if command is not None and not command.strip():
+            raise UsageError(f"{option}: the command is empty")
     if "" in options.resume_from:
         raise UsageError("-r: the name of the status file is empty")
     if options.taskfile == "":

@@ -23,6 +23,7 @@ import msgspec
 from disbatch import __version__
 from disbatch.cli.abandoned import refuse_abandoned
 from disbatch.cli.context import context_of
+from disbatch.cli.notices import Notices, choose_notices, mail_server
 from disbatch.cli.output import choose_output, inherited_output, write_output_file
 from disbatch.cli.requeue import former_life, restarted
 from disbatch.cli.store import URL, choose_store, without_passwords
@@ -94,6 +95,7 @@ def run(
     opened = _opened(options)
     arguments = _without_passwords(arguments, observer.say)
     keystore, key_prefix = choose_store(options, os.environ)
+    post = mail_server(options, os.environ)
     name = _task_name(options.taskfile)
     total = None
     if opened.summary is not None:
@@ -113,7 +115,7 @@ def run(
     output = _output(options, os.fsdecode(directory), choice, left)
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
-        environment = _environment()
+        environment = {**_environment(), b"DISBATCH_CONNECT": bytes(claimed.files.connect.absolute())}
     else:
         claimed, environment = left.claimed, dict(left.asked.environment)
         so_far = SoFar.read(claimed.files.status, opened.name)
@@ -164,7 +166,16 @@ def run(
         takeover=takeover,
     )
     feed = Feed(opened, former, so_far, submitted)
-    return _perform(settings, feed, observer, early, owned=options.owned and left is None)
+    notices = choose_notices(
+        *(options, post),
+        files=claimed.files,
+        environment=environment,
+        jobid=jobid,
+        name=name,
+        again=left is not None,
+        say=observer.say,
+    )
+    return _perform(settings, feed, observer, notices, early, owned=options.owned and left is None)
 
 
 def _opened(options: argparse.Namespace) -> Opened | Expected:
@@ -210,7 +221,13 @@ def _submitted(
 
 
 def _perform(
-    settings: Settings, feed: Feed, observer: Observer, early: Spawned | None, *, owned: bool
+    settings: Settings,
+    feed: Feed,
+    observer: Observer,
+    notices: Notices,
+    early: Spawned | None,
+    *,
+    owned: bool,
 ) -> int:
     """Carry it out; the exit code."""
     claimed = settings.claimed
@@ -219,7 +236,7 @@ def _perform(
             _write_script(claimed)
             if settings.output is not None:
                 write_output_file(settings.output, claimed.files, settings.resumed_from)
-        code, summary = asyncio.run(_carry_out(settings, feed, observer, early, owned=owned))
+        return asyncio.run(_carry_out(settings, feed, observer, notices, early, owned=owned))
     except UsageError:
         log.exception("the run could not start")
         claimed.withdraw()
@@ -230,11 +247,10 @@ def _perform(
             f"internal error: {error!r}; the log has the details: {claimed.files.log}; "
             f"resume with: {settings.resume_hint}"
         ) from error
-    return _conclude(code, summary, settings)
 
 
-def _conclude(code: int, summary: Summary, settings: Settings) -> int:
-    """Show how the run went; the exit code, which minds lines that could not be written."""
+def _conclude(code: int, summary: Summary, settings: Settings) -> tuple[int, Summary]:
+    """Show how the run went; the exit code and the summary, which mind lines that could not be written."""
     if summary.unwritten:
         resume = _rescue(summary.unwritten, settings.claimed, settings.resume_hint)
         summary = msgspec.structs.replace(summary, resume=resume)
@@ -242,7 +258,7 @@ def _conclude(code: int, summary: Summary, settings: Settings) -> int:
     text = render(summary)
     log.info("%s (exit %d)", text, code)
     print(text, file=sys.stderr)  # noqa: T201
-    return code
+    return code, summary
 
 
 def _output(options: argparse.Namespace, directory: str, choice: Choice, left: Left | None) -> Output | None:
@@ -254,10 +270,31 @@ def _output(options: argparse.Namespace, directory: str, choice: Choice, left: L
 
 
 async def _carry_out(
-    settings: Settings, feed: Feed, observer: Observer, early: Spawned | None, *, owned: bool
-) -> tuple[int, Summary]:
+    settings: Settings,
+    feed: Feed,
+    observer: Observer,
+    notices: Notices,
+    early: Spawned | None,
+    *,
+    owned: bool,
+) -> int:
+    """The run and the notices of its end; the exit code."""
+    driver = Driver(settings, feed, observer, early, notices.listeners)
+    try:
+        code, summary = await _drive(driver, settings, owned=owned)
+    except UsageError:
+        raise
+    except Exception:
+        await notices.see_off(driver.failed_summary(), EXIT_INCOMPLETE)
+        raise
+    code, summary = _conclude(code, summary, settings)
+    if not summary.elsewhere:
+        await notices.see_off(summary, code)
+    return code
+
+
+async def _drive(driver: Driver, settings: Settings, *, owned: bool) -> tuple[int, Summary]:
     loop = asyncio.get_running_loop()
-    driver = Driver(settings, feed, observer, early)
     for number in MESSAGES:
         if signal.getsignal(number) is signal.SIG_DFL:
             loop.add_signal_handler(number, driver.note, number)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from disbatch.driver.alive import is_dead
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.wire.keys import ConnectFile
+
+if TYPE_CHECKING:
+    from disbatch.wire.follower import Follower
 
 CONNECT = "_connect.json"
 STATUS = "_status.txt"
@@ -49,6 +55,29 @@ def find_run(prefix: str | None) -> Run:
         where = f"the driver (pid {run.connect.pid}) is dead"
         raise SilenceError(f"{run.prefix}: {where}; {run.resume}")
     return run
+
+
+@asynccontextmanager
+async def follow(run: Run, say: Callable[[str], None]) -> AsyncIterator[Follower]:
+    """Asks the driver of the run, or the next one, as long as the block lasts; `say` gets a line for the user
+    when none is heard."""
+    import zmq
+
+    from disbatch.wire.caller import Caller
+    from disbatch.wire.follower import Follower
+
+    with zmq.Context() as context:
+        loop = asyncio.get_running_loop()
+        follower = Follower(
+            lambda lost: Caller(loop, context, run.connect, lost),
+            *(run.connect, run.prefix),
+            say=say,
+            advice=run.resume,
+        )
+        try:
+            yield follower
+        finally:
+            follower.close()
 
 
 class Found(NamedTuple):

@@ -17,7 +17,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -37,7 +37,7 @@ from disbatch.driver.feed import Feed
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.job import preemption_left
 from disbatch.driver.notes import Notes
-from disbatch.driver.observer import Observer
+from disbatch.driver.observer import Listener, Observer
 from disbatch.driver.orders import start_per_engine, starts
 from disbatch.driver.outlook import Matter, Outlook
 from disbatch.driver.receipts import Receipts
@@ -75,6 +75,7 @@ from disbatch.wire.messages import (
     Trouble,
 )
 from disbatch.wire.requests import Answer, OfClients, OfContexts, OfUsers, Request
+from disbatch.wire.values import OfPrograms
 from disbatch.wire.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -96,17 +97,26 @@ ATTEMPTS = 1 << 40
 class Driver:
     """One run, on the running loop. `run` carries it out and tells how it went; `interrupt` ends it early."""
 
-    def __init__(self, settings: Settings, feed: Feed, observer: Observer, early: Spawned | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        feed: Feed,
+        observer: Observer,
+        early: Spawned | None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._settings = s = settings
         self._feed = feed
         self._observer = observer
+        self._listeners = listeners
         self._early = early
         self._over: asyncio.Future[None] = loop.create_future()
         self._hostname = this_machine().hostname
         self._plan = _plan(s)
         self._tally = Tally()
         self._members: dict[str, Member] = {}
+        self._started, self._wall_started = loop.time(), time.time()
         self._notice = ""
         self._signals = 0
         self._signal = 0
@@ -196,7 +206,6 @@ class Driver:
         """Carry the run out; returns the exit code and the summary. `ready` is called when it has begun, and
         takes requests."""
         loop, s = self._loop, self._settings
-        self._started, self._wall_started = loop.time(), time.time()
         self._open_record()
         keys = RunKeys.generate() if s.takeover is None else s.takeover.connect.keys
         loop.set_exception_handler(self._failed)
@@ -246,6 +255,7 @@ class Driver:
             mark=self._record.mark,
             snapshot=self.snapshot,
             say=self._say,
+            answer=self._answer,
         )
         self._telling = Telling(
             *(self._loop, s.claimed.status_descriptor),
@@ -262,7 +272,8 @@ class Driver:
             hostname=self._hostname,
             barriers_read=self._feed.barriers_read,
             asides=set() if s.takeover is None else s.takeover.asides,
-            ended=self._listeners(),
+            ended=self._told_of_ends(),
+            failed=[listener.failed for listener in self._listeners],
             keyed=self._exchange.keyed,
         )
         self._performers |= scribe.performers
@@ -270,9 +281,9 @@ class Driver:
             self._record.add(STATUS_HEADER)
         self._life = self._loop.call_later(LIFE_SIGN, self._live)
 
-    def _listeners(self) -> list[Callable[[int, bytes], None]]:
+    def _told_of_ends(self) -> list[Callable[[int, bytes], None]]:
         """Who is told of each task that is done, and of each barrier."""
-        told: list[Callable[[int, bytes], None]] = []
+        told: list[Callable[[int, bytes], None]] = [listener.ended for listener in self._listeners]
         if self._feed.takes_more:
             told.append(self._telling.ended)
         if self._feed.expects_program:
@@ -323,6 +334,8 @@ class Driver:
             )
             self._restore(s.takeover.told)
         nodes = [] if self._incomplete else s.context.nodes
+        for listener in self._listeners:
+            listener.start(self.snapshot)
         self._crew.launch(nodes, self._early, retirement, succession)
         self._pump()
         self._outlook.note()
@@ -460,6 +473,8 @@ class Driver:
             return self._admission.request(request)
         if isinstance(request.verb, OfClients):
             return self._submissions.request(request)
+        if isinstance(request.verb, OfPrograms):
+            return self._exchange.request(request)
         if isinstance(request.verb, Watch):
             return self._watching.request(request, request.verb)
         return self._control.request(request)
@@ -649,6 +664,11 @@ class Driver:
             mind_failures=self._settings.exit_code,
         )
 
+    def failed_summary(self) -> Summary:
+        """How the run stands after `run` raised."""
+        self._incomplete = "the driver failed"
+        return self._summary(self._result(), b"")
+
     def _summary(self, result: Result, unwritten: bytes) -> Summary:
         tally, now = self._tally, self._loop.time()
         slot_time = sum(member.slot_time(now) for member in self._members.values())
@@ -664,6 +684,7 @@ class Driver:
             status_file=str(self._settings.claimed.files.status),
             resume="" if result.complete or self._yielded else self._resume_hint + result.resume_options,
             unwritten=unwritten,
+            elsewhere=self._yielded,
         )
 
 

@@ -127,9 +127,9 @@ class Tally:
                 self.failures.append(view)
         slowest = self._slowest
         if len(slowest) < NAMED_SLOWEST:
-            heapq.heappush(slowest, (outcome.elapsed, -task.id, _view(member.name, task, outcome)))
+            heapq.heappush(slowest, (outcome.elapsed, -task.id, view_of(member.name, task, outcome)))
         elif outcome.elapsed > slowest[0][0]:
-            heapq.heapreplace(slowest, (outcome.elapsed, -task.id, _view(member.name, task, outcome)))
+            heapq.heapreplace(slowest, (outcome.elapsed, -task.id, view_of(member.name, task, outcome)))
 
     def count_lost(self, node: str, task: Task, outcome: Outcome) -> None:
         """A task is given up."""
@@ -137,7 +137,7 @@ class Tally:
         self._fail(node, task, outcome)
 
     def _fail(self, node: str, task: Task, outcome: Outcome) -> TaskView:
-        view = _view(node, task, outcome)
+        view = view_of(node, task, outcome)
         self.failures_seen += 1
         self.newest.append((self.failures_seen, outcome.finish, view))
         return view
@@ -166,7 +166,8 @@ class Tally:
         return [view for _, _, view in sorted(self._slowest, reverse=True)]
 
 
-def _view(node: str, task: Task, outcome: Outcome) -> TaskView:
+def view_of(node: str, task: Task, outcome: Outcome) -> TaskView:
+    """For people."""
     snippet = outcome.err_snippet or outcome.out_snippet
     return TaskView(
         task.id, task.line, node, outcome.return_code, outcome.elapsed, task.command[:2000], snippet

@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from disbatch.driver.roster import Member, Tally
+from disbatch.driver.roster import Member, Tally, view_of
 from disbatch.driver.sofar import Line
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.model.snapshot import TaskView
 from disbatch.model.status import Mark, Record, format_barrier, format_line, format_recorded, format_skipped
 from disbatch.model.task import NO_REPEAT, Barrier, Item, PerEngine, Task
 from disbatch.plan import events
@@ -31,7 +32,8 @@ class Scribe:
     """`write` takes a finished line; `say` a line for the user, in which `source_name(id)` tells where a task
     or barrier comes from. `barriers_read` holds when the barriers that are not complete were read (monotonic
     seconds), oldest first. `asides`: hashes of what a former
-    driver wrote besides results. Those of `ended` get id and line of each task and barrier that is done.
+    driver wrote besides results. Those of `ended` get id and line of each task and barrier that is done,
+    those of `failed` each task that failed by itself or was given up.
     `keyed` gets each barrier with a key when it is complete."""
 
     def __init__(
@@ -47,10 +49,12 @@ class Scribe:
         asides: set[int],
         keyed: Callable[[Barrier], None],
         ended: Sequence[Callable[[int, bytes], None]] = (),
+        failed: Sequence[Callable[[TaskView], None]] = (),
     ) -> None:
         self._write = write
         self._asides = asides
         self._ended = ended
+        self._failed = failed
         self._tally = tally
         self._members = members
         self._say = say
@@ -82,6 +86,8 @@ class Scribe:
         if action.verdict in (events.Verdict.COUNTS, events.Verdict.CANCELLED):
             self._tally.count(member, task, outcome)
             self._conclude(task, member, outcome)
+            if outcome.return_code and action.verdict is events.Verdict.COUNTS:
+                self._tell_failure(task, member, outcome)
         else:
             self._tally.ended += 1
             self._tally.busy += outcome.elapsed
@@ -105,6 +111,10 @@ class Scribe:
     def _tell(self, id: int, line: bytes) -> None:
         for ended in self._ended:
             ended(id, line)
+
+    def _tell_failure(self, task: Task, member: Member, outcome: Outcome) -> None:
+        for failed in self._failed:
+            failed(view_of(member.name, task, outcome))
 
     def _skipped(self, action: events.RecordSkipped) -> None:
         completed = action.completed
@@ -131,6 +141,7 @@ class Scribe:
         outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
         self._tally.count_lost(member.name, task, outcome)
         self._conclude(task, member, outcome)
+        self._tell_failure(task, member, outcome)
         self._say(f"{self._where(task)}: task {task.id} given up: its engines were lost too often")
 
     def _cancelled(self, action: events.RecordCancelled) -> None:

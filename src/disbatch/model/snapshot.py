@@ -49,7 +49,8 @@ class TaskView(msgspec.Struct, frozen=True):
 class Summary(msgspec.Struct, frozen=True):
     """How a run went. `utilisation` is the share of the slots' time that tasks took (0 to 1), None if there
     was none; `failures` and `slowest` name a few tasks. `resume` is the command that goes on from here, empty
-    if nothing is left to do; `unwritten` are status lines that a full disk did not take."""
+    if nothing is left to do; `unwritten` are status lines that a full disk did not take; `elsewhere`: another
+    driver took the run over, and goes on with it."""
 
     snapshot: Snapshot
     conclusion: str
@@ -61,6 +62,7 @@ class Summary(msgspec.Struct, frozen=True):
     status_file: str
     resume: str
     unwritten: bytes = b""
+    elsewhere: bool = False
 
 
 # ---- for those that watch ----

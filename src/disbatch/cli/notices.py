@@ -1,0 +1,137 @@
+"""Who is told how a run goes besides the one who watches it: mails, and the user's own commands."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from disbatch.driver.files import RunFiles
+from disbatch.driver.observer import Listener
+from disbatch.model.errors import UsageError
+from disbatch.model.snapshot import Summary
+from disbatch.watch.summary import render
+
+if TYPE_CHECKING:
+    from disbatch.watch.hooks import Hooks
+    from disbatch.watch.mail import Mailer
+    from disbatch.watch.post import Post
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+MOST_RECIPIENTS = 50
+LONGEST_ADDRESS = 254
+
+
+class Notices:
+    """The notices of a run; there may be none. `say` gets a line for the user."""
+
+    def __init__(
+        self, say: Callable[[str], None], mailer: Mailer | None = None, hooks: Hooks | None = None
+    ) -> None:
+        self._say = say
+        self._mailer = mailer
+        self._hooks = hooks
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Those who hear of each task."""
+        return [each for each in (self._mailer, self._hooks) if each is not None]
+
+    async def see_off(self, summary: Summary, exit_code: int) -> None:
+        """The run is over: the last mail, and the commands of its end, in bounded time, and no longer than
+        the user wants to wait."""
+        if not self.listeners:
+            return
+        loop = asyncio.get_running_loop()
+        closing = loop.create_task(self._close(summary, exit_code))
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, closing.cancel)
+        await asyncio.wait([closing])
+        if closing.cancelled():
+            self._say("not waiting for mail and commands of the end")
+        elif (error := closing.exception()) is not None:
+            log.error("at the end", exc_info=error)
+            self._say(f"mail and commands of the end: {error!r}")
+
+    async def _close(self, summary: Summary, exit_code: int) -> None:
+        last = []
+        if self._mailer is not None:
+            snapshot = summary.snapshot
+            failed = f", {snapshot.failed:,} failed" if snapshot.failed else ""
+            words = f"{summary.conclusion} ({snapshot.done:,} done{failed})"
+            last.append(self._mailer.close(words, f"{render(summary)}\n"))
+        if self._hooks is not None:
+            last.append(self._hooks.close(summary, exit_code))
+        await asyncio.gather(*last)
+
+
+def recipients(text: str) -> list[str]:
+    """The addresses of --mailTo A,B. UsageError."""
+    addresses = [address.strip() for address in text.split(",")]
+    for address in addresses:
+        plain = address.isascii() and address.isprintable()
+        if not plain or not 0 < len(address) <= LONGEST_ADDRESS or set(address) & set(' <>()[];:"\\'):
+            raise UsageError(f"--mailTo {text[:100]!r}: write ADDRESS or ADDRESS,ADDRESS")
+    if len(addresses) > MOST_RECIPIENTS:
+        raise UsageError(f"--mailTo: {len(addresses)} addresses, and {MOST_RECIPIENTS} are the most")
+    return addresses
+
+
+def mail_server(options: argparse.Namespace, environment: Mapping[str, str]) -> Post | None:
+    """Through which server mail goes; None if none is wanted. UsageError for what cannot be one."""
+    if options.mail_to is None:
+        return None
+    from disbatch.watch.post import VARIABLE, parse_post
+
+    recipients(options.mail_to)
+    post = parse_post(environment.get(VARIABLE, ""))
+    if post.ca and not Path(post.ca).is_file():
+        raise UsageError(f"{VARIABLE}: ssl_ca_certs: there is no file {post.ca}")
+    return post
+
+
+def choose_notices(
+    options: argparse.Namespace,
+    post: Post | None,
+    *,
+    files: RunFiles,
+    environment: Mapping[bytes, bytes],
+    jobid: str,
+    name: str,
+    again: bool,
+    say: Callable[[str], None],
+) -> Notices:
+    """Those that the user asked for. `environment` is that of the tasks, without secrets; `name` the task
+    file's."""
+
+    def tell(text: str) -> None:
+        log.warning("%s", text)
+        say(text)
+
+    mailer, hooks = None, None
+    if post is not None:
+        from disbatch.watch.mail import Mailer
+
+        every = options.mail_freq or 1
+        mailer = Mailer(post, recipients(options.mail_to), every, name=files.prefix.name, say=tell)
+    if options.on_finish or options.on_failure:
+        from disbatch.watch.hooks import Commands, Hooks
+
+        known = {os.fsdecode(variable): os.fsdecode(value) for variable, value in environment.items()}
+        known |= {
+            "DISBATCH_JOBID": jobid,
+            "DISBATCH_NAMETASKS": name,
+            "DISBATCH_PREFIX": str(files.prefix),
+            "DISBATCH_STATUS_FILE": str(files.status),
+            "DISBATCH_LOG_FILE": str(files.log.absolute()),
+        }
+        hooks = Hooks(Commands(options.on_finish or "", options.on_failure or ""), known, tell, again)
+    return Notices(tell, mailer, hooks)

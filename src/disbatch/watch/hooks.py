@@ -1,0 +1,125 @@
+"""Runs the user's own commands when a run ends (--on-finish), and at its first failure (--on-failure).
+
+Each is run once at most, by the shell, here, in the run's directory and environment, and finds in variables
+of its own what it is about; they stand in docs/mail.md. It has PATIENCE seconds, and is then killed with what
+it started. What it prints is shown, a few lines of it; and how it ended, if not with 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from disbatch.contexts.words import lines
+from disbatch.driver.command import Run, run
+from disbatch.model.snapshot import Snapshot, Summary, TaskView
+
+PATIENCE = 300.0
+"""Seconds."""
+LINES_SHOWN = 10
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Commands:
+    """What the user wants to be run; empty: nothing."""
+
+    on_finish: str = ""
+    on_failure: str = ""
+
+
+@dataclass
+class Hooks:
+    """A `Listener` that runs them. `environment`: the run's own, and what is known of it from the beginning;
+    `again`: this driver took the run over; `say` gets a line for the user."""
+
+    commands: Commands
+    environment: Mapping[str, str]
+    say: Callable[[str], None]
+    again: bool = False
+    run: Run = run
+    patience: float = PATIENCE
+    _failure: asyncio.Task[None] | None = field(default=None, init=False)
+    _failed: bool = field(default=False, init=False)
+
+    def start(self, snapshot: Callable[[], Snapshot]) -> None:
+        """The run begins."""
+        self._snapshot = snapshot
+
+    def ended(self, id: int, line: bytes) -> None:
+        """Only failures matter."""
+
+    def failed(self, task: TaskView) -> None:
+        """A task failed."""
+        if self._failed:
+            return
+        self._failed = True
+        snapshot = self._snapshot()
+        if not self.commands.on_failure or (self.again and snapshot.failed > 1):
+            return  # a former driver of the run has done it
+        facts = {"EVENT": "failure", **_counts(snapshot), **_task(task)}
+        self._failure = asyncio.get_running_loop().create_task(
+            self._perform("--on-failure", self.commands.on_failure, facts)
+        )
+
+    async def close(self, summary: Summary, exit_code: int) -> None:
+        """The run is over. Returns when all that was started has ended, or was."""
+        facts = {**_counts(summary.snapshot), **_end(summary, exit_code)}
+        try:
+            if self._failure is not None:
+                await asyncio.wait([self._failure])
+            elif exit_code and self.commands.on_failure and not self._failed:
+                await self._perform("--on-failure", self.commands.on_failure, {"EVENT": "failure", **facts})
+            if self.commands.on_finish:
+                await self._perform("--on-finish", self.commands.on_finish, {"EVENT": "finish", **facts})
+        finally:
+            if self._failure is not None:
+                self._failure.cancel()
+
+    async def _perform(self, option: str, command: str, facts: Mapping[str, str]) -> None:
+        found = {f"DISBATCH_{name}": value.replace("\0", "") for name, value in facts.items()}
+        log.info("%s: running %s", option, command)
+        answer = await self.run(["/bin/sh", "-c", command], {**self.environment, **found}, self.patience)
+        said = lines(os.fsencode(answer.out))
+        for line in said[:LINES_SHOWN]:
+            self.say(f"{option}: {line}")
+        if len(said) > LINES_SHOWN:
+            self.say(f"{option}: ... and {len(said) - LINES_SHOWN:,} lines more")
+        if answer.problem is not None:
+            self.say(f"{option}: {answer.problem}")
+
+
+def _counts(snapshot: Snapshot) -> dict[str, str]:
+    return {
+        "DONE": str(snapshot.done),
+        "SUCCEEDED": str(snapshot.done - snapshot.failed),
+        "FAILED": str(snapshot.failed),
+        "SKIPPED": str(snapshot.skipped),
+        "TOTAL": "" if snapshot.total is None else str(snapshot.total),
+        "SECONDS": f"{snapshot.seconds:.3f}",
+    }
+
+
+def _task(task: TaskView) -> dict[str, str]:
+    return {
+        "FAILED_TASKID": str(task.id),
+        "FAILED_LINE": str(task.line),
+        "FAILED_NODE": task.node,
+        "FAILED_RETURN_CODE": str(task.return_code),
+        "FAILED_COMMAND": os.fsdecode(task.command),
+    }
+
+
+def _end(summary: Summary, exit_code: int) -> dict[str, str]:
+    used = summary.utilisation
+    return {
+        "EXIT_CODE": str(exit_code),
+        "CONCLUSION": summary.conclusion,
+        "LOST": str(summary.lost),
+        "UTILISATION": "" if used is None else f"{used:.4f}",
+        "RESUME": summary.resume,
+    }
