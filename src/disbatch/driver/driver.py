@@ -679,6 +679,7 @@ class Driver:
             slowest=tally.slowest,
             status_file=str(self._settings.claimed.files.status),
             resume="" if result.complete or self._yielded else self._resume_hint + result.resume_options,
+            inherited=None if self._settings.takeover is None else tally.inherited,
             unwritten=unwritten,
             elsewhere=self._yielded,
         )
