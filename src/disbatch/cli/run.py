@@ -115,7 +115,7 @@ def run(
     output = _output(options, os.fsdecode(directory), choice, left)
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
-        environment = _environment()
+        environment = {**_environment(), b"DISBATCH_CONNECT": bytes(claimed.files.connect.absolute())}
     else:
         claimed, environment = left.claimed, dict(left.asked.environment)
         so_far = SoFar.read(claimed.files.status, opened.name)

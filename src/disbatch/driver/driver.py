@@ -75,6 +75,7 @@ from disbatch.wire.messages import (
     Trouble,
 )
 from disbatch.wire.requests import Answer, OfClients, OfContexts, OfUsers, Request
+from disbatch.wire.values import OfPrograms
 from disbatch.wire.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -254,6 +255,7 @@ class Driver:
             mark=self._record.mark,
             snapshot=self.snapshot,
             say=self._say,
+            answer=self._answer,
         )
         self._telling = Telling(
             *(self._loop, s.claimed.status_descriptor),
@@ -471,6 +473,8 @@ class Driver:
             return self._admission.request(request)
         if isinstance(request.verb, OfClients):
             return self._submissions.request(request)
+        if isinstance(request.verb, OfPrograms):
+            return self._exchange.request(request)
         if isinstance(request.verb, Watch):
             return self._watching.request(request, request.verb)
         return self._control.request(request)

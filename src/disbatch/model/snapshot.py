@@ -74,8 +74,9 @@ class EngineRow(msgspec.Struct, frozen=True):
     """One engine, for whoever watches. `engine` is its own name for good, `label` that of its context.
 
     `state`: `launching` (on its way), `starting` (its PERENGINE START commands run), `active`, `draining` (no
-    new tasks), `leaving`, `lost` (not heard), `left`, or `failed` (it never came). `running` attempts are in
-    its slots, `waiting` ones behind them. `rate`: tasks a second over the last minute or so; `heard`: seconds
+    new tasks), `leaving`, `lost` (not heard), `left`, or `failed` (it never came). `running` tasks are in its
+    slots, `waiting` ones behind them; `done` and `failed` tasks of its node that a former driver recorded
+    count, too. `rate`: tasks a second over the last minute or so; `heard`: seconds
     since its last word; `load`: of its node, over a minute; memory of the node in bytes. None: not known.
     """
 
