@@ -101,5 +101,5 @@ def test_what_a_takeover_does_not_change(words: str, why: str) -> None:
 
 
 def test_what_a_takeover_may_change() -> None:
-    options = parse("--takeover P --patience 60 --wait-for-engines 9 -k K --force".split())
+    options = parse(["--takeover", "P", "--patience", "60", "--wait-for-engines", "9", "-k", "K", "--force"])
     assert (options.patience, options.wait_for_engines, options.retire_command) == (60.0, 9.0, "K")

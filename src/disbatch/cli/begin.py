@@ -1,5 +1,5 @@
-"""The first steps of the commands: while what they need is imported, ^C ends them without a word. Python would
-tell where it was just then.
+"""The first steps of the commands: while what they need is imported, ^C ends them without a word. Python
+would tell where it was just then.
 
 `python -m disbatch.cli.begin` is `dbutil`.
 """

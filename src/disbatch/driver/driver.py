@@ -574,7 +574,7 @@ class Driver:
 
     def _say_what_is_wrong(self, end: events.SourceEnded) -> None:
         if end.broken:
-            self._say(f"{self._feed.error}; no new task starts, running ones finish")
+            self._say(self._feed.broken(self._plan))
             return
         for warning in self._feed.missing(self._plan):
             self._say(warning)
