@@ -584,7 +584,7 @@ class Driver:
 
     def _say_what_is_wrong(self, end: events.SourceEnded) -> None:
         if end.broken:
-            self._say(f"{self._feed.error}; no new task starts, running ones finish")
+            self._say(self._feed.broken(self._plan))
             return
         for warning in self._feed.missing(self._plan):
             self._say(warning)
@@ -693,6 +693,7 @@ class Driver:
             slowest=tally.slowest,
             status_file=str(self._settings.claimed.files.status),
             resume="" if result.complete or self._yielded else self._resume_hint + result.resume_options,
+            inherited=None if self._settings.takeover is None else tally.inherited,
             unwritten=unwritten,
             elsewhere=self._yielded,
         )
