@@ -159,7 +159,3 @@ def _describe(path: str) -> str:
     if opened.summary.barriers:
         held.append(counted(opened.summary.barriers, "barrier"))
     return "\n".join([f"{opened.name}: {', '.join(held)}", *opened.summary.warnings])
-
-
-if __name__ == "__main__":
-    sys.exit(main())
