@@ -7,12 +7,14 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from disbatch import __version__
 from disbatch.model.errors import UsageError
 from disbatch.model.output import DEFAULT_LIMIT, LEAST_LIMIT, MOST_LIMIT
 
+LONGEST_LABEL = 255
+"""Characters, which fit into a request."""
 DESCRIPTION = "Run a file of shell commands, one a line, as many at a time as there are slots."
 EPILOG = """\
 examples:
@@ -82,6 +84,14 @@ def _variable(text: str) -> str:
     return text
 
 
+def _label(text: str) -> str:
+    if len(text) > LONGEST_LABEL:
+        raise argparse.ArgumentTypeError(f"a label has at most {LONGEST_LABEL} characters")
+    if text and not (text.isprintable() and text.strip()):
+        raise argparse.ArgumentTypeError(f"must be a name to be typed, not {text!r}")
+    return text
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All options. Those of later versions parse too, and are answered by `check`."""
     width = min(
@@ -133,7 +143,8 @@ def add_where(group: argparse._ArgumentGroup, label: tuple[str, ...] = ("--label
         "none; under Slurm cores, if the job owns whole cores)")  # fmt: skip
     add("-C", "--context-task-limit", dest="task_limit", type=_whole(0), default=0, metavar="N",
         help="leave after N tasks (default 0: no limit)")  # fmt: skip
-    add(*label, dest="label", default="", metavar="NAME", help="a name for these nodes, for dbutil")
+    add(*label, dest="label", type=_label, default="", metavar="NAME",
+        help="a name for these nodes, for dbutil")  # fmt: skip
     add("-k", "--retire-cmd", dest="retire_command", metavar="COMMAND",
         help="run this when a node is no longer needed; finds NODE, RETCODE, ACTIVE, RETIRED, "
         "DRIVER_NODE in its environment (default under Slurm: give the node back)")  # fmt: skip
@@ -277,6 +288,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         if options.takeover == "" or options.taskfile not in (None, "-"):
             what = "the name is empty" if not options.takeover else "name no task file, the run has its own"
             raise UsageError(f"--takeover: {what}")
+        _refuse_settled(options)
         return options
     if options.force:
         raise UsageError("--force works with --takeover only")
@@ -328,18 +340,38 @@ def _check_source(options: argparse.Namespace) -> None:
         raise UsageError("--taskcommand: the command is empty")
 
 
-def _refuse_nodes(options: argparse.Namespace) -> None:
-    """-S has no nodes of its own."""
-    given = {
+def _of_nodes(options: argparse.Namespace) -> dict[str, Any]:
+    """What is given that says which nodes there are, and how they are divided."""
+    return {
         "-s": options.ssh_node, "-c": options.cores_per_task, "-t": options.tasks_per_node,
         "--fill": options.fill, "-g": options.gpu, "-E": options.env_resource, "--bind": options.bind,
-        "-C": options.task_limit, "--label": options.label, "-k": options.retire_command,
-        "-K": options.no_retire, "--time-limit-margin": options.time_limit_margin,
+        "-C": options.task_limit, "--label": options.label,
+    }  # fmt: skip
+
+
+def _refuse_nodes(options: argparse.Namespace) -> None:
+    """-S has no nodes of its own."""
+    given = _of_nodes(options) | {
+        "-k": options.retire_command, "-K": options.no_retire,
+        "--time-limit-margin": options.time_limit_margin,
         "--tunnel": options.tunnel, "--ssh-python": options.ssh_python,
     }  # fmt: skip
     for option, value in given.items():
         if value:
             raise UsageError(f"{option} is about nodes, and -S starts with none: give it to dbutil attach")
+
+
+def _refuse_settled(options: argparse.Namespace) -> None:
+    """A run that is taken over has its nodes, which are there already, and its files."""
+    for option, value in (_of_nodes(options) | {"-S": options.startup_only}).items():
+        if value:
+            more = "dbutil attach adds others, and --wait-for-engines S leaves time for that"
+            raise UsageError(f"{option}: a run that is taken over keeps its nodes; {more}")
+    for option, value in {"-p": options.prefix, "-l": options.logfile}.items():
+        if value is not None:
+            raise UsageError(f"{option}: a run that is taken over keeps its files")
+    if options.resume_from:
+        raise UsageError("--takeover goes on with a run, -r begins another one: give one of them")
 
 
 def _refuse_without_output(options: argparse.Namespace) -> None:

@@ -78,7 +78,7 @@ JOBID_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOBID", "PBS_JOBID", "LSB_JOBID", "JOB
 SCRIPT = """\
 #!/bin/sh
 # dbutil for one run: what its files begin with stands behind --run
-exec {python} -P -m disbatch.cli.dbutil --run {prefix} "$@"
+exec {python} -P -m disbatch.cli.begin --run {prefix} "$@"
 """
 
 

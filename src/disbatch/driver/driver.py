@@ -74,7 +74,7 @@ from disbatch.wire.messages import (
     Recalled,
     Trouble,
 )
-from disbatch.wire.requests import Answer, OfClients, OfContexts, OfUsers, Request
+from disbatch.wire.requests import Answer, Finish, OfClients, OfContexts, OfUsers, Request
 from disbatch.wire.values import OfPrograms
 from disbatch.wire.watching import Watch
 
@@ -127,7 +127,7 @@ class Driver:
         self._notes = Notes()
         self._yielded = False
         self._early_requests: list[Request] | None = []
-        """Of contexts and clients of a former driver, before we know what it left us; None: we do."""
+        """What others ask before we know what a former driver left us; None: we do."""
         self._holds = Holds(self._tell, self._pump)
         self._contexts = Contexts(loop, self._answer, s.number)
         self._time_limit = TimeLimit(
@@ -162,8 +162,8 @@ class Driver:
         )
         self._control = Control(
             *(self._plan, self._members, self._holds, self._farewells),
-            source_name=s.source_name,
-            source_ids=feed.ids,
+            source_name="the run" if feed.takes_more else s.source_name,
+            source_ids=lambda: feed.known_ids(self._plan),
             tell=self._tell,
             note=self._notes.add,
             say=self._say,
@@ -387,7 +387,7 @@ class Driver:
         if self._ended_early:
             self._record.abandon()  # whoever ends the run does not wait for room on the disk
         unwritten = await self._record.close()
-        await self._exchange.close(patience)
+        await self._exchange.settle(patience)
         # First tell what is recorded, so that nobody writes it again; then send those home that are still
         # there (given up, or kept waiting by one that was cut off), while there are tunnels.
         self._receipts.send()
@@ -397,6 +397,9 @@ class Driver:
         self._watching.close(words)
         await self._telling.close(words)
         await self._crew.close(patience)
+        if self._feed.expects_stranger and not (self._signals or self._ended_early or self._yielded):
+            await self._exchange.linger()
+        await self._exchange.close()
         await self._hub.until_left(LAST_WORDS)
         self._hub.close(linger=LAST_WORDS)
         self._telling.shut()
@@ -435,6 +438,7 @@ class Driver:
         first = self._signals == 1
         self._signal = self._signal or number
         self._notice = "ending the running tasks" if first else "ending everything at once"
+        self._exchange.hurry()
         self._say(f"{name}: {self._notice}" + ("; once more to end at once" if first else ""))
         self._end_run(at_once=not first)
         if not first:
@@ -466,7 +470,7 @@ class Driver:
     # ---- what comes from others ----
 
     def _request(self, request: Request) -> Answer | None:
-        if self._early_requests is not None and not isinstance(request.verb, OfUsers):
+        if self._early_requests is not None and self._must_wait(request):
             self._early_requests.append(request)
             return None
         if isinstance(request.verb, OfContexts):
@@ -478,6 +482,12 @@ class Driver:
         if isinstance(request.verb, Watch):
             return self._watching.request(request, request.verb)
         return self._control.request(request)
+
+    def _must_wait(self, request: Request) -> bool:
+        """It is about what we do not know yet. But a run that waits for its key store can be ended."""
+        if isinstance(request.verb, Finish):
+            return self._settings.takeover is not None
+        return isinstance(request.verb, OfContexts | OfClients | OfUsers)
 
     def _answer(self, request: Request, answer: Answer) -> None:
         self._hub.answer(request, answer)
@@ -574,7 +584,7 @@ class Driver:
 
     def _say_what_is_wrong(self, end: events.SourceEnded) -> None:
         if end.broken:
-            self._say(f"{self._feed.error}; no new task starts, running ones finish")
+            self._say(self._feed.broken(self._plan))
             return
         for warning in self._feed.missing(self._plan):
             self._say(warning)
@@ -683,6 +693,7 @@ class Driver:
             slowest=tally.slowest,
             status_file=str(self._settings.claimed.files.status),
             resume="" if result.complete or self._yielded else self._resume_hint + result.resume_options,
+            inherited=None if self._settings.takeover is None else tally.inherited,
             unwritten=unwritten,
             elsewhere=self._yielded,
         )
