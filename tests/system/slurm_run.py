@@ -139,12 +139,12 @@ class SlurmRun(Run):
         return driver
 
     def drivers(self, word: str) -> list[int]:
-        """Processes of disbatch that were started with this word."""
+        """Processes of disbatch that were started with this word; a batch script of Slurm's is one, too."""
         commands = {pid: command_line(pid).split() for pid in self.processes()}
         return [
             pid
             for pid, words in commands.items()
-            if word in words and "python" in words[0] and words[1].endswith("/disbatch")
+            if word in words and "python" in words[0] and words[1].endswith(("/disbatch", "/slurm_script"))
         ]
 
     # ---- what came of it ----

@@ -239,3 +239,32 @@ def test_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
         run.signal(signal.SIGKILL)
         run.ended()
     gone(lambda: left_behind(tmp_path), "engine and tasks to be gone")
+
+
+INTERRUPTED_AT = """
+import os, signal, sys
+class Interrupter:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[2]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupter())
+from disbatch.cli import begin
+sys.exit(getattr(begin, sys.argv[1])())
+"""
+
+
+@pytest.mark.parametrize(("command", "module"), [("disbatch", "argparse"), ("dbutil", "disbatch.cli.report")])
+def test_at_the_very_beginning(command: str, module: str) -> None:
+    """Nobody is there yet to say anything; Python must not either."""
+    argv = [sys.executable, "-c", INTERRUPTED_AT, command, module]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ignored_from_the_beginning() -> None:
+    """As behind nohup, or in the background of a script."""
+    script = "trap '' INT; exec \"$@\""
+    argv = ["sh", "-c", script, "sh", sys.executable, "-c", INTERRUPTED_AT, "dbutil", "disbatch.cli.report"]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("dbutil: ") and done.stderr.count("\n") == 1

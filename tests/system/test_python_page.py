@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ SAID = [
     "[b'4\\n', b'4\\n']",
     "sleep 0.3; exit 3 failed with 3",
     "[0, 1, 2, 3]",
+    "b'42'",
     "return code 4",
 ]
 """A part of what each of them prints, of which times are cut to a digit."""
@@ -29,7 +31,7 @@ def test_example(tmp_path: Path, number: int) -> None:
     done = subprocess.run(
         [sys.executable, "example.py"],
         cwd=tmp_path,
-        env=environment(),
+        env=environment({"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

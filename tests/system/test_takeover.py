@@ -399,3 +399,29 @@ def test_an_engine_greets_before_the_driver_is_ready(held: Held) -> None:
         server.kill()
     assert held.ran() == Counter(range(2))
     assert sorted(tasks(held.directory / "P_status.txt")) == [0, 1]
+
+
+def test_stream_with_another_command(held: Held) -> None:
+    """What is recorded was another command: the reading stops there, and it is said what ends."""
+    held.task()
+    held.task(1)
+    held.task()
+    lines = write(held.directory / "lines", held.lines)
+    with lines.open("rb") as stream:
+        cat = subprocess.Popen(["cat"], stdin=stream, stdout=subprocess.PIPE)
+    with Running(held.directory, "-s", "localhost:2", "-p", "P", "-", stdin=cat.stdout, env=held.mark) as run:
+        run.until(lambda: set(held.ran()) == {0, 1, 2}, "all tasks")
+        held.until_recorded(2)
+        held.kill(run)
+    cat.wait()
+    write(held.directory / "other", ["echo other", *held.lines[1:]])
+    with (held.directory / "other").open("rb") as stream:
+        cat = subprocess.Popen(["cat"], stdin=stream, stdout=subprocess.PIPE)
+    with Running(held.directory, "--takeover", "P", "-", stdin=cat.stdout, env=held.mark) as run:
+        assert run.ended() == 2, run.err
+        assert "stdin:1: task 0 is not the one in" in run.err
+        ends = "running ones finish, but for those that were not met again, which end: 1\n"
+        assert f"no new task starts, {ends}" in run.err
+    cat.wait()
+    assert sorted(tasks(held.directory / "P_status.txt")) == [0, 2]
+    gone(lambda: processes(str(held.directory)), "the end of all processes")

@@ -296,3 +296,25 @@ def test_requests_beyond_the_limits(tmp_path: Path) -> None:
         assert bench.told == [Pause()]
 
     run(tmp_path, course)
+
+
+def test_one_greeting_for_all_that_was_said_while_nobody_listened(tmp_path: Path) -> None:
+    """Over a cable that was cut for a while all of it arrives at once."""
+
+    async def course(bench: Bench) -> None:
+        got: list[ToEngine] = []
+        engine = bench.engine("e", got)
+        await bench.until(lambda: len(bench.told) == 1 and len(got) == 1)
+        peer = bench.hub.peer("e")
+        assert peer is not None
+        bench.hub.give_up(peer)
+        for number in range(20):
+            engine.post(Trouble(str(number)))
+        await bench.until(lambda: engine.session.unacknowledged == 0)
+        assert [message.text for _, message in bench.told if isinstance(message, Trouble)] == [
+            str(number) for number in range(20)
+        ]
+        assert sum(isinstance(message, Hello) for _, message in bench.told) == 2
+        assert sum(isinstance(message, Welcome) for message in got) == 2
+
+    run(tmp_path, course)

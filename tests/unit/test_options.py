@@ -80,3 +80,26 @@ def test_help_at_any_width(monkeypatch: pytest.MonkeyPatch, columns: str) -> Non
     monkeypatch.setenv("COLUMNS", columns)
     text = build_parser().format_help()
     assert "TASKFILE" in text and "exit status" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("-s localhost:5", "-s: .* keeps its nodes; dbutil attach adds others, and --wait-for-engines"),
+        ("-c 2", "-c: .* keeps its nodes"),
+        ("-C 7", "-C: .* keeps its nodes"),
+        ("--label x", "--label: .* keeps its nodes"),
+        ("-S", "-S: .* keeps its nodes"),
+        ("-p Q", "-p: .* keeps its files"),
+        ("-l log", "-l: .* keeps its files"),
+        ("-r P_status.txt", "-r begins another one"),
+    ],
+)
+def test_what_a_takeover_does_not_change(words: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        parse(["--takeover", "P", *words.split()])
+
+
+def test_what_a_takeover_may_change() -> None:
+    options = parse(["--takeover", "P", "--patience", "60", "--wait-for-engines", "9", "-k", "K", "--force"])
+    assert (options.patience, options.wait_for_engines, options.retire_command) == (60.0, 9.0, "K")

@@ -315,6 +315,14 @@ def test_summary_of_an_interrupted_run() -> None:
     assert rows[-1] == "  resume    disbatch Tasks -r Tasks_J1_status.txt"
 
 
+def test_summary_of_a_run_that_was_taken_over() -> None:
+    """Not all was done in the time of the last driver."""
+    head = render(summary(inherited=900)).splitlines()[0]
+    assert head == "disbatch: complete: 1,000 tasks, 100 of them in the 1:40 since the takeover, 1.0/s"
+    head = render(summary(inherited=1000)).splitlines()[0]
+    assert head == "disbatch: complete: 1,000 tasks, 0 of them in the 1:40 since the takeover"
+
+
 def test_how_ended() -> None:
     assert [how_ended(code) for code in (3, -15, -200)] == ["exit 3", "killed by SIGTERM", "exit -200"]
 

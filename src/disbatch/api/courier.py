@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import zmq
 
+from disbatch.api.deals import Deal, Deals, Result
 from disbatch.api.launched import Launched
 from disbatch.api.room import Room
 from disbatch.api.task import Task
@@ -47,6 +48,7 @@ from disbatch.wire.requests import (
     Taken,
     Verb,
 )
+from disbatch.wire.storefront import Storefront
 
 log = logging.getLogger("disbatch")
 
@@ -73,6 +75,7 @@ class Reached(NamedTuple):
     prefix: str
     advice: str
     launched: Launched | None = None
+    takes_tasks: bool = True
 
 
 class Courier:
@@ -112,6 +115,7 @@ class Courier:
         self._awake = False
         """It was said, since the queue was last looked at, that there is something in it."""
         self._tasks: dict[int, Task] = {}
+        self._deals = Deals(self._loop)
         _open.add(self)
         threading.Thread(target=self._run, name="disbatch", daemon=True).start()
 
@@ -121,10 +125,7 @@ class Courier:
         """Hand this in, for which there is room. RuntimeError after `close`, RunEndedError if the run is
         over."""
         with self._lock:
-            if self._closing:
-                raise RuntimeError("this run is closed")
-            if self.error is not None:
-                raise type(self.error)(str(self.error))
+            self._check()
             self._unsent.append(line)
             asleep, self._awake = not self._awake, True
         if asleep:
@@ -143,6 +144,19 @@ class Courier:
         self._cancelled.append(task)
         self._stir(self._cancels)
         return True
+
+    def deal(self, deal: Deal[Result]) -> Future[Result]:
+        """Do this with the key store of the run, which is `ready`. RuntimeError after `close`, RunEndedError
+        if the run is over."""
+        with self._lock:
+            self._check()
+            return self._deals.begin(deal)
+
+    def _check(self) -> None:
+        if self._closing:
+            raise RuntimeError("this run is closed")
+        if self.error is not None:
+            raise type(self.error)(str(self.error))
 
     def close(self, *, at_once: bool = False) -> Future[None]:
         """Take nothing more, and go when everything has ended; or `at_once`: end a run that we started, to be
@@ -184,6 +198,7 @@ class Courier:
                     reached.launched.close()
                 self.ready.set_exception(error)
                 return
+            self._deals.store = Storefront(follower.ask, say=log.warning)
             self.ready.set_result(reached.prefix)
             await self._serve(follower, reached.launched)
 
@@ -196,7 +211,7 @@ class Courier:
             patience=self._patience,
         )
         try:
-            if reached.launched is None:
+            if reached.launched is None and reached.takes_tasks:
                 await follower.submit(Submit([]))  # would it take any?
         except BaseException:
             follower.close()
@@ -225,6 +240,7 @@ class Courier:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._deals.end()
             follower.close()
             if launched is not None:
                 launched.close()
@@ -396,6 +412,7 @@ class Courier:
         if launched is None:
             return
         if not launched.ended.done():
+            await self._deals.end()
             follower.close()  # its driver waits a moment for whoever is still there
         elif self.error is None and launched.ended.result() < 0:
             await self._ask(follower, Close())  # it was killed, and another one may have its run

@@ -19,8 +19,8 @@ BOOT = (
     "import sys;"
     "sys.path[:]=[p for p in sys.path if p]+sys.argv[1:2];"
     "del sys.argv[1];"
-    "from disbatch.cli.main import main;"
-    "sys.exit(main())"
+    "from disbatch.cli.begin import disbatch;"
+    "sys.exit(disbatch())"
 )
 """What `python -c` runs, with the package's directory and the options as arguments. It never imports from the
 working directory, where the user may have a `queue.py`."""

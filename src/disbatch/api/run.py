@@ -14,9 +14,11 @@ from typing import IO, Any
 
 from disbatch.api.arguments import arguments
 from disbatch.api.courier import Courier, Line, Reached
+from disbatch.api.deals import Deal, Result
 from disbatch.api.launched import Launched
 from disbatch.api.task import Task
 from disbatch.api.template import Template
+from disbatch.api.values import Values
 from disbatch.cli.runs import Run, find_run
 from disbatch.model.directives import LARGEST
 from disbatch.model.errors import RunEndedError
@@ -32,7 +34,7 @@ AHEAD = 1000
 MOST_REPEATS = 1_000_000
 
 
-class DisBatch:
+class DisBatch(Values):
     """A run of its own: a `disbatch` that is started with it, and ends when it is closed and all tasks have
     ended.
 
@@ -90,11 +92,17 @@ class DisBatch:
 
     @classmethod
     def connect(
-        cls, prefix: str | os.PathLike[str] | None = None, *, most: int = MOST, patience: float = PATIENCE
+        cls,
+        prefix: str | os.PathLike[str] | None = None,
+        *,
+        tasks: bool = True,
+        most: int = MOST,
+        patience: float = PATIENCE,
     ) -> DisBatch:
-        """A run that goes on, and takes tasks (--keep-open, or -S): its files begin with `prefix`, or it is
-        the only one in the working directory. Closing this waits for the tasks that were handed in through
-        it, or, after an exception, cancels them; the run goes on.
+        """A run that goes on, and takes tasks (--keep-open, or -S); or, without `tasks`, any run, for its key
+        store alone. Its files begin with `prefix`; without, it is the one whose task this is, or else the
+        only one in the working directory. Closing this waits for the tasks that were handed in through it,
+        or, after an exception, cancels them; the run goes on.
 
         UsageError if there is no such run, or it takes no tasks; SilenceError if its driver is not there.
         """
@@ -102,7 +110,7 @@ class DisBatch:
         self = cls.__new__(cls)
 
         async def reach() -> Reached:
-            return _reached(run, None)
+            return _reached(run, None)._replace(takes_tasks=tasks)
 
         self._courier = Courier(reach, most=most, patience=patience)
         self._courier.ready.result()
@@ -257,6 +265,23 @@ class DisBatch:
             raise
         return made
 
+    # ---- its key store ----
+
+    def _wait_for(self, deal: Deal[Result]) -> Result:
+        self._ready()
+        self._forbid_in_callbacks()
+        future = self._courier.deal(deal)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def _await(self, deal: Deal[Result]) -> Result:
+        self._check_process()
+        await _ended(self._courier.ready)
+        return await asyncio.wrap_future(self._courier.deal(deal))
+
     # ---- the end ----
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -284,7 +309,7 @@ class DisBatch:
 
     def _forbid_in_callbacks(self) -> None:
         if threading.get_ident() == self._courier.thread:
-            raise RuntimeError("a callback of a task cannot wait for others: it would wait for ever")
+            raise RuntimeError("a callback of a task cannot wait: it would wait for ever")
 
     async def aclose(self) -> None:
         """As `close`, on an asyncio loop."""

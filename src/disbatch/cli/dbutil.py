@@ -12,12 +12,14 @@ from disbatch import __version__
 from disbatch.cli.attach import add_attach, attach
 from disbatch.cli.cat import add_cat, cat
 from disbatch.cli.report import add_report, report
+from disbatch.cli.status import add_status, status
 from disbatch.cli.submit import add_submit, submit
+from disbatch.cli.values import add_values, values
 from disbatch.cli.verbs import add_verbs, perform
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
 from disbatch.watch.lasting import lasting
 
-LATER = ("status", "monitor", "put", "get", "view")
+LATER = ("monitor",)
 """Verbs of later versions; they parse, so that PREFIX_dbUtil.sh stays good."""
 
 
@@ -40,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     add_cat(verbs.add_parser)
     add_attach(verbs.add_parser)
     add_submit(verbs.add_parser)
+    add_values(verbs.add_parser)
     add_report(verbs.add_parser)
+    add_status(verbs.add_parser)
     add_verbs(verbs.add_parser)
     for verb in LATER:
         verbs.add_parser(verb, add_help=False).add_argument("rest", nargs=argparse.REMAINDER)
@@ -95,9 +99,13 @@ def _carry_out(options: argparse.Namespace) -> int:
         return attach(options, _complain)
     if options.verb == "submit":
         return submit(options, sys.stdout.buffer, _complain)
+    if options.verb in ("put", "get", "view"):
+        return values(options, sys.stdout.buffer, _complain)
     if options.verb == "report":
         report(options)
         return EXIT_COMPLETE
+    if options.verb == "status":
+        return status(options)
     if options.verb in LATER:
         raise UsageError(f"{options.verb}: not in this version yet")
     for line in perform(options):
@@ -143,7 +151,3 @@ def _describe(path: str) -> str:
     if opened.summary.barriers:
         held.append(counted(opened.summary.barriers, "barrier"))
     return "\n".join([f"{opened.name}: {', '.join(held)}", *opened.summary.warnings])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from disbatch import __version__
 from disbatch.model.errors import UsageError
@@ -285,6 +285,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         if options.takeover == "" or options.taskfile not in (None, "-"):
             what = "the name is empty" if not options.takeover else "name no task file, the run has its own"
             raise UsageError(f"--takeover: {what}")
+        _refuse_settled(options)
         return options
     if options.force:
         raise UsageError("--force works with --takeover only")
@@ -335,18 +336,38 @@ def _check_source(options: argparse.Namespace) -> None:
         raise UsageError("--taskcommand: the command is empty")
 
 
-def _refuse_nodes(options: argparse.Namespace) -> None:
-    """-S has no nodes of its own."""
-    given = {
+def _of_nodes(options: argparse.Namespace) -> dict[str, Any]:
+    """What is given that says which nodes there are, and how they are divided."""
+    return {
         "-s": options.ssh_node, "-c": options.cores_per_task, "-t": options.tasks_per_node,
         "--fill": options.fill, "-g": options.gpu, "-E": options.env_resource, "--bind": options.bind,
-        "-C": options.task_limit, "--label": options.label, "-k": options.retire_command,
-        "-K": options.no_retire, "--time-limit-margin": options.time_limit_margin,
+        "-C": options.task_limit, "--label": options.label,
+    }  # fmt: skip
+
+
+def _refuse_nodes(options: argparse.Namespace) -> None:
+    """-S has no nodes of its own."""
+    given = _of_nodes(options) | {
+        "-k": options.retire_command, "-K": options.no_retire,
+        "--time-limit-margin": options.time_limit_margin,
         "--tunnel": options.tunnel, "--ssh-python": options.ssh_python,
     }  # fmt: skip
     for option, value in given.items():
         if value:
             raise UsageError(f"{option} is about nodes, and -S starts with none: give it to dbutil attach")
+
+
+def _refuse_settled(options: argparse.Namespace) -> None:
+    """A run that is taken over has its nodes, which are there already, and its files."""
+    for option, value in (_of_nodes(options) | {"-S": options.startup_only}).items():
+        if value:
+            more = "dbutil attach adds others, and --wait-for-engines S leaves time for that"
+            raise UsageError(f"{option}: a run that is taken over keeps its nodes; {more}")
+    for option, value in {"-p": options.prefix, "-l": options.logfile}.items():
+        if value is not None:
+            raise UsageError(f"{option}: a run that is taken over keeps its files")
+    if options.resume_from:
+        raise UsageError("--takeover goes on with a run, -r begins another one: give one of them")
 
 
 def _refuse_without_output(options: argparse.Namespace) -> None:

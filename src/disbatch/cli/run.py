@@ -81,7 +81,7 @@ JOBID_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOBID", "PBS_JOBID", "LSB_JOBID", "JOB
 SCRIPT = """\
 #!/bin/sh
 # dbutil for one run: what its files begin with stands behind --run
-exec {python} -P -m disbatch.cli.dbutil --run {prefix} "$@"
+exec {python} -P -m disbatch.cli.begin --run {prefix} "$@"
 """
 
 
@@ -119,7 +119,7 @@ def run(
     output = _output(options, os.fsdecode(directory), choice, left)
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
-        environment = _environment()
+        environment = {**_environment(), b"DISBATCH_CONNECT": bytes(claimed.files.connect.absolute())}
     else:
         claimed, environment = left.claimed, dict(left.asked.environment)
         so_far = SoFar.read(claimed.files.status, opened.name)

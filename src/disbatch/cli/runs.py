@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from disbatch.driver.held import is_held
+from disbatch.driver.alive import is_dead
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.wire.keys import ConnectFile
-from disbatch.wire.reach import is_here, listens_here
+
+if TYPE_CHECKING:
+    from disbatch.wire.follower import Follower
 
 CONNECT = "_connect.json"
 STATUS = "_status.txt"
@@ -28,7 +34,7 @@ class Run:
     @property
     def is_gone(self) -> bool:
         """Its driver ended without ending the run. Of a driver on another host only that host knows."""
-        return is_here(self.connect) and not listens_here(self.connect) and not _is_written(self.prefix)
+        return is_dead(self.prefix, self.connect)
 
     @property
     def resume(self) -> str:
@@ -51,9 +57,64 @@ def find_run(prefix: str | None) -> Run:
     return run
 
 
-def _run(prefix: str) -> Run:
+@asynccontextmanager
+async def follow(run: Run, say: Callable[[str], None]) -> AsyncIterator[Follower]:
+    """Asks the driver of the run, or the next one, as long as the block lasts; `say` gets a line for the user
+    when none is heard."""
+    import zmq
+
+    from disbatch.wire.caller import Caller
+    from disbatch.wire.follower import Follower
+
+    with zmq.Context() as context:
+        loop = asyncio.get_running_loop()
+        follower = Follower(
+            lambda lost: Caller(loop, context, run.connect, lost),
+            *(run.connect, run.prefix),
+            say=say,
+            advice=run.resume,
+        )
+        try:
+            yield follower
+        finally:
+            follower.close()
+
+
+class Found(NamedTuple):
+    """A run of which there is a status file; `connect` if its driver may be asked, or else `words` that say
+    why not (none: the run is over)."""
+
+    prefix: str
+    connect: ConnectFile | None
+    words: str = ""
+
+
+def look_up(prefix: str | None) -> Found:
+    """The run as for `find_run`, be it live, dead or over. UsageError if there is no such run."""
+    prefix = prefix or os.environ.get("DISBATCH_CONNECT") or None
+    if prefix is None:
+        run = _only_run()
+        return Found(run.prefix, run.connect)
+    prefix = _stripped(prefix)
+    if os.path.lexists(f"{prefix}{STATUS}"):
+        if not os.path.lexists(f"{prefix}{CONNECT}"):
+            return Found(prefix, None)
+        try:
+            return Found(prefix, ConnectFile.read(Path(f"{prefix}{CONNECT}")))
+        except UsageError as error:
+            return Found(prefix, None, f"the driver cannot be asked: {error}")
+    run = _run(prefix)
+    return Found(run.prefix, run.connect)
+
+
+def _stripped(prefix: str) -> str:
     for ending in ENDINGS:
         prefix = prefix.removesuffix(ending)
+    return prefix
+
+
+def _run(prefix: str) -> Run:
+    prefix = _stripped(prefix)
     path = Path(f"{prefix}{CONNECT}")
     if not os.path.lexists(path):
         if os.path.lexists(f"{prefix}{STATUS}"):
@@ -92,15 +153,3 @@ def _names() -> list[str]:
         return sorted(name for name in os.listdir() if name.endswith(CONNECT))  # noqa: PTH208 - plain names
     except OSError as error:
         raise UsageError(f"the working directory: {error.strerror}; name a run with --run") from error
-
-
-def _is_written(prefix: str) -> bool:
-    """Somebody holds the status file."""
-    try:
-        descriptor = os.open(f"{prefix}{STATUS}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        return is_held(descriptor)
-    finally:
-        os.close(descriptor)

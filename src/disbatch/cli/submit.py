@@ -54,27 +54,14 @@ def type_of(error: DisbatchError) -> type[DisbatchError]:
 
 
 async def _submit(run: Run, options: argparse.Namespace, out: BinaryIO, say: Callable[[str], None]) -> int:
-    import zmq
+    from disbatch.cli.runs import follow
 
-    from disbatch.wire.caller import Caller
-    from disbatch.wire.follower import Follower
-
-    with zmq.Context() as context:
-        loop = asyncio.get_running_loop()
-        follower = Follower(
-            lambda lost: Caller(loop, context, run.connect, lost),
-            *(run.connect, run.prefix),
-            say=say,
-            advice=run.resume,
-        )
+    async with follow(run, say) as follower:
         giver = _Giver(follower, options.timeout, None if options.wait else out)
-        try:
-            if options.wait:
-                return await _give_and_wait(giver, options.commands, out)
-            await giver.give(options.commands)
-            return EXIT_COMPLETE
-        finally:
-            follower.close()
+        if options.wait:
+            return await _give_and_wait(giver, options.commands, out)
+        await giver.give(options.commands)
+        return EXIT_COMPLETE
 
 
 async def _give_and_wait(giver: _Giver, commands: list[str], out: BinaryIO) -> int:

@@ -20,20 +20,22 @@ class Course:
     def __init__(self) -> None:
         self.points: list[CoursePoint] = []
         self._step = FIRST_STEP
-        self._recent: deque[CoursePoint] = deque()
-        self._now = CoursePoint(0.0, 0, 0, 0, 0)
+        self._recent: deque[tuple[float, int]] = deque()
+        """When, and how many were done that were not before."""
+        self._now = (0.0, 0)
 
-    def add(self, point: CoursePoint) -> None:
-        """The run as it stands now."""
-        points, recent, self._now = self.points, self._recent, point
+    def add(self, point: CoursePoint, inherited: int = 0) -> None:
+        """The run as it stands now; so many of what is done was so when it was taken over."""
+        points, recent = self.points, self._recent
+        self._now = now = (point.seconds, point.done - inherited)
         if not points or point.seconds >= points[-1].seconds + self._step:
             points.append(point)
             if len(points) > MOST_POINTS:
                 del points[1::2]
                 self._step *= 2
-        if not recent or point.seconds >= recent[-1].seconds + FIRST_STEP:
-            recent.append(point)
-            while len(recent) > 2 and recent[1].seconds <= point.seconds - WINDOW:
+        if not recent or point.seconds >= recent[-1][0] + FIRST_STEP:
+            recent.append(now)
+            while len(recent) > 2 and recent[1][0] <= point.seconds - WINDOW:
                 recent.popleft()
 
     @property
@@ -41,10 +43,8 @@ class Course:
         """Tasks a second over the last minute or so; None while nothing can be said."""
         if not self._recent:
             return None
-        since, now = self._recent[0], self._now
-        if now.seconds <= since.seconds or now.done <= since.done:
-            return None
-        return (now.done - since.done) / (now.seconds - since.seconds)
+        (then, before), (now, done) = self._recent[0], self._now
+        return (done - before) / (now - then) if now > then and done > before else None
 
 
 class Paces:

@@ -74,7 +74,8 @@ from disbatch.wire.messages import (
     Recalled,
     Trouble,
 )
-from disbatch.wire.requests import Answer, OfClients, OfContexts, OfUsers, Request
+from disbatch.wire.requests import Answer, Finish, OfClients, OfContexts, OfUsers, Request
+from disbatch.wire.values import OfPrograms
 from disbatch.wire.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class Driver:
         self._notes = Notes()
         self._yielded = False
         self._early_requests: list[Request] | None = []
-        """Of contexts and clients of a former driver, before we know what it left us; None: we do."""
+        """What others ask before we know what a former driver left us; None: we do."""
         self._holds = Holds(self._tell, self._pump)
         self._contexts = Contexts(loop, self._answer, s.number)
         self._time_limit = TimeLimit(
@@ -254,6 +255,7 @@ class Driver:
             mark=self._record.mark,
             snapshot=self.snapshot,
             say=self._say,
+            answer=self._answer,
         )
         self._telling = Telling(
             *(self._loop, s.claimed.status_descriptor),
@@ -464,16 +466,24 @@ class Driver:
     # ---- what comes from others ----
 
     def _request(self, request: Request) -> Answer | None:
-        if self._early_requests is not None and not isinstance(request.verb, OfUsers):
+        if self._early_requests is not None and self._must_wait(request):
             self._early_requests.append(request)
             return None
         if isinstance(request.verb, OfContexts):
             return self._admission.request(request)
         if isinstance(request.verb, OfClients):
             return self._submissions.request(request)
+        if isinstance(request.verb, OfPrograms):
+            return self._exchange.request(request)
         if isinstance(request.verb, Watch):
             return self._watching.request(request, request.verb)
         return self._control.request(request)
+
+    def _must_wait(self, request: Request) -> bool:
+        """It is about what we do not know yet. But a run that waits for its key store can be ended."""
+        if isinstance(request.verb, Finish):
+            return self._settings.takeover is not None
+        return isinstance(request.verb, OfContexts | OfClients | OfUsers)
 
     def _answer(self, request: Request, answer: Answer) -> None:
         self._hub.answer(request, answer)
@@ -570,7 +580,7 @@ class Driver:
 
     def _say_what_is_wrong(self, end: events.SourceEnded) -> None:
         if end.broken:
-            self._say(f"{self._feed.error}; no new task starts, running ones finish")
+            self._say(self._feed.broken(self._plan))
             return
         for warning in self._feed.missing(self._plan):
             self._say(warning)
@@ -679,6 +689,7 @@ class Driver:
             slowest=tally.slowest,
             status_file=str(self._settings.claimed.files.status),
             resume="" if result.complete or self._yielded else self._resume_hint + result.resume_options,
+            inherited=None if self._settings.takeover is None else tally.inherited,
             unwritten=unwritten,
             elsewhere=self._yielded,
         )

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.kvsinfo import KvsInfo, kvsinfo_path
 from disbatch.driver.outgoing import Outgoing
 from disbatch.driver.settings import Settings
+from disbatch.driver.storekeeper import Storekeeper
 from disbatch.keystore.embedded import EmbeddedStore
 from disbatch.keystore.store import KeyStore
 from disbatch.model.errors import DisbatchError
@@ -34,6 +36,7 @@ from disbatch.model.report import Report, report_of
 from disbatch.model.snapshot import Snapshot
 from disbatch.model.task import Barrier
 from disbatch.sources.desk import Desk, SignIn
+from disbatch.wire.requests import Answer, Request
 
 if TYPE_CHECKING:
     from disbatch.keystore.address import Address
@@ -52,7 +55,7 @@ class Exchange:
     """`open` it before the source begins, `close` it when the record is closed.
 
     `mark` calls back when all lines so far are in the status file; `snapshot` is the state of the run; `say`
-    gets a line for the user.
+    gets a line for the user. `request` answers what programs ask of the store, at once or through `answer`.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Exchange:
         mark: Callable[[Callable[[], None]], None],
         snapshot: Callable[[], Snapshot],
         say: Callable[[str], None],
+        answer: Callable[[Request, Answer], None],
     ) -> None:
         self._loop = loop
         self._settings = settings
@@ -79,7 +83,9 @@ class Exchange:
         self._results: bytes | None = None
         """The key that results go to, with a blank behind it; None if nobody wants any."""
         self._over = False
-        self.store: KeyStore | None = None
+        self._store: KeyStore | None = None
+        self._storekeeper = Storekeeper(loop, answer)
+        self.request = self._storekeeper.request
 
     # ---- where it is ----
 
@@ -106,7 +112,8 @@ class Exchange:
             store = lease.store
             self._publishing = self._loop.create_task(self._publish(lease))
         self._outgoing = Outgoing(self._loop, store, full=self._full, refused=self._refused)
-        self.store = store
+        self._store = store
+        self._storekeeper.open(store, secrets.token_hex(8) if s.keystore is None else "")
         return Desk(store, where, {**s.environment, **environment}, self._signed_in, self._say)
 
     async def _open_server(self, address: Address) -> Lease:
@@ -184,13 +191,15 @@ class Exchange:
 
     async def close(self, patience: float) -> None:
         """Put what is left to put, and let go of the store."""
-        store, self._over = self.store, True
+        store, self._over = self._store, True
         if store is None:
+            await self._storekeeper.close()
             self._info.remove()
             return
         left = await self._outgoing.close(patience)
         if left:
             self._say(f"{left:,} results could not be put into the key store")
+        await self._storekeeper.close()
         if self._publishing is not None:
             self._publishing.cancel()
         if self._lease is not None and not self._away():

@@ -89,11 +89,22 @@ class Feed:
         if self._so_far is None or self.ids is not None:
             return []
         warnings = self._so_far.beyond(plan.read_to)
-        running = sorted(id for id in plan.strays if not self._so_far.has(id))
-        if running:
-            ids = some([str(id) for id in running])
-            warnings.append(f"{self._so_far.source}: ended before tasks that engines have, which end: {ids}")
+        if running := self._not_met(plan):
+            warnings.append(
+                f"{self._so_far.source}: ended before tasks that engines have, which end: {running}"
+            )
         return warnings
+
+    def broken(self, plan: Plan) -> str:
+        """What stopped the reading, and what follows."""
+        words = f"{self.error}; no new task starts, running ones finish"
+        running = self._not_met(plan)
+        return f"{words}, but for those that were not met again, which end: {running}" if running else words
+
+    def _not_met(self, plan: Plan) -> str:
+        """Tasks that engines have from a former driver, and that were not read again."""
+        has = (lambda id: False) if self._so_far is None else self._so_far.has
+        return some([str(id) for id in sorted(plan.strays) if not has(id)])
 
     @property
     def expects_program(self) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
@@ -88,13 +88,14 @@ class Outlook:
         self._seconds = m.now() - self._begun
         slots = sum(member.slots for member in m.members.values() if member.joined is not None)
         self._point = CoursePoint(self._seconds, m.tally.done, m.tally.failed, min(m.plan.live, slots), slots)
-        self._course.add(self._point)
+        self._course.add(self._point, m.tally.inherited)
 
     def look(self) -> None:
         """Collect what the next views show."""
         self.note()
-        members = self._matter.members.values()
-        self._engines = [self._row(member) for member in members]
+        before = dict(self._matter.tally.before)
+        self._engines = [self._row(member, before.pop(member.name, None)) for member in self._members]
+        self._engines += [_row_of_before(member) for member in before.values()]
         self._running, self._looked_for = [], 0
 
     # ---- what they see ----
@@ -158,7 +159,12 @@ class Outlook:
         gone = [row for row in rows if row.state in ("left", "failed")]
         return [*there, *reversed(gone)][:most]
 
-    def _row(self, member: Member) -> EngineRow:
+    @property
+    def _members(self) -> Iterable[Member]:
+        return self._matter.members.values()
+
+    def _row(self, member: Member, before: Member | None) -> EngineRow:
+        """`before`: what the record has of its node from when a former driver was there."""
         m, beat = self._matter, member.beat
         engine = m.plan.engines.get(member.engine)
         busy = 0 if engine is None or engine.state is State.LOST else engine.busy
@@ -173,8 +179,8 @@ class Outlook:
             slots=member.slots,
             running=min(busy, member.slots),
             waiting=max(0, busy - member.slots),
-            done=member.done,
-            failed=member.failed,
+            done=member.done + (before.done if before else 0),
+            failed=member.failed + (before.failed if before else 0),
             rate=None if begun is None else self._paces.rate(member.engine, now, member.done, begun),
             heard=None if heard is None else max(0.0, now - heard),
             load=None if beat is None else beat.load,
@@ -192,7 +198,7 @@ class Outlook:
     def _find_longest(self, most: int) -> list[RunningRow]:
         """Engines tell what runs longest first, but they tell it now and then: what has ended since is left
         out, and what has started since comes last."""
-        told = (self._told(member) for member in self._matter.members.values() if member.beat is not None)
+        told = (self._told(member) for member in self._members if member.beat is not None)
         rows = [
             _running(member, task, seconds)
             for seconds, _, member, task in islice(
@@ -237,6 +243,22 @@ def _state(member: Member, engine: Engine | None) -> str:
     if member.lost:
         return "lost"
     return "left" if member.came else "failed"
+
+
+def _row_of_before(member: Member) -> EngineRow:
+    """A node that is not there since this driver is."""
+    return EngineRow(
+        engine="",
+        node=_valid(member.name),
+        rank=-1,
+        label="",
+        state="left",
+        slots=0,
+        running=0,
+        waiting=0,
+        done=member.done,
+        failed=member.failed,
+    )
 
 
 def _running(member: Member, task: Task, seconds: float | None) -> RunningRow:

@@ -110,6 +110,8 @@ class Tally:
     newest: deque[tuple[int, float, TaskView]] = field(default_factory=lambda: deque(maxlen=NEWEST_FAILURES))
     """The last ones: the how manieth each is, and when it ended."""
     failures_seen: int = 0
+    before: dict[str, Member] = field(default_factory=dict)
+    """What nodes did when a former driver was there, by name."""
     _slowest: list[tuple[float, int, TaskView]] = field(default_factory=list)
 
     def count(self, member: Member, task: Task, outcome: Outcome) -> None:
@@ -151,7 +153,10 @@ class Tally:
         if record.return_code == LOST_RETURN_CODE:
             self.count_lost(record.node, task, outcome)
         else:
-            self.count(Member("", record.node, -1, 0), task, outcome)
+            member = self.before.get(record.node)
+            if member is None:
+                member = self.before[record.node] = Member("", record.node, -1, 0)
+            self.count(member, task, outcome)
             self.busy -= record.elapsed  # in slots that are not counted here
             self.inherited += 1
 

@@ -182,8 +182,10 @@ class EmbeddedStore:
             if not waiters:
                 del self._waiters[key]
 
-    def _give_back(self, key: bytes, values: list[bytes]) -> None:
+    def _give_back(self, key: bytes, values: Sequence[bytes]) -> None:
         """These were the oldest of the key, in this order."""
+        if key in self._supplies:
+            return
         self._hold(key).extendleft(reversed(values))
         self.held += sum(len(key) + len(value) + OVERHEAD for value in values)
         self._serve(key)
@@ -207,6 +209,12 @@ class EmbeddedStore:
             self._blocked -= 1
             if not self._blocked:
                 self._recovered()
+
+    async def offer(self, pairs: Sequence[Pair]) -> None:
+        self.add(pairs)
+
+    async def give_back(self, key: bytes, values: Sequence[bytes]) -> None:
+        self._give_back(key, values)
 
     async def replace(self, key: bytes, value: bytes) -> None:
         self._check([(key, value)])

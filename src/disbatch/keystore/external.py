@@ -70,6 +70,12 @@ class ExternalStore:
             commands.append(("RPUSH", self._prefix + key, *(value for _, value in group)))
         await self._commit(commands)
 
+    async def offer(self, pairs: Sequence[Pair]) -> None:
+        await self.put(pairs)
+
+    async def give_back(self, key: bytes, values: Sequence[bytes]) -> None:
+        await self._commit([("LPUSH", self._prefix + key, *reversed(values))])
+
     async def replace(self, key: bytes, value: bytes) -> None:
         await self._commit([("DEL", self._prefix + key), ("RPUSH", self._prefix + key, value)])
 

@@ -21,6 +21,12 @@ class KeyStore(Protocol):
     async def put(self, pairs: Sequence[Pair]) -> None:
         """Append each value to its key's queue, all at once. Waits for room in a store that is full."""
 
+    async def offer(self, pairs: Sequence[Pair]) -> None:
+        """As `put`, but StoreError if the store has no room now."""
+
+    async def give_back(self, key: bytes, values: Sequence[bytes]) -> None:
+        """Make these the oldest of the key again, in this order: they were taken, and nobody used them."""
+
     async def replace(self, key: bytes, value: bytes) -> None:
         """Make this the only value of the key."""
 

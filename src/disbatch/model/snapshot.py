@@ -50,7 +50,8 @@ class Summary(msgspec.Struct, frozen=True):
     """How a run went. `utilisation` is the share of the slots' time that tasks took (0 to 1), None if there
     was none; `failures` and `slowest` name a few tasks. `resume` is the command that goes on from here, empty
     if nothing is left to do; `unwritten` are status lines that a full disk did not take; `elsewhere`: another
-    driver took the run over, and goes on with it."""
+    driver took the run over, and goes on with it; `inherited`: how many of the tasks that are done a former
+    driver recorded, None if there was none."""
 
     snapshot: Snapshot
     conclusion: str
@@ -63,6 +64,7 @@ class Summary(msgspec.Struct, frozen=True):
     resume: str
     unwritten: bytes = b""
     elsewhere: bool = False
+    inherited: int | None = None
 
 
 # ---- for those that watch ----
@@ -72,8 +74,9 @@ class EngineRow(msgspec.Struct, frozen=True):
     """One engine, for whoever watches. `engine` is its own name for good, `label` that of its context.
 
     `state`: `launching` (on its way), `starting` (its PERENGINE START commands run), `active`, `draining` (no
-    new tasks), `leaving`, `lost` (not heard), `left`, or `failed` (it never came). `running` attempts are in
-    its slots, `waiting` ones behind them. `rate`: tasks a second over the last minute or so; `heard`: seconds
+    new tasks), `leaving`, `lost` (not heard), `left`, or `failed` (it never came). `running` tasks are in its
+    slots, `waiting` ones behind them; `done` and `failed` tasks of its node that a former driver recorded
+    count, too. `rate`: tasks a second over the last minute or so; `heard`: seconds
     since its last word; `load`: of its node, over a minute; memory of the node in bytes. None: not known.
     """
 

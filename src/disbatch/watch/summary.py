@@ -15,10 +15,7 @@ def render(summary: Summary) -> str:
     """The closing lines, without a final line end."""
     snapshot = summary.snapshot
     done = snapshot.done
-    head = f"disbatch: {summary.conclusion}: {counted(done, 'task')} in {duration(snapshot.seconds)}"
-    if done and snapshot.seconds > 0:
-        head += f", {per_second(done / snapshot.seconds)}"
-    lines = [head, _row("done", _counts(summary))]
+    lines = [f"disbatch: {summary.conclusion}: {_how_fast(summary)}", _row("done", _counts(summary))]
     if summary.utilisation is not None:
         nodes = len({engine.node for engine in snapshot.engines})
         slots = sum(engine.slots for engine in snapshot.engines)
@@ -34,6 +31,16 @@ def render(summary: Summary) -> str:
     if summary.resume:
         lines.append(_row("resume", summary.resume))
     return "\n".join(lines)
+
+
+def _how_fast(summary: Summary) -> str:
+    """Time and rate are those of this driver."""
+    seconds, done = summary.snapshot.seconds, summary.snapshot.done
+    words = f"{counted(done, 'task')} in {duration(seconds)}"
+    if summary.inherited is not None:
+        words, done = counted(done, "task"), done - summary.inherited
+        words += f", {count(done)} of them in the {duration(seconds)} since the takeover"
+    return f"{words}, {per_second(done / seconds)}" if done and seconds > 0 else words
 
 
 def _row(label: str, text: str) -> str:

@@ -43,9 +43,21 @@ def per_second(rate: float) -> str:
     return f"{rate * 3600:.1f}/h"
 
 
+def memory(number: float) -> str:
+    """Bytes: `512 MB`, `1.5 GB`, `64 GB`; units of 1024, as `free -h` has them."""
+    for unit in ("kB", "MB", "GB", "TB"):
+        number /= 1024
+        if number < 999.5 or unit == "TB":
+            break
+    return f"{number:.1f} {unit}" if number < 9.95 else f"{number:.0f} {unit}"
+
+
 def one_line(text: bytes, width: int) -> str:
     """Text from outside as printable characters, at most `width` of them."""
-    shown = "".join(
-        c if c.isprintable() else " " if c in "\t\n" else "?" for c in text.decode("utf-8", "replace").strip()
-    )
+    return printable(text.decode("utf-8", "replace"), width)
+
+
+def printable(text: str, width: int) -> str:
+    """Text from outside in one line of printable characters, at most `width` of them."""
+    shown = "".join(c if c.isprintable() else " " if c in "\t\n" else "?" for c in text.strip())
     return shown if len(shown) <= width else shown[: max(1, width - 1)] + "…"

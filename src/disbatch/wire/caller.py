@@ -4,7 +4,7 @@ programs that stay with a run. They outlive its driver: another one that takes t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import zmq
 
@@ -22,7 +22,7 @@ GIVEN_UP = "the line to the driver was given up"
 class Caller:
     """A line to the driver of `connect` on a loop, to be closed. UsageError or SilenceError if there is no
     way to it from here; once there was one, only a call's own patience counts. `lost` is called whenever a
-    connection could not be made, or was lost."""
+    connection could not be made, or was lost. `addresses`: try these, whether or not somebody is there."""
 
     def __init__(
         self,
@@ -30,9 +30,10 @@ class Caller:
         context: zmq.Context[zmq.Socket[bytes]],
         connect: ConnectFile,
         lost: Callable[[], None] = lambda: None,
+        addresses: Sequence[str] = (),
     ) -> None:
         check_protocol(connect)
-        addresses = ways(connect)
+        found = list(addresses) or ways(connect)
         self._loop = loop
         self._lost = lost
         self._closed = False
@@ -41,7 +42,7 @@ class Caller:
         self._readers = [SocketReader(loop, line.socket, self._read)]
         if line.monitor is not None:
             self._readers.append(SocketReader(loop, line.monitor, self._look))
-        line.connect(addresses)
+        line.connect(found)
 
     @property
     def proven(self) -> str:

@@ -54,6 +54,8 @@ class EngineLink:
         self._acknowledged = acknowledged
         self._bad = bad
         self.heard: float | None = None
+        self._greeted = False
+        """Nothing was said since the last greeting."""
         self._socket = context.socket(zmq.DEALER)
         tune(self._socket, MAX_TO_ENGINE)
         # Without a connection nothing is queued: the session sends again what matters after the next Hello.
@@ -78,6 +80,7 @@ class EngineLink:
             self._greet()
 
     def _greet(self) -> None:
+        self._greeted = True
         self.session.tell(self._hello(self.session.seen, self.session.next_number))
 
     def _transmit(self, data: bytes) -> None:
@@ -104,16 +107,19 @@ class EngineLink:
                 self.session.resend(message.results_seen)
             elif number:
                 self.session.acknowledge(number)
-            elif isinstance(message, Pulse) and not message.known:
+            elif isinstance(message, Pulse) and not message.known and not self._greeted:
+                # Each thing that was said over a cable that was cut for a while is answered so.
                 self._greet()
             self._receive(message)
 
     def post(self, message: FromEngine) -> None:
         """Send a message that must arrive."""
+        self._greeted = False
         self.session.post(message)
 
     def tell(self, message: FromEngine) -> None:
         """Send a message that matters only now."""
+        self._greeted = False
         self.session.tell(message)
 
     def close(self, linger: float = 0.0) -> None:

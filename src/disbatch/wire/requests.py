@@ -16,6 +16,7 @@ from typing import Annotated
 import msgspec
 
 from disbatch.wire.messages import Count, Name, Text
+from disbatch.wire.values import Forgo, Get, Given, Keep, Kept, OfPrograms, Put
 from disbatch.wire.watching import Seen, Watch
 
 MOST_NAMES = 1024
@@ -152,8 +153,8 @@ class Close(msgspec.Struct, frozen=True, tag=True, array_like=True):
 OfUsers = Drain | Stop | Pause | Unpause | Cancel | Finish
 OfContexts = Attach | Heed | Ended | Detach
 OfClients = Submit | Collect | Close
-Verb = OfUsers | OfContexts | OfClients | Watch
-REPEATABLE = (Attach, Heed, Collect, Watch)
+Verb = OfUsers | OfContexts | OfClients | OfPrograms | Watch
+REPEATABLE = (Attach, Heed, Collect, Watch, Put, Get, Keep, Forgo)
 """Verbs that do nothing, or nothing a second time: then they are answered anew. Their answers, which may be
 large, are not kept."""
 
@@ -227,7 +228,7 @@ class Results(msgspec.Struct, frozen=True, tag=True, array_like=True):
     words: str = ""
 
 
-Value = Attached | News | Taken | Results | Seen
+Value = Attached | News | Taken | Results | Seen | Given | Kept
 
 
 class Request(msgspec.Struct, frozen=True, tag=True, array_like=True):

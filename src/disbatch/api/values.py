@@ -1,0 +1,73 @@
+"""The key store of a run, as programs have it: what `DisBatch` can do with values, besides tasks."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+from disbatch.api.deals import Deal, Result
+
+
+class Values(abc.ABC):
+    """Under each key a queue of values, oldest first. Keys and values are text, which is put as UTF-8, or
+    bytes, and what comes out is bytes.
+
+    UsageError for a key or value that is too long, RunEndedError if the run is over, or ends, DisbatchError
+    if the store has no room.
+    """
+
+    @abc.abstractmethod
+    def _wait_for(self, deal: Deal[Result]) -> Result:
+        """Do this."""
+
+    @abc.abstractmethod
+    async def _await(self, deal: Deal[Result]) -> Result:
+        """Do this, on an asyncio loop."""
+
+    def put(self, key: str | bytes, *values: str | bytes) -> None:
+        """Append these values, together at most 1 MiB, to what stands under `key`."""
+        self._wait_for(_put(key, values))
+
+    def get(self, key: str | bytes, timeout: float | None = None) -> bytes:
+        """Take the oldest value that stands under `key`, when there is one. TimeoutError if none comes within
+        `timeout` seconds; 0: if none is there."""
+        return self._wait_for(_get(key, timeout))
+
+    def view(self, key: str | bytes, timeout: float | None = None) -> bytes:
+        """The oldest value that stands under `key`, which stays there. As `get`."""
+        return self._wait_for(_view(key, timeout))
+
+    async def aput(self, key: str | bytes, *values: str | bytes) -> None:
+        """As `put`, on an asyncio loop."""
+        await self._await(_put(key, values))
+
+    async def aget(self, key: str | bytes, timeout: float | None = None) -> bytes:
+        """As `get`, on an asyncio loop. If it is cancelled it has taken nothing."""
+        return await self._await(_get(key, timeout))
+
+    async def aview(self, key: str | bytes, timeout: float | None = None) -> bytes:
+        """As `view`, on an asyncio loop."""
+        return await self._await(_view(key, timeout))
+
+
+def _put(key: str | bytes, values: Sequence[str | bytes]) -> Deal[None]:
+    pairs = [(_bytes(key), _bytes(value)) for value in values]
+    if not pairs:
+        raise ValueError("put: no value")
+    return lambda store: store.put(pairs)
+
+
+def _get(key: str | bytes, timeout: float | None) -> Deal[bytes]:
+    name = _bytes(key)
+    return lambda store: store.get(name, timeout)
+
+
+def _view(key: str | bytes, timeout: float | None) -> Deal[bytes]:
+    name = _bytes(key)
+    return lambda store: store.view(name, timeout)
+
+
+def _bytes(text: str | bytes) -> bytes:
+    if not isinstance(text, str | bytes):
+        raise TypeError(f"keys and values are text or bytes, not {text!r:.80}")
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text

@@ -1,0 +1,198 @@
+"""How a run stands as text: a head, a table of engines, and the tasks that run and have failed."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+
+from disbatch.model.snapshot import EngineRow, FailureRow, RunningRow, View
+from disbatch.watch.standing import Standing
+from disbatch.watch.summary import how_ended
+from disbatch.watch.words import count, counted, duration, memory, per_second, printable
+
+LABEL = 9
+LONGEST_NODE = 24
+GONE = ("left", "failed")
+
+Row = Sequence[str]
+
+
+def render(standing: Standing, width: int, engines: int) -> str:
+    """In lines of at most `width` columns, with at most so many engines; without a final line end."""
+    view = standing.view
+    lines = [*_head(standing, width), "", *_engines(view, engines)]
+    if view.running_tasks:
+        lines += ["", *_running(view)]
+    if view.failures:
+        lines += ["", *_failures(view)]
+    if view.log:
+        lines += ["", "LOG", *(f"  {clock(row.time)}  {row.text}" for row in view.log)]
+    return "\n".join(printable_line(line, width) for line in lines)
+
+
+def printable_line(line: str, width: int) -> str:
+    """Blanks at its beginning stay."""
+    indent = line[: len(line) - len(line.lstrip(" "))]
+    return indent + printable(line, width - len(indent))
+
+
+def clock(moment: float) -> str:
+    """`12:01:03`, of today or another day."""
+    return time.strftime("%H:%M:%S", time.localtime(moment))
+
+
+# ---- the head ----
+
+
+def _head(standing: Standing, width: int) -> Iterator[str]:
+    view = standing.view
+    yield f"{standing.run}: {headline(standing)}"
+    yield _labelled("tasks", tasks_words(view))
+    if view.slots:
+        there = sum(row.slots > 0 and row.state in ("active", "draining", "starting") for row in view.engines)
+        slots = f"{count(view.running)} of {counted(view.slots, 'slot')} used, on {counted(there, 'node')}"
+        yield _labelled("slots", slots)
+    if view.barrier is not None:
+        yield _labelled("barrier", f"waiting at that in line {view.barrier.line}")
+    if standing.words:
+        yield from _wrapped("note", standing.words, width)
+
+
+def _labelled(label: str, text: str) -> str:
+    return f"  {label:<{LABEL}}{text}"
+
+
+def _wrapped(label: str, text: str, width: int) -> Iterator[str]:
+    """Nothing of it is left out."""
+    for line in textwrap.wrap(printable(text, 2000), max(20, width - LABEL - 2), break_on_hyphens=False):
+        yield _labelled(label, line)
+        label = ""
+
+
+def headline(standing: Standing) -> str:
+    """`running for 5:12, 3.2/s, 4:05 left`."""
+    view = standing.view
+    state = "paused" if view.paused and standing.state == "running" else standing.state
+    parts = [
+        f"{state}, {duration(view.seconds)}" if state == "over" else f"{state} for {duration(view.seconds)}"
+    ]
+    if not standing.is_heard:
+        parts = [f"{state}, last heard of at {clock(view.time)}"]
+    if view.rate:
+        parts.append(per_second(view.rate))
+    if view.remaining is not None and standing.is_heard and view.mode == "running" and not view.paused:
+        parts.append(f"{duration(view.remaining)} left")
+    return ", ".join(parts)
+
+
+def tasks_words(view: View) -> str:
+    """`621 of 1,000 done, 3 failed, 8 running, 40 waiting`."""
+    total = "" if view.total is None else f" of {count(view.total)}"
+    parts = [f"{count(view.done + view.skipped)}{total} done"]
+    for number, word in (
+        (view.failed, "failed"),
+        (view.skipped, "of them before"),
+        (view.lost, "lost"),
+        (view.running, "running"),
+        (view.waiting, "waiting"),
+        (view.retried, "run again"),
+    ):
+        if number:
+            parts.append(f"{count(number)} {word}")
+    return ", ".join(parts)
+
+
+# ---- tables ----
+
+
+def _engines(view: View, most: int) -> Iterator[str]:
+    rows = sorted(view.engines, key=lambda row: (row.state in GONE, row.rank))
+    shown = rows[:most]
+    if not shown:
+        yield "no engines"
+        return
+    head = ("NODE", "STATE", "SLOTS", "BUSY", "DONE", "FAILED", "RATE", "HEARD", "LOAD", "MEMORY")
+    yield from aligned([head, *map(engine_cells, shown)], left=2)
+    if view.engines_count > len(shown):
+        yield f"and {count(view.engines_count - len(shown))} more"
+
+
+def engine_cells(row: EngineRow) -> Row:
+    """What a table says of an engine."""
+    return (
+        printable(row.node, LONGEST_NODE),
+        row.state,
+        count(row.slots) if row.slots else "-",
+        count(row.running) if row.slots else "-",
+        count(row.done),
+        count(row.failed),
+        per_second(row.rate) if row.rate else "-",
+        "-" if row.heard is None else f"{row.heard:.0f} s" if row.heard < 60 else duration(row.heard),
+        "-" if row.load is None else f"{row.load:.1f}",
+        memory_words(row),
+    )
+
+
+def memory_words(row: EngineRow) -> str:
+    """`42% of 64 GB`."""
+    if row.memory_used is None or not row.memory_total:
+        return "-"
+    return f"{row.memory_used / row.memory_total:.0%} of {memory(row.memory_total)}"
+
+
+def _running(view: View) -> Iterator[str]:
+    head = ("RUNNING", "LINE", "NODE", "FOR", "COMMAND")
+    more = view.running - len(view.running_tasks)
+    yield from aligned([head, *map(running_cells, view.running_tasks)], left=0, text=(2, 4))
+    if more > 0:
+        yield f"and {count(more)} more"
+
+
+def running_cells(row: RunningRow) -> Row:
+    """What a table says of a task that runs."""
+    seconds = "new" if row.seconds is None else duration(row.seconds)
+    return (
+        str(row.id),
+        str(row.line),
+        printable(row.node, LONGEST_NODE),
+        seconds,
+        printable(row.command, 400),
+    )
+
+
+def _failures(view: View) -> Iterator[str]:
+    head = ("FAILED", "LINE", "NODE", "HOW", "AFTER", "COMMAND")
+    rows = list(reversed(view.failures))
+    cells = list(aligned([head, *map(failure_cells, rows)], left=0, text=(2, 3, 5)))
+    yield cells[0]
+    for row, cell in zip(rows, cells[1:], strict=True):
+        yield cell
+        if row.snippet.strip():
+            yield f"    {printable(row.snippet, 400)}"
+    more = view.failed + view.lost - len(rows)
+    if more > 0:
+        yield f"and {count(more)} before"
+
+
+def failure_cells(row: FailureRow) -> Row:
+    """What a table says of a task that failed."""
+    return (
+        str(row.id),
+        str(row.line),
+        printable(row.node, LONGEST_NODE),
+        how_ended(row.return_code),
+        duration(row.seconds),
+        printable(row.command, 400),
+    )
+
+
+def aligned(rows: Sequence[Row], *, left: int, text: Sequence[int] = ()) -> Iterator[str]:
+    """Columns; the first `left` ones and those in `text` hold text, the others numbers."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (
+            cell.ljust(width) if column < left or column in text else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield "  ".join(cells).rstrip()

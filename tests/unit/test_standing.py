@@ -1,0 +1,193 @@
+"""How a run stands: from a status file, as text, as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from report_lines import BASE, barrier, line, write
+
+from disbatch.model.errors import UsageError
+from disbatch.model.snapshot import BarrierRow, EngineRow, FailureRow, LogRow, RunningRow, View
+from disbatch.model.status import Mark
+from disbatch.watch.recorded import POINTS, view_of
+from disbatch.watch.standing import DEAD, DRIVER, OVER, SCHEMA, STATUS_FILE, Standing, of_driver
+from disbatch.watch.table import render
+from disbatch.watch.words import memory
+
+ENGINE = EngineRow("0-ab", "node1", 0, "", "active", 16, 16, 4, 600, 3, 2.5, 1.2, 15.75, 13 << 30, 64 << 30)
+VIEW = View(
+    number=7,
+    driver=0,
+    jobid="J",
+    name="Tasks",
+    time=BASE + 100,
+    started=BASE,
+    seconds=100.0,
+    mode="running",
+    notice="",
+    paused=False,
+    barrier=None,
+    total=1000,
+    done=600,
+    failed=3,
+    skipped=10,
+    skipped_failed=0,
+    running=16,
+    waiting=4,
+    lost=1,
+    retried=2,
+    slots=16,
+    rate=6.0,
+    remaining=65.0,
+    engines_count=1,
+    engines=[ENGINE],
+    running_tasks=[RunningRow(604, 605, "0-ab", "node1", 61.5, "./task 604")],
+    failures=[FailureRow(3, 41, 42, "node1", 3, 1.5, BASE + 50, "no\x1b[2J such file", "./task\t41")],
+    log=[LogRow(1, BASE, "node2: engine lost")],
+    course=[],
+)
+
+
+def changed(**changes: object) -> View:
+    return msgspec.structs.replace(VIEW, **changes)
+
+
+def text(view: View = VIEW, **how: object) -> list[str]:
+    plain = {"run": "P", "state": view.mode, "words": view.notice, "told_by": DRIVER, "view": view}
+    return render(Standing(**(plain | how)), 100, 20).splitlines()  # type: ignore[arg-type]
+
+
+# ---- from a file ----
+
+
+def test_from_a_status_file(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "P_status.txt",
+        line(0, 0, 10),
+        line(1, 0, 20, code=3, err=b"no such file", command=b"./one"),
+        line(2, 10, 30, node="node2", code=-9),
+        line(9, 10, 1, mark=Mark.SUPERSEDED),
+        barrier(3, 40),
+        line(4, mark=Mark.SKIPPED),
+        line(5, code=-100, pid=0, elapsed=0),
+        line(6, code=-15, pid=0, elapsed=0, node="head", err=b"cancelled"),
+    )
+    view = view_of(path, name="P", failures=2)
+    assert (view.done, view.failed, view.lost, view.skipped, view.retried) == (4, 3, 1, 1, 1)
+    assert (view.started, view.total, view.mode) == (BASE, None, "over")
+    assert [(row.node, row.done, row.failed) for row in view.engines] == [("node1", 2, 1), ("node2", 1, 1)]
+    assert [(row.number, row.id, row.return_code) for row in view.failures] == [(3, 5, -100), (4, 6, -15)]
+    first = view_of(path, name="P", failures=9).failures[0]
+    assert (first.snippet, first.command, first.node, first.time) == (
+        "no such file",
+        "./one",
+        "node1",
+        BASE + 20,
+    )
+    assert len(view.course) == POINTS + 1
+    assert (view.course[-1].done, view.course[-1].failed) == (3, 2)
+    assert max(point.running for point in view.course) == 3
+
+
+def test_from_a_status_file_in_which_nothing_has_ended(tmp_path: Path) -> None:
+    view = view_of(write(tmp_path / "P_status.txt"), name="P", failures=2)
+    assert (view.done, view.seconds, view.rate, view.engines, view.course) == (0, 0.0, None, [], [])
+    lines = render(Standing("P", OVER, "", STATUS_FILE, view), 80, 9).splitlines()
+    assert lines == ["P: over, 0 ms", "  tasks    0 done", "", "no engines"]
+
+
+def test_what_is_no_status_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is no status file"):
+        view_of(write(tmp_path / "P_status.txt", b"hello\n"), name="P", failures=2)
+    with pytest.raises(UsageError, match="cannot be read"):
+        view_of(str(tmp_path / "none"), name="P", failures=2)
+
+
+# ---- as text ----
+
+
+def test_a_run_that_goes_on() -> None:
+    lines = text()
+    assert lines[0] == "P: running for 1:40, 6.0/s, 1:05 left"
+    assert lines[1].startswith("  tasks    610 of 1,000 done, 3 failed, 10 of them before, 1 lost")
+    assert lines[2] == "  slots    16 of 16 slots used, on 1 node"
+    assert "node1  active     16    16   600       3  2.5/s    1 s  15.8  20% of 64 GB" in lines
+    assert "    604   605  node1  1:02  ./task 604" in lines
+    assert "and 15 more" in lines
+    assert "    41    42  node1  exit 3  1.50 s  ./task 41" in lines
+    assert "    no?[2J such file" in lines
+    assert lines[-1].endswith("node2: engine lost")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"paused": True, "notice": "paused"}, "P: paused for 1:40, 6.0/s"),
+        ({"mode": "ending", "notice": "x"}, "P: ending for 1:40, 6.0/s"),
+        ({"rate": None, "remaining": None}, "P: running for 1:40"),
+        ({"mode": "over"}, "P: over, 1:40, 6.0/s"),
+    ],
+)
+def test_headlines(changes: dict[str, object], words: str) -> None:
+    assert text(changed(**changes))[0] == words
+
+
+def test_what_people_should_know_is_told_whole() -> None:
+    lines = text(state=DEAD, words="word " * 40, view=changed(barrier=BarrierRow(7, 9)))
+    assert lines[0].startswith("P: dead, last heard of at ")
+    assert "  barrier  waiting at that in line 9" in lines
+    assert sum(line.count("word") for line in lines) == 40
+    assert all(len(line) <= 100 for line in lines)
+
+
+def test_of_many_engines_some_are_shown_and_those_that_are_there_first() -> None:
+    rows = [
+        msgspec.structs.replace(ENGINE, node=f"n{rank}", rank=rank, state="left" if rank < 5 else "active")
+        for rank in range(40)
+    ]
+    lines = text(changed(engines=rows, engines_count=40))
+    at = lines.index("")
+    assert lines[at + 2].startswith("n5 ") and "and 20 more" in lines[at:]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0, "0.0 kB"), (700 << 20, "700 MB"), (1023 << 20, "1.0 GB"), (64 << 30, "64 GB"), (1 << 52, "4096 TB")],
+)
+def test_memory(number: int, words: str) -> None:
+    assert memory(number) == words
+
+
+# ---- as JSON ----
+
+
+def test_json_is_one_line_with_these_names() -> None:
+    found = of_driver("P", VIEW).json()
+    assert b"\n" not in found
+    told = json.loads(found)
+    assert (told["schema"], told["run"], told["state"], told["told_by"]) == (SCHEMA, "P", "running", "driver")
+    assert list(told) == [
+        *("schema", "run", "state", "words", "told_by", "jobid", "name", "time", "started", "seconds"),
+        *("paused", "barrier", "total", "done", "failed", "skipped", "skipped_failed", "running", "waiting"),
+        *("lost", "retried", "slots", "rate", "remaining", "engines_count", "engines", "running_tasks"),
+        *("failures", "log"),
+    ]
+    assert told["engines"][0]["memory_total"] == 64 << 30
+
+
+def test_every_name_is_in_the_page() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "watching.md").read_text()
+    told = json.loads(of_driver("P", VIEW).json())
+    names = [
+        *told,
+        *(name for row in ("engines", "running_tasks", "failures", "log") for name in told[row][0]),
+    ]
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_names_of_files_that_are_no_text() -> None:
+    told = json.loads(Standing("P\udcff", OVER, "\udcfe", STATUS_FILE, VIEW).json())
+    assert (told["run"], told["words"]) == ("P\\xff", "\\xfe")
