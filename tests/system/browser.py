@@ -78,7 +78,7 @@ class Tab:
     ) -> None:
         self.context.close()
         if error is None:
-            assert self.errors == []
+            assert not self.errors, self.errors
 
 
 class Shown:

@@ -78,7 +78,16 @@ def test_with_the_cookie_and_without() -> None:
     assert world.ask("/", cookie=cookie)[:2] == (200, "in")
     assert world.ask("/?token=secret", cookie=cookie)[0] == 200
     for wrong in ("", "disbatch_4000=", "disbatch_4000=x", cookie[:-1], cookie.replace("4000", "4001")):
-        for path in ("/", "/events", "/static/page.js", "/search?q=x", "/nowhere", "/?token=", "/?x=1"):
+        for path in (
+            "/",
+            "/events",
+            "/static/page.js",
+            "/search?q=x",
+            "/nowhere",
+            "/?token=",
+            "/?x=1",
+            "/?a=1&b=2&c=3&d=4&e=5",
+        ):
             status, body, _ = world.ask(path, cookie=wrong)
             assert status == 403 and "P_url.txt" in body, (path, wrong)
         assert world.ask("/order", method="POST", origin=ORIGIN, cookie=wrong)[0] == 403

@@ -79,7 +79,8 @@ def _web_address(text: str) -> tuple[str, int]:
     if found is not None:
         host, port = found[1], int(found[2])
     host = host.removeprefix("[").removesuffix("]")
-    if not re.fullmatch(r"[A-Za-z0-9._:%-]+", host) or port > 65535:
+    plain = re.fullmatch(r"[A-Za-z0-9._%-]+|[0-9A-Fa-f:.%]*:[0-9A-Fa-f:.%]*:[0-9A-Za-z:.%]*", host)
+    if plain is None or port > 65535:
         raise argparse.ArgumentTypeError(f"must be HOST or HOST:PORT, not {text!r}")
     return host, port
 

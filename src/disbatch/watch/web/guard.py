@@ -42,6 +42,7 @@ HEADERS = {
 }
 _ENTER = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>disbatch</title>'
+    '<link rel="icon" href="/static/icon.svg" type="image/svg+xml">'
     '<meta http-equiv="refresh" content="0; url=/"><p><a href="/">The run</a></p></html>'
 )
 
@@ -103,7 +104,7 @@ class Guard:
         return None
 
     def _enter(self, request: Request) -> Response | None:
-        given = parse_qs(request.url.query, max_num_fields=4).get("token", [""])[0]
+        given = _token(request.url.query)
         if not hmac.compare_digest(given.encode(), self._token.encode()):
             # Who goes back to the address, or has it among the bookmarks, is here already.
             return (
@@ -125,6 +126,13 @@ class Guard:
     def _has_session(self, request: HTTPConnection) -> bool:
         given = request.cookies.get(self._cookie, "").encode()
         return sum(hmac.compare_digest(given, session.encode()) for session in self._sessions) > 0
+
+
+def _token(query: str) -> str:
+    try:
+        return parse_qs(query, max_num_fields=4).get("token", [""])[0]
+    except ValueError:
+        return ""
 
 
 def _host(request: Request) -> str | None:

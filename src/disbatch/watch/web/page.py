@@ -164,7 +164,7 @@ def _memory(used: int | None, total: int | None) -> str:
 def _running(picture: Picture) -> str:
     rows = (
         f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{escape(row.node)}</td>'
-        f'<td class="n">{NOBODY if row.seconds is None else duration(row.seconds)}</td>'
+        f'<td class="n">{"new" if row.seconds is None else duration(row.seconds)}</td>'
         f"<td><code>{escape(row.command)}</code></td></tr>\n"
         for row in picture.running
     )

@@ -23,6 +23,7 @@ from disbatch.contexts.words import lines
 from disbatch.driver.files import RunFiles
 from disbatch.driver.held import is_held
 from disbatch.model.errors import UsageError
+from disbatch.wire.messages import SECRET_VARIABLES
 
 ANY = ("0.0.0.0", "::")
 MOST_SECONDS = 4.0
@@ -124,7 +125,8 @@ class WebPage:
         self._socket.set_inheritable(True)
         try:
             argv = [sys.executable, "-P", "-m", "disbatch.watch.web"]
-            self._child = child = Child(loop, spawn(argv))
+            mine = {k: v for k, v in os.environ.items() if os.fsencode(k) not in SECRET_VARIABLES}
+            self._child = child = Child(loop, spawn(argv, mine))
         finally:
             self._socket.set_inheritable(False)
         self._watching = loop.create_task(self._feed(child, msgspec.json.encode(told) + b"\n"))

@@ -175,7 +175,7 @@ const runningTable = new Table(at("running"), {
       ask(`Cancel task ${task[0]}?`, "It is ended and recorded as failed.", "Cancel it", { verb: "cancel", tasks: [[task[0], task[0]]] }), "danger"));
     return row;
   },
-  fill: (row, task) => say(row.cells[3], task[4] === null ? NOBODY : duration(task[4])),
+  fill: (row, task) => say(row.cells[3], task[4] === null ? "new" : duration(task[4])),
   note: (all) => say(at("running-note"), all ? "" : "nothing is running"),
 });
 
