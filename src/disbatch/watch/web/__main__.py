@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import socket
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ async def _serve(told: Told) -> None:
             lambda lost: Caller(loop, context, connect, lost),
             *(connect, told.prefix),
             say=picture.fall_silent,
-            advice="",
+            advice=f"if it is dead, `disbatch --takeover {shlex.quote(told.prefix)}` goes on with the run",
             patience=told.patience,
         )
         try:
