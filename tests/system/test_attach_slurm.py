@@ -63,6 +63,17 @@ def hosts(run: SlurmRun) -> Counter[str]:
 # ---- coming ----
 
 
+def test_more_than_one_copy(slurm_run: SlurmRun) -> None:
+    """srun starts as many as it is asked for; one of them says that it should not."""
+    run = slurm_run
+    run.tasks(HELD)
+    start(run)
+    done = run.call("srun", "-Q", "-J", run.name, "-n", "3", "./P_dbUtil.sh")
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("srun: ")]
+    assert done.returncode == 2 and len(lines) == 1, done.stderr
+    assert lines[0].startswith("dbutil: srun started 3 copies of disbatch: start it once, without srun")
+
+
 @pytest.mark.parametrize("users_slurm_run", ["root", "nobody"], indirect=True)
 def test_the_readme_of_the_original(users_slurm_run: SlurmRun) -> None:
     """-S, then a batch job: its tasks find its variables, and the cores that it asked for each of them."""

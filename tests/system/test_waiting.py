@@ -53,6 +53,15 @@ def test_what_dbutil_says_to_one_that_waits(pool: Pool) -> None:
     assert sorted(task for _, task in pool.ran()) == [0, 2]
 
 
+def test_ids_that_it_does_not_have(pool: Pool) -> None:
+    """A list that was read to its end takes no more tasks."""
+    pool.tasks(RAN, RAN)
+    with pool.start("-S") as run:
+        run.until_said(WAITS)
+        none = f"dbutil: {pool.directory}/P: no task has the id 2: the run has the ids 0 to 1\n"
+        assert pool.asked("cancel", "1-2") == (2, none)
+
+
 def test_finish_while_it_waits(pool: Pool) -> None:
     pool.tasks(RAN)
     with pool.start("-S") as run:

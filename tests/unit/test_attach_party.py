@@ -118,6 +118,17 @@ def test_what_we_know_first_is_not_said_twice() -> None:
     asyncio.run(course())
 
 
+def test_a_process_that_ends_before_the_driver_tells() -> None:
+    async def course() -> None:
+        bench = Bench()
+        bench.tell(("n1", JOINED))
+        assert bench.party.exited(bench.n1, 0, "it ended")
+        assert bench.tell(("n1", LEFT)) == ["n1: left"]
+        assert (bench.party.failures, bench.party.ended_by_others) == (0, True)
+
+    asyncio.run(course())
+
+
 def test_going() -> None:
     async def course(*, at_once: bool) -> list[str]:
         bench = Bench()

@@ -223,8 +223,6 @@ def test_refused(run: Callable[[Course], None]) -> None:
         driver.refuses = "the run is ending already"
         with pytest.raises(UsageError, match="the run is ending already"):
             await driver.attachment().run()
-        with pytest.raises(UsageError, match="a label has at most 255 characters"):
-            driver.attachment(label="x" * 256)
         with pytest.raises(UsageError, match="at most 10,000 nodes"):
             driver.attachment(*[f"n{number}" for number in range(10_001)])
 

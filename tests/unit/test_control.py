@@ -41,7 +41,7 @@ class Bench:
         self.control = Control(
             *(self.plan, self.members, self.holds, self.farewells),
             source_name="Tasks",
-            source_ids=ids,
+            source_ids=lambda: ids,
             tell=self.tell,
             note=self.note,
             say=self.said.append,
@@ -183,6 +183,26 @@ def test_the_engine_that_is_there_of_two_with_one_name() -> None:
 def test_unknown_names(verb: Verb) -> None:
     known = "n1, user@n1, rack, n2, user@n2, n3"
     assert six().refused(verb) == f"no node or label nX, nY; there are: {known}"
+
+
+def test_no_names_are_known() -> None:
+    bench = Bench()
+    bench.members.clear()
+    assert bench.refused(Drain(["n1"])) == "no node or label n1; there are none yet"
+
+
+@pytest.mark.parametrize("verb", [Drain(["n1"]), Stop(["n1"])])
+def test_an_engine_that_died(verb: Verb) -> None:
+    """Its process has ended: it cannot come back."""
+    bench = six()
+    bench.tell(Lost("e-n1"))
+    bench.members["e-n1"].lost = bench.members["e-n1"].exited = True
+    bench.told.clear()
+    assert bench.asked(verb) == ["n1: its engine is lost, and does not come back"]
+    assert bench.told == []
+    bench.members["e-n2"].name = "n1"
+    (words,) = bench.asked(verb)
+    assert "2 tasks" in words
 
 
 def test_cancel_all_sorts_of_tasks() -> None:

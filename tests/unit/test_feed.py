@@ -55,6 +55,34 @@ def test_the_end(tmp_path: Path) -> None:
     assert feed.error is None
 
 
+def test_how_many_ids_there_are(tmp_path: Path) -> None:
+    """Of a regular file that is known; of others when they were read to the end."""
+    os.mkfifo(tmp_path / "fifo")
+    path, plan = tmp_path / "Tasks", Plan()
+    path.write_text("true\ntrue\n")
+
+    async def run() -> None:
+        regular = Feed(open_tasks(str(path)), None)
+        assert regular.known_ids(plan) == 2
+        regular.close()
+        ended = asyncio.Event()
+        descriptor = os.open(tmp_path / "fifo", os.O_RDWR)
+        stream = Feed(open_tasks(str(tmp_path / "fifo")), None)
+        stream.start(asyncio.get_running_loop(), ended.set)
+        os.write(descriptor, b"true\n" * 3)
+        assert stream.known_ids(plan) is None
+        os.close(descriptor)
+        while stream.known_ids(plan) is None:
+            await ended.wait()
+            ended.clear()
+            for event in stream.events(plan):
+                plan.handle(event)
+        assert stream.known_ids(plan) == 3
+        stream.close()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
 def test_as_many_while_held(tmp_path: Path) -> None:
     path = tmp_path / "Tasks"
     path.write_text("true\n" * 1000)

@@ -146,7 +146,7 @@ def test_a_terminal_without_blocks(status: str, monkeypatch: pytest.MonkeyPatch)
         (["run_status.txt", "--html", "Tasks"], f"Tasks: {TAKEN}"),
         (["run_status.txt", "--html", "run_status.txt"], f"run_status.txt: {TAKEN}"),
         (["run_status.txt", "--html", "pipe"], f"pipe: {TAKEN}"),
-        (["--wrong"], "unrecognized arguments: --wrong; see dbutil --help"),
+        (["--wrong"], "unrecognized arguments: --wrong; see dbutil report --help"),
     ],
 )  # fmt: skip
 def test_what_is_refused(

@@ -52,7 +52,6 @@ from disbatch.plan.events import Drain, Stop
 from disbatch.wire.caller import Caller
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.requests import (
-    LONGEST_PHRASE,
     MOST_NODES,
     Answer,
     Attach,
@@ -94,8 +93,6 @@ class Attachment:
         say: Callable[[str], None],
         enter: Callable[[Mapping[bytes, bytes]], None],
     ) -> None:
-        if len(context.label) > LONGEST_PHRASE:
-            raise UsageError(f"-l: a label has at most {LONGEST_PHRASE} characters")
         if len(context.nodes) > MOST_NODES:
             raise UsageError(f"at most {MOST_NODES:,} nodes at a time")
         self._context = context

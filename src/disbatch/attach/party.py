@@ -96,6 +96,8 @@ class Party:
         if return_code or not sent.joined:
             self.failures += 1
             self._lines.say(f"{sent.name}: {'its engine is gone: ' if sent.joined else ''}{words}")
+        else:
+            self._lines.became(sent.name, "left")
         self.left(sent, spare=False)
         return True
 

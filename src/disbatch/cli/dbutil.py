@@ -25,7 +25,7 @@ LATER = ("monitor",)
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see dbutil --help")
+        raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,13 +51,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    options, rest = _parser().parse_known_args(arguments)
+    if rest:
+        raise UsageError(f"unrecognized arguments: {' '.join(rest)}; see dbutil {options.verb} --help")
+    return options
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     if sys.stderr is not None:
         sys.stderr = lasting(sys.stderr)
     try:
-        options = _parser().parse_args(_with_verb(list(sys.argv[1:] if argv is None else argv)))
-        code = _carry_out(options)
+        code = _carry_out(_parse(_with_verb(list(sys.argv[1:] if argv is None else argv))))
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -114,6 +120,8 @@ def _carry_out(options: argparse.Namespace) -> int:
 
 
 def _complain(text: str) -> None:
+    if not text:
+        return  # another copy of us says it
     print(f"dbutil: {_printable(' '.join(text.splitlines()))}", file=sys.stderr)  # noqa: T201
 
 

@@ -13,6 +13,8 @@ from disbatch import __version__
 from disbatch.model.errors import UsageError
 from disbatch.model.output import DEFAULT_LIMIT, LEAST_LIMIT, MOST_LIMIT
 
+LONGEST_LABEL = 255
+"""Characters, which fit into a request."""
 DESCRIPTION = "Run a file of shell commands, one a line, as many at a time as there are slots."
 EPILOG = """\
 examples:
@@ -82,6 +84,14 @@ def _variable(text: str) -> str:
     return text
 
 
+def _label(text: str) -> str:
+    if len(text) > LONGEST_LABEL:
+        raise argparse.ArgumentTypeError(f"a label has at most {LONGEST_LABEL} characters")
+    if text and not (text.isprintable() and text.strip()):
+        raise argparse.ArgumentTypeError(f"must be a name to be typed, not {text!r}")
+    return text
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All options. Those of later versions parse too, and are answered by `check`."""
     width = min(
@@ -133,7 +143,8 @@ def add_where(group: argparse._ArgumentGroup, label: tuple[str, ...] = ("--label
         "none; under Slurm cores, if the job owns whole cores)")  # fmt: skip
     add("-C", "--context-task-limit", dest="task_limit", type=_whole(0), default=0, metavar="N",
         help="leave after N tasks (default 0: no limit)")  # fmt: skip
-    add(*label, dest="label", default="", metavar="NAME", help="a name for these nodes, for dbutil")
+    add(*label, dest="label", type=_label, default="", metavar="NAME",
+        help="a name for these nodes, for dbutil")  # fmt: skip
     add("-k", "--retire-cmd", dest="retire_command", metavar="COMMAND",
         help="run this when a node is no longer needed; finds NODE, RETCODE, ACTIVE, RETIRED, "
         "DRIVER_NODE in its environment (default under Slurm: give the node back)")  # fmt: skip

@@ -37,6 +37,7 @@ ALONE_AND_WAITS = "no other node is there: with the last one gone the run waits 
 WAITS = "will not run"
 DONE = "done already"
 PAUSED = "paused"
+DEAD = "its engine is lost, and does not come back"
 UNKEPT = "should the driver be killed, this is forgotten: its run file cannot be written"
 
 
@@ -52,10 +53,10 @@ class _Span(NamedTuple):
 class Control:
     """`request` answers requests, at once.
 
-    `source_ids`: how many ids the task file has, None if nobody can know. `tell` gets events for the plan,
-    `note` lines for the run file (False: they cannot be kept), `say` a line for the one who watches the run;
-    `ending()` is true when the run comes to its end anyway, and `finish` makes it; `waits`: without nodes it
-    does not.
+    `source_ids()`: how many ids `source_name` has, None while nobody can know. `tell` gets events for the
+    plan, `note` lines for the run file (False: they cannot be kept), `say` a line for the one who watches
+    the run; `ending()` is true when the run comes to its end anyway, and `finish` makes it; `waits`: without
+    nodes it does not.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Control:
         farewells: Farewells,
         *,
         source_name: str,
-        source_ids: int | None,
+        source_ids: Callable[[], int | None],
         tell: Callable[[events.Event], None],
         note: Callable[[Line], bool],
         say: Callable[[str], None],
@@ -156,7 +157,8 @@ class Control:
         unknown = [name for name in names if name not in known]
         if unknown:
             raise UsageError(
-                f"no node or label {', '.join(unknown[:NAMES_SHOWN])}; there are: {_some(known)}"
+                f"no node or label {', '.join(unknown[:NAMES_SHOWN])}; "
+                + (f"there are: {_some(known)}" if known else "there are none yet")
             )
         chosen: dict[str, Member] = {}
         for name in names:
@@ -170,7 +172,7 @@ class Control:
         return [name for name in dict.fromkeys((member.name, given, member.label)) if name]
 
     def _is_there(self, member: Member) -> bool:
-        return member.launching or member.engine in self._plan.engines
+        return member.launching or (member.engine in self._plan.engines and not _is_dead(member))
 
     def _stays(self, member: Member) -> bool:
         """It is there, or will be, and nobody wants it to leave."""
@@ -187,6 +189,8 @@ class Control:
             return f"{name}: is leaving already"
         if engine.draining:
             return f"{name}: is draining already"
+        if _is_dead(member):
+            return f"{name}: {DEAD}"
         running = min(len(engine.assigned), engine.slots)
         lost = engine.state is State.LOST
         self._see_off(member, stop=False)
@@ -202,6 +206,8 @@ class Control:
             return self._not_there(member, stop=True)
         if engine.stopped or (engine.state in (State.STOPPING, State.LEAVING) and not engine.per_engine):
             return f"{name}: is leaving already"
+        if _is_dead(member):
+            return f"{name}: {DEAD}"
         running = min(len(engine.assigned), engine.slots)
         lost = engine.state is State.LOST
         self._see_off(member, stop=True)
@@ -236,7 +242,7 @@ class Control:
         return [self._span_words(span) for span in spans]
 
     def _check(self, wanted: IdSet) -> None:
-        count = self._source_ids
+        count = self._source_ids()
         beyond = [] if count is None else [last for _, last in wanted if last >= count]
         if beyond:
             have = f"{self._source_name} has the ids 0 to {count - 1}" if count else "there are no tasks"
@@ -321,6 +327,11 @@ class Control:
         running = self._running()
         self._end_run()
         yield f"ending the run, to be resumed; {_counted(running)} running"
+
+
+def _is_dead(member: Member) -> bool:
+    """It was given up, and does not come back."""
+    return member.lost and not member.may_run_on
 
 
 def _ranges(ids: IdSet) -> str:

@@ -162,8 +162,8 @@ class Driver:
         )
         self._control = Control(
             *(self._plan, self._members, self._holds, self._farewells),
-            source_name=s.source_name,
-            source_ids=feed.ids,
+            source_name="the run" if feed.takes_more else s.source_name,
+            source_ids=lambda: feed.known_ids(self._plan),
             tell=self._tell,
             note=self._notes.add,
             say=self._say,

@@ -65,6 +65,10 @@ class Feed:
             return None
         return self._opened.summary.ids
 
+    def known_ids(self, plan: Plan) -> int | None:
+        """How many ids there are; None while that may grow."""
+        return plan.read_to if self._ended else self.ids
+
     def source_of(self, id: int) -> str:
         """Where the task or barrier of that id comes from, for messages."""
         if self._submitted is not None and id >= self._submitted.file.ids:

@@ -33,9 +33,7 @@ MAX_LINE = 250
 
 MOST_NODES = 10_000
 """In one context."""
-LONGEST_PHRASE = 255
-"""Characters."""
-Phrase = Annotated[str, msgspec.Meta(max_length=LONGEST_PHRASE)]
+Phrase = Annotated[str, msgspec.Meta(max_length=255)]
 Names = Annotated[list[Name], msgspec.Meta(min_length=1, max_length=MOST_NAMES)]
 Ranges = Annotated[list[tuple[Count, Count]], msgspec.Meta(min_length=1, max_length=MOST_RANGES)]
 
