@@ -227,13 +227,13 @@ class Driver:
             )
             self._crew.serve(self._hub, addresses, orders)
             try:
-                # What may fail comes before anybody learns of us: a run to be taken over stays as it was.
+                # A run to be taken over stays as it was until we can begin; a new one can be ended meanwhile.
+                if s.takeover is None:
+                    self._appear(addresses, keys)
                 if await self._reach_store():
-                    addresses.listen()
-                    desk = self._exchange.open(addresses.public)
-                    self._notes.begin(s)
-                    addresses.publish(keys, self._wall_started)
-                    self._begin(addresses, desk)
+                    if s.takeover is not None:
+                        self._appear(addresses, keys)
+                    self._begin(addresses, self._exchange.open(addresses.public))
                 ready()
                 await self._over
             finally:
@@ -302,8 +302,19 @@ class Driver:
         these anew."""
         return self._notes.are_there() or self._settings.claimed.are_there()
 
+    def _appear(self, addresses: Addresses, keys: RunKeys) -> None:
+        """From now on others find us, and our successors what they need. UsageError."""
+        addresses.listen()
+        self._notes.begin(self._settings)
+        addresses.publish(keys, self._wall_started)
+
+    @property
+    def _is_left(self) -> bool:
+        """We were to take the run over, and did not come to it: it is not ours to end."""
+        return self._settings.takeover is not None and not self._begun
+
     def _withdraw(self, addresses: Addresses) -> None:
-        if not self._yielded:
+        if not self._yielded and not self._is_left:
             addresses.withdraw()
 
     def _yield(self) -> None:
@@ -384,7 +395,7 @@ class Driver:
         self._crew.stop_watching()
         self._feed.close()
         await self._feed.end()
-        if self._settings.takeover is not None and not self._begun:
+        if self._is_left:
             return await self._leave()
         self._yielded = self._yielded or not self._is_ours()
         if not self._yielded:
