@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -320,6 +322,98 @@ def test_a_task_file_and_the_keys_of_its_barriers(tmp_path: Path, redis: RedisSe
     (key,) = [name for name in redis.names() if name.endswith(":first")]
     assert redis.do("LRANGE", key, "0", "-1") == f"{barrier}"
     assert redis.do("LRANGE", key.replace("first", "second key"), "0", "-1") == "3"
+
+
+# ---- the driver's own store ----
+
+WITH_DBUTIL = """
+put() { dbutil put "$@"; }
+get() { dbutil get "$1"; }
+put 'task source name' test; put 'task source done task' DONE
+put 'task source result key' R; put 'task source task key' T
+"""
+PATH = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+OWN = ("-s", "localhost:2", "-p", "P")
+FETCH = "for n in 1 2 3; do get \"R $(get 'R done tasks')\"; done"
+
+
+def by_dbutil(directory: Path, text: str) -> str:
+    """A source that needs no server."""
+    (directory / "own.bash").write_text(WITH_DBUTIL + text)
+    return f"bash {shlex.quote(str(directory / 'own.bash'))}"
+
+
+def outputs(reports: str) -> list[tuple[int, str]]:
+    found = [json.loads(line) for line in reports.splitlines()]
+    return sorted((report["TaskId"], report["OutData"]) for report in found)
+
+
+def test_a_command_without_a_server(tmp_path: Path) -> None:
+    text = f"put T 'echo 1' '#DISBATCH PREFIX echo 2;' 'echo 3'; dbutil submit 'echo 4'; put T DONE; {FETCH}"
+    done = disbatch(tmp_path, *OWN, "--taskcommand", by_dbutil(tmp_path, text), env=PATH)
+    assert done.returncode == 0, done.stderr
+    taken, *reports = done.stdout.splitlines(keepends=True)
+    assert re.fullmatch(r"task [012]\n", taken)
+    assert sorted(text for _, text in outputs("".join(reports))) == ["1\n", "2\n3\n", "4\n"]
+
+
+def test_a_command_that_hands_its_tasks_in(tmp_path: Path) -> None:
+    command = "dbutil submit 'echo a >> ran' 'exit 1'; dbutil close"
+    done = disbatch(tmp_path, *OWN, "--taskcommand", command, env=PATH)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("tasks 0-1\n")
+    assert {id: record.return_code for id, record in tasks(tmp_path / "P_status.txt").items()} == {0: 0, 1: 1}
+
+
+def bash(directory: Path, command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=directory,
+        env=environment(PATH),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+def test_results_are_waited_for_until_they_are_fetched(tmp_path: Path) -> None:
+    with Running(tmp_path, *OWN, "--taskserver", env=PATH) as run:
+        run.until_said("waiting for a task source")
+        assert bash(tmp_path, by_dbutil(tmp_path, "put T 'echo 1' 'echo 2' 'echo 3' DONE")).returncode == 0
+        run.until_said("the key store stays until their results are fetched")
+        assert len(tasks(tmp_path / "P_status.txt")) == 3
+        fetched = bash(tmp_path, 'get() { dbutil get "$1"; }; ' + FETCH)
+        assert outputs(fetched.stdout) == [(0, "1\n"), (1, "2\n"), (2, "3\n")]
+        assert run.ended() == 0
+        assert "were not fetched" not in run.err
+
+
+def test_one_who_does_not_want_to_wait_for_that(tmp_path: Path) -> None:
+    with Running(tmp_path, *OWN, "--taskserver", env=PATH) as run:
+        run.until_said("waiting for a task source")
+        assert bash(tmp_path, by_dbutil(tmp_path, "put T 'echo 1' DONE")).returncode == 0
+        run.until_said("the key store stays")
+        run.signal(signal.SIGINT)
+        assert run.ended() == 0
+        assert "some results were not fetched from the key store; they are in the status file" in run.err
+
+
+def test_a_command_that_hands_tasks_in_and_does_not_close(tmp_path: Path) -> None:
+    done = disbatch(tmp_path, *OWN, "--taskcommand", "dbutil submit true", env=PATH)
+    assert done.returncode == 3
+    assert "the task command ended without `dbutil close`, which says that all tasks" in done.stderr
+    assert set(tasks(tmp_path / "P_status.txt")) == {0}
+
+
+def test_tasks_that_are_handed_in_beside_a_source(tmp_path: Path, redis: RedisServer) -> None:
+    with Running(tmp_path, *OWN, "--taskserver", address(redis), env=PATH) as run:
+        run.until_said("waiting for a task source")
+        done = bash(tmp_path, "dbutil submit --wait 'echo 1' 'exit 3'")
+        assert done.returncode == 1, done.stderr
+        assert {line.split("\t")[1] for line in done.stdout.splitlines()} == {"0", "1"}
+        run.signal(signal.SIGINT)
+        assert run.ended() == 130
 
 
 def test_no_such_server(tmp_path: Path, redis: RedisServer) -> None:

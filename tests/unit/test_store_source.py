@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from disbatch.keystore.embedded import EmbeddedStore
-from disbatch.model.errors import SourceError, TaskFileError
+from disbatch.model.errors import SourceError, TaskFileError, UsageError
 from disbatch.model.task import Barrier, Item, Task
+from disbatch.sources.beside import MOST_BYTES
 from disbatch.sources.command import TaskCommand
 from disbatch.sources.desk import DONE_TASK, RESULT_KEY, SOURCE_NAME, TASK_KEY, Desk, SignIn
 from disbatch.sources.opening import Expected
@@ -283,3 +284,91 @@ def process(m: Meeting) -> TaskCommand:
     found = m.opening._process
     assert found is not None
     return found
+
+
+# ---- what others hand in besides ----
+
+
+def test_what_is_handed_in_has_ids_at_once_and_comes_before_what_is_not_parsed_yet() -> None:
+    async def test(m: Meeting) -> None:
+        source = m.source
+        assert isinstance(source, StoreSource)
+        lines = [b"#DISBATCH PREFIX p", b"by hand", b"#DISBATCH REPEAT 2 again"]
+        first = source.add(lines, "r", "argument", 1)
+        assert first == (0, [(0, 1), (1, 1), (2, 1)])
+        await m.sign_in()
+        await m.give(b"#DISBATCH PREFIX x", b"one", b"two", b"three")
+        assert commands(await m.some(2)) == [b"pby hand", b"pagain"]
+        assert [item.id for item in await m.some(1)] == [2]
+        assert [item.id for item in await m.some(1)] == [3]
+        # The next one, "two", has its id already.
+        assert source.add([b"in between"], "s", "argument", 1).first == 5
+        await m.give(b"DONE")
+        rest = await m.all()
+        assert commands(rest) == [b"xtwo", b"pin between", b"xthree"]
+        assert [item.id for item in rest] == [4, 5, 6]
+        assert source.closed
+
+    play(test)
+
+
+def test_all_that_is_handed_in_or_nothing() -> None:
+    async def test(m: Meeting) -> None:
+        source = m.source
+        assert isinstance(source, StoreSource)
+        for lines, words in (
+            ([b"fine", b"#DISBATCH REPEAT x"], "argument:8: "),
+            ([b"two\nlines"], "argument:7: a line end"),
+            ([b"#DISBATCH PERENGINE START x"], "argument:7: PERENGINE must stand before"),
+        ):
+            with pytest.raises(TaskFileError, match=words):
+                source.add(lines, "r", "argument", 7)
+        assert source.add([b"one"], "r", "argument", 1) == (0, [(1, 1)])
+        assert commands(await m.some()) == [b"one"]
+        assert source.take(1) == [] and not source.ended
+
+    play(test)
+
+
+def test_too_much_that_waits_is_refused() -> None:
+    async def test(m: Meeting) -> None:
+        source = m.source
+        assert isinstance(source, StoreSource)
+        line = b"x" * (1 << 20)
+        for _ in range(MOST_BYTES >> 20):
+            source.add([line], "r", "argument", 1)
+        with pytest.raises(UsageError, match="64 MiB of tasks wait already"):
+            source.add([line], "r", "argument", 1)
+        assert len(source.take(3)) == 3
+        source.add([line], "r", "argument", 1)
+
+    play(test)
+
+
+def test_closing_is_as_good_as_the_done_token() -> None:
+    async def test(m: Meeting) -> None:
+        source = m.source
+        assert isinstance(source, StoreSource)
+        source.add([b"one"], "r", "argument", 1)
+        source.close_soon()
+        assert source.closed
+        await m.sign_in()
+        await m.give(b"not read")
+        assert not source.ended  # the process has not ended
+        m.giver.over.set_result(None)
+        assert commands(await m.all()) == [b"one"]
+        assert source.error is None and source.ended
+
+    play(test, with_giver=True)
+
+
+def test_a_bad_end_of_the_process_counts_after_closing_too() -> None:
+    async def test(m: Meeting) -> None:
+        source = m.source
+        assert isinstance(source, StoreSource)
+        source.close_soon()
+        m.giver.over.set_result("ended with exit code 3")
+        assert await m.all() == []
+        assert isinstance(source.error, SourceError)
+
+    play(test, with_giver=True)

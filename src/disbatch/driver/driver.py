@@ -387,7 +387,7 @@ class Driver:
         if self._ended_early:
             self._record.abandon()  # whoever ends the run does not wait for room on the disk
         unwritten = await self._record.close()
-        await self._exchange.close(patience)
+        await self._exchange.settle(patience)
         # First tell what is recorded, so that nobody writes it again; then send those home that are still
         # there (given up, or kept waiting by one that was cut off), while there are tunnels.
         self._receipts.send()
@@ -397,6 +397,9 @@ class Driver:
         self._watching.close(words)
         await self._telling.close(words)
         await self._crew.close(patience)
+        if self._feed.expects_stranger and not (self._signals or self._ended_early or self._yielded):
+            await self._exchange.linger()
+        await self._exchange.close()
         await self._hub.until_left(LAST_WORDS)
         self._hub.close(linger=LAST_WORDS)
         self._telling.shut()
@@ -435,6 +438,7 @@ class Driver:
         first = self._signals == 1
         self._signal = self._signal or number
         self._notice = "ending the running tasks" if first else "ending everything at once"
+        self._exchange.hurry()
         self._say(f"{name}: {self._notice}" + ("; once more to end at once" if first else ""))
         self._end_run(at_once=not first)
         if not first:

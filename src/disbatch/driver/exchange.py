@@ -26,6 +26,7 @@ import msgspec
 
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.kvsinfo import KvsInfo, kvsinfo_path
+from disbatch.driver.lingering import SILENT, Lingering
 from disbatch.driver.outgoing import Outgoing
 from disbatch.driver.settings import Settings
 from disbatch.driver.storekeeper import Storekeeper
@@ -52,7 +53,7 @@ LAST_WORDS = 3.0
 
 
 class Exchange:
-    """`open` it before the source begins, `close` it when the record is closed.
+    """`open` it before the source begins, `settle` and `close` it when the record is closed.
 
     `mark` calls back when all lines so far are in the status file; `snapshot` is the state of the run; `say`
     gets a line for the user. `request` answers what programs ask of the store, at once or through `answer`.
@@ -85,6 +86,7 @@ class Exchange:
         self._over = False
         self._store: KeyStore | None = None
         self._storekeeper = Storekeeper(loop, answer)
+        self._lingering: Lingering | None = None
         self.request = self._storekeeper.request
 
     # ---- where it is ----
@@ -189,16 +191,41 @@ class Exchange:
 
     # ---- the end ----
 
-    async def close(self, patience: float) -> None:
-        """Put what is left to put, and let go of the store."""
-        store, self._over = self._store, True
-        if store is None:
-            await self._storekeeper.close()
-            self._info.remove()
+    async def settle(self, patience: float) -> None:
+        """All is recorded: put what is left to put."""
+        self._over = True
+        if self._store is not None:
+            left = await self._outgoing.close(patience)
+            if left:
+                self._say(f"{left:,} results could not be put into the key store")
+
+    async def linger(self) -> None:
+        """Stay as long as a program may want to fetch results."""
+        store, results = self._store, self._results
+        if results is None or not isinstance(store, EmbeddedStore) or not self._unfetched():
             return
-        left = await self._outgoing.close(patience)
-        if left:
-            self._say(f"{left:,} results could not be put into the key store")
+        self._lingering = lingering = Lingering(self._unfetched)
+        self._storekeeper.stirred = lingering.stirred
+        most = f"at most {SILENT:g} s after the last request"
+        self._say(f"all tasks have ended; the key store stays until their results are fetched, {most}")
+        await lingering.last(lambda: store.held)
+        if self._unfetched():
+            self._say("some results were not fetched from the key store; they are in the status file")
+
+    def _unfetched(self) -> bool:
+        """Reports of tasks are there, or on their way."""
+        store, results = self._store, self._results
+        if results is None or not isinstance(store, EmbeddedStore):
+            return False
+        return store.has(results, but=results + b"done tasks") or self._storekeeper.holds(results)
+
+    def hurry(self) -> None:
+        """Stay for nobody."""
+        if self._lingering is not None:
+            self._lingering.end()
+
+    async def close(self) -> None:
+        """Let go of the store."""
         await self._storekeeper.close()
         if self._publishing is not None:
             self._publishing.cancel()
@@ -206,7 +233,8 @@ class Exchange:
             with contextlib.suppress(DisbatchError, TimeoutError):
                 await asyncio.wait_for(self._say_goodbye(self._lease), LAST_WORDS)
         self._info.remove()
-        await store.close()
+        if self._store is not None:
+            await self._store.close()
 
     async def _say_goodbye(self, lease: Lease) -> None:
         await lease.store.replace(STATUS_KEY, self._status())

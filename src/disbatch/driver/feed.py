@@ -20,7 +20,8 @@ from disbatch.plan.plan import Mode, Plan
 from disbatch.sources.desk import Desk
 from disbatch.sources.opening import Expected, Opened
 from disbatch.sources.source import Source
-from disbatch.sources.submitted import SubmittedFile, SubmittedSource
+from disbatch.sources.store import StoreSource
+from disbatch.sources.submitted import SubmittedFile, SubmittedSource, Taking
 
 ITEMS_A_TURN = 8192
 """Items after which the loop gets a turn: ten million skipped tasks must not deafen the driver."""
@@ -46,7 +47,7 @@ class Feed:
     ) -> None:
         self._opened = opened
         self._submitted = submitted
-        self.submissions: SubmittedSource | None = None
+        self.submissions: Taking | None = None
         """Where tasks go that are handed in, once it has begun."""
         self._so_far = so_far
         self._source: Source | None = None
@@ -78,7 +79,7 @@ class Feed:
     @property
     def takes_more(self) -> bool:
         """Tasks can be handed in."""
-        return self._submitted is not None
+        return self._submitted is not None or self.expects_program
 
     def look_beside(self, told: Told) -> dict[str, IdSet]:
         """Engines of a former driver may have left results beside the status file since that was read; the
@@ -115,6 +116,11 @@ class Feed:
         """Its tasks come from a program, which may want to know how they ended."""
         return isinstance(self._opened, Expected)
 
+    @property
+    def expects_stranger(self) -> bool:
+        """And we did not start it: it may still want to know when all has ended."""
+        return isinstance(self._opened, Expected) and not self._opened.is_started
+
     def start(
         self, loop: asyncio.AbstractEventLoop, pump: Callable[[], None], desk: Desk | None = None
     ) -> None:
@@ -122,6 +128,8 @@ class Feed:
         self._loop = loop
         self._pump = pump
         source: Source = self._opened.source(loop, pump, desk)
+        if isinstance(source, StoreSource):
+            self.submissions = source
         if self._submitted is not None:
             file, kept_open = self._submitted
             source = self.submissions = SubmittedSource(source, file, pump, kept_open=kept_open)

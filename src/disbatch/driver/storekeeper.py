@@ -49,6 +49,14 @@ class _Deal:
         self.hold: asyncio.TimerHandle | None = None
 
     @property
+    def has_value(self) -> bool:
+        """Which its program does not have for good."""
+        work = self.work
+        if self.kept or self.gone or not self.takes:
+            return False
+        return work.done() and not work.cancelled() and work.exception() is None
+
+    @property
     def settled(self) -> bool:
         """Nothing will become of it any more."""
         return self.gone or self.kept or (self.work.done() and self.value is None)
@@ -91,8 +99,8 @@ class Storekeeper:
         """Those not heard for longest first."""
         self._returns: set[asyncio.Task[None]] = set()
         self._over = False
-        self.asked_at = loop.time()
-        """When somebody asked last."""
+        self.stirred: Callable[[], None] = lambda: None
+        """Called when somebody asks for something."""
 
     # ---- its time ----
 
@@ -118,10 +126,10 @@ class Storekeeper:
         if self._returns:
             await asyncio.wait(self._returns, timeout=LAST_PATIENCE)
 
-    def holds(self, prefix: bytes) -> int:
-        """How many values of keys that begin so are on their way to somebody."""
+    def holds(self, prefix: bytes) -> bool:
+        """A value of a key that begins so is on its way to somebody."""
         deals = (channel.deal for channel in self._channels.values())
-        return sum(deal.value is not None and deal.key.startswith(prefix) for deal in deals)
+        return any(deal.has_value and deal.key.startswith(prefix) for deal in deals)
 
     # ---- requests ----
 
@@ -134,7 +142,7 @@ class Storekeeper:
         if self._store is None:
             self._early.append(request)
             return None
-        self.asked_at = self._loop.time()
+        self._loop.call_soon(self.stirred)
         channel = self._channels.get(verb.channel)
         if isinstance(verb, Put | Get):
             return self._begin_or_go_on(self._store, request, verb, channel)

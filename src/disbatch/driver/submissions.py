@@ -8,10 +8,10 @@ from typing import Any
 from disbatch.driver.telling import Telling
 from disbatch.driver.told import Closed
 from disbatch.model.errors import UsageError
-from disbatch.sources.submitted import Batch, SubmittedSource
+from disbatch.sources.submitted import Batch, Taking
 from disbatch.wire.requests import MAX_SUBMITTED, Answer, Close, Collect, Request, Submit, Taken
 
-NO_MORE = "the run takes no more tasks: its list was read to the end"
+NO_MORE = "the run takes no more tasks: the last one has come"
 CLOSED = "the run takes no more tasks: it was closed"
 
 
@@ -24,7 +24,7 @@ class Submissions:
         self._ending = ending
         self._why_not = why_not
         self._closed = False
-        self._source: SubmittedSource | None = None
+        self._source: Taking | None = None
         self._telling: Telling | None = None
         self._performers: dict[type, Callable[[Request, Any], Answer | None]] = {
             Submit: self._submit,
@@ -32,7 +32,7 @@ class Submissions:
             Close: self._close,
         }
 
-    def begin(self, source: SubmittedSource, telling: Telling) -> None:
+    def begin(self, source: Taking, telling: Telling) -> None:
         """Tasks go there, and this one knows how they end."""
         self._source = source
         self._telling = telling
@@ -64,7 +64,7 @@ class Submissions:
             return Answer(request.id, False, [str(error)])
         return _taken(request, batch, telling.told)
 
-    def _problem(self, source: SubmittedSource, verb: Submit) -> str:
+    def _problem(self, source: Taking, verb: Submit) -> str:
         if self._ending():
             return "the run is ending already"
         if source.closed:

@@ -20,6 +20,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from disbatch.keystore.store import Pair
 from disbatch.model.errors import StoreError, UsageError
@@ -77,6 +78,8 @@ class EmbeddedStore:
         self._values: dict[bytes, deque[bytes]] = {}
         self._waiters: dict[bytes, deque[Waiter]] = {}
         self._supplies: dict[bytes, Callable[[], bytes]] = {}
+        self._given: set[Waiter] = set()
+        """Those who got a value, and have not run since."""
         self._waiting = 0
         self._room = asyncio.Condition()
         self._blocked = 0
@@ -85,6 +88,11 @@ class EmbeddedStore:
     def __len__(self) -> int:
         """How many keys there are."""
         return len(self._values)
+
+    def has(self, prefix: bytes, *, but: bytes) -> bool:
+        """There is a value under a key that begins so, other than that one; or it is just being taken."""
+        keys = chain(self._values, (waiter.key for waiter in self._given))
+        return any(key.startswith(prefix) and key != but for key in keys)
 
     # ---- at once ----
 
@@ -165,11 +173,14 @@ class EmbeddedStore:
             self._waiting -= 1
             if not waiter.future.done():  # else its future was cancelled
                 waiter.future.set_result(self._pop(key) if waiter.takes else self._values[key][0])
+                if waiter.takes:
+                    self._given.add(waiter)
         if waiters is not None and not waiters:
             del self._waiters[key]
 
     def _withdraw(self, waiter: Waiter) -> None:
         future, key = waiter.future, waiter.key
+        self._given.discard(waiter)
         if future.done():
             if waiter.takes and not future.cancelled() and future.exception() is None:
                 self._give_back(key, [future.result()])
@@ -245,6 +256,7 @@ class EmbeddedStore:
             waiter.withdraw()
             raise
         if future.done():
+            self._given.discard(waiter)
             return future.result()
         waiter.withdraw()
         raise TimeoutError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from disbatch.model.errors import TaskFileError
@@ -25,6 +25,7 @@ class ItemQueue:
         """Size of the lines whose parsing has not begun."""
         self._parser = parser or TaskParser(name)
         self._batches: deque[tuple[int, list[bytes], int]] = deque()
+        self._inserted: deque[Iterable[Item]] = deque()
         self._items: Iterator[Item] = iter(())
         self._next: Item | None = None
 
@@ -41,6 +42,22 @@ class ItemQueue:
             self.waiting_bytes += size
             if self._next is None:
                 self._look_ahead()
+
+    def rename(self, name: str) -> None:
+        """What errors call the source from now on."""
+        self._parser.source_name = name
+
+    @property
+    def next_id(self) -> int:
+        """The id of the first item of what is to be parsed next."""
+        return self._parser.next_id
+
+    def insert(self, items: Iterable[Item], ids: int) -> None:
+        """These items, which have so many ids, from `next_id` on, come before all that is not parsed yet."""
+        self._parser.next_id += ids
+        self._inserted.append(items)
+        if self._next is None:
+            self._look_ahead()
 
     def take(self, most: int) -> list[Item]:
         """At most `most` items, in order."""
@@ -62,6 +79,9 @@ class ItemQueue:
                 return
 
     def _begin_batch(self) -> bool:
+        if self._inserted:
+            self._items = self._take_inserted()
+            return True
         if not self._batches:
             return False
         number, lines, size = self._batches.popleft()
@@ -69,10 +89,16 @@ class ItemQueue:
         self._items = self._parse(number, lines)
         return True
 
+    def _take_inserted(self) -> Iterator[Item]:
+        while self._inserted:
+            yield from self._inserted.popleft()
+
     def _parse(self, first: int, lines: list[bytes]) -> Iterator[Item]:
         parse = self._parser.parse
         try:
             for number, line in enumerate(lines, first):
+                if self._inserted:
+                    yield from self._take_inserted()
                 yield from parse(number, line)
         except TaskFileError as error:
             self.error = error

@@ -57,6 +57,11 @@ class Expected:
         self._command = command
         self._process: TaskCommand | None = None
 
+    @property
+    def is_started(self) -> bool:
+        """It is started with the run, and so has ended before that."""
+        return self._command is not None
+
     def source(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None], desk: Desk | None) -> Source:
         """The items from the beginning."""
         from disbatch.sources.command import TaskCommand

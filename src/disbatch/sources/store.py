@@ -8,20 +8,25 @@ goes on below a half of that. A value is one line, whatever it holds: a command 
 
 If a process is to give the lines (`Giver`), its end matters: a bad one ends the source at once; after a
 good one what is in the store is read, and must end with the done token.
+
+Others may hand in tasks besides (`add`), and may say that there are no more (`close_soon`), which is as good
+as the done token.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from disbatch.model.errors import DisbatchError, SourceError
 from disbatch.model.task import Item
 from disbatch.model.taskfile import without_end
+from disbatch.sources.beside import Beside
 from disbatch.sources.desk import DONE_TASK, RESULT_KEY, SOURCE_NAME, TASK_KEY, Desk, SignIn
 from disbatch.sources.items import ItemQueue
+from disbatch.sources.submitted import Batch
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +37,7 @@ HIGH = 1 << 20
 LINGERS = 10.0
 """Seconds after the done token until people are told what the run waits for."""
 SIGNING_IN = "signing in as a task source (to run what it prints: COMMAND | disbatch -)"
+CLOSING = "`dbutil close`, which says that all tasks are handed in"
 
 
 class Giver(Protocol):
@@ -58,11 +64,14 @@ class StoreSource:
         self._ready = ready
         self._giver = giver
         self._items = ItemQueue(name)
+        self._beside = Beside()
         self._number = 1
         self._hungry = True
         self._lacks = SIGNING_IN
+        self._done = False
+        """The done token came, or a word that is as good."""
         self._complete = False
-        """The done token came, and nothing is expected of the giver any more."""
+        """And nothing is expected of the giver any more."""
         self._error: DisbatchError | None = None
         self._room = asyncio.Event()
         self._room.set()
@@ -100,20 +109,56 @@ class StoreSource:
     def close(self) -> None:
         self._reading.cancel()
 
+    # ---- what others hand in ----
+
+    @property
+    def closed(self) -> bool:
+        """It takes nothing more."""
+        return self._done or self._error is not None or self._items.error is not None
+
+    @property
+    def is_unused(self) -> bool:
+        """What was handed in stands in no file."""
+        return True
+
+    @property
+    def former(self) -> Mapping[str, Batch]:
+        """A run of ours has one driver only."""
+        return {}
+
+    def add(self, lines: list[bytes], request: str, source: str, number: int) -> Batch:
+        """As `sources.submitted.Taking.add`."""
+        batch = self._beside.add(self._items, lines, source, number)
+        if lines and self._lacks == SIGNING_IN:
+            self._lacks = CLOSING
+        self._tell()
+        return batch
+
+    def close_soon(self) -> None:
+        """No more tasks come, from whomever."""
+        if not self._done:
+            self._done = True
+            self._reading.cancel()
+            self._reading = self._loop.create_task(self._end())
+
     # ---- reading ----
 
     async def _read(self) -> None:
         try:
             sign_in = await self._signed_in()
             await self._read_lines(sign_in)
-            if self._giver is not None:
-                await self._see_off(self._giver)
-            self._complete = True
-            self._tell()
+            self._done = True
+            await self._end()
         except TimeoutError:
             self._fail(SourceError(f"{self._name} ended without {self._lacks}"))
         except DisbatchError as error:
             self._fail(error)
+
+    async def _end(self) -> None:
+        if self._giver is not None:
+            await self._see_off(self._giver)
+        self._complete = True
+        self._tell()
 
     async def _see_off(self, giver: Giver) -> None:
         """It may still fetch results. Its bad end is told elsewhere."""
@@ -129,7 +174,7 @@ class StoreSource:
         if not sign_in.tasks:
             raise SourceError(f"{self._name} signed in with an empty task key")
         text = sign_in.name.decode(errors="replace")[:100]
-        self._items = ItemQueue("".join(c if c.isprintable() else "?" for c in text) or self._name)
+        self._items.rename("".join(c if c.isprintable() else "?" for c in text) or self._name)
         self._lacks = "its done token"
         self._desk.signed_in(sign_in)
         return sign_in

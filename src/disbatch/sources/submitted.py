@@ -22,7 +22,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from disbatch.model.errors import DisbatchError, TaskFileError, UsageError
 from disbatch.model.task import Item
@@ -51,6 +51,29 @@ class Batch(NamedTuple):
 
     first: int
     counts: list[tuple[int, int]]
+
+
+class Taking(Protocol):
+    """Where tasks go that are handed in."""
+
+    @property
+    def closed(self) -> bool:
+        """It takes nothing more."""
+
+    @property
+    def is_unused(self) -> bool:
+        """Nothing that was ever handed in stands in a file to be resumed from."""
+
+    @property
+    def former(self) -> Mapping[str, Batch]:
+        """What a former driver of the run took, by request."""
+
+    def add(self, lines: list[bytes], request: str, source: str, number: int) -> Batch:
+        """Take these lines, which are all of a request. UsageError, and nothing is taken, if one of them is
+        wrong, of which `source` and the `number` of the first one tell, or there is no room."""
+
+    def close_soon(self) -> None:
+        """Nothing more will be handed in."""
 
 
 class SubmittedFile:
@@ -86,7 +109,7 @@ class SubmittedFile:
             self._checker.parse(number, line)
             mark = _TAKEN.fullmatch(line)
             if mark is None:
-                _count(counts, self._checker.next_id - before)
+                count(counts, self._checker.next_id - before)
                 continue
             self.former[mark[1].decode()] = Batch(first, counts)
             counts, first = [], self._checker.next_id
@@ -109,11 +132,10 @@ class SubmittedFile:
         checker.source_name = source
         batch = Batch(checker.next_id, [])
         for here, line in enumerate(lines, number):
-            if b"\n" in line:
-                raise TaskFileError(source, here, "a line end within the command; write it as a script")
+            refuse_line_end(line, source, here)
             before = checker.next_id
             checker.parse(here, line)
-            _count(batch.counts, checker.next_id - before)
+            count(batch.counts, checker.next_id - before)
         if lines:
             self._take([b"#" if _TAKEN.fullmatch(line) else line for line in lines], mark)
         self._checker = checker
@@ -265,7 +287,13 @@ def _parser(path: Path, ids: int | None) -> TaskParser:
     return parser
 
 
-def _count(counts: list[tuple[int, int]], ids: int) -> None:
+def refuse_line_end(line: bytes, source: str, number: int) -> None:
+    """TaskFileError if this is more than a line."""
+    if b"\n" in line:
+        raise TaskFileError(source, number, "a line end within the command; write it as a script")
+
+
+def count(counts: list[tuple[int, int]], ids: int) -> None:
     """One more line, with so many ids."""
     if counts and counts[-1][0] == ids:
         counts[-1] = (ids, counts[-1][1] + 1)

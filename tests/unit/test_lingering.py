@@ -1,0 +1,58 @@
+"""driver/lingering.py: how long the driver stays for results that nobody has fetched."""
+
+from __future__ import annotations
+
+import asyncio
+
+from disbatch.driver.lingering import Lingering
+
+DEADLINE = 30.0
+
+
+def lingered(left: int, *, fetches: bool = False, asks: bool = False, **patience: float) -> int:
+    """How many results are left in the end; somebody may fetch them one by one, or ask for nothing."""
+
+    async def play() -> int:
+        results = list(range(left))
+        lingering = Lingering(lambda: bool(results), **patience)
+
+        async def visit() -> None:
+            while True:
+                await asyncio.sleep(0.001)
+                if fetches:
+                    results.pop()
+                lingering.stirred()
+
+        visitor = asyncio.ensure_future(visit()) if fetches or asks else None
+        async with asyncio.timeout(DEADLINE):
+            await lingering.last(lambda: len(results))
+        if visitor is not None:
+            visitor.cancel()
+        return len(results)
+
+    return asyncio.run(play())
+
+
+def test_until_all_are_fetched() -> None:
+    assert lingered(0) == 0
+    assert lingered(20, fetches=True) == 0
+
+
+def test_not_for_one_who_is_gone() -> None:
+    assert lingered(3, silent=0.05) == 3
+
+
+def test_not_for_one_who_fetches_nothing() -> None:
+    assert lingered(3, asks=True, idle=0.05) == 3
+
+
+def test_until_we_shall_go() -> None:
+    async def play() -> None:
+        lingering = Lingering(lambda: True)
+        waiting = asyncio.ensure_future(lingering.last(lambda: 1))
+        await asyncio.sleep(0)
+        lingering.end()
+        async with asyncio.timeout(DEADLINE):
+            await waiting
+
+    asyncio.run(play())
