@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit system chaos bench bench-slurm bench-sources bench-report bench-million clean
+.PHONY: help demo test check unit system chaos pictures bench bench-slurm bench-sources bench-report bench-million clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -41,6 +41,10 @@ chaos: $(VENV)/.installed-test ## runs that are broken at random, 50 seeds (CHAO
 	@scripts/require tests
 	CHAOS_SEED=$(or $(CHAOS_SEED),$(shell date +%s)) CHAOS_SEEDS=$(or $(CHAOS_SEEDS),50) \
 	  $(BIN)/python -m pytest tests/system/test_chaos.py $(ARGS)
+
+pictures: $(VENV)/.installed-test ## make the pictures of the web page in docs/pictures anew
+	@scripts/require tests
+	WEB_PICTURES=docs/pictures $(BIN)/python -m pytest -q tests/system/test_web.py -k eighty_nodes
 
 bench: $(VENV)/.installed ## measure, each number beside its limit in the same run (about 5 minutes)
 	@$(BIN)/python bench/bench.py

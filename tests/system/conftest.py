@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from held_run import Held
@@ -17,6 +18,9 @@ from pool_run import Pool
 from slurm_lab import LAB, SlurmLab
 from slurm_run import SlurmRun
 from ssh_run import Run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 HOSTS = ["nodeA", "nodeB", "nodeC", "nodeD"]
 
@@ -147,6 +151,15 @@ def ssh_lab_netns(_ssh_lab_netns: SshLab) -> SshLab:
     if not _ssh_lab_netns.whole:
         _ssh_lab_netns.up()
     return _ssh_lab_netns
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A Chromium without a window."""
+    from browser import chromium
+
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture

@@ -163,17 +163,6 @@ def test_engines_and_network(tmp_path: Path, arguments: list[str], words: list[s
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ["-w", "Tasks"],
-    ],
-)
-def test_options_of_later_versions(tmp_path: Path, arguments: list[str]) -> None:
-    said = complaint(place(tmp_path), *arguments)
-    assert said.startswith(arguments[0]) and "version" in said
-
-
-@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--mailFreq", "5"], ["--mailFreq", "--mailTo ADDR"]),
@@ -181,6 +170,12 @@ def test_options_of_later_versions(tmp_path: Path, arguments: list[str]) -> None
         (["--mailTo", ""], ["--mailTo", "empty"]),
         (["--mailTo", "me,"], ["--mailTo 'me,'", "ADDRESS,ADDRESS"]),
         (["--mailTo", "me@here\nBcc: you@there"], ["--mailTo", "ADDRESS,ADDRESS"]),
+        (["--web-address", "localhost:0"], ["--web-address", "-w only"]),
+        (["-w", "--web-address", "localhost:x"], ["--web-address", "HOST or HOST:PORT"]),
+        (["-w", "--web-address", "localhost:65536"], ["--web-address", "HOST or HOST:PORT"]),
+        (["-w", "--web-address", ""], ["--web-address", "HOST or HOST:PORT"]),
+        (["-w", "--web-address", "nobody.invalid"], ["--web-address nobody.invalid:0: cannot listen there"]),
+        (["-w", "--web-address", "192.0.2.1:80"], ["--web-address 192.0.2.1:80: cannot listen there"]),
         (["--on-finish", " "], ["--on-finish", "the command is empty"]),
         (["--on-failure", ""], ["--on-failure", "the command is empty"]),
     ],

@@ -30,9 +30,6 @@ exit status: 0 the run is complete, even if tasks failed; 1 with -e, -f or a fai
 2 bad usage or input, nothing was run; 3 the run could not be completed; 128 + N ended by signal N.
 """
 
-NOT_YET = {
-    "web": "-w: there is no web page in this version yet",
-}
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
@@ -78,6 +75,18 @@ def _size(text: str) -> int:
     return size
 
 
+def _web_address(text: str) -> tuple[str, int]:
+    host, port = text, 0
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^:]*):([0-9]{1,5})", text)
+    if found is not None:
+        host, port = found[1], int(found[2])
+    host = host.removeprefix("[").removesuffix("]")
+    plain = re.fullmatch(r"[A-Za-z0-9._%-]+|[0-9A-Fa-f:.%]*:[0-9A-Fa-f:.%]*:[0-9A-Za-z:.%]*", host)
+    if plain is None or port > 65535:
+        raise argparse.ArgumentTypeError(f"must be HOST or HOST:PORT, not {text!r}")
+    return host, port
+
+
 def _variable(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text) or text.startswith("DISBATCH_"):
         raise argparse.ArgumentTypeError(f"must be the name of an environment variable, not {text!r}")
@@ -93,7 +102,7 @@ def _label(text: str) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All options. Those of later versions parse too, and are answered by `check`."""
+    """All options."""
     width = min(
         100, int(os.environ.get("COLUMNS") or 100) if os.environ.get("COLUMNS", "1").isdigit() else 100
     )
@@ -116,8 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_files(parser.add_argument_group("files"))
     _add_network(parser.add_argument_group("engines and network"))
     _add_programs(parser.add_argument_group("tasks from programs"))
-    _add_notices(parser.add_argument_group("being told"))
-    _add_later(parser.add_argument_group("not in this version yet"))
+    _add_notices(parser.add_argument_group("watching, and being told"))
     return parser
 
 
@@ -254,6 +262,12 @@ def _add_programs(group: argparse._ArgumentGroup) -> None:
 
 def _add_notices(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
+    add("-w", "--web", action="store_true",
+        help="serve a page that shows the run, at an address that is printed then; to this machine "
+        "alone")  # fmt: skip
+    add("--web-address", metavar="HOST[:PORT]", type=_web_address,
+        help="with -w: serve it at this address of this machine; 0.0.0.0: at all (default 127.0.0.1, any "
+        "port)")  # fmt: skip
     add("--mailTo", dest="mail_to", metavar="ADDR[,ADDR]",
         help="mail these as tasks complete, and when the run has ended; through localhost:25, or the server "
         "in DISBATCH_SMTP: smtps://USER:PASSWORD@HOST:PORT, smtp://...")  # fmt: skip
@@ -265,11 +279,6 @@ def _add_notices(group: argparse._ArgumentGroup) -> None:
     add("--on-failure", metavar="COMMAND",
         help="run this once: as soon as a task has failed, or when the run ended without being "
         "complete")  # fmt: skip
-
-
-def _add_later(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("-w", "--web", action="store_true", help="serve a page that shows the run")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -300,15 +309,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _check_together(options: argparse.Namespace) -> None:
     """Options that exclude each other, or need each other."""
-    for name, words in NOT_YET.items():
-        if getattr(options, name) not in (None, False):
-            raise UsageError(words)
     if options.owned and not options.keep_open:
         raise UsageError("--owned works with --keep-open only")
     _check_source(options)
     if (options.retry or options.force_resume) and not options.resume_from:
         raise UsageError(f"{'-R' if options.retry else '--force-resume'} works with -r STATUSFILE only")
     _refuse_without_output(options)
+    if options.web_address is not None and not options.web:
+        raise UsageError("--web-address works with -w only")
     if options.mail_freq is not None and options.mail_to is None:
         raise UsageError("--mailFreq works with --mailTo ADDR only")
     if options.heartbeat * 2 > options.patience:

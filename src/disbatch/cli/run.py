@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
@@ -49,6 +49,9 @@ from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import SECRET_VARIABLES
+
+if TYPE_CHECKING:
+    from disbatch.watch.web.start import WebPage
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +99,7 @@ def run(
     arguments = _without_passwords(arguments, observer.say)
     keystore, key_prefix = choose_store(options, os.environ)
     post = mail_server(options, os.environ)
+    page = _web_page(options, observer.say, None if left is None else left.claimed.files)
     name = _task_name(options.taskfile)
     total = None
     if opened.summary is not None:
@@ -175,7 +179,20 @@ def run(
         again=left is not None,
         say=observer.say,
     )
-    return _perform(settings, feed, observer, notices, early, owned=options.owned and left is None)
+    return _perform(settings, feed, observer, notices, page, early, owned=options.owned and left is None)
+
+
+def _web_page(
+    options: argparse.Namespace, say: Callable[[str], None], left: RunFiles | None
+) -> WebPage | None:
+    """The page of -w, which listens already: nothing is run if it cannot."""
+    if not options.web:
+        return None
+    from disbatch.watch.web.start import WebPage
+
+    page = WebPage(options.web_address or ("127.0.0.1", 0), say, options.orphan_patience)
+    page.listen(None if left is None else left.url)
+    return page
 
 
 def _opened(options: argparse.Namespace) -> Opened | Expected:
@@ -220,11 +237,12 @@ def _submitted(
     return Submitted(file, kept_open)
 
 
-def _perform(
+def _perform(  # noqa: PLR0917 - the parts of a run, and one caller
     settings: Settings,
     feed: Feed,
     observer: Observer,
     notices: Notices,
+    page: WebPage | None,
     early: Spawned | None,
     *,
     owned: bool,
@@ -236,7 +254,7 @@ def _perform(
             _write_script(claimed)
             if settings.output is not None:
                 write_output_file(settings.output, claimed.files, settings.resumed_from)
-        return asyncio.run(_carry_out(settings, feed, observer, notices, early, owned=owned))
+        return asyncio.run(_carry_out(settings, feed, observer, notices, page, early, owned=owned))
     except UsageError:
         log.exception("the run could not start")
         claimed.withdraw()
@@ -269,31 +287,39 @@ def _output(options: argparse.Namespace, directory: str, choice: Choice, left: L
     return choose_output(options, directory, goes_on=goes_on, here=here)
 
 
-async def _carry_out(
+async def _carry_out(  # noqa: PLR0917 - as above
     settings: Settings,
     feed: Feed,
     observer: Observer,
     notices: Notices,
+    page: WebPage | None,
     early: Spawned | None,
     *,
     owned: bool,
 ) -> int:
     """The run and the notices of its end; the exit code."""
     driver = Driver(settings, feed, observer, early, notices.listeners)
+    elsewhere = False
     try:
-        code, summary = await _drive(driver, settings, owned=owned)
+        code, summary = await _drive(driver, settings, page, owned=owned)
+        elsewhere = summary.elsewhere
+        code, summary = _conclude(code, summary, settings)
     except UsageError:
         raise
     except Exception:
         await notices.see_off(driver.failed_summary(), EXIT_INCOMPLETE)
         raise
-    code, summary = _conclude(code, summary, settings)
-    if not summary.elsewhere:
+    finally:
+        if page is not None:
+            await page.close(elsewhere=elsewhere)
+    if not elsewhere:
         await notices.see_off(summary, code)
     return code
 
 
-async def _drive(driver: Driver, settings: Settings, *, owned: bool) -> tuple[int, Summary]:
+async def _drive(
+    driver: Driver, settings: Settings, page: WebPage | None, *, owned: bool
+) -> tuple[int, Summary]:
     loop = asyncio.get_running_loop()
     for number in MESSAGES:
         if signal.getsignal(number) is signal.SIG_DFL:
@@ -302,10 +328,16 @@ async def _drive(driver: Driver, settings: Settings, *, owned: bool) -> tuple[in
         # nohup and some batch systems ignore a signal on purpose; that stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, driver.interrupt, number)
-    if not owned:
-        return await driver.run()
-    _watch_owner(loop, driver.take_no_more)
-    return await driver.run(lambda: _tell_owner(settings.claimed.files.prefix))
+    if owned:
+        _watch_owner(loop, driver.take_no_more)
+
+    def ready() -> None:
+        if page is not None:
+            page.start(settings.claimed.files)
+        if owned:
+            _tell_owner(settings.claimed.files.prefix)
+
+    return await driver.run(ready)
 
 
 def _tell_owner(prefix: Path) -> None:

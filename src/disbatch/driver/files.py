@@ -2,7 +2,7 @@
 
 With the default prefix, in the working directory: TASKS_JOBID_status.txt, disBatch_JOBID_driver.txt,
 TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_run.json, TASKS_JOBID_output.json,
-TASKS_JOBID_tasks.txt, TASKS_JOBID_dbUtil.sh.
+TASKS_JOBID_tasks.txt, TASKS_JOBID_url.txt, TASKS_JOBID_dbUtil.sh.
 With -p PATH all begin with PATH.
 
 Two runs may start in the same second with the same names, also on two hosts with a common file system: the
@@ -58,6 +58,11 @@ class RunFiles:
     def submitted(self) -> Path:
         """Tasks that were handed in while the run went on: a task file."""
         return self.named("tasks.txt")
+
+    @property
+    def url(self) -> Path:
+        """An address of the web page that works, 0600, removed at the end."""
+        return self.named("url.txt")
 
     @property
     def script(self) -> Path:

@@ -1,0 +1,96 @@
+"""`python -m disbatch.watch.web`: the page's process. A line of standard input tells it what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+import zmq
+
+from disbatch.driver.held import hold
+from disbatch.model.errors import DisbatchError
+from disbatch.watch.web.app import Page
+from disbatch.watch.web.guard import Guard
+from disbatch.watch.web.start import Told, address_of, parse_told
+from disbatch.watch.web.state import Picture
+from disbatch.watch.web.watcher import Watcher
+from disbatch.wire.caller import Caller
+from disbatch.wire.follower import Follower
+from disbatch.wire.keys import ConnectFile
+
+LAST_WORDS = 2.0
+"""Seconds that browsers have to hear that the run is over."""
+MOST_CONNECTIONS = 200
+
+
+def main() -> int:
+    """Serve the page until the run is over."""
+    try:
+        asyncio.run(_serve(parse_told(sys.stdin.buffer.readline())))
+    except (DisbatchError, OSError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - for the driver, which started us
+        return 1
+    return 0
+
+
+async def _serve(told: Told) -> None:
+    file = os.open(told.file, os.O_RDWR | os.O_CLOEXEC)
+    hold(file)  # as long as we live: another driver of the run starts no other page
+    connect = ConnectFile.read(Path(f"{told.prefix}_connect.json"))
+    picture = Picture()
+    with zmq.Context() as context, socket.socket(fileno=told.descriptor) as listening:
+        loop = asyncio.get_running_loop()
+        follower = Follower(
+            lambda lost: Caller(loop, context, connect, lost),
+            *(connect, told.prefix),
+            say=picture.fall_silent,
+            advice=f"if it is dead, `disbatch --takeover {shlex.quote(told.prefix)}` goes on with the run",
+            patience=told.patience,
+        )
+        try:
+            watcher = Watcher(follower, picture)
+            page = Page(picture, f"{told.prefix}_status.txt", watcher.order)
+            name = await loop.run_in_executor(None, socket.getfqdn)
+            server = _server(told, page, file, name)
+            serving = loop.create_task(server.serve([listening]))
+            watching = loop.create_task(watcher.watch())
+            await asyncio.wait([serving, watching], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([loop.create_task(page.all_told.wait()), serving], timeout=LAST_WORDS,
+                               return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+            server.should_exit = True
+            await serving
+            watching.cancel()
+        finally:
+            follower.close()
+    Path(told.file).unlink(missing_ok=True)
+
+
+def _server(told: Told, page: Page, file: int, name: str) -> uvicorn.Server:
+    def renew(token: str) -> None:
+        os.pwrite(file, f"{address_of(told.host, told.port, token)}\n".encode(), 0)
+
+    guard = Guard(
+        page.app, hosts=[*told.hosts, name], token=told.token, renew=renew, port=told.port, file=told.file
+    )
+    config = uvicorn.Config(
+        *(guard,),
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""The page as HTML: with all its numbers, so that it tells how the run stands without any script; the script
+then takes its tables over."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+from disbatch import __version__
+from disbatch.model.snapshot import View
+from disbatch.watch.summary import how_ended
+from disbatch.watch.web.state import Picture
+from disbatch.watch.words import count, duration, per_second
+
+REFRESH = 5
+"""Seconds after which a browser without scripts asks again."""
+MOST_ROWS = 200
+NOBODY = "–"
+
+
+@functools.cache
+def _part(name: str) -> str:
+    """What is the same in every page."""
+    return (Path(__file__).with_name("parts") / f"{name}.html").read_text("utf-8")
+
+
+def render(picture: Picture) -> str:
+    """The whole page."""
+    view = picture.view
+    refresh = "" if picture.over else f'<noscript><meta http-equiv="refresh" content="{REFRESH}"></noscript>'
+    name = "disbatch" if view is None else escape(view.name)
+    body = [_head(picture), _progress(view), _part("course"), _part("slots"), _engines(picture)]
+    body += [_running(picture), _failures(picture), _part("search"), _log(picture), _part("dialog")]
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{name}</title>\n{refresh}\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        '<link rel="icon" href="/static/icon.svg" type="image/svg+xml">\n'
+        '<link rel="stylesheet" href="/static/vendor/uplot.css">\n'
+        '<link rel="stylesheet" href="/static/page.css">\n'
+        '<script src="/static/vendor/uplot.js" defer></script>\n'
+        '<script type="module" src="/static/page.js"></script>\n'
+        f'</head>\n<body>\n<a class="skip" href="#engines">Skip to the nodes</a>\n{"".join(body)}'
+        f"<footer>disbatch {__version__}. Curves: uPlot.</footer>\n</body>\n</html>\n"
+    )
+
+
+def _head(picture: Picture) -> str:
+    view = picture.view
+    if view is None:
+        name, mode, notice, job = "A run", "waiting for the driver", picture.silence, ""
+    else:
+        name, mode, notice, job = view.name, _mode(view), picture.silence or view.notice, view.jobid
+    return (
+        f'<header>\n<div class="title"><h1 id="name">{escape(name)}</h1>\n'
+        f'<p><span id="mode" class="badge" data-mode="{escape(mode)}" role="status">{escape(mode)}</span> '
+        f'<span class="faint">job <span id="jobid">{escape(job)}</span></span></p></div>\n'
+        '<div class="orders scripted"><button id="pause" type="button">Pause</button>'
+        '<button id="finish" type="button" class="danger">Finish…</button></div>\n'
+        f'<p id="notice" class="note" role="alert"{"" if notice else " hidden"}>{escape(notice)}</p>\n'
+        "</header>\n<main>\n"
+    )
+
+
+def _mode(view: View) -> str:
+    return "paused" if view.paused and view.mode == "running" else view.mode
+
+
+def _progress(view: View | None) -> str:
+    if view is None:
+        return (
+            f'<section aria-label="Progress">{_bar(0, None, 0)}<dl class="facts" id="facts"></dl></section>\n'
+        )
+    facts = "".join(
+        f"<div><dt>{label}</dt><dd><b>{escape(value)}</b></dd></div>\n" for label, value in _facts(view)
+    )
+    bar = _bar(view.done + view.skipped, view.total, view.failed)
+    return f'<section aria-label="Progress">\n{bar}<dl class="facts" id="facts">\n{facts}</dl>\n</section>\n'
+
+
+def _bar(done: int, total: int | None, failed: int) -> str:
+    """An svg, as no style may stand in the page."""
+    share = 0.0 if not total else min(100.0, 100 * done / total)
+    bad = 0.0 if not total else min(100.0, 100 * failed / total)
+    now = "" if total is None else f' aria-valuenow="{share:.1f}"'
+    return (
+        '<div id="bar" role="progressbar" aria-label="Tasks done" aria-valuemin="0" aria-valuemax="100"'
+        f"{now}>"
+        '<svg viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect class="done" width="{share:.3f}" height="1"/>'
+        f'<rect class="failed" width="{bad:.3f}" height="1"/></svg></div>\n'
+    )
+
+
+def _facts(view: View) -> list[tuple[str, str]]:
+    finished = view.done + view.skipped
+    total = "" if view.total is None else f" of {count(view.total)}"
+    left = NOBODY if view.remaining is None else duration(view.remaining) if view.remaining else "none"
+    seldom = (("done before", view.skipped), ("run again", view.retried), ("given up", view.lost))
+    used = "" if not view.slots else f"{view.running / view.slots:.0%}"
+    return [
+        ("done", f"{count(finished)}{total}"),
+        ("failed", count(view.failed + view.skipped_failed)),
+        ("running", count(view.running)),
+        ("slots", f"{count(view.slots)}{f', {used} busy' if used else ''}"),
+        ("waiting", count(view.waiting)),
+        ("rate", NOBODY if view.rate is None else per_second(view.rate)),
+        ("time left", left),
+        ("elapsed", duration(view.seconds)),
+        *((label, count(number)) for label, number in seldom if number),
+    ]
+
+
+def _table(name: str, title: str, head: str, rows: Iterable[str], *, tools: str = "", note: str = "") -> str:
+    return (
+        f'<section aria-labelledby="h-{name}"><div class="heading"><h2 id="h-{name}">{title}</h2>{tools}'
+        f'</div>\n<div class="scroll"><table id="{name}"><thead><tr>{head}</tr></thead>\n<tbody>\n'
+        f"{''.join(rows)}"
+        f'</tbody></table></div>\n<p class="faint" id="{name}-note">{escape(note)}</p></section>\n'
+    )
+
+
+_ENGINE_COLUMNS = (
+    *(("node", "node", ""), ("state", "state", ""), ("busy", "busy slots", "n"), ("done", "done", "n")),
+    *(("failed", "failed", "n"), ("rate", "rate", "n"), ("load", "load", "n"), ("memory", "memory", "n")),
+    ("heard", "last heard", "n"),
+)
+
+
+def _engines(picture: Picture) -> str:
+    rows = list(picture.engines.values())
+    head = "".join(
+        f'<th class="{kind}" data-sort="{name}" aria-sort="none">{label}</th>'
+        for name, label, kind in _ENGINE_COLUMNS
+    )
+    text = (
+        f'<tr><th scope="row">{escape(row.node)}</th><td>{escape(row.state)}</td>'
+        f'<td class="n">{row.running} of {row.slots}</td><td class="n">{count(row.done)}</td>'
+        f'<td class="n">{count(row.failed)}</td><td class="n">{_rate(row.rate)}</td>'
+        f'<td class="n">{NOBODY if row.load is None else row.load}</td>'
+        f'<td class="n">{_memory(row.memory_used, row.memory_total)}</td><td class="n"></td></tr>\n'
+        for row in rows[:MOST_ROWS]
+    )
+    tools = (
+        '<input id="filter" class="scripted" type="search" placeholder="Filter" aria-label="Filter nodes">'
+    )
+    more = len(rows) - MOST_ROWS
+    note = f"and {count(more)} more" if more > 0 else ""
+    return _table("engines", "Nodes", head + '<th class="scripted"></th>', text, tools=tools, note=note)
+
+
+def _rate(rate: float | None) -> str:
+    return NOBODY if rate is None else per_second(rate)
+
+
+def _memory(used: int | None, total: int | None) -> str:
+    return NOBODY if not total or used is None else f"{used / total:.0%}"
+
+
+def _running(picture: Picture) -> str:
+    rows = (
+        f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{escape(row.node)}</td>'
+        f'<td class="n">{"new" if row.seconds is None else duration(row.seconds)}</td>'
+        f"<td><code>{escape(row.command)}</code></td></tr>\n"
+        for row in picture.running
+    )
+    head = '<th class="n">task</th><th class="n">line</th><th>node</th><th class="n">for</th><th>command</th>'
+    return _table("running", "Longest running tasks", head + '<th class="scripted"></th>', rows)
+
+
+def _failures(picture: Picture) -> str:
+    newest = [row for _, row in picture.failures][: -MOST_ROWS - 1 : -1]
+    rows = (
+        f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{escape(row.node)}</td>'
+        f'<td class="bad">{how_ended(row.return_code)}</td><td class="n">{duration(row.seconds)}</td>'
+        f"<td><code>{escape(row.command)}</code>"
+        f"{f'<samp>{escape(row.snippet)}</samp>' if row.snippet else ''}</td></tr>\n"
+        for row in newest
+    )
+    head = (
+        '<th class="n">task</th><th class="n">line</th><th>node</th><th>ended</th><th class="n">took</th>'
+        "<th>command and output</th>"
+    )
+    return _table("failures", "Failed tasks", head, rows, note="" if newest else "none so far")
+
+
+def _log(picture: Picture) -> str:
+    newest = [row for _, row in picture.log][: -MOST_ROWS - 1 : -1]
+    rows = "".join(
+        f"<li><time>{time.strftime('%H:%M:%S', time.localtime(row.time))}</time> {escape(row.text)}</li>\n"
+        for row in newest
+    )
+    head = '<section aria-labelledby="h-log"><h2 id="h-log">What was said</h2>'
+    said = "" if newest else "nothing so far"
+    return f'{head}\n<ol id="log">\n{rows}</ol>\n<p class="faint" id="log-note">{said}</p></section>\n'

@@ -1,0 +1,144 @@
+"""The run as the page shows it, and what of that is new to a browser.
+
+Each change has a version. A browser is told all that bears a later version than what it heard last, however
+much it missed; so a slow one costs nothing, and holds nobody up. Plain data, no input and output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from disbatch.model.snapshot import CoursePoint, EngineRow, FailureRow, LogRow, RunningRow, View
+
+MOST_KEPT = 1000
+"""Failures, and lines of the log."""
+MOST_POINTS = 1200
+"""Of the course; then every second one of the older half is forgotten."""
+
+_Kept = TypeVar("_Kept", FailureRow, LogRow)
+
+_FACTS = (
+    *("jobid", "name", "mode", "notice", "paused", "total", "done", "failed", "skipped", "skipped_failed"),
+    *("running", "waiting", "lost", "retried", "slots", "rate", "remaining", "engines_count", "seconds"),
+)
+
+
+class Picture:
+    """What is known. `take` a view; `news(version)` is what a browser hears that knows this version.
+    `changed` is set whenever there is something new, and is another event each time."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.view: View | None = None
+        self.changed = asyncio.Event()
+        self.silence = ""
+        """Why the driver is not heard; empty: it is."""
+        self.over = False
+        self.engines: dict[str, EngineRow] = {}
+        self._since: dict[str, int] = {}
+        """The version of each engine's row."""
+        self.failures: deque[tuple[int, FailureRow]] = deque(maxlen=MOST_KEPT)
+        self.log: deque[tuple[int, LogRow]] = deque(maxlen=MOST_KEPT)
+        self._failures_before = self._log_before = 0
+        """How many former drivers of the run told of."""
+        self.course: list[tuple[int, float, CoursePoint]] = []
+        """With the version and the time (since the epoch) of each."""
+        self.running: list[RunningRow] = []
+
+    # ---- what comes in ----
+
+    def take(self, view: View, *, over: bool) -> None:
+        """The run stands so."""
+        before = self.view
+        again = before is not None and before.driver != view.driver
+        self.version += 1
+        if again:
+            self._failures_before = self.failures[-1][1].number if self.failures else 0
+            self._log_before = self.log[-1][1].number if self.log else 0
+            for engine in self.engines.keys() - {row.engine for row in view.engines}:
+                del self.engines[engine], self._since[engine]
+        self.view, self.over, self.silence = view, over, ""
+        self.running = view.running_tasks
+        for row in map(_rounded, view.engines):
+            if self.engines.get(row.engine) != row:
+                self.engines[row.engine] = row
+                self._since[row.engine] = self.version
+        self._keep(self.failures, view.failures, self._failures_before)
+        self._keep(self.log, view.log, self._log_before)
+        now = CoursePoint(view.seconds, view.done, view.failed, view.running, view.slots)
+        self._add_points([*view.course, now], view.started)
+        self._tell()
+
+    def fall_silent(self, words: str) -> None:
+        """The driver is not heard, and why."""
+        self.version += 1
+        self.silence = words
+        self._tell()
+
+    def end(self, words: str) -> None:
+        """The run is over, and nobody told how."""
+        self.over = True
+        if self.view is not None:
+            self.view = msgspec.structs.replace(self.view, mode="over", notice=words, remaining=None)
+        self.fall_silent("")
+
+    def _tell(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def _keep(self, kept: deque[tuple[int, _Kept]], rows: Iterable[_Kept], before: int) -> None:
+        known = kept[-1][1].number if kept else 0
+        for row in rows:
+            if row.number + before > known:
+                kept.append((self.version, msgspec.structs.replace(row, number=row.number + before)))
+
+    def _add_points(self, points: Iterable[CoursePoint], started: float) -> None:
+        last = self.course[-1][1] if self.course else 0.0
+        for point in points:
+            if started + point.seconds > last:
+                last = started + point.seconds
+                self.course.append((self.version, last, point))
+        if len(self.course) > MOST_POINTS:
+            half = len(self.course) // 2
+            self.course[:half] = self.course[:half:2]
+
+    # ---- what goes out ----
+
+    def news(self, known: int) -> dict[str, Any]:
+        """For a browser that knows this version (0: nothing): facts and running tasks as they are; of
+        engines, failures, log and course what is new."""
+        view = self.view
+        told: dict[str, Any] = {"version": self.version, "over": self.over, "silence": self.silence}
+        if view is None:
+            return told
+        rows = [row for row in self.engines.values() if self._since[row.engine] > known]
+        return told | {
+            "run": {name: getattr(view, name) for name in _FACTS}
+            | {"barrier": None if view.barrier is None else view.barrier.line, "time": view.time},
+            "all": known == 0,
+            "engines": [msgspec.structs.astuple(row) for row in rows],
+            "running": [msgspec.structs.astuple(row) for row in self.running],
+            "failures": [msgspec.structs.astuple(row) for since, row in self.failures if since > known],
+            "log": [msgspec.structs.astuple(row) for since, row in self.log if since > known],
+            "course": [
+                (time, point.done, point.running, point.slots)
+                for since, time, point in self.course
+                if since > known
+            ],
+        }
+
+
+def _rounded(row: EngineRow) -> EngineRow:
+    """As it is shown, so that a row is new only if that can be seen."""
+    return msgspec.structs.replace(
+        row,
+        rate=None if row.rate is None else float(f"{row.rate:.3g}"),
+        heard=None if row.heard is None or row.heard < 5 else float(round(row.heard)),
+        load=None if row.load is None else round(row.load, 1),
+        memory_used=None if row.memory_used is None else row.memory_used >> 27 << 27,
+    )

@@ -1,0 +1,44 @@
+// How numbers are written, as on the terminal.
+
+export const NOBODY = "–";
+const whole = new Intl.NumberFormat("en");
+
+export function count(number) {
+  return whole.format(number);
+}
+
+export function duration(seconds) {
+  if (seconds < 0.9995) return `${(seconds * 1000).toFixed(0)} ms`;
+  if (seconds < 9.995) return `${seconds.toFixed(2)} s`;
+  if (seconds < 59.95) return `${seconds.toFixed(1)} s`;
+  const two = (number) => String(number).padStart(2, "0");
+  const all = Math.floor(seconds + 0.5);
+  const [days, hours, minutes] = [Math.floor(all / 86400), Math.floor(all / 3600) % 24, Math.floor(all / 60) % 60];
+  if (days) return `${days}d ${two(hours)}:${two(minutes)}`;
+  if (hours) return `${hours}:${two(minutes)}:${two(all % 60)}`;
+  return `${minutes}:${two(all % 60)}`;
+}
+
+export function perSecond(rate) {
+  if (rate >= 100) return `${count(Math.round(rate))}/s`;
+  if (rate >= 1) return `${rate.toFixed(1)}/s`;
+  if (rate * 60 >= 1) return `${(rate * 60).toFixed(1)}/min`;
+  return `${(rate * 3600).toFixed(1)}/h`;
+}
+
+export function share(part, all) {
+  return `${Math.round((100 * part) / all)}%`;
+}
+
+const SIGNALS = {
+  1: "HUP", 2: "INT", 3: "QUIT", 4: "ILL", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 10: "USR1", 11: "SEGV",
+  12: "USR2", 13: "PIPE", 14: "ALRM", 15: "TERM", 24: "XCPU", 25: "XFSZ",
+};
+
+export function howEnded(code) {
+  return SIGNALS[-code] ? `killed by SIG${SIGNALS[-code]}` : `exit ${code}`;
+}
+
+export function clock(time) {
+  return new Date(time * 1000).toLocaleTimeString("en-GB");
+}
