@@ -339,3 +339,12 @@ def test_an_engine_that_is_expected_from_a_former_driver_is_not_given_up() -> No
     bench.join("n4")
     bench.farewells.joined(bench.members["e-n4"])
     assert bench.told[-1] == events.Stop("e-n4")
+
+
+def test_an_engine_by_its_own_name() -> None:
+    """Two may be on one node."""
+    bench = Bench(*(task(id) for id in range(8)))
+    bench.members["e-n2"].name = "n1"
+    assert bench.asked(Drain(["e-n2"])) == ["n1: draining; 2 tasks are running there"]
+    assert bench.said == ["dbutil drain n1"]
+    assert [name for name, engine in bench.plan.engines.items() if engine.draining] == ["e-n2"]

@@ -11,6 +11,7 @@ from typing import NoReturn
 from disbatch import __version__
 from disbatch.cli.attach import add_attach, attach
 from disbatch.cli.cat import add_cat, cat
+from disbatch.cli.monitor import add_monitor, monitor
 from disbatch.cli.report import add_report, report
 from disbatch.cli.status import add_status, status
 from disbatch.cli.submit import add_submit, submit
@@ -18,9 +19,6 @@ from disbatch.cli.values import add_values, values
 from disbatch.cli.verbs import add_verbs, perform
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
 from disbatch.watch.lasting import lasting
-
-LATER = ("monitor",)
-"""Verbs of later versions; they parse, so that PREFIX_dbUtil.sh stays good."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,7 +30,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="dbutil",
         description="What there is to do about task files and runs besides running them.",
-        epilog=f"Not in this version yet: {', '.join(LATER)}.",
     )
     parser.add_argument("--version", action="version", version=f"dbutil {__version__}")
     parser.add_argument("--run", metavar="PREFIX", help="the run: what its files begin with")
@@ -45,9 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     add_values(verbs.add_parser)
     add_report(verbs.add_parser)
     add_status(verbs.add_parser)
+    add_monitor(verbs.add_parser)
     add_verbs(verbs.add_parser)
-    for verb in LATER:
-        verbs.add_parser(verb, add_help=False).add_argument("rest", nargs=argparse.REMAINDER)
     return parser
 
 
@@ -77,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INCOMPLETE
     except OSError as error:
         _discard_output()
-        _complain(str(error))
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        _complain(f"{where}{error.strerror or error}")
         return EXIT_INCOMPLETE
     except Exception as error:
         if os.environ.get("DISBATCH_TRACEBACK"):
@@ -88,9 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _with_verb(arguments: list[str]) -> list[str]:
     """PREFIX_dbUtil.sh calls us with --run PREFIX; with nothing else, or with other options only, it adds
-    nodes, as that of the original does."""
+    nodes, and with --mon it shows the run, as that of the original does."""
     if arguments[:1] != ["--run"] or arguments[2:3] in (["-h"], ["--help"], ["--version"]):
         return arguments
+    if arguments[2:3] == ["--mon"]:
+        return [*arguments[:2], "monitor", *arguments[3:]]
     if len(arguments) == 2 or (arguments[2:3] and arguments[2].startswith("-")):
         return [*arguments[:2], "attach", *arguments[2:]]
     return arguments
@@ -112,8 +111,8 @@ def _carry_out(options: argparse.Namespace) -> int:
         return EXIT_COMPLETE
     if options.verb == "status":
         return status(options)
-    if options.verb in LATER:
-        raise UsageError(f"{options.verb}: not in this version yet")
+    if options.verb == "monitor":
+        return monitor(options)
     for line in perform(options):
         print(_printable(line))  # noqa: T201
     return EXIT_COMPLETE

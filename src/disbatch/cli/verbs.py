@@ -37,12 +37,18 @@ def add_verbs(add: _Add) -> None:
     add("finish", parents=[usual], help="end the run now, in order; `disbatch -r` goes on later")
 
 
-def usual_options() -> argparse.ArgumentParser:
-    """Which run, and how long to wait for it."""
-    usual = argparse.ArgumentParser(add_help=False)
-    usual.add_argument(
+def run_option() -> argparse.ArgumentParser:
+    """Which run."""
+    option = argparse.ArgumentParser(add_help=False)
+    option.add_argument(
         "--run", metavar="PREFIX", default=argparse.SUPPRESS, help="the run: what its files begin with"
     )
+    return option
+
+
+def usual_options() -> argparse.ArgumentParser:
+    """Which run, and how long to wait for it."""
+    usual = argparse.ArgumentParser(add_help=False, parents=[run_option()])
     usual.add_argument(
         "--timeout",
         metavar="SECONDS",

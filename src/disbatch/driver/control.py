@@ -140,7 +140,7 @@ class Control:
 
     def _let_go(self, verb: str, names: list[str], one: Callable[[Member, bool], str]) -> list[str]:
         members = self._named(names)
-        self._say(f"dbutil {verb} {_some(names)}")
+        self._say(f"dbutil {verb} {_some(self._name_for_people(name) for name in names)}")
         going = {member.engine for member in members}
         alone = not any(
             self._stays(member) for member in self._members.values() if member.engine not in going
@@ -149,11 +149,13 @@ class Control:
         return [*lines, self._alone] if alone else lines
 
     def _named(self, names: list[str]) -> list[Member]:
-        """The engines of these nodes and labels, each once; of those with one name, those that are there."""
+        """The engines of these nodes and labels, each once; of those with one name, those that are there. An
+        engine's own name, which programs know, stands for it alone."""
         known: dict[str, list[Member]] = {}
         for member in self._members.values():
             for name in self._names(member):
                 known.setdefault(name, []).append(member)
+        known |= {name: [self._members[name]] for name in names if name in self._members}
         unknown = [name for name in names if name not in known]
         if unknown:
             raise UsageError(
@@ -165,6 +167,9 @@ class Control:
             there = [member for member in known[name] if self._is_there(member)]
             chosen.update((member.engine, member) for member in there or known[name][-1:])
         return list(chosen.values())
+
+    def _name_for_people(self, name: str) -> str:
+        return self._members[name].name if name in self._members else name
 
     def _names(self, member: Member) -> list[str]:
         """As the run calls it, as the user did, and its label."""

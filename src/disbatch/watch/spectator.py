@@ -88,13 +88,13 @@ class Spectator:
         if the driver cannot tell. May be cancelled."""
         while True:
             if self._connect is None:
-                return self._ended()
+                return await self._standing(OVER, self._memory.notice)
             answer = await self._listen_to()
             if answer is not None:
                 return self._heard(answer)
-            again = self._look_at_file()
-            if again is not None:
-                return again
+            silence = self._look_at_file()
+            if silence is not None:
+                return await self._standing(*silence)
 
     def _heard(self, answer: Answer) -> Standing:
         self._silent = False
@@ -133,13 +133,13 @@ class Spectator:
 
     # ---- when it is not heard ----
 
-    def _look_at_file(self) -> Standing | None:
-        """None: listen on."""
+    def _look_at_file(self) -> tuple[str, str] | None:
+        """The state and the words for it, if the driver is silent since now; None: listen on."""
         assert self._connect is not None
         path = Path(f"{self._prefix}_connect.json")
         if not os.path.lexists(path):
             self._connect = None
-            return self._ended()
+            return None
         with suppress(UsageError):
             found = ConnectFile.read(path)
             if found.addresses != self._connect.addresses or found.keys != self._connect.keys:
@@ -150,7 +150,7 @@ class Spectator:
         if self._silent or (not dead and self._memory.age() < self._listen):
             return None
         self._silent = True
-        return self._standing(DEAD if dead else SILENT, self._silence(dead))
+        return DEAD if dead else SILENT, self._silence(dead)
 
     def _reopen(self, found: ConnectFile) -> None:
         self.close()
@@ -166,14 +166,12 @@ class Spectator:
 
     # ---- what the status file tells ----
 
-    def _ended(self) -> Standing:
-        return self._standing(OVER, self._memory.notice)
-
-    def _standing(self, state: str, words: str) -> Standing:
+    async def _standing(self, state: str, words: str) -> Standing:
+        """A thread reads the file, which may be long."""
         view = self._memory.view
         if view is None or state == OVER:
-            name = Path(self._prefix).name
-            told = view_of(f"{self._prefix}_status.txt", name=name, failures=self._wants.failures)
+            name, status = Path(self._prefix).name, f"{self._prefix}_status.txt"
+            told = await asyncio.to_thread(view_of, status, name=name, failures=self._wants.failures)
             return Standing(self._prefix, state, words, STATUS_FILE, told)
         return Standing(self._prefix, state, words, DRIVER, view)
 

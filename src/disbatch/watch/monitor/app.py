@@ -1,0 +1,363 @@
+"""The monitor: follows a run and shows it; what each key does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar, Protocol
+
+from rich.text import Text
+from textual import events
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.widgets import Input, Static
+
+from disbatch.model.errors import DisbatchError
+from disbatch.watch.monitor.head import curve_lines, head_lines, words_line
+from disbatch.watch.monitor.rows import NODES, PANES, RUNNING
+from disbatch.watch.monitor.screens import HELP, Panel, Question, details
+from disbatch.watch.monitor.table import Table
+from disbatch.watch.standing import OVER, Standing
+from disbatch.wire.requests import Cancel, Drain, Finish, Pause, Stop, Unpause, Verb
+
+TALL = 36
+"""Lines from which on more than one table is seen."""
+WIDE = 150
+"""Columns from which on these stand beside each other."""
+KEYS = "d drain  s stop  p pause  c cancel  f finish  & filter  / search  ? help  q quit"
+STAYING = ("launching", "starting", "active")
+"""States of engines that are there or will be, and stay."""
+PATIENCE = 10.0
+"""Seconds that the driver has to answer when it is asked to do something."""
+
+
+class Source(Protocol):
+    """What `watch.spectator.Spectator` offers."""
+
+    async def next(self) -> Standing:
+        """How the run stands, as soon as that is new."""
+
+    async def ask(self, verb: Verb, patience: float) -> list[str]:
+        """Have the driver do something; what it did."""
+
+    def close(self) -> None:
+        """Follow no more."""
+
+
+class Monitor(App[None]):
+    """Shows what `open_source()`, called on the application's own loop, tells; draws at most once in so many
+    seconds."""
+
+    ENABLE_COMMAND_PALETTE = False
+    ALLOW_SELECT = False
+    CSS = """
+    Screen { background: ansi_default; color: ansi_default; layout: vertical; }
+    Static { height: 1; width: 100%; background: ansi_default; }
+    #words { color: ansi_yellow; display: none; }
+    #curve { height: 3; color: ansi_cyan; }
+    #tables { height: 1fr; layout: vertical; background: ansi_default; }
+    Table { height: 1fr; width: 1fr; background: ansi_default; }
+    #tables.grid { layout: grid; grid-size: 2 2; grid-gutter: 0 2; }
+    #entry { display: none; height: 1; border: none; padding: 0; background: ansi_default; }
+    #entry:focus { border: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(Binding(str(at), f"pane({at - 1})", pane.title, show=False) for at, pane in enumerate(PANES, 1)),
+        Binding("tab", "turn(1)", "next", show=False, priority=True),
+        Binding("shift+tab", "turn(-1)", "before", show=False, priority=True),
+        Binding("o", "sort", "sort", show=False),
+        Binding("O", "turn_sort", "sort the other way", show=False),
+        Binding("slash", "enter('search')", "search", show=False),
+        Binding("n", "seek(1)", "next", show=False),
+        Binding("N", "seek(-1)", "before", show=False),
+        Binding("ampersand", "enter('filter')", "filter", show=False),
+        Binding("escape", "leave", "all", show=False),
+        Binding("d", "drain", "drain", show=False),
+        Binding("s", "stop", "stop", show=False),
+        Binding("c", "cancel", "cancel", show=False),
+        Binding("p", "pause", "pause", show=False),
+        Binding("f", "finish", "finish", show=False),
+        Binding("r", "draw", "draw", show=False),
+        Binding("question_mark,h,f1", "help", "help", show=False),
+        Binding("q,ctrl+c,ctrl+q", "quit", "quit", show=False, priority=False),
+    ]
+
+    def __init__(self, open_source: Callable[[], Source], *, interval: float = 1.0) -> None:
+        super().__init__(ansi_color=True)
+        self.animation_level = "none"
+        self._open_source = open_source
+        self._interval = interval
+        self._source: Source | None = None
+        self._standing: Standing | None = None
+        self._shown: dict[str, str] = {}
+        self._active = 0
+        self._entry = ""
+        self._sought = ""
+        self._said = ""
+        self.trouble: DisbatchError | None = None
+        """What ended the monitor, if that is an error."""
+
+    def compose(self) -> ComposeResult:
+        """The head, the curve, the tables, and a line for keys or for what the user writes."""
+        yield Static(id="head", markup=False)
+        yield Static(id="tasks", markup=False)
+        yield Static(id="words", markup=False)
+        yield Static(id="curve", markup=False)
+        yield Static(id="tabs", markup=False)
+        with Container(id="tables"):
+            for number, pane in enumerate(PANES, 1):
+                yield Table(pane, number)
+        yield Static(id="keys", markup=False)
+        yield Input(id="entry", select_on_focus=False, compact=True)
+
+    def on_mount(self) -> None:
+        """Begin."""
+        self.query_one(Input).cursor_blink = False
+        self._lay_out()
+        self._show("head", "waiting for the run to tell how it stands")
+        self.run_worker(self._follow(), exit_on_error=True)
+
+    # ---- what comes ----
+
+    async def _follow(self) -> None:
+        self._source = source = self._open_source()
+        try:
+            while self._standing is None or self._standing.state != OVER:
+                self._standing = await source.next()
+                self.draw_all()
+                await asyncio.sleep(self._interval)  # what changes more often than that, nobody reads
+        except DisbatchError as error:
+            self.trouble = error
+            self.exit()
+
+    def on_unmount(self) -> None:
+        """Let go of the run."""
+        if self._source is not None:
+            self._source.close()
+
+    # ---- what is seen ----
+
+    @property
+    def table(self) -> Table:
+        """The one that keys are for."""
+        return self._tables[self._active]
+
+    @property
+    def _tables(self) -> list[Table]:
+        return list(self.query(Table))
+
+    def _lay_out(self) -> None:
+        """One table, two, or all, as there is room."""
+        width, height = self.size
+        tall = height >= TALL
+        grid = tall and width >= WIDE
+        other = self._active or 1
+        for at, table in enumerate(self._tables):
+            table.display = grid or at == self._active or (tall and at in (0, other))
+            table.titled = tall
+        self.query_one("#tables").set_class(grid, "grid")
+        self.query_one("#tabs").display = not tall
+        self.query_one("#curve").styles.height = 8 if tall else 3 if height >= 20 else 0
+        self.table.focus()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """The terminal is another one."""
+        self._lay_out()
+        self.call_after_refresh(self.draw_all)
+
+    def draw_all(self) -> None:
+        """Show what is known."""
+        standing, width = self._standing, self.size.width
+        if standing is None:
+            return
+        head, tasks = head_lines(standing, width)
+        self._show("head", head, "bold" if standing.is_heard else "bold reverse")
+        self._show("tasks", tasks)
+        words = words_line(standing, width)
+        self.query_one("#words").display = bool(words)
+        self._show("words", words)
+        curve = self.query_one("#curve")
+        self._show("curve", "\n".join(curve_lines(standing.view.course, width, max(1, curve.size.height))))
+        for table in self._tables:
+            table.fill(table.pane.rows(standing.view), table.pane.total(standing.view))
+        self._show_tabs()
+        self._show_keys()
+
+    def _show(self, name: str, words: str, style: str = "") -> None:
+        if self._shown.get(name) != words + style:
+            self._shown[name] = words + style
+            self.query_one(f"#{name}", Static).update(Text(words, style, no_wrap=True, overflow="crop"))
+
+    def _show_tabs(self) -> None:
+        text = Text(no_wrap=True, overflow="crop")
+        for at, table in enumerate(self._tables):
+            text.append(f" {table.title} ", "reverse" if at == self._active else "")
+            text.append("  ")
+        if self._shown.get("tabs") != text.markup:
+            self._shown["tabs"] = text.markup
+            self.query_one("#tabs", Static).update(text)
+
+    def _show_keys(self) -> None:
+        self._show("keys", self._said or KEYS, "bold" if self._said else "dim")
+
+    def tell(self, words: str) -> None:
+        """Say this to the user until the next key."""
+        self._said = words
+        self._show_keys()
+
+    def on_key(self, event: events.Key) -> None:
+        """What was said is read."""
+        if self._said:
+            self._said = ""
+            self._show_keys()
+
+    # ---- looking around ----
+
+    def action_pane(self, at: int) -> None:
+        """Show that table."""
+        self._active = at
+        self._lay_out()
+        self.call_after_refresh(self.draw_all)
+
+    def action_turn(self, step: int) -> None:
+        """Show the next one."""
+        if not self._entry:
+            self.action_pane((self._active + step) % len(PANES))
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """A table was clicked at."""
+        if isinstance(event.widget, Table):
+            self._active = event.widget.number - 1
+            self._show_tabs()
+
+    def action_sort(self) -> None:
+        """By the next column."""
+        self.table.sort_next()
+
+    def action_turn_sort(self) -> None:
+        """The other way round."""
+        self.table.turn()
+
+    def action_draw(self) -> None:
+        """Something else wrote on the terminal."""
+        self.refresh(repaint=True, layout=True)
+        self.screen.refresh(repaint=True, layout=True)
+
+    def action_help(self) -> None:
+        """What the keys do."""
+        self.push_screen(Panel("Help", HELP))
+
+    def on_table_opened(self, message: Table.Opened) -> None:
+        """A row as a whole."""
+        self.push_screen(Panel("Details", details(message.row.details)))
+
+    def action_enter(self, what: str) -> None:
+        """The user writes a text to filter by, or to search."""
+        self._entry = what
+        entry = self.query_one(Input)
+        entry.value = self.table.wanted if what == "filter" else ""
+        entry.placeholder = f"{what}: a text, then Enter"
+        self.query_one("#keys").display = False
+        entry.display = True
+        entry.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filters while it is written."""
+        if self._entry == "filter":
+            self.table.wanted = event.value
+            self.table.order()
+            self._show_tabs()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """It is written."""
+        if self._entry == "search":
+            self._sought = event.value
+        searches = self._entry == "search"
+        self._end_entry()
+        if searches:
+            self.action_seek(1)
+
+    def _end_entry(self) -> None:
+        self._entry = ""
+        self.query_one(Input).display = False
+        self.query_one("#keys").display = True
+        self.table.focus()
+
+    def action_leave(self) -> None:
+        """No text after all; or no filter any more."""
+        if self._entry != "search":
+            self.table.wanted = ""
+            self.table.order()
+            self._show_tabs()
+        if self._entry:
+            self._end_entry()
+
+    def action_seek(self, step: int) -> None:
+        """To the next row that holds what is sought."""
+        if self._sought and not self.table.seek(self._sought, step):
+            self.tell(f"no row holds {self._sought!r}")
+
+    # ---- asking the driver ----
+
+    def action_drain(self) -> None:
+        """Let the node finish what it has."""
+        self._let_go("Drain", "It gets no new tasks, and leaves when it has none.", Drain)
+
+    def action_stop(self) -> None:
+        """Take the node away."""
+        self._let_go("Stop", "Its tasks are ended, and run again elsewhere.", Stop)
+
+    def _let_go(self, title: str, what: str, verb: Callable[[list[str]], Drain | Stop]) -> None:
+        row = self.table.row
+        if self.table.pane is not NODES:
+            self.tell("first choose a node: 1 shows them")
+        elif row is None or not row.engine or self._standing is None:
+            self.tell("there is no node to ask for that")
+        else:
+            rows = self._standing.view.engines
+            others = [each for each in rows if each.state in STAYING and each.engine != row.engine]
+            last = "" if others else "\n\nNo other node is there: with the last one the run ends."
+            self._confirm(title, f"{title} {row.cells[0]}? {what}{last}", verb([row.engine]))
+
+    def action_cancel(self) -> None:
+        """End a task for good."""
+        row = self.table.row
+        if self.table.pane is not RUNNING or row is None:
+            self.tell("first choose a task that runs: 2 shows them")
+            return
+        asked = f"Cancel task {row.task}? It is ended, counts as failed, and is not tried again."
+        self._confirm("Cancel", asked, Cancel([(row.task, row.task)]))
+
+    def action_pause(self) -> None:
+        """Start nothing new, or go on."""
+        if self._standing is not None and self._standing.view.paused:
+            self._confirm("Resume", "Resume the run? Tasks start again.", Unpause())
+        else:
+            self._confirm("Pause", "Pause the run? No more tasks start; those that run finish.", Pause())
+
+    def action_finish(self) -> None:
+        """End the run."""
+        asked = "Finish the run? What runs is ended; `disbatch -r` goes on later with what is left."
+        self._confirm("Finish", asked, Finish())
+
+    def _confirm(self, title: str, asked: str, verb: Verb) -> None:
+        if self._standing is None or self._standing.state == OVER:
+            self.tell("the run is over")
+        elif not self._standing.is_heard:
+            self.tell("the driver is not heard: nothing can be asked of it now")
+        else:
+            self.push_screen(Question(title, asked), partial(self._answered, verb))
+
+    def _answered(self, verb: Verb, yes: bool | None) -> None:
+        if yes:
+            self.tell("asking the driver ...")
+            self.run_worker(self._ask(verb), exit_on_error=False)
+
+    async def _ask(self, verb: Verb) -> None:
+        assert self._source is not None
+        try:
+            self.tell("; ".join(await self._source.ask(verb, PATIENCE)))
+        except DisbatchError as error:
+            self.tell(str(error))

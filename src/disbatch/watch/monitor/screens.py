@@ -1,0 +1,82 @@
+"""What lies over the tables for a moment: help, a row as a whole, and a question that wants a yes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+HELP = """\
+1 2 3 4, Tab  nodes, running tasks, failed tasks, the log
+Up Down, j k  a row; PageUp, PageDown, Home, End
+Enter         the whole row: command, what it said
+o O           sort by the next column; the other way round
+&             filter: only rows that hold a text; Esc: all again
+/ n N         search a text; the next row with it, the one before
+
+d   drain the node: no new tasks; it leaves when it has none
+s   stop the node: its tasks are ended and run again elsewhere
+c   cancel the task, in the table of running tasks
+p   pause the run: nothing new starts; or resume it
+f   finish: end the run now, to be resumed
+    Each asks before it does something.
+r   draw everything again
+q   leave; the run goes on
+
+HEARD is how long ago a node said something. A task is "new" until
+its node is heard the next time. When the driver dies, the first
+line says so; the monitor waits for another one."""
+
+
+class Panel(ModalScreen[bool]):
+    """Some text over all else; closed with most keys."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,enter,question_mark", "dismiss(False)", "close", show=False),
+    ]
+    CSS = """
+    Panel, Question { align: center middle; background: transparent; }
+    #panel { width: 90%; max-width: 110; height: auto; max-height: 100%;
+             border: round ansi_blue; padding: 0 1; background: ansi_default; }
+    #panel Static { width: 100%; height: auto; background: ansi_default; }
+    """
+
+    def __init__(self, title: str, text: Text | str) -> None:
+        super().__init__()
+        self._title = title
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        """A frame with text that can be scrolled."""
+        with VerticalScroll(id="panel") as frame:
+            frame.border_title = self._title
+            yield Static(self._text, markup=False)
+
+
+class Question(Panel):
+    """Asks for a yes. Enter is none: nobody shall stop a node because he expected something else."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "dismiss(True)", "yes", show=False),
+        Binding("n,escape,q,enter", "dismiss(False)", "no", show=False),
+    ]
+
+    def __init__(self, title: str, text: str) -> None:
+        super().__init__(title, f"{text}\n\ny: yes   n, Esc: no")
+
+
+def details(pairs: Sequence[tuple[str, str]]) -> Text:
+    """Labels and what they are of, as text of any length."""
+    text = Text()
+    for label, value in pairs:
+        text.append(f"{label:<9}", "bold")
+        clean = "".join(c if c.isprintable() or c == "\n" else " " if c == "\t" else "?" for c in value)
+        text.append(clean.replace("\n", "\n" + " " * 9) + "\n")
+    text.rstrip()
+    return text
