@@ -620,8 +620,6 @@ def test_wrong_words_of_the_original(directory: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(directory)
     with pytest.raises(UsageError, match="unknown option"):
         DisBatcher("x", ["--wrong"])
-    with pytest.raises(DisbatchError, match="kvsserver"):
-        DisBatcher("x", [], "localhost:1234")
 
 
 def test_types() -> None:

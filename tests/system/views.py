@@ -53,9 +53,9 @@ def view(engines: Iterable[EngineRow], number: int = 1, **given: object) -> View
         "started": STARTED, "seconds": 900.0 + number, "mode": "running", "notice": "", "paused": False,
         "barrier": None, "total": 25_000, "done": 9_000 + number, "failed": 12, "skipped": 0,
         "skipped_failed": 0, "running": busy, "waiting": 700, "lost": 0, "retried": 0, "slots": slots,
-        "rate": slots / 61, "remaining": 760.0, "engines_count": len(rows), "engines": rows,
+        "rate": 10.5, "remaining": 1_524.0, "engines_count": len(rows), "engines": rows,
         "running_tasks": [running(n) for n in range(8)], "failures": [failure(n) for n in range(1, 13)],
         "log": [LogRow(1, STARTED + 700, "node003: was not heard for 15 s; its tasks run again elsewhere")],
-        "course": course(900.0, slots, 12.0) if number == 1 else [],
+        "course": course(900.0, slots, 9_000 / 855.75) if number == 1 else [],
     }  # fmt: skip
     return View(**{**usual, **given})  # type: ignore[arg-type]

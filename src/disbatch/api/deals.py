@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from disbatch.model.errors import RunEndedError
-from disbatch.wire.storefront import Storefront
+
+
+class Store(Protocol):
+    """A key store, as programs use it: `wire.storefront.Storefront`, or `keystore.external.ExternalStore`."""
+
+    async def put(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Append each value to its key's queue."""
+
+    async def get(self, key: bytes, timeout: float | None = None) -> bytes:
+        """Take the oldest value, when there is one."""
+
+    async def view(self, key: bytes, timeout: float | None = None) -> bytes:
+        """The oldest value, when there is one."""
+
 
 Result = TypeVar("Result")
-Deal = Callable[[Storefront], Coroutine[Any, Any, Result]]
+Deal = Callable[[Store], Coroutine[Any, Any, Result]]
 """Something to do with a key store."""
 
 
@@ -22,7 +35,7 @@ class Deals:
         self._loop = loop
         self._open: set[asyncio.Task[Any]] = set()
         self._over = False
-        self.store: Storefront | None = None
+        self.store: Store | None = None
 
     def begin(self, deal: Deal[Result]) -> Future[Result]:
         """Do this; from any thread. RunEndedError if it is over before."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from disbatch.api.guest import Guest
 from disbatch.api.run import DisBatch
 from disbatch.model.directives import BarrierLine, DirectiveError, Repeat, is_directive, parse_directive
 from disbatch.model.errors import UsageError
@@ -19,18 +20,28 @@ MARKS = {"task": " ", "skipped": "S", "barrier": "B", "perengine": "P", "superse
 class DisBatcher:
     """A run that lines of a task file are submitted to; their tasks have the ids 0, 1, 2, ...
 
-    `args` are words of the command line of disbatch; `tasksname` has no meaning here. `kvsserver`: None.
-    UsageError if the words are wrong.
+    `args` are words of the command line of disbatch.
+
+    `kvsserver`: a run that was started with --taskserver, instead of one of our own. It is the name of its
+    kvsinfo.txt, or the address of a server where keys begin as DISBATCH_KVS_PREFIX says; `tasksname` is then
+    the name of the source. UsageError if the words are wrong, or there is no such run.
     """
 
     def __init__(
         self, tasksname: str = "DisBatcher", args: Sequence[str] = (), kvsserver: str | None = None
     ) -> None:
-        if kvsserver is not None:
-            raise UsageError("kvsserver: a key store of one's own is not supported by this version yet")
         self.tasksname = tasksname
-        self._run = DisBatch(options=list(args))
-        self._run.prefix  # noqa: B018 - wrong options are told of at once
+        self._run: DisBatch | None = None
+        self._guest: Guest | None = None
+        if kvsserver is None:
+            self._run = DisBatch(options=list(args))
+            self._run.prefix  # noqa: B018 - wrong options are told of at once
+        elif args:
+            raise UsageError("args: the run of a kvsserver has been started, and has its options")
+        else:
+            from disbatch.api.served import open_values
+
+            self._guest = Guest(open_values(kvsserver), tasksname)
         self._changed = threading.Condition()
         self._ended: dict[int, dict[str, Any]] = {}
         """Reports that nobody has asked for, in the order in which they came."""
@@ -45,7 +56,10 @@ class DisBatcher:
         line = c.encode("utf-8", "surrogateescape").removesuffix(b"\n").removesuffix(b"\r")
         if b"\n" in line or b"\0" in line or len(line) > MAX_SUBMITTED:
             raise ValueError(f"not a line of a task file: {c!r:.80}")
-        for task in self._run.hand_in(line, _ids(line)):
+        ids = _ids(line)
+        if self._guest is not None:
+            self._guest.submit(line)
+        for task in () if self._run is None else self._run.hand_in(line, ids):
             task.add_done_callback(self._has_ended)
 
     def _has_ended(self, task: Future[TaskResult]) -> None:
@@ -64,29 +78,39 @@ class DisBatcher:
         wanted = list(taskIds)
         with self._changed:
             for id in wanted:
-                while not (id in self._known or id in self._ended or self._error is not None):
-                    self._changed.wait()
+                while not (id in self._known or id in self._ended):
+                    self._wait_for_another()
                 if id in self._ended:
                     self._known[id] = self._ended.pop(id)
-                elif id not in self._known and self._error is not None:
-                    raise self._error
             return {id: self._known[id] for id in wanted}
 
     def wait_one_task(self) -> dict[str, Any]:
         """The report of the next task that ends, and that was not told of yet. RunEndedError if the run ends
         before."""
         with self._changed:
-            while not (self._ended or self._error is not None):
-                self._changed.wait()
-            if not self._ended and self._error is not None:
-                raise self._error
+            while not self._ended:
+                self._wait_for_another()
             id = next(iter(self._ended))
             report = self._known[id] = self._ended.pop(id)
             return report
 
+    def _wait_for_another(self) -> None:
+        """A report; with the lock."""
+        if self._guest is not None:
+            report = self._guest.next_report()
+            self._ended[report["TaskId"]] = report
+        elif self._error is not None:
+            raise self._error
+        else:
+            self._changed.wait()
+
     def done(self) -> None:
-        """No more lines: wait until all tasks have ended, and the run with them."""
-        self._run.close()
+        """No more lines: wait until all tasks have ended, and the run with them. With a `kvsserver` it waits
+        for nothing, and reports can still be asked for."""
+        if self._guest is not None:
+            self._guest.done()
+        if self._run is not None:
+            self._run.close()
 
 
 def _ids(line: bytes) -> int:

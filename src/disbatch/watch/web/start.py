@@ -65,7 +65,7 @@ class WebPage:
     def __init__(self, address: tuple[str, int], say: Callable[[str], None], patience: float) -> None:
         missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
         if missing:
-            raise UsageError(f"-w needs {' and '.join(missing)}: pip install 'disbatch[web]'")
+            raise UsageError(f"-w needs {' and '.join(missing)}: pip install {' '.join(missing)}")
         self._host, self._port = address
         self._say = say
         self._patience = patience

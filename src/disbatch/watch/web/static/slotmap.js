@@ -8,6 +8,7 @@ const SMALLEST = 3;
 const LABELLED = 11; // pixels of a square from which names stand beside it
 const MOST_HIGH = 440;
 const LABEL = 104;
+const MEASURED = 500; // names: with more, there is no room for any
 const BETWEEN = 10;
 const GONE = ["left", "failed"];
 
@@ -97,7 +98,8 @@ export class SlotMap {
 
   layOut() {
     const width = this.canvas.parentElement.clientWidth;
-    const most = Math.max(1, ...this.engines.map((engine) => engine.slots));
+    const most = this.engines.reduce((found, engine) => Math.max(found, engine.slots), 1);
+    this.label = this.engines.length > 1 ? Math.min(this.longestName(), width / 3) : 0;
     let plan = null;
     for (let size = LARGEST; size >= SMALLEST && (plan === null || plan.height > MOST_HIGH); size -= 1) {
       plan = this.layOutWith(size, width, most);
@@ -105,8 +107,15 @@ export class SlotMap {
     return plan;
   }
 
+  longestName() {
+    const pen = this.canvas.getContext("2d", { alpha: false });
+    pen.font = `12px ${this.font}`;
+    const widths = this.engines.slice(0, MEASURED).map((engine) => pen.measureText(engine.node).width);
+    return Math.min(LABEL, Math.ceil(Math.max(...widths)) + 8);
+  }
+
   layOutWith(size, width, most) {
-    const label = size >= LABELLED && this.engines.length > 1 ? Math.min(LABEL, width / 3) : 0;
+    const label = size >= LABELLED ? this.label : 0;
     const across = Math.max(1, Math.min(most, Math.floor((width - label) / size)));
     const down = Math.ceil(most / across);
     const gap = most === 1 && !label ? 0 : label ? BETWEEN : Math.max(1, size >> 1);
