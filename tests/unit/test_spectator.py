@@ -34,6 +34,7 @@ class Driver:
         self.number = number
         self._context = context = zmq.Context()
         self._closed = False
+        self._seen: set[str] = set()
         self.asked: asyncio.Queue[Request] = asyncio.Queue()
         self.hub = Hub(
             *(asyncio.get_running_loop(), context, KEYS),
@@ -47,7 +48,10 @@ class Driver:
     def _request(self, request: Request) -> Answer | None:
         if not isinstance(request.verb, Watch):
             return Answer(request.id, True, [type(request.verb).__name__])
-        self.asked.put_nowait(request)
+        # What was asked when a connection broke may come twice.
+        if request.id not in self._seen:
+            self._seen.add(request.id)
+            self.asked.put_nowait(request)
         return None
 
     def close(self) -> None:
