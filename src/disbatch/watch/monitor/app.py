@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Protocol
@@ -93,6 +94,8 @@ class Monitor(App[None]):
         self._source: Source | None = None
         self._standing: Standing | None = None
         self._shown: dict[str, str] = {}
+        self._draws = False
+        self._drawn_at = 0.0
         self._active = 0
         self._entry = ""
         self._sought = ""
@@ -130,8 +133,7 @@ class Monitor(App[None]):
         try:
             while self._standing is None or self._standing.state != OVER:
                 self._standing = await source.next()
-                self.draw_all()
-                await asyncio.sleep(self._interval)  # what changes more often than that, nobody reads
+                self._draw_soon()
         except Exception as error:
             # The end of the monitor: whoever started it says why.
             self.trouble = error
@@ -146,6 +148,22 @@ class Monitor(App[None]):
         """Let go of the run."""
         if self._source is not None:
             self._source.close()
+
+    def _draw_soon(self) -> None:
+        """What changes more often than that, nobody reads. Listening does not wait: a driver's last word comes
+        once."""
+        if self._draws:
+            return
+        wait = self._drawn_at + self._interval - time.monotonic()
+        if wait > 0:
+            self._draws = True
+            self.set_timer(wait, self._draw_now)
+        else:
+            self._draw_now()
+
+    def _draw_now(self) -> None:
+        self._draws, self._drawn_at = False, time.monotonic()
+        self.draw_all()
 
     # ---- what is seen ----
 
