@@ -104,7 +104,7 @@ class Lives:
     def _fill_vacancy(self) -> None:
         if self.asked_for_nodes() > self.vacancies:
             self.vacancies = self.asked_for_nodes()
-            self.attach(["-s", "nodeB:3" if self.world.hosts else "localhost:3"])
+            self.attach(["-s", "nodeB:3" if self.world.hosts else "localhost:3", *self.plan.tunnel])
 
     def _until_nothing_runs(self) -> None:
         """The next life must not begin beside what the last one left: people are told so."""

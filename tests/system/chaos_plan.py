@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 TASKS = 200
 QUICK = ["--heartbeat", "0.5", "--patience", "2.5", "--grace", "1"]
+TUNNEL = "--tunnel"
 ORPHAN_PATIENCE = 6.0
 """Long enough for a driver to be replaced on a slow machine, short enough to wait for."""
 
@@ -109,6 +110,11 @@ class Plan:
         return len(COMMANDS) + 1
 
     @property
+    def tunnel(self) -> list[str]:
+        """What goes with nodes that are added: the driver may have no port."""
+        return [TUNNEL] if TUNNEL in self.options else []
+
+    @property
     def ids(self) -> int:
         """Of tasks and barriers."""
         return TASKS + len(self.barriers)
@@ -183,11 +189,13 @@ def make_plan(flavour: Flavour, seed: int, here: str) -> Plan:
     options += ["--max-losses", str(chance.choice([1, 3, 30, 30, 30]))]
     if chance.random() < 0.3:
         options += ["--wait-for-engines", "20"]
+    if flavour is Flavour.SSH and chance.random() < 0.3:
+        options.append(TUNNEL)
     plan = Plan(flavour, seed, _lines(chance), options, contexts)
     plan.steps.extend(_steps(chance, plan, here))
-    if chance.random() < 0.15:
+    if chance.random() < 0.15 and not plan.tunnel:
         contexts[0][:] = ["-S"]
-        plan.steps.insert(0, Step(Deed.ATTACH, Until.STARTS, 0, 0.0, _attach(chance, flavour, here)))
+        plan.steps.insert(0, Step(Deed.ATTACH, Until.STARTS, 0, 0.0, _attach(chance, plan, here)))
     return plan
 
 
@@ -217,8 +225,8 @@ def _task(chance: random.Random) -> str:
     return f"{before}{STARTS}; sleep {seconds:.2f}; {ENDS}"
 
 
-def _attach(chance: random.Random, flavour: Flavour, here: str) -> tuple[str, ...]:
-    words = ["-s", ",".join(chance.choice(ATTACHED[flavour])).replace("HERE", here)]
+def _attach(chance: random.Random, plan: Plan, here: str) -> tuple[str, ...]:
+    words = ["-s", ",".join(chance.choice(ATTACHED[plan.flavour])).replace("HERE", here), *plan.tunnel]
     if chance.random() < 0.4:
         words += ["-C", str(chance.randint(1, 20))]
     if chance.random() < 0.6:
@@ -259,8 +267,8 @@ def _step(chance: random.Random, plan: Plan, deed: Deed, here: str) -> Step:
 
 def _words(chance: random.Random, plan: Plan, deed: Deed, here: str) -> tuple[str, ...]:
     makers: dict[Deed, Callable[[], tuple[str, ...]]] = {
-        Deed.ATTACH: lambda: _attach(chance, plan.flavour, here),
-        Deed.ATTACH_FROM_NODE: lambda: (chance.choice(["nodeC", "nodeD"]), "-s", "localhost:1"),
+        Deed.ATTACH: lambda: _attach(chance, plan, here),
+        Deed.ATTACH_FROM_NODE: lambda: (chance.choice(["nodeC", "nodeD"]), "-s", "localhost:1", *plan.tunnel),
         Deed.CANCEL: lambda: _ids(chance, plan.ids),
         Deed.SECOND_DRIVER: lambda: (chance.choice(["--takeover", "-r"]),),
     }

@@ -37,13 +37,13 @@ class Terminal:
         """All that came."""
         self._end, theirs = pty.openpty()
         _resize(self._end, columns, lines)
+        # A session of its own, whose terminal this is: so its end is heard.
         self.process = subprocess.Popen(
-            argv,
+            ["setsid", "--ctty", *argv],
             cwd=directory,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            start_new_session=True,
             env={**environment(env), "TERM": "xterm-256color"},
         )
         os.close(theirs)
@@ -95,6 +95,11 @@ class Terminal:
         self.screen.resize(lines, columns)
         _resize(self._end, columns, lines)
         self.process.send_signal(signal.SIGWINCH)
+
+    def hang_up(self) -> None:
+        """Nobody looks any more: the terminal was closed."""
+        os.close(self._end)
+        self._end = os.open(os.devnull, os.O_RDONLY)
 
     def ended(self) -> int:
         """Read on to the end of the command; its exit status."""

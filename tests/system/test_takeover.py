@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -155,6 +156,39 @@ def test_driver_on_another_host(held: Held) -> None:
     refused = disbatch(held.directory, "--takeover", "P")
     assert refused.returncode == 2 and "elsewhere" in refused.stderr and "--force" in refused.stderr
     with held.taking_over("--force") as run:
+        held.let_go(0)
+        assert run.ended() == 0, run.err
+    held.check(1)
+
+
+def test_what_the_driver_had_on_another_host_is_started_here(held: Held) -> None:
+    held.task(0)
+    held.begin_and_kill(0)
+    for pid in processes(str(held.directory)):
+        os.kill(pid, signal.SIGKILL)
+    host = os.uname().nodename
+    for name in ("connect", "run"):
+        path = held.directory / f"P_{name}.json"
+        path.write_text(path.read_text().replace(f'"{host}"', '"elsewhere"'))
+    with held.taking_over("--force", "--heartbeat", "0.5", "--patience", "1") as run:
+        run.until_said(f"elsewhere: not heard for 1 s; starting anew on {host}\n")
+        held.let_go(0)
+        assert run.ended() == 0, run.err
+
+
+def test_takeover_that_cannot_begin(held: Held) -> None:
+    """The key store is not there: the run stays as it was, for the next try."""
+    held.task(0)
+    held.begin_and_kill(0)
+    files = [held.directory / f"P_{name}" for name in ("connect.json", "run.json", "kvsinfo.txt")]
+    before = [path.read_bytes() for path in files]
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        store = f"redis://u:secret@127.0.0.1:{nobody.getsockname()[1]}/"
+        refused = disbatch(held.directory, "--takeover", "P", "--kvsserver", store, env=held.mark)
+    assert refused.returncode == 2 and refused.stderr.endswith("connection refused\n"), refused.stderr
+    assert [path.read_bytes() for path in files] == before
+    with held.taking_over() as run:
         held.let_go(0)
         assert run.ended() == 0, run.err
     held.check(1)
@@ -378,8 +412,8 @@ def test_stream_that_is_not_the_same(held: Held) -> None:
     gone(lambda: processes(str(held.directory)), "the end of all processes")
 
 
-def test_an_engine_greets_before_the_driver_is_ready(held: Held) -> None:
-    """Its tasks are known by then to nobody but itself and the run file, which is read first."""
+def test_the_key_store_is_slow(held: Held) -> None:
+    """Engines look for the new driver all the while: it must not hear them before it knows what they run."""
     server = RedisServer(held.directory)
     try:
         for number in range(2):
@@ -388,8 +422,9 @@ def test_an_engine_greets_before_the_driver_is_ready(held: Held) -> None:
         held.begin_and_kill(0, 1, options=("-s", "localhost:2", "--kvsserver", address))
         server.halt()
         with held.taking_over() as run:
-            (log,) = held.directory.glob("P_*_engine.txt")
-            until(lambda: log.read_text().count("connected to") == 2, "the engine", held.directory)
+            log = held.directory / "P_driver.txt"
+            until(lambda: log.read_text().count(", pid ") == 2, "the new driver", held.directory)
+            assert "all engines are there" not in run.err
             server.go_on()
             run.until_said("all engines are there")
             held.let_go(0)

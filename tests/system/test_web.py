@@ -276,6 +276,19 @@ def test_what_hostile_names_and_output_do(browser: Browser, shown: Shown) -> Non
 # ---- what it does ----
 
 
+def test_nothing_is_known_yet(browser: Browser, shown: Shown) -> None:
+    with Tab(browser, shown.address) as tab:
+        expect(tab.page.locator("#mode")).to_have_text("waiting for the driver")
+        expect(tab.page.locator("#finish")).to_be_disabled()
+        shown.take(view([engine(0)]))
+        expect(tab.page.locator("#mode")).to_have_text("running")
+        expect(tab.page.locator("#finish")).to_be_enabled()
+        shown.take(view([engine(0, running=0, state="left")], 2, mode="over"), over=True)
+        expect(tab.page.locator("#mode")).to_have_text("over")
+        expect(tab.page.locator("#finish")).to_be_disabled()
+        expect(tab.page.locator("#pause")).to_be_disabled()
+
+
 def test_orders_are_asked_about_first(browser: Browser, shown: Shown) -> None:
     shown.take(view([engine(0), engine(1)]))
     with Tab(browser, shown.address) as tab:

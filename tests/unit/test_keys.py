@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -49,6 +50,16 @@ def test_overwrites_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         connect_file().write(path)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_named_pipe_is_no_connect_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "connect.json")
+    with pytest.raises(UsageError, match=r"connect.json: not a connect file"):
+        ConnectFile.read(tmp_path / "connect.json")
+    writer = os.open(tmp_path / "connect.json", os.O_RDWR)
+    with pytest.raises(UsageError, match=r"connect.json: "):
+        ConnectFile.read(tmp_path / "connect.json")
+    os.close(writer)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"protocol": "x"}', b"[" * 100_000])

@@ -379,6 +379,22 @@ def test_a_run_that_cannot_be_watched() -> None:
     assert str(asyncio.run(main()).trouble) == "an older driver"
 
 
+def test_a_fault_of_ours_is_told_by_whoever_started_it() -> None:
+    class Broken(FakeSource):
+        async def next(self) -> Standing:
+            raise ZeroDivisionError("of ours")
+
+    async def main() -> Monitor:
+        app = Monitor(Broken, interval=0.0)
+        with pytest.raises(ZeroDivisionError):  # the pilot's own
+            async with app.run_test(size=(80, 24)) as pilot:
+                await pilot.pause()
+        return app
+
+    app = asyncio.run(main())
+    assert "of ours" in repr(app.trouble) and app._exit_renderables == []
+
+
 def test_leaving() -> None:
     async def history(scene: Scene) -> None:
         await scene.press("q")

@@ -285,6 +285,15 @@ def test_a_task_is_given_up_after_too_many_losses() -> None:
     )
 
 
+def test_how_many_would_run_again_if_an_engine_were_lost() -> None:
+    """Not those that were lost too often, nor cancelled; but those that only wait there."""
+    plan = Plan(max_losses=0)
+    play([*queueing(1, 3)], plan)
+    assert (plan.reruns_if_lost("a"), plan.reruns_if_lost("nobody")) == (2, 0)
+    plan.handle(Cancel([(3, 3)]))
+    assert plan.reruns_if_lost("a") == 1
+
+
 def test_what_cannot_be_started_is_tried_again_then_counts() -> None:
     refused = RecordTask("a", task(0), unstarted("a", 2).outcomes[0], Verdict.COUNTS)
     play(

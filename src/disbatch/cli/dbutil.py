@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INCOMPLETE
     except OSError as error:
         _discard_output()
-        _complain(str(error))
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        _complain(f"{where}{error.strerror or error}")
         return EXIT_INCOMPLETE
     except Exception as error:
         if os.environ.get("DISBATCH_TRACEBACK"):

@@ -62,7 +62,7 @@ def monitor(options: argparse.Namespace) -> int:
         app.run()
     if app.trouble is not None:
         raise app.trouble
-    return EXIT_COMPLETE
+    return app.return_code or EXIT_COMPLETE
 
 
 def _is_terminal() -> bool:

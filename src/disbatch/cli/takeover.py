@@ -17,6 +17,7 @@ import msgspec
 from disbatch.cli.abandoned import job_is_over
 from disbatch.cli.options import parse
 from disbatch.cli.runs import CONNECT, ENDINGS
+from disbatch.cli.store import without_passwords
 from disbatch.contexts.machine import this_machine
 from disbatch.contexts.nodes import Choice
 from disbatch.driver.files import RunFiles
@@ -62,13 +63,13 @@ def take_over(
     choice = choose(former)
     told.asked = msgspec.structs.replace(
         asked,
-        arguments=[*asked.arguments, *map(os.fsencode, now)],
+        arguments=[*asked.arguments, *map(os.fsencode, without_passwords(now))],
         orphan_patience=former.orphan_patience,
     )
     told.learn(TakenOver(this_machine().hostname, os.getpid(), told.number + 1))
     files = RunFiles(prefix, Path(os.fsdecode(asked.log)))
     claimed = claim_again(files, status, told, apart=not is_here(connect))
-    return run(former, first, choice, None, Left(connect, told, claimed))
+    return run(former, [*first, *now], choice, None, Left(connect, told, claimed))
 
 
 def _prefix(text: str) -> Path:

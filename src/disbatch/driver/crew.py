@@ -382,8 +382,7 @@ class Crew:
 
     def _what_becomes_of_its_tasks(self, engine: str) -> str:
         """The end of the line that says that this engine is lost."""
-        known = self._plan.engines.get(engine)
-        tasks = len(known.assigned) if known is not None else 0
+        tasks = self._plan.reruns_if_lost(engine)
         others = self._plan.present > 1 or self.expected
         if not tasks or not others or not self.is_running():
             return ""

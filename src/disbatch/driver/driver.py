@@ -126,6 +126,7 @@ class Driver:
         self._preemption: asyncio.Task[None] | None = None
         self._notes = Notes()
         self._yielded = False
+        self._begun = False
         self._early_requests: list[Request] | None = []
         """What others ask before we know what a former driver left us; None: we do."""
         self._holds = Holds(self._tell, self._pump)
@@ -226,12 +227,13 @@ class Driver:
             )
             self._crew.serve(self._hub, addresses, orders)
             try:
-                addresses.listen()
-                self._notes.begin(s)
-                addresses.publish(keys, self._wall_started)
-                desk = await self._open_exchange(addresses)
-                if desk is not None:
-                    self._begin(addresses, desk)
+                # A run to be taken over stays as it was until we can begin; a new one can be ended meanwhile.
+                if s.takeover is None:
+                    self._appear(addresses, keys)
+                if await self._reach_store():
+                    if s.takeover is not None:
+                        self._appear(addresses, keys)
+                    self._begin(addresses, self._exchange.open(addresses.public))
                 ready()
                 await self._over
             finally:
@@ -300,8 +302,19 @@ class Driver:
         these anew."""
         return self._notes.are_there() or self._settings.claimed.are_there()
 
+    def _appear(self, addresses: Addresses, keys: RunKeys) -> None:
+        """From now on others find us, and our successors what they need. UsageError."""
+        addresses.listen()
+        self._notes.begin(self._settings)
+        addresses.publish(keys, self._wall_started)
+
+    @property
+    def _is_left(self) -> bool:
+        """We were to take the run over, and did not come to it: it is not ours to end."""
+        return self._settings.takeover is not None and not self._begun
+
     def _withdraw(self, addresses: Addresses) -> None:
-        if not self._yielded:
+        if not self._yielded and not self._is_left:
             addresses.withdraw()
 
     def _yield(self) -> None:
@@ -310,18 +323,19 @@ class Driver:
         self._say("another driver has taken this run over; leaving it alone")
         self._end_incomplete("taken over by another driver")
 
-    async def _open_exchange(self, addresses: Addresses) -> Desk | None:
-        """The key store may be far away; None if the user does not wait for it."""
-        opening = self._loop.create_task(self._exchange.open(addresses.public))
-        either: list[asyncio.Future[Any]] = [opening, self._over]
+    async def _reach_store(self) -> bool:
+        """The key store may be far away; False if the user does not wait for it. UsageError."""
+        reaching = self._loop.create_task(self._exchange.reach())
+        either: list[asyncio.Future[Any]] = [reaching, self._over]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if opening.done():
-            return opening.result()
-        opening.cancel()
-        return None
+        if not reaching.done():
+            reaching.cancel()
+            return False
+        reaching.result()
+        return not self._over.done()
 
     def _begin(self, addresses: Addresses, desk: Desk) -> None:
-        s = self._settings
+        self._begun, s = True, self._settings
         retirement = choose_retirement(s.context, self._hostname, addresses.folder, self._say)
         self._incomplete = self._time_limit.too_late
         self._feed.start(self._loop, self._pump, desk)
@@ -381,6 +395,8 @@ class Driver:
         self._crew.stop_watching()
         self._feed.close()
         await self._feed.end()
+        if self._is_left:
+            return await self._leave()
         self._yielded = self._yielded or not self._is_ours()
         if not self._yielded:
             await self._crew.retire_all()
@@ -406,6 +422,14 @@ class Driver:
         self._observer.stop()
         self._notes.close()
         return unwritten
+
+    async def _leave(self) -> bytes:
+        """The run stays as it was: its engines wait for another driver."""
+        self._hub.close()
+        self._telling.shut()
+        self._observer.stop()
+        self._notes.close()
+        return await self._record.close()
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback raised what it should not have: what the plan knows may be wrong, so the run ends."""

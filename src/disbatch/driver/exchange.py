@@ -91,14 +91,19 @@ class Exchange:
 
     # ---- where it is ----
 
-    async def open(self, address: str) -> Desk:
-        """Be ready; `address` is the driver's own. UsageError if there is no such store."""
+    async def reach(self) -> None:
+        """Find the server, if the store is one. UsageError if there is none."""
+        if self._settings.keystore is not None:
+            self._lease = await self._open_server(self._settings.keystore)
+
+    def open(self, address: str) -> Desk:
+        """Be ready; `address` is the driver's own. UsageError if nobody can be told where the store is."""
         s = self._settings
         connect = s.claimed.files.connect
         environment = {b"DISBATCH_CONNECT": bytes(connect), b"DISBATCH_JOBID": s.jobid.encode()}
         again = s.takeover is not None
         store: KeyStore
-        if s.keystore is None:
+        if s.keystore is None or self._lease is None:
             store = embedded = EmbeddedStore(
                 trouble=self._say, recovered=lambda: self._say("the key store has room again")
             )
@@ -106,7 +111,7 @@ class Exchange:
             self._info.write([address, f"connect {connect}"], again=again)
             where = f"the run's own, see {self._info.path}"
         else:
-            self._lease = lease = await self._open_server(s.keystore)
+            lease = self._lease
             self._info.write([str(s.keystore), f"prefix {lease.prefix}"], again=again)
             where = f"{s.keystore}, its keys begin with {lease.prefix}"
             environment[b"DISBATCH_KVS_URL"] = s.keystore.url.encode()

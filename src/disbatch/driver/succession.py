@@ -107,11 +107,18 @@ class Succession:
             crew.unheard(member)
             if self._may_replace(member) and member.node is not None:
                 self._replaced[member.engine] = crew.start(member.rank, member.node)
-        again = any(member.engine in self._replaced for member in missing)
-        anew = "; starting anew there" if again else ""
-        crew.say(f"{_names(missing)}: not heard for {self._patience:g} s{anew}")
+        crew.say(f"{_names(missing)}: not heard for {self._patience:g} s{self._anew(missing)}")
         self._holds.remove(Reason.TAKEOVER)
         crew.look()
+
+    def _anew(self, missing: list[Member]) -> str:
+        """Where engines were started instead: what the former driver had on its own host is on ours now."""
+        successors = [self._replaced[each.engine] for each in missing if each.engine in self._replaced]
+        names = {self._crew.members[engine].name for engine in successors}
+        if not names:
+            return ""
+        known = names <= {member.name for member in missing}
+        return "; starting anew " + ("there" if known else f"on {some(sorted(names))}")
 
     def _may_replace(self, member: Member) -> bool:
         wanted = member.node is not None and member.node.name not in self._told.avoid

@@ -96,8 +96,7 @@ def on_lost(board: Board, event: Lost) -> None:
     engine = board.engines.get(event.engine)
     if engine is None or engine.state is State.LOST:
         return
-    running = engine.slots - len(engine.adrift) - len(engine.claims)
-    tasks = list(engine.assigned.values())
+    tasks, running = list(engine.assigned.values()), _running(engine)
     engine.adrift.update(engine.assigned)
     _strip(board, engine)
     board.lost += 1
@@ -108,6 +107,21 @@ def on_lost(board: Board, event: Lost) -> None:
         if nth >= running or task.id in board.cancelled or may_rerun(board, engine, task)
     ]
     run_again(board, again)
+
+
+def _running(engine: Engine) -> int:
+    """How many of its attempts have a slot: the first ones."""
+    return engine.slots - len(engine.adrift) - len(engine.claims)
+
+
+def reruns_if_lost(board: Board, engine: Engine) -> int:
+    """How many of its tasks would run again."""
+    running = _running(engine)
+    return sum(
+        task.id not in board.cancelled
+        and (nth >= running or board.losses.get(task.id, 0) < board.max_losses)
+        for nth, task in enumerate(engine.assigned.values())
+    )
 
 
 def on_left(board: Board, event: Left) -> None:

@@ -220,6 +220,11 @@ class Plan:
         there are none of these ids."""
         return self.board.claims.keys() - self.board.backlog.unread_tasks()
 
+    def reruns_if_lost(self, engine: str) -> int:
+        """How many tasks would run again elsewhere if this engine were lost."""
+        known = self.board.engines.get(engine)
+        return 0 if known is None else joining.reruns_if_lost(self.board, known)
+
     def keeps(self, engine: str) -> bool:
         """Results of this engine wait here for their tasks to be read: they are not recorded yet."""
         known = self.board.engines.get(engine)

@@ -8,6 +8,7 @@ PREFIX_connect.json (mode 0600), never on a command line or in an environment.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import msgspec
@@ -81,8 +82,10 @@ class ConnectFile(msgspec.Struct, frozen=True):
     def read(cls, path: Path) -> ConnectFile:
         """Read the file; UsageError says in one line why that cannot be."""
         try:
-            with path.open("rb") as file:
-                data = file.read(CONNECT_FILE_LIMIT)
+            # Without O_NONBLOCK a named pipe would keep us here.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "rb") as file:
+                data = file.read(CONNECT_FILE_LIMIT) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror or error}") from error
         try:

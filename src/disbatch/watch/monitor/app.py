@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Protocol
@@ -14,7 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widgets import Input, Static
 
-from disbatch.model.errors import DisbatchError
+from disbatch.model.errors import SIGNAL_EXIT, DisbatchError
 from disbatch.watch.monitor.head import curve_lines, head_lines, words_line
 from disbatch.watch.monitor.rows import NODES, PANES, RUNNING
 from disbatch.watch.monitor.screens import HELP, Panel, Question, details
@@ -96,7 +97,7 @@ class Monitor(App[None]):
         self._entry = ""
         self._sought = ""
         self._said = ""
-        self.trouble: DisbatchError | None = None
+        self.trouble: Exception | None = None
         """What ended the monitor, if that is an error."""
 
     def compose(self) -> ComposeResult:
@@ -115,6 +116,9 @@ class Monitor(App[None]):
     def on_mount(self) -> None:
         """Begin."""
         self.query_one(Input).cursor_blink = False
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, partial(self.exit, return_code=SIGNAL_EXIT + number))
         self._lay_out()
         self._show("head", "waiting for the run to tell how it stands")
         self.run_worker(self._follow(), exit_on_error=True)
@@ -131,6 +135,11 @@ class Monitor(App[None]):
         except DisbatchError as error:
             self.trouble = error
             self.exit()
+
+    def _fatal_error(self) -> None:
+        """A fault of ours: whoever started the monitor says it in one line."""
+        self.trouble = self._exception
+        self._close_messages_no_wait()
 
     def on_unmount(self) -> None:
         """Let go of the run."""

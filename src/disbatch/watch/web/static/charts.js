@@ -27,7 +27,7 @@ export class Charts {
       legend: { show: false },
       padding: [8, 20, 0, 0],
       cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
-      scales: { y: { range: (_, least, most) => [0, Math.max(1e-9, most) * 1.08] } },
+      scales: { y: { range: (_, least, most) => [0, (most || 1) * 1.08] } },
       axes: [
         { ...axis, grid: { show: false }, values: times, space: 70, size: 26, gap: 4 },
         { ...axis, size: 58, space: 30, values: (_, splits) => splits.map(value) },

@@ -23,6 +23,7 @@ let received = 0;
 let failures = [];
 
 document.documentElement.classList.add("script");
+for (const name of ["pause", "finish"]) at(name).disabled = true; // until it is known what runs
 
 // ---- the run as a whole ----
 
@@ -50,6 +51,7 @@ function showRun(news) {
   const barrier = run.barrier === null ? "" : `waiting at the barrier in line ${run.barrier}`;
   notice(news.silence || run.notice || barrier);
   say(at("pause"), run.paused ? "Resume" : "Pause");
+  for (const name of ["pause", "finish"]) at(name).disabled = false;
   showFacts();
   const finished = run.done + run.skipped;
   const part = run.total ? Math.min(100, (100 * finished) / run.total) : 0;

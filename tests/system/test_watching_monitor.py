@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,6 +173,32 @@ def test_interrupt_key(held: Held) -> None:
             assert terminal.ended() == 0
         held.let_pass(1)
         assert run.ended() == 0, "the run goes on"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals(held: Held, number: signal.Signals) -> None:
+    held.gated(1)
+    with held.beginning("-s", "localhost:1") as run:
+        held.until_ran(0)
+        with monitor(held.directory) as terminal:
+            terminal.until_shown("MEMORY")
+            terminal.process.send_signal(number)
+            assert terminal.ended() == 128 + number
+            assert b"\x1b[?1049l" in terminal.raw, "it leaves the terminal as it was"
+        held.let_pass(1)
+        assert run.ended() == 0
+
+
+def test_the_terminal_goes_away(held: Held) -> None:
+    held.gated(1)
+    with held.beginning("-s", "localhost:1") as run:
+        held.until_ran(0)
+        with monitor(held.directory) as terminal:
+            terminal.until_shown("MEMORY")
+            terminal.hang_up()
+            terminal.process.wait(DEADLINE)
+        held.let_pass(1)
+        assert run.ended() == 0
 
 
 def test_no_terminal(held: Held) -> None:
