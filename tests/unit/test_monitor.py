@@ -386,13 +386,26 @@ def test_a_fault_of_ours_is_told_by_whoever_started_it() -> None:
 
     async def main() -> Monitor:
         app = Monitor(Broken, interval=0.0)
-        with pytest.raises(ZeroDivisionError):  # the pilot's own
-            async with app.run_test(size=(80, 24)) as pilot:
-                await pilot.pause()
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause()
         return app
 
-    app = asyncio.run(main())
-    assert "of ours" in repr(app.trouble) and app._exit_renderables == []
+    assert str(asyncio.run(main()).trouble) == "of ours"
+
+
+def test_a_fault_in_a_key_makes_no_page_of_traceback() -> None:
+    class Broken(Monitor):
+        def action_help(self) -> None:
+            raise ZeroDivisionError("of ours")
+
+    async def main(app: Monitor) -> None:
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.press("question_mark")
+
+    app = Broken(FakeSource)
+    with pytest.raises(ZeroDivisionError):  # the pilot's own
+        asyncio.run(main(app))
+    assert str(app.trouble) == "of ours" and app._exit_renderables == []
 
 
 def test_leaving() -> None:

@@ -118,8 +118,7 @@ def reruns_if_lost(board: Board, engine: Engine) -> int:
     """How many of its tasks would run again."""
     running = _running(engine)
     return sum(
-        task.id not in board.cancelled
-        and (nth >= running or board.losses.get(task.id, 0) < board.max_losses)
+        task.id not in board.cancelled and (nth >= running or board.losses.get(task.id, 0) < board.max_losses)
         for nth, task in enumerate(engine.assigned.values())
     )
 

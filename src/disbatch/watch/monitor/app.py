@@ -132,7 +132,8 @@ class Monitor(App[None]):
                 self._standing = await source.next()
                 self.draw_all()
                 await asyncio.sleep(self._interval)  # what changes more often than that, nobody reads
-        except DisbatchError as error:
+        except Exception as error:
+            # The end of the monitor: whoever started it says why.
             self.trouble = error
             self.exit()
 
