@@ -53,7 +53,7 @@ bench-slurm: $(VENV)/.installed ## how soon a Slurm job of 64 nodes works, all s
 	@scripts/require tests
 	@$(BIN)/python bench/slurm_startup.py
 
-bench-sources: $(VENV)/.installed ## tasks a second through each way in: file, stdin, dbutil submit, Python (about 2 minutes)
+bench-sources: $(VENV)/.installed ## tasks a second through each way in: file, stdin, dbutil submit, Python, key stores (about 3 minutes)
 	@$(BIN)/python bench/sources.py
 
 bench-report: $(VENV)/.installed ## a report of 1,000,000 lines: time and memory (about a minute)

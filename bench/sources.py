@@ -4,7 +4,9 @@
     one      one task at a time, each waited for before the next: milliseconds from task to task
 
 The file is the peer of the others: all its tasks are there from the beginning. Sources take turns, and the
-best of each counts, since another program on the machine can only make a time longer. To add a source: a
+best of each counts, since another program on the machine can only make a time longer. The last two are
+programs that sign in as a task source: in the driver's own key store, and in a redis-server that is started
+here (without one, there is no such row). To add a source: a
 function that gives so many tasks to a run and returns when they have ended, with its seconds, in MANY or ONE.
 """
 
@@ -12,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +23,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from disbatch import DisBatch
+from disbatch import DisBatch, DisBatcher
+from disbatch.api.served import open_values
+from disbatch.sources.desk import DONE_TASK, RESULT_KEY, SOURCE_NAME, TASK_KEY
 
 DISBATCH = str(Path(sys.executable).with_name("disbatch"))
 DBUTIL = str(Path(sys.executable).with_name("dbutil"))
@@ -159,9 +165,86 @@ def one_api(place: Place, count: int) -> float:
         return timed(lambda: [run.submit(TASK).result() for _ in range(count)])
 
 
+class Guests:
+    """A run whose tasks a program gives; it has its engine. In `server`, or in the driver's own store."""
+
+    def __init__(self, place: Place, server: str) -> None:
+        self.prefix = place.prefix()
+        self.where = f"{self.prefix}_kvsinfo.txt"
+        words = [DISBATCH, "-s", SLOTS, "-p", self.prefix, f"--taskserver={server}"]
+        self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert self._process.stderr is not None
+        self._process.stderr.readline()
+        words = [DBUTIL, "--run", self.prefix, "submit", "--wait", TASK]
+        subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
+
+    def end(self) -> None:
+        """Wait for it."""
+        self._process.communicate()
+
+
+def many_values(place: Place, count: int, server: str = "") -> float:
+    """A value for each task; nobody asks for results."""
+    run = Guests(place, server)
+    values = open_values(run.where)
+
+    def give() -> None:
+        for _ in range(count):
+            values.put("tasks", TASK)
+        values.put("tasks", "done")
+        run.end()
+
+    for key, value in ((SOURCE_NAME, "bench"), (DONE_TASK, "done"), (RESULT_KEY, ""), (TASK_KEY, "tasks")):
+        values.put(key, value)
+    seconds = timed(give)
+    place.check(run.prefix, count + 1)
+    return seconds
+
+
+def one_value(place: Place, count: int, server: str = "") -> float:
+    """`DisBatcher.submit`, then `wait_one_task`."""
+    run = Guests(place, server)
+    guest = DisBatcher("bench", kvsserver=run.where)
+
+    def give() -> None:
+        for _ in range(count):
+            guest.submit(TASK)
+            guest.wait_one_task()
+
+    seconds = timed(give)
+    guest.done()
+    run.end()
+    return seconds
+
+
+class Redis:
+    """A server on a free port, with nothing on disk."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.address = f"127.0.0.1:{port}"
+        words = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        while "Ready to accept" not in self._process.stdout.readline():
+            if self._process.poll() is not None:
+                raise SystemExit("redis-server does not start")
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.communicate()
+
+
 Source = Callable[[Place, int], float]
-MANY: dict[str, Source] = {"file": file, "stdin": stdin, "dbutil submit": submit, "API": api}
-ONE: dict[str, tuple[Source, int]] = {"dbutil submit": (one_submit, 20), "API": (one_api, 100)}
+MANY: dict[str, Source] = {
+    "file": file, "stdin": stdin, "dbutil submit": submit, "API": api, "own key store": many_values
+}  # fmt: skip
+ONE: dict[str, tuple[Source, int]] = {
+    "dbutil submit": (one_submit, 20), "API": (one_api, 100), "own key store": (one_value, 100)
+}  # fmt: skip
 """And how many tasks are enough."""
 
 
@@ -181,11 +264,18 @@ def main() -> None:
     )
     parser.add_argument("--tasks", type=int, default=5000, help="of each source (%(default)s)")
     count = parser.parse_args().tasks
+    redis = Redis() if shutil.which("redis-server") else None
+    if redis is not None:
+        server = redis.address
+        MANY["Redis"] = lambda place, count: many_values(place, count, server)
+        ONE["Redis"] = (lambda place, count: one_value(place, count, server), 100)
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         place = Place(Path(directory))
         os.chdir(directory)
         many = best(lambda name: MANY[name](place, count), list(MANY))
         one = best(lambda name: ONE[name][0](place, ONE[name][1]), list(ONE))
+    if redis is not None:
+        redis.close()
     print(f"{'many: ' + str(count) + ' tasks':<24}{'tasks/s':>10}{'of file':>10}")
     for name, seconds in many.items():
         print(f"  {name:<22}{count / seconds:>10.0f}{many['file'] / seconds:>10.2f}")

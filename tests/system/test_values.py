@@ -154,6 +154,20 @@ def test_one_who_is_stopped_with_a_value_on_its_way_does_not_use_it_twice(tmp_pa
         end(run)
 
 
+def test_a_value_that_cannot_be_printed_goes_back(tmp_path: Path) -> None:
+    with start(tmp_path) as run:
+        assert dbutil(tmp_path, "put", "k", "1", "2")[0] == 0
+        for verb, said in (("view", ""), ("get", "; the value went back, behind the others")):
+            with Path("/dev/full").open("wb") as full:
+                words, pipe = [DBUTIL, verb, "k"], subprocess.PIPE
+                done = subprocess.run(
+                    words, cwd=tmp_path, stdout=full, stderr=pipe, env=environment(), check=False
+                )
+            assert (done.returncode, "No space left on device" + said in done.stderr.decode()) == (3, True)
+        assert [dbutil(tmp_path, "get", "k")[1] for _ in range(2)] == [b"2\n", b"1\n"]
+        end(run)
+
+
 def test_ctrl_c(tmp_path: Path) -> None:
     with start(tmp_path, *HELD, "--loglevel", "debug") as run:
         waiting = getting(tmp_path, "get", "k")
@@ -181,7 +195,8 @@ def test_another_driver_begins_with_an_empty_store(tmp_path: Path) -> None:
         assert dbutil(tmp_path, "put", "k", "1")[0] == 0
         waiting = getting(tmp_path, "get", "other")
         log = tmp_path / "P_driver.txt"
-        run.until(lambda: "nothing yet" in log.read_text(), "it to know the store")
+        # Who is told that a second time has heard it the first time, and knows the store.
+        run.until(lambda: log.read_text().count("nothing yet") >= 2, "it to know the store")
         run.signal(signal.SIGKILL)
         run.ended()
         with Running(tmp_path, "--takeover", "P", env=PATH) as second:

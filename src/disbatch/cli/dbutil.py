@@ -105,7 +105,7 @@ def _carry_out(options: argparse.Namespace) -> int:
     if options.verb == "submit":
         return submit(options, sys.stdout.buffer, _complain)
     if options.verb in ("put", "get", "view"):
-        return values(options, sys.stdout.buffer, _complain)
+        return values(options, _complain)
     if options.verb == "report":
         report(options)
         return EXIT_COMPLETE

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from disbatch.cli.verbs import usual_options
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, DisbatchError, SilenceError, UsageError
@@ -37,14 +37,14 @@ def add_values(add: Callable[..., argparse.ArgumentParser]) -> None:
         verb.add_argument("key", metavar="KEY", help=key)
 
 
-def values(options: argparse.Namespace, out: BinaryIO, complain: Callable[[str], None]) -> int:
-    """Do it; the exit code. A value goes to `out`."""
+def values(options: argparse.Namespace, complain: Callable[[str], None]) -> int:
+    """Do it; the exit code. A value goes to standard output."""
     pairs = _pairs(options) if options.verb == "put" else []
     from disbatch.cli.runs import find_run
 
     run = find_run(options.run)
     try:
-        return asyncio.run(_values(run, options, pairs, out, lambda text: complain(f"{run.prefix}: {text}")))
+        return asyncio.run(_values(run, options, pairs, lambda text: complain(f"{run.prefix}: {text}")))
     except UsageError as error:
         raise UsageError(f"{run.prefix}: {error}") from error
     except DisbatchError as error:
@@ -55,7 +55,6 @@ async def _values(
     run: Run,
     options: argparse.Namespace,
     pairs: list[tuple[bytes, bytes]],
-    out: BinaryIO,
     say: Callable[[str], None],
 ) -> int:
     from disbatch.cli.runs import follow
@@ -77,9 +76,22 @@ async def _values(
             within = f" within {options.timeout:g} s" if options.timeout else ""
             say(f"no value under {options.key}{within}")
             return EXIT_FAILED
-    out.write(value if options.raw or value.endswith(b"\n") else value + b"\n")
-    out.flush()
+        try:
+            _write(value if options.raw or value.endswith(b"\n") else value + b"\n")
+        except OSError as error:
+            if options.verb == "view":
+                raise
+            await store.put([(key, value)])
+            why = error.strerror or error
+            raise DisbatchError(f"standard output: {why}; the value went back, behind the others") from None
     return EXIT_COMPLETE
+
+
+def _write(data: bytes) -> None:
+    """To standard output, past any buffer."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(1, rest) :]
 
 
 def _pairs(options: argparse.Namespace) -> list[tuple[bytes, bytes]]:
