@@ -150,8 +150,8 @@ class Monitor(App[None]):
             self._source.close()
 
     def _draw_soon(self) -> None:
-        """What changes more often than that, nobody reads. Listening does not wait: a driver's last word comes
-        once."""
+        """What changes more often than that, nobody reads. Listening does not wait: the last word of a driver
+        comes once."""
         if self._draws:
             return
         wait = self._drawn_at + self._interval - time.monotonic()
