@@ -14,6 +14,7 @@ from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.geometry import Size
 from textual.widgets import Input, Static
 
 from disbatch.model.errors import SIGNAL_EXIT, DisbatchError
@@ -176,9 +177,9 @@ class Monitor(App[None]):
     def _tables(self) -> list[Table]:
         return list(self.query(Table))
 
-    def _lay_out(self) -> None:
-        """One table, two, or all, as there is room."""
-        width, height = self.size
+    def _lay_out(self, size: Size | None = None) -> None:
+        """One table, two, or all, as there is room; `size` if that is not known yet."""
+        width, height = size or self.size
         tall = height >= TALL
         grid = tall and width >= WIDE
         other = self._active or 1
@@ -192,7 +193,7 @@ class Monitor(App[None]):
 
     def on_resize(self, event: events.Resize) -> None:
         """The terminal is another one."""
-        self._lay_out()
+        self._lay_out(event.size)
         self.call_after_refresh(self.draw_all)
 
     def draw_all(self) -> None:
