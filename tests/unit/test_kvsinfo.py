@@ -48,6 +48,10 @@ def test_another_runs_file_stays(tmp_path: Path) -> None:
     later = KvsInfo(first.path)
     later.write(["three"], again=True)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["three\n"]
+    first.remove()  # it was replaced, and has not known
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["three\n"]
+    later.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_such_place(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ and Python, if the store is in the driver. Mode 0600; it goes with the run.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from disbatch.driver.files import MOST_RUNS, RunFiles
@@ -29,7 +30,8 @@ class KvsInfo:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._written = False
+        self._written: tuple[int, int] | None = None
+        """What tells the file from another one of its name."""
 
     def write(self, lines: list[str], *, again: bool) -> None:
         """Create it; `again` takes the place of the one that a driver before us left. UsageError."""
@@ -51,9 +53,10 @@ class KvsInfo:
         if again:
             self.path.unlink(missing_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._written = True
-        with os.fdopen(descriptor, "wb") as file:
+        self._written = _identity(os.fstat(descriptor))
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
             file.write(text)
+            self._written = _identity(os.fstat(descriptor))
 
     def told(self, word: str) -> str | None:
         """What the file that is there says behind this word; None if it does not."""
@@ -65,6 +68,11 @@ class KvsInfo:
         return next((line[len(word) + 1 :] for line in lines[1:] if line.startswith(f"{word} ")), None)
 
     def remove(self) -> None:
-        """The run is over."""
-        if self._written:
-            self.path.unlink(missing_ok=True)
+        """The run is over. What another driver, which has taken it over, put in its place stays."""
+        with suppress(FileNotFoundError):
+            if self._written is not None and self._written == _identity(self.path.lstat()):
+                self.path.unlink()
+
+
+def _identity(file: os.stat_result) -> tuple[int, int]:
+    return file.st_ino, file.st_mtime_ns
