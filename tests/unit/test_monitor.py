@@ -425,6 +425,22 @@ def test_a_fault_in_a_key_makes_no_page_of_traceback() -> None:
     assert str(app.trouble) == "of ours" and app._exit_renderables == []
 
 
+def test_a_terminal_that_was_closed() -> None:
+    async def main() -> None:
+        there = [True]
+        source = FakeSource(standing())
+        app = Monitor(lambda: source, interval=0.0, has_terminal=lambda: there[0])
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause()
+            assert app.is_running
+            there[0] = False
+            source.put(standing(done=1920))
+            await pilot.pause(0.05)
+        assert source.closed
+
+    asyncio.run(main())
+
+
 def test_leaving() -> None:
     async def history(scene: Scene) -> None:
         await scene.press("q")

@@ -58,6 +58,7 @@ def monitor(options: argparse.Namespace) -> int:
         app = Monitor(
             lambda: Spectator(context, found.prefix, found.connect, wants, resume=advice),
             interval=options.interval,
+            has_terminal=_is_terminal,
         )
         app.run()
     if app.trouble is not None:

@@ -51,7 +51,7 @@ class Source(Protocol):
 
 class Monitor(App[None]):
     """Shows what `open_source()`, called on the application's own loop, tells; draws at most once in so many
-    seconds."""
+    seconds, and leaves when `has_terminal()` does not hold any more."""
 
     ENABLE_COMMAND_PALETTE = False
     ALLOW_SELECT = False
@@ -87,11 +87,18 @@ class Monitor(App[None]):
         Binding("q,ctrl+c,ctrl+q", "quit", "quit", show=False, priority=False),
     ]
 
-    def __init__(self, open_source: Callable[[], Source], *, interval: float = 1.0) -> None:
+    def __init__(
+        self,
+        open_source: Callable[[], Source],
+        *,
+        interval: float = 1.0,
+        has_terminal: Callable[[], bool] = lambda: True,
+    ) -> None:
         super().__init__(ansi_color=True)
         self.animation_level = "none"
         self._open_source = open_source
         self._interval = interval
+        self._has_terminal = has_terminal
         self._source: Source | None = None
         self._standing: Standing | None = None
         self._shown: dict[str, str] = {}
@@ -163,6 +170,9 @@ class Monitor(App[None]):
             self._draw_now()
 
     def _draw_now(self) -> None:
+        if not self._has_terminal():  # it was closed, and nobody told us
+            self.exit()
+            return
         self._draws, self._drawn_at = False, time.monotonic()
         self.draw_all()
 
