@@ -176,6 +176,30 @@ def test_what_the_driver_had_on_another_host_is_started_here(held: Held) -> None
         assert run.ended() == 0, run.err
 
 
+def test_from_another_directory(held: Held, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The commands that are told to the user work where the user is."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    held.task(0)
+    held.begin_and_kill(0)
+    with Running(elsewhere, "--takeover", str(held.directory / "P"), env=held.mark) as run:
+        run.until_said("all engines are there")
+        run.signal(signal.SIGTERM)
+        assert run.ended() == 128 + signal.SIGTERM, run.err
+    hint = run.err.partition("  resume    ")[2].strip()
+    assert hint.startswith(f"cd {held.directory} && disbatch ")
+    held.let_go(0)
+    again = subprocess.run(
+        hint.replace("disbatch ", f"{DISBATCH} ", 1) + " -p Q",
+        shell=True,
+        cwd=elsewhere,
+        env=environment(held.mark),
+        timeout=60,
+        check=False,
+    )
+    assert again.returncode == 0
+    assert sorted(tasks(held.directory / "Q_status.txt")) == [0]
+
+
 def test_takeover_that_cannot_begin(held: Held) -> None:
     """The key store is not there: the run stays as it was, for the next try."""
     held.task(0)

@@ -268,3 +268,19 @@ def test_port_that_is_taken(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"disbatch: cannot listen at tcp://{address}: Address already in use")
     assert done.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["Tasks"]
+
+
+@pytest.mark.parametrize("arguments", [["Tasks"], ["--takeover", "/none/P"]])
+def test_working_directory_that_is_not_there_any_more(tmp_path: Path, arguments: list[str]) -> None:
+    script = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", DISBATCH, *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    words = "disbatch: the working directory: No such file or directory; cd to one that is there\n"
+    assert (done.returncode, done.stderr) == (2, words)

@@ -121,8 +121,11 @@ def test_a_node_tells_of_its_load_and_memory(held: Held) -> None:
         held.until_ran(0)
         stream = Stream(held.directory)
         try:
-            until(lambda: any(now["engines"][0]["memory_used"] for now in stream.told if now["engines"]),
-                "a heartbeat", held.directory)  # fmt: skip
+            until(
+                lambda: any(row["seconds"] for now in stream.told for row in now["running_tasks"]),
+                "a heartbeat while the task runs",
+                held.directory,
+            )
         finally:
             stream.close()
         (row,) = told(held.directory)["engines"]

@@ -119,6 +119,23 @@ def test_terminals_of_any_size(size: tuple[int, int]) -> None:
     play(history, size)
 
 
+def test_a_terminal_that_becomes_another_one() -> None:
+    async def history(scene: Scene) -> None:
+        await scene.pilot.resize_terminal(160, 45)
+        await scene.pilot.pause()
+        assert (
+            "─ 1 Nodes" in scene.seen and "─ 4 Log" in scene.seen and "39 of 48 slots used" in scene.lines[0]
+        )
+        await scene.pilot.resize_terminal(60, 12)
+        await scene.pilot.pause()
+        assert "─ 1 Nodes" not in scene.seen and " 1 Nodes 5 " in scene.lines[2]
+        await scene.pilot.resize_terminal(80, 24)
+        await scene.pilot.pause()
+        assert "/s █" in scene.seen or "▃" in scene.seen
+
+    play(history)
+
+
 def test_nothing_is_wider_than_the_terminal() -> None:
     assert len(KEYS) <= 80
     assert max(map(len, HELP.splitlines())) <= 68

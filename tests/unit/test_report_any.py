@@ -32,8 +32,15 @@ lines = st.tuples(
 files = st.lists(st.lists(lines, max_size=12), min_size=1, max_size=3)
 
 
+def line(elapsed: str) -> bytes:
+    """Of a task that took so long."""
+    pid, finish = ("0", "0") if elapsed == "0" else ("1", "1.5")
+    return f"\t0\t0\t0\t\t{pid}\t0\t{elapsed}\t0\t{finish}\t0\t\t0\t\tx\n".encode()
+
+
 @settings(deadline=None)
 @given(files)
+@example([[line("0"), line("5e-324")]])
 @example([[b"P\t0\t0\t0\t\t0\t0\tnan\t0\t0\t0\t\t0\t\tx\n"]])
 def test_any_lines(contents: list[list[bytes]]) -> None:
     with TemporaryDirectory() as directory:

@@ -17,6 +17,7 @@ Course = Callable[["Bench"], Awaitable[None]]
 @dataclasses.dataclass
 class Bench:
     waits: float | None
+    moved: bool = False
     said: list[str] = dataclasses.field(default_factory=list)
     ended: list[str] = dataclasses.field(default_factory=list)
 
@@ -24,7 +25,9 @@ class Bench:
         self.over = asyncio.Event()
         script = Path.cwd() / "P_dbUtil.sh"
         settings: Any = SimpleNamespace(
-            waits=self.waits, claimed=SimpleNamespace(files=SimpleNamespace(script=script))
+            waits=self.waits,
+            moved=self.moved,
+            claimed=SimpleNamespace(files=SimpleNamespace(script=script)),
         )
         loop = asyncio.get_running_loop()
         self.vacancy = Vacancy(loop, settings, say=self.said.append, end=self._end)
@@ -34,9 +37,9 @@ class Bench:
         self.over.set()
 
 
-def run(waits: float | None, course: Course) -> None:
+def run(waits: float | None, course: Course, *, moved: bool = False) -> None:
     async def with_bench() -> None:
-        await course(Bench(waits))
+        await course(Bench(waits, moved))
 
     asyncio.run(with_bench())
 
@@ -60,6 +63,14 @@ def test_for_ever() -> None:
         assert bench.vacancy.words == ""
 
     run(None, course)
+
+
+def test_a_user_who_is_in_another_directory() -> None:
+    async def course(bench: Bench) -> None:
+        bench.vacancy.begins("no engine is left")
+        assert f"waiting for some: {Path.cwd()}/P_dbUtil.sh -s HOST:CORES" in bench.said[0]
+
+    run(None, course, moved=True)
 
 
 def test_the_time_begins_anew_with_each_vacancy() -> None:

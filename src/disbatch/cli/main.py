@@ -70,6 +70,7 @@ def _complain(text: str) -> None:
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
+    _look_where_we_are()
     if options.takeover is not None:
         from disbatch.cli.takeover import take_over
 
@@ -82,13 +83,16 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     return run(options, arguments, choice, early)
 
 
-def _look_at(options: argparse.Namespace) -> None:
-    """The commonest mistake deserves the quickest answer: the name of the file."""
-    taskfile = options.taskfile
+def _look_where_we_are() -> None:
     try:
         os.getcwd()  # noqa: PTH109 - pathlib comes later
     except OSError as error:
         raise UsageError(f"the working directory: {error.strerror}; cd to one that is there") from error
+
+
+def _look_at(options: argparse.Namespace) -> None:
+    """The commonest mistake deserves the quickest answer: the name of the file."""
+    taskfile = options.taskfile
     if options.kvsserver is not None or options.taskserver is not None:
         from disbatch.cli.store import choose_store
 

@@ -59,11 +59,12 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Left:
     """What a driver that was killed left of its run: the connect file, what it `told`, and its files in our
-    hands."""
+    hands. `moved`: the user is in another directory than where the run was started, and we are now."""
 
     connect: ConnectFile
     told: Told
     claimed: ClaimedFiles
+    moved: bool
 
     @property
     def asked(self) -> Asked:
@@ -116,6 +117,7 @@ def run(
     context = context_of(options, choice)
     so_far = takeover = None
     directory = os.fsencode(_working_directory()) if left is None else left.asked.directory
+    moved = left is not None and left.moved
     output = _output(options, os.fsdecode(directory), choice, left)
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
@@ -160,8 +162,11 @@ def run(
         orphan_patience=options.orphan_patience,
         max_losses=options.max_losses,
         grace=_grace(options.grace, choice.allocation, observer.say),
-        resume_hint=resume_hint(arguments, claimed.files),
-        resume_hint_with_submitted=_resume_hint_with_submitted(arguments, options.taskfile, claimed.files),
+        moved=moved,
+        resume_hint=resume_hint(arguments, claimed.files, moved=moved),
+        resume_hint_with_submitted=_resume_hint_with_submitted(
+            arguments, options.taskfile, claimed.files, moved=moved
+        ),
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
         keystore=keystore,
         key_prefix=key_prefix,
@@ -550,21 +555,28 @@ def _write_script(claimed: ClaimedFiles) -> None:
         raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
 
 
-def resume_hint(arguments: list[str], files: RunFiles) -> str:
-    """The command that goes on when the run has ended."""
+def resume_hint(arguments: list[str], files: RunFiles, *, moved: bool) -> str:
+    """The command that goes on when the run has ended; we are where it was started, the user may not be."""
     # What came through <(...) is gone; the same tasks have to come again, through standard input.
     again = ["-" if re.match(r"/dev/fd/|/proc/", word) else word for word in arguments]
-    return shlex.join(["disbatch", *again, "-r", _shown(files.status)])
+    return _first_go_there(moved) + shlex.join(["disbatch", *again, "-r", _shown(files.status)])
 
 
-def _resume_hint_with_submitted(arguments: list[str], taskfile: str | None, files: RunFiles) -> str:
+def _first_go_there(moved: bool) -> str:
+    return f"cd {shlex.quote(str(Path.cwd()))} && " if moved else ""
+
+
+def _resume_hint_with_submitted(
+    arguments: list[str], taskfile: str | None, files: RunFiles, *, moved: bool
+) -> str:
     """Where tasks were handed in, too."""
+    there = _first_go_there(moved)
     status, tasks = _shown(files.status), _shown(files.submitted)
     words = [word for word in arguments if word not in ("--keep-open", "--owned")]
     if taskfile is None:
-        return shlex.join(["disbatch", *words, tasks, "-r", status])
+        return there + shlex.join(["disbatch", *words, tasks, "-r", status])
     again = ["-" if word == taskfile else word for word in words]
-    return f"cat {shlex.join([taskfile, tasks])} | {shlex.join(['disbatch', *again, '-r', status])}"
+    return f"{there}cat {shlex.join([taskfile, tasks])} | {shlex.join(['disbatch', *again, '-r', status])}"
 
 
 def _shown(path: Path) -> str:

@@ -50,7 +50,7 @@ def take_over(
     connect = _look_at(files, force=options.force)  # another driver may have come and gone meanwhile
     told = read(files.run)
     asked = told.asked
-    _enter(asked)
+    moved = _enter(asked)
     first = [os.fsdecode(argument) for argument in asked.arguments]
     now = _given_now(arguments)
     former = parse([*first, *now])
@@ -69,7 +69,7 @@ def take_over(
     told.learn(TakenOver(this_machine().hostname, os.getpid(), told.number + 1))
     files = RunFiles(prefix, Path(os.fsdecode(asked.log)))
     claimed = claim_again(files, status, told, apart=not is_here(connect))
-    return run(former, [*first, *now], choice, None, Left(connect, told, claimed))
+    return run(former, [*first, *now], choice, None, Left(connect, told, claimed, moved))
 
 
 def _prefix(text: str) -> Path:
@@ -104,7 +104,8 @@ def _refuse_ended_job(files: RunFiles) -> None:
     if told.engines and job_is_over(told):
         from disbatch.cli.run import resume_hint
 
-        hint = resume_hint([os.fsdecode(argument) for argument in told.asked.arguments], files)
+        moved = _enter(told.asked)
+        hint = resume_hint([os.fsdecode(argument) for argument in told.asked.arguments], files, moved=moved)
         over = f"Slurm job {told.asked.jobid} is over, and the run's engines with it"
         raise UsageError(f"{files.prefix}: {over}; resume with: {hint}")
 
@@ -120,9 +121,10 @@ def _how_it_is(pid: int) -> str:
     return "is there, and goes on with the run"
 
 
-def _enter(asked: Asked) -> None:
-    """Go where the first driver was, in its environment."""
+def _enter(asked: Asked) -> bool:
+    """Go where the first driver was, in its environment; True if that is not where we were."""
     directory = os.fsdecode(asked.directory)
+    before = Path.cwd()
     try:
         os.chdir(directory)
     except OSError as error:
@@ -133,6 +135,7 @@ def _enter(asked: Asked) -> None:
     for name in SESSION:
         os.environ.pop(name, None)
     os.environ.update(now)
+    return Path.cwd() != before
 
 
 def _given_now(arguments: list[str]) -> list[str]:

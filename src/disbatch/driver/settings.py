@@ -44,7 +44,7 @@ class Settings:
     `allowance.grace_within`. `keystore`: the server whose key store is used, None for the driver's own;
     `key_prefix`: what keys shall begin with there, if the user said so. `resume_hint`: the command that goes
     on from here; the other one, if tasks were handed in. `output`: --output and what belongs to it; None:
-    nothing is kept. `resumed_from`: the status files of -r.
+    nothing is kept. `resumed_from`: the status files of -r. `moved`: the user is not in `directory`.
     """
 
     source_name: str
@@ -66,6 +66,7 @@ class Settings:
     orphan_patience: float = 600.0
     max_losses: int = 3
     grace: float = 5.0
+    moved: bool = False
     resume_hint: str = ""
     resume_hint_with_submitted: str = ""
     asked: Asked | None = None

@@ -24,7 +24,8 @@ class Vacancy:
     ) -> None:
         self._loop = loop
         self._patience = settings.waits
-        self._script = settings.claimed.files.script
+        script = settings.claimed.files.script
+        self._script = str(script) if settings.moved else os.path.relpath(script)
         self._say = say
         self._end = end
         self._lasts = False
@@ -44,8 +45,7 @@ class Vacancy:
             return
         self._lasts = True
         limit = "" if self._patience is None else f" for {self._patience:g} s"
-        script = os.path.relpath(self._script)
-        command = script if "/" in script else f"./{script}"
+        command = self._script if "/" in self._script else f"./{self._script}"
         add = f"{shlex.quote(command)} -s HOST:CORES adds some, as does submitting it"
         self._say(f"no engines are there; waiting for some{limit}: {add}")
         if self._patience is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
+from itertools import compress
+from operator import and_
 from pathlib import Path
 
 from disbatch.model.errors import UsageError
-from disbatch.model.outcome import LOST_RETURN_CODE
 from disbatch.model.snapshot import CoursePoint, EngineRow, FailureRow, View
 from disbatch.model.snippet import unquoted
 from disbatch.model.status import Record
@@ -15,6 +16,7 @@ from disbatch.watch.report.counts import COPY, COUNTS, Counts
 from disbatch.watch.report.lines import Lines
 
 POINTS = 240
+_COUNTS = bytes(role == COUNTS for role in range(256))
 SHOWN = 400
 """Bytes of a command."""
 
@@ -31,12 +33,13 @@ def view_of(status: str, *, name: str, failures: int) -> View:
 
 def _view(lines: Lines, counts: Counts, status: str, name: str, failures: int) -> View:
     tasks = counts.tasks()
-    timed = [row for row, is_timed in enumerate(lines.timed) if is_timed]
-    starts = sorted(lines.starts[row] for row in timed)
-    finishes = sorted(lines.finishes[row] for row in timed)
-    begun, ended = (starts[0], finishes[-1]) if timed else (_changed(status), _changed(status))
+    starts = sorted(compress(lines.starts, lines.timed))
+    finishes = sorted(compress(lines.finishes, lines.timed))
+    begun, ended = (starts[0], finishes[-1]) if starts else (_changed(status), _changed(status))
+    ran = bytes(map(and_, counts.roles.translate(_COUNTS), lines.timed))
+    failed = [row for row, code in enumerate(lines.codes) if code and counts.roles[row] in (COUNTS, COPY)]
     done = tasks.known - tasks.skipped - tasks.lost
-    engines = _engines(lines, counts)
+    engines = _engines(lines, ran, failed)
     return View(
         number=0,
         driver=0,
@@ -64,9 +67,9 @@ def _view(lines: Lines, counts: Counts, status: str, name: str, failures: int) -
         engines_count=len(engines),
         engines=engines,
         running_tasks=[],
-        failures=_failures(lines, counts, failures),
+        failures=_failures(lines, failed, failures),
         log=[],
-        course=_course(lines, counts, starts, finishes),
+        course=_course(lines, ran, failed, starts, finishes),
     )
 
 
@@ -77,13 +80,10 @@ def _changed(status: str) -> float:
         raise UsageError(f"{status}: cannot be read: {error.strerror}") from error
 
 
-def _engines(lines: Lines, counts: Counts) -> list[EngineRow]:
-    """One for each node on which tasks ran."""
-    ran, failed = Counter[int](), Counter[int]()
-    for node, role, code, timed in zip(lines.nodes, counts.roles, lines.codes, lines.timed, strict=True):
-        if role == COUNTS and timed:
-            ran[node] += 1
-            failed[node] += code != 0
+def _engines(lines: Lines, ran: bytes, failed: list[int]) -> list[EngineRow]:
+    """One for each node on which tasks ran; `ran`: 1 for each line of one that counts."""
+    done = Counter(compress(lines.nodes, ran))
+    bad = Counter(lines.nodes[row] for row in failed if ran[row])
     names = lines.node_names
     return [
         EngineRow(
@@ -95,21 +95,16 @@ def _engines(lines: Lines, counts: Counts) -> list[EngineRow]:
             slots=0,
             running=0,
             waiting=0,
-            done=ran[node],
-            failed=failed[node],
+            done=done[node],
+            failed=bad[node],
         )
-        for rank, node in enumerate(sorted(ran))
+        for rank, node in enumerate(sorted(done))
     ]
 
 
-def _failures(lines: Lines, counts: Counts, most: int) -> list[FailureRow]:
-    rows = [
-        row
-        for row, (role, code) in enumerate(zip(counts.roles, lines.codes, strict=True))
-        if code and role in (COUNTS, COPY)
-    ]
-    first = max(0, len(rows) - most)
-    found = ((number, lines.record(row)) for number, row in enumerate(rows[first:], first + 1))
+def _failures(lines: Lines, failed: list[int], most: int) -> list[FailureRow]:
+    first = max(0, len(failed) - most)
+    found = ((number, lines.record(row)) for number, row in enumerate(failed[first:], first + 1))
     return [_failure(number, record) for number, record in found if record is not None]
 
 
@@ -131,17 +126,14 @@ def _text(text: bytes) -> str:
     return text[:SHOWN].decode("utf-8", "backslashreplace")
 
 
-def _course(lines: Lines, counts: Counts, starts: list[float], finishes: list[float]) -> list[CoursePoint]:
+def _course(
+    lines: Lines, ran: bytes, failed: list[int], starts: list[float], finishes: list[float]
+) -> list[CoursePoint]:
     """From the first start to the last finish of those that are timed."""
     if not starts or finishes[-1] <= starts[0]:
         return []
-    chosen = list(zip(lines.finishes, counts.roles, lines.timed, lines.codes, strict=True))
-    done = sorted(finish for finish, role, timed, _ in chosen if role == COUNTS and timed)
-    bad = sorted(
-        finish
-        for finish, role, timed, code in chosen
-        if role == COUNTS and timed and code not in (0, LOST_RETURN_CODE)
-    )
+    done = sorted(compress(lines.finishes, ran))
+    bad = sorted(lines.finishes[row] for row in failed if ran[row])
     step = (finishes[-1] - starts[0]) / POINTS
     moments = [starts[0] + step * at for at in range(POINTS)] + [finishes[-1]]
     return [

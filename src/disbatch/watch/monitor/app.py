@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Protocol
@@ -13,6 +14,7 @@ from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.geometry import Size
 from textual.widgets import Input, Static
 
 from disbatch.model.errors import SIGNAL_EXIT, DisbatchError
@@ -93,6 +95,8 @@ class Monitor(App[None]):
         self._source: Source | None = None
         self._standing: Standing | None = None
         self._shown: dict[str, str] = {}
+        self._draws = False
+        self._drawn_at = 0.0
         self._active = 0
         self._entry = ""
         self._sought = ""
@@ -130,8 +134,7 @@ class Monitor(App[None]):
         try:
             while self._standing is None or self._standing.state != OVER:
                 self._standing = await source.next()
-                self.draw_all()
-                await asyncio.sleep(self._interval)  # what changes more often than that, nobody reads
+                self._draw_soon()
         except Exception as error:
             # The end of the monitor: whoever started it says why.
             self.trouble = error
@@ -147,6 +150,22 @@ class Monitor(App[None]):
         if self._source is not None:
             self._source.close()
 
+    def _draw_soon(self) -> None:
+        """What changes more often than that, nobody reads. Listening does not wait: the last word of a driver
+        comes once."""
+        if self._draws:
+            return
+        wait = self._drawn_at + self._interval - time.monotonic()
+        if wait > 0:
+            self._draws = True
+            self.set_timer(wait, self._draw_now)
+        else:
+            self._draw_now()
+
+    def _draw_now(self) -> None:
+        self._draws, self._drawn_at = False, time.monotonic()
+        self.draw_all()
+
     # ---- what is seen ----
 
     @property
@@ -158,9 +177,9 @@ class Monitor(App[None]):
     def _tables(self) -> list[Table]:
         return list(self.query(Table))
 
-    def _lay_out(self) -> None:
-        """One table, two, or all, as there is room."""
-        width, height = self.size
+    def _lay_out(self, size: Size | None = None) -> None:
+        """One table, two, or all, as there is room; `size` if that is not known yet."""
+        width, height = size or self.size
         tall = height >= TALL
         grid = tall and width >= WIDE
         other = self._active or 1
@@ -174,7 +193,7 @@ class Monitor(App[None]):
 
     def on_resize(self, event: events.Resize) -> None:
         """The terminal is another one."""
-        self._lay_out()
+        self._lay_out(event.size)
         self.call_after_refresh(self.draw_all)
 
     def draw_all(self) -> None:

@@ -32,13 +32,16 @@ _ROUND = (
 
 _DECADES = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0, 86400.0, 864000.0, 8640000.0)
 
+SHORTEST = 1e-9
+"""Seconds of an axis that has labels; no status file tells of less, but one that somebody made up."""
+
 Tick = tuple[float, str]
 """A share of the axis, 0 to 1, and a label."""
 
 
 def time_ticks(seconds: float, most: int) -> list[Tick]:
     """Labels for a time that begins at 0, at round numbers of seconds, minutes or hours."""
-    if seconds <= 0:
+    if seconds < SHORTEST:
         return []
     least = seconds / most
     if least < 0.5:
