@@ -402,3 +402,12 @@ def test_script_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "argparse.py").write_text("raise SystemExit('a file of the user')")
     checked = subprocess.run([script, "check", "Tasks"], cwd=tmp_path, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout) == (0, b"Tasks: 1 task\n"), checked.stderr
+
+
+def test_files_that_cannot_be_removed_at_the_end(tmp_path: Path) -> None:
+    """The directory has become read-only, or, as here, something else has their names."""
+    write(tmp_path / "Tasks", ["for name in connect run; do rm P_$name.json; mkdir P_$name.json; done"])
+    done = disbatch(tmp_path, "-s", "localhost:1", "-p", "P", "Tasks")
+    assert done.returncode == 0, done.stderr
+    assert "complete: 1 task" in done.stderr
+    assert done.stderr.count("P_connect.json: cannot be removed: Is a directory") == 1

@@ -32,7 +32,7 @@ def test_it_tells_and_goes(tmp_path: Path) -> None:
     assert info.path.read_text() == "redis://host:1/0\nprefix some prefix: \n"
     assert stat.S_IMODE(info.path.stat().st_mode) == 0o600
     assert (info.told("prefix"), info.told("connect")) == ("some prefix: ", None)
-    info.remove()
+    info.remove(print)
     assert list(tmp_path.iterdir()) == []
     assert info.told("prefix") is None
 
@@ -40,17 +40,17 @@ def test_it_tells_and_goes(tmp_path: Path) -> None:
 def test_another_runs_file_stays(tmp_path: Path) -> None:
     first, second = KvsInfo(tmp_path / "a_kvsinfo.txt"), KvsInfo(tmp_path / "a_kvsinfo.txt")
     first.write(["one"], again=False)
-    second.remove()
+    second.remove(print)
     second.write(["two"], again=False)
     assert second.path.name == "a-2_kvsinfo.txt"
-    second.remove()
+    second.remove(print)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["one\n"]
     later = KvsInfo(first.path)
     later.write(["three"], again=True)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["three\n"]
-    first.remove()  # it was replaced, and has not known
+    first.remove(print)  # it was replaced, and has not known
     assert [path.read_text() for path in tmp_path.iterdir()] == ["three\n"]
-    later.remove()
+    later.remove(print)
     assert list(tmp_path.iterdir()) == []
 
 

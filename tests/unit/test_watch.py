@@ -95,6 +95,18 @@ def test_pace_looks_back_a_minute() -> None:
     assert pace.remaining(snapshot(done=400)) == pytest.approx(200, rel=0.05)
     assert pace.remaining(snapshot(total=None)) is None
     assert pace.remaining(snapshot(done=300, skipped=700)) == 0
+    assert pace.remaining(snapshot(done=400, slots=0)) is None
+
+
+def test_what_a_former_driver_recorded_says_nothing_of_the_pace() -> None:
+    pace = Pace()
+    for second in range(60):
+        pace.update(
+            snapshot(
+                seconds=float(second), done=500 + second if second else 0, inherited=500 if second else 0
+            )
+        )
+    assert pace.rate == pytest.approx(1)
 
 
 def test_pace_of_a_run_in_which_nothing_ends() -> None:

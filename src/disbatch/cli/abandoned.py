@@ -11,6 +11,7 @@ from pathlib import Path
 
 from disbatch.cli.runs import STATUS
 from disbatch.contexts.machine import this_machine
+from disbatch.driver.departures import some
 from disbatch.driver.driver import LIFE_SIGN
 from disbatch.driver.files import RunFiles
 from disbatch.driver.held import is_held
@@ -32,8 +33,9 @@ def refuse_abandoned(status: str) -> None:
         return
     path = Path(status)
     files = RunFiles(path.with_name(path.name.removesuffix(STATUS)), path)
-    if not (os.path.lexists(files.connect) and os.path.lexists(files.run)):
-        return  # it was ended in order, or is of a version that knows no takeover
+    if not os.path.lexists(files.run):
+        return  # it was ended in order, and so were its tasks; or is of a version that knows no takeover
+    killed = os.path.lexists(files.connect)
     try:
         told = read(files.run)
         changed = path.stat().st_mtime
@@ -48,19 +50,28 @@ def refuse_abandoned(status: str) -> None:
     if job_is_over(told):
         return
     left = changed + LIFE_SIGN + told.asked.orphan_patience + MARGIN - time.time()
-    engines = [*told.engines.values(), *(here for here in told.lost.values() if here.pid)]
-    if left > 0 and not all(_has_ended(each, files.engine_log(each.name)) for each in engines):
-        prefix = shlex.quote(status.removesuffix(STATUS))
+    engines = [here for here in told.lost.values() if here.pid]
+    engines += told.engines.values() if killed else ()
+    there = sorted({each.name for each in engines if not _has_ended(each, files.engine_log(each.name))})
+    if left <= 0 or not there:
+        return
+    can = "-r can after that time, --force-resume at once"
+    if not killed:
         raise ResumeError(
-            f"{status}: the driver of that run was killed, and its engines may still run tasks for "
-            f"{left:.0f} s: `disbatch --takeover {prefix}` goes on with it; "
-            "-r can after that time, --force-resume at once"
+            f"{status}: {some(there)} could not be reached when that run ended, and may still run tasks for "
+            f"{left:.0f} s: {can}"
         )
+    prefix = shlex.quote(status.removesuffix(STATUS))
+    raise ResumeError(
+        f"{status}: the driver of that run was killed, and its engines may still run tasks for "
+        f"{left:.0f} s: `disbatch --takeover {prefix}` goes on with it; {can}"
+    )
 
 
 def job_is_over(told: Told) -> bool:
     """True if Slurm had its steps, and has ended them or is about to."""
-    if not all(each.node is not None and each.node.way is Way.STEP for each in told.engines.values()):
+    engines = [*told.engines.values(), *told.lost.values()]
+    if not all(each.node is not None and each.node.way is Way.STEP for each in engines):
         return False
     from disbatch.contexts.scontrol import ask
 

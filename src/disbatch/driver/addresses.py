@@ -13,9 +13,11 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from disbatch.contexts.nodes import Node
+from disbatch.driver.files import remove
 from disbatch.driver.settings import Settings
 from disbatch.driver.told import Told
 from disbatch.model.errors import UsageError
@@ -134,12 +136,15 @@ class Addresses:
             raise UsageError(f"{files.connect}: cannot be created: {error.strerror}") from error
         self._published = True
 
-    def withdraw(self) -> None:
-        """Remove the connect file and the socket; but not what a run has that could not be taken over."""
+    def withdraw(self, say: Callable[[str], None], *, keep_run: bool) -> None:
+        """Remove the connect file and the socket; but not what a run has that could not be taken over.
+        `keep_run`: who resumes the run must know of its engines. `say` gets a line for the user."""
         if self._takeover is not None and not self._published:
             return
-        self._settings.claimed.files.run.unlink(missing_ok=True)
-        self._settings.claimed.files.connect.unlink(missing_ok=True)
+        files = self._settings.claimed.files
+        if not keep_run:
+            remove(files.run, say)
+        remove(files.connect, say)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

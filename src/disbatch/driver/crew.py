@@ -252,8 +252,9 @@ class Crew:
             self._join(member, hello)
 
     def _join(self, member: Member, hello: Hello) -> None:
-        if member.came:
-            self.say(f"{member.name}: the engine is heard again and goes on")
+        leaving = self._lets_go(member)
+        if member.came or (member.inherited and member.lost):
+            self.say(f"{member.name}: the engine is heard again and {'leaves' if leaving else 'goes on'}")
         log.info("%s: engine joined (rank %d, %d slots)", member.name, member.rank, hello.slots)
         self.ever_joined = True
         member.joined, member.launching, member.slots = self.loop.time(), False, hello.slots
@@ -266,7 +267,6 @@ class Crew:
         self._watch()
         holding = [claim.attempt for claim in hello.holding]
         past = self._succession.past(hello) if self._succession is not None and member.inherited else None
-        leaving = self._lets_go(member)
         self.tell(events.Joined(member.engine, hello.slots, holding, member.context, past, leaving))
         if self._succession is not None:
             self._succession.joined(member, hello)
@@ -388,9 +388,14 @@ class Crew:
             return ""
         return f"; its {tasks} tasks run again elsewhere" if tasks > 1 else "; its task runs again elsewhere"
 
+    @property
+    def out_of_reach(self) -> list[str]:
+        """Nodes on which tasks may run that nobody can end."""
+        return sorted({member.name for member in self.members.values() if member.may_run_on})
+
     def warn_of_the_lost(self) -> None:
         """Who resumes at once would run a task beside itself."""
-        names = sorted({member.name for member in self.members.values() if member.may_run_on})
+        names = self.out_of_reach
         if names:
             limit = f"{self._settings.orphan_patience:g} s"
             self.say(f"{some(names)}: tasks may still run there, for at most {limit}; resume after that")

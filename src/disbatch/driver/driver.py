@@ -315,7 +315,8 @@ class Driver:
 
     def _withdraw(self, addresses: Addresses) -> None:
         if not self._yielded and not self._is_left:
-            addresses.withdraw()
+            resumable = not self._result().complete
+            addresses.withdraw(self._say, keep_run=resumable and bool(self._crew.out_of_reach))
 
     def _yield(self) -> None:
         """Another driver has the run, but not our engines."""
@@ -661,6 +662,7 @@ class Driver:
             failed=tally.failed,
             skipped=tally.skipped,
             skipped_failed=tally.skipped_failed,
+            inherited=tally.inherited,
             running=min(self._plan.live, sum(member.slots for member in present)),
             slots=sum(member.slots for member in present),
             engines=[m.view(states.get(m.engine, "gone")) for m in self._members.values()],

@@ -237,7 +237,7 @@ class Exchange:
         if self._lease is not None and not self._away():
             with contextlib.suppress(DisbatchError, TimeoutError):
                 await asyncio.wait_for(self._say_goodbye(self._lease), LAST_WORDS)
-        self._info.remove()
+        self._info.remove(self._say)
         if self._store is not None:
             await self._store.close()
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -205,6 +206,14 @@ def _create(path: Path) -> int | None:
         return _open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
     except FileExistsError:
         return None
+
+
+def remove(path: Path, say: Callable[[str], None]) -> None:
+    """Remove what a run that is over needs no more. That this cannot be done is worth a line, not the run."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        say(f"{path}: cannot be removed: {error.strerror}")
 
 
 def _open(path: Path, flags: int, option: str = "-p") -> int:

@@ -8,10 +8,11 @@ and Python, if the store is in the driver. Mode 0600; it goes with the run.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from disbatch.driver.files import MOST_RUNS, RunFiles
+from disbatch.driver.files import MOST_RUNS, RunFiles, remove
 from disbatch.model.errors import UsageError
 
 MAX_SIZE = 1 << 16
@@ -67,11 +68,12 @@ class KvsInfo:
             return None
         return next((line[len(word) + 1 :] for line in lines[1:] if line.startswith(f"{word} ")), None)
 
-    def remove(self) -> None:
-        """The run is over. What another driver, which has taken it over, put in its place stays."""
+    def remove(self, say: Callable[[str], None]) -> None:
+        """The run is over. What another driver, which has taken it over, put in its place stays. `say` gets a
+        line for the user if the file has to stay."""
         with suppress(FileNotFoundError):
             if self._written is not None and self._written == _identity(self.path.lstat()):
-                self.path.unlink()
+                remove(self.path, say)
 
 
 def _identity(file: os.stat_result) -> tuple[int, int]:

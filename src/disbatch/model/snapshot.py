@@ -20,7 +20,8 @@ class EngineView(msgspec.Struct, frozen=True):
 
 class Snapshot(msgspec.Struct, frozen=True):
     """The counts of a run. `total` is None while nobody can know it (a stream); `seconds` since it began;
-    `notice` says what people should know now (tasks are held, the run is ending), or is empty."""
+    `notice` says what people should know now (tasks are held, the run is ending), or is empty; `inherited` of
+    those that are done were so when the run was taken over."""
 
     seconds: float
     total: int | None
@@ -32,6 +33,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     engines: list[EngineView]
     notice: str = ""
     skipped_failed: int = 0
+    inherited: int = 0
 
 
 class TaskView(msgspec.Struct, frozen=True):

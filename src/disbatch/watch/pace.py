@@ -20,7 +20,7 @@ class Pace:
     def update(self, snapshot: Snapshot) -> None:
         """The run as it stands now."""
         points = self._points
-        points.append((snapshot.seconds, snapshot.done))
+        points.append((snapshot.seconds, snapshot.done - snapshot.inherited))
         while len(points) > 2 and points[0][0] < snapshot.seconds - WINDOW:
             points.popleft()
 
@@ -34,7 +34,7 @@ class Pace:
 
     def remaining(self, snapshot: Snapshot) -> float | None:
         """Seconds until all is done at this rate; None if that cannot be said."""
-        if snapshot.total is None:
+        if snapshot.total is None or not snapshot.slots:
             return None
         left = max(0, snapshot.total - snapshot.done - snapshot.skipped)
         rate = self.rate
