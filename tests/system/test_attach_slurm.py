@@ -328,17 +328,18 @@ def test_the_process_that_attached_is_killed(slurm_run: SlurmRun) -> None:
     start(run, *QUICK)
     job = attach(run, "-N 2 --ntasks-per-node 2", "-l", "here-it-is")
     run.until_told(4)
-    (pid,) = [
-        pid for pid in _processes() if "here-it-is" in command_line(pid) and "dbutil" in command_line(pid)
-    ]
-    run.kill(pid)
+    run.kill(_attached("here-it-is"))
     assert run.lab.ended(job)[0] == "FAILED"
     run.until(lambda: run.stderr.count(WAITS) == 2, "waiting again")
     _goes_on_elsewhere(run, 6)
 
 
-def _processes() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+def _attached(label: str) -> int:
+    """The process that has attached the nodes of this label."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    commands = {pid: command_line(pid) for pid in pids}
+    (attached,) = (pid for pid in pids if "disbatch.cli" in commands[pid] and label in commands[pid])
+    return attached
 
 
 def test_interrupted_in_salloc(slurm_run: SlurmRun) -> None:
@@ -347,10 +348,7 @@ def test_interrupted_in_salloc(slurm_run: SlurmRun) -> None:
     start(run, *QUICK)
     with salloc(run, "-N 2 -n 4 -c 1", "-l", "salloc-is-it") as interactive:
         run.until_told(4)
-        (pid,) = [
-            p for p in _processes() if "salloc-is-it" in command_line(p) and "dbutil" in command_line(p)
-        ]
-        run.lab.call("kill", "-INT", str(pid))
+        run.lab.call("kill", "-INT", str(_attached("salloc-is-it")))
         assert interactive.ended() == 128 + signal.SIGINT, interactive.err
     run.until_said("leaving; what runs there runs again elsewhere")
     _goes_on_elsewhere(run, 6)
