@@ -310,8 +310,8 @@ def test_orders_are_asked_about_first(browser: Browser, shown: Shown) -> None:
         page.get_by_role("button", name="Resume").click()
         expect(page.locator("#said")).to_contain_text("unpause: done")
     assert shown.orders == [
-        Drain(["node001"]),
-        Stop(["node000"]),
+        Drain(["e1"]),
+        Stop(["e0"]),
         Cancel([(9002, 9002)]),
         Pause(),
         Finish(),
@@ -345,7 +345,7 @@ def test_with_the_keyboard_alone(browser: Browser, shown: Shown) -> None:
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         expect(page.locator("#said")).to_contain_text("stop: done")
-    assert shown.orders == [Stop(["node001"])]
+    assert shown.orders == [Stop(["e1"])]
 
 
 def test_everything_has_a_name_for_those_who_do_not_see_it(browser: Browser, shown: Shown) -> None:

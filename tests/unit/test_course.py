@@ -57,3 +57,10 @@ def test_paces_of_engines() -> None:
     for second in range(11, 400):
         rate = paces.rate("a", float(second), 40 + 2 * (second - 10), 0.0)
     assert rate == pytest.approx(2, rel=0.05)
+
+
+def test_paces_of_an_engine_that_was_looked_at_from_its_beginning() -> None:
+    paces = Paces()
+    for second in range(31):
+        rate = paces.rate("a", 100.0 + second, 2 * second, 100.0)
+    assert rate == pytest.approx(2), "as the rate of the run says"

@@ -55,7 +55,7 @@ class Paces:
         """When it was looked at, what was done by then, the rate."""
 
     def rate(self, engine: str, now: float, done: int, begun: float) -> float:
-        """Tasks a second: of the last minute or so, if it was looked at since, else since it has `begun`."""
+        """Tasks a second: of the last minute or so, or since it has `begun` if that is less."""
         known = self._known.get(engine)
         if known is None:
             rate = done / (now - begun) if now > begun else 0.0
@@ -64,7 +64,7 @@ class Paces:
             since = now - then
             if since < FIRST_STEP:
                 return rate
-            weight = min(1.0, since / WINDOW)
+            weight = min(1.0, since / min(WINDOW, max(since, now - begun)))
             rate += weight * ((done - before) / since - rate)
         self._known[engine] = (now, done, rate)
         return rate

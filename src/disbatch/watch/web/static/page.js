@@ -145,7 +145,7 @@ function askToLeave(verb, engine) {
   const [question, explained] = verb === "drain"
     ? [`Drain ${engine.node}?`, `It gets no more tasks. ${tasks} there, to the end; then the node leaves.`]
     : [`Stop ${engine.node}?`, `${tasks} there and will be ended, to be run again elsewhere; then the node leaves.`];
-  ask(question, explained, verb === "drain" ? "Drain" : "Stop", { verb, nodes: [engine.node] });
+  ask(question, explained, verb === "drain" ? "Drain" : "Stop", { verb, nodes: [engine.engine] });
 }
 
 function showEngines() {
