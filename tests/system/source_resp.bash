@@ -1,8 +1,8 @@
 #!/bin/bash
 # A task source that needs nothing but bash: it speaks the protocol itself. $1 tasks; prints an id a line.
 address=${DISBATCH_KVS_URL#redis://}
-[[ $address =~ ^(:([^@]*)@)?([^:]+):([0-9]+) ]] || exit 9
-exec 3<>"/dev/tcp/${BASH_REMATCH[3]}/${BASH_REMATCH[4]}"
+[[ $address =~ ^(([^:@]*):([^@]*)@)?([^:]+):([0-9]+) ]] || exit 9
+exec 3<>"/dev/tcp/${BASH_REMATCH[4]}/${BASH_REMATCH[5]}"
 LC_ALL=C
 # In one piece: many small ones would wait for each other on the network.
 send() {
@@ -24,7 +24,7 @@ receive() {
 }
 put() { send RPUSH "$DISBATCH_KVS_PREFIX$1" "$2"; receive; }
 get() { send BLPOP "$DISBATCH_KVS_PREFIX$1" 0; receive; }
-[ -z "${BASH_REMATCH[2]}" ] || { send AUTH "${BASH_REMATCH[2]}"; receive; }
+[ -z "${BASH_REMATCH[3]}" ] || { send AUTH "${BASH_REMATCH[2]}" "${BASH_REMATCH[3]}"; receive; }
 put 'task source name' bash
 put 'task source done task' 'that is all'
 put 'task source result key' R

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from command import (
@@ -114,14 +115,21 @@ def test_a_source_with_redis_cli_alone(tmp_path: Path, redis: RedisServer) -> No
     assert redis.names() == {"shared:here", "shared:DisBatch status"}
 
 
-def test_the_source_that_the_page_shows(tmp_path: Path, redis: RedisServer) -> None:
+@pytest.mark.parametrize("password", ["", "p@ss/word"])
+def test_the_source_that_the_page_shows(tmp_path: Path, password: str) -> None:
+    redis = RedisServer(tmp_path, password=password)
     page = (HERE.parents[1] / "docs/keystore.md").read_text()
     (text,) = [block for block in re.findall(r"```sh\n(.*?)```", page, re.S) if "#!/bin/bash" in block]
     source = tmp_path / "source.sh"
     source.write_text(text)
     source.chmod(0o755)
-    where = ("-s", "localhost:2", "--kvsserver", address(redis))
-    done = disbatch(tmp_path, *where, "--taskcommand", "./source.sh")
+    try:
+        done = disbatch(
+            *(tmp_path, "-s", "localhost:2", "--kvsserver", "--taskcommand", "./source.sh"),
+            env={"DISBATCH_KVS_URL": redis.url.replace(f":{password}@", f":{quote(password, safe='')}@")},
+        )
+    finally:
+        redis.kill()
     assert done.returncode == 0, done.stderr
     reports = map(json.loads, done.stdout.splitlines())
     answers = sorted((report["TaskId"], report["OutData"]) for report in reports)
@@ -167,7 +175,7 @@ def test_what_a_command_finds_and_what_tasks_do_not(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "command.env").read_text().splitlines()
     found = dict(line.split("=", 1) for line in lines if line.startswith("DISBATCH_"))
-    assert found["DISBATCH_KVS_URL"] == url
+    assert found["DISBATCH_KVS_URL"] == url.replace("//:", "//default:")
     assert found["DISBATCH_KVS_PREFIX"] == f"disbatch:{found['DISBATCH_JOBID']}:"
     assert found["DISBATCH_CONNECT"] == str(tmp_path / f"STREAM_{found['DISBATCH_JOBID']}_connect.json")
     shown = f"rediss://localhost:{redis.port}/0"

@@ -231,8 +231,10 @@ def test_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with DisBatch(nodes="localhost:1", prefix="P", environment=environment(PATH)) as run:
         run.put("k", "1", b"\0\xff")
         assert [run.view("k"), run.get("k"), run.get("k", 0)] == [b"1", b"1", b"\0\xff"]
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"^no value under 'k'$"):
             run.get("k", 0)
+        with pytest.raises(TimeoutError, match=r"^no value under 'k' within 0\.01 s$"):
+            run.view("k", 0.01)
         task = run.submit("dbutil put from-task $(dbutil get to-task)")
         run.put("to-task", "7")
         assert run.get("from-task") == b"7"

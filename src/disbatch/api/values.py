@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from disbatch.api.deals import Deal, Result
 
@@ -59,12 +59,20 @@ def _put(key: str | bytes, values: Sequence[str | bytes]) -> Deal[None]:
 
 def _get(key: str | bytes, timeout: float | None) -> Deal[bytes]:
     name = _bytes(key)
-    return lambda store: store.get(name, timeout)
+    return lambda store: _in_time(store.get(name, timeout), key, timeout)
 
 
 def _view(key: str | bytes, timeout: float | None) -> Deal[bytes]:
     name = _bytes(key)
-    return lambda store: store.view(name, timeout)
+    return lambda store: _in_time(store.view(name, timeout), key, timeout)
+
+
+async def _in_time(value: Awaitable[bytes], key: str | bytes, timeout: float | None) -> bytes:
+    try:
+        return await value
+    except TimeoutError:
+        within = f" within {timeout:g} s" if timeout else ""
+        raise TimeoutError(f"no value under {key!r}{within}") from None
 
 
 def _bytes(text: str | bytes) -> bytes:

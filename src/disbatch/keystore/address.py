@@ -20,6 +20,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from disbatch.model.errors import UsageError
 
 DEFAULT_PORT = 6379
+DEFAULT_USER = "default"
+"""Who `:password@` is, by the server's own name."""
 _SCHEMES = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
 _PARAMETERS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
@@ -45,11 +47,11 @@ class Address:
 
     @property
     def url(self) -> str:
-        """All of it, the password too."""
+        """All of it, the password too; with a password always a user, as `redis-cli -u` needs one."""
         if not self.user and not self.password:
             return self._text("")
         secret = f":{quote(self.password, safe='')}" if self.password else ""
-        return self._text(f"{quote(self.user, safe='')}{secret}@")
+        return self._text(f"{quote(self.user or DEFAULT_USER, safe='')}{secret}@")
 
     def _text(self, who: str) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
