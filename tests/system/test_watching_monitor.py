@@ -118,7 +118,7 @@ def test_of_a_run_that_is_over(tmp_path: Path) -> None:
     assert disbatch(tmp_path, "-s", "localhost:1", "-p", "P", "Tasks").returncode == 0
     with Terminal([str(tmp_path / "P_dbUtil.sh"), "--mon"], tmp_path) as terminal:
         terminal.until_shown("P: over, ")
-        assert "2 done, 1 failed" in terminal.shown
+        terminal.until_shown("2 done, 1 failed")
         terminal.press("3")
         terminal.until_shown("no luck")
         terminal.resize(160, 45)

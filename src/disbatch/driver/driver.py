@@ -665,7 +665,10 @@ class Driver:
             inherited=tally.inherited,
             running=min(self._plan.live, sum(member.slots for member in present)),
             slots=sum(member.slots for member in present),
-            engines=[m.view(states.get(m.engine, "gone")) for m in self._members.values()],
+            engines=[
+                m.view(states.get(m.engine, "launching" if m.launching else "gone"))
+                for m in self._members.values()
+            ],
             notice=self._words_of_notice,
         )
 

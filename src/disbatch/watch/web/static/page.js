@@ -112,6 +112,8 @@ const VALUES = {
   rate: (e) => e.rate, load: (e) => e.load, memory: (e) => (e.memoryTotal ? e.memoryUsed / e.memoryTotal : null),
   heard: (e) => e.heard,
 };
+const nameOf = (engine) => (engine.label ? `${engine.node} (${engine.label})` : engine.node);
+
 const engineTable = new Table(at("engines"), {
   key: (e) => e.engine,
   most: 200,
@@ -119,14 +121,14 @@ const engineTable = new Table(at("engines"), {
     const row = makeRow(["th", "", "n", "n", "n", "n", "n", "n", "n", "act"]);
     LABELS.forEach((label, index) => (row.cells[index].dataset.label = label));
     row.lastElementChild.append(
-      makeButton("Drain", `Drain ${engine.node}`, () => askToLeave("drain", engines.get(engine.engine))),
-      makeButton("Stop", `Stop ${engine.node}`, () => askToLeave("stop", engines.get(engine.engine)), "danger"),
+      makeButton("Drain", `Drain ${nameOf(engine)}`, () => askToLeave("drain", engines.get(engine.engine))),
+      makeButton("Stop", `Stop ${nameOf(engine)}`, () => askToLeave("stop", engines.get(engine.engine)), "danger"),
     );
     return row;
   },
   fill(row, e) {
     const words = [
-      e.label ? `${e.node} (${e.label})` : e.node, e.state, `${count(e.running)} of ${count(e.slots)}`, count(e.done),
+      nameOf(e), e.state, `${count(e.running)} of ${count(e.slots)}`, count(e.done),
       count(e.failed), e.rate === null ? NOBODY : perSecond(e.rate), e.load === null ? NOBODY : e.load.toFixed(1),
       e.memoryTotal ? share(e.memoryUsed, e.memoryTotal) : NOBODY, e.heard === null ? "" : `${count(e.heard)} s ago`,
     ];
@@ -142,9 +144,11 @@ const engineTable = new Table(at("engines"), {
 
 function askToLeave(verb, engine) {
   const tasks = engine.running === 1 ? "1 task runs" : `${count(engine.running)} tasks run`;
+  const others = [...engines.values()].some((e) => e !== engine && !LEAVES.includes(e.state) && !GONE.includes(e.state));
+  const alone = others ? "" : " No other node is there: what is left waits for one, or the run ends.";
   const [question, explained] = verb === "drain"
-    ? [`Drain ${engine.node}?`, `It gets no more tasks. ${tasks} there, to the end; then the node leaves.`]
-    : [`Stop ${engine.node}?`, `${tasks} there and will be ended, to be run again elsewhere; then the node leaves.`];
+    ? [`Drain ${nameOf(engine)}?`, `It gets no more tasks. ${tasks} there, to the end; then the node leaves.${alone}`]
+    : [`Stop ${nameOf(engine)}?`, `${tasks} there and will be ended, to be run again elsewhere; then the node leaves.${alone}`];
   ask(question, explained, verb === "drain" ? "Drain" : "Stop", { verb, nodes: [engine.engine] });
 }
 
