@@ -13,6 +13,8 @@ from disbatch.cli.dbutil import main
 from disbatch.cli.runs import find_run
 from disbatch.cli.verbs import parse_ranges
 from disbatch.driver.held import hold
+from disbatch.driver.runfile import RunFile
+from disbatch.driver.told import Asked
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.wire.keys import ConnectFile, RunKeys
 from disbatch.wire.messages import PROTOCOL
@@ -75,6 +77,25 @@ def test_the_only_live_run_here() -> None:
     os.unlink("far_connect.json")
     with pytest.raises(UsageError, match="drivers of these are dead, to be resumed: dead, one"):
         find_run(None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "advice"),
+    [
+        (["-s", "localhost:1", "Tasks"], 5, "`disbatch --takeover P` goes on with it, or, "),
+        (["-S"], None, "`disbatch --takeover P` goes on with it, or, "),
+        (["-"], None, "`COMMAND | disbatch --takeover P -`, with the same tasks, goes on with it, or, "),
+        (["--taskcommand", "x"], None, "its tasks came from a program: start it anew with `-r P_status.txt`"),
+        (["--no-such"], None, "`disbatch TASKFILE -r P_status.txt` goes on where it ended"),
+    ],
+)
+def test_what_a_dead_driver_leaves(here: Path, arguments: list[str], size: int | None, advice: str) -> None:
+    connect("P", "ipc:///nowhere")
+    words = [argument.encode() for argument in arguments]
+    RunFile.create(here / "P_run.json", Asked("0", words, b"/", "7", "Tasks", b"/log", size, size, 600.0, []))
+    with pytest.raises(SilenceError) as caught:
+        find_run("P")
+    assert f"is dead; {advice}" in str(caught.value)
 
 
 def test_a_named_run(here: Path) -> None:

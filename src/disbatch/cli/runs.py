@@ -39,11 +39,24 @@ class Run:
     @property
     def resume(self) -> str:
         """How to go on with what a dead driver left."""
+        from disbatch.cli.options import parse
+        from disbatch.driver.runfile import read
+
         prefix, status = shlex.quote(self.prefix), shlex.quote(f"{self.prefix}{STATUS}")
         again = f"`disbatch TASKFILE -r {status}`"
-        if os.path.lexists(f"{self.prefix}_run.json"):
-            return f"`disbatch --takeover {prefix}` goes on with it, or, when its engines are gone, {again}"
-        return f"{again} goes on where it ended"
+        try:
+            asked = read(Path(f"{self.prefix}_run.json")).asked
+            first = parse([os.fsdecode(argument) for argument in asked.arguments])
+        except UsageError:
+            return f"{again} goes on where it ended"
+        if first.taskserver is not None or first.taskcommand is not None:
+            return (
+                f"its tasks came from a program: start it anew with `-r {status}` when its engines are gone"
+            )
+        over = f"`disbatch --takeover {prefix}`"
+        if first.taskfile is not None and asked.size is None:
+            over = f"`COMMAND | disbatch --takeover {prefix} -`, with the same tasks,"
+        return f"{over} goes on with it, or, when its engines are gone, {again}"
 
 
 def find_run(prefix: str | None) -> Run:
