@@ -99,8 +99,10 @@ class Run:
     def _listen(self) -> None:
         *lines, self._rest = (self._rest + os.read(self._reader, 65536)).split(b"\n")
         for line in lines:
-            task, host, slot = line.decode().split()
-            self.told.append(Told(int(task), host, int(slot)))
+            words = line.decode().split()
+            if len(words) == 3:  # else a signal to the whole task ended `hostname` before it could answer
+                task, host, slot = words
+                self.told.append(Told(int(task), host, int(slot)))
 
     def __str__(self) -> str:
         logs = "".join(f"--- {path.name}\n{path.read_text()}" for path in self.directory.glob("*_engine.txt"))

@@ -166,13 +166,13 @@ def test_the_driver_is_killed_and_the_run_resumed(ssh_run: Run) -> None:
 def test_a_run_ends_while_a_host_is_cut_off(ssh_run: Run) -> None:
     """What runs there may run until the engine gives up; before, a second run would run it beside itself."""
     ssh_run.tasks("#DISBATCH REPEAT 8 " + HELD)
-    ssh_run.start("-s", TWO, *QUICK, "--orphan-patience", "4", "Tasks")
+    ssh_run.start("-s", TWO, *QUICK, "--orphan-patience", "12", "Tasks")
     ssh_run.until_told(4)
     ssh_run.lab.cut("nodeA")
     ssh_run.until_said("nodeA: engine lost")
     ssh_run.signal(signal.SIGTERM)
     assert ssh_run.end() == 128 + signal.SIGTERM
-    assert "nodeA: tasks may still run there, for at most 4 s; resume after that" in ssh_run.stderr
+    assert "nodeA: tasks may still run there, for at most 12 s; resume after that" in ssh_run.stderr
     former = ssh_run.status_file
     ssh_run.start("-s", TWO, *QUICK, "-r", former.name, "Tasks")
     assert ssh_run.end() == 2
