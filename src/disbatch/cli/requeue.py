@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from disbatch.driver.files import status_files
-from disbatch.driver.held import is_held
+from disbatch.driver.held import is_held_at
 
 
 def restarted(environ: Mapping[str, str]) -> bool:
@@ -24,19 +24,8 @@ def former_life(prefix: str | None, task_name: str, jobid: str, named: list[str]
     """The status files that were written for tasks of this name in this job, besides those `named` with -r,
     and besides those that another run of the job writes now."""
     found = status_files(prefix, task_name, jobid)
-    return [os.path.relpath(path) for path in found if not _is_named(path, named) and not _is_written(path)]
+    return [os.path.relpath(path) for path in found if not _is_named(path, named) and not is_held_at(path)]
 
 
 def _is_named(path: Path, named: list[str]) -> bool:
     return any(Path(name).exists() and path.samefile(name) for name in named)
-
-
-def _is_written(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False  # whoever reads it says why that cannot be
-    try:
-        return is_held(descriptor)
-    finally:
-        os.close(descriptor)

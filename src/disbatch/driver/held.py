@@ -7,6 +7,7 @@ without locks it is not there, and nothing depends on it.
 from __future__ import annotations
 
 import fcntl
+import os
 
 
 def hold(descriptor: int) -> bool:
@@ -30,3 +31,15 @@ def is_held(descriptor: int) -> bool:
         return False
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     return False
+
+
+def is_held_at(path: str | os.PathLike[str]) -> bool:
+    """The same of the file at this path; False if it cannot be opened."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return is_held(descriptor)
+    finally:
+        os.close(descriptor)

@@ -21,7 +21,7 @@ from disbatch.contexts.machine import this_machine
 from disbatch.contexts.spawn import spawn
 from disbatch.contexts.words import lines
 from disbatch.driver.files import RunFiles
-from disbatch.driver.held import is_held
+from disbatch.driver.held import is_held_at
 from disbatch.model.errors import UsageError
 from disbatch.wire.messages import SECRET_VARIABLES
 
@@ -78,7 +78,7 @@ class WebPage:
     def listen(self, left: Path | None) -> None:
         """Take the port; unless a former driver of the run has `left` a file with the address of a page that
         goes on. UsageError."""
-        if left is not None and _goes_on(left):
+        if left is not None and is_held_at(left):
             self._goes_on = True
             return
         try:
@@ -162,15 +162,3 @@ class WebPage:
             self._file.unlink(missing_ok=True)
         if self._watching is not None:
             self._watching.cancel()
-
-
-def _goes_on(file: Path) -> bool:
-    """A page's process holds this file."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        return is_held(descriptor)
-    finally:
-        os.close(descriptor)
