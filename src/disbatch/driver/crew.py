@@ -96,8 +96,6 @@ class Crew:
         self._timer: asyncio.TimerHandle | None = None
         self._checked = 0.0
         self._on_joined: list[Callable[[Member], None]] = []
-        self._early: dict[str, tuple[Peer, Hello]] | None = {}
-        """Engines of a former driver that greet before we know what it left us; None: we do."""
         self.give_backs.add("", settings.context.spare_after, settings.context.keep)
 
     def serve(self, hub: Hub, addresses: Addresses, orders: Orders) -> None:
@@ -128,12 +126,10 @@ class Crew:
         self._retirement, self._succession = retirement, succession
         if early is not None:
             self._launcher.adopt(early)
-        if succession is None or not succession.expect():
-            for node in nodes if succession is None else succession.of_use(nodes):
-                self.start(self.next_rank, node)
-        greeted, self._early = self._early or {}, None
-        for peer, hello in greeted.values():
-            self.hello(peer, hello)
+        if succession is not None and succession.expect():
+            return
+        for node in nodes if succession is None else succession.of_use(nodes):
+            self.start(self.next_rank, node)
 
     def when_joined(self, call: Callable[[Member], None]) -> None:
         """Call this with each engine that joins."""
@@ -225,9 +221,6 @@ class Crew:
         """An engine greets, for the first time or again."""
         if self._plan.mode is Mode.OVER or self.is_over():
             self._hub.refuse(peer, "the run is over")
-            return
-        if self._early is not None:
-            self._early[peer.name] = peer, hello
             return
         s = self._settings
         member = self.members.get(peer.name)

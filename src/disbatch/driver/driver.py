@@ -128,7 +128,7 @@ class Driver:
         self._yielded = False
         self._begun = False
         self._early_requests: list[Request] | None = []
-        """What others ask before we know what a former driver left us; None: we do."""
+        """What others ask while the run waits for its key store; None: it has begun."""
         self._holds = Holds(self._tell, self._pump)
         self._contexts = Contexts(loop, self._answer, s.number)
         self._time_limit = TimeLimit(
@@ -303,7 +303,11 @@ class Driver:
         return self._notes.are_there() or self._settings.claimed.are_there()
 
     def _appear(self, addresses: Addresses, keys: RunKeys) -> None:
-        """From now on others find us, and our successors what they need. UsageError."""
+        """From now on others find us, and our successors what they need. UsageError.
+
+        A driver that takes a run over begins in the same turn of the loop: an engine that was heard before we
+        know what the former driver left would be taken for a stranger, and its tasks would be ended.
+        """
         addresses.listen()
         self._notes.begin(self._settings)
         addresses.publish(keys, self._wall_started)
@@ -495,7 +499,7 @@ class Driver:
     # ---- what comes from others ----
 
     def _request(self, request: Request) -> Answer | None:
-        if self._early_requests is not None and self._must_wait(request):
+        if self._early_requests is not None and _is_about_the_run(request):
             self._early_requests.append(request)
             return None
         if isinstance(request.verb, OfContexts):
@@ -507,12 +511,6 @@ class Driver:
         if isinstance(request.verb, Watch):
             return self._watching.request(request, request.verb)
         return self._control.request(request)
-
-    def _must_wait(self, request: Request) -> bool:
-        """It is about what we do not know yet. But a run that waits for its key store can be ended."""
-        if isinstance(request.verb, Finish):
-            return self._settings.takeover is not None
-        return isinstance(request.verb, OfContexts | OfClients | OfUsers)
 
     def _answer(self, request: Request, answer: Answer) -> None:
         self._hub.answer(request, answer)
@@ -726,6 +724,11 @@ class Driver:
             unwritten=unwritten,
             elsewhere=self._yielded,
         )
+
+
+def _is_about_the_run(request: Request) -> bool:
+    """It has to wait until the run has begun. But a run that waits for its key store can be ended."""
+    return isinstance(request.verb, OfContexts | OfClients | OfUsers) and not isinstance(request.verb, Finish)
 
 
 def _plan(settings: Settings) -> Plan:
