@@ -6,7 +6,6 @@ Imports nothing of the server: whoever starts the page does not load it.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import secrets
 import socket
@@ -59,13 +58,10 @@ def address_of(host: str, port: int, token: str) -> str:
 
 
 class WebPage:
-    """The page of a run, at `address`: (host, port; 0: any). UsageError if what it needs is not installed.
-    `say` gets lines for the user; `patience`: as of `Told`."""
+    """The page of a run, at `address`: (host, port; 0: any). `say` gets lines
+    for the user; `patience`: as of `Told`."""
 
     def __init__(self, address: tuple[str, int], say: Callable[[str], None], patience: float) -> None:
-        missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
-        if missing:
-            raise UsageError(f"-w needs {' and '.join(missing)}: pip install {' '.join(missing)}")
         self._host, self._port = address
         self._say = say
         self._patience = patience
