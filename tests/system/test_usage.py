@@ -22,6 +22,7 @@ def place(directory: Path) -> Path:
     (directory / "Dangling").symlink_to("nowhere")
     (directory / "Loop").symlink_to("Loop")
     (directory / "Unknown").write_text(f"{GOOD}#DISBATCH PREFXI x\n")
+    (directory / "Three").write_text(f"#DISBATCH FOO\n#DISBATCH FOO\n{GOOD}#DISBATCH REPEAT\n")
     (directory / "Repeat").write_text(f"{GOOD}\n#DISBATCH REPEAT many true\n")
     (directory / "Late").write_text(f"{GOOD}#DISBATCH PERENGINE START true\n")
     (directory / "Nul").write_bytes(b"touch ran\necho \0\n")
@@ -63,6 +64,8 @@ def complaint(directory: Path, *arguments: str | bytes, env: dict[str, str] | No
         (["Tasks/x"], ["Tasks/x: Not a directory"]),
         (["x" * 300], ["File name too long"]),
         (["two\nlines"], ["two lines: No such file"]),
+        (["#DISBATCH REPEAT 6 id"], ["6 id: No such file", "echo '#DISBATCH REPEAT 6 id' | disbatch -"]),
+        (["x " * 300], ["File name too long", "echo LINES | disbatch -"]),
         (["Tasks", "Tasks"], ["one task file", "Tasks"]),
         (["--bogus", "Tasks"], ["--bogus", "--help"]),
         (["--cpus", "2", "Tasks"], ["--cpus", "--help"]),
@@ -71,6 +74,7 @@ def complaint(directory: Path, *arguments: str | bytes, env: dict[str, str] | No
         (["Late"], ["Late:2: ", "PERENGINE", "before"]),
         (["Nul"], ["Nul:2: ", "NUL"]),
         (["Binary"], ["Binary:1: ", "NUL"]),
+        (["Three"], ["Three:1: ", "'FOO'", "lines 2, 4 are wrong, too", "dbutil check"]),
     ],
 )
 def test_task_files(tmp_path: Path, arguments: list[str], words: list[str]) -> None:

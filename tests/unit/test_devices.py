@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from disbatch.engine.devices import GPU_VARIABLES, Devices, entries, has_rocm, present_gpus, split
 from disbatch.model.errors import LaunchError
+from disbatch.model.way import Way
 
 CUDA = "CUDA_VISIBLE_DEVICES"
 ORDINAL = "GPU_DEVICE_ORDINAL"
@@ -31,9 +32,10 @@ def parted(
     gpu: bool = True,
     rocm: bool = False,
     present: int = 0,
+    way: Way = Way.CHILD,
 ) -> Devices:
     values = {name.encode(): value.encode() for name, value in environment.items()}
-    return split("node1", values, slots, gpu=gpu, share=share, rocm=rocm, present=present)
+    return split("node1", values, slots, gpu=gpu, share=share, rocm=rocm, present=present, way=way)
 
 
 def of_slots(devices: Devices, name: str) -> list[str | None]:
@@ -58,6 +60,11 @@ def of_slots(devices: Devices, name: str) -> list[str | None]:
         pytest.param("0,1,,2", 2, ["0", "1"], id="CUDA stops at nothing"),
         pytest.param("0,1", 4, ["0", "1"], id="too few: fewer slots"),
         pytest.param("3,4,5,6,7", 2, ["3,4", "5,6"], id="the same number in each slot"),
+        pytest.param("0-3", 4, ["0", "1", "2", "3"], id="a range"),
+        pytest.param("0-1,4, 6-7", 5, ["0", "1", "4", "6", "7"], id="ranges and numbers"),
+        pytest.param("2-2,0-2", 3, ["2", "0", "1"], id="a range of one, and one that overlaps"),
+        pytest.param("3-0,5", 2, ["3-0", "5"], id="no range"),
+        pytest.param("0-999999999,5", 2, ["0-999999999", "5"], id="no range of GPUs either"),
     ],
 )
 def test_a_list_over_slots(listed: str, slots: int, expected: list[str]) -> None:
@@ -99,14 +106,32 @@ def test_a_variable_that_lists_nothing_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("environment", [{}, {CUDA: ""}, {CUDA: "NoDevFiles", ROCR: ""}, {CUDA: "-1"}])
-def test_no_device_at_all(environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("way", "advice"),
+    [
+        (Way.CHILD, "before you start disbatch"),
+        (Way.SSH, "on node1, where a command of ssh finds it"),
+        (Way.STEP, "--gres=gpu:N"),
+    ],
+)
+def test_no_device_at_all(environment: dict[str, str], way: Way, advice: str) -> None:
     with pytest.raises(LaunchError) as caught:
-        parted(environment, 2)
+        parted(environment, 2, way=way)
     assert caught.value.node == "node1"
     assert "\n" not in caught.value.problem
     for name in GPU_VARIABLES:
         assert name.decode() in caught.value.problem
-    assert "--gres=gpu:N" in caught.value.problem
+    assert advice in caught.value.problem
+
+
+@pytest.mark.parametrize("name", [CUDA, ORDINAL, ROCR, HIP, ZE])
+def test_a_range_counts_its_devices_in_every_variable_of_gpus(name: str) -> None:
+    assert of_slots(parted({name: "0-3"}, 2), name) == ["0,1", "2,3"]
+
+
+def test_what_looks_like_a_range_elsewhere_is_one_entry() -> None:
+    devices = parted({"YEARS": "1990-1999,2000-2009"}, 2, "YEARS", gpu=False)
+    assert of_slots(devices, "YEARS") == ["1990-1999", "2000-2009"]
 
 
 def test_tiles_and_the_device_that_they_are_part_of() -> None:

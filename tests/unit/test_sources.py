@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from disbatch.model.errors import TaskFileError, UsageError
 from disbatch.model.task import NO_REPEAT, Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND, TaskParser
-from disbatch.sources.check import BLOCK, MOST_WARNINGS, FileSummary, check
+from disbatch.sources.check import BLOCK, MOST_ERRORS, MOST_WARNINGS, FileSummary, check
 from disbatch.sources.file import CHUNK, FileSource
 from disbatch.sources.lines import LineSplitter
 from disbatch.sources.opening import open_tasks
@@ -155,6 +155,30 @@ def test_the_first_wrong_line_is_named(content: bytes, says: str) -> None:
     assert str(caught.value).startswith(says)
 
 
+def test_all_wrong_directives_are_known() -> None:
+    with pytest.raises(TaskFileError) as caught:
+        checked(
+            b"#DISBATCH\na\n#DISBATCH FOO\n"
+            + b"b\n" * BLOCK
+            + b"#DISBATCH REPEAT\n#DISBATCH PERENGINE STOP x"
+        )
+    lines = [caught.value.line, *(error.line for error in caught.value.more)]
+    assert lines == [1, 3, BLOCK + 4, BLOCK + 5]
+
+
+@pytest.mark.parametrize("end", [b"\0\n", b"x" * (MAX_COMMAND + 1) + b"\n"])
+def test_behind_what_is_no_text_no_error_is_looked_for(end: bytes) -> None:
+    with pytest.raises(TaskFileError) as caught:
+        checked(b"#DISBATCH FOO\na" + end + b"#DISBATCH FOO\n")
+    assert (caught.value.line, *(error.line for error in caught.value.more)) == (1, 2)
+
+
+def test_there_is_an_end_to_errors() -> None:
+    with pytest.raises(TaskFileError) as caught:
+        checked(b"#DISBATCH FOO\n" * (MOST_ERRORS + 5))
+    assert len(caught.value.more) == MOST_ERRORS - 1
+
+
 def test_longest_lines_are_right() -> None:
     assert checked(b"a\n" + b"x" * MAX_COMMAND + b"\r\n" + b"y" * MAX_COMMAND + b"\nb").tasks == 4
 
@@ -198,6 +222,18 @@ def test_warnings() -> None:
     assert len(checked(b"#DISBATCHBARRIER\n#DISBATCH: BARRIER\n#DISBATCHES BARRIER\n").warnings) == 2
     (mark,) = checked(b"\xef\xbb\xbfecho\n").warnings
     assert mark.startswith("Tasks:1: a UTF-8 byte order mark")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_lines_that_seem_to_go_on_in_the_next_one(end: bytes) -> None:
+    lines = [
+        b"a \\", b"  -b", b"# c \\", b"d\\\\", b"e \\ ", b"#DISBATCH REPEAT 2 f \\",
+        b"#DISBATCH PREFIX g\\", b"", b"h\\\\\\", b"\\",
+    ]  # fmt: skip
+    warnings = checked(end.join(lines) + end).warnings
+    assert [warning.split(":")[1] for warning in warnings] == ["1", "6", "7", "9", "10"]
+    assert all("ends in a backslash" in warning for warning in warnings)
+    assert len(checked(b"a \\\n" * 100).warnings) == MOST_WARNINGS
 
 
 # ---- files ----

@@ -17,7 +17,14 @@ from disbatch.cli.status import add_status, status
 from disbatch.cli.submit import add_submit, submit
 from disbatch.cli.values import add_values, values
 from disbatch.cli.verbs import add_verbs, perform
-from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
+from disbatch.model.errors import (
+    EXIT_COMPLETE,
+    EXIT_INCOMPLETE,
+    EXIT_SIGINT,
+    DisbatchError,
+    TaskFileError,
+    UsageError,
+)
 from disbatch.watch.lasting import lasting
 
 
@@ -140,6 +147,10 @@ def _check(paths: list[str]) -> int:
     for path in paths:
         try:
             print(_describe(path))  # noqa: T201
+        except TaskFileError as error:
+            for wrong in (error, *error.more):
+                _complain(str(wrong))
+            worst = error.exit_code
         except UsageError as error:
             _complain(str(error))
             worst = error.exit_code

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from disbatch.contexts.spawn import Spawned
 
 
+_SHOWN = 80
+"""Characters of a wrong name that a message repeats."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -108,9 +112,19 @@ def _look_at(options: argparse.Namespace) -> None:
     try:
         mode = os.stat(taskfile).st_mode  # noqa: PTH116 - pathlib comes later
     except OSError as error:
-        raise UsageError(f"{taskfile}: {error.strerror}") from error
+        raise UsageError(f"{taskfile[:_SHOWN]}: {error.strerror}{_or_a_task(taskfile)}") from error
     if mode & 0o170000 == 0o040000:
         raise UsageError(f"{taskfile}: is a directory, not a task file")
+
+
+def _or_a_task(word: str) -> str:
+    """What to do if `word`, which is no file, was meant as the task itself."""
+    if not word.startswith("#") and not any(letter.isspace() for letter in word):
+        return ""
+    import shlex
+
+    lines = shlex.quote(word) if len(word) <= _SHOWN else "LINES"
+    return f"; tasks are lines of a file, or of standard input: echo {lines} | disbatch -"
 
 
 def _nodes(options: argparse.Namespace) -> Choice:

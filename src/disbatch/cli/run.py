@@ -39,7 +39,7 @@ from disbatch.driver.observer import Observer
 from disbatch.driver.settings import Output, Settings, Takeover
 from disbatch.driver.sofar import SoFar
 from disbatch.driver.told import Asked, Told
-from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, UsageError
+from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, TaskFileError, UsageError
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
 from disbatch.sources.file import FileSource
@@ -203,7 +203,14 @@ def _web_page(
 def _opened(options: argparse.Namespace) -> Opened | Expected:
     """What the tasks come from."""
     if options.taskfile is not None:
-        return open_tasks(options.taskfile)
+        try:
+            return open_tasks(options.taskfile)
+        except TaskFileError as error:
+            if not error.more:
+                raise
+            lines = ", ".join(str(wrong.line) for wrong in error.more)
+            lines = f"line {lines} is" if len(error.more) == 1 else f"lines {lines} are"
+            raise UsageError(f"{error} ({lines} wrong, too; `dbutil check` shows why)") from error
     if options.taskserver is not None or options.taskcommand is not None:
         return Expected(options.taskcommand)
     return no_tasks()

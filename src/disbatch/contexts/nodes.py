@@ -4,6 +4,7 @@ Pure, but for `ask`, which is given."""
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ MAX_NODES = 10_000
 MAX_HOST = 255
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _EXAMPLE = "say how many cores"
+_COMMA = re.compile(r",(?![^\[\]]*\])")
+"""Between two hosts, and not in the brackets of one."""
+_RANGES = re.compile(r"\[[0-9, -]+\]")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class Machine:
 
 
 def parse_node_list(texts: Iterable[str], option: str = "-s") -> dict[str, int]:
-    """Cores of each host of lists like `host1:7,host2:3`, in order of first mention; a repeated host adds up.
+    """Cores of each host of lists like `host1:7,node[01-12]:8`, in order of first mention; a repeated host
+    adds up, and the cores behind a range are those of each of its hosts.
 
     `user@host:3` and `[2001:db8::1]:3` are taken. Raises UsageError (one line) for anything else.
     """
@@ -70,17 +75,19 @@ def parse_node_list(texts: Iterable[str], option: str = "-s") -> dict[str, int]:
     for text in texts:
         if not text.strip():
             raise UsageError(f"{option}: an empty list of hosts; write HOST:CORES[,HOST:CORES...]")
-        for item in text.split(","):
-            host, count = _parse_item(item.strip(), option)
-            cores[host] = cores.get(host, 0) + count
-            if cores[host] > MAX_CORES:
-                raise UsageError(f"{option} {item.strip()}: more than {MAX_CORES} cores on one host")
+        for item in _COMMA.split(text):
+            hosts, count = _parse_item(item.strip(), option)
+            for host in hosts:
+                cores[host] = cores.get(host, 0) + count
+                if cores[host] > MAX_CORES:
+                    raise UsageError(f"{option} {item.strip()}: more than {MAX_CORES} cores on one host")
             if len(cores) > MAX_NODES:
                 raise UsageError(f"{option}: more than {MAX_NODES} hosts")
     return cores
 
 
-def _parse_item(item: str, option: str) -> tuple[str, int]:
+def _parse_item(item: str, option: str) -> tuple[list[str], int]:
+    """The hosts that an item names, and the cores of each."""
     shown = in_short(item)
     if not item:
         raise UsageError(f"{option}: a host is missing between two commas")
@@ -88,18 +95,29 @@ def _parse_item(item: str, option: str) -> tuple[str, int]:
     if item.endswith("]") or not colon:
         raise UsageError(f"{option} {shown}: {_EXAMPLE}, e.g. {shown}:4")
     user, at, address = host.rpartition("@")
-    if address.startswith("[") and address.endswith("]"):
-        address = address[1:-1]
-    elif ":" in address:
-        raise UsageError(f"{option} {shown}: write an IPv6 address in brackets, with cores: [{shown}]:4")
-    if not address or (at and not user):
+    if address in ("", "[]") or (at and not user):
         raise UsageError(f"{option} {shown}: the host's name is missing before the colon")
-    host = user + at + address
-    if host.startswith("-") or address.startswith("-"):
+    if host.startswith("-") or address.removeprefix("[").startswith("-"):
         raise UsageError(f"{option} {shown}: a host's name cannot start with '-'")
-    if len(host) > MAX_HOST or not _is_plain(user, "._-+") or not _is_plain(address, "._-+:%"):
-        raise UsageError(f"{option} {shown}: not a host's name")
-    return host, _parse_count(count, shown, host, option)
+    names = _names(address, f"{option} {shown}", item)
+    hosts = [user + at + name for name in names]
+    for name, full in zip(names, hosts, strict=True):
+        if len(full) > MAX_HOST or not _is_plain(user, "._-+") or not _is_plain(name, "._-+:%"):
+            raise UsageError(f"{option} {shown}: not a host's name")
+    return hosts, _parse_count(count, shown, host, option)
+
+
+def _names(address: str, where: str, item: str) -> list[str]:
+    """The names that stand for `address`: those of a range, or one, without the brackets of IPv6."""
+    if _RANGES.search(address):
+        from disbatch.contexts.hostlist import expand
+
+        return expand(address, where)
+    if address.startswith("[") and address.endswith("]"):
+        return [address[1:-1]]
+    if ":" in address:
+        raise UsageError(f"{where}: write an IPv6 address in brackets, with cores: [{in_short(item)}]:4")
+    return [address]
 
 
 def in_short(text: str) -> str:

@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 A variable like CUDA_VISIBLE_DEVICES lists devices, separated by commas. What an entry means is its reader's
 business: a number (`0`), a name (`GPU-8932f937-...`), a part of a device that is handed out as a whole
-(`MIG-GPU-.../1/0`, `0.1`). Here entries are opaque, and the same one is the same device.
+(`MIG-GPU-.../1/0`, `0.1`). Here entries are opaque, and the same one is the same device. Only a range of GPUs
+(`0-3`), which people write though no library reads it, is written out.
 
 The variables in GPU_VARIABLES name the same devices for different libraries, so they are split in step. What
 any other variable lists is a resource of its own. Slot 0 gets the first entries, slot 1 the next, all of
@@ -15,12 +16,14 @@ surprises people more than an idle device, and of that they are told.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from disbatch.engine.in_job import in_job
 from disbatch.model.errors import LaunchError
+from disbatch.model.way import Way
 
 CUDA = b"CUDA_VISIBLE_DEVICES"
 ROCR = b"ROCR_VISIBLE_DEVICES"
@@ -31,6 +34,15 @@ BELOW_ROCR = (CUDA, b"GPU_DEVICE_ORDINAL", b"HIP_VISIBLE_DEVICES")
 """On AMD's devices their numbers count what ROCR_VISIBLE_DEVICES lets through."""
 NO_DEVICES = b"NoDevFiles"
 """What Slurm writes where a job has no GPU."""
+MOST_GPUS = 1024
+"""Of one node; a range of more is no list of GPUs."""
+_ADVICE = {
+    Way.CHILD: "set one of these before you start disbatch (export CUDA_VISIBLE_DEVICES=0,1)",
+    Way.SSH: "set one of these on {node}, where a command of ssh finds it (for bash: "
+    "`export CUDA_VISIBLE_DEVICES=0,1` at the top of ~/.bashrc there); what is set here does not count there",
+    Way.STEP: "ask Slurm for GPUs (--gres=gpu:N)",
+}
+_RANGE = re.compile(rb"([0-9]{1,9})-([0-9]{1,9})")
 
 Variables = dict[bytes, bytes]
 
@@ -61,11 +73,18 @@ def entries(name: bytes, value: bytes) -> list[bytes]:
         if name == CUDA and entry in (b"", b"-1"):
             break  # CUDA reads no further
         if entry and not (name in GPU_VARIABLES and entry in (NO_DEVICES, b"-1")):
-            found[entry] = None
+            found.update(dict.fromkeys(_written_out(entry) if name in GPU_VARIABLES else [entry]))
     if name == ZE:
         # `0` is all of device 0, with its tile `0.1`.
         return [entry for entry in found if b"." not in entry or entry.split(b".")[0] not in found]
     return list(found)
+
+
+def _written_out(entry: bytes) -> list[bytes]:
+    """`0-3` as four entries; any other entry, and a range that makes no sense, as it stands."""
+    ends = _RANGE.fullmatch(entry)
+    numbers = range(int(ends[1]), int(ends[2]) + 1) if ends else range(0)
+    return [b"%d" % number for number in numbers] if 0 < len(numbers) <= MOST_GPUS else [entry]
 
 
 def split(
@@ -77,10 +96,11 @@ def split(
     share: Iterable[str],
     rocm: bool = False,
     present: int = 0,
+    way: Way = Way.CHILD,
 ) -> Devices:
     """Split what the variables list over at most `slots` slots. `gpu`: those of GPU_VARIABLES that are set;
     `share`: these as well. `rocm`: the node's GPUs are AMD's. `present`: GPUs that are ours if no variable
-    says which are.
+    says which are. `way`: how the engine got here, which decides where the user can set a variable.
 
     Raises LaunchError if there is no device for a slot.
     """
@@ -89,7 +109,7 @@ def split(
     if present and not any(name in environment for name in gpu_names):
         environment = {**environment, CUDA: b",".join(b"%d" % number for number in range(present))}
     named = {name: _listed(node, environment, name) for name in names}
-    resources = [_gpus(node, environment, gpu_names)] if gpu_names else []
+    resources = [_gpus(node, environment, gpu_names, way)] if gpu_names else []
     resources += [resource for name, resource in named.items() if name not in GPU_VARIABLES]
     troubles: list[str] = []
     if not resources:
@@ -112,17 +132,13 @@ def split(
     return Devices(shares, troubles)
 
 
-def _gpus(node: str, environment: Mapping[bytes, bytes], names: list[bytes]) -> _Resource:
+def _gpus(node: str, environment: Mapping[bytes, bytes], names: list[bytes], way: Way) -> _Resource:
     """The GPUs of the node. A variable that is set and lists none hides devices of its kind on purpose: it is
     left alone."""
     lists = {name: listed for name in names if (listed := entries(name, environment.get(name, b"")))}
     if not lists:
         looked_at = ", ".join(name.decode() for name in names)
-        raise LaunchError(
-            node,
-            f"-g: no GPU is listed here in {looked_at}: ask Slurm for GPUs (--gres=gpu:N), "
-            "elsewhere set one of these (CUDA_VISIBLE_DEVICES=0,1)",
-        )
+        raise LaunchError(node, f"-g: no GPU is listed here in {looked_at}: {_ADVICE[way].format(node=node)}")
     return _Resource(("GPU", "GPUs"), lists)
 
 

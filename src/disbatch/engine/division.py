@@ -91,6 +91,7 @@ def divide(
         share=bootstrap.share,
         rocm=devices.has_rocm(files),
         present=_present(bootstrap, environment, files),
+        way=bootstrap.way,
     )
     troubles = list(shares.troubles)
     cpus = _bind(bootstrap, len(shares.slots), mask or usable_cpus(), system, troubles)

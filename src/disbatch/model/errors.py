@@ -47,7 +47,10 @@ class UsageError(DisbatchError):
 
 
 class TaskFileError(UsageError):
-    """A line of a task file is wrong. `source` is the file's name, `line` counts from 1."""
+    """A line of a task file is wrong. `source` is the file's name, `line` counts from 1. `more`: lines behind
+    it that are known to be wrong, too."""
+
+    more: tuple[TaskFileError, ...] = ()
 
     def __init__(self, source: str, line: int, problem: str) -> None:
         super().__init__(f"{source}:{line}: {problem}")

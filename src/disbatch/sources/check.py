@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from disbatch.model.directives import MARK
+from disbatch.model.directives import MARK, is_directive
 from disbatch.model.errors import TaskFileError
 from disbatch.model.taskfile import MAX_COMMAND, TaskParser
 from disbatch.sources.file import unreadable
@@ -25,11 +25,15 @@ from disbatch.sources.file import unreadable
 BLOCK = 4 << 20
 """Bytes read at a time."""
 MOST_WARNINGS = 10
+MOST_ERRORS = 20
+"""Wrong directives that are told of; with so many it is no task file."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 # What bytes.lstrip takes for blank, as the parser does, without the line feed.
 _BLANK_OR_COMMENT = re.compile(rb"\n[ \t\r\v\f]*+(?=[#\n])")
 _NEARLY = "a comment; a directive begins with #DISBATCH and a blank, in column 1, upper case"
+_CONTINUED = "ends in a backslash, which continues nothing here: the next line is a task of its own"
+_AT_BACKSLASH = re.compile(rb"(?<!\\)(?:\\\\)*+\\\r?\n")
 _STUCK = b":_-PSRBpsrb"  # what may stand at once behind the mark in something meant as a directive
 _NEARLY_DIRECTIVE = re.compile(
     rb"\n[ \t]*+#[ \t]*+DISBATCH[ \t:_-]*+(?:PREFIX|SUFFIX|REPEAT|BARRIER|PERENGINE)(?=[ \t\r\n])",
@@ -53,8 +57,8 @@ class FileSummary(msgspec.Struct, frozen=True):
 def check(name: str, descriptor: int) -> FileSummary:
     """Check a regular file from where `descriptor` stands, which stays there; `name` is what errors call it.
 
-    Raises TaskFileError for the first wrong directive, NUL byte or overlong line, and UsageError if the file
-    cannot be read.
+    Raises TaskFileError for the first wrong directive, NUL byte or overlong line, which knows the wrong
+    directives behind it (`more`), and UsageError if the file cannot be read.
     """
     checker = _Checker(name)
     try:
@@ -62,6 +66,12 @@ def check(name: str, descriptor: int) -> FileSummary:
             checker.block(block)
     except OSError as error:
         raise unreadable(name, error) from error
+    except TaskFileError as error:
+        checker.errors.append(error)
+    if checker.errors:
+        first, *more = checker.errors
+        first.more = tuple(more)
+        raise first
     return FileSummary(checker.parser.tasks, checker.parser.barriers, tuple(checker.warnings))
 
 
@@ -87,11 +97,16 @@ def _blocks(descriptor: int) -> Iterator[bytes]:
 
 
 class _Checker:
-    """Goes through blocks in order; `parser` counts, `warnings` collects."""
+    """Goes through blocks in order; `parser` counts, `warnings` and `errors` collect.
+
+    An error is raised only if nothing of interest can follow: a file with a NUL byte is no text, and behind
+    an overlong line the count of lines is lost.
+    """
 
     def __init__(self, name: str) -> None:
         self.parser = TaskParser(name)
         self.warnings: list[str] = []
+        self.errors: list[TaskFileError] = []
         self._name = name
         self._line = 1  # the next line's number
 
@@ -117,7 +132,13 @@ class _Checker:
     def _parse(self, line: bytes) -> None:
         before = self._line
         self._line += 1
-        self.parser.parse(before, line)
+        try:
+            self.parser.parse(before, line)
+        except TaskFileError as error:
+            if b"\0" in line or len(line) > MAX_COMMAND or len(self.errors) == MOST_ERRORS - 1:
+                raise
+            self.errors.append(error)
+        self._look_for_backslashes(b"\n" + line, before)
 
     def _stretch(self, text: bytes, start: int, end: int) -> None:
         """The plain lines between the line feeds at `start` and `end`."""
@@ -133,6 +154,7 @@ class _Checker:
         if skipped:
             self._look_for_nearly(stretch)
         self.parser.pass_over(lines - skipped)
+        self._look_for_backslashes(stretch, self._line)
         self._line += lines
 
     def _look_for_nearly(self, stretch: bytes) -> None:
@@ -142,6 +164,18 @@ class _Checker:
                 return
             number = self._line + stretch.count(b"\n", 1, found.end())
             self._warn(number, _NEARLY)
+
+    def _look_for_backslashes(self, stretch: bytes, first: int) -> None:
+        """Warn of lines, of which the first has the number `first`, that are written as in a shell script
+        where one goes on with the next."""
+        if b"\\\n" not in stretch and b"\\\r\n" not in stretch:
+            return
+        for found in _AT_BACKSLASH.finditer(stretch):
+            if len(self.warnings) >= MOST_WARNINGS:
+                return
+            line = stretch[stretch.rindex(b"\n", 0, found.start()) + 1 : found.start()].lstrip()
+            if not line.startswith(b"#") or is_directive(line):
+                self._warn(first + stretch.count(b"\n", 1, found.start()), _CONTINUED)
 
     def _warn(self, number: int, text: str) -> None:
         self.warnings.append(str(TaskFileError(self._name, number, text)))
