@@ -17,6 +17,7 @@ from disbatch.driver.files import RunFiles
 from disbatch.driver.held import is_held
 from disbatch.driver.runfile import read
 from disbatch.driver.told import Here, Told
+from disbatch.engine.sessions import boot_id, look
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.way import Way
 
@@ -81,7 +82,7 @@ def job_is_over(told: Told) -> bool:
 
 def _has_ended(engine: Here, log: Path) -> bool:
     """True if that is known: it was on this machine and is not there any more, or its log says so."""
-    if engine.pid and engine.host == this_machine().hostname and not _is_there(engine.pid):
+    if engine.host == this_machine().hostname and _has_ended_here(engine, boot_id()):
         return True
     try:
         with log.open("rb") as file:
@@ -89,6 +90,17 @@ def _has_ended(engine: Here, log: Path) -> bool:
             return file.read().endswith(LAST_WORD)
     except OSError:
         return False
+
+
+def _has_ended_here(engine: Here, boot: str) -> bool:
+    """The same of an engine of this host, which started as `boot` last."""
+    if engine.boot and boot and engine.boot != boot:
+        return True
+    if not engine.pid:
+        return False
+    process = look(engine.pid)
+    later = process is not None and engine.started not in (0, process.start)
+    return later or not _is_there(engine.pid)
 
 
 def _is_there(pid: int) -> bool:

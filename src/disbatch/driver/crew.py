@@ -14,6 +14,8 @@ import os
 import secrets
 from collections.abc import Callable
 
+import msgspec
+
 from disbatch.contexts.launch import Launcher
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.spawn import Spawned
@@ -28,6 +30,7 @@ from disbatch.driver.settings import Settings
 from disbatch.driver.starting import Orders
 from disbatch.driver.succession import Succession
 from disbatch.driver.told import Gone, Here, Line
+from disbatch.engine.sessions import boot_id
 from disbatch.model.errors import LaunchError
 from disbatch.model.way import Way
 from disbatch.plan import events
@@ -152,7 +155,10 @@ class Crew:
         context = self._settings.context
         place = new_place() if context.tunnel and node.way is Way.SSH else ""
         self.add(Member(engine, name, rank, node.slots, node, label=context.label, tunnel=place))
-        self.note(Here(engine, name, rank, node.slots, node, tunnel=place))
+        here = Here(engine, name, rank, node.slots, node, tunnel=place)
+        if node.local:
+            here = msgspec.structs.replace(here, host=self.hostname, boot=boot_id())
+        self.note(here)
         addresses = self._addresses.for_node(node)
         bootstrap = self._orders.bootstrap(node, name=name, engine=engine, addresses=addresses)
         self._launcher.start(node, bootstrap, place)
@@ -255,7 +261,7 @@ class Crew:
         if self._retirement is not None and not member.context:
             self._retirement.joined(member.name)
         place = (member.name, member.rank, hello.slots, member.node, hello.host, hello.pid, member.context)
-        self.note(Here(member.engine, *place, tunnel=member.tunnel))
+        self.note(Here(member.engine, *place, member.tunnel, hello.boot, hello.started))
         self._contexts.became(member, Fate.JOINED)
         self._watch()
         holding = [claim.attempt for claim in hello.holding]

@@ -38,9 +38,10 @@ class Asked(msgspec.Struct, frozen=True, tag="asked"):
 
 
 class Here(msgspec.Struct, frozen=True, tag="here"):
-    """An engine was started on `node`, or came: then with its `host` and `pid`. `context`: the one that was
-    attached and started it; `node` is not known then. `tunnel`: where on its host its tunnel ends, if it has
-    one."""
+    """An engine was started on `node`, or came: then with its `pid`, and `started` tells it from a later
+    process of that number. `host` and its `boot` are known if it came, or is on the driver's own host.
+    `context`: the one that was attached and started it; `node` is not known then. `tunnel`: where on its host
+    its tunnel ends, if it has one."""
 
     engine: str
     name: str
@@ -51,6 +52,8 @@ class Here(msgspec.Struct, frozen=True, tag="here"):
     pid: int = 0
     context: str = ""
     tunnel: str = ""
+    boot: str = ""
+    started: int = 0
 
 
 class Gone(msgspec.Struct, frozen=True, tag="gone"):

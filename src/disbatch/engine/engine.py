@@ -56,6 +56,7 @@ from disbatch.engine.in_job import in_job
 from disbatch.engine.lifeline import Lifeline
 from disbatch.engine.outbox import Outbox
 from disbatch.engine.runner import Job, Runner
+from disbatch.engine.sessions import boot_id, look
 from disbatch.engine.subreaper import adopt_orphans
 from disbatch.engine.unrecorded import write_unrecorded
 from disbatch.model.outcome import Ending, Outcome
@@ -385,6 +386,7 @@ class Engine:
         holding = kept + unwritten + self._held.jobs() + self._runner.jobs()
         if len(holding) > MAX_ATTEMPTS:
             log.error("holding %d attempts, more than a greeting can name", len(holding))
+        process = look(os.getpid())
         return Hello(
             protocol=PROTOCOL,
             engine=self._bootstrap.engine,
@@ -398,6 +400,8 @@ class Engine:
             holding=[Claim(j.order.attempt, j.order.task_id, j.phase) for j in holding[:MAX_ATTEMPTS]],
             ran=sorted(self._ran)[:MAX_ATTEMPTS],
             leaving=self._leaving,
+            boot=boot_id(),
+            started=0 if process is None else process.start,
         )
 
     def _receive(self, message: ToEngine) -> None:

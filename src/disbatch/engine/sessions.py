@@ -58,6 +58,14 @@ def look(pid: int) -> Process | None:
         return None
 
 
+def boot_id() -> str:
+    """Names the last start of this computer, from which `Process.start` counts; "" if it is not known."""
+    try:
+        return _read("/proc/sys/kernel/random/boot_id").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def table() -> Table:
     """All processes that can be seen now, by number."""
     if not HAVE_PROC:

@@ -135,7 +135,8 @@ class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
     user gave it; `slots` how many tasks at once; `orders_seen` the last number received;
     `results_from` the number of the first message that I still keep; `holding` the attempts that I have:
     waiting, running, or ended and not acknowledged. For a driver that took the run over: `ran` are the
-    PERENGINE commands whose results I gave already, `leaving` that I was told to leave."""
+    PERENGINE commands whose results I gave already, `leaving` that I was told to leave. `boot` and
+    `started` tell this process from a later one of that number: see `engine.sessions`."""
 
     protocol: Count
     engine: Name
@@ -149,6 +150,8 @@ class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
     holding: Annotated[list[Claim], msgspec.Meta(max_length=MAX_ATTEMPTS)]
     ran: Annotated[list[tuple[Phase, Count]], msgspec.Meta(max_length=MAX_ATTEMPTS)] = []
     leaving: bool = False
+    boot: Text = ""
+    started: Count = 0
 
 
 class Running(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -1,0 +1,73 @@
+"""Whether -r may go on with a run whose driver was killed: which of its engines may still run tasks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from disbatch.cli.abandoned import refuse_abandoned
+from disbatch.contexts.machine import this_machine
+from disbatch.contexts.nodes import Node
+from disbatch.driver.runfile import RunFile
+from disbatch.driver.told import Asked, Here
+from disbatch.engine.sessions import boot_id, look
+from disbatch.model.errors import ResumeError
+from disbatch.model.way import Way
+
+ASKED = Asked("0", [b"Tasks"], b"/", "7", "Tasks", b"/log", 3, 4, 600.0, [])
+ME = look(os.getpid())
+assert ME is not None
+HERE = Here(
+    "0-e",
+    "here",
+    0,
+    2,
+    Node("localhost", 2, 2, Way.CHILD),
+    host=this_machine().hostname,
+    pid=os.getpid(),
+    boot=boot_id(),
+    started=ME.start,
+)
+
+
+def refused(folder: Path, here: Here) -> bool:
+    """Whether -r is refused when the driver of a run was killed that had this engine."""
+    (folder / "P_status.txt").touch()
+    (folder / "P_connect.json").touch()
+    file = RunFile.create(folder / "P_run.json", ASKED)
+    file.add(here)
+    file.close()
+    try:
+        refuse_abandoned(str(folder / "P_status.txt"))
+    except ResumeError as error:
+        assert str(error).count("\n") == 0
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("change", "runs"),
+    [
+        ({}, True),
+        ({"boot": "", "started": 0}, True),  # as a version before wrote it
+        ({"started": ME.start + 1}, False),
+        ({"boot": "another"}, False),
+        ({"boot": "another", "pid": 0, "started": 0}, False),
+        ({"pid": 0, "started": 0}, True),
+        ({"boot": "another", "host": "elsewhere"}, True),
+        ({"started": ME.start + 1, "host": "elsewhere"}, True),
+    ],
+)
+def test_an_engine_is_known_by_more_than_its_number(
+    tmp_path: Path, change: dict[str, object], runs: bool
+) -> None:
+    assert refused(tmp_path, msgspec.structs.replace(HERE, **change)) is runs
+
+
+def test_an_engine_that_has_ended(tmp_path: Path) -> None:
+    pid = os.posix_spawnp("true", ["true"], os.environ)
+    os.waitpid(pid, 0)
+    assert not refused(tmp_path, msgspec.structs.replace(HERE, pid=pid, started=0))
