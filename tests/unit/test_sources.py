@@ -18,9 +18,10 @@ from disbatch.model.errors import TaskFileError, UsageError
 from disbatch.model.task import NO_REPEAT, Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND, TaskParser
 from disbatch.sources.check import BLOCK, MOST_ERRORS, MOST_WARNINGS, FileSummary, check
+from disbatch.sources.checksums import Checksums
 from disbatch.sources.file import CHUNK, FileSource
 from disbatch.sources.lines import LineSplitter
-from disbatch.sources.opening import open_tasks
+from disbatch.sources.opening import Opened, open_tasks
 from disbatch.sources.source import Source
 from disbatch.sources.stream import HIGH, READ, StreamSource
 
@@ -67,7 +68,7 @@ def parsed(content: bytes) -> FileSummary:
     for number, line in enumerate(lines, 1):
         if number < len(lines) or line:
             parser.parse(number, line + b"\n")
-    return FileSummary(parser.tasks, parser.barriers, ())
+    return FileSummary(parser.tasks, parser.barriers, (), Checksums())
 
 
 # ---- lines ----
@@ -239,10 +240,17 @@ def test_lines_that_seem_to_go_on_in_the_next_one(end: bytes) -> None:
 # ---- files ----
 
 
+def source_of(opened: Opened) -> FileSource:
+    """As a run reads it."""
+    assert opened.summary is not None
+    return FileSource(opened.name, opened.descriptor, opened.summary.checksums)
+
+
 def test_a_file_is_read_in_order(tasks: Callable[[bytes], str]) -> None:
     opened = open_tasks(tasks(b"a\n#DISBATCH REPEAT 5 r\n#DISBATCH BARRIER k\nb"))
-    assert opened.summary == FileSummary(7, 1, ())
-    source = FileSource(opened.name, opened.descriptor)
+    assert opened.summary is not None
+    assert (opened.summary.tasks, opened.summary.barriers, opened.summary.warnings) == (7, 1, ())
+    source = source_of(opened)
     assert all_of(source) == [
         Task(0, 1, NO_REPEAT, b"a"),
         *(Task(1 + index, 2, index, b"r") for index in range(5)),
@@ -259,7 +267,7 @@ def test_a_long_file_ends_exactly_with_its_last_task(tasks: Callable[[bytes], st
     opened = open_tasks(
         tasks(b"".join(b"echo %d\n" % number for number in range(count)) + b"# the end\n" * 9)
     )
-    source = FileSource(opened.name, opened.descriptor)
+    source = source_of(opened)
     taken = source.take(count - 1)
     assert (len(taken), source.ended) == (count - 1, False)
     assert source.take(5) == [Task(count - 1, count, NO_REPEAT, b"echo %d" % (count - 1))]
@@ -269,7 +277,7 @@ def test_a_long_file_ends_exactly_with_its_last_task(tasks: Callable[[bytes], st
 
 def test_an_empty_file(tasks: Callable[[bytes], str]) -> None:
     opened = open_tasks(tasks(b""))
-    source = FileSource(opened.name, opened.descriptor)
+    source = source_of(opened)
     assert source.ended
     assert source.take(5) == []
     assert source.error is None
@@ -279,7 +287,7 @@ def test_a_file_that_goes_bad_after_the_check(tasks: Callable[[bytes], str]) -> 
     path = tasks(b"a\nb\n")
     opened = open_tasks(path)
     Path(path).write_bytes(b"a\nb\n#DISBATCH FOO\nc\n")
-    source = FileSource(opened.name, opened.descriptor)
+    source = source_of(opened)
     assert source.take(1) == [Task(0, 1, NO_REPEAT, b"a")]
     assert source.error is None
     assert not source.ended
@@ -296,7 +304,7 @@ def test_a_file_changed_under_the_reader_gives_no_torn_line(tasks: Callable[[byt
     old = [b"%07d %s" % (i, b"x" * 100) for i in range(20_000)]
     path = tasks(b"\n".join(old))
     opened = open_tasks(path)
-    source = FileSource(opened.name, opened.descriptor)
+    source = source_of(opened)
     found = source.take(1)
     if how == "shorter":
         os.truncate(path, CHUNK + 7)
@@ -310,11 +318,48 @@ def test_a_file_changed_under_the_reader_gives_no_torn_line(tasks: Callable[[byt
     source.close()
 
 
+@pytest.mark.parametrize("at", [1_500_000, 2_000_000])
+@pytest.mark.parametrize("more", [b"", b"echo more\n" * 50])
+def test_a_file_written_over_in_place_behind_what_is_read_next(
+    tasks: Callable[[bytes], str], at: int, more: bytes
+) -> None:
+    """Of the same length, with the same time, or longer."""
+    old = [b"%07d %s" % (i, b"x" * 100) for i in range(20_000)]
+    path = tasks(b"".join(line + b"\n" for line in old))
+    opened = open_tasks(path)
+    source = source_of(opened)
+    found = source.take(1)
+    before = Path(path).stat()
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(b"y")
+        file.seek(0, os.SEEK_END)
+        file.write(more)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    found += all_of(source, 5000)
+    commands = [item.command for item in found if isinstance(item, Task)]
+    assert commands == old[: len(commands)]
+    assert CHUNK // 109 <= len(commands) <= at // 109
+    assert str(source.error) == f"{path}:{len(commands) + 1}: the file was changed here while it was read"
+    source.close()
+
+
+def test_a_file_that_is_touched_or_written_again_as_it_was(tasks: Callable[[bytes], str]) -> None:
+    text = b"".join(b"%07d %s\n" % (i, b"x" * 100) for i in range(20_000))
+    path = tasks(text)
+    source = source_of(open_tasks(path))
+    found = source.take(1)
+    Path(path).write_bytes(text + b"echo one more\n")
+    found += all_of(source, 5000)
+    assert (len(found), source.error) == (20_001, None)
+    source.close()
+
+
 @pytest.mark.parametrize("later", [b"", b"a", b"c\nd\ne\n"])
 def test_a_change_after_all_was_read_is_the_end(tasks: Callable[[bytes], str], later: bytes) -> None:
     path = tasks(b"a\nb")
     opened = open_tasks(path)
-    source = FileSource(opened.name, opened.descriptor)
+    source = source_of(opened)
     Path(path).write_bytes(later)
     assert [item.command for item in all_of(source) if isinstance(item, Task)] == [b"a", b"b"]
     assert source.error is None
@@ -323,7 +368,7 @@ def test_a_change_after_all_was_read_is_the_end(tasks: Callable[[bytes], str], l
 def test_a_file_may_grow(tasks: Callable[[bytes], str]) -> None:
     path = tasks(b"a\n")
     opened = open_tasks(path)
-    source = FileSource(opened.name, opened.descriptor)
+    source = source_of(opened)
     with open(path, "ab") as file:
         file.write(b"b\n")
     assert [item.command for item in all_of(source) if isinstance(item, Task)] == [b"a", b"b"]
@@ -332,7 +377,7 @@ def test_a_file_may_grow(tasks: Callable[[bytes], str]) -> None:
 
 def test_repeat_costs_nothing_until_taken(tasks: Callable[[bytes], str]) -> None:
     opened = open_tasks(tasks(b"#DISBATCH REPEAT 5000000000000\n"))
-    source = FileSource(opened.name, opened.descriptor)
+    source = source_of(opened)
     assert source.take(2) == [Task(0, 1, 0, b""), Task(1, 1, 1, b"")]
     assert not source.ended
     source.close()
@@ -587,7 +632,8 @@ def test_a_file_as_standard_input(tasks: Callable[[bytes], str], stdin: Callable
         file.read(len(b"not ours\n"))
         stdin(file.fileno())
         opened = open_tasks("-")
-    assert (opened.name, opened.summary) == ("stdin", FileSummary(2, 1, ()))
-    source = FileSource(opened.name, opened.descriptor)
+    assert opened.summary is not None
+    assert (opened.name, opened.summary.tasks, opened.summary.barriers) == ("stdin", 2, 1)
+    source = source_of(opened)
     assert [item.id for item in all_of(source)] == [0, 1, 2]
     os.fstat(0)

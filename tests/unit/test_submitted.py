@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -74,6 +75,24 @@ def test_line_numbers_are_those_of_the_file(handed: Handed) -> None:
     handed.add(b"c")
     lines = handed.file.path.read_bytes().split(b"\n")
     assert [lines[item.line - 1] for item in handed.items()] == [b"a", b"b", b"c"]
+
+
+@pytest.mark.parametrize("how", ["other bytes", "shorter"])
+def test_what_somebody_else_wrote_over_is_not_run(handed: Handed, how: str) -> None:
+    handed.add(*[b"echo %06d" % number for number in range(100_000)])
+    assert len(handed.source.take(1)) == 1
+    if how == "shorter":
+        os.truncate(handed.file.path, 1_200_000)
+    else:
+        with handed.file.path.open("r+b") as file:
+            file.seek(1_200_000)
+            file.write(b"rm -rf")
+    found = commands(handed.source.take(100_000))
+    assert 0 < len(found) < 1_200_000 // 12 and all(command.startswith(b"echo ") for command in found)
+    what = "made it shorter" if how == "shorter" else "changed it"
+    assert str(handed.source.error) == f"{handed.file.path}: somebody has {what}"
+    with closing(Handed(handed.file.path, again=True)) as again:
+        assert again.source.error is None  # another driver takes it as it is now
 
 
 def test_how_many_ids_each_line_has(handed: Handed) -> None:

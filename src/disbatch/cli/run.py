@@ -462,7 +462,7 @@ def _verify(former: Former | SoFar, opened: Opened | Expected) -> list[str]:
     if isinstance(opened, Expected) or opened.summary is None:
         return []
     start = os.lseek(opened.descriptor, 0, os.SEEK_CUR)
-    source = FileSource(opened.name, os.dup(opened.descriptor))
+    source = FileSource(opened.name, os.dup(opened.descriptor), opened.summary.checksums)
     try:
         return former.verify(_items(source), opened.summary.ids)
     finally:

@@ -20,6 +20,7 @@ import msgspec
 from disbatch.model.directives import MARK, is_directive
 from disbatch.model.errors import TaskFileError
 from disbatch.model.taskfile import MAX_COMMAND, TaskParser
+from disbatch.sources.checksums import Checksums
 from disbatch.sources.file import unreadable
 
 BLOCK = 4 << 20
@@ -42,11 +43,13 @@ _NEARLY_DIRECTIVE = re.compile(
 
 
 class FileSummary(msgspec.Struct, frozen=True):
-    """What a task file holds: tasks (those of REPEATs counted), barriers, and lines for the user to see."""
+    """What a task file holds: tasks (those of REPEATs counted), barriers, and lines for the user to see.
+    `checksums` tell whether it is still the same when it is read again."""
 
     tasks: int
     barriers: int
     warnings: tuple[str, ...]
+    checksums: Checksums
 
     @property
     def ids(self) -> int:
@@ -60,9 +63,9 @@ def check(name: str, descriptor: int) -> FileSummary:
     Raises TaskFileError for the first wrong directive, NUL byte or overlong line, which knows the wrong
     directives behind it (`more`), and UsageError if the file cannot be read.
     """
-    checker = _Checker(name)
+    checker, checksums = _Checker(name), Checksums()
     try:
-        for block in _blocks(descriptor):
+        for block in _blocks(descriptor, checksums):
             checker.block(block)
     except OSError as error:
         raise unreadable(name, error) from error
@@ -72,10 +75,10 @@ def check(name: str, descriptor: int) -> FileSummary:
         first, *more = checker.errors
         first.more = tuple(more)
         raise first
-    return FileSummary(checker.parser.tasks, checker.parser.barriers, tuple(checker.warnings))
+    return FileSummary(checker.parser.tasks, checker.parser.barriers, tuple(checker.warnings), checksums)
 
 
-def _blocks(descriptor: int) -> Iterator[bytes]:
+def _blocks(descriptor: int, checksums: Checksums) -> Iterator[bytes]:
     """The file in pieces that each begin with a line feed of our own and end at a line's end.
 
     A line that has no end within MAX_COMMAND is cut; it is refused anyway.
@@ -84,6 +87,7 @@ def _blocks(descriptor: int) -> Iterator[bytes]:
     rest = b""
     while data := os.pread(descriptor, BLOCK, offset):
         offset += len(data)
+        checksums.add(data)
         end = data.rfind(b"\n") + 1
         if end:
             yield b"".join((b"\n", rest, memoryview(data)[:end]))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import stat
 
 from disbatch.model.errors import TaskFileError, UsageError
 from disbatch.model.task import Item
+from disbatch.sources.checksums import Checksums, Verifier
 from disbatch.sources.items import ItemQueue
 from disbatch.sources.lines import LineSplitter
 
 CHUNK = 1 << 20
 """Bytes read at a time."""
 TAIL = 1 << 12
-"""Bytes before the next read that are looked at again, to notice that the file was changed under us."""
+"""Bytes before the next read that are looked at again once the file has grown."""
 
 
 def unreadable(name: str, error: OSError) -> UsageError:
@@ -27,19 +27,19 @@ class FileSource:
     It owns `descriptor` and reads on from where that stands. If the file goes bad while it is read (it was
     checked, but it may change), the source ends with `error` after the good items, as a stream does.
 
-    A regular file may grow. If it became shorter, or was written over, the line at the seam would be half an
-    old one and half a new one, a command that nobody wrote; so before each read the last bytes that were read
-    must still be there. Once all that the file held at first is read, a change is no matter: it is the end.
+    `checksums` are those of a regular file when it was checked: if it became shorter or was written over, a
+    command would run that nobody has checked, or half an old and half a new one that nobody wrote. So each
+    block must be the one that was checked. The file may grow: then before each read the last bytes that were
+    read must still be there. Once all that was checked is read, a change is no matter: it is the end.
     """
 
-    def __init__(self, name: str, descriptor: int) -> None:
+    def __init__(self, name: str, descriptor: int, checksums: Checksums | None = None) -> None:
         self._name = name
         self._descriptor: int | None = descriptor
         self._splitter = LineSplitter()
         self._items = ItemQueue(name)
         self._read_error: UsageError | None = None
-        status = os.fstat(descriptor)
-        self._size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self._verifier = None if checksums is None else Verifier(checksums)
         self._tail = b""
         self._fill()
 
@@ -91,14 +91,27 @@ class FileSource:
 
     def _read(self, descriptor: int) -> bytes:
         """The next bytes; none at the end. TaskFileError if the file lost or changed what was to come."""
-        if self._size is None:
+        if self._verifier is None:
             return os.read(descriptor, CHUNK)
         at = os.lseek(descriptor, 0, os.SEEK_CUR)
-        before = self._tail
-        changed = os.pread(descriptor, len(before), at - len(before)) != before
-        data = b"" if changed else os.read(descriptor, CHUNK)
-        if not data and at < self._size:
-            number = self._splitter.number
-            raise TaskFileError(self._name, number, "the file was changed here while it was read")
+        if room := self._verifier.room:
+            data = _pread(descriptor, room, at)
+            if not self._verifier.accept(data):
+                number = self._splitter.number
+                raise TaskFileError(self._name, number, "the file was changed here while it was read")
+        else:
+            before = self._tail
+            changed = os.pread(descriptor, len(before), at - len(before)) != before
+            data = b"" if changed else os.pread(descriptor, CHUNK, at)
+        os.lseek(descriptor, at + len(data), os.SEEK_SET)
         self._tail = data[-TAIL:]
         return data
+
+
+def _pread(descriptor: int, size: int, at: int) -> bytes:
+    """So many bytes from there, fewer only at the file's end: some file systems give less at a time."""
+    parts: list[bytes] = []
+    while size and (part := os.pread(descriptor, size, at)):
+        parts.append(part)
+        size, at = size - len(part), at + len(part)
+    return b"".join(parts)

@@ -41,7 +41,9 @@ class Opened(msgspec.Struct):
         """The items from the beginning; the source owns the descriptor from now on."""
         if self.pollable:
             return StreamSource(self.name, self.descriptor, loop, ready)
-        return FileSource(self.name, self.descriptor)
+        return FileSource(
+            self.name, self.descriptor, None if self.summary is None else self.summary.checksums
+        )
 
     async def end(self) -> None:
         """There is nothing beside the source."""

@@ -27,6 +27,7 @@ from typing import NamedTuple, Protocol
 from disbatch.model.errors import DisbatchError, TaskFileError, UsageError
 from disbatch.model.task import Item
 from disbatch.model.taskfile import TaskParser
+from disbatch.sources.checksums import BLOCK, Checksums, Verifier
 from disbatch.sources.file import unreadable
 from disbatch.sources.items import ItemQueue
 from disbatch.sources.lines import LineSplitter
@@ -89,6 +90,8 @@ class SubmittedFile:
         """For who reads the file from its beginning."""
         self.former: OrderedDict[str, Batch] = OrderedDict()
         """What a former driver of the run took, by request."""
+        self.checksums = Checksums()
+        """Of all that was written."""
         self._torn = False
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
@@ -96,6 +99,8 @@ class SubmittedFile:
             self._size = _cut_untaken(self._descriptor)
             if self._size < len(self._head):
                 self._append(self._head)
+            else:
+                self.checksums.add(os.pread(self._descriptor, len(self._head), 0))
             self._count_on()
         except OSError as error:
             raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
@@ -118,7 +123,8 @@ class SubmittedFile:
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         at, splitter = len(self._head), LineSplitter()
-        while data := self.read(at):
+        while data := self.read(at, min(BLOCK, self._size - at)):
+            self.checksums.add(data)
             at += len(data)
             number, lines = splitter.feed(data)
             yield from enumerate(lines, number)
@@ -156,10 +162,11 @@ class SubmittedFile:
             written += os.write(self._descriptor, data[written:])
         self._torn = False
         self._size += len(data)
+        self.checksums.add(data)
 
-    def read(self, at: int) -> bytes:
-        """The next bytes from there on. OSError."""
-        return os.pread(self._descriptor, min(CHUNK, self._size - at), at)
+    def read(self, at: int, size: int) -> bytes:
+        """So many bytes from there on. OSError."""
+        return os.pread(self._descriptor, size, at)
 
     @property
     def size(self) -> int:
@@ -195,6 +202,7 @@ class SubmittedSource:
         self._splitter = LineSplitter()
         self._items = ItemQueue(file.path.name, file.parser)
         self._at = 0
+        self._verifier = Verifier(file.checksums)
         self._read_error: UsageError | None = None
         self._hungry = True
         self._closed = False
@@ -264,12 +272,15 @@ class SubmittedSource:
         """Read until there is an item, or nothing more; true if there is one."""
         while self._items.empty and self._at < self._file.size and self.error is None:
             try:
-                data = self._file.read(self._at)
+                data = self._file.read(self._at, self._verifier.room)
             except OSError as error:
                 self._read_error = unreadable(str(self._file.path), error)
                 break
-            if not data:
-                self._read_error = UsageError(f"{self._file.path}: somebody has made it shorter")
+            shorter = len(data) < self._verifier.room
+            if not self._verifier.accept(data):
+                what = "made it shorter" if shorter else "changed it"
+                self._read_error = UsageError(f"{self._file.path}: somebody has {what}")
+                break
             self._at += len(data)
             self._items.add(*self._splitter.feed(data))
         return not self._items.empty
