@@ -19,7 +19,7 @@ from disbatch.model.task import NO_REPEAT, Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND, TaskParser
 from disbatch.sources.check import BLOCK, MOST_ERRORS, MOST_WARNINGS, FileSummary, check
 from disbatch.sources.checksums import Checksums
-from disbatch.sources.file import CHUNK, FileSource
+from disbatch.sources.file import CHANGED, CHUNK, FileSource
 from disbatch.sources.lines import LineSplitter
 from disbatch.sources.opening import Opened, open_tasks
 from disbatch.sources.source import Source
@@ -314,7 +314,7 @@ def test_a_file_changed_under_the_reader_gives_no_torn_line(tasks: Callable[[byt
     commands = [item.command for item in found if isinstance(item, Task)]
     assert commands == old[: len(commands)]
     assert CHUNK // 109 <= len(commands) <= (CHUNK + 7) // 109
-    assert str(source.error) == f"{path}:{len(commands) + 1}: the file was changed here while it was read"
+    assert str(source.error) == f"{path}:{len(commands) + 1}: {CHANGED}"
     source.close()
 
 
@@ -340,7 +340,7 @@ def test_a_file_written_over_in_place_behind_what_is_read_next(
     commands = [item.command for item in found if isinstance(item, Task)]
     assert commands == old[: len(commands)]
     assert CHUNK // 109 <= len(commands) <= at // 109
-    assert str(source.error) == f"{path}:{len(commands) + 1}: the file was changed here while it was read"
+    assert str(source.error) == f"{path}:{len(commands) + 1}: {CHANGED}"
     source.close()
 
 

@@ -15,6 +15,8 @@ CHUNK = 1 << 20
 TAIL = 1 << 12
 """Bytes before the next read that are looked at again once the file has grown."""
 
+CHANGED = "the file was changed, here or further down, while it was read"
+
 
 def unreadable(name: str, error: OSError) -> UsageError:
     """The one line for input that cannot be opened or read."""
@@ -97,8 +99,7 @@ class FileSource:
         if room := self._verifier.room:
             data = _pread(descriptor, room, at)
             if not self._verifier.accept(data):
-                number = self._splitter.number
-                raise TaskFileError(self._name, number, "the file was changed here while it was read")
+                raise TaskFileError(self._name, self._splitter.number, CHANGED)
         else:
             before = self._tail
             changed = os.pread(descriptor, len(before), at - len(before)) != before
