@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ssh_run import DISBATCH, HELD, TELL, Run
 
+FOUR = ["nodeA", "nodeB", "nodeC", "nodeD"]
 TASKS = f"#DISBATCH REPEAT 6 {TELL}"
 
 
@@ -88,6 +89,28 @@ def test_a_host_that_does_not_let_us_in(ssh_run: Run, tmp_path: Path) -> None:
     assert _line_of(ssh_run, "nodeA").startswith("ssh was not let in: ")
 
 
+@pytest.mark.parametrize("tunnel", [[], ["--tunnel"]], ids=["", "tunnel"])
+def test_what_a_person_set_for_logging_in_does_not_hinder(
+    ssh_run: Run, tmp_path: Path, tunnel: list[str]
+) -> None:
+    usual = (ssh_run.lab.directory / "ssh_config").read_text()
+    lines = [
+        *("RemoteCommand tmux attach", "StdinNull yes", "ForkAfterAuthentication yes", "SessionType none"),
+        *("RequestTTY force", "LogLevel QUIET", "VisualHostKey yes", "UnheardOf yes"),
+    ]
+    own = "".join(f"Host {host}\n  {line}\n" for host, line in zip(FOUR * 2, lines, strict=True))
+    (tmp_path / "config").write_text(f"IgnoreUnknown Unheard*\n{own}{usual}")
+    (ssh_run.directory / "bin").mkdir()
+    _script(ssh_run, "bin/ssh", f'exec /usr/bin/ssh -F {tmp_path}/config "$@"')
+    ssh_run.environment = {"PATH": f"{ssh_run.directory}/bin:{ssh_run.lab.env['PATH']}"}
+    ssh_run.tasks(f"#DISBATCH REPEAT 8 {HELD}")
+    ssh_run.start("-s", ",".join(f"{host}:1" for host in FOUR), *tunnel, "Tasks")
+    assert {told.host for told in ssh_run.until_told(4)} == set(FOUR)
+    ssh_run.open_gate()
+    assert ssh_run.end() == 0, str(ssh_run)
+    ssh_run.check_each_once(8)
+
+
 @pytest.mark.parametrize(
     ("python", "says"),
     [
@@ -98,12 +121,20 @@ def test_a_host_that_does_not_let_us_in(ssh_run: Run, tmp_path: Path) -> None:
             "Python 3.9.1 is too old there, disbatch needs 3.11: name a newer one with --ssh-python PATH",
         ),
         ("BARE", "its Python has no "),
+        (
+            "LOADER",
+            "cannot run there (/py: error while loading shared libraries: libx.so: no such file): set what",
+        ),
     ],
 )
 def test_pythons_of_no_use(ssh_run: Run, python: str, says: str) -> None:
     old = 'import sys\nsys.version_info = (3, 9, 1)\nsys.version = "3.9.1 (main)"\nexec(sys.argv[2])'
     if python == "OLD":
         python = _script(ssh_run, "old", f"exec python3 -c '{old}' \"$@\"")
+    if python == "LOADER":
+        line = "/py: error while loading shared libraries: libx.so: no such file"
+        python = _script(ssh_run, "unloadable", f"echo '{line}' >&2; exit 127")
+        says = f"{python} {says}"
     if python == "BARE":
         python = _script(ssh_run, "bare", 'exec python3 -S -I "$@"')
     ssh_run.tasks(TASKS)

@@ -22,6 +22,29 @@ SHELLS = [
 AWKWARD = '/tmp/it\'s a "py" $HOME `x` ~ * ü'
 
 
+LOADERS = [
+    (
+        127,
+        "/x/py: error while loading shared libraries: libpython3.11.so.1.0: cannot open shared object file",
+    ),
+    (127, "Error loading shared library libpython3.11.so.1.0: No such file or directory (needed by /x/py)"),
+    (127, "/x/py: symbol lookup error: /x/py: undefined symbol: Py_BytesMain"),
+    (1, "/x/py: /lib/libc.so.6: version `GLIBC_2.34' not found (required by /x/py)"),
+    (126, "/bin/sh: 1: exec: /x/py: Exec format error"),
+    (126, "/bin/sh: /x/py: /opt/py: bad interpreter: No such file or directory"),
+    (127, "/bin/sh: line 1: /x/py: cannot execute: required file not found"),
+]
+FATAL = b"""\
+  sys.path = [
+Fatal Python error: init_fs_encoding: failed to get the Python codec of the filesystem encoding
+Python runtime state: core initialized
+ModuleNotFoundError: No module named 'encodings'
+
+Current thread 0x00007f259ec0db80 (most recent call first):
+  <no Python frame>
+"""
+
+
 def _say_arguments(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('#!/bin/sh\nfor word in "$@"; do printf "<%s>" "$word"; done\n')
@@ -201,6 +224,26 @@ def test_what_ssh_says(err: bytes, says: str) -> None:
         (None, 1, b"This account is not available.\n", b"", "exit code 1): This account is not available."),
         (None, 1, b"", b"", "the command there failed (exit code 1)"),
         (None, -15, b"", b"", "ssh was ended by signal 15"),
+        *(
+            (python, code, b"", f"Welcome\n{line}\nbye\n".encode(), f"cannot run there ({line})")
+            for python in (None, "/x/py")
+            for code, line in LOADERS
+        ),
+        (None, 1, b"", FATAL, "(exit code 1): Fatal Python error: init_fs_encoding: failed to get"),
+        (
+            "/x/py",
+            126,
+            b"",
+            b"sh: 1: exec: /x/py: Is a directory\n",
+            "(not executable: sh: 1: exec: /x/py: Is a",
+        ),
+        (
+            None,
+            126,
+            b"",
+            b"sh: 1: exec: python3: Permission denied\n",
+            "python3 cannot be run there (not exec",
+        ),
     ],
 )
 def test_what_the_other_host_says(python: str | None, code: int, out: bytes, err: bytes, says: str) -> None:
@@ -218,6 +261,7 @@ def test_words_of_a_tunnel() -> None:
 
 
 def test_words_of_a_local_engine() -> None:
+    assert local_words(1, b"", FATAL).startswith("Fatal Python error: init_fs_encoding")
     assert local_words(-9, b"", b"") == "it ended with signal 9"
     assert local_words(1, b"", b"Traceback\n  x\nOSError: no room\n") == "OSError: no room (exit code 1)"
     assert local_words(2, f"{ERROR_MARK} /nowhere: no such directory\n".encode(), b"") == (

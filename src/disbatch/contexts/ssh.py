@@ -52,6 +52,19 @@ def _quotable(text: str) -> bool:
     return _NOT_QUOTABLE.isdisjoint(text)
 
 
+_OVERRIDES = (
+    "-oIgnoreUnknown=*",
+    "-oRemoteCommand=none",
+    "-oSessionType=default",
+    "-oStdinNull=no",
+    "-oForkAfterAuthentication=no",
+    "-oLogLevel=INFO",
+)
+"""Against what suits a person's login to that host and would keep our command from running, its stdin from
+arriving, or its errors from us. An ssh that does not know one of them is told to pass over what it does not
+know; the command line comes before the user's files, so that holds for all lines in these, too."""
+
+
 def _ssh(options: SshOptions) -> list[str]:
     # -T -x -a: no terminal, no X11, no agent. ControlMaster=no: use a connection that the user has opened
     # (where logging in takes a token that may be the only way), but never become one, which would stay in the
@@ -64,6 +77,7 @@ def _ssh(options: SshOptions) -> list[str]:
         "-oBatchMode=yes",
         f"-oConnectTimeout={options.connect_timeout}",
         "-oControlMaster=no",
+        *_OVERRIDES,
     ]
 
 
@@ -110,7 +124,6 @@ def tunnel_argv(host: str, options: SshOptions, place: str, attempt: str, local_
         "-oExitOnForwardFailure=no",
         f"-oServerAliveInterval={options.alive_interval}",
         "-oServerAliveCountMax=3",
-        "-oLogLevel=INFO",
         "-R",
         f"{new}:{local_socket}",
         "--",

@@ -12,6 +12,14 @@ _NEWER = "name a newer one with --ssh-python PATH"
 _SHARE = "run disbatch from an installation that all nodes of the job see at the same path"
 _NO_MODULE = re.compile(r"(?:ModuleNotFound|Import)Error: No module named '?([\w.]+)'?")
 _OURS = ("disbatch", "zmq", "msgspec")
+_LOADER = re.compile(
+    r"error while loading shared libraries|[Ee]rror loading shared library|Library not loaded|"
+    r"symbol lookup error|version .\S+' not found|cannot open shared object file|undefined symbol|"
+    r"[Ee]xec format error|bad (?:ELF )?interpreter|required file not found"
+)
+"""What the dynamic loader, or the kernel through a shell, says of a program that is there and cannot run."""
+_FATAL = re.compile(r"Fatal Python error")
+"""More than a line of Python's follows on it, the last of which says nothing."""
 
 _SSH_SAYS = (
     (
@@ -100,11 +108,16 @@ def engine_said(out: bytes, err: bytes, install: str = _INSTALL, newer: str = _N
     return None
 
 
+def _telling(said: list[str]) -> str:
+    """The line that tells most: the last one as a rule; "" if there is none."""
+    return next(filter(_FATAL.search, said), "") or next(reversed(said), "")
+
+
 def local_words(returncode: int, out: bytes, err: bytes) -> str:
     """Why a local engine ended, in one line."""
     said = engine_said(out, err)
     if said is None:
-        said = next(reversed(lines(err)), "")
+        said = _telling(lines(err))
     return f"{said} ({ended_how(returncode)})" if said else f"it ended with {ended_how(returncode)}"
 
 
@@ -122,13 +135,22 @@ def ssh_words(host: str, python: str | None, returncode: int, out: bytes, err: b
         if not errors:
             return f"ssh failed without a word, or what it started was killed; try `ssh {host} true` by hand"
         return f"ssh failed: {errors[-1]}; try `ssh {host} true` by hand"
+    unloadable = next(filter(_LOADER.search, errors), None)
+    if unloadable is not None:
+        return (
+            f"{python or 'its Python'} cannot run there ({unloadable}): set what it needs, such as "
+            "LD_LIBRARY_PATH, where a command of ssh finds it, or name another with --ssh-python PATH"
+        )
     if returncode in (126, 127):
-        if python is None:
+        if python is None and returncode == 127:
             return f"there is no python3 there: {_INSTALL}"
-        return f"{python} cannot be run there ({'not found' if returncode == 127 else 'not executable'})"
+        why = "not found" if returncode == 127 else "not executable"
+        if returncode == 126 and errors and "Permission denied" not in errors[-1]:
+            why += f": {errors[-1]}"
+        return f"{python or 'python3'} cannot be run there ({why})"
     if returncode < 0:
         return f"ssh was ended by {ended_how(returncode)}"
-    why = next(reversed(errors), "") or next(reversed(lines(out)), "")
+    why = _telling(errors) or _telling(lines(out))
     how = f"the command there failed ({ended_how(returncode)})"
     return f"{how}: {why}" if why else how
 
@@ -153,7 +175,7 @@ def srun_words(returncode: int, out: bytes, err: bytes) -> str:
             match = re.search(pattern, line)
             if match:
                 return words.format(*match.groups(), line=line.rstrip("."))
-    why = next(reversed(matters or told), "")
+    why = _telling(matters or told)
     how = f"srun was ended by {ended_how(returncode)}"
     if returncode >= 0:
         how = f"its step ended with {ended_how(128 - returncode if returncode > 128 else returncode)}"
