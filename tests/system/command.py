@@ -191,7 +191,7 @@ def processes(text: str) -> list[int]:
             alive = (folder / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
         except OSError:
             continue
-        if text.encode() in held and alive:
+        if os.fsencode(text) in held and alive:
             found.append(int(folder.name))
     return found
 

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.model.errors import ProtocolError
-from disbatch.wire.session import Envelope, Session
+from disbatch.wire.messages import Order, Start, Trouble
+from disbatch.wire.requests import Answer, Cancel, Request
+from disbatch.wire.session import Envelope, Session, encode
 
 _decode = msgspec.msgpack.Decoder(int).decode
 
@@ -209,3 +211,21 @@ def test_what_is_not_acknowledged_is_kept() -> None:
     pair.deliver(1)
     assert pair.sides[0].session.unacknowledged == 2
     assert pair.sides[0].session.next_number == 3
+
+
+@pytest.mark.parametrize(
+    "message, text",
+    [
+        (Answer("i" * 16, True, ["Tasks\udce9: done", "and more"]), "Tasks\\xe9: done"),
+        (Trouble("/tmp/\udcff: full"), "/tmp/\\xff: full"),
+        (Request(1, "i" * 16, "v\udcfe", Cancel([(1, 2)])), "v\\xfe"),
+    ],
+)
+def test_a_name_of_a_file_in_a_message_reads_with_its_bytes_told(message: msgspec.Struct, text: str) -> None:
+    told = msgspec.msgpack.decode(encode(message), type=type(message))
+    assert text in str(told).replace("\\\\", "\\")
+
+
+def test_other_messages_are_as_they_are() -> None:
+    message = Start([Order(1, 2, 3, -1, b"echo \xff")])
+    assert encode(message) == msgspec.msgpack.encode(message)

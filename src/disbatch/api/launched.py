@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from disbatch.contexts.local import package_path
 from disbatch.model.errors import EXIT_USAGE, DisbatchError, UsageError
+from disbatch.model.text import parse_path_line
 
 BOOT = (
     "import sys;"
@@ -78,7 +79,7 @@ class Launched:
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if line.endswith(b"\n"):
-            return os.fsdecode(line[:-1])
+            return parse_path_line(os.fsdecode(line[:-1]))
         code = await asyncio.shield(self.ended)
         text = self.said or f"disbatch ended with {code} before it took tasks"
         self.close()

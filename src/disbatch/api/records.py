@@ -13,6 +13,7 @@ import msgspec
 from disbatch.model.errors import UsageError
 from disbatch.model.result import TaskResult, result_of
 from disbatch.model.status import is_header, parse_line
+from disbatch.model.text import valid
 
 if TYPE_CHECKING:
     import polars
@@ -76,9 +77,5 @@ def to_polars(results: str | os.PathLike[str] | Iterable[TaskResult]) -> polars.
 def _row(result: TaskResult) -> tuple[object, ...]:
     """What a table takes: text that is UTF-8."""
     return tuple(
-        _printable(value) if isinstance(value, str) else value for value in msgspec.structs.astuple(result)
+        valid(value) if isinstance(value, str) else value for value in msgspec.structs.astuple(result)
     )
-
-
-def _printable(text: str) -> str:
-    return os.fsencode(text).decode("utf-8", "backslashreplace") if not text.isascii() else text

@@ -20,6 +20,7 @@ from disbatch.keystore.address import Address, parse_address
 from disbatch.keystore.external import ExternalStore
 from disbatch.keystore.server import Server
 from disbatch.model.errors import DisbatchError, UsageError
+from disbatch.model.text import parse_path_line
 
 log = logging.getLogger("disbatch")
 
@@ -37,7 +38,10 @@ def open_values(where: str) -> Values:
         return ServerValues(parse_address(where, "kvsserver"), prefix)
     address, told = _read(where)
     if "connect" in told:
-        return DisBatch.connect(told["connect"], tasks=False)
+        try:
+            return DisBatch.connect(parse_path_line(told["connect"]), tasks=False)
+        except ValueError as error:
+            raise UsageError(f"{where}: is not what a run writes there: {error}") from error
     return ServerValues(_with_password(parse_address(address, where)), told.get("prefix", ""))
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from string import Formatter
 from typing import Any
 
+from disbatch.model.text import shell_word
+
 ONE = (str, bytes, os.PathLike)
 """Values that could be iterated, or are like those that could, and are one value all the same."""
 
@@ -38,10 +40,7 @@ def plain(value: Any) -> str:
 
 def word(text: str) -> str:
     """`text` as one word for bash, on one line."""
-    if "\n" not in text and "\r" not in text:
-        return shlex.quote(text)
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
-    return f"$'{escaped}'"
+    return shell_word(text) if "\n" in text or "\r" in text else shlex.quote(text)
 
 
 class Template:

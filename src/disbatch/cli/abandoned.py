@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import shlex
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from disbatch.driver.runfile import read
 from disbatch.driver.told import Here, Told
 from disbatch.engine.sessions import boot_id, look
 from disbatch.model.errors import ResumeError, UsageError
+from disbatch.model.text import as_argument, shell_word
 from disbatch.model.way import Way
 
 LAST_WORD = b" INFO gone\n"
@@ -62,7 +62,7 @@ def refuse_abandoned(status: str) -> None:
             f"{status}: {some(there)} could not be reached when that run ended, and may still run tasks for "
             f"{left:.0f} s: {can}"
         )
-    prefix = shlex.quote(status.removesuffix(STATUS))
+    prefix = shell_word(as_argument(status.removesuffix(STATUS)))
     raise ResumeError(
         f"{status}: the driver of that run was killed, and its engines may still run tasks for "
         f"{left:.0f} s: `disbatch --takeover {prefix}` goes on with it; {can}"

@@ -25,6 +25,7 @@ from disbatch.model.errors import (
     TaskFileError,
     UsageError,
 )
+from disbatch.model.text import printable
 from disbatch.watch.lasting import lasting
 
 
@@ -121,19 +122,14 @@ def _carry_out(options: argparse.Namespace) -> int:
     if options.verb == "monitor":
         return monitor(options)
     for line in perform(options):
-        print(_printable(line))  # noqa: T201
+        print(printable(line))  # noqa: T201
     return EXIT_COMPLETE
 
 
 def _complain(text: str) -> None:
     if not text:
         return  # another copy of us says it
-    print(f"dbutil: {_printable(' '.join(text.splitlines()))}", file=sys.stderr)  # noqa: T201
-
-
-def _printable(text: str) -> str:
-    """Some of it comes from other hosts, and goes to a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    print(f"dbutil: {printable(text)}", file=sys.stderr)  # noqa: T201
 
 
 def _discard_output() -> None:
@@ -168,4 +164,5 @@ def _describe(path: str) -> str:
     held = [counted(opened.summary.tasks, "task")]
     if opened.summary.barriers:
         held.append(counted(opened.summary.barriers, "barrier"))
-    return "\n".join([f"{opened.name}: {', '.join(held)}", *opened.summary.warnings])
+    lines = [f"{opened.name}: {', '.join(held)}", *opened.summary.warnings]
+    return "\n".join(map(printable, lines))

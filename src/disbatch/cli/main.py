@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from disbatch.cli.options import parse
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
+from disbatch.model.text import printable
 from disbatch.watch.lasting import lasting
 
 if TYPE_CHECKING:
@@ -68,9 +69,7 @@ def _fill_standard_descriptors() -> None:
 def _complain(text: str) -> None:
     if not text:
         return  # another copy of us says it
-    text = " ".join(text.splitlines())
-    line = "".join(c if c.isprintable() else "?" for c in text)
-    print(f"disbatch: {line}", file=sys.stderr)  # noqa: T201
+    print(f"disbatch: {printable(text)}", file=sys.stderr)  # noqa: T201
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:

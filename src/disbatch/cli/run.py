@@ -42,6 +42,7 @@ from disbatch.driver.told import Asked, Told
 from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, TaskFileError, UsageError
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
+from disbatch.model.text import as_argument, path_line, shell_command, shell_word, valid
 from disbatch.sources.file import FileSource
 from disbatch.sources.opening import Expected, Opened, no_tasks, open_tasks
 from disbatch.sources.submitted import SubmittedFile
@@ -355,7 +356,7 @@ async def _drive(
 def _tell_owner(prefix: Path) -> None:
     """Tasks can be handed in: say to which run."""
     with contextlib.suppress(OSError):
-        os.write(1, os.fsencode(prefix) + b"\n")
+        os.write(1, os.fsencode(path_line(str(prefix))) + b"\n")
 
 
 def _watch_owner(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> None:
@@ -394,7 +395,7 @@ def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
         arguments=[os.fsencode("-" if nameless and a == options.taskfile else a) for a in arguments],
         directory=directory,
         jobid=jobid,
-        task_name=name,
+        task_name=valid(name),
         log=os.fsencode(claimed.files.log.absolute()),
         size=size,
         changed=changed,
@@ -566,11 +567,17 @@ def resume_hint(arguments: list[str], files: RunFiles, *, moved: bool) -> str:
     """The command that goes on when the run has ended; we are where it was started, the user may not be."""
     # What came through <(...) is gone; the same tasks have to come again, through standard input.
     again = ["-" if re.match(r"/dev/fd/|/proc/", word) else word for word in arguments]
-    return _first_go_there(moved) + shlex.join(["disbatch", *again, "-r", _shown(files.status)])
+    return _first_go_there(moved) + shell_command(_resuming(again, _shown(files.status)))
+
+
+def _resuming(arguments: list[str], status: str) -> list[str]:
+    """The words of the command that goes on from this status file; more options may follow them."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return ["disbatch", *arguments[:end], *map(as_argument, arguments[end + 1 :]), "-r", status]
 
 
 def _first_go_there(moved: bool) -> str:
-    return f"cd {shlex.quote(str(Path.cwd()))} && " if moved else ""
+    return f"cd {shell_word(str(Path.cwd()))} && " if moved else ""
 
 
 def _resume_hint_with_submitted(
@@ -581,14 +588,15 @@ def _resume_hint_with_submitted(
     status, tasks = _shown(files.status), _shown(files.submitted)
     words = [word for word in arguments if word not in ("--keep-open", "--owned")]
     if taskfile is None:
-        return there + shlex.join(["disbatch", *words, tasks, "-r", status])
+        return there + shell_command(_resuming([*words, tasks], status))
     again = ["-" if word == taskfile else word for word in words]
-    return f"{there}cat {shlex.join([taskfile, tasks])} | {shlex.join(['disbatch', *again, '-r', status])}"
+    both = shell_command(["cat", as_argument(taskfile), tasks])
+    return f"{there}{both} | {shell_command(_resuming(again, status))}"
 
 
 def _shown(path: Path) -> str:
     relative = os.path.relpath(path)
-    return relative if not relative.startswith("..") else str(path)
+    return as_argument(relative) if not relative.startswith("..") else str(path)
 
 
 def _rescue(unwritten: bytes, claimed: ClaimedFiles, resume: str) -> str:
@@ -606,4 +614,4 @@ def _rescue(unwritten: bytes, claimed: ClaimedFiles, resume: str) -> str:
         if path:
             Path(path).unlink(missing_ok=True)
         return resume
-    return f"{resume} -r {shlex.quote(path)}"
+    return f"{resume} -r {shell_word(path)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from disbatch.driver.alive import is_dead
 from disbatch.model.errors import SilenceError, UsageError
+from disbatch.model.text import as_argument, shell_word
 from disbatch.wire.keys import ConnectFile
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Run:
         from disbatch.cli.options import parse
         from disbatch.driver.runfile import read
 
-        prefix, status = shlex.quote(self.prefix), shlex.quote(f"{self.prefix}{STATUS}")
+        name = as_argument(self.prefix)
+        prefix, status = shell_word(name), shell_word(f"{name}{STATUS}")
         again = f"`disbatch TASKFILE -r {status}`"
         try:
             asked = read(Path(f"{self.prefix}_run.json")).asked

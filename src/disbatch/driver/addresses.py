@@ -21,6 +21,7 @@ from disbatch.driver.files import remove
 from disbatch.driver.settings import Settings
 from disbatch.driver.told import Told
 from disbatch.model.errors import UsageError
+from disbatch.model.text import valid
 from disbatch.model.way import Way
 from disbatch.wire.hub import Hub
 from disbatch.wire.keys import ConnectFile, RunKeys
@@ -123,8 +124,8 @@ class Addresses:
             server_secret=keys.server_secret,
             client_key=keys.client_key,
             client_secret=keys.client_secret,
-            status_file=_readable(os.fsencode(files.status)),
-            directory=_readable(self._settings.directory),
+            status_file=valid(str(files.status)),
+            directory=valid(os.fsdecode(self._settings.directory)),
             cores_per_task=self._settings.cores_per_task,
         )
         try:
@@ -146,11 +147,6 @@ class Addresses:
             remove(files.run, say)
         remove(files.connect, say)
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _readable(path: bytes) -> str:
-    """JSON knows no bytes; a path that is not UTF-8 is for people only then."""
-    return path.decode(errors="backslashreplace")
 
 
 def _bracketed(host: str) -> str:

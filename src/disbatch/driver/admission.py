@@ -84,7 +84,7 @@ class Admission:
         value = Attached(
             context=known,
             directory=s.directory,
-            prefix=str(s.claimed.files.prefix).encode(errors="surrogateescape"),
+            prefix=bytes(s.claimed.files.prefix),
             environment=s.environment,
             grace=s.grace,
             patience=s.patience,

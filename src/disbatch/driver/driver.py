@@ -58,6 +58,7 @@ from disbatch.driver.watching import Watching
 from disbatch.model.errors import DisbatchError
 from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
+from disbatch.model.text import printable
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
 from disbatch.sources.desk import Desk
@@ -629,7 +630,7 @@ class Driver:
 
     def _say(self, text: str) -> None:
         # Some of it comes from other hosts, and goes to a terminal.
-        text = "".join(c if c.isprintable() else "?" for c in text)
+        text = printable(text)
         log.warning("%s", text)
         self._observer.say(text)
         self._outlook.say(text)

@@ -36,6 +36,7 @@ from disbatch.model.errors import DisbatchError
 from disbatch.model.report import Report, report_of
 from disbatch.model.snapshot import Snapshot
 from disbatch.model.task import Barrier
+from disbatch.model.text import path_line
 from disbatch.sources.desk import Desk, SignIn
 from disbatch.wire.requests import Answer, Request
 
@@ -108,7 +109,7 @@ class Exchange:
                 trouble=self._say, recovered=lambda: self._say("the key store has room again")
             )
             embedded.supply(STATUS_KEY, self._status)
-            self._info.write([address, f"connect {connect}"], again=again)
+            self._info.write([address, f"connect {path_line(str(connect))}"], again=again)
             where = f"the run's own, see {self._info.path}"
         else:
             lease = self._lease

@@ -24,6 +24,7 @@ from disbatch.model.snapshot import (
     View,
 )
 from disbatch.model.task import Task
+from disbatch.model.text import valid
 from disbatch.plan.engines import Engine, State
 from disbatch.plan.plan import Plan
 from disbatch.wire.watching import MOST_LOG, Wants
@@ -107,13 +108,13 @@ class Outlook:
         return View(
             number=number,
             driver=m.driver,
-            jobid=_valid(m.jobid),
-            name=_valid(m.name),
+            jobid=valid(m.jobid),
+            name=valid(m.name),
             time=self._started + self._seconds,
             started=self._started,
             seconds=self._seconds,
             mode=m.plan.mode.name.lower().replace("_", " "),
-            notice=_valid(m.notice()),
+            notice=valid(m.notice()),
             paused=Reason.PAUSE in m.holds,
             barrier=None if barrier is None else BarrierRow(barrier.id, barrier.line),
             total=m.total,
@@ -172,9 +173,9 @@ class Outlook:
         heard = None if begun is None and not member.lost else m.heard(member.engine)
         return EngineRow(
             engine=member.engine,
-            node=_valid(member.name),
+            node=valid(member.name),
             rank=member.rank,
-            label=_valid(m.label_of(member.context)),
+            label=valid(m.label_of(member.context)),
             state=_state(member, engine),
             slots=member.slots,
             running=min(busy, member.slots),
@@ -249,7 +250,7 @@ def _row_of_before(member: Member) -> EngineRow:
     """A node that is not there since this driver is."""
     return EngineRow(
         engine="",
-        node=_valid(member.name),
+        node=valid(member.name),
         rank=-1,
         label="",
         state="left",
@@ -262,7 +263,7 @@ def _row_of_before(member: Member) -> EngineRow:
 
 
 def _running(member: Member, task: Task, seconds: float | None) -> RunningRow:
-    return RunningRow(task.id, task.line, member.engine, _valid(member.name), seconds, _text(task.command))
+    return RunningRow(task.id, task.line, member.engine, valid(member.name), seconds, _text(task.command))
 
 
 def _failure(number: int, finish: float, view: TaskView) -> FailureRow:
@@ -270,7 +271,7 @@ def _failure(number: int, finish: float, view: TaskView) -> FailureRow:
         number=number,
         id=view.id,
         line=view.line,
-        node=_valid(view.node),
+        node=valid(view.node),
         return_code=view.return_code,
         seconds=view.elapsed,
         time=finish,
@@ -281,12 +282,3 @@ def _failure(number: int, finish: float, view: TaskView) -> FailureRow:
 
 def _text(text: bytes) -> str:
     return text[:SHOWN].decode("utf-8", "backslashreplace")
-
-
-def _valid(text: str) -> str:
-    """Names may hold bytes that are not UTF-8, which cannot be sent as text."""
-    return (
-        text
-        if text.isascii()
-        else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    )

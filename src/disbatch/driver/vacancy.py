@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 from collections.abc import Callable
 
 from disbatch.driver.settings import Settings
+from disbatch.model.text import shell_word
 
 
 class Vacancy:
@@ -46,7 +46,7 @@ class Vacancy:
         self._lasts = True
         limit = "" if self._patience is None else f" for {self._patience:g} s"
         command = self._script if "/" in self._script else f"./{self._script}"
-        add = f"{shlex.quote(command)} -s HOST:CORES adds some, as does submitting it"
+        add = f"{shell_word(command)} -s HOST:CORES adds some, as does submitting it"
         self._say(f"no engines are there; waiting for some{limit}: {add}")
         if self._patience is not None:
             self._timer = self._loop.call_later(self._patience, self._end, why)

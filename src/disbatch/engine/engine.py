@@ -34,7 +34,6 @@ import contextlib
 import io
 import logging
 import os
-import shlex
 import signal
 import socket
 import sys
@@ -61,6 +60,7 @@ from disbatch.engine.subreaper import adopt_orphans
 from disbatch.engine.unrecorded import write_unrecorded
 from disbatch.model.outcome import Ending, Outcome
 from disbatch.model.task import Phase
+from disbatch.model.text import shell_command, valid
 from disbatch.model.way import Way
 from disbatch.wire.link import EngineLink
 from disbatch.wire.messages import (
@@ -298,7 +298,7 @@ class Engine:
 
     def _tell_of_silence(self, what: str) -> None:
         self._told_of_silence = True
-        command = shlex.join(["disbatch", "--takeover", os.fsdecode(self._bootstrap.run)])
+        command = shell_command(["disbatch", "--takeover", os.fsdecode(self._bootstrap.run)])
         log.warning("%s; `%s` goes on with the run within %g s", what, command, self._patience)
 
     def _remove_socket(self) -> None:
@@ -329,7 +329,7 @@ class Engine:
 
     def _trouble(self, text: str) -> None:
         log.warning("%s", text)
-        self._outbox.post(Trouble(text[:LONGEST_TROUBLE]))
+        self._outbox.post(Trouble(valid(text)[:LONGEST_TROUBLE]))
 
     def _tick(self) -> None:
         """Each heartbeat: say what runs, listen whether the driver is there, reap what was inherited."""

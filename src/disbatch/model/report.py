@@ -16,6 +16,7 @@ import msgspec
 
 from disbatch.model.snippet import unquoted
 from disbatch.model.status import Mark, parse_line
+from disbatch.model.text import valid
 
 LONGEST_COMMAND = 1 << 20
 """Bytes of a command that a report has at most."""
@@ -76,7 +77,7 @@ def report_of(line: bytes) -> Report | None:
         id=r.id,
         line=r.line,
         repeat=r.repeat,
-        node=_text(r.node.encode("utf-8", "surrogateescape")),
+        node=valid(r.node),
         pid=r.pid,
         return_code=r.return_code,
         elapsed=r.elapsed,

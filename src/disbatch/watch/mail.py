@@ -19,6 +19,7 @@ from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
 from disbatch.model.snapshot import Snapshot, TaskView
+from disbatch.model.text import printable
 from disbatch.watch.post import Post, deliver
 
 PATIENCE = 120.0
@@ -103,7 +104,7 @@ class Mailer:
         self._post = post
         self._recipients = recipients
         self._every = every
-        self._name = "".join(c if c.isprintable() and ord(c) < 0xD800 else "?" for c in name)
+        self._name = printable(name)
         self._say = say
         self._deliver = deliver
         self._window = _Window()

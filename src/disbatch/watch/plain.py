@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from disbatch.model.snapshot import Snapshot
+from disbatch.model.text import printable
 from disbatch.watch.pace import Pace
 from disbatch.watch.words import count, duration, per_second
 
@@ -64,7 +65,7 @@ class PlainLines:
 
     def say(self, text: str) -> None:
         """One line."""
-        print(f"disbatch: {text}", file=self._stream, flush=True)
+        print(f"disbatch: {printable(text)}", file=self._stream, flush=True)
 
     def stop(self) -> None:
         """The run is over."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
 from disbatch.model.snapshot import Snapshot
+from disbatch.model.text import printable
 from disbatch.watch.pace import Pace
 from disbatch.watch.words import count, duration, per_second
 
@@ -74,9 +75,9 @@ class ProgressLine:
     def say(self, text: str) -> None:
         """One line above the progress."""
         if self._live is None:
-            print(f"disbatch: {text}", file=self._stream, flush=True)
+            print(f"disbatch: {printable(text)}", file=self._stream, flush=True)
         else:
-            self._live.console.print(f"disbatch: {text}", markup=False, soft_wrap=True)
+            self._live.console.print(f"disbatch: {printable(text)}", markup=False, soft_wrap=True)
         if self._timer is not None and self._interval > self._shortest:  # something happened
             self._timer.cancel()
             self._interval = self._shortest

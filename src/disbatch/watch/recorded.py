@@ -12,6 +12,7 @@ from disbatch.model.errors import UsageError
 from disbatch.model.snapshot import CoursePoint, EngineRow, FailureRow, View
 from disbatch.model.snippet import unquoted
 from disbatch.model.status import Record
+from disbatch.model.text import valid
 from disbatch.watch.report.counts import COPY, COUNTS, Counts
 from disbatch.watch.report.lines import Lines
 
@@ -44,7 +45,7 @@ def _view(lines: Lines, counts: Counts, status: str, name: str, failures: int) -
         number=0,
         driver=0,
         jobid="",
-        name=name,
+        name=valid(name),
         time=_changed(status),
         started=begun,
         seconds=max(0.0, ended - begun),
@@ -113,7 +114,7 @@ def _failure(number: int, record: Record) -> FailureRow:
         number=number,
         id=record.id,
         line=record.line,
-        node=record.node.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
+        node=valid(record.node),
         return_code=record.return_code,
         seconds=record.elapsed,
         time=record.finish,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from disbatch.model.snapshot import View
+from disbatch.model.text import valid
 
 SCHEMA = 1
 DRIVER, STATUS_FILE = "driver", "status file"
@@ -46,8 +47,3 @@ class Standing(NamedTuple):
 def of_driver(run: str, view: View) -> Standing:
     """What the driver tells."""
     return Standing(run, view.mode, view.notice, DRIVER, view)
-
-
-def valid(text: str) -> str:
-    """Names of files may hold bytes that are not UTF-8."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

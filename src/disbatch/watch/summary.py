@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from disbatch.model.snapshot import Summary, TaskView
+from disbatch.model.text import shown_path
 from disbatch.watch.words import count, counted, duration, one_line, per_second
 
 WIDTH = 110
@@ -27,7 +28,7 @@ def render(summary: Summary) -> str:
         lines.append(_row("", f"and {count(more)} more"))
     if done > 1:
         lines += _tasks("slowest", summary.slowest[:SHOWN_SLOWEST], failed=False)
-    lines.append(_row("status", summary.status_file))
+    lines.append(_row("status", shown_path(summary.status_file)))
     if summary.resume:
         lines.append(_row("resume", summary.resume))
     return "\n".join(lines)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from disbatch.model.text import printable as _printable
+
 
 def duration(seconds: float) -> str:
     """`530 ms`, `2.53 s`, `12.3 s`, `4:05`, `2:03:04`, `3d 04:05`."""
@@ -59,5 +61,5 @@ def one_line(text: bytes, width: int) -> str:
 
 def printable(text: str, width: int) -> str:
     """Text from outside in one line of printable characters, at most `width` of them."""
-    shown = "".join(c if c.isprintable() else " " if c in "\t\n" else "?" for c in text.strip())
+    shown = _printable(text.strip())
     return shown if len(shown) <= width else shown[: max(1, width - 1)] + "…"

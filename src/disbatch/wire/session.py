@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from disbatch.model.errors import ProtocolError
+from disbatch.model.text import valid
 
 Received = TypeVar("Received")
 
@@ -42,7 +43,19 @@ _envelopes = msgspec.msgpack.Decoder(Envelope)
 
 def encode(message: object) -> bytes:
     """The body of a message, encoded."""
-    return _encoder.encode(message)
+    try:
+        return _encoder.encode(message)
+    except UnicodeEncodeError:  # a name of a file, in a line for people
+        return _encoder.encode(_valid(msgspec.to_builtins(message, builtin_types=(bytes,))))
+
+
+def _valid(value: Any) -> Any:
+    """What a message is made of, with valid text."""
+    if isinstance(value, str):
+        return valid(value)
+    if isinstance(value, dict):
+        return {_valid(key): _valid(each) for key, each in value.items()}
+    return [_valid(each) for each in value] if isinstance(value, list) else value
 
 
 class Session(Generic[Received]):
@@ -78,7 +91,7 @@ class Session(Generic[Received]):
 
     def post(self, message: object) -> None:
         """Send a message that must arrive, exactly once and in order."""
-        body = _encoder.encode(message)
+        body = encode(message)
         number = self._next
         self._next = number + 1
         self._posted.append((number, body))
@@ -86,7 +99,7 @@ class Session(Generic[Received]):
 
     def tell(self, message: object) -> None:
         """Send a message that matters only now."""
-        self._send(0, _encoder.encode(message))
+        self._send(0, encode(message))
 
     def _send(self, number: int, body: bytes) -> None:
         self._told = self._acknowledged

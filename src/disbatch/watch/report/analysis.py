@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import heapq
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from disbatch.model.snippet import command_matches, unquoted
 from disbatch.model.status import Record
+from disbatch.model.text import as_argument, shell_command
 from disbatch.watch.report import figures
 from disbatch.watch.report.counts import COUNTS, Counts
 from disbatch.watch.report.failures import find_failures
@@ -196,11 +196,11 @@ def _shown(record: Record) -> str:
 
 
 def _resume(lines: Lines, task_files: Sequence[str]) -> figures.Resume:
-    names = {source.run: source.name for source in reversed(lines.sources)}
+    names = {source.run: as_argument(source.path) for source in reversed(lines.sources)}
     words = ["disbatch", *(word for _, name in sorted(names.items()) for word in ("-r", name))]
-    feed = f"cat {shlex.join(task_files)} | " if len(task_files) > 1 else ""
+    feed = f"cat {shell_command(task_files)} | " if len(task_files) > 1 else ""
     tasks = "-" if feed else task_files[0]
-    return figures.Resume(feed + shlex.join([*words, tasks]), feed + shlex.join([*words, "-R", tasks]))
+    return figures.Resume(feed + shell_command([*words, tasks]), feed + shell_command([*words, "-R", tasks]))
 
 
 def _notes(lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> list[str]:

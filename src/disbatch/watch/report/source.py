@@ -10,6 +10,7 @@ from disbatch.driver.former import LONGEST_LINE
 from disbatch.driver.held import is_held
 from disbatch.model.errors import UsageError
 from disbatch.model.status import Record, parse_line
+from disbatch.model.text import valid
 
 BLOCK = 1 << 16
 
@@ -20,7 +21,7 @@ class Source:
 
     def __init__(self, path: str, run: int) -> None:
         self.path = path
-        self.name = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        self.name = valid(path)
         self.run = run
         self.torn = False
         try:

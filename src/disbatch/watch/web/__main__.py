@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import socket
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import zmq
 
 from disbatch.driver.held import hold
 from disbatch.model.errors import DisbatchError
+from disbatch.model.text import shell_word, shown_path
 from disbatch.watch.web.app import Page
 from disbatch.watch.web.guard import Guard
 from disbatch.watch.web.start import Told, address_of, parse_told
@@ -39,22 +39,23 @@ def main() -> int:
 
 
 async def _serve(told: Told) -> None:
+    prefix = os.fsdecode(told.prefix)
     file = os.open(told.file, os.O_RDWR | os.O_CLOEXEC)
     hold(file)  # as long as we live: another driver of the run starts no other page
-    connect = ConnectFile.read(Path(f"{told.prefix}_connect.json"))
+    connect = ConnectFile.read(Path(f"{prefix}_connect.json"))
     picture = Picture()
     with zmq.Context() as context, socket.socket(fileno=told.descriptor) as listening:
         loop = asyncio.get_running_loop()
         follower = Follower(
             lambda lost: Caller(loop, context, connect, lost),
-            *(connect, told.prefix),
+            *(connect, prefix),
             say=picture.fall_silent,
-            advice=f"if it is dead, `disbatch --takeover {shlex.quote(told.prefix)}` goes on with the run",
+            advice=f"if it is dead, `disbatch --takeover {shell_word(prefix)}` goes on with the run",
             patience=told.patience,
         )
         try:
             watcher = Watcher(follower, picture)
-            page = Page(picture, f"{told.prefix}_status.txt", watcher.order)
+            page = Page(picture, f"{prefix}_status.txt", watcher.order)
             name = await loop.run_in_executor(None, socket.getfqdn)
             server = _server(told, page, file, name)
             serving = loop.create_task(server.serve([listening]))
@@ -67,15 +68,16 @@ async def _serve(told: Told) -> None:
             watching.cancel()
         finally:
             follower.close()
-    Path(told.file).unlink(missing_ok=True)
+    Path(os.fsdecode(told.file)).unlink(missing_ok=True)
 
 
 def _server(told: Told, page: Page, file: int, name: str) -> uvicorn.Server:
     def renew(token: str) -> None:
         os.pwrite(file, f"{address_of(told.host, told.port, token)}\n".encode(), 0)
 
+    shown = shown_path(os.fsdecode(told.file))
     guard = Guard(
-        page.app, hosts=[*told.hosts, name], token=told.token, renew=renew, port=told.port, file=told.file
+        page.app, hosts=[*told.hosts, name], token=told.token, renew=renew, port=told.port, file=shown
     )
     config = uvicorn.Config(
         *(guard,),

@@ -37,8 +37,8 @@ class Told(msgspec.Struct, frozen=True):
     listens at `descriptor`, which is `host` and `port` to a browser, and may also be called `hosts`. `token`
     opens it first; no driver is heard for `patience` seconds: it ends."""
 
-    prefix: str
-    file: str
+    prefix: bytes
+    file: bytes
     descriptor: int
     host: str
     port: int
@@ -100,7 +100,7 @@ class WebPage:
         try:
             self._write(file, address_of(host, self._port, token))
             told = Told(
-                *(str(files.prefix), str(file), self._socket.fileno(), host, self._port),
+                *(bytes(files.prefix), bytes(file), self._socket.fileno(), host, self._port),
                 hosts=[host, self._host, this_machine().hostname],
                 token=token,
                 patience=self._patience,

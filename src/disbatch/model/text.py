@@ -1,0 +1,77 @@
+"""Text from outside, such as names of files: as JSON, a terminal and a shell can take it.
+
+The name of a file is bytes, and may hold any but NUL and the slash. Python has those that are not UTF-8 as
+lone surrogates (`os.fsdecode`), which nothing but the file system takes.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+
+_BYTE = re.compile("[\udc80-\udcff]")
+_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", "'": "\\'", "\0": "\0"}
+
+
+def valid(text: str) -> str:
+    """`text` as Unicode: bytes that are not UTF-8 read \\xNN."""
+    if text.isascii():
+        return text
+    text = _BYTE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def printable(text: str) -> str:
+    """`text` on one line, for a terminal: nothing in it that the terminal would act upon."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c in "\t\n" else "?" for c in valid(text))
+
+
+def shell_word(text: str) -> str:
+    """`text` as one word for bash, zsh or ksh, in printable characters: to be shown, and typed back."""
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_escaped, text))}'"
+
+
+def path_line(path: str) -> str:
+    """An absolute path as a line, for `parse_path_line`: as it is, or as JSON if it holds a line end."""
+    if path.splitlines() == [path]:
+        return path
+    import json
+
+    return json.dumps(path)
+
+
+def parse_path_line(line: str) -> str:
+    """The path that `line` tells. ValueError if it is neither a path nor JSON."""
+    if not line.startswith('"'):
+        return line
+    import json
+
+    return str(json.loads(line))
+
+
+def as_argument(name: str) -> str:
+    """The name of a file, as no command takes it for an option."""
+    return f"./{name}" if name.startswith("-") and name != "-" else name
+
+
+def shown_path(path: str) -> str:
+    """`path` as it is, unless that could not be seen, or typed."""
+    return path if path.isprintable() else shell_word(path)
+
+
+def shell_command(words: Iterable[str]) -> str:
+    """The command of these words, to be shown, and typed back."""
+    return " ".join(map(shell_word, words))
+
+
+def _escaped(letter: str) -> str:
+    known = _ESCAPES.get(letter)
+    if known is not None or letter.isprintable():
+        return known or letter
+    # Octal, since ksh takes any number of hexadecimal digits.
+    return "".join(f"\\{byte:03o}" for byte in letter.encode("utf-8", "surrogateescape"))

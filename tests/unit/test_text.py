@@ -1,0 +1,95 @@
+"""Names of files that hold any bytes: for JSON, for a terminal, and to be typed back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from disbatch.model.text import (
+    as_argument,
+    parse_path_line,
+    path_line,
+    printable,
+    shell_command,
+    shell_word,
+    shown_path,
+    valid,
+)
+
+NAMES = [
+    b"caf\xe9",
+    b"\xff\xfe name\n$(x).txt",
+    b"a b",
+    b'it\'s "quoted" \\ back',
+    b"\t\r\n\x1b[31m\x7f",
+    "é\u0085\u2028\u202e漢".encode(),
+    b"-rf",
+    b"$'x'`y`!z",
+    b"\xe9\x31\x32 7\n8",
+]
+
+paths = st.binary(min_size=1, max_size=40).map(lambda data: "/" + os.fsdecode(data.replace(b"\0", b"")))
+
+
+def through_the_shell(command: str) -> bytes:
+    script = f"printf '%s\\0' {command}".encode()
+    return subprocess.run(["bash", "-c", script], check=True, capture_output=True).stdout
+
+
+def test_a_word_that_was_shown_can_be_typed_back() -> None:
+    words = [os.fsdecode(name) for name in NAMES]
+    command = shell_command(words)
+    assert command.isprintable()
+    assert through_the_shell(command) == b"".join(name + b"\0" for name in NAMES)
+
+
+@given(st.binary(max_size=30))
+def test_any_name_is_one_printable_word(data: bytes) -> None:
+    name = os.fsdecode(data.replace(b"\0", b""))
+    word = shell_word(name)
+    assert word.isprintable()
+    assert word.isascii() or name.isprintable() or any(c.isprintable() and ord(c) > 127 for c in name)
+
+
+@pytest.mark.parametrize("word", ["plain.txt", "/a/b-c_1.txt", "a b", "it's", "é"])
+def test_a_usual_name_is_quoted_as_ever(word: str) -> None:
+    import shlex
+
+    assert shell_word(word) == shlex.quote(word)
+    assert shown_path(word) == word
+
+
+@given(st.text(st.characters(), max_size=20))
+def test_valid_text_can_be_encoded_and_the_rest_is_left(text: str) -> None:
+    json.dumps(valid(text), ensure_ascii=False).encode()
+    assert printable(text).isprintable()
+    if not any("\ud800" <= c <= "\udfff" for c in text):
+        assert valid(text) == text
+
+
+def test_bytes_that_are_not_utf_8_can_be_told_apart() -> None:
+    assert valid(os.fsdecode(b"caf\xe9\xff")) == "caf\\xe9\\xff"
+    assert printable(os.fsdecode(b"a\n\xe9\x1b[2J\t")) == "a \\xe9?[2J "
+    assert shown_path(os.fsdecode(b"caf\xe9")) == "$'caf\\351'"
+
+
+@given(paths)
+def test_a_path_goes_through_a_line(path: str) -> None:
+    line = path_line(path)
+    assert line.splitlines() == [line]
+    assert parse_path_line(os.fsdecode(os.fsencode(line))) == path
+
+
+def test_a_line_of_neither_kind_is_refused() -> None:
+    with pytest.raises(ValueError):
+        parse_path_line('"/a')
+
+
+def test_a_name_is_no_option() -> None:
+    assert as_argument("-r") == "./-r"
+    assert as_argument("a-r") == "a-r"
