@@ -175,7 +175,7 @@ def test_a_page_that_is_killed_does_not_matter(tmp_path: Path) -> None:
         (pid,) = [
             pid
             for pid in processes(f"WEB_TEST={tmp_path.name}")
-            if b"disbatch.watch.web" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"web_page" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
         os.kill(pid, signal.SIGKILL)
         run.until_said("web page: ended")

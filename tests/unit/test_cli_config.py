@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from disbatch.cli.config import Config, config_path, fix_paths, read_config
-from disbatch.contexts.local import package_path
+from disbatch.engine.search_path import package_path
 from disbatch.model.errors import UsageError
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.contexts.local import BOOT, engine_argv, package_path
+from disbatch.contexts.local import BOOT, engine_argv
 from disbatch.contexts.ssh import TUNNEL_MARK, SshOptions, launch_argv, tunnel_argv
 from disbatch.contexts.words import engine_said, local_words, ssh_words, tidy, tunnel_words
+from disbatch.engine.search_path import package_path
 from disbatch.model.errors import UsageError
 from disbatch.wire.messages import ERROR_MARK
 

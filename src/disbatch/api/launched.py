@@ -12,19 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from disbatch.contexts.local import package_path
+from disbatch.contexts.local import own_argv
 from disbatch.model.errors import EXIT_USAGE, DisbatchError, UsageError
 from disbatch.model.text import parse_path_line
 
-BOOT = (
-    "import sys;"
-    "sys.path[:]=[p for p in sys.path if p]+sys.argv[1:2];"
-    "del sys.argv[1];"
-    "from disbatch.cli.begin import disbatch;"
-    "sys.exit(disbatch())"
-)
-"""What `python -c` runs, with the package's directory and the options as arguments. It never imports from the
-working directory, where the user may have a `queue.py`."""
 KEPT = 1 << 16
 """Bytes of the end of what it says that are looked at."""
 
@@ -58,7 +49,7 @@ class Launched:
         theirs, ours = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", BOOT, package_path(), "--keep-open", "--owned", *options),
+                *own_argv("disbatch", "--keep-open", "--owned", *options),
                 stdin=theirs,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=words if words is not None else stderr,

@@ -1,39 +1,44 @@
-"""The first steps of the commands: while what they need is imported, ^C ends them without a word. Python
-would tell where it was just then.
+"""The first steps of our processes: they are to import our own modules, and while that goes on, ^C ends them
+without a word. Python would tell where it was just then.
 
 `python -m disbatch.cli.begin` is `dbutil`.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+
+from disbatch.engine.search_path import prefer_own
 
 
-@contextmanager
-def _importing() -> Iterator[None]:
+def _main_of(module: str) -> int:
+    """Run a command's `main`; the exit code."""
+    prefer_own()
+    import signal
+    from importlib import import_module
+
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and not ignored, as behind nohup
     if usual:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    yield
+    main = import_module(module).main
     if usual:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    return int(main())
 
 
 def disbatch() -> int:
     """`disbatch`; the exit code."""
-    with _importing():
-        from disbatch.cli.main import main
-    return main()
+    return _main_of("disbatch.cli.main")
 
 
 def dbutil() -> int:
     """`dbutil`; the exit code."""
-    with _importing():
-        from disbatch.cli.dbutil import main
-    return main()
+    return _main_of("disbatch.cli.dbutil")
+
+
+def web_page() -> int:
+    """The process that serves the web page of a run; the exit code."""
+    return _main_of("disbatch.watch.web.__main__")
 
 
 if __name__ == "__main__":

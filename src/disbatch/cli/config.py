@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from disbatch.contexts.local import package_path
+from disbatch.engine.search_path import package_path
 from disbatch.model.errors import UsageError
 
 SIZE_LIMIT = 1 << 20

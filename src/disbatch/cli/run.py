@@ -27,6 +27,7 @@ from disbatch.cli.notices import Notices, choose_notices, mail_server
 from disbatch.cli.output import choose_output, inherited_output, write_output_file
 from disbatch.cli.requeue import former_life, restarted
 from disbatch.cli.store import URL, choose_store, without_passwords
+from disbatch.contexts.local import own_argv
 from disbatch.contexts.nodes import Choice
 from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.spawn import Spawned
@@ -83,7 +84,7 @@ JOBID_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOBID", "PBS_JOBID", "LSB_JOBID", "JOB
 SCRIPT = """\
 #!/bin/sh
 # dbutil for one run: what its files begin with stands behind --run
-exec {python} -P -m disbatch.cli.begin --run {prefix} "$@"
+exec {dbutil} --run {prefix} "$@"
 """
 
 
@@ -554,7 +555,8 @@ def _start_log(claimed: ClaimedFiles, level: str, say: Callable[[str], None]) ->
 
 def _write_script(claimed: ClaimedFiles) -> None:
     path = claimed.files.script
-    text = SCRIPT.format(python=shlex.quote(sys.executable), prefix=shlex.quote(str(claimed.files.prefix)))
+    dbutil = shlex.join(own_argv("dbutil"))
+    text = SCRIPT.format(dbutil=dbutil, prefix=shlex.quote(str(claimed.files.prefix)))
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from disbatch.contexts.spawn import Spawned, spawn
+from disbatch.engine.search_path import package_path
 
 BOOT = (
     "import sys;"
@@ -16,7 +16,7 @@ BOOT = (
     "from disbatch.engine.__main__ import main;"
     "sys.exit(main())"
 )
-"""What `python -c` runs, with the package's directory as argument, or none: as `python -m disbatch.engine`.
+"""What `python -c` runs on another host, with the package's directory as argument, or none.
 
 It never imports from the working directory (the user may have a `queue.py` there), and looks into the
 package's directory only after everywhere else. It goes through the login shells of other hosts: one line,
@@ -24,14 +24,29 @@ no single quote, no backslash, no `!`; and any Python since 2.6 must be able to 
 """
 
 
-def package_path() -> str:
-    """The directory that `import disbatch` found the package in: site-packages, or a checkout's src."""
-    return os.path.abspath(__file__).rsplit("/", 3)[0]  # noqa: PTH100 - pathlib costs 5 ms here
+_FROM_ITS_DIRECTORY = BOOT.replace(
+    "[p for p in sys.path if p]+sys.argv[1:]", "sys.argv[1:]+[p for p in sys.path if p]"
+)
+"""The same where that directory holds what shall run, whatever else is called disbatch there."""
+
+
+def own_argv(function: str, *arguments: str) -> list[str]:
+    """The command that calls this function of `cli.begin` in another process of this machine, which imports
+    from where we do."""
+    call = (
+        "import sys;"
+        "sys.path[:]=sys.argv[1:2]+[p for p in sys.path if p];"
+        "del sys.argv[1];"
+        f"from disbatch.cli.begin import {function};"
+        f"sys.exit({function}())"
+    )
+    return [sys.executable or "python3", "-c", call, package_path(), *arguments]
 
 
 def engine_argv(python: str | None = None, package: str | None = None) -> list[str]:
-    """The command of a local engine: our own interpreter and package unless told otherwise."""
-    return [python or sys.executable or "python3", "-c", BOOT, package or package_path()]
+    """The command of an engine that sees our installation as we do: our own interpreter and package unless
+    told otherwise."""
+    return [python or sys.executable or "python3", "-c", _FROM_ITS_DIRECTORY, package or package_path()]
 
 
 def spawn_local(argv: list[str] | None = None) -> Spawned:

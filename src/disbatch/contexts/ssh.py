@@ -11,7 +11,8 @@ import shlex
 import sys
 from dataclasses import dataclass
 
-from disbatch.contexts.local import BOOT, package_path
+from disbatch.contexts.local import BOOT
+from disbatch.engine.search_path import package_path
 from disbatch.model.errors import UsageError
 
 TUNNEL_MARK = "disbatch-tunnel-ready"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+from disbatch.engine.search_path import prefer_own
+
 
 def main() -> int:
     """Run an engine until it is done; the exit status, see `engine.Departure`."""
+    prefer_own()
     # Imported while the driver is still making up its mind: what follows needs them all.
     import asyncio
     import logging  # noqa: F401

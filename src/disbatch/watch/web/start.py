@@ -9,13 +9,13 @@ import asyncio
 import os
 import secrets
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from disbatch.contexts.child import Child
+from disbatch.contexts.local import own_argv
 from disbatch.contexts.machine import this_machine
 from disbatch.contexts.spawn import spawn
 from disbatch.contexts.words import lines
@@ -120,7 +120,7 @@ class WebPage:
         loop = asyncio.get_running_loop()
         self._socket.set_inheritable(True)
         try:
-            argv = [sys.executable, "-P", "-m", "disbatch.watch.web"]
+            argv = own_argv("web_page")
             mine = {k: v for k, v in os.environ.items() if os.fsencode(k) not in SECRET_VARIABLES}
             self._child = child = Child(loop, spawn(argv, mine))
         finally:

@@ -1,0 +1,12 @@
+#!python
+# Import from where disbatch is installed: what PYTHONPATH names is for the tasks, unless disbatch is there.
+# This is no entry point, because what installers write for one may import modules of PYTHONPATH first.
+import os
+import sys
+
+theirs = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+sys.path.sort(key=lambda entry: entry in theirs and not os.path.exists(f"{entry}/disbatch/cli/begin.py"))
+
+from disbatch.cli.begin import disbatch
+
+sys.exit(disbatch())
