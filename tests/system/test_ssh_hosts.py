@@ -65,6 +65,44 @@ def test_one_line_for_each_host_that_cannot_be_used(ssh_run: Run) -> None:
     assert "Traceback" not in ssh_run.stderr
 
 
+@contextlib.contextmanager
+def _only_the_link(run: Run, host: str, physical: Path, link: Path) -> Iterator[None]:
+    """On this host, what is `physical` here has only the name `link`, as with an automounter."""
+    commands = [
+        f"mount -t tmpfs names {link.parent}",
+        f"mkdir {link}",
+        f"mount --bind {physical} {link}",
+        f"mount -t tmpfs empty {physical.parent}",
+    ]
+    for command in commands:
+        done = run.lab.inside(host, command.split())
+        assert done.returncode == 0, done.stderr
+    try:
+        yield
+    finally:
+        for path in (physical.parent, link, link.parent):
+            assert run.lab.inside(host, ["umount", str(path)]).returncode == 0
+
+
+@pytest.mark.parametrize("prefix", [[], ["-p", "own"]], ids=["", "-p"])
+def test_a_directory_that_has_another_name_there(ssh_run: Run, prefix: list[str]) -> None:
+    physical, link = ssh_run.directory / "volume" / "work", ssh_run.directory / "home" / "work"
+    physical.mkdir(parents=True)
+    link.parent.mkdir()
+    link.symlink_to("../volume/work")
+    ssh_run.directory = link
+    dbutil = Path(DISBATCH).with_name("dbutil")
+    ssh_run.tasks(f"pwd > where; {dbutil} put key value && ./*_dbUtil.sh view key > value")
+    ssh_run.environment = {"PWD": str(link)}
+    with _only_the_link(ssh_run, "nodeA", physical, link):
+        ssh_run.start("-s", "nodeA:1", *prefix, "--output", "kept", "Tasks")
+        assert ssh_run.end() == 0, str(ssh_run)
+    (record,) = ssh_run.check_each_once(1)
+    assert (record.node, record.return_code) == ("nodeA", 0), str(ssh_run)
+    assert [(physical / name).read_text() for name in ("where", "value")] == [f"{link}\n", "value\n"]
+    assert list(physical.glob("*_nodeA_engine.txt")) and (physical / "kept").is_dir()
+
+
 def test_no_host_can_be_used(ssh_run: Run) -> None:
     ssh_run.tasks(TASKS)
     ssh_run.start("-s", "10.77.0.1:1,nowhere.invalid:1", "Tasks")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.driver.files import ClaimedFiles, claim
+from disbatch.driver.files import ClaimedFiles, claim, working_directory
 from disbatch.model.errors import UsageError
 
 
@@ -77,3 +77,19 @@ def test_log_that_is_a_pipe_without_a_reader(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"pipe: cannot be created: .*; choose another place with -l"):
         claim(str(tmp_path / "run"), "Tasks", "J", str(tmp_path / "pipe"))
     assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_other_hosts_get_the_name_that_the_user_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path / "link")
+    monkeypatch.setenv("PWD", f"{tmp_path}/link")
+    assert working_directory() == f"{tmp_path}/link"
+    files = claimed().files
+    assert files.prefix == tmp_path / "real" / "Tasks_J1"
+    assert files.elsewhere.connect == tmp_path / "link" / "Tasks_J1_connect.json"
+    assert claimed("sub").files.elsewhere.prefix == tmp_path / "link" / "sub" / "Tasks_J1"
+    apart = tmp_path / "x"
+    assert claimed(str(apart)).files.elsewhere.prefix == apart
+    monkeypatch.setenv("PWD", "/nowhere")
+    assert claimed().files.elsewhere.prefix == tmp_path / "real" / "Tasks_J1-2"

@@ -257,7 +257,7 @@ class Attachment:
 
     def _launch(self, told: Attached, environment: dict[bytes, bytes]) -> None:
         prefix = Path(os.fsdecode(told.prefix))
-        self._files = RunFiles(prefix, prefix)
+        self._files = RunFiles(prefix, prefix, Path(os.fsdecode(told.known)) if told.known else None)
         keys = self._connect.keys
         orders = Orders(
             *(self._context, told.directory, environment, self._files, keys),

@@ -34,7 +34,7 @@ from disbatch.contexts.spawn import Spawned
 from disbatch.driver.allowance import grace_within
 from disbatch.driver.driver import Driver
 from disbatch.driver.feed import Feed, Submitted
-from disbatch.driver.files import ClaimedFiles, RunFiles, claim
+from disbatch.driver.files import ClaimedFiles, RunFiles, claim, known_elsewhere, working_directory
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
 from disbatch.driver.settings import Output, Settings, Takeover
@@ -118,12 +118,12 @@ def run(
             observer.say(warning)
     context = context_of(options, choice)
     so_far = takeover = None
-    directory = os.fsencode(_working_directory()) if left is None else left.asked.directory
+    directory = os.fsencode(working_directory()) if left is None else left.asked.directory
     moved = left is not None and left.moved
     output = _output(options, os.fsdecode(directory), choice, left)
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
-        environment = {**_environment(), b"DISBATCH_CONNECT": bytes(claimed.files.connect.absolute())}
+        environment = {**_environment(), b"DISBATCH_CONNECT": bytes(claimed.files.elsewhere.connect)}
     else:
         claimed, environment = left.claimed, dict(left.asked.environment)
         so_far = SoFar.read(claimed.files.status, opened.name)
@@ -397,7 +397,7 @@ def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
         directory=directory,
         jobid=jobid,
         task_name=valid(name),
-        log=os.fsencode(claimed.files.log.absolute()),
+        log=bytes(known_elsewhere(claimed.files.log, os.fsdecode(directory))),
         size=size,
         changed=changed,
         orphan_patience=options.orphan_patience,
@@ -516,18 +516,6 @@ def _environment() -> dict[bytes, bytes]:
     return environment
 
 
-def _working_directory() -> str:
-    """The working directory as the user knows it: through the links of $PWD, as other hosts may need it."""
-    physical = Path.cwd()
-    logical = os.environ.get("PWD", "")
-    try:
-        if logical.startswith("/") and physical.samefile(logical):
-            return logical
-    except OSError:
-        pass
-    return str(physical)
-
-
 class _LogHandler(logging.StreamHandler[TextIO]):
     """Writes the log; one that cannot be written (a full disk) is told of once, and does not end the run."""
 
@@ -556,7 +544,7 @@ def _start_log(claimed: ClaimedFiles, level: str, say: Callable[[str], None]) ->
 def _write_script(claimed: ClaimedFiles) -> None:
     path = claimed.files.script
     dbutil = shlex.join(own_argv("dbutil"))
-    text = SCRIPT.format(dbutil=dbutil, prefix=shlex.quote(str(claimed.files.prefix)))
+    text = SCRIPT.format(dbutil=dbutil, prefix=shlex.quote(str(claimed.files.elsewhere.prefix)))
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:

@@ -20,7 +20,7 @@ from disbatch.cli.runs import CONNECT, ENDINGS
 from disbatch.cli.store import without_passwords
 from disbatch.contexts.machine import this_machine
 from disbatch.contexts.nodes import Choice
-from disbatch.driver.files import RunFiles
+from disbatch.driver.files import RunFiles, known_elsewhere
 from disbatch.driver.runfile import read
 from disbatch.driver.seizure import claim_again, seize
 from disbatch.driver.told import Asked, TakenOver
@@ -67,7 +67,8 @@ def take_over(
         orphan_patience=former.orphan_patience,
     )
     told.learn(TakenOver(this_machine().hostname, os.getpid(), told.number + 1))
-    files = RunFiles(prefix, Path(os.fsdecode(asked.log)))
+    known = known_elsewhere(prefix, os.fsdecode(asked.directory))
+    files = RunFiles(prefix, Path(os.fsdecode(asked.log)), known)
     claimed = claim_again(files, status, told, apart=not is_here(connect))
     return run(former, [*first, *now], choice, None, Left(connect, told, claimed, moved))
 

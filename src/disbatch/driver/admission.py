@@ -89,6 +89,7 @@ class Admission:
             grace=s.grace,
             patience=s.patience,
             orphan_patience=s.orphan_patience,
+            known=bytes(s.claimed.files.elsewhere.prefix),
         )
         return Answer(request.id, True, [], value)
 

@@ -26,10 +26,20 @@ MOST_RUNS = 10_000
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Where the files of a run are. `prefix` begins every name but the log's."""
+    """Where the files of a run are. `prefix` begins every name but the log's.
+
+    `prefix` leads through no links of the working directory, so it holds even if such a link changes.
+    `known`: the same by the name that the user has for that directory; on other hosts there may be no other.
+    """
 
     prefix: Path
     log: Path
+    known: Path | None = None
+
+    @property
+    def elsewhere(self) -> RunFiles:
+        """The same files, for other hosts and for commands that may run there."""
+        return RunFiles(self.known or self.prefix, self.log)
 
     def named(self, ending: str) -> Path:
         """The file PREFIX_ENDING."""
@@ -129,10 +139,30 @@ def claim(prefix: str | None, task_name: str, jobid: str, log: str | None) -> Cl
             log_path = base.with_name(f"disBatch_{jobid}{suffix}_driver.txt")
         else:
             log_path = stem.with_name(f"{stem.name}_driver.txt")
-        claimed = _try_claim(RunFiles(stem, log_path), keep_log=log is not None)
+        known = known_elsewhere(stem, working_directory())
+        claimed = _try_claim(RunFiles(stem, log_path, known), keep_log=log is not None)
         if claimed is not None:
             return claimed
     raise UsageError(f"{base}: {MOST_RUNS} runs have files with this prefix; name another with -p")
+
+
+def working_directory() -> str:
+    """The working directory as the user knows it: through the links of $PWD, as other hosts may need it."""
+    physical = Path.cwd()
+    logical = os.environ.get("PWD", "")
+    try:
+        if logical.startswith("/") and physical.samefile(logical):
+            return logical
+    except OSError:
+        pass
+    return str(physical)
+
+
+def known_elsewhere(path: Path, directory: str) -> Path:
+    """`path` by the name `directory` of the working directory, if it begins there."""
+    path = path.absolute()
+    here = Path.cwd()
+    return Path(directory) / path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def status_files(prefix: str | None, task_name: str, jobid: str) -> list[Path]:

@@ -39,7 +39,7 @@ class Orders:
             slots=node.slots,
             cores_per_task=node.cores_per_task,
             directory=self.directory,
-            log=os.fsencode(self.files.engine_log(name)),
+            log=os.fsencode(self.files.elsewhere.engine_log(name)),
             addresses=addresses,
             server_key=self.keys.server_key,
             client_key=self.keys.client_key,

@@ -162,7 +162,8 @@ large, are not kept."""
 
 class Attached(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The engines of the context are expected. What it tells them: see `messages.Bootstrap`. Seconds of
-    `grace` and the two patiences as in `messages.Welcome`."""
+    `grace` and the two patiences as in `messages.Welcome`. `known`: `prefix` by the user's name of the
+    directory, b"" from an older driver."""
 
     context: str
     directory: bytes
@@ -171,6 +172,7 @@ class Attached(msgspec.Struct, frozen=True, tag=True, array_like=True):
     grace: float
     patience: float
     orphan_patience: float
+    known: bytes = b""
 
 
 class Fate(enum.Enum):
