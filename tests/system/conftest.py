@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from grid_engine_lab import GridEngineLab
 from held_run import Held
 from pool_run import Pool
 from slurm_lab import LAB, SlurmLab
@@ -245,6 +246,24 @@ def slurm_run_with_real_cores() -> Iterator[SlurmRun]:
     for lab in _slurm(LAB_NODES=1, LAB_CPUS=len(os.sched_getaffinity(0)), LAB_GPUS=0, LAB_TASK="affinity"):
         lab.up()
         yield from _slurm_run(lab, "real-cores", "root")
+
+
+@pytest.fixture
+def grid_engine() -> Iterator[GridEngineLab]:
+    """A Grid Engine of one host, this machine, with eight slots."""
+    programs = ("sge_qmaster", "sge_execd", "qsub", "qconf")
+    missing = [name for name in programs if not _which(name)]
+    why = f"no {', '.join(missing)}" if missing else "not root" if os.geteuid() else None
+    if why and os.environ.get("CI") == "true":
+        pytest.fail(f"Grid Engine cannot be brought up: {why}")
+    if why:
+        pytest.skip(f"Grid Engine needs root, gridengine-master, -exec and -client: {why}")
+    lab = GridEngineLab(Path(tempfile.mkdtemp(prefix="disbatch-grid-engine-", dir="/tmp")))
+    try:
+        lab.up()
+        yield lab
+    finally:
+        lab.down()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from disbatch.contexts.scontrol import ask
 from disbatch.model.errors import UsageError
 
 try:
-    choice = choose_nodes([], os.environ, this_machine(), ask=lambda job: ask(job, os.environ, 60))
+    choice = choose_nodes([], os.environ, this_machine(), ask=lambda job: ask(job, os.environ, 60), read=str)
 except UsageError as error:
     print(error)
     sys.exit(2)

@@ -171,7 +171,7 @@ def nobody(job: str) -> JobFacts:
 
 
 def chosen(lists: list[str], environ: dict[str, str], cores_per_task: float | None = None) -> Choice:
-    return choose_nodes(lists, environ, HERE, cores_per_task=cores_per_task, ask=nobody)
+    return choose_nodes(lists, environ, HERE, cores_per_task=cores_per_task, ask=nobody, read=lambda _: "")
 
 
 def test_without_a_list_it_is_this_machine() -> None:
@@ -198,7 +198,9 @@ def test_a_slurm_job_is_asked_about(variable: str) -> None:
         asked.append(job)
         return JobFacts(nodes=["vm7", "vm8"], cpus={"vm7": 2, "vm8": 4})
 
-    choice = choose_nodes([], {variable: "7"}, HERE, cores_per_task=2.0, tasks_per_node=3, ask=ask)
+    choice = choose_nodes(
+        [], {variable: "7"}, HERE, cores_per_task=2.0, tasks_per_node=3, ask=ask, read=lambda _: ""
+    )
     assert asked == ["7"]
     assert choice.nodes == [Node("vm7", 2, 1, Way.STEP, 2.0), Node("vm8", 4, 2, Way.STEP, 2.0)]
     assert choice.allocation is not None

@@ -13,6 +13,9 @@ from disbatch.contexts.nodes import Choice, choose_nodes
 if TYPE_CHECKING:
     from disbatch.contexts.slurm import JobFacts
 
+MOST_BYTES = 1 << 20
+"""Of a file in which a scheduler names a job's hosts."""
+
 
 def find_nodes(options: argparse.Namespace, warn: Callable[[str], None]) -> Choice:
     """The nodes to use; `warn` gets a line for each that is left out. UsageError if there are none."""
@@ -24,10 +27,20 @@ def find_nodes(options: argparse.Namespace, warn: Callable[[str], None]) -> Choi
         tasks_per_node=options.tasks_per_node,
         fill=options.fill,
         ask=_ask_slurm,
+        read=_text_of,
     )
     for warning in choice.warnings:
         warn(warning)
     return choice
+
+
+def _text_of(path: str) -> str:
+    """What is in a small file of the scheduler's; "" if it cannot be read."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs time here
+            return file.read(MOST_BYTES).decode(errors="replace")
+    except (OSError, ValueError):
+        return ""
 
 
 def no_nodes() -> Choice:

@@ -135,7 +135,7 @@ def add_where(group: argparse._ArgumentGroup, label: tuple[str, ...] = ("--label
     add("-s", "--ssh-node", action="append", default=[], metavar="HOST:CORES[,...]",
         help="use these hosts, through ssh (localhost without); 'node[01-12]:8' is twelve; repeatable; "
         "default: DISBATCH_SSH_NODELIST, else the Slurm job we are in, else all cores of this "
-        "machine")  # fmt: skip
+        "machine, or those that another scheduler's job has of it")  # fmt: skip
     add("-c", "--cpusPerTask", dest="cores_per_task", type=_number(0, more=True), metavar="N",
         help="cores a task uses; may be fractional (default 1; under Slurm what the job "
         "asked for)")  # fmt: skip

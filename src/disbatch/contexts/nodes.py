@@ -1,5 +1,5 @@
-"""From what the user asked for to nodes and slots: `-s`, DISBATCH_SSH_NODELIST, a Slurm job, or this machine.
-Pure, but for `ask`, which is given."""
+"""From what the user asked for to nodes and slots: `-s`, DISBATCH_SSH_NODELIST, a Slurm job, what a job of
+another scheduler has of this machine, or all of it. Pure, but for `ask` and `read`, which are given."""
 
 from __future__ import annotations
 
@@ -179,12 +179,14 @@ def choose_nodes(
     tasks_per_node: int | None = None,
     fill: bool = False,
     ask: Callable[[str], JobFacts],
+    read: Callable[[str], str],
 ) -> Choice:
     """The nodes of a run. UsageError if there are none, or nobody can say which.
 
     `lists` are the values of `-s`; without any, DISBATCH_SSH_NODELIST; without that, the Slurm job that
-    `environ` tells of, and `ask(job)` says more about; without that, this machine. `cores_per_task` (-c) is 1
-    unless given, or what a Slurm job asked for.
+    `environ` tells of, and `ask(job)` says more about; without that, this machine, within the share of
+    another scheduler's job, whose files `read(path)` gives. `cores_per_task` (-c) is 1 unless given, or what
+    a Slurm job asked for.
     """
     texts, option = list(lists), "-s"
     if not texts and environ.get("DISBATCH_SSH_NODELIST"):
@@ -202,8 +204,15 @@ def choose_nodes(
             fill=fill,
         )
         return Choice(allocated.nodes, warnings, allocated)
-    hosts = parse_node_list(texts, option) if texts else {"localhost": machine.cores}
-    return _of_hosts(hosts, machine, 1.0 if cores_per_task is None else cores_per_task, tasks_per_node)
+    each = 1.0 if cores_per_task is None else cores_per_task
+    if texts:
+        return _of_hosts(parse_node_list(texts, option), machine, each, tasks_per_node)
+    from disbatch.contexts.batch import share_of_job
+
+    share = share_of_job(environ, machine, read)
+    cores = machine.cores if share is None else share.cores or 1
+    choice = _of_hosts({"localhost": cores}, machine, each, tasks_per_node)
+    return choice if share is None else Choice(choice.nodes, [share.words(), *choice.warnings])
 
 
 def _of_hosts(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-OF_A_JOB = (b"SLURM_JOB_ID", b"PBS_JOBID", b"LSB_JOBID", b"SGE_TASK_ID")
+OF_A_JOB = (
+    *(b"SLURM_JOB_ID", b"PBS_JOBID", b"LSB_JOBID", b"SGE_TASK_ID"),
+    *(b"OAR_JOB_ID", b"_CONDOR_MACHINE_AD", b"FLUX_JOB_ID", b"COBALT_JOBID"),
+)
 
 
 def in_job(environment: Mapping[bytes, bytes]) -> bool:
