@@ -124,7 +124,39 @@ def test_driver_that_wakes_up(held: Held) -> None:
             assert Path(connect.addresses[0].removeprefix("ipc://")).exists()
             held.let_go(1)
             assert new.ended() == 0, new.err
+    check_woken(held)
+
+
+def check_woken(held: Held) -> None:
+    """Each task has one line that counts, although task 1 ran twice."""
     recorded = records(held.directory / "P_status.txt")
     assert Counter(record.id for record in recorded if record.mark is Mark.TASK) == Counter(range(3))
     assert held.ran() == Counter({0: 1, 1: 2, 2: 1})
     gone(lambda: processes(str(held.directory)), "the end of all processes")
+
+
+def test_driver_that_wakes_up_when_the_other_one_has_ended_the_run(held: Held) -> None:
+    """No run file names the other driver any more, and none of the files is made again."""
+    held.task(0)
+    held.task(1)
+    held.task()
+    write(held.directory / "Tasks", held.lines)
+    wrapper = (sys.executable, "-c", NO_LOCKS)
+    with Running(
+        held.directory, "-s", "localhost:2", "-p", "P", "Tasks", env=held.mark, wrapper=wrapper
+    ) as old:
+        old.until(lambda: len(held.ran()) == 2, "two tasks")
+        held.let_go(0)
+        held.until_recorded(2)  # tasks 0 and 2
+        stop(old)
+        elsewhere(held.directory)
+        with held.taking_over("--force", "--patience", "2", "--heartbeat", "1") as new:
+            new.until(lambda: held.ran()[1] == 2, "task 1 again")
+            held.let_go(1)
+            assert new.ended() == 0, new.err
+        before = sorted(path.name for path in held.directory.glob("P*"))
+        old.signal(signal.SIGCONT)
+        assert old.ended() == 3
+        assert "another driver has taken this run over; leaving it alone" in old.err
+        assert sorted(path.name for path in held.directory.glob("P*")) == before
+    check_woken(held)

@@ -6,11 +6,15 @@ import asyncio
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from disbatch.driver.record import Record
+from disbatch.wire.naming import Sight
 
 SOON = 20.0
 
@@ -72,6 +76,165 @@ def test_lines_and_marks_in_order(tmp_path: Path) -> None:
 
     run(course())
     assert path.read_bytes() == b"".join(b"%d\n" % number for number in range(1000))
+
+
+class Kept:
+    """A Record whose file has a name: `path` is what it has now. `unknown`: what the file system answers."""
+
+    def __init__(self, path: Path, happenings: Happenings) -> None:
+        self.path = path
+        self.unknown: int | None = None
+        self.taken_over = False
+        self._happenings = happenings
+        descriptor = opened(path)
+        self.record = Record(
+            asyncio.get_running_loop(),
+            descriptor,
+            path.stat().st_size,
+            trouble=lambda error: happenings.add(errno.errorcode[error.errno or 0]),
+            recovered=lambda: happenings.add("recovered"),
+            path=path,
+            is_taken_over=self._is_taken_over,
+            taken_over=lambda: happenings.add("taken over"),
+            renamed=self._renamed,
+        )
+
+    def _is_taken_over(self) -> bool:
+        if self.unknown is not None:
+            raise OSError(self.unknown, os.strerror(self.unknown))
+        return self.taken_over
+
+    def _renamed(self, sight: Sight, path: Path) -> None:
+        self.path = path
+        self._happenings.add(sight.name)
+
+    async def add(self, line: bytes) -> None:
+        """Until it is safe."""
+        self.record.add(line)
+        self.record.mark(lambda: self._happenings.add(line.decode()))
+        await self._happenings.until(line.decode())
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def renamed(path: Path) -> None:
+    path.rename(path.with_name("theirs"))
+
+
+def replaced(path: Path) -> None:
+    path.with_name("theirs").write_text("theirs\n")
+    path.with_name("theirs").replace(path)
+
+
+def linked(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("how", [removed, renamed, replaced, linked])
+@pytest.mark.parametrize("when", ["line", "look", "end"])
+def test_file_that_lost_its_name(tmp_path: Path, how: Callable[[Path], None], when: str) -> None:
+    path = tmp_path / "P_status.txt"
+    path.write_text("former\n")
+    text = b"former\none\n"
+
+    async def course() -> None:
+        nonlocal text
+        happenings = Happenings()
+        kept = Kept(path, happenings)
+        await kept.add(b"one\n")
+        how(path)
+        if when == "line":
+            await kept.add(b"two\n")
+            text += b"two\n"
+        elif when == "look":
+            kept.record.look()
+        if when != "end":
+            await happenings.until("ANOTHER" if how is replaced else "NOTHING")
+            assert kept.path.read_bytes() == text
+        assert await kept.record.settle() == b""
+        assert kept.path.read_bytes() == text
+        kept.path.unlink()
+        assert await kept.record.close() == b""
+        await happenings.until("NOTHING", 1 if how is replaced else 2)
+        assert kept.path.read_bytes() == text
+        assert kept.path == (path if how in (removed, renamed) else tmp_path / "P-2_status.txt")
+
+    run(course())
+    if how is replaced:
+        assert path.read_text() == "theirs\n"
+    if how is linked:
+        assert not (tmp_path / "nowhere").exists()
+    assert not list(tmp_path.glob("*.again"))
+
+
+def test_nothing_is_safe_while_the_file_system_does_not_say_whose_the_run_is(tmp_path: Path) -> None:
+    path = tmp_path / "P_status.txt"
+
+    async def course() -> None:
+        happenings = Happenings()
+        kept = Kept(path, happenings)
+        await kept.add(b"one\n")
+        kept.unknown = errno.EIO
+        kept.record.add(b"two\n")
+        kept.record.mark(lambda: happenings.add("two is safe"))
+        await happenings.until("EIO")
+        assert "two is safe" not in happenings.told
+        kept.unknown = None
+        await happenings.until("recovered")
+        await happenings.until("two is safe")
+        assert await kept.record.close() == b""
+        assert happenings.told == ["one\n", "EIO", "recovered", "two is safe"]
+
+    run(course())
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_another_driver_has_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "P_status.txt"
+
+    async def course() -> None:
+        happenings = Happenings()
+        kept = Kept(path, happenings)
+        await kept.add(b"one\n")
+        kept.taken_over = True
+        replaced(path)
+        kept.record.add(b"two\n")
+        kept.record.mark(lambda: happenings.add("two is safe"))
+        await happenings.until("taken over")
+        assert await kept.record.close() == b""
+        assert happenings.told == ["one\n", "taken over"]
+
+    run(course())
+    assert path.read_text() == "theirs\n" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_directory_that_is_gone_is_waited_for_until_nobody_waits(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    async def course() -> None:
+        happenings = Happenings()
+        kept = Kept(folder / "P_status.txt", happenings)
+        await kept.add(b"one\n")
+        folder.rename(tmp_path / "away")
+        kept.record.add(b"two\n")
+        await happenings.until("ENOENT")
+        folder.mkdir()
+        await happenings.until("recovered")
+        assert kept.path.read_bytes() == b"one\ntwo\n"
+        folder.rename(tmp_path / "away too")
+        kept.record.add(b"three\n")
+        await happenings.until("ENOENT", 2)
+        kept.record.abandon()
+        assert await kept.record.close() == b""
+        await happenings.until("NOTHING", 2)
+        assert kept.path.read_bytes() == b"one\ntwo\nthree\n"
+        shutil.rmtree(kept.path.parent)
+
+    run(course())
 
 
 def test_nothing_before_the_offset_is_touched(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from disbatch.driver.told import (
     Cancelled,
     Closed,
     Counted,
+    Elsewhere,
     Gone,
     Here,
     Joint,
@@ -72,6 +73,7 @@ HISTORY: list[Line] = [
     Gone("c", lost=True),
     Cancelled([(5, 5), (20, 29)]),
     Closed(),
+    Elsewhere(b"/there/P-2_status.txt", NAME),
 ]
 
 
@@ -81,6 +83,7 @@ def check_history(told: Told) -> None:
     assert told.engines == {"b": here("b", 5)} and told.lost == {"c": here("c", context="c1")}
     assert told.unwanted == {"b": False} and told.avoid == {"n1"}
     assert told.paused and told.closed and list(told.cancelled) == [(3, 5), (20, 29)]
+    assert told.elsewhere == Elsewhere(b"/there/P-2_status.txt", NAME)
     assert told.attached == {"c1": attach(9)} and list(told.counted["c1"]) == [(3, 5)]
 
 
@@ -170,14 +173,59 @@ def test_does_not_take_the_place_of_another_drivers_file(tmp_path: Path) -> None
     path = tmp_path / "P_run.json"
     file = RunFile.create(path, ASKED, small=1)
     other = RunFile.go_on(path, read(path))
-    assert (file.is_there(), other.is_there()) == (False, True)
+    assert not file.is_taken_over() and not other.is_taken_over()  # a copy of our own
+    other.close()
+    told = read(path)
+    told.learn(TakenOver("elsewhere", 9, 1))
+    other = RunFile.go_on(path, told, small=1)
+    assert (file.is_taken_over(), other.is_taken_over()) == (True, False)
     for number in range(100):
         file.add(here("a", number))
-    assert read(path).engines == {} and other.is_there()
+    assert read(path).engines == {} and not other.is_taken_over()
+    assert not file.write_again()
     path.unlink()
-    assert not other.is_there()
+    assert not file.is_taken_over() and not other.is_taken_over()
+    assert other.write_again() and not other.write_again()
+    assert read(path).driver == TakenOver("elsewhere", 9, 1)
     file.close()
     other.close()
+
+
+def test_removed_or_put_back_is_no_other_driver(tmp_path: Path) -> None:
+    path = tmp_path / "P_run.json"
+    file = RunFile.create(path, ASKED)
+    before = path.read_bytes()
+    file.add(here("a"))
+    path.unlink()
+    file.add(here("b"))
+    assert not file.is_taken_over() and file.write_again()
+    assert set(read(path).engines) == {"a", "b"}
+    copy = tmp_path / "copy"
+    copy.write_bytes(before)
+    copy.replace(path)
+    assert not file.is_taken_over() and file.write_again()
+    assert set(read(path).engines) == {"a", "b"}
+    copy.write_text("mine")
+    copy.replace(path)
+    assert not file.is_taken_over()
+    with pytest.raises(FileExistsError, match="is another file now"):
+        file.write_again()
+    assert path.read_text() == "mine"
+    file.close()
+
+
+def test_file_system_that_does_not_say_whose_the_run_is(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = RunFile.create(folder / "P_run.json", ASKED)
+    folder.rename(tmp_path / "away")
+    (tmp_path / "folder").write_text("")
+    with pytest.raises(NotADirectoryError):
+        file.is_taken_over()
+    (tmp_path / "folder").unlink()
+    (tmp_path / "away").rename(folder)
+    assert not file.is_taken_over()
+    file.close()
 
 
 def test_is_not_written_over_anything(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from disbatch.cli.options import add_reach, add_where
@@ -42,6 +41,7 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     from disbatch.cli.output import kept_output
     from disbatch.cli.runs import find_run
     from disbatch.contexts.machine import this_machine
+    from disbatch.wire.naming import is_gone
 
     logging.getLogger().addHandler(logging.NullHandler())  # the user is told all by `say`
     run = find_run(options.run)
@@ -53,7 +53,7 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         run.connect,
         kept_output(run.prefix),
         hostname=this_machine().hostname,
-        is_on=lambda: Path(f"{run.prefix}_connect.json").exists(),
+        is_on=lambda: not is_gone(f"{run.prefix}_connect.json"),
         say=say,
         enter=_enter,
     )

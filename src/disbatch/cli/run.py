@@ -14,7 +14,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -34,7 +35,7 @@ from disbatch.contexts.spawn import Spawned
 from disbatch.driver.allowance import grace_within
 from disbatch.driver.driver import Driver
 from disbatch.driver.feed import Feed, Submitted
-from disbatch.driver.files import ClaimedFiles, RunFiles, claim, known_elsewhere, working_directory
+from disbatch.driver.files import ClaimedFiles, Renamed, RunFiles, claim, known_elsewhere, working_directory
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
 from disbatch.driver.settings import Output, Settings, Takeover
@@ -138,7 +139,7 @@ def run(
             observer.say("a program handed tasks in; if it has ended, `dbutil close` says that no more come")
         left.told.counted = so_far.counting(left.told)
         takeover = Takeover(left.connect, left.told, so_far.asides)
-    _start_log(claimed, options.loglevel, observer.say)
+    log_handler = _start_log(claimed, options.loglevel, observer.say)
     submitted = _submitted(options, opened, claimed)
     source_name = claimed.files.submitted.name if options.taskfile is None else opened.name
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
@@ -165,10 +166,11 @@ def run(
         max_losses=options.max_losses,
         grace=_grace(options.grace, choice.allocation, observer.say),
         moved=moved,
-        resume_hint=resume_hint(arguments, claimed.files, moved=moved),
-        resume_hint_with_submitted=_resume_hint_with_submitted(
-            arguments, options.taskfile, claimed.files, moved=moved
+        resume_hint=partial(resume_hint, arguments, moved=moved),
+        resume_hint_with_submitted=partial(
+            _resume_hint_with_submitted, arguments, options.taskfile, moved=moved
         ),
+        makers=_makers(claimed, output, options.resume_from) | {claimed.files.log: log_handler.begin_again},
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
         keystore=keystore,
         key_prefix=key_prefix,
@@ -265,9 +267,9 @@ def _perform(  # noqa: PLR0917 - the parts of a run, and one caller
     claimed = settings.claimed
     try:
         if claimed.new:
-            _write_script(claimed)
+            settings.makers[claimed.files.script]()
             if settings.output is not None:
-                write_output_file(settings.output, claimed.files, settings.resumed_from)
+                settings.makers[claimed.files.output]()
         return asyncio.run(_carry_out(settings, feed, observer, notices, page, early, owned=owned))
     except UsageError:
         log.exception("the run could not start")
@@ -277,14 +279,16 @@ def _perform(  # noqa: PLR0917 - the parts of a run, and one caller
         log.exception("the driver failed")
         raise DisbatchError(
             f"internal error: {error!r}; the log has the details: {claimed.files.log}; "
-            f"resume with: {settings.resume_hint}"
+            f"resume with: {settings.resume_hint(claimed.files)}"
         ) from error
 
 
 def _conclude(code: int, summary: Summary, settings: Settings) -> tuple[int, Summary]:
     """Show how the run went; the exit code and the summary, which mind lines that could not be written."""
     if summary.unwritten:
-        resume = _rescue(summary.unwritten, settings.claimed, settings.resume_hint)
+        files = settings.claimed.files
+        files = replace(files, renamed=Renamed(status=Path(summary.status_file)))
+        resume = _rescue(summary.unwritten, files, settings.resume_hint(files))
         summary = msgspec.structs.replace(summary, resume=resume)
         code = code or EXIT_INCOMPLETE
     text = render(summary)
@@ -524,6 +528,13 @@ class _LogHandler(logging.StreamHandler[TextIO]):
         self._path = path
         self._say: Callable[[str], None] | None = say
 
+    def begin_again(self) -> None:
+        """Somebody removed the file: go on in a new one. OSError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        former = self.setStream(_log_stream(os.open(self._path, flags, 0o666)))
+        if former is not None:
+            former.close()
+
     def handleError(self, record: logging.LogRecord) -> None:
         say, self._say = self._say, None
         error = sys.exc_info()[1]
@@ -532,19 +543,34 @@ class _LogHandler(logging.StreamHandler[TextIO]):
             say(f"{self._path}: the log cannot be written ({reason}); going on without")
 
 
-def _start_log(claimed: ClaimedFiles, level: str, say: Callable[[str], None]) -> None:
+def _log_stream(descriptor: int) -> TextIO:
     # Written through: what a full disk refused must not wait in a buffer for the interpreter's end.
-    raw = os.fdopen(claimed.log_descriptor, "wb", buffering=0)
-    stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
-    handler = _LogHandler(stream, claimed.files.log, say)
+    raw = os.fdopen(descriptor, "wb", buffering=0)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+
+
+def _start_log(claimed: ClaimedFiles, level: str, say: Callable[[str], None]) -> _LogHandler:
+    handler = _LogHandler(_log_stream(claimed.log_descriptor), claimed.files.log, say)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    return handler
 
 
-def _write_script(claimed: ClaimedFiles) -> None:
-    path = claimed.files.script
+def _makers(
+    claimed: ClaimedFiles, output: Output | None, resumed_from: list[str]
+) -> dict[Path, Callable[[], object]]:
+    """What makes the files of the run that others need and that do not change."""
+    files = claimed.files
+    makers: dict[Path, Callable[[], object]] = {files.script: partial(_write_script, files)}
+    if output is not None:
+        makers[files.output] = partial(write_output_file, output, files, resumed_from)
+    return makers
+
+
+def _write_script(files: RunFiles) -> None:
+    path = files.script
     dbutil = shlex.join(own_argv("dbutil"))
-    text = SCRIPT.format(dbutil=dbutil, prefix=shlex.quote(str(claimed.files.elsewhere.prefix)))
+    text = SCRIPT.format(dbutil=dbutil, prefix=shlex.quote(str(files.elsewhere.prefix)))
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
@@ -589,13 +615,13 @@ def _shown(path: Path) -> str:
     return as_argument(relative) if not relative.startswith("..") else str(path)
 
 
-def _rescue(unwritten: bytes, claimed: ClaimedFiles, resume: str) -> str:
+def _rescue(unwritten: bytes, files: RunFiles, resume: str) -> str:
     """The disk stayed full: put the lines where there may be room; the command that resumes with them."""
     import tempfile
 
     path = ""
     try:
-        descriptor, path = tempfile.mkstemp(prefix=f"{claimed.files.prefix.name}_rest_", suffix="_status.txt")
+        descriptor, path = tempfile.mkstemp(prefix=f"{files.prefix.name}_rest_", suffix="_status.txt")
         with os.fdopen(descriptor, "wb") as file:
             file.write(unwritten)
     except OSError as error:

@@ -14,6 +14,7 @@ from disbatch.driver.alive import is_dead
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.model.text import as_argument, shell_word
 from disbatch.wire.keys import ConnectFile
+from disbatch.wire.naming import is_gone
 
 if TYPE_CHECKING:
     from disbatch.wire.follower import Follower
@@ -110,8 +111,8 @@ def look_up(prefix: str | None) -> Found:
         run = _only_run()
         return Found(run.prefix, run.connect)
     prefix = _stripped(prefix)
-    if os.path.lexists(f"{prefix}{STATUS}"):
-        if not os.path.lexists(f"{prefix}{CONNECT}"):
+    if not is_gone(f"{prefix}{STATUS}"):
+        if is_gone(f"{prefix}{CONNECT}"):
             return Found(prefix, None)
         try:
             return Found(prefix, ConnectFile.read(Path(f"{prefix}{CONNECT}")))
@@ -130,8 +131,8 @@ def _stripped(prefix: str) -> str:
 def _run(prefix: str) -> Run:
     prefix = _stripped(prefix)
     path = Path(f"{prefix}{CONNECT}")
-    if not os.path.lexists(path):
-        if os.path.lexists(f"{prefix}{STATUS}"):
+    if is_gone(path):
+        if not is_gone(f"{prefix}{STATUS}"):
             raise UsageError(f"{prefix}: this run is over: there is no {path.name} any more")
         raise UsageError(f"{prefix}: there is no such run: no file {path}")
     return Run(prefix, ConnectFile.read(path))

@@ -83,6 +83,7 @@ def _ask(found: Found, wants: Wants, patience: float) -> Standing:
     from disbatch.driver.alive import is_dead
     from disbatch.watch.standing import DEAD, OVER, SILENT, of_driver
     from disbatch.wire.control import ask
+    from disbatch.wire.naming import is_gone
     from disbatch.wire.watching import Seen, Watch
 
     if found.connect is None:
@@ -93,7 +94,7 @@ def _ask(found: Found, wants: Wants, patience: float) -> Standing:
     try:
         answer = ask(found.connect, Watch(wants), patience=patience)
     except (SilenceError, UsageError) as error:
-        if not os.path.lexists(f"{found.prefix}_connect.json"):
+        if is_gone(f"{found.prefix}_connect.json"):
             return _of_file(found, OVER, "", wants)  # it ended meanwhile
         return _of_file(found, SILENT, str(error), wants)
     if not answer.ok or not isinstance(answer.value, Seen):

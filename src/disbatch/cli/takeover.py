@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -20,10 +21,10 @@ from disbatch.cli.runs import CONNECT, ENDINGS
 from disbatch.cli.store import without_passwords
 from disbatch.contexts.machine import this_machine
 from disbatch.contexts.nodes import Choice
-from disbatch.driver.files import RunFiles, known_elsewhere
+from disbatch.driver.files import Renamed, RunFiles, known_elsewhere
 from disbatch.driver.runfile import read
 from disbatch.driver.seizure import claim_again, seize
-from disbatch.driver.told import Asked, TakenOver
+from disbatch.driver.told import Asked, TakenOver, Told
 from disbatch.model.errors import UsageError
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import PROTOCOL, SECRET_VARIABLES
@@ -46,7 +47,7 @@ def take_over(
     prefix = _prefix(options.takeover)
     files = RunFiles(prefix, prefix)
     _look_at(files, force=options.force)
-    status = seize(files)
+    status = seize(replace(files, renamed=_renamed(read(files.run))))
     connect = _look_at(files, force=options.force)  # another driver may have come and gone meanwhile
     told = read(files.run)
     asked = told.asked
@@ -68,9 +69,14 @@ def take_over(
     )
     told.learn(TakenOver(this_machine().hostname, os.getpid(), told.number + 1))
     known = known_elsewhere(prefix, os.fsdecode(asked.directory))
-    files = RunFiles(prefix, Path(os.fsdecode(asked.log)), known)
+    files = RunFiles(prefix, Path(os.fsdecode(asked.log)), known, _renamed(told))
     claimed = claim_again(files, status, told, apart=not is_here(connect))
     return run(former, [*first, *now], choice, None, Left(connect, told, claimed, moved))
+
+
+def _renamed(told: Told) -> Renamed:
+    names = (told.elsewhere.status, told.elsewhere.submitted)
+    return Renamed(*(Path(os.fsdecode(name)) if name else None for name in names))
 
 
 def _prefix(text: str) -> Path:

@@ -18,6 +18,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from disbatch.driver import command as commands
 from disbatch.driver.addresses import Addresses
 from disbatch.driver.admission import Admission
 from disbatch.driver.attached import Contexts
+from disbatch.driver.belongings import Belongings
 from disbatch.driver.control import Control
 from disbatch.driver.crew import Crew
 from disbatch.driver.exchange import Exchange
@@ -75,6 +77,7 @@ from disbatch.wire.messages import (
     Recalled,
     Trouble,
 )
+from disbatch.wire.naming import Sight
 from disbatch.wire.requests import Answer, Finish, OfClients, OfContexts, OfUsers, Request
 from disbatch.wire.values import OfPrograms
 from disbatch.wire.watching import Watch
@@ -89,6 +92,9 @@ AT_ONCE = 3.0
 """The same, after a second signal."""
 LAST_WORDS = 0.5
 """Seconds that others have to hear that the run is over."""
+LOOK = 5.0
+"""Seconds between two looks whether the run's files have their names while nothing is written; each write,
+and the end, looks by itself."""
 LIFE_SIGN = 15.0
 """Seconds between two signs of life that a later command can see: the status file's time."""
 ATTEMPTS = 1 << 40
@@ -127,6 +133,7 @@ class Driver:
         self._preemption: asyncio.Task[None] | None = None
         self._notes = Notes()
         self._yielded = False
+        self._belongings = Belongings(loop, s.claimed.files, say=self._say, note=self._notes.add)
         self._begun = False
         self._early_requests: list[Request] | None = []
         """What others ask while the run waits for its key store; None: it has begun."""
@@ -250,8 +257,10 @@ class Driver:
             *(self._loop, s.claimed.status_descriptor, s.claimed.recorded),
             trouble=self._disk_trouble,
             recovered=self._disk_recovered,
-            is_ours=self._is_ours,
-            replaced=self._yield,
+            path=s.claimed.files.status,
+            is_taken_over=self._is_taken_over,
+            taken_over=self._yield,
+            renamed=self._status_renamed,
         )
         self._exchange = Exchange(
             *(self._loop, s, self._holds),
@@ -283,6 +292,16 @@ class Driver:
         if s.status_header and not s.claimed.recorded:
             self._record.add(STATUS_HEADER)
         self._life = self._loop.call_later(LIFE_SIGN, self._live)
+        self._looking = self._loop.call_later(LOOK, self._look)
+
+    def _is_taken_over(self) -> bool:
+        """Another driver has the run; or had, and has ended it: then the run file is gone. Asked by the
+        record's thread. OSError if that cannot be said now."""
+        return self._notes.is_taken_over() or (self._notes.are_gone and self._record.is_continued())
+
+    def _status_renamed(self, sight: Sight, path: Path) -> None:
+        self._telling.follow(self._settings.claimed.status_descriptor)
+        self._belongings.status_renamed(sight, path)
 
     def _told_of_ends(self) -> list[Callable[[int, bytes], None]]:
         """Who is told of each task that is done, and of each barrier."""
@@ -298,10 +317,9 @@ class Driver:
         self._outlook.note()
         self._life = self._loop.call_later(LIFE_SIGN, self._live)
 
-    def _is_ours(self) -> bool:
-        """No other driver has taken the run over while we were taken for dead; it would have put both of
-        these anew."""
-        return self._notes.are_there() or self._settings.claimed.are_there()
+    def _look(self) -> None:
+        self._record.look(self._belongings.look)
+        self._looking = self._loop.call_later(LOOK, self._look)
 
     def _appear(self, addresses: Addresses, keys: RunKeys) -> None:
         """From now on others find us, and our successors what they need. UsageError.
@@ -312,6 +330,11 @@ class Driver:
         addresses.listen()
         self._notes.begin(self._settings)
         addresses.publish(keys, self._wall_started)
+        files = self._settings.claimed.files
+        self._belongings.keep(files.run, self._notes.write_again)
+        self._belongings.keep(files.connect, lambda: addresses.publish(keys, self._wall_started))
+        for path, make in self._settings.makers.items():
+            self._belongings.keep(path, make)
 
     @property
     def _is_left(self) -> bool:
@@ -347,6 +370,8 @@ class Driver:
         self._feed.start(self._loop, self._pump, desk)
         if self._feed.submissions is not None:
             self._submissions.begin(self._feed.submissions, self._telling)
+        self._belongings.keep(self._exchange.info.path, self._exchange.info.write_again)
+        self._keep_submitted()
         succession = None
         if s.takeover is not None:
             succession = Succession(
@@ -367,6 +392,12 @@ class Driver:
             if answer is not None:
                 self._answer(request, answer)
         self._look_for_engines()
+
+    def _keep_submitted(self) -> None:
+        file = self._feed.submitted_file
+        if file is not None:
+            file.renamed = self._belongings.submitted_renamed
+            self._belongings.keep(file.path, file.see_to_name)
 
     def _restore(self, told: Told) -> None:
         """What our predecessors were told, and the engines cannot tell."""
@@ -394,6 +425,8 @@ class Driver:
     async def _close(self) -> bytes:
         patience = 1.0 if self._signals > 1 else 5.0
         self._life.cancel()
+        self._looking.cancel()
+        self._belongings.close()
         self._time_limit.close()
         self._vacancy.ends()
         if self._preemption is not None:
@@ -403,12 +436,13 @@ class Driver:
         await self._feed.end()
         if self._is_left:
             return await self._leave()
-        self._yielded = self._yielded or not self._is_ours()
+        with contextlib.suppress(OSError):  # or the record waits until that can be said
+            self._yielded = self._yielded or self._notes.is_taken_over()
         if not self._yielded:
             await self._crew.retire_all()
         if self._ended_early:
             self._record.abandon()  # whoever ends the run does not wait for room on the disk
-        unwritten = await self._record.close()
+        await self._record.settle()
         await self._exchange.settle(patience)
         # First tell what is recorded, so that nobody writes it again; then send those home that are still
         # there (given up, or kept waiting by one that was cut off), while there are tunnels.
@@ -426,6 +460,7 @@ class Driver:
         self._hub.close(linger=LAST_WORDS)
         self._telling.shut()
         self._observer.stop()
+        unwritten = await self._record.close()
         self._notes.close()
         return unwritten
 
@@ -434,8 +469,9 @@ class Driver:
         self._hub.close()
         self._telling.shut()
         self._observer.stop()
+        unwritten = await self._record.close()
         self._notes.close()
-        return await self._record.close()
+        return unwritten
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback raised what it should not have: what the plan knows may be wrong, so the run ends."""
@@ -640,7 +676,7 @@ class Driver:
         log.warning("dropped: %s", text)
 
     def _disk_trouble(self, error: OSError) -> None:
-        path = self._settings.claimed.files.status
+        path = self._belongings.files.status
         words = f"{path}: {error.strerror}; no task starts until it can be written"
         self._say(words)
         self._holds.add(Reason.DISK, words)
@@ -680,7 +716,9 @@ class Driver:
     def _resume_hint(self) -> str:
         submissions = self._feed.submissions
         handed_in = submissions is not None and not submissions.is_unused
-        return self._settings.resume_hint_with_submitted if handed_in else self._settings.resume_hint
+        s = self._settings
+        hint = s.resume_hint_with_submitted if handed_in else s.resume_hint
+        return hint(self._belongings.files)
 
     def _farewell(self) -> str:
         """How the run ended, for programs."""
@@ -719,7 +757,7 @@ class Driver:
             utilisation=min(1.0, tally.busy / slot_time) if slot_time else None,
             failures=tally.failures,
             slowest=tally.slowest,
-            status_file=str(self._settings.claimed.files.status),
+            status_file=str(self._belongings.files.status),
             resume="" if result.complete or self._yielded else self._resume_hint + result.resume_options,
             inherited=None if self._settings.takeover is None else tally.inherited,
             unwritten=unwritten,

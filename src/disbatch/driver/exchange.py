@@ -78,7 +78,7 @@ class Exchange:
         self._snapshot = snapshot
         self._say = say
         files = settings.claimed.files
-        self._info = KvsInfo(kvsinfo_path(files, settings.task_name, settings.jobid))
+        self.info = KvsInfo(kvsinfo_path(files, settings.task_name, settings.jobid))
         self._lease: Lease | None = None
         self._away: Callable[[], bool] = lambda: False
         self._publishing: asyncio.Task[None] | None = None
@@ -109,11 +109,11 @@ class Exchange:
                 trouble=self._say, recovered=lambda: self._say("the key store has room again")
             )
             embedded.supply(STATUS_KEY, self._status)
-            self._info.write([address, f"connect {path_line(str(connect))}"], again=again)
-            where = f"the run's own, see {self._info.path}"
+            self.info.write([address, f"connect {path_line(str(connect))}"], again=again)
+            where = f"the run's own, see {self.info.path}"
         else:
             lease = self._lease
-            self._info.write([str(s.keystore), f"prefix {lease.prefix}"], again=again)
+            self.info.write([str(s.keystore), f"prefix {lease.prefix}"], again=again)
             where = f"{s.keystore}, its keys begin with {lease.prefix}"
             environment[b"DISBATCH_KVS_URL"] = s.keystore.url.encode()
             environment[b"DISBATCH_KVS_PREFIX"] = lease.prefix.encode()
@@ -134,7 +134,7 @@ class Exchange:
         )
         await server.open()
         self._away = lambda: server.away
-        former = self._info.told("prefix") if s.takeover is not None else None
+        former = self.info.told("prefix") if s.takeover is not None else None
         return await find_prefix(server, s.jobid, s.key_prefix, former)
 
     def _signed_in(self, source: SignIn) -> None:
@@ -238,7 +238,7 @@ class Exchange:
         if self._lease is not None and not self._away():
             with contextlib.suppress(DisbatchError, TimeoutError):
                 await asyncio.wait_for(self._say_goodbye(self._lease), LAST_WORDS)
-        self._info.remove(self._say)
+        self.info.remove(self._say)
         if self._store is not None:
             await self._store.close()
 

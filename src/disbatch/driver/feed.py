@@ -77,6 +77,11 @@ class Feed:
         return "the tasks" if self._opened is None else self._opened.name
 
     @property
+    def submitted_file(self) -> SubmittedFile | None:
+        """Where tasks are written that are handed in, if they may be."""
+        return None if self._submitted is None else self._submitted.file
+
+    @property
     def takes_more(self) -> bool:
         """Tasks can be handed in."""
         return self._submitted is not None or self.expects_program

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from disbatch.driver.held import hold
 from disbatch.model.errors import UsageError
@@ -24,17 +25,30 @@ MOST_RUNS = 10_000
 """Names tried before giving up."""
 
 
+class Renamed(NamedTuple):
+    """Names that were given to files while the run went on; None: it has its usual one."""
+
+    status: Path | None = None
+    submitted: Path | None = None
+
+
+NOT_RENAMED = Renamed()
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """Where the files of a run are. `prefix` begins every name but the log's.
 
     `prefix` leads through no links of the working directory, so it holds even if such a link changes.
     `known`: the same by the name that the user has for that directory; on other hosts there may be no other.
+    `renamed`: what the status file, or the tasks that were handed in, are called since something else took
+    their name.
     """
 
     prefix: Path
     log: Path
     known: Path | None = None
+    renamed: Renamed = NOT_RENAMED
 
     @property
     def elsewhere(self) -> RunFiles:
@@ -48,7 +62,7 @@ class RunFiles:
     @property
     def status(self) -> Path:
         """The record."""
-        return self.named("status.txt")
+        return self.renamed.status or self.named("status.txt")
 
     @property
     def connect(self) -> Path:
@@ -68,7 +82,7 @@ class RunFiles:
     @property
     def submitted(self) -> Path:
         """Tasks that were handed in while the run went on: a task file."""
-        return self.named("tasks.txt")
+        return self.renamed.submitted or self.named("tasks.txt")
 
     @property
     def url(self) -> Path:
@@ -96,15 +110,6 @@ class ClaimedFiles:
     own_log: bool = True
     new: bool = True
     recorded: int = 0
-    identity: tuple[int, int] = (0, 0)
-    """Of the status file."""
-
-    def are_there(self) -> bool:
-        """The status file is still the one that we claimed. Any thread may ask."""
-        try:
-            return identity(self.files.status.stat()) == self.identity
-        except OSError:
-            return False
 
     def withdraw(self) -> None:
         """Nothing was run: remove what this run made, but a log that was named with -l."""
@@ -215,7 +220,7 @@ def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
             named = _open(files.log, flags, "-l")
             os.set_blocking(named, True)
-            return ClaimedFiles(files, status, named, own_log=False, identity=identity(os.fstat(status)))
+            return ClaimedFiles(files, status, named, own_log=False)
         log = _create(files.log)
     except UsageError:
         _withdraw(files.status, status)
@@ -223,7 +228,7 @@ def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
     if log is None:
         _withdraw(files.status, status)
         return None
-    return ClaimedFiles(files, status, log, identity=identity(os.fstat(status)))
+    return ClaimedFiles(files, status, log)
 
 
 def _withdraw(path: Path, descriptor: int) -> None:

@@ -31,18 +31,19 @@ class KvsInfo:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._text = b""
         self._written: tuple[int, int] | None = None
         """What tells the file from another one of its name."""
 
     def write(self, lines: list[str], *, again: bool) -> None:
         """Create it; `again` takes the place of the one that a driver before us left. UsageError."""
-        text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+        self._text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
         stem = self.path.name.removesuffix("_kvsinfo.txt")
         for number in range(1, MOST_RUNS):
             if number > 1:
                 self.path = self.path.with_name(f"{stem}-{number}_kvsinfo.txt")
             try:
-                self._create(text, again=again)
+                self._create(again=again)
             except FileExistsError:
                 continue
             except OSError as error:
@@ -50,13 +51,17 @@ class KvsInfo:
             return
         raise UsageError(f"{self.path}: {MOST_RUNS} runs have files with this name; name another with -p")
 
-    def _create(self, text: bytes, *, again: bool) -> None:
+    def write_again(self) -> None:
+        """Somebody removed it. OSError."""
+        self._create(again=False)
+
+    def _create(self, *, again: bool) -> None:
         if again:
             self.path.unlink(missing_ok=True)
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._written = _identity(os.fstat(descriptor))
         with os.fdopen(descriptor, "wb", buffering=0) as file:
-            file.write(text)
+            file.write(self._text)
             self._written = _identity(os.fstat(descriptor))
 
     def told(self, word: str) -> str | None:

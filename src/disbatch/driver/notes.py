@@ -44,9 +44,18 @@ class Notes:
         for context, some in ids.items():
             self.add(Counted(context, list(some)))
 
-    def are_there(self) -> bool:
-        """No other driver has put its own in their place. Any thread may ask."""
-        return self._file is None or self._file.is_there()
+    def is_taken_over(self) -> bool:
+        """Another driver has the run. Any thread may ask. OSError if that cannot be said now."""
+        return self._file is not None and self._file.is_taken_over()
+
+    @property
+    def are_gone(self) -> bool:
+        """There is nothing where they were. Any thread may ask."""
+        return self._file is not None and self._file.is_gone
+
+    def write_again(self) -> bool:
+        """If the file is not there, or could not be written. True if it was not there. OSError."""
+        return self._file is not None and self._file.write_again()
 
     def close(self) -> None:
         """The run is over."""

@@ -11,11 +11,15 @@ it threw the data away. So everything since the last good fsync is kept in memor
 it belongs; after an error all of it is written again, at the same offsets, until that works. Only this
 process writes the file, so writing the same bytes to the same place twice is harmless.
 
-A *mark* is called back once all lines added before it are in the file: that is when an engine is told that
-its results are safe. If this process is killed between writing and telling, the engine sends the result
-again, to a driver that took the run over and reads it as a repeat, or the results are in the status file
-that the next run resumes from. If this process lives, but another one has put a copy in the file's place
-(see `seizure`), nothing is marked any more.
+A *mark* is called back once all lines added before it are in the file, and the file has its name: that is
+when an engine is told that its results are safe. If this process is killed between writing and telling, the
+engine sends the result again, to a driver that took the run over and reads it as a repeat, or the results are
+in the status file that the next run resumes from.
+
+If the file has lost its name, because somebody removed, renamed or replaced it, its text is written again,
+under the old name or one like it (`naming`); unless another driver has the run (see `seizure`): then nothing
+is written or marked any more. Whether one of these is so is asked after each write, and when `look` is
+called. As long as the file system does not say, that is taken for a file that cannot be written.
 """
 
 from __future__ import annotations
@@ -24,9 +28,15 @@ import asyncio
 import contextlib
 import os
 import queue
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from disbatch.driver.held import hold
+from disbatch.wire.naming import Sight, is_continued, look, name_again
 
 COMMIT_DELAY = 0.02
 """Seconds between two commits, so at most this long a line waits for company."""
@@ -35,17 +45,31 @@ SYNC_INTERVAL = 1.0
 RETRY_INTERVAL = 1.0
 """Seconds between two attempts while the file cannot be written: no event tells that there is room again."""
 
-_Batch = tuple[bytes, list[Callable[[], None]]]
-_TOUCH: _Batch = (b"", [])
+
+class _Batch(NamedTuple):
+    """What the thread gets. `touch`: let the file's time tell that we are alive. `beside`: what to do if all
+    is well. `settled` is told what could not be written when nothing more can be done; `last`: then close
+    the file."""
+
+    text: bytes = b""
+    marks: list[Callable[[], None]] = []  # noqa: RUF012 - never changed
+    touch: bool = False
+    beside: Callable[[], object] | None = None
+    settled: asyncio.Future[bytes] | None = None
+    last: bool = False
+
+
+_NOTHING = _Batch()
 
 
 class Record:
-    """The status file of a run, open at `descriptor`, starting at byte `offset`.
+    """The status file of a run, open at `descriptor`, starting at byte `offset`. Its name is `path`, if that
+    matters.
 
-    `trouble(error)` is called when writing begins to fail, `recovered()` when it works again, `replaced()`
-    once if the file is not ours any more, all on the loop; `is_ours()` is asked in the thread, when that may
-    be. Nothing is written or marked after that. `abandon` ends a `close` that waits for a disk that stays
-    full.
+    `trouble(error)` is called when writing begins to fail, `recovered()` when it works again, `renamed(sight,
+    path)` when the text was written again, as there was nothing or another file at its name, `taken_over()`
+    once if another driver has the run: all on the loop. `is_taken_over()` is asked in the thread, and may
+    raise OSError. `abandon` ends a `settle` or `close` that waits for a disk that stays full.
     """
 
     def __init__(
@@ -56,23 +80,26 @@ class Record:
         *,
         trouble: Callable[[OSError], None],
         recovered: Callable[[], None],
-        is_ours: Callable[[], bool] = lambda: True,
-        replaced: Callable[[], None] = lambda: None,
+        path: Path | None = None,
+        is_taken_over: Callable[[], bool] = lambda: False,
+        taken_over: Callable[[], None] = lambda: None,
+        renamed: Callable[[Sight, Path], None] = lambda sight, path: None,
     ) -> None:
         self._loop = loop
         self.size = offset
         """Of the file, bytes, with all lines added so far."""
         self._descriptor = descriptor
-        self._is_ours = is_ours
-        self._replaced = replaced
+        self._path = path
+        self._is_taken_over = is_taken_over
+        self._taken_over = taken_over
+        self._renamed = renamed
         self._trouble = trouble
         self._recovered = recovered
         self._lines: list[bytes] = []
         self._marks: list[Callable[[], None]] = []
         self._scheduled = False
         self._last_commit = 0.0
-        self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
-        self._closed: asyncio.Future[bytes] = loop.create_future()
+        self._queue: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
         self._abandoned = False
         # The thread's own: where the last good fsync ended, what came after it, how much of that is written.
         self._synced = offset
@@ -80,7 +107,6 @@ class Record:
         self._written = 0
         self._unmarked: list[Callable[[], None]] = []
         self._failing = False
-        self._closing = False
         self._ours = True
         self._thread = threading.Thread(target=self._run, name="record", daemon=True)
         self._thread.start()
@@ -112,38 +138,52 @@ class Record:
         self._scheduled = False
         self._last_commit = self._loop.time()
         if self._lines or self._marks:
-            self._queue.put((b"".join(self._lines), self._marks))
+            self._queue.put(_Batch(b"".join(self._lines), self._marks))
             self._lines, self._marks = [], []
 
     def touch(self) -> None:
         """Let the time of the file's last change tell that we are alive."""
-        self._queue.put(_TOUCH)
+        self._queue.put(_Batch(touch=True))
+
+    def look(self, beside: Callable[[], object] = lambda: None) -> None:
+        """See whether the file has its name, and is ours, although nothing is written; if all is well, have
+        the thread look for other files."""
+        self._queue.put(_Batch(beside=beside))
+
+    async def settle(self) -> bytes:
+        """Write and sync everything. Returns what could not be written: empty, unless `abandon` was called
+        while the disk was full."""
+        return await self._settle(last=False)
 
     async def close(self) -> bytes:
-        """Write and sync everything, then close the file. Returns what could not be written: empty, unless
-        `abandon` was called while the disk was full."""
+        """The same, then close the file."""
+        return await self._settle(last=True)
+
+    async def _settle(self, *, last: bool) -> bytes:
         self._commit()
-        self._queue.put(None)
-        return await self._closed
+        settled: asyncio.Future[bytes] = self._loop.create_future()
+        self._queue.put(_Batch(settled=settled, last=last))
+        return await settled
 
     def abandon(self) -> None:
         """Do not wait any longer for a file that cannot be written."""
         self._abandoned = True
-        self._queue.put((b"", []))
+        self._queue.put(_NOTHING)
 
     def _call_marks(self, marks: list[Callable[[], None]]) -> None:
         for mark in marks:
             mark()
 
-    def _finish(self, rest: bytes) -> None:
-        if not self._closed.done():
-            self._closed.set_result(rest)
+    def _tell(self, settled: asyncio.Future[bytes], rest: bytes) -> None:
+        if not settled.done():
+            settled.set_result(rest)
 
     # ---- on the thread ----
 
     def _run(self) -> None:
         sync_at: float | None = None
-        while True:
+        settling, last = _NOTHING, False
+        while not last or settling.settled is not None:
             now = time.monotonic()
             if self._failing:
                 wait: float | None = RETRY_INTERVAL
@@ -152,47 +192,35 @@ class Record:
             try:
                 batch = self._queue.get(timeout=wait)
             except queue.Empty:
-                batch = (b"", [])
-            if batch is _TOUCH:
+                batch = _NOTHING
+            if batch.touch:
                 with contextlib.suppress(OSError):
                     os.utime(self._descriptor)
-                self._look()
-            if batch is None:
-                self._closing = True
-            else:
-                self._unsynced += batch[0]
-                self._unmarked += batch[1]
+            self._unsynced += batch.text
+            self._unmarked += batch.marks
+            if batch.settled is not None:
+                settling, last = batch, batch.last
             now = time.monotonic()
-            due = self._closing or self._failing or (sync_at is not None and now >= sync_at)
-            if self._write(sync=due):
+            due = settling.settled is not None or self._failing or (sync_at is not None and now >= sync_at)
+            written = self._write(sync=due)
+            if written:
                 sync_at = None if not self._unsynced else (sync_at or now + SYNC_INTERVAL)
-                if self._closing:
-                    break
-            elif self._closing and (self._abandoned or not self._ours):
-                break
-        rest = bytes(self._unsynced) if self._ours else b""
-        os.close(self._descriptor)
-        self._loop.call_soon_threadsafe(self._finish, rest)
+                if batch.beside is not None:
+                    batch.beside()
+            if settling.settled is not None:
+                settling = self._end(settling, written)
 
     def _write(self, *, sync: bool) -> bool:
         """Write what is not written, and sync if asked to. False if that failed."""
         if not self._ours:
             return False
         try:
-            with memoryview(self._unsynced) as view:
-                while self._written < len(view):
-                    at = self._synced + self._written
-                    self._written += os.pwrite(self._descriptor, view[self._written :], at)
-            if sync and self._unsynced:
-                os.fsync(self._descriptor)
-                self._synced += len(self._unsynced)
-                self._unsynced.clear()
-                self._written = 0
-            if not os.fstat(self._descriptor).st_nlink:
-                self._look()  # before anybody is told that his result is safe
+            self._put(sync=sync)
+            self._see_to_name()  # before anybody is told that his result is safe
         except OSError as error:
             self._written = 0
-            self._look()
+            with contextlib.suppress(OSError):
+                self._see_whose()
             if self._ours and not self._failing:
                 self._failing = True
                 self._loop.call_soon_threadsafe(self._trouble, error)
@@ -207,8 +235,65 @@ class Record:
             self._unmarked = []
         return True
 
-    def _look(self) -> None:
-        """Is the file still ours?"""
-        if self._ours and not self._is_ours():
+    def _put(self, *, sync: bool) -> None:
+        """Write what is not written. OSError."""
+        with memoryview(self._unsynced) as view:
+            while self._written < len(view):
+                at = self._synced + self._written
+                self._written += os.pwrite(self._descriptor, view[self._written :], at)
+        if sync and self._unsynced:
+            os.fsync(self._descriptor)
+            self._synced += len(self._unsynced)
+            self._unsynced.clear()
+            self._written = 0
+
+    def is_continued(self) -> bool:
+        """What has the file's name now is a copy of it to which lines were added. For the thread. OSError."""
+        return self._path is not None and is_continued(self._descriptor, self._path, self._synced)
+
+    def _see_whose(self) -> None:
+        """Has another driver the run? OSError if that cannot be said."""
+        if self._is_taken_over():
             self._ours = self._failing = False
-            self._loop.call_soon_threadsafe(self._replaced)
+            self._loop.call_soon_threadsafe(self._taken_over)
+
+    def _see_to_name(self) -> None:
+        """If the file has lost its name, write its text again under one. OSError."""
+        self._see_whose()
+        if self._path is None or not self._ours:
+            return
+        sight = look(self._descriptor, self._path)
+        if sight is not Sight.ITSELF:
+            self._go_on_at(sight, name_again(self._descriptor, self._path, self._synced, hold))
+
+    def _go_on_at(self, sight: Sight, path: Path) -> None:
+        """The descriptor is a new file now, with all that was synced. OSError."""
+        self._path = path
+        self._written = 0
+        try:
+            self._put(sync=True)
+        finally:
+            self._loop.call_soon_threadsafe(self._renamed, sight, path)
+
+    def _end(self, batch: _Batch, written: bool) -> _Batch:
+        """Tell who waits for all to be written, once nothing more can be done; what is still to be told."""
+        if not (written or self._abandoned or not self._ours):
+            return batch
+        if not written and self._ours:
+            self._rescue()
+        rest = bytes(self._unsynced) if self._ours else b""
+        if batch.last:
+            os.close(self._descriptor)
+        assert batch.settled is not None
+        self._loop.call_soon_threadsafe(self._tell, batch.settled, rest)
+        return _NOTHING
+
+    def _rescue(self) -> None:
+        """Nobody waits any longer: if the file has no name, its text goes where there may be room."""
+        try:
+            if self._path is None or look(self._descriptor, self._path) is Sight.ITSELF:
+                return
+            there = Path(tempfile.mkdtemp(prefix="disbatch-")) / self._path.name
+            self._go_on_at(Sight.NOTHING, name_again(self._descriptor, there, self._synced, hold))
+        except OSError:
+            pass  # what was not written is told

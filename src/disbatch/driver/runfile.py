@@ -11,6 +11,7 @@ The file holds the environment of the tasks, hence mode 0600. It goes with the r
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ import msgspec
 from disbatch.driver.files import identity
 from disbatch.driver.told import Asked, Line, Told
 from disbatch.model.errors import UsageError
+from disbatch.wire.naming import is_gone
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +80,7 @@ class RunFile:
                 self._size += len(data)
                 self._complete = False
                 self._complete = os.write(self._descriptor, data) == len(data)
-            if not self._complete or (self._size > self._most and self.is_there()):
+            if (not self._complete or self._size > self._most) and not self.is_taken_over():
                 self._replace()
             self._told_of_trouble = False
         except OSError as error:
@@ -88,12 +90,37 @@ class RunFile:
             self._most *= 2
         return self._complete
 
-    def is_there(self) -> bool:
-        """No other driver has put its own in this file's place. Any thread may ask."""
+    def is_taken_over(self) -> bool:
+        """The file that is there names another driver, which has the run now. Any thread may ask. OSError if
+        that cannot be said: the file system may only fail for a while."""
         try:
-            return identity(self._path.stat()) == self._identity
-        except OSError:
+            if identity(self._path.stat()) == self._identity:
+                return False
+            other = _read(self._path).driver
+        except (FileNotFoundError, UsageError):
             return False
+        return other is not None and other.number >= self.told.number and other != self.told.driver
+
+    @property
+    def is_gone(self) -> bool:
+        """There is nothing at its name. Any thread may ask."""
+        return is_gone(self._path)
+
+    def write_again(self) -> bool:
+        """Somebody removed the file, or put another one there, which names no other driver; or it could not
+        be written before. True if it has been written again, and was not there. OSError."""
+        try:
+            there = identity(self._path.stat()) == self._identity
+        except FileNotFoundError:
+            there = False
+        if there and self._complete:
+            return False
+        if not there:
+            _refuse_foreign(self._path)
+        if self.is_taken_over():
+            return False
+        self._replace()
+        return not there
 
     def _replace(self) -> None:
         """Write all there is to tell, in the place of what is there. OSError."""
@@ -131,6 +158,16 @@ class RunFile:
         os.close(self._descriptor)
 
 
+def _refuse_foreign(path: Path) -> None:
+    """FileExistsError if there is something at this name that no driver of a run has written."""
+    try:
+        _read(path)
+    except FileNotFoundError:
+        pass
+    except UsageError as error:
+        raise FileExistsError(errno.EEXIST, "is another file now", str(path)) from error
+
+
 def _encoded(line: Line) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
@@ -138,10 +175,15 @@ def _encoded(line: Line) -> bytes:
 def read(path: Path) -> Told:
     """What the file says. UsageError if it cannot be read, or is none."""
     try:
-        with path.open("rb") as file:
-            return _learn(path, file)
+        return _read(path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
+
+
+def _read(path: Path) -> Told:
+    """The same; OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return _learn(path, file)
 
 
 def _learn(path: Path, lines: Iterable[bytes]) -> Told:

@@ -15,13 +15,13 @@ name any more; it acknowledges nothing that went there, and leaves the run alone
 from __future__ import annotations
 
 import os
-import shutil
 
-from disbatch.driver.files import ClaimedFiles, RunFiles, identity
+from disbatch.driver.files import ClaimedFiles, RunFiles
 from disbatch.driver.held import hold
 from disbatch.driver.runfile import RunFile
 from disbatch.driver.told import Told
 from disbatch.model.errors import UsageError
+from disbatch.wire.naming import copy_text
 
 NEW = ".new"
 """How the status file is called while it is copied."""
@@ -57,7 +57,6 @@ def claim_again(files: RunFiles, status: int, told: Told, *, apart: bool) -> Cla
         own_log=False,
         new=False,
         recorded=recorded,
-        identity=identity(os.fstat(status)),
     )
 
 
@@ -77,9 +76,7 @@ def _renewed(files: RunFiles, status: int) -> int:
     copy = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         hold(copy)
-        with os.fdopen(os.dup(status), "rb") as old, os.fdopen(os.dup(copy), "wb") as new:
-            old.seek(0)
-            shutil.copyfileobj(old, new, 1 << 20)
+        copy_text(status, copy, os.fstat(status).st_size)
         os.fsync(copy)
         path.replace(files.status)
     except OSError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from disbatch.contexts.context import Context
-from disbatch.driver.files import ClaimedFiles
+from disbatch.driver.files import ClaimedFiles, RunFiles
 from disbatch.driver.told import Asked, Told
 from disbatch.keystore.address import Address
 from disbatch.wire.keys import ConnectFile
@@ -44,7 +46,8 @@ class Settings:
     `allowance.grace_within`. `keystore`: the server whose key store is used, None for the driver's own;
     `key_prefix`: what keys shall begin with there, if the user said so. `resume_hint`: the command that goes
     on from here; the other one, if tasks were handed in. `output`: --output and what belongs to it; None:
-    nothing is kept. `resumed_from`: the status files of -r. `moved`: the user is not in `directory`.
+    nothing is kept. `resumed_from`: the status files of -r.
+    `makers` make files of the run again that somebody removed. `moved`: the user is not in `directory`.
     """
 
     source_name: str
@@ -67,8 +70,9 @@ class Settings:
     max_losses: int = 3
     grace: float = 5.0
     moved: bool = False
-    resume_hint: str = ""
-    resume_hint_with_submitted: str = ""
+    resume_hint: Callable[[RunFiles], str] = lambda files: ""
+    resume_hint_with_submitted: Callable[[RunFiles], str] = lambda files: ""
+    makers: Mapping[Path, Callable[[], object]] = field(default_factory=dict)
     asked: Asked | None = None
     takeover: Takeover | None = None
     keystore: Address | None = None

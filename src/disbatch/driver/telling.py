@@ -110,6 +110,10 @@ class Telling:
             self._recent_bytes -= len(oldest.text)
             self._recent_from = oldest.end
 
+    def follow(self, status: int) -> None:
+        """The text goes on in this file."""
+        os.dup2(status, self._status, inheritable=False)
+
     # ---- who asks ----
 
     def collect(self, request: Request, verb: Collect) -> Answer | None:

@@ -115,7 +115,18 @@ class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
     number: int
 
 
-Line = Asked | Here | Gone | Unwanted | Avoided | Paused | Cancelled | Joint | Counted | Closed | TakenOver
+class Elsewhere(msgspec.Struct, frozen=True, tag="elsewhere"):
+    """Something else took the name of the status file, or of the file of tasks that were handed in, which is
+    here since then; empty: it was not."""
+
+    status: bytes = b""
+    submitted: bytes = b""
+
+
+Line = (
+    Asked | Here | Gone | Unwanted | Avoided | Paused | Cancelled | Joint | Counted | Closed
+    | TakenOver | Elsewhere
+)
 
 
 @dataclass
@@ -138,6 +149,7 @@ class Told:
     closed: bool = False
     driver: TakenOver | None = None
     """Who took the run over last."""
+    elsewhere: Elsewhere = Elsewhere()  # noqa: RUF009 - frozen
 
     @property
     def number(self) -> int:
@@ -184,6 +196,9 @@ class Told:
     def _taken_over(self, line: TakenOver) -> None:
         self.driver = line
 
+    def _elsewhere(self, line: Elsewhere) -> None:
+        self.elsewhere = line
+
     def _cancelled(self, line: Cancelled) -> None:
         for first, last in line.ranges:
             self.cancelled.add(first, last)
@@ -211,6 +226,8 @@ class Told:
             yield Paused(True)
         if self.closed:
             yield Closed()
+        if self.elsewhere != Elsewhere():
+            yield self.elsewhere
         if self.driver is not None:
             yield self.driver
 
@@ -226,4 +243,5 @@ _LEARNERS: dict[type, Callable[[Told, Any], None]] = {
     Counted: Told._counted,
     Closed: Told._closed,
     TakenOver: Told._taken_over,
+    Elsewhere: Told._elsewhere,
 }

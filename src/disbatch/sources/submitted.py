@@ -21,6 +21,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -32,6 +33,7 @@ from disbatch.sources.file import unreadable
 from disbatch.sources.items import ItemQueue
 from disbatch.sources.lines import LineSplitter
 from disbatch.sources.source import Source
+from disbatch.wire.naming import Sight, look, name_again
 
 CHUNK = 1 << 20
 """Bytes read at a time."""
@@ -93,6 +95,8 @@ class SubmittedFile:
         self.checksums = Checksums()
         """Of all that was written."""
         self._torn = False
+        self.renamed: Callable[[Sight, Path], None] = lambda sight, path: None
+        """Called when the file had lost its name, and has one again."""
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
             self._descriptor = os.open(path, flags if again else flags | os.O_EXCL, 0o666)
@@ -149,6 +153,7 @@ class SubmittedFile:
 
     def _take(self, lines: list[bytes], mark: bytes) -> None:
         try:
+            self.see_to_name()  # before anybody is told that they are safe
             self._append(b"".join(line + b"\n" for line in (*lines, mark)))
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written: {error.strerror}") from error
@@ -163,6 +168,13 @@ class SubmittedFile:
         self._torn = False
         self._size += len(data)
         self.checksums.add(data)
+
+    def see_to_name(self) -> None:
+        """If somebody took the file's name away, write its text again under one. OSError."""
+        sight = look(self._descriptor, self.path)
+        if sight is not Sight.ITSELF:
+            self.path = name_again(self._descriptor, self.path, self._size)
+            self.renamed(sight, self.path)
 
     def read(self, at: int, size: int) -> bytes:
         """So many bytes from there on. OSError."""
@@ -181,10 +193,11 @@ class SubmittedFile:
     def close(self) -> None:
         """Take nothing more, and read nothing more."""
         if self._descriptor >= 0:
+            with suppress(OSError):
+                if self.is_unused and look(self._descriptor, self.path) is Sight.ITSELF:
+                    self.path.unlink()
             os.close(self._descriptor)
             self._descriptor = -1
-            if self.is_unused:
-                self.path.unlink(missing_ok=True)
 
 
 class SubmittedSource:

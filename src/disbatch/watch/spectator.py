@@ -12,7 +12,6 @@ take the run over at the same place.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import deque
 from contextlib import suppress
@@ -29,6 +28,7 @@ from disbatch.watch.recorded import view_of
 from disbatch.watch.standing import DEAD, DRIVER, OVER, SILENT, STATUS_FILE, Standing, of_driver
 from disbatch.wire.caller import Caller
 from disbatch.wire.keys import ConnectFile
+from disbatch.wire.naming import is_gone
 from disbatch.wire.reach import sockets, ways
 from disbatch.wire.requests import Answer, Verb
 from disbatch.wire.watching import Seen, Wants, Watch
@@ -137,7 +137,7 @@ class Spectator:
         """The state and the words for it, if the driver is silent since now; None: listen on."""
         assert self._connect is not None
         path = Path(f"{self._prefix}_connect.json")
-        if not os.path.lexists(path):
+        if is_gone(path):
             self._connect = None
             return None
         with suppress(UsageError):

@@ -25,6 +25,7 @@ from disbatch.model.errors import SilenceError, UsageError
 from disbatch.model.status import Record
 from disbatch.plan.ids import IdSet
 from disbatch.wire.keys import ConnectFile
+from disbatch.wire.naming import is_gone
 from disbatch.wire.reach import listens_here
 from disbatch.wire.requests import Answer, Collect, Results, Submit, Taken, Verb
 from disbatch.wire.told import look_through, parse_told
@@ -154,7 +155,7 @@ class Follower:
         self._silent_since, self._told_of_silence = None, False
 
     def _not_heard(self) -> None:
-        if not os.path.lexists(self._connect_file):
+        if is_gone(self._connect_file):
             self._over = True
             raise OverError("the run is over")
         now = self._loop.time()

@@ -1,0 +1,122 @@
+"""Open files and their names: does this file still have its name, and if not, give its text one again.
+
+Somebody may remove, rename or replace a file of the run by mistake. What is written to it then goes into a
+file that nobody can open, although no write fails. And a file system that fails for a while may answer
+anything but the truth: only "no such entry", or another file there, means that the name is lost.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from enum import Enum
+from itertools import count
+from pathlib import Path
+
+AGAIN = ".again"
+"""How a file is called while its text is written again."""
+_BLOCK = 1 << 20
+_TAIL = 1 << 16
+
+
+class Sight(Enum):
+    """What is at the name of an open file."""
+
+    ITSELF = "itself"
+    NOTHING = "nothing"
+    ANOTHER = "another file"
+
+
+def look(descriptor: int, path: Path) -> Sight:
+    """What is at `path`, where this file was. OSError if that cannot be said now."""
+    try:
+        there = os.stat(path)  # noqa: PTH116 - its like below
+    except FileNotFoundError:
+        return Sight.NOTHING
+    return Sight.ITSELF if os.path.samestat(there, os.fstat(descriptor)) else Sight.ANOTHER
+
+
+def is_continued(descriptor: int, path: Path, size: int) -> bool:
+    """What is at `path`, where this file was, is another one that begins with the first `size` bytes of it,
+    and goes on. OSError if that cannot be said now."""
+    if not size or look(descriptor, path) is not Sight.ANOTHER:
+        return False
+    other = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        begin = max(0, size - _TAIL)
+        ours = os.pread(descriptor, size - begin, begin)
+        return os.fstat(other).st_size > size and os.pread(other, size - begin, begin) == ours
+    finally:
+        os.close(other)
+
+
+def is_gone(path: str | os.PathLike[str]) -> bool:
+    """There is nothing at this name; False as well while that cannot be said."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def name_again(
+    descriptor: int, path: Path, size: int, hold: Callable[[int], object] = lambda descriptor: None
+) -> Path:
+    """Write the first `size` bytes of this file again, at `path` or, if something is there, at a name like
+    it; `descriptor` is that file afterwards. It is there whole or not at all; `hold` gets it before. OSError.
+    """
+    new = path.with_name(path.name + AGAIN)
+    new.unlink(missing_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    flags |= fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_APPEND
+    copy = os.open(new, flags, os.fstat(descriptor).st_mode & 0o777)
+    try:
+        hold(copy)
+        copy_text(descriptor, copy, size)
+        os.fsync(copy)
+        chosen = _name(new, path)
+        os.dup2(copy, descriptor, inheritable=False)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(copy)
+    return chosen
+
+
+def copy_text(old: int, new: int, size: int) -> None:
+    """Copy the first `size` bytes, or as many as there are. OSError."""
+    at = 0
+    while at < size and (data := os.pread(old, min(_BLOCK, size - at), at)):
+        rest = memoryview(data)
+        while rest:
+            written = os.write(new, rest)
+            rest, at = rest[written:], at + written
+
+
+def _name(new: Path, path: Path) -> Path:
+    """Give the file at `new` the first of the names that is free. OSError."""
+    for name in _names(path):
+        try:
+            name.hardlink_to(new)
+        except FileExistsError:
+            continue
+        except PermissionError:  # a file system without links
+            if os.path.lexists(name):
+                continue
+            new.rename(name)
+            return name
+        break
+    new.unlink()
+    return name
+
+
+def _names(path: Path) -> Iterator[Path]:
+    """PREFIX_status.txt, PREFIX-2_status.txt, and so on."""
+    yield path
+    prefix, _, ending = path.name.rpartition("_")
+    for number in count(2):
+        yield path.with_name(f"{prefix}-{number}_{ending}")
