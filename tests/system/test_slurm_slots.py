@@ -54,6 +54,14 @@ def test_slots_follow_from_the_job(
     slurm_run.until_gone()
 
 
+def test_all_components_of_a_heterogeneous_job(slurm_run: SlurmRun) -> None:
+    slurm_run.tasks(f"#DISBATCH REPEAT 12 {HELD}")
+    slurm_run.salloc("-N 1 -n 3 : -N 2 -n 3 -c 2", "exec disbatch Tasks")
+    _held(slurm_run, [3, 2, 1])
+    slurm_run.check_each_once(12)
+    slurm_run.until_gone()
+
+
 def test_uneven_nodes_in_the_short_notation(slurm_run: SlurmRun) -> None:
     slurm_run.tasks(f"#DISBATCH REPEAT 12 {HELD}")
     slurm_run.sbatch("-N 3 --exclusive", "SLURM_TASKS_PER_NODE='3(x2),1' disbatch Tasks")

@@ -486,9 +486,64 @@ def test_warnings() -> None:
     said = allocation(UNEVEN, "login", JobFacts(problem="scontrol: no answer within 10 s"))[1]
     assert said == ["scontrol: no answer within 10 s; going by the job's environment alone"]
     assert allocation(UNEVEN, "login", JobFacts(nodes=["node1"], problem="no srun"))[1] == ["no srun"]
-    for variable in ("SLURM_HET_SIZE", "SLURM_PACK_SIZE"):
-        said = allocation({**UNEVEN, variable: "2"}, "login", SILENT)[1]
-        assert said == ["a heterogeneous job: only the nodes of its first component are used"]
+    said = allocation({**UNEVEN, "SLURM_HET_SIZE": "2"}, "login", SILENT)[1]
+    assert said == ["component 1 of the heterogeneous job is not used: nothing says which nodes it has"]
+
+
+# ---- heterogeneous jobs ----
+
+HET = {
+    "SLURM_JOB_ID": "7", "SLURM_HET_SIZE": "2", "SLURM_NTASKS": "5", "SLURM_PACK_SIZE": "2",
+    "SLURM_JOB_ID_HET_GROUP_0": "7", "SLURM_JOB_NODELIST_HET_GROUP_0": "node1",
+    "SLURM_JOB_CPUS_PER_NODE_HET_GROUP_0": "2", "SLURM_TASKS_PER_NODE_HET_GROUP_0": "2",
+    "SLURM_JOB_ID_HET_GROUP_1": "8", "SLURM_JOB_NODELIST_HET_GROUP_1": "node[2-3]",
+    "SLURM_JOB_CPUS_PER_NODE_HET_GROUP_1": "4,2", "SLURM_TASKS_PER_NODE_HET_GROUP_1": "2,1",
+    "SLURM_CPUS_PER_TASK_HET_GROUP_1": "2",
+}  # fmt: skip
+HET_NODES = [
+    Node("node1", 2, 2, Way.STEP, 1.0, 0, 0),
+    Node("node2", 4, 2, Way.STEP, 2.0, 0, 1),
+    Node("node3", 2, 1, Way.STEP, 2.0, 0, 1),
+]
+
+
+def het_lines() -> str:
+    one = job_line(nodes="node1", groups="  Nodes=node1 CPU_IDs=0-1 Mem=1 GRES=gpu:1(IDX:0) ")
+    two = job_line(nodes="node[2-3]", groups="  Nodes=node[2-3] CPU_IDs=0-3 Mem=1 GRES=")
+    two = two.replace("JobId=7 ", "JobId=8 ").replace("NumTasks=1 CPUs/Task=1", "NumTasks=3 CPUs/Task=2")
+    one, two = (
+        text.replace("JobName", f"HetJobId=7 HetJobOffset={n} JobName") for n, text in enumerate((one, two))
+    )
+    return one.replace("EndTime=Unknown", "EndTime=2000") + two.replace("EndTime=Unknown", "EndTime=1000")
+
+
+def test_all_components_of_a_heterogeneous_job() -> None:
+    found, warnings = allocation(HET, "login", SILENT)
+    assert (found.nodes, warnings, found.heterogeneous) == (HET_NODES, [], True)
+    older = {name.replace("HET_", "PACK_"): value for name, value in HET.items()}
+    assert allocation(older, "login", SILENT)[0].nodes == HET_NODES
+    # A batch script has the variables of the first component besides, as those of any job.
+    batch = {**HET, **environment("node1", "2", "2")}
+    found, warnings = allocation(batch, "node1", SILENT)
+    assert (found.nodes, warnings, found.own_node) == (HET_NODES, [], "node1")
+
+
+def test_what_scontrol_says_of_components() -> None:
+    facts = parse_job(het_lines(), "7")
+    assert (facts.end, facts.nodes, list(facts.components)) == (1000.0, ["node1"], [0, 1])
+    found, warnings = allocation({"SLURM_JOB_ID": "7"}, "login", facts)
+    assert [(node.name, node.cores, node.slots, node.gpus, node.component) for node in found.nodes] == [
+        ("node1", 2, 1, 1, 0),
+        ("node2", 4, 2, 0, 1),
+        ("node3", 4, 1, 0, 1),
+    ]
+    assert warnings == []
+    over = parse_job(het_lines().replace("RUNNING", "FAILED").replace("FAILED", "RUNNING", 1), "7")
+    found, warnings = allocation(HET, "login", over)
+    assert [node.name for node in found.nodes] == ["node1"]
+    assert warnings == [
+        "component 1 of the heterogeneous job is not used: Slurm says that this job is FAILED"
+    ]
 
 
 INSTEAD = "unset it, or name nodes with -s HOST:CORES"

@@ -53,6 +53,14 @@ def test_arguments(
     assert argv == ["srun", *ALWAYS, *wishes, "--", *engine_argv("/py", "/lib")]
 
 
+@pytest.mark.parametrize(("version", "option"), [((22, 5), "--het-group=1"), ((19, 5), "--pack-group=1")])
+def test_a_component_of_a_heterogeneous_job(version: tuple[int, int], option: str) -> None:
+    argv = srun_argv(Node("n7", 8, 2, Way.STEP, component=1), SrunOptions(version))
+    assert argv[:6] == ["srun", *ALWAYS, option]
+    environ = {"SLURM_JOB_ID": "7", "SLURM_HET_SIZE": "2", "SLURM_JOB_NODELIST_HET_GROUP_1": "n7"}
+    assert srun_environment(environ, SrunOptions()) == {"SLURM_JOB_ID": "7", "SLURM_HET_SIZE": "2"}
+
+
 def test_environment_is_ours_without_orders_for_srun() -> None:
     ours = {
         "PATH": "/bin",

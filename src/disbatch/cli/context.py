@@ -52,7 +52,8 @@ def _retire_command(options: argparse.Namespace, allocation: Allocation | None) 
     """What gives nodes back, and whether it is Slurm's own way."""
     if options.no_retire or options.retire_command == "":
         return None, False
-    if options.retire_command is not None or allocation is None:
+    # Components of a heterogeneous job are jobs of their own, and none of them may lose all its nodes.
+    if options.retire_command is not None or allocation is None or allocation.heterogeneous:
         return options.retire_command, False
     return RETIRE_COMMAND, True
 

@@ -30,7 +30,8 @@ _RANGES = re.compile(r"\[[0-9, -]+\]")
 class Node:
     """A computer: its `name` as the user gave it (without brackets), the cores that we may use, how many
     tasks at once, how an engine gets there, and how many cores are meant for each task. `gpus`: how many a
-    scheduler gave us there, where its steps must be told (0: not to be told)."""
+    scheduler gave us there, where its steps must be told (0: not to be told). `component`: of a heterogeneous
+    Slurm job that has the node."""
 
     name: str
     cores: int
@@ -38,6 +39,7 @@ class Node:
     way: Way
     cores_per_task: float = 1.0
     gpus: int = 0
+    component: int | None = None
 
     @property
     def local(self) -> bool:

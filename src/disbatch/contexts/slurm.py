@@ -21,8 +21,9 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from disbatch.contexts.hetjob import NODE_LISTS, components
 from disbatch.contexts.hostlist import expand
 from disbatch.contexts.nodes import MAX_CORES, MAX_NODES, Node, in_short, left_out, no_room, slots
 from disbatch.model.errors import UsageError
@@ -38,6 +39,9 @@ _OVER = re.compile(
 _JOB = re.compile(r"[0-9]{1,18}")
 _COUNT = re.compile(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?")
 _OWNER = re.compile(r" UserId=.*?\([0-9]+\) GroupId=.*?\([0-9]+\) ")
+_MEMBER = re.compile(
+    r"JobId=([0-9]{1,18}) (?:Het|Pack)JobId=([0-9]{1,18}) (?:Het|Pack)JobOffset=([0-9]{1,4}) "
+)
 _GROUP = re.compile(r" Nodes=(\S+) CPU_IDs=(\S*) Mem=\S* GRES(?:_IDX)?=(\S*)")
 _IDS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
@@ -52,6 +56,8 @@ class JobFacts:
     epoch. `kill_wait`: seconds from SIGTERM to SIGKILL. `version`: of srun. `preempted`: it is being
     ended, to be started again later. `gone`: why the job cannot be used, to follow "SLURM_JOB_ID is 7, but".
     `ending`: Slurm is ending what is left of it. `problem`: why something is not known, one line.
+    `components`: of a heterogeneous job, by number; the first of them is this job itself. Its `end` is then
+    that of the component whose time is over first.
     """
 
     nodes: list[str] | None = None
@@ -68,6 +74,7 @@ class JobFacts:
     gone: str = ""
     problem: str = ""
     ending: bool = False
+    components: Mapping[int, JobFacts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Allocation:
 
     `nodes`: with room for a task. `own_node`: the one that this process runs on, "" if the job does not have
     it (salloc on a login node). `keep`: nodes that must not be given back. `end`, `kill_wait`, `version`: as
-    in JobFacts.
+    in JobFacts. `heterogeneous`: it has several components.
     """
 
     job: str
@@ -86,21 +93,33 @@ class Allocation:
     end: float | None
     kill_wait: float | None
     version: tuple[int, int] | None
+    heterogeneous: bool = False
 
 
 # ---- what scontrol and srun say ----
 
 
 def parse_job(text: str, job: str) -> JobFacts:
-    """The facts in the output of `scontrol show job -d -o JOB`: the line of that very job (there are others,
-    if it is the last one of an array, or of several components). Times may be local, or of the epoch
-    (SLURM_TIME_FORMAT=%s)."""
+    """The facts in the output of `scontrol show job -d -o JOB`: the line of that very job, and those of its
+    components, if it is the first of several (there are others, if it is the last one of an array). Times may
+    be local, or of the epoch (SLURM_TIME_FORMAT=%s)."""
     lines = [line for line in text.splitlines() if line.startswith(f"JobId={job} ")]
     if not lines:
         return JobFacts(problem=f"scontrol says nothing of job {job}")
+    facts = _parse_line(lines[0], job)
+    members = [(member, line) for line in text.splitlines() if (member := _MEMBER.match(line))]
+    parts = {int(member[3]): _parse_line(line, member[1]) for member, line in members if member[2] == job}
+    if len(parts) < 2:
+        return facts
+    ends = [part.end for part in parts.values() if part.end is not None]
+    problem = next(filter(None, (part.problem for part in (facts, *parts.values()))), "")
+    return replace(facts, components=parts, end=min(ends, default=None), problem=problem)
+
+
+def _parse_line(line: str, job: str) -> JobFacts:
     # The job's name, before its owner, is free text; it shall not be taken for facts.
-    named = _OWNER.search(lines[0])
-    line = lines[0][named.end() - 1 :] if named else lines[0]
+    named = _OWNER.search(line)
+    line = line[named.end() - 1 :] if named else line
     state = _value(line, "JobState")
     held = _value(line, "NodeList")
     cpus: dict[str, int] = {}
@@ -256,30 +275,32 @@ def allocation(
     _refuse_copies(environ)
     alone = "; going by the job's environment alone" if facts.nodes is None else ""
     warnings = [facts.problem + alone] if facts.problem else []
-    if (_whole(environ.get("SLURM_HET_SIZE", environ.get("SLURM_PACK_SIZE", ""))) or 1) > 1:
-        warnings.append("a heterogeneous job: only the nodes of its first component are used")
-    asked = _asked_per_task(environ, facts)
+    parts = components(environ, facts)
+    warnings += filter(None, (part.problem for part in parts))
+    used = [part for part in parts if not part.problem]
+    granted = [(part, node) for part in used for node in _granted(job, part.environ, part.facts)]
     nodes: list[Node] = []
     small: list[str] = []
-    granted = _granted(job, environ, facts)
-    for node in granted:
+    for part, node in granted:
         share = 1.0 if fill or tasks_per_node is not None else _share(node)
+        asked = _asked_per_task(part.environ, part.facts)
         each = cores_per_task if cores_per_task is not None else asked or share
         room = slots(node.cores, each, _most(node, cores_per_task, tasks_per_node, fill))
         if room:
-            gpus = 0 if facts.gpus_per_node else facts.gpus.get(node.name, 0)
-            nodes.append(Node(node.name, node.cores, room, Way.STEP, each, gpus))
+            gpus = 0 if part.facts.gpus_per_node else part.facts.gpus.get(node.name, 0)
+            nodes.append(Node(node.name, node.cores, room, Way.STEP, each, gpus, part.group))
         else:
             words = f"-c {each:g}" if cores_per_task is not None else f"the job's --cpus-per-task={each:g}"
             small.append(left_out(node.name, node.cores, words))
     if not nodes:
         raise no_room(small)
-    names = [node.name for node in granted]
+    names = [node.name for _, node in granted]
     own = _own_node(environ, hostname, names)
     # If Slurm does not say where the batch script runs: on the first node.
     keep = frozenset({own, names[0] if facts.batch_host is None else facts.batch_host} - {""})
     end = facts.end if facts.end is not None else _epoch(environ.get("SLURM_JOB_END_TIME", ""))
-    return Allocation(job, nodes, own, keep, end, facts.kill_wait, facts.version), warnings + small
+    found = Allocation(job, nodes, own, keep, end, facts.kill_wait, facts.version, len(parts) > 1)
+    return found, warnings + small
 
 
 def _share(node: _Granted) -> float:
@@ -306,7 +327,7 @@ def _asked_per_task(environ: Mapping[str, str], facts: JobFacts) -> int | None:
 
 
 def _granted(job: str, environ: Mapping[str, str], facts: JobFacts) -> list[_Granted]:
-    variable = "SLURM_JOB_NODELIST" if environ.get("SLURM_JOB_NODELIST") else "SLURM_NODELIST"
+    variable = next((name for name in NODE_LISTS if environ.get(name)), NODE_LISTS[0])
     listed = expand(environ[variable], variable) if environ.get(variable) else []
     if facts.nodes is None and not listed:
         raise UsageError(

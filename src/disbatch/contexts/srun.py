@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from disbatch.contexts.hetjob import SIZE_VARIABLES
 from disbatch.contexts.local import engine_argv
 from disbatch.contexts.nodes import Node
 from disbatch.model.errors import UsageError
@@ -24,12 +25,15 @@ LONGEST_OPTIONS = 64 << 10
 OVERLAP_SINCE = (20, 11)
 """Slurm's version with --overlap; before it, steps share cores unless told otherwise."""
 GPUS_SINCE = (19, 5)
+HET_GROUP_SINCE = (20, 2)
+"""Before it the option was called --pack-group."""
 
 _OF_SLURM = ("SLURM_", "SRUN_", "SBATCH_", "SALLOC_")
 _FINDS_THE_JOB = frozenset(
     {
         *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JWT"),
         *("SLURM_CLUSTER_NAME", "SLURM_WORKING_CLUSTER", "SLURM_NODE_ALIASES", "SLURM_STEPMGR"),
+        *SIZE_VARIABLES,
     }
 )
 """All that srun needs of its environment: where the cluster and the job are, and who we are to them."""
@@ -70,8 +74,13 @@ def srun_argv(node: Node, options: SrunOptions) -> list[str]:
         wishes.append("--overlap")
     if node.gpus and (recent or (options.version or ()) >= GPUS_SINCE):
         wishes.append(f"--gpus={node.gpus}")
+    place = []
+    if node.component is not None:
+        option = "--het-group" if recent or (options.version or ()) >= HET_GROUP_SINCE else "--pack-group"
+        place.append(f"{option}={node.component}")
     return [
         *("srun", "--nodes=1", "--ntasks=1", f"--nodelist={node.name}", "--job-name=disbatch"),
+        *place,
         *(wish for wish in wishes if not _is_given(wish, options.variables)),
         "--",
         *engine_argv(options.python, options.package),

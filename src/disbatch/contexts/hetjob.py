@@ -1,0 +1,70 @@
+"""A heterogeneous Slurm job as its components, each of which is asked about like a job of its own. Pure.
+
+Slurm describes a component by the usual variables with _HET_GROUP_N behind their names (_PACK_GROUP_N before
+version 20.02), and scontrol has a line for each. Steps are started in the job of the first component only,
+which SLURM_JOB_ID names; srun's --het-group says in which component.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from disbatch.contexts.slurm import JobFacts
+
+SIZE_VARIABLES = ("SLURM_HET_SIZE", "SLURM_PACK_SIZE")
+"""How many components the job has. An srun that finds neither takes the job for one without components."""
+NODE_LISTS = ("SLURM_JOB_NODELIST", "SLURM_NODELIST")
+MOST_COMPONENTS = 128
+"""Slurm's own limit."""
+_SUFFIXES = ("_HET_GROUP_", "_PACK_GROUP_")
+
+
+@dataclass(frozen=True)
+class Component:
+    """What is asked about it: variables as those of a job, and facts. `group`: its number for srun, None in a
+    job that has no components."""
+
+    group: int | None
+    environ: Mapping[str, str]
+    facts: JobFacts
+
+    @property
+    def problem(self) -> str:
+        """Why no nodes of it can be used, a line for the user; "" if there are some, or it is the first."""
+        where = f"component {self.group} of the heterogeneous job"
+        if not self.group:
+            return ""
+        if self.facts.gone:
+            return f"{where} is not used: {self.facts.gone}"
+        known = self.facts.nodes or any(self.environ.get(name) for name in NODE_LISTS)
+        return "" if known else f"{where} is not used: nothing says which nodes it has"
+
+
+def components(environ: Mapping[str, str], facts: JobFacts) -> list[Component]:
+    """The components of the job that `environ` and `facts` are of; itself, if it is a usual one."""
+    size = max(map(_whole, (environ.get(name, "") for name in SIZE_VARIABLES)))
+    size = max(size, max(facts.components, default=0) + 1)
+    if size == 1:
+        return [Component(None, environ, facts)]
+    unknown = dataclasses.replace(facts, nodes=None, cpus={}, gpus={}, tasks=None, cpus_per_task=None)
+    return [
+        Component(group, _variables(environ, group), facts.components.get(group, unknown))
+        for group in range(size)
+    ]
+
+
+def _variables(environ: Mapping[str, str], group: int) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for suffix in reversed(_SUFFIXES):
+        end = f"{suffix}{group}"
+        found |= {name.removesuffix(end): value for name, value in environ.items() if name.endswith(end)}
+    return found if found or group else dict(environ)
+
+
+def _whole(text: str) -> int:
+    """A number of components, 1 for what is none."""
+    return int(text) if text.isascii() and text.isdigit() and 1 < int(text[:9]) <= MOST_COMPONENTS else 1
