@@ -288,6 +288,7 @@ def test_preempted_for_good(slurm_run: SlurmRun) -> None:
     job = _preempt(run, "scavenge")
     assert run.lab.ended(job)[0] in ("PREEMPTED", "FAILED", "CANCELLED", "COMPLETED")
     run.until(lambda: run.stderr.count(WAITS) == 2, "waiting again")
+    assert "Slurm preempts this job and will not start it again" in said(run, job)
     _goes_on_elsewhere(run, 6)
 
 

@@ -129,13 +129,28 @@ def test_the_time_limit_is_over(slurm_run: SlurmRun) -> None:
 def test_preemption(slurm_run: SlurmRun) -> None:
     run = slurm_run
     _held_in_the_middle(run)
-    job = run.sbatch("-p scavenge -N 4 --ntasks-per-node 1 --exclusive", "disbatch Tasks")
+    job = run.sbatch("-p scavenge -N 4 --ntasks-per-node 1 --exclusive", "disbatch Tasks 2> words")
     run.until_told(4)
     run.call("sbatch", "-J", run.name, "-N", "4", "--exclusive", "-o", "/dev/null", "--wrap", "true")
     # The steps are told before the script, which may so end by itself before it is preempted.
     assert run.ended().state in ("PREEMPTED", "FAILED")
     assert run.job == job
+    words = (run.directory / "words").read_text()
+    assert "Slurm preempts this job and will not start it again" in words, words
+    assert "again later" not in words
     _check_and_resume(run)
+
+
+def test_a_task_beyond_the_memory_of_the_job(slurm_run: SlurmRun) -> None:
+    run = slurm_run
+    run.tasks("python3 -c 'taken = bytearray(400 << 20); open(\"gate\")'")
+    run.sbatch("--mem=150 -N 1 -n 1", "disbatch Tasks 2> words")
+    assert run.ended().state in ("FAILED", "OUT_OF_MEMORY", "CANCELLED"), str(run)
+    words = (run.directory / "words").read_text()
+    assert "Slurm ended its step, whose tasks took more memory than the job has there (StepId=" in words, (
+        words
+    )
+    assert "exceeded memory limit" in words and "was cancelled" not in words
 
 
 @pytest.mark.parametrize("seed", SEEDS)

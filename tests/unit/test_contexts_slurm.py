@@ -48,6 +48,8 @@ BATCH_FACTS = JobFacts(
     cpus={"node1": 4, "node2": 2},
     tasks=6,
     cpus_per_task=1,
+    requeue=True,
+    partition="main",
 )
 
 

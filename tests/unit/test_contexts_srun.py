@@ -135,6 +135,10 @@ def test_options_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 NOISE = "srun: cluster configuration lacks support for cpu binding\n"
+MEMORY = (
+    "Slurm ended its step, whose tasks took more memory than the job has there ({}): ask for more (--mem), "
+    "or run fewer at once (-t)"
+)
 SHARE = "run disbatch from an installation that all nodes of the job see at the same path"
 
 
@@ -205,6 +209,21 @@ SHARE = "run disbatch from an installation that all nodes of the job see at the 
             "slurmstepd-node2: error: *** STEP 2.7 ON node2 CANCELLED AT 2026-11-22T12:59:49 ***\n"
             "srun: error: node2: task 0: Killed\n",
             "its step was cancelled",
+        ),
+        (
+            137,
+            "slurmstepd-node1: error: StepId=16.0 exceeded memory limit (455057408 > 157286400), being "
+            "killed\n"
+            "slurmstepd-node1: error: *** STEP 16.0 ON node1 CANCELLED AT 2026-11-28T10:49:13 ***\n"
+            "srun: Job step aborted: Waiting up to 5 seconds for job step to finish.\n"
+            "srun: error: node1: task 0: Killed\n",
+            MEMORY.format("StepId=16.0 exceeded memory limit (455057408 > 157286400), being killed"),
+        ),
+        (
+            137,
+            "slurmstepd: error: Detected 1 oom_kill event in StepId=5.0. Some of the step tasks have been "
+            "OOM Killed.\nsrun: error: node1: task 0: Out Of Memory\n",
+            MEMORY.format("node1: task 0: Out Of Memory"),
         ),
         (
             0,

@@ -34,7 +34,7 @@ from disbatch.contexts.launch import Launcher
 from disbatch.driver import command as commands
 from disbatch.driver.allowance import TIME_IS_UP, grace_within
 from disbatch.driver.files import RunFiles
-from disbatch.driver.job import preemption_left
+from disbatch.driver.job import preemption
 from disbatch.driver.retirement import choose_retirement
 from disbatch.driver.settings import Output
 from disbatch.driver.starting import Orders
@@ -318,11 +318,12 @@ class Attachment:
         allocation = self._context.allocation
         if allocation is not None and self._party.ended_by_others and not self._signals:
             # If the script ended by itself now the job would count as done, and not be started again.
-            left = await preemption_left(allocation.job, commands.run)
-            if left:
-                self._say("Slurm preempts this job, to start it again later: waiting for that")
+            found = await preemption(allocation.job, commands.run)
+            if found:
+                self._say(found.words)
+            if found and found.again is not False:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._interrupted.wait(), left)
+                    await asyncio.wait_for(self._interrupted.wait(), found.left)
 
     async def _heed(self) -> None:
         assert self._told is not None

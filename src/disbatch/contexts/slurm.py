@@ -53,11 +53,11 @@ class JobFacts:
     `nodes`: those that the job has now. `cpus`, `gpus`: of each of them. `gpus_per_node`: GPUs were asked for
     per node only, so that each step gets them without asking. `batch_host`: where the batch script runs, ""
     if there is none. `tasks`, `cpus_per_task`: as asked for. `end`: when its time is over, seconds since the
-    epoch. `kill_wait`: seconds from SIGTERM to SIGKILL. `version`: of srun. `preempted`: it is being
-    ended, to be started again later. `gone`: why the job cannot be used, to follow "SLURM_JOB_ID is 7, but".
-    `ending`: Slurm is ending what is left of it. `problem`: why something is not known, one line.
-    `components`: of a heterogeneous job, by number; the first of them is this job itself. Its `end` is then
-    that of the component whose time is over first.
+    epoch. `kill_wait`: seconds from SIGTERM to SIGKILL. `version`: of srun. `preempted`: another job gets its
+    nodes; `requeue`: it may then be started again later, if `partition` or `qos` say so. `gone`: why the job
+    cannot be used, to follow "SLURM_JOB_ID is 7, but". `ending`: Slurm is ending what is left of it.
+    `problem`: why something is not known, one line. `components`: of a heterogeneous job, by number; the
+    first of them is this job itself. Its `end` is then that of the component whose time is over first.
     """
 
     nodes: list[str] | None = None
@@ -71,6 +71,9 @@ class JobFacts:
     kill_wait: float | None = None
     version: tuple[int, int] | None = None
     preempted: bool = False
+    requeue: bool = False
+    partition: str = ""
+    qos: str = ""
     gone: str = ""
     problem: str = ""
     ending: bool = False
@@ -142,7 +145,10 @@ def _parse_line(line: str, job: str) -> JobFacts:
         gpus_per_node=asked == ["Node"],
         tasks=_whole(_value(line, "NumTasks")),
         cpus_per_task=_whole(_value(line, "CPUs/Task")),
-        preempted=_epoch(_value(line, "PreemptTime")) is not None and _value(line, "Requeue") == "1",
+        preempted=_epoch(_value(line, "PreemptTime")) is not None,
+        requeue=_value(line, "Requeue") == "1",
+        partition=_value(line, "Partition"),
+        qos=_value(line, "QOS").replace("(null)", ""),
         gone=f"Slurm says that this job is {state}" if _OVER.fullmatch(state) else "",
         ending=state == "COMPLETING",
     )

@@ -54,6 +54,11 @@ _SRUN_WAITS = re.compile(r"[Ss]tep creation (?:temporarily|still) disabled|retry
 _SRUN_SAYS = (
     (r"execve\(\): (.*): No such file or directory", "there is no {0} there: " + _SHARE),
     (r"execve\(\): (.*): Permission denied", "{0} cannot be run there (permission denied): " + _SHARE),
+    (
+        r"(?i)(?:exceeded|beyond) .*memory limit|oom[-_ ]kill|out[-_ ]of[-_ ]memory",
+        "Slurm ended its step, whose tasks took more memory than the job has there ({line}): ask for more "
+        "(--mem), or run fewer at once (-t)",
+    ),
     (r"CANCELLED AT \S+ DUE TO (.*?) \*\*\*", "Slurm ended its step ({0})"),
     (r"\*\*\* (?:JOB|STEP) .* CANCELLED AT", "its step was cancelled"),
     (r"[Nn]ode [Ff]ailure|NODE FAILURE", "Slurm lost the node ({line})"),

@@ -37,7 +37,7 @@ from disbatch.driver.exchange import Exchange
 from disbatch.driver.farewells import Farewells
 from disbatch.driver.feed import Feed
 from disbatch.driver.holds import Holds, Reason
-from disbatch.driver.job import preemption_left
+from disbatch.driver.job import preemption
 from disbatch.driver.notes import Notes
 from disbatch.driver.observer import Listener, Observer
 from disbatch.driver.orders import start_per_engine, starts
@@ -605,12 +605,13 @@ class Driver:
 
     async def _see_preemption_out(self) -> None:
         """Slurm ends the steps of a job that it preempts a grace before the batch script. If that ended by
-        itself meanwhile the job would count as failed, and not be started again."""
+        itself meanwhile the job would count as failed, and not be started again, where it should be."""
         allocation = self._settings.context.allocation
-        left = 0.0 if allocation is None else await preemption_left(allocation.job, commands.run)
-        if left and not self._over.done():
-            self._say("Slurm preempts this job, to start it again later: waiting for that")
-            await asyncio.wait([self._over], timeout=left)
+        found = None if allocation is None else await preemption(allocation.job, commands.run)
+        if found and not self._over.done():
+            self._say(found.words)
+            if found.again is not False:
+                await asyncio.wait([self._over], timeout=found.left)
         if not self._over.done():
             self._over.set_result(None)
 

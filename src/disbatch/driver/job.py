@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from disbatch.contexts.hostlist import expand
 from disbatch.contexts.slurm import JobFacts, parse_job
@@ -36,17 +38,61 @@ async def job_facts(job: str, run: Run, timeout: float = ASK_TIMEOUT) -> JobFact
     return facts
 
 
-async def preemption_left(job: str, run: Run) -> float:
-    """Seconds that a job which is being preempted, to be started again, may have until Slurm ends it; 0 if
-    that is not what happens to it."""
+class Preemption(NamedTuple):
+    """A job has to make room for another one. `left`: seconds that it may have until Slurm ends it. `again`:
+    it will be started again later; None: that is not known."""
+
+    left: float
+    again: bool | None
+
+    @property
+    def words(self) -> str:
+        """What the user is told."""
+        if self.again is None:
+            return "Slurm preempts this job: waiting until it ends it, or starts it again later"
+        later = (
+            ", to start it again later: waiting for that" if self.again else " and will not start it again"
+        )
+        return f"Slurm preempts this job{later}"
+
+
+async def preemption(job: str, run: Run) -> Preemption | None:
+    """Whether Slurm ends the job because it preempts it, and what it does with it then; None if not."""
     try:
         facts = await job_facts(job, run)
     except SlurmSilentError as error:
         log.info("whether the job is preempted is not known: %s", error)
-        return 0.0
+        return None
     if not facts.preempted:
-        return 0.0
-    return max(0.0, (facts.end or 0.0) - time.time()) + PREEMPTION_MARGIN
+        return None
+    again = await _requeues(facts, run) if facts.requeue else False
+    return Preemption(max(0.0, (facts.end or 0.0) - time.time()) + PREEMPTION_MARGIN, again)
+
+
+async def _requeues(facts: JobFacts, run: Run) -> bool | None:
+    """Whether the mode of preemption is to requeue: that of the job's partition or QOS, whichever decides on
+    this cluster, or of the cluster, if they have none of their own. None if nobody says."""
+    config = await _said(["scontrol", "show", "config"], run)
+    kind, mode = _field(config, "PreemptType"), _field(config, "PreemptMode")
+    if "PARTITION" in kind:
+        mode = _field(
+            await _said(["scontrol", "-o", "show", "partition", facts.partition], run), "PreemptMode"
+        )
+    elif "QOS" in kind and facts.qos:
+        argv = ["scontrol", "show", "assoc_mgr", f"qos={facts.qos}", "flags=qos"]
+        own = _field(await _said(argv, run), "PreemptMode")
+        mode = mode if own in ("CLUSTER", "OFF") else own
+    return "REQUEUE" in mode if mode else None
+
+
+async def _said(argv: list[str], run: Run) -> str:
+    return (await run(argv, None, ASK_TIMEOUT)).out
+
+
+def _field(text: str, name: str) -> str:
+    """The value of `name = VALUE` or `name=VALUE`, in upper case; "" if it is not there."""
+    match = re.search(rf"\b{name}\s*=\s*(\S+)", text)
+    return match[1].upper() if match else ""
 
 
 async def nodes_in_use(job: str, nodes: Iterable[str], run: Run) -> set[str]:

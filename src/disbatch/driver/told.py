@@ -124,8 +124,18 @@ class Elsewhere(msgspec.Struct, frozen=True, tag="elsewhere"):
 
 
 Line = (
-    Asked | Here | Gone | Unwanted | Avoided | Paused | Cancelled | Joint | Counted | Closed
-    | TakenOver | Elsewhere
+    Asked
+    | Here
+    | Gone
+    | Unwanted
+    | Avoided
+    | Paused
+    | Cancelled
+    | Joint
+    | Counted
+    | Closed
+    | TakenOver
+    | Elsewhere
 )
 
 
