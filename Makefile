@@ -2,7 +2,11 @@
 
 PYTHON ?= python3
 SLOTS ?= $(shell nproc 2>/dev/null || echo 2)
+# Tests mostly wait, so there are more at once than cores. ARGS='-n 0 ...': one at a time.
+WORKERS ?= 4
 ARGS ?=
+# Where this is set, each of some thousand commands in the tests would compile the whole package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +25,9 @@ demo: $(VENV)/.installed ## install into .venv and run a real example: 240 tasks
 	cd demo && ../$(BIN)/disbatch -s localhost:$(SLOTS) logistic.tasks
 	@cat demo/bifurcation.txt
 
-test: check unit system ## install what the tests need, then run every check and every test
+test: $(VENV)/.installed-test ## install what the tests need, then run every check and every test
+	@scripts/require tests
+	@scripts/test
 
 check: $(VENV)/.installed-test ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check src tests bench examples
@@ -31,16 +37,16 @@ check: $(VENV)/.installed-test ## ruff, mypy --strict, import contracts
 
 unit: $(VENV)/.installed-test ## the unit tests alone; ARGS='-k word' narrows them
 	@scripts/require tests
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) tests/unit $(ARGS)
 
 system: $(VENV)/.installed-test ## the system tests alone: installed commands, real servers, kills
 	@scripts/require tests
-	$(BIN)/python -m pytest tests/system $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/system $(ARGS)
 
 chaos: $(VENV)/.installed-test ## runs that are broken at random, 50 seeds (CHAOS_SEED=7 CHAOS_SEEDS=1: that one again)
 	@scripts/require tests
 	CHAOS_SEED=$(or $(CHAOS_SEED),$(shell date +%s)) CHAOS_SEEDS=$(or $(CHAOS_SEEDS),50) \
-	  $(BIN)/python -m pytest tests/system/test_chaos.py $(ARGS)
+	  $(BIN)/python -m pytest -n $(WORKERS) tests/system/test_chaos.py $(ARGS)
 
 pictures: $(VENV)/.installed-test ## make the pictures of the web page in docs/pictures anew
 	@scripts/require tests

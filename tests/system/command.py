@@ -15,12 +15,11 @@ from typing import IO, Self, TypeVar
 
 from changes import Changes
 
+from deadline import DEADLINE
 from disbatch.model.status import Mark, Record, is_header, parse_line
 
 DISBATCH = str(Path(sys.executable).with_name("disbatch"))
 DBUTIL = str(Path(sys.executable).with_name("dbutil"))
-DEADLINE = 60.0
-"""Seconds after which a condition that does not come true fails the test."""
 
 Found = TypeVar("Found")
 
@@ -115,7 +114,7 @@ class Running:
             if self.process.poll() is None:
                 self.process.send_signal(number)
         try:
-            self.process.wait(20)
+            self.process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -24,6 +24,26 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 HOSTS = ["nodeA", "nodeB", "nodeC", "nodeD"]
+LABS = {
+    "slurm_lab": "slurm",
+    "slurm_run_with_real_cores": "slurm",
+    "ssh_lab": "ssh",
+    "sixteen_hosts": "ssh",
+    "ssh_lab_netns": "netns",
+    "browser": "browser",
+}
+"""What is brought up once for many tests, by fixture."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a module that need the same lab run one after another on one worker, so that few workers
+    have to bring it up. Each worker has labs of its own."""
+    for item in items:
+        for fixture, lab in LABS.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(f"{lab}:{item.path.stem}"))
+                break
 
 
 class SshLab:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from command import Running, environment, gone, processes, tasks, until, write
 
+from deadline import DEADLINE
+
 DBUTIL = str(Path(sys.executable).with_name("dbutil"))
 QUICK = "echo $DISBATCH_TASKID $DISBATCH_ENGINE_RANK >> ran"
 HELD = f"{QUICK}; read line < fifo{{}}"
@@ -79,7 +81,7 @@ class Held:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, ""), done

@@ -14,6 +14,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from redis_server import free_port
 
+from deadline import DEADLINE
+
 USER, PASSWORD = "me@example.org", "se/cret"
 
 
@@ -69,7 +71,7 @@ class MailServer:
 
     def next(self) -> EmailMessage:
         """The next mail."""
-        return self.mails.get(timeout=60)
+        return self.mails.get(timeout=DEADLINE)
 
     def subjects(self) -> list[str]:
         """Of all mails that were not looked at yet."""

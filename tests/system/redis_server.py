@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-DEADLINE = 30.0
+from deadline import DEADLINE
 
 
 def need(*programs: str) -> None:

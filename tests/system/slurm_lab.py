@@ -14,6 +14,7 @@ import command
 from processes import children
 
 import disbatch
+from deadline import DEADLINE
 
 LAB = Path(__file__).resolve().parent.parent / "lab"
 NODES = 4
@@ -48,19 +49,27 @@ class SlurmLab:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=DEADLINE,
         )
         assert done.returncode == 0, done.stderr
         self.whole = True
 
     def down(self) -> None:
         self.whole = False
-        subprocess.run([LAB / "slurm-down", self.directory], check=True, capture_output=True, timeout=120)
+        subprocess.run(
+            [LAB / "slurm-down", self.directory], check=True, capture_output=True, timeout=DEADLINE
+        )
 
     def call(self, *argv: str) -> str:
         """What a command of Slurm's says; it must succeed."""
         done = subprocess.run(
-            argv, env=self.env, cwd=self.directory, capture_output=True, text=True, timeout=60, check=False
+            argv,
+            env=self.env,
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
         )
         assert done.returncode == 0, f"{argv}: {done.stderr}"
         return done.stdout.strip()
@@ -81,7 +90,7 @@ class SlurmLab:
     def poweroff(self, node: str) -> None:
         """End every process of a node at once, as a power cut would. The next test gets fresh nodes."""
         self.whole = False
-        subprocess.run([self.directory / "poweroff", node], check=True, timeout=60)
+        subprocess.run([self.directory / "poweroff", node], check=True, timeout=DEADLINE)
 
     def space(self, node: str) -> str:
         """The node's processes are those whose /proc/PID/ns/pid reads so."""

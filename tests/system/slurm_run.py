@@ -14,6 +14,7 @@ from processes import TOKEN, command_line
 from slurm_lab import SlurmLab
 from ssh_run import Run, most_at_once
 
+from deadline import DEADLINE
 from disbatch.model.status import Mark, Record
 
 BIN = Path(sys.executable).parent
@@ -78,7 +79,7 @@ class SlurmRun(Run):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         )
 

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from processes import TOKEN, children, command_line
 
+from deadline import DEADLINE
 from disbatch.model.status import Mark, Record, parse_line
 
 DISBATCH = str(Path(sys.executable).with_name("disbatch"))
-DEADLINE = 90.0
 QUICK = ["--patience", "3", "--heartbeat", "0.5", "--grace", "1"]
 """A lost host is noticed after 3 to 4 seconds."""
 

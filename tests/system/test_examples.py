@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deadline import DEADLINE
+
 ROOT = Path(__file__).resolve().parents[2]
 DISBATCH = Path(sys.executable).with_name("disbatch")
 
@@ -19,7 +21,7 @@ def run(name: str, directory: Path, expected: int = 0) -> list[list[str]]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == expected, done.stderr
@@ -80,7 +82,7 @@ def test_pi(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=DEADLINE,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -27,6 +27,7 @@ from command import (
     write,
 )
 
+from deadline import DEADLINE
 from disbatch.model.status import Mark
 
 STUBBORN = "trap '' TERM INT HUP; touch up.$DISBATCH_TASKID; while :; do sleep 600; done"
@@ -257,7 +258,7 @@ sys.exit(getattr(begin, sys.argv[1])())
 def test_at_the_very_beginning(command: str, module: str) -> None:
     """Nobody is there yet to say anything; Python must not either."""
     argv = [sys.executable, "-c", INTERRUPTED_AT, command, module]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=DEADLINE)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
@@ -265,6 +266,6 @@ def test_ignored_from_the_beginning() -> None:
     """As behind nohup, or in the background of a script."""
     script = "trap '' INT; exec \"$@\""
     argv = ["sh", "-c", script, "sh", sys.executable, "-c", INTERRUPTED_AT, "dbutil", "disbatch.cli.report"]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=DEADLINE)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("dbutil: ") and done.stderr.count("\n") == 1

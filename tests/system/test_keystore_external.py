@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from redis_server import Cable, RedisServer, certificates
 
+from deadline import DEADLINE
 from disbatch.keystore.address import parse_address
 from disbatch.keystore.external import ExternalStore
 from disbatch.keystore.server import Server
 from disbatch.model.errors import StoreError, UsageError
 
-DEADLINE = 60.0
 WAIT = 0.5
 """Seconds that a pop waits in these tests."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from processes import TOKEN, children, command_line, wait_gone
 
+from deadline import DEADLINE
 from disbatch.model.status import Mark, parse_line
 
 DISBATCH = str(Path(sys.executable).with_name("disbatch"))
@@ -91,7 +92,7 @@ def victim(choice: str, driver: int) -> int | None:
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, str]:
-    _, err = process.communicate(timeout=90)
+    _, err = process.communicate(timeout=DEADLINE)
     return process.returncode, err.decode()
 
 

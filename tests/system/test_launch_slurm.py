@@ -18,6 +18,7 @@ import zmq
 from processes import children
 from slurm_lab import SlurmLab
 
+from deadline import DEADLINE
 from disbatch.contexts.launch import Launcher
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.srun import SrunOptions
@@ -39,7 +40,6 @@ from disbatch.wire.messages import (
     Welcome,
 )
 
-DEADLINE = 90.0
 MISLEADING = {
     "SLURM_NTASKS": "8",
     "SLURM_NPROCS": "8",
@@ -65,7 +65,7 @@ class Job:
             env=lab.env,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=True,
         ).stderr
         match = re.search(r"Granted job allocation (\d+)", said)
@@ -213,7 +213,7 @@ def allocate(slurm_lab: SlurmLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     yield allocate
     for job in jobs:
-        subprocess.run(["scancel", str(job.id)], env=slurm_lab.env, check=False, timeout=60)
+        subprocess.run(["scancel", str(job.id)], env=slurm_lab.env, check=False, timeout=DEADLINE)
         if slurm_lab.whole:
             slurm_lab.ended(job.id)
 

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import zmq
 
+from deadline import DEADLINE
 from disbatch.contexts.launch import Launcher
 from disbatch.contexts.local import spawn_local
 from disbatch.contexts.nodes import Node
@@ -24,9 +25,8 @@ from disbatch.wire.hub import Hub
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import PROTOCOL, READY_MARK, Bootstrap
 
-DEADLINE = 60.0
-
 FAKE_ENGINE = f"""
+from deadline import DEADLINE
 import msgspec, os, socket, time
 length = int.from_bytes(os.read(0, 4), "big")
 data = b""

@@ -16,6 +16,7 @@ from slurm_run import SlurmRun
 from ssh_run import HELD, QUICK, Run
 from test_disk import needs_root
 
+from deadline import DEADLINE
 from disbatch.model.output import place
 from disbatch.model.status import Mark
 
@@ -32,7 +33,7 @@ def cat(directory: Path, *arguments: str, code: int = 0) -> tuple[bytes, str]:
         cwd=directory,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=60,
+        timeout=DEADLINE,
         env=environment(),
         check=False,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from command import disbatch, records, tasks, write
 
+from deadline import DEADLINE
 from disbatch.model.status import Mark, Record
 
 LINES = [
@@ -146,7 +147,7 @@ def test_changed_command_in_a_stream_ends_it(runs: Runs) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 2 and "stdin:4: task 3 is not the one" in done.stderr

@@ -49,18 +49,19 @@ TWOS = [["node1", 4, 2, 2.0, 0], ["node2", 4, 2, 2.0, 0]]
 @pytest.mark.parametrize(
     ("command", "nodes", "own"),  # name, cores, slots, cores per task, GPUs that steps must ask for
     [
-        ("salloc -Q -N2 -n6", UNEVEN, ""),
-        ("salloc -Q -N2 -n6 srun -n1 -N1", UNEVEN, "node1"),
-        ("salloc -Q -N2 -n6 srun --interactive --preserve-env -N1", UNEVEN, "node1"),
-        ("salloc -Q -N2 -n6 --gpus=3", [["node1", 4, 4, 1.0, 2], ["node2", 2, 2, 1.0, 1]], ""),
-        ("salloc -Q -N2 -n6 --gres=gpu:2", UNEVEN, ""),
-        ("salloc -Q -N2 -n6 --exclusive", WHOLE, ""),
-        ("salloc -Q -N2 -n6 --exclusive srun -n1 -N1", WHOLE, "node1"),
-        ("salloc -Q -N2 -n4 -c2 srun -n1 -N1", TWOS, "node1"),
-        ("srun -n1 -c2", [["node1", 2, 1, 2.0, 0]], "node1"),
+        ("salloc -Q -w node1,node2 -n6", UNEVEN, ""),
+        ("salloc -Q -w node1,node2 -n6 srun -n1 -N1", UNEVEN, "node1"),
+        ("salloc -Q -w node1,node2 -n6 srun --interactive --preserve-env -N1", UNEVEN, "node1"),
+        ("salloc -Q -w node1,node2 -n6 --gpus=3", [["node1", 4, 4, 1.0, 2], ["node2", 2, 2, 1.0, 1]], ""),
+        ("salloc -Q -w node1,node2 -n6 --gres=gpu:2", UNEVEN, ""),
+        ("salloc -Q -w node1,node2 -n6 --exclusive", WHOLE, ""),
+        ("salloc -Q -w node1,node2 -n6 --exclusive srun -n1 -N1", WHOLE, "node1"),
+        ("salloc -Q -w node1,node2 -n4 -c2 srun -n1 -N1", TWOS, "node1"),
+        ("srun -w node1 -n1 -c2", [["node1", 2, 1, 2.0, 0]], "node1"),
     ],
 )
 def test_jobs(slurm_lab: SlurmLab, script: str, command: str, nodes: list[object], own: str) -> None:
+    # Named, as the nodes of the job before may be busy with its end for a moment.
     before = int(time.time())
     found = json.loads(slurm_lab.call(*shlex.split(f"{command} {script}")))
     assert found[:4] == [nodes, own, [own] if own else [], 3.0]

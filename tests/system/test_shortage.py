@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deadline import DEADLINE
 from disbatch.model.status import parse_line
 
 DISBATCH = str(Path(sys.executable).with_name("disbatch"))
@@ -18,7 +19,7 @@ def test_tasks_wait_for_descriptors(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command import DISBATCH, Running, disbatch, environment, records, status_file, tasks, until, write
 
+from deadline import DEADLINE
 from disbatch.model.snippet import unquoted
 
 LARGEST_RSS = 150 << 20
@@ -60,7 +61,7 @@ def test_wrong_directive_before_any_engine_joined(tmp_path: Path) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 2
@@ -71,7 +72,12 @@ def test_writer_learns_that_nobody_reads_any_more(tmp_path: Path) -> None:
     generator = "(echo true; echo '#DISBATCH WRONG'; yes true)"
     script = f"{generator} | {DISBATCH} -s localhost:1 -; echo ${{PIPESTATUS[*]}}"
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment(), capture_output=True, timeout=60, check=False
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
     )
     assert done.stdout.split() == [b"141", b"2"]
 
@@ -97,7 +103,7 @@ def test_where_streams_come_from(tmp_path: Path, script: str, lines: int) -> Non
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -121,7 +127,7 @@ def test_without_standard_input(tmp_path: Path) -> None:
             cwd=tmp_path,
             env=environment(),
             capture_output=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         )
         assert done.returncode == code, done.stderr

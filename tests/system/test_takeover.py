@@ -28,6 +28,7 @@ from command import (
 from held_run import Held
 from redis_server import RedisServer
 
+from deadline import DEADLINE
 from disbatch.model.status import Mark
 
 
@@ -193,7 +194,7 @@ def test_from_another_directory(held: Held, tmp_path_factory: pytest.TempPathFac
         shell=True,
         cwd=elsewhere,
         env=environment(held.mark),
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
     assert again.returncode == 0

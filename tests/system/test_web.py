@@ -18,6 +18,7 @@ from held_run import Held
 from playwright.sync_api import Browser, Page, expect
 from views import STARTED, engine, failure, view
 
+from deadline import DEADLINE
 from disbatch.model.snapshot import LogRow
 from disbatch.wire.requests import Cancel, Drain, Finish, Pause, Stop, Unpause
 
@@ -104,7 +105,7 @@ def test_a_run_from_its_beginning_to_its_end(browser: Browser, tmp_path: Path) -
 
 def ask(url: str, path: str, **headers: str) -> tuple[int, str]:
     """Without a browser."""
-    connection = http.client.HTTPConnection(url.split("/")[2], timeout=30)
+    connection = http.client.HTTPConnection(url.split("/")[2], timeout=DEADLINE)
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(given.pop("method", "GET"), path, headers=given)
     answer = connection.getresponse()

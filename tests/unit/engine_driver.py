@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 import zmq
 
+from deadline import DEADLINE
 from disbatch.model.outcome import Outcome
 from disbatch.model.task import Phase
 from disbatch.model.way import Way
@@ -39,7 +40,6 @@ from disbatch.wire.messages import (
 from disbatch.wire.session import Session
 from disbatch.wire.sockets import tune
 
-DEADLINE = 30.0
 Message = TypeVar("Message")
 
 
@@ -63,7 +63,7 @@ def alive(pid: int) -> bool:
 def all_gone(pids: Iterable[int]) -> None:
     """Wait until none of them is alive."""
     for pid in pids:
-        wait_until(lambda pid=pid: not alive(pid), f"end of process {pid}: {command_line(pid)}", 15)
+        wait_until(lambda pid=pid: not alive(pid), f"end of process {pid}: {command_line(pid)}")
 
 
 def command_line(pid: int) -> str:

@@ -16,6 +16,7 @@ from engine_driver import EngineProcess, FakeDriver, all_gone, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deadline import DEADLINE
 from disbatch.engine.bootstrap import choose_address, launched_from
 from disbatch.engine.capture import Capture
 from disbatch.engine.environment import merge
@@ -84,7 +85,7 @@ def test_orders_that_end_too_early(driver: FakeDriver) -> None:
         [sys.executable, "-m", "disbatch.engine"],
         input=b"\0\0\1\0abc",
         capture_output=True,
-        timeout=30,
+        timeout=DEADLINE,
         check=False,
     )
     assert engine.returncode == 2

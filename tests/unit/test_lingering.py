@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from deadline import DEADLINE
 from disbatch.driver.lingering import Lingering
-
-DEADLINE = 30.0
 
 
 def lingered(left: int, *, fetches: bool = False, asks: bool = False, **patience: float) -> int:

@@ -9,6 +9,7 @@ from email.message import EmailMessage
 
 import pytest
 
+from deadline import DEADLINE
 from disbatch.model.snapshot import Snapshot
 from disbatch.watch import mail
 from disbatch.watch.mail import Mailer
@@ -39,7 +40,7 @@ class Office:
     def deliver(self, post: Post, message: EmailMessage) -> str:
         assert post is POST
         self.loop.call_soon_threadsafe(self.arrived.put_nowait, message)
-        return self.answers.get(timeout=30)
+        return self.answers.get(timeout=DEADLINE)
 
     def end(self, count: int = 1, flags: str = "    ") -> None:
         for _ in range(count):

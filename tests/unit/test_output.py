@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from deadline import DEADLINE
 from disbatch.engine import output as module
 from disbatch.engine.capture import Capture
 from disbatch.engine.filing import Done
@@ -18,8 +19,6 @@ from disbatch.model.output import head_and_tail
 from disbatch.model.pack import Piece
 from disbatch.model.task import Phase
 from disbatch.wire.messages import Order
-
-DEADLINE = 20.0
 
 
 class Paper:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deadline import DEADLINE
 from disbatch.model.errors import TaskFileError, UsageError
 from disbatch.model.task import NO_REPEAT, Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND, TaskParser
@@ -24,8 +25,6 @@ from disbatch.sources.lines import LineSplitter
 from disbatch.sources.opening import Opened, open_tasks
 from disbatch.sources.source import Source
 from disbatch.sources.stream import HIGH, READ, StreamSource
-
-DEADLINE = 20.0
 
 
 @pytest.fixture

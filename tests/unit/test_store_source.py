@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from deadline import DEADLINE
 from disbatch.keystore.embedded import EmbeddedStore
 from disbatch.model.errors import SourceError, TaskFileError, UsageError
 from disbatch.model.task import Barrier, Item, Task
@@ -17,8 +18,6 @@ from disbatch.sources.desk import DONE_TASK, RESULT_KEY, SOURCE_NAME, TASK_KEY, 
 from disbatch.sources.opening import Expected
 from disbatch.sources.source import Source
 from disbatch.sources.store import BATCH, HIGH, StoreSource
-
-DEADLINE = 30.0
 
 
 class Giver:

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from clock_loop import run
 from test_outlook import Scene
 
-from disbatch.driver.watching import Watching
+from disbatch.driver.watching import NOTHING_NEW, Watching
 from disbatch.model.snapshot import View
 from disbatch.wire.control import request_for
 from disbatch.wire.requests import Answer, Request
@@ -20,16 +21,13 @@ WANTS = Wants(failures=10, log=10)
 class Watcher:
     """Watches a run with one engine; `looks` counts how often it was looked at."""
 
-    def __init__(self, nothing_new: float) -> None:
+    def __init__(self) -> None:
         self.scene = Scene(("a", 2))
         self.answers: dict[str, Answer] = {}
         self.came = asyncio.Event()
         self.looks = 0
-        self.watching = Watching(
-            *(asyncio.get_running_loop(), self.scene.outlook, self.answer, 3),
-            interval=0.01,
-            nothing_new=nothing_new,
-        )
+        self.loop = asyncio.get_running_loop()
+        self.watching = Watching(self.loop, self.scene.outlook, self.answer, 3)
         self._look = self.scene.outlook.look
         self.scene.outlook.look = self.look  # type: ignore[method-assign]
 
@@ -75,16 +73,16 @@ def play() -> Callable[[History], None]:
     """Plays a history."""
 
     async def main(history: History) -> None:
-        await history(Watcher(0.01 if "nothing_new" in history.__name__ else 60.0))
+        await history(Watcher())
 
-    return lambda history: asyncio.run(asyncio.wait_for(main(history), 30))
+    return lambda history: run(main(history))
 
 
 def test_at_once_the_first_time_and_then_when_something_changed(play: Callable[[History], None]) -> None:
     async def history(watcher: Watcher) -> None:
         view = watcher.first()
         request = watcher.waits(view.number)
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(NOTHING_NEW - 1)
         assert request.id not in watcher.answers
         watcher.scene.tally.done += 1
         watcher.watching.stir()
@@ -120,7 +118,7 @@ def test_nobody_watches_and_nobody_looks(play: Callable[[History], None]) -> Non
     async def history(watcher: Watcher) -> None:
         for _ in range(100):
             watcher.watching.stir()
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(NOTHING_NEW * 2)
         assert watcher.looks == 0
 
     play(history)
@@ -137,13 +135,13 @@ def test_what_is_known_of_another_driver_counts_for_nothing(play: Callable[[Hist
 
 
 def test_nothing_new(play: Callable[[History], None]) -> None:
-    async def history_nothing_new(watcher: Watcher) -> None:
+    async def history(watcher: Watcher) -> None:
         view = watcher.first()
         watcher.scene.clock += 5
         told = await watcher.told(watcher.waits(view.number))
-        assert told.view.number == view.number
+        assert told.view.number == view.number and watcher.loop.time() == NOTHING_NEW
 
-    play(history_nothing_new)
+    play(history)
 
 
 def test_the_end(play: Callable[[History], None]) -> None:
