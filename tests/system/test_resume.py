@@ -128,10 +128,12 @@ def test_changed_command(runs: Runs, source: str) -> None:
     name = "stdin" if source == "-" else "Tasks"
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert f"{name}:4: task 3 is not the one in first_status.txt:" in done.stderr
-    assert "echo other >> ran" in done.stderr and "--force-resume" in done.stderr
+    assert "echo other >> ran" in done.stderr and "add --resume-by command" in done.stderr
     assert runs.ran() == [] and {path.name for path in runs.directory.iterdir()} == before
-    assert runs.run("forced", "--force-resume", "-r", "first_status.txt") and runs.ran() == []
-    assert b"echo other" in runs.path("forced").read_bytes()
+    said = runs.run("forced", "--force-resume", "-r", "first_status.txt")
+    assert "1 task done before had another command (the first: Tasks:4)" in said
+    assert runs.ran() == [] and b"echo other" not in runs.path("forced").read_bytes()
+    assert b"echo 3 >> ran" in runs.path("forced").read_bytes()
 
 
 def test_changed_command_in_a_stream_ends_it(runs: Runs) -> None:

@@ -123,7 +123,7 @@ def test_another_command_ends_the_reading_before_it(tmp_path: Path) -> None:
     assert [event.items for event in told[:-1] if isinstance(event, events.Read)] == [
         [Task(0, 1, -1, b"one")]
     ]
-    assert feed.error is not None and "--force-resume" in str(feed.error)
+    assert feed.error is not None and "--resume-by command" in str(feed.error)
 
 
 def test_the_loop_gets_a_turn_among_many_skipped_tasks(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_another_command(write: Write, read: Read) -> None:
         read(path).lookup(changed)
     expected = (
         f"Tasks:17: task 16 is not the one in {path}:17 (now: 'other', then: 'c16'); "
-        "--force-resume goes by the number alone"
+        "if lines were added, removed or moved, add --resume-by command"
     )
     assert str(caught.value) == expected
     items = [task(id) for id in range(16)] + [changed]
@@ -167,7 +167,9 @@ def test_another_command(write: Write, read: Read) -> None:
     assert str(caught.value) == expected
     forced = read(path, force=True)
     assert forced.lookup(changed) is not None
-    assert forced.verify(iter(items), 20) == []
+    (words,) = forced.verify(iter(items), 20)
+    assert words.startswith("--force-resume: 1 task done before had another command (the first: Tasks:17)")
+    assert read(path, force=True).verify(iter(items[:16]), 20) == []
 
 
 def test_verify_goes_no_further_than_the_highest_id(write: Write, read: Read) -> None:

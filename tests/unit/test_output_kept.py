@@ -12,7 +12,7 @@ from disbatch.cli.options import parse
 from disbatch.cli.output import choose_output
 from disbatch.driver import outputfile
 from disbatch.driver.kept import Kept, read_lines
-from disbatch.driver.outputfile import OutputFile, former_directories
+from disbatch.driver.outputfile import Before, OutputFile, Renumbered, kept_before
 from disbatch.driver.settings import Output
 from disbatch.engine.filing import Done
 from disbatch.engine.packs import Packs
@@ -215,14 +215,25 @@ def test_no_file_is_waited_for_or_followed_into_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("directory", ["/a b/ä", os.fsdecode(b"/\xff\xfe"), "/" + "x" * 3000])
 def test_the_output_file_is_read_as_it_was_written(directory: str, tmp_path: Path) -> None:
     output = Output(os.fsencode(directory), True, 5000)
-    told = OutputFile.of(output, Path("/run"), ["/f", directory])
+    told = OutputFile.of(
+        output, Path("/run"), Before(["/f", directory], [Renumbered("/s", ["/g", directory])])
+    )
     path = tmp_path / "run_output.json"
     outputfile.write(path, told)
     assert outputfile.read(path) == told and told.output == output
     with pytest.raises(UsageError, match="File exists"):
         outputfile.write(path, told)
     names = [str(tmp_path / "run_status.txt"), "no", "no_status.txt"]
-    assert former_directories(names) == [directory, "/f"]
+    assert kept_before(names, by_command=False) == Before([directory, "/f"], told.renumbered)
+    kept = kept_before(names, by_command=True)
+    assert kept == Before([], [Renumbered(names[0], [directory, "/f"]), *told.renumbered])
+    assert kept.has_renumbered("/f/../g/") and not kept.has_renumbered("/h")
+
+
+def test_an_output_file_of_the_version_before_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "run_output.json"
+    path.write_text('{"directory": "/d", "packed": false, "limit": 5000, "run": "/run", "former": ["/f"]}')
+    assert outputfile.read(path) == OutputFile("/d", False, 5000, "/run", ["/f"], [])
 
 
 @pytest.mark.parametrize(
@@ -279,6 +290,25 @@ def test_a_directory_of_another_run_is_refused(made: str, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="--output out: holds the output of another run"):
         choose_output(options, str(tmp_path), goes_on=False, here=True)
     assert choose_output(options, str(tmp_path), goes_on=True, here=True) == chosen
+
+
+def test_where_tasks_have_other_numbers_a_directory_of_its_own_is_taken(tmp_path: Path) -> None:
+    def chosen(words: str, before: Before) -> str:
+        options = parse([*words.split(), "--output", "out", "-r", "x", "T"])
+        output = choose_output(options, str(tmp_path), goes_on=True, here=True, before=before, jobid="7")
+        assert output is not None
+        return str(Path(os.fsdecode(output.directory)).relative_to(tmp_path))
+
+    out = tmp_path / "out"
+    others = Before([], [Renumbered("s", [str(out)])])
+    assert chosen("--resume-by command", Before([], [])) == "out"
+    assert chosen("", Before([str(out)], [])) == "out"
+    assert chosen("--resume-by command", others) == "out/run-7"
+    assert chosen("", others) == "out/run-7"
+    assert chosen("", Before([str(out / "run-5")], others.renumbered)) == "out/run-5"
+    for used in (out / "000" / "000", out / "run-7" / "000" / "000"):
+        used.mkdir(parents=True)
+    assert chosen("--resume-by command", Before([], [])) == "out/run-7-2"
 
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:

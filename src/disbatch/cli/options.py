@@ -189,6 +189,9 @@ def _add_resume(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="with -r: go by the task's number, even if the command differs",
     )
+    add("--resume-by", choices=("number", "command"), metavar="HOW",
+        help="with -r: which former task a task is: by number (the default), or, for a list that was edited, "
+        "by command")  # fmt: skip
     add("--takeover", metavar="PREFIX",
         help="go on with the run whose files begin with PREFIX and whose driver was killed")  # fmt: skip
     add("--force", action="store_true",
@@ -313,8 +316,13 @@ def _check_together(options: argparse.Namespace) -> None:
     if options.owned and not options.keep_open:
         raise UsageError("--owned works with --keep-open only")
     _check_source(options)
-    if (options.retry or options.force_resume) and not options.resume_from:
-        raise UsageError(f"{'-R' if options.retry else '--force-resume'} works with -r STATUSFILE only")
+    for option, value in {
+        "-R": options.retry, "--force-resume": options.force_resume, "--resume-by": options.resume_by,
+    }.items():  # fmt: skip
+        if value and not options.resume_from:
+            raise UsageError(f"{option} works with -r STATUSFILE only")
+    if options.force_resume and options.resume_by == "command":
+        raise UsageError("--resume-by command compares no numbers: leave --force-resume out")
     _refuse_without_output(options)
     if options.web_address is not None and not options.web:
         raise UsageError("--web-address works with -w only")
@@ -379,6 +387,8 @@ def _refuse_settled(options: argparse.Namespace) -> None:
     for option, value in {"-p": options.prefix, "-l": options.logfile}.items():
         if value is not None:
             raise UsageError(f"{option}: a run that is taken over keeps its files")
+    if options.resume_by:
+        raise UsageError("--resume-by: a run that is taken over goes on as it began")
     if options.resume_from:
         raise UsageError("--takeover goes on with a run, -r begins another one: give one of them")
 

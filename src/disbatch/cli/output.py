@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
+from disbatch.cli.requeue import restarted
 from disbatch.driver import outputfile
 from disbatch.driver.files import RunFiles
-from disbatch.driver.outputfile import OutputFile
+from disbatch.driver.outputfile import Before, OutputFile
 from disbatch.driver.settings import Output
 from disbatch.engine.shelves import prepare
 from disbatch.model.errors import UsageError
 from disbatch.model.output import DEFAULT_LIMIT, is_shard
 from disbatch.model.pack import PACK_END
 
+RUN = "run-"
+"""What a directory within the one of --output is called, and the run's job id, if tasks have other numbers
+there."""
+NOTHING_BEFORE = Before([], [])
 
-def choose_output(options: argparse.Namespace, directory: str, *, goes_on: bool, here: bool) -> Output | None:
+
+def choose_output(
+    options: argparse.Namespace,
+    directory: str,
+    *,
+    goes_on: bool,
+    here: bool,
+    before: Before = NOTHING_BEFORE,
+    jobid: str = "",
+) -> Output | None:
     """What is to be kept, if anything is. `directory` is the tasks' working directory; `goes_on`: the run
-    has a former one, and may use its directory; `here`: tasks run on this machine, too. UsageError."""
+    has a former one, and may use its directory, unless tasks have other numbers there: then one of its own
+    within it; `before` is what former runs kept; `here`: tasks run on this machine, too. UsageError."""
     if options.output is None:
         return None
     shown = f"--output {options.output}"
@@ -30,6 +46,7 @@ def choose_output(options: argparse.Namespace, directory: str, *, goes_on: bool,
             f"{shown}: holds the output of another run; name another directory, or go on with that run: "
             "-r STATUSFILE"
         )
+    path = _own_place(path, before, jobid, by_command=options.resume_by == "command")
     if here:
         try:
             prepare(os.fsencode(path), f"driver-{os.getpid()}")
@@ -37,6 +54,21 @@ def choose_output(options: argparse.Namespace, directory: str, *, goes_on: bool,
             raise UsageError(f"{shown}: cannot be written: {error.strerror}") from error
     limit = DEFAULT_LIMIT if options.output_limit is None else options.output_limit
     return Output(os.fsencode(path), options.output_pack, limit)
+
+
+def _own_place(path: Path, before: Before, jobid: str, *, by_command: bool) -> Path:
+    """Where tasks have the numbers that they have now."""
+    for name in before.directories:  # a run that we go on from found other numbers there
+        if Path(name).parent == path and Path(name).name.startswith(RUN):
+            return Path(name)
+    if not before.has_renumbered(str(path)) and not (by_command and _is_used(path)):
+        return path
+    own = path / f"{RUN}{jobid}"
+    number = 1
+    while _is_used(own) and not restarted(os.environ):
+        number += 1
+        own = path / f"{RUN}{jobid}-{number}"
+    return own
 
 
 def _is_used(path: Path) -> bool:
@@ -59,13 +91,15 @@ def inherited_output(options: argparse.Namespace, directory: str, files: RunFile
     """What the run that is taken over keeps: its engines were told. UsageError if it is to be another now."""
     kept = kept_output(str(files.prefix))
     asked = choose_output(options, directory, goes_on=True, here=False)
+    if kept is not None and asked is not None:
+        own = Path(os.fsdecode(kept.directory))
+        if own.name.startswith(RUN) and bytes(own.parent) == asked.directory:
+            asked = replace(asked, directory=kept.directory)
     if kept != asked:
         raise UsageError(f"{files.prefix}: a run that is taken over keeps its output where it did, as it did")
     return kept
 
 
-def write_output_file(output: Output, files: RunFiles, resumed_from: list[str]) -> None:
+def write_output_file(output: Output, files: RunFiles, before: Before) -> None:
     """Leave word of it for `dbutil cat`."""
-    own = os.fsdecode(output.directory)
-    former = [each for each in outputfile.former_directories(resumed_from) if each != own]
-    outputfile.write(files.output, OutputFile.of(output, Path(files.prefix), former))
+    outputfile.write(files.output, OutputFile.of(output, Path(files.prefix), before))

@@ -33,11 +33,13 @@ from disbatch.contexts.nodes import Choice
 from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.spawn import Spawned
 from disbatch.driver.allowance import grace_within
+from disbatch.driver.by_command import ByCommand
 from disbatch.driver.driver import Driver
 from disbatch.driver.feed import Feed, Submitted
 from disbatch.driver.files import ClaimedFiles, Renamed, RunFiles, claim, known_elsewhere, working_directory
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
+from disbatch.driver.outputfile import Before, kept_before
 from disbatch.driver.settings import Output, Settings, Takeover
 from disbatch.driver.sofar import SoFar
 from disbatch.driver.told import Asked, Told
@@ -121,13 +123,16 @@ def run(
     so_far = takeover = None
     directory = os.fsencode(working_directory()) if left is None else left.asked.directory
     moved = left is not None and left.moved
-    output = _output(options, os.fsdecode(directory), choice, left)
+    before = kept_before(options.resume_from, by_command=options.resume_by == "command")
+    output = _output(options, os.fsdecode(directory), choice, left, before=before, jobid=jobid)
+    if left is None and output is not None:
+        _tell_of_place(options.output, output, os.fsdecode(directory), observer.say)
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
         environment = {**_environment(), b"DISBATCH_CONNECT": bytes(claimed.files.elsewhere.connect)}
     else:
         claimed, environment = left.claimed, dict(left.asked.environment)
-        so_far = SoFar.read(claimed.files.status, opened.name)
+        so_far = SoFar.read(claimed.files.status, opened.name, forced=options.force_resume)
         for warning in _verify(so_far, opened):
             observer.say(warning)
         if opened.summary is None and options.taskfile is not None:
@@ -170,12 +175,11 @@ def run(
         resume_hint_with_submitted=partial(
             _resume_hint_with_submitted, arguments, options.taskfile, moved=moved
         ),
-        makers=_makers(claimed, output, options.resume_from) | {claimed.files.log: log_handler.begin_again},
+        makers=_makers(claimed, output, before) | {claimed.files.log: log_handler.begin_again},
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
         keystore=keystore,
         key_prefix=key_prefix,
         output=output,
-        resumed_from=options.resume_from,
         takeover=takeover,
     )
     feed = Feed(opened, former, so_far, submitted)
@@ -297,12 +301,30 @@ def _conclude(code: int, summary: Summary, settings: Settings) -> tuple[int, Sum
     return code, summary
 
 
-def _output(options: argparse.Namespace, directory: str, choice: Choice, left: Left | None) -> Output | None:
+def _output(
+    options: argparse.Namespace,
+    directory: str,
+    choice: Choice,
+    left: Left | None,
+    *,
+    before: Before,
+    jobid: str,
+) -> Output | None:
     if left is not None:
         return inherited_output(options, directory, left.claimed.files)
     goes_on = bool(options.resume_from) or restarted(os.environ)
     here = any(node.local for node in choice.nodes)
-    return choose_output(options, directory, goes_on=goes_on, here=here)
+    return choose_output(options, directory, goes_on=goes_on, here=here, before=before, jobid=jobid)
+
+
+def _tell_of_place(asked: str, output: Output, directory: str, say: Callable[[str], None]) -> None:
+    """If output goes elsewhere than to the directory that was asked for."""
+    place = os.fsdecode(output.directory)
+    if place != str(Path(directory) / asked):
+        say(
+            f"--output {asked}: tasks had other numbers there; what they print now goes to "
+            f"{os.path.join(asked, os.path.basename(place))}"  # noqa: PTH118, PTH119 - as it was given
+        )
 
 
 async def _carry_out(  # noqa: PLR0917 - as above
@@ -422,7 +444,7 @@ def _task_name(taskfile: str | None) -> str:
 
 def _former(
     paths: list[str], options: argparse.Namespace, opened: Opened | Expected, *, ended: bool = False
-) -> tuple[Former | None, list[str]]:
+) -> tuple[Former | ByCommand | None, list[str]]:
     """What these status files say of the tasks, and warnings for the user. ResumeError if they do not fit,
     or, unless these runs are known to have `ended`, if engines of theirs may still run tasks."""
     if not paths:
@@ -430,7 +452,11 @@ def _former(
     if not (ended or options.force_resume):
         for path in paths:
             refuse_abandoned(path)
-    former = Former.read(paths, source=opened.name, retry=options.retry, force=options.force_resume)
+    former: Former | ByCommand
+    if options.resume_by == "command":
+        former = ByCommand.read(paths, source=opened.name, retry=options.retry)
+    else:
+        former = Former.read(paths, source=opened.name, retry=options.retry, force=options.force_resume)
     try:
         return former, _verify(former, opened)
     except BaseException:
@@ -440,7 +466,7 @@ def _former(
 
 def _former_life(
     options: argparse.Namespace, opened: Opened | Expected, name: str, jobid: str, say: Callable[[str], None]
-) -> Former | None:
+) -> Former | ByCommand | None:
     """What was done before Slurm started our job again, if it was; None if that is not known."""
     if not restarted(os.environ):
         return None
@@ -463,7 +489,7 @@ def _former_life(
     return former
 
 
-def _verify(former: Former | SoFar, opened: Opened | Expected) -> list[str]:
+def _verify(former: Former | ByCommand | SoFar, opened: Opened | Expected) -> list[str]:
     """Compare a whole regular file with the former record before anything runs."""
     if isinstance(opened, Expected) or opened.summary is None:
         return []
@@ -556,14 +582,12 @@ def _start_log(claimed: ClaimedFiles, level: str, say: Callable[[str], None]) ->
     return handler
 
 
-def _makers(
-    claimed: ClaimedFiles, output: Output | None, resumed_from: list[str]
-) -> dict[Path, Callable[[], object]]:
+def _makers(claimed: ClaimedFiles, output: Output | None, before: Before) -> dict[Path, Callable[[], object]]:
     """What makes the files of the run that others need and that do not change."""
     files = claimed.files
     makers: dict[Path, Callable[[], object]] = {files.script: partial(_write_script, files)}
     if output is not None:
-        makers[files.output] = partial(write_output_file, output, files, resumed_from)
+        makers[files.output] = partial(write_output_file, output, files, before)
     return makers
 
 

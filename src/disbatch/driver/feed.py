@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from disbatch.driver.by_command import ByCommand
 from disbatch.driver.departures import some
 from disbatch.driver.former import Former
 from disbatch.driver.sofar import SoFar
@@ -41,7 +42,7 @@ class Feed:
     def __init__(
         self,
         opened: Opened | Expected,
-        former: Former | None,
+        former: Former | ByCommand | None,
         so_far: SoFar | None = None,
         submitted: Submitted | None = None,
     ) -> None:
@@ -95,10 +96,12 @@ class Feed:
         return self._so_far.counting(told)
 
     def missing(self, plan: Plan) -> list[str]:
-        """Nothing more will be read: warnings, if a former driver of this run read more than that."""
+        """Nothing more will be read: what the user should know of former runs, unless that was told, and
+        warnings, if a former driver of this run read more than that."""
+        told = [] if self._former is None or self._opened.summary is not None else self._former.in_hindsight()
         if self._so_far is None or self.ids is not None:
-            return []
-        warnings = self._so_far.beyond(plan.read_to)
+            return told
+        warnings = told + self._so_far.beyond(plan.read_to)
         if running := self._not_met(plan):
             warnings.append(
                 f"{self._so_far.source}: ended before tasks that engines have, which end: {running}"
@@ -202,6 +205,8 @@ class Feed:
                     self.error = error
                     break
                 if recorded is not None:
+                    if former is not None and type(item) is Task:
+                        former.pass_over(item)
                     known.append(recorded)
                     continue
             if former is not None and type(item) is Task:

@@ -1,4 +1,4 @@
-"""What former runs completed, read from their status files: the index behind -r, -R and --force-resume.
+"""What former runs completed, by the number of the task: the index behind -r, -R and --force-resume.
 
 Theory of operation
 -------------------
@@ -18,6 +18,7 @@ import os
 import stat
 from array import array
 from collections.abc import Iterable, Iterator
+from heapq import merge
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from disbatch.driver.held import is_held
 from disbatch.model.directives import shown
 from disbatch.model.errors import ResumeError
 from disbatch.model.outcome import LOST_RETURN_CODE
-from disbatch.model.snippet import command_matches, quoted, unquoted
+from disbatch.model.snippet import command_matches, command_of, quoted
 from disbatch.model.status import UNRECORDED_END, Mark, Record, is_header, parse_line, scan_line
 from disbatch.model.task import Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND
@@ -50,7 +51,7 @@ ASIDE = frozenset((Mark.SUPERSEDED, Mark.PER_ENGINE))
 _OFFSET_BITS = 50
 
 
-class _File:
+class StatusFile:
     """A status file, kept open, with the pages of it that were read last."""
 
     def __init__(self, path: Path, *, mine: bool = False) -> None:
@@ -114,18 +115,23 @@ class Former:
     """The tasks that former runs completed, by id.
 
     `count` is how many, `failures` how many of them failed; `highest` the highest id, -1 if there is none.
-    `asides`, if `whole`: hashes of the lines that are about no task that is done.
+    `files` are open. `asides`, if `whole`: hashes of the lines that are about no task that is done.
     """
 
-    def __init__(self, files: list[_File], *, source: str, retry: bool, force: bool, whole: bool) -> None:
+    def __init__(
+        self, files: list[StatusFile], *, source: str, retry: bool, force: bool, whole: bool
+    ) -> None:
         self.count = 0
         self.failures = 0
         self.highest = -1
         self.asides: set[int] = set()
-        self._files = files
+        self.files = files
         self._source = source
         self._retry = retry
         self._force = force
+        self._forced = 0
+        """Tasks that are skipped although their commands differ; `_first_forced` is the line of the first."""
+        self._first_forced = 0
         self._whole = whole
         self._counted = _COUNTED | {Mark.BARRIER} if whole else _COUNTED
         self._dense = array("q")
@@ -146,15 +152,15 @@ class Former:
         """Read the status files `paths` (-r), and beside each the results that engines could not deliver.
 
         `source` is what messages call the task file; `retry` is -R, `force` --force-resume. `whole`: the
-        first file is our own record, with barriers and lost tasks, and goes before the others. Raises
-        ResumeError.
+        first file is our own record, with barriers and lost tasks, and goes before the others; what is
+        forced then is what was skipped in it. Raises ResumeError.
         """
-        files: list[_File] = []
+        files: list[StatusFile] = []
         known: set[tuple[int, int]] = set()
         try:
             for path in paths:
                 for each in (Path(path), *unrecorded(Path(path))):
-                    file = _File(each, mine=whole)
+                    file = StatusFile(each, mine=whole)
                     files.append(file)
                     identity = (file.status.st_dev, file.status.st_ino)
                     if identity in known:
@@ -168,22 +174,27 @@ class Former:
                 file.close()
             raise
 
+    def release(self) -> list[StatusFile]:
+        """The files, for the caller to close; nothing can be looked up here any more."""
+        files, self.files = self.files, []
+        return files
+
     def close(self) -> None:
         """Close the files; nothing can be looked up any more."""
-        for file in self._files:
+        for file in self.files:
             file.close()
-        self._files = []
+        self.files = []
 
     def look_beside(self) -> None:
         """Enter what engines have left beside the first file since it was read. ResumeError."""
-        known = {(file.status.st_ino, file.status.st_size) for file in self._files}
-        for path in unrecorded(self._files[0].path):
-            file = _File(path, mine=True)
+        known = {(file.status.st_ino, file.status.st_size) for file in self.files}
+        for path in unrecorded(self.files[0].path):
+            file = StatusFile(path, mine=True)
             if (file.status.st_ino, file.status.st_size) in known:
                 file.close()
             else:
-                self._files.append(file)
-                self._index(len(self._files) - 1, file)
+                self.files.append(file)
+                self._index(len(self.files) - 1, file)
 
     def lookup(self, task: Task) -> Record | None:
         """The record of `task` if it need not run again: it was completed, and with -R without failing.
@@ -197,9 +208,23 @@ class Former:
         record = parse_line(file.line_at(offset))
         if record is None or record.id != task.id:
             raise ResumeError(f"{file.path}: has changed since it was read; resume again when it is at rest")
-        if not self._force and not command_matches(record.command, task.command):
-            raise self._mismatch(task.line, f"task {task.id}", task.command, entry, record)
+        if not command_matches(record.command, task.command):
+            if not self._force or (self._whole and record.mark is not Mark.SKIPPED):
+                raise self._mismatch(task.line, f"task {task.id}", task.command, entry, record)
+            self._forced += 1
+            self._first_forced = self._first_forced or task.line
         return record
+
+    def pass_over(self, task: Task) -> None:
+        """`task` comes by, and need not be looked up."""
+
+    def entries(self) -> Iterator[tuple[int, int, bool]]:
+        """Each completed task in the order of their ids: in which file and where its line begins, and whether
+        it failed."""
+        dense = ((id, entry) for id, entry in enumerate(self._dense) if entry)
+        for _, entry in merge(dense, sorted(self._scattered.items())):
+            place = entry - 1 >> 1
+            yield place >> _OFFSET_BITS, place & (1 << _OFFSET_BITS) - 1, bool(entry - 1 & 1)
 
     def line(self, item: Task | Barrier) -> tuple[Record, bool] | None:
         """The record of `item`, and whether it stands in the first file. ResumeError as for `lookup`."""
@@ -212,7 +237,7 @@ class Former:
         else:
             self._verify_barrier(item)
             record = parse_line(file.line_at(offset))
-        return None if record is None else (record, file is self._files[0])
+        return None if record is None else (record, file is self.files[0])
 
     def has(self, id: int) -> bool:
         """There is a line of that id."""
@@ -221,11 +246,11 @@ class Former:
     def is_ours(self, id: int) -> bool:
         """That id has a line in the first file."""
         entry = self._entry(id)
-        return bool(entry) and self._place(entry)[0] is self._files[0]
+        return bool(entry) and self._place(entry)[0] is self.files[0]
 
     def others(self) -> Iterator[Record]:
         """The lines that count in the other files."""
-        for number, file in enumerate(self._files[1:], 1):
+        for number, file in enumerate(self.files[1:], 1):
             at = 0
             while line := file.line_at(at):
                 record = parse_line(line)
@@ -237,19 +262,31 @@ class Former:
     def verify(self, items: Iterable[Item], ids: int) -> list[str]:
         """Look up each task of a whole task file before anything runs; `ids` is how many ids the file has.
 
-        Goes no further than the highest former id. Returns warnings; raises ResumeError as `lookup` does, and
-        for a barrier where a task was.
+        Goes no further than the highest former id. Returns what the user should know; raises ResumeError as
+        `lookup` does, and, unless forced, for a barrier where a task was.
         """
-        if not self._force:
-            for item in items:
-                if isinstance(item, Task):
-                    if item.id > self.highest:
-                        break
-                    if not self._stands(item):
-                        self.lookup(item)
-                elif isinstance(item, Barrier):
-                    self._verify_barrier(item)
-        return self.beyond(ids)
+        self._forced = 0
+        for item in items:
+            if isinstance(item, Task):
+                if item.id > self.highest:
+                    break
+                if not self._stands(item):
+                    self.lookup(item)
+            elif isinstance(item, Barrier) and (self._whole or not self._force):
+                self._verify_barrier(item)
+        words, self._forced = self.in_hindsight(), 0
+        return words + self.beyond(ids)
+
+    def in_hindsight(self) -> list[str]:
+        """What the user should know of the tasks that were looked up since `verify`, if that came at all."""
+        if not self._forced or self._whole:
+            return []
+        where = f"the first: {self._source}:{self._first_forced}"
+        tasks = "1 task" if self._forced == 1 else f"{self._forced:,} tasks"
+        return [
+            f"--force-resume: {tasks} done before had another command ({where}), and will not run: what the "
+            "new status file tells of them is what ran"
+        ]
 
     def knows(self, id: int) -> bool:
         """There is a record of that task or barrier."""
@@ -264,11 +301,11 @@ class Former:
                 return entry
         return self._dense[id] if id < len(self._dense) else 0
 
-    def _place(self, entry: int) -> tuple[_File, int]:
+    def _place(self, entry: int) -> tuple[StatusFile, int]:
         place = entry - 1 >> 1
-        return self._files[place >> _OFFSET_BITS], place & (1 << _OFFSET_BITS) - 1
+        return self.files[place >> _OFFSET_BITS], place & (1 << _OFFSET_BITS) - 1
 
-    def _index(self, number: int, file: _File) -> None:
+    def _index(self, number: int, file: StatusFile) -> None:
         """Enter every line of `file`."""
         base = number << _OFFSET_BITS
         at = line_number = 0
@@ -353,10 +390,14 @@ class Former:
 
     def _mismatch(self, line: int, what: str, now: bytes, entry: int, record: Record) -> ResumeError:
         file, offset = self._place(entry)
-        then = unquoted(record.command) or record.command
+        advice = (
+            "a run that is taken over needs the same tasks"
+            if self._whole
+            else "if lines were added, removed or moved, add --resume-by command"
+        )
         return ResumeError(
             f"{self._source}:{line}: {what} is not the one in {file.path}:{file.line_number(offset)} "
-            f"(now: {shown(now)}, then: {shown(then)}); --force-resume goes by the number alone"
+            f"(now: {shown(now)}, then: {shown(command_of(record.command))}); {advice}"
         )
 
 

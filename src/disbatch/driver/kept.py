@@ -9,13 +9,15 @@ the plain file is of the attempt that counts unless such a file is. As long as n
 written last is what the task prints now.
 
 A task that was skipped because a former run completed it bears that run's record, and its output may lie in
-that run's directory.
+that run's directory: under its number, or, if tasks had other numbers there, under the one that bears the
+same record in that run's status file.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -26,10 +28,11 @@ from disbatch.model.errors import UsageError
 from disbatch.model.outcome import LOST_RETURN_CODE
 from disbatch.model.output import parse_aside, place, shard
 from disbatch.model.pack import PACK_END
-from disbatch.model.status import Mark, Record, parse_line
+from disbatch.model.status import FIELDS, Mark, Record, parse_line
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 64 << 20
+_PID = FIELDS.index("pid")
 _SAME = 2e-6
 """Seconds: a record's times have microseconds."""
 
@@ -81,22 +84,25 @@ def _line(r: Record) -> Line:
     return Line(r.mark, r.node, r.pid, r.return_code, r.start, r.finish, (r.out_bytes, r.err_bytes))
 
 
-class Kept:
-    """The output of a run's `tasks`, as `told` says where it is; `lines` is what its record has of them."""
+class _Numbered:
+    """Directories in which tasks have the same numbers, and what packs there have of `tasks`."""
 
-    def __init__(self, told: OutputFile, tasks: Collection[int], lines: dict[int, Line]) -> None:
-        self._told = told
-        self._lines = lines
-        self._directories = [Path(name) for name in (told.directory, *told.former)]
+    def __init__(self, directories: list[str], tasks: Collection[int]) -> None:
+        self.directories = [Path(name) for name in directories]
         self._packs: list[Pack] = []
         self._places: dict[int, list[tuple[Pack, int]]] = {}
-        for directory in self._directories:
+        for directory in self.directories if tasks else ():
             self._look_for_packs(directory, tasks)
 
     def close(self) -> None:
         """Close the packs."""
         for each in self._packs:
             each.close()
+
+    def attempts(self, task: int) -> list[Attempt]:
+        """Those of a task that are in packs."""
+        found = [each.attempt(last) for each, last in self._places.get(task, ())]
+        return [attempt for attempt in found if attempt is not None]
 
     def _look_for_packs(self, directory: Path, tasks: Collection[int]) -> None:
         try:
@@ -118,6 +124,26 @@ class Kept:
             for (task, _), last in found.items():
                 self._places.setdefault(task, []).append((opened, last))
 
+
+class Kept:
+    """The output of a run's `tasks`, as `told` says where it is; `lines` is what its record has of them."""
+
+    def __init__(self, told: OutputFile, tasks: Collection[int], lines: dict[int, Line]) -> None:
+        self._told = told
+        self._lines = lines
+        self._own = _Numbered([told.directory, *told.former], tasks)
+        self._others: list[tuple[_Numbered, dict[int, int]]] = []
+        """Of runs with other numbers: also the number there of each of `tasks` that was skipped."""
+        skipped = {task: line for task, line in lines.items() if line.mark is Mark.SKIPPED}
+        for run in told.renumbered if skipped else ():
+            numbers = _numbers_in(Path(run.status), skipped)
+            self._others.append((_Numbered(run.directories, set(numbers.values())), numbers))
+
+    def close(self) -> None:
+        """Close the packs."""
+        for each in (self._own, *(other for other, _ in self._others)):
+            each.close()
+
     def find(self, task: int, stream: int) -> Found | None:
         """What that task printed to that stream, if there is anything."""
         line = self._lines.get(task)
@@ -134,11 +160,26 @@ class Kept:
                     return None
                 return Found(printed.blocks(), self._lacks(printed.kept, line, stream))
         if not self._told.packed or skipped:
-            for directory in self._directories if skipped else self._directories[:1]:
+            for directory in self._own.directories if skipped else self._own.directories[:1]:
                 file = _open_file(directory, task, stream, line)
                 if file is not None:
                     size = os.fstat(file.fileno()).st_size
                     return Found(_blocks(file), self._lacks(size, line, stream))
+        return self._find_elsewhere(task, stream, line) if line is not None and skipped else None
+
+    def _find_elsewhere(self, task: int, stream: int, line: Line) -> Found | None:
+        """What a skipped task printed when it had another number."""
+        for numbered, numbers in self._others:
+            number = numbers.get(task)
+            if number is None:
+                continue
+            for attempt in numbered.attempts(number):
+                if _is_of(attempt, line):
+                    return Found(attempt.printed(stream).blocks())
+            for directory in numbered.directories:
+                file = _open_file(directory, number, stream, line)
+                if file is not None:
+                    return Found(_blocks(file))
         return None
 
     def _lacks(self, size: int, line: Line | None, stream: int) -> int:
@@ -148,8 +189,7 @@ class Kept:
 
     def _in_packs(self, task: int, line: Line | None) -> Attempt | None:
         """The attempt of `line`, or the latest of this run that has not ended."""
-        found = [each.attempt(last) for each, last in self._places.get(task, ())]
-        attempts = [attempt for attempt in found if attempt is not None]
+        attempts = self._own.attempts(task)
         if line is not None:
             for attempt in attempts:
                 if attempt.end is not None and _is_of(attempt, line):
@@ -157,6 +197,30 @@ class Kept:
             attempts = [a for a in attempts if a.end is None and a.pack.about.node == line.node]
         own = [attempt for attempt in attempts if attempt.pack.about.run == self._told.run]
         return max(own, key=lambda attempt: attempt.number, default=None)
+
+
+def _numbers_in(status: Path, wanted: dict[int, Line]) -> dict[int, int]:
+    """The numbers that these tasks have in another status file, where it has the same record; none if the
+    file is not there any more."""
+    by_shell: dict[bytes, list[int]] = {}
+    for task, line in wanted.items():
+        by_shell.setdefault(b"%d" % line.pid, []).append(task)
+    found: dict[int, int] = {}
+    with suppress(OSError), status.open("rb") as file:
+        for text in iter(partial(file.readline, _LONGEST_LINE), b""):
+            fields = text.split(b"\t", _PID + 1)
+            tasks = by_shell.get(fields[_PID], ()) if len(fields) > _PID else ()
+            record = parse_line(text) if tasks else None
+            if record is not None and record.mark in (Mark.TASK, Mark.SKIPPED):
+                there = _line(record)
+                found |= {task: record.id for task in tasks if _is_same(wanted[task], there)}
+    return found
+
+
+def _is_same(one: Line, other: Line) -> bool:
+    """They tell of the same attempt."""
+    times = max(abs(one.start - other.start), abs(one.finish - other.finish))
+    return times < _SAME and one == other._replace(mark=one.mark, start=one.start, finish=one.finish)
 
 
 def _is_of(attempt: Attempt, line: Line) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -16,21 +16,46 @@ LARGEST = 1 << 20
 MOST_FORMER = 1000
 
 
+class Renumbered(msgspec.Struct, frozen=True):
+    """A run whose tasks had other numbers: `status` is its status file, which tells them; `directories` are
+    where it kept output under them. All absolute."""
+
+    status: str
+    directories: Annotated[list[str], msgspec.Meta(max_length=MOST_FORMER)]
+
+
+class Before(NamedTuple):
+    """What the runs that a run goes on from kept: `directories` where tasks have the numbers that they have
+    now, the run's own first; `renumbered`: the others."""
+
+    directories: list[str]
+    renumbered: list[Renumbered]
+
+    def has_renumbered(self, directory: str) -> bool:
+        """In that directory tasks have other numbers."""
+        real = os.path.realpath(directory)
+        return any(os.path.realpath(each) == real for run in self.renumbered for each in run.directories)
+
+
 class OutputFile(msgspec.Struct, frozen=True):
     """`directory` is absolute, as the run's engines know it; `run` what the run's files begin with, as its
-    packs name it; `former` the directories of the runs that it was resumed from. `limit` in bytes."""
+    packs name it; `former` the directories of the runs that it was resumed from, and `renumbered` those of
+    them whose tasks had other numbers (--resume-by command). `limit` in bytes."""
 
     directory: str
     packed: bool
     limit: Annotated[int, msgspec.Meta(ge=0)]
     run: str
     former: Annotated[list[str], msgspec.Meta(max_length=MOST_FORMER)] = []
+    renumbered: Annotated[list[Renumbered], msgspec.Meta(max_length=MOST_FORMER)] = []
 
     @classmethod
-    def of(cls, output: Output, prefix: Path, former: list[str]) -> OutputFile:
+    def of(cls, output: Output, prefix: Path, before: Before) -> OutputFile:
         """What the run with that prefix has to say."""
         run = os.fsencode(prefix).decode(errors="backslashreplace")
-        return cls(os.fsdecode(output.directory), output.packed, output.limit, run, former)
+        own = os.fsdecode(output.directory)
+        former = [each for each in before.directories if each != own]
+        return cls(own, output.packed, output.limit, run, former, before.renumbered)
 
     @property
     def output(self) -> Output:
@@ -41,7 +66,7 @@ class OutputFile(msgspec.Struct, frozen=True):
 def write(path: Path, told: OutputFile) -> None:
     """Make the file. UsageError if it cannot be made."""
     # The standard library's, since a directory's name may be no Unicode: that is escaped, and comes back.
-    text = json.dumps(msgspec.structs.asdict(told), indent=1) + "\n"
+    text = json.dumps(msgspec.to_builtins(told), indent=1) + "\n"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
@@ -66,9 +91,11 @@ def read(path: Path) -> OutputFile:
         raise UsageError(f"{path}: is not what a run writes there: {error}") from error
 
 
-def former_directories(status_files: list[str]) -> list[str]:
-    """Where the runs with these status files kept output, and those that they were resumed from."""
-    found: dict[str, None] = {}
+def kept_before(status_files: list[str], *, by_command: bool) -> Before:
+    """What the runs with these status files kept, and those that they were resumed from; `by_command`: tasks
+    have other numbers now."""
+    directories: dict[str, None] = {}
+    renumbered: dict[str, Renumbered] = {}
     for name in status_files:
         path = Path(name.removesuffix("_status.txt") + "_output.json")
         if name.endswith("_status.txt") and os.path.lexists(path):
@@ -76,5 +103,12 @@ def former_directories(status_files: list[str]) -> list[str]:
                 told = read(path)
             except UsageError:
                 continue
-            found |= dict.fromkeys([told.directory, *told.former])
-    return list(found)[:MOST_FORMER]
+            kept = [told.directory, *told.former]
+            if by_command:
+                status = os.path.abspath(name)  # noqa: PTH100 - text
+                renumbered.setdefault(status, Renumbered(status, kept))
+            else:
+                directories |= dict.fromkeys(kept)
+            for each in told.renumbered:
+                renumbered.setdefault(each.status, each)
+    return Before(list(directories)[:MOST_FORMER], list(renumbered.values())[:MOST_FORMER])

@@ -46,8 +46,8 @@ class Settings:
     `allowance.grace_within`. `keystore`: the server whose key store is used, None for the driver's own;
     `key_prefix`: what keys shall begin with there, if the user said so. `resume_hint`: the command that goes
     on from here; the other one, if tasks were handed in. `output`: --output and what belongs to it; None:
-    nothing is kept. `resumed_from`: the status files of -r.
-    `makers` make files of the run again that somebody removed. `moved`: the user is not in `directory`.
+    nothing is kept. `makers` make files of the run again that somebody removed. `moved`: the user is not in
+    `directory`.
     """
 
     source_name: str
@@ -78,7 +78,6 @@ class Settings:
     keystore: Address | None = None
     key_prefix: str = ""
     output: Output | None = None
-    resumed_from: list[str] = field(default_factory=list)
 
     @property
     def number(self) -> int:

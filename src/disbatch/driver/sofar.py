@@ -32,9 +32,10 @@ class SoFar:
         self.asides = former.asides
 
     @classmethod
-    def read(cls, status: Path, source: str) -> SoFar:
-        """Read the status file, which this process holds, and what engines left beside it. ResumeError."""
-        return cls(Former.read([str(status)], source=source, whole=True), source)
+    def read(cls, status: Path, source: str, *, forced: bool = False) -> SoFar:
+        """Read the status file, which this process holds, and what engines left beside it; `forced`: tasks
+        were skipped in it whatever their commands. ResumeError."""
+        return cls(Former.read([str(status)], source=source, force=forced, whole=True), source)
 
     @property
     def count(self) -> int:

@@ -52,6 +52,31 @@ def readings(field: bytes) -> list[bytes]:
     return found
 
 
+def command_of(field: bytes) -> bytes:
+    """The command that a status file's command field most likely stands for: the first of `readings` that is
+    not the field itself, if there is one."""
+    if field[:1] == field[-1:] == b"'" and b"\\" not in field and len(field) > 1 and b"'" not in field[1:-1]:
+        return field[1:-1]  # most are so
+    value = unquoted(field)
+    return field if value is None else value
+
+
+def command_key(field: bytes) -> tuple[bytes, bool]:
+    """By what a status file's command field can be looked up: `command_of` it, and whether bytes in it may
+    stand for other ones, as Python 2 wrote them."""
+    command = command_of(field)
+    return command, not command.isascii() and b"\\x" in field
+
+
+def command_keys(command: bytes) -> list[tuple[bytes, bool]]:
+    """The `command_key` of every field that may stand for `command`, the likeliest first."""
+    keys = [(command, False)]
+    if not command.isascii():
+        keys += [(command, True), (command.decode("latin-1").encode(), True)]
+    bare = command_key(command)
+    return keys if bare in keys else [*keys, bare]
+
+
 def command_matches(field: bytes, command: bytes) -> bool:
     """True if a status file's command field, read in any of its ways, is `command`."""
     return field == command or field == quoted(command).encode() or command in readings(field)

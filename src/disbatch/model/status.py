@@ -24,7 +24,7 @@ import re
 import msgspec
 
 from disbatch.model.outcome import Outcome
-from disbatch.model.snippet import quoted, quoted_snippet
+from disbatch.model.snippet import command_matches, command_of, quoted, quoted_snippet
 from disbatch.model.task import NO_REPEAT, Barrier, Task
 
 FIELDS = (
@@ -115,8 +115,11 @@ def format_barrier(
 
 
 def format_skipped(record: Record, task: Task) -> bytes:
-    """The line of a task that a former run completed: that run's `record` of it, marked as skipped."""
-    return _format_again(record, task.id, task.line, task.repeat, task.command, Mark.SKIPPED)
+    """The line of a task that a former run completed: that run's `record` of it, marked as skipped, and with
+    the command that ran."""
+    same = command_matches(record.command, task.command)
+    command = task.command if same else command_of(record.command)
+    return _format_again(record, task.id, task.line, task.repeat, command, Mark.SKIPPED)
 
 
 def format_recorded(record: Record, item: Task | Barrier) -> bytes:
