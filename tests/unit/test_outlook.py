@@ -200,6 +200,18 @@ def test_what_waits_on_an_engine_does_not_run() -> None:
 # ---- failures, log ----
 
 
+def test_where_a_task_runs_and_failed_bears_the_label_of_its_context() -> None:
+    scene = Scene(("a", 1), ("b", 1))
+    for name in ("a", "b"):
+        scene.members[name].name, scene.members[name].label = "vm", f"of-{name}"
+    scene.tell(Read([task(0), task(1), task(2)]))
+    scene.tell(Finished("a", [outcome(scene.attempts("a")[0], 3)]))
+    view = scene.view()
+    assert [row.place for row in view.failures] == ["vm (of-a)"]
+    assert sorted(row.place for row in view.running_tasks) == ["vm (of-a)", "vm (of-b)"]
+    assert [each.place for each in scene.tally.failures + scene.tally.slowest] == ["vm (of-a)"] * 2
+
+
 def test_failures_behind_those_that_are_known() -> None:
     scene = Scene(("a", 1))
     for id in range(NEWEST_FAILURES + 5):

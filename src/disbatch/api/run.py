@@ -22,6 +22,7 @@ from disbatch.api.values import Values
 from disbatch.cli.runs import Run, find_run
 from disbatch.model.directives import LARGEST
 from disbatch.model.errors import RunEndedError
+from disbatch.model.quantity import counted
 from disbatch.model.result import TaskResult
 from disbatch.wire.requests import MAX_SUBMITTED
 
@@ -150,7 +151,7 @@ class DisBatch(Values):
         ready = self._courier.ready
         known = ready.done() and ready.exception() is None
         prefix = ready.result() if known else "starting"
-        return f"<DisBatch {prefix}: {self._courier.room.tasks} tasks under way>"
+        return f"<DisBatch {prefix}: {counted(self._courier.room.tasks, 'task')} under way>"
 
     # ---- tasks ----
 
@@ -323,7 +324,7 @@ class DisBatch(Values):
     def _check(self) -> None:
         courier = self._courier
         if courier.unfinished:
-            tasks = "1 task was" if courier.unfinished == 1 else f"{courier.unfinished:,} tasks were"
+            tasks = counted(courier.unfinished, "task was", "tasks were")
             raise RunEndedError(f"{tasks} not run to the end: {courier.first_failure}")
 
     def _end_early(self, error: BaseException) -> None:

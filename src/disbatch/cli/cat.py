@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_USAGE, UsageError
+from disbatch.model.quantity import counted
 
 if TYPE_CHECKING:
     from disbatch.driver.kept import Kept, Line
@@ -102,7 +103,9 @@ class _Reasons:
         if line is not None and line.ran and not line.sizes[self.stream]:
             other = line.sizes[1 - self.stream]
             option = "without --err" if self.stream else "--err"
-            also = f", but {other:,} bytes to {_STREAMS[1 - self.stream]} ({option})" if other else ""
+            also = (
+                f", but {counted(other, 'byte')} to {_STREAMS[1 - self.stream]} ({option})" if other else ""
+            )
             return f"nothing printed to {name}{also}"
         self.wrong = True
         if line is None:
@@ -114,7 +117,8 @@ class _Reasons:
         if not line.ran:
             return "never ran, or lost with the node: nothing is left of it"
         return (
-            f"{line.sizes[self.stream]:,} bytes of {name} are not in {self._told.directory} here, which may "
+            f"{counted(line.sizes[self.stream], f'byte of {name} is', f'bytes of {name} are')} not in "
+            f"{self._told.directory} here, which may "
             f"be another one on {line.node}, where they were printed"
         )
 
@@ -124,7 +128,7 @@ class _Reasons:
             return ""
         self.wrong = True
         size = self._lines[task].sizes[self.stream]
-        return f"{count:,} of its {size:,} bytes of {_STREAMS[self.stream]} could not be kept"
+        return f"{count:,} of its {counted(size, 'byte')} of {_STREAMS[self.stream]} could not be kept"
 
 
 def parse_tasks(words: Sequence[str]) -> list[int]:

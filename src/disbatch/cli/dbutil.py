@@ -154,8 +154,8 @@ def _check(paths: list[str]) -> int:
 
 
 def _describe(path: str) -> str:
+    from disbatch.model.quantity import counted
     from disbatch.sources.opening import open_tasks
-    from disbatch.watch.words import counted
 
     opened = open_tasks(path)
     os.close(opened.descriptor)

@@ -44,6 +44,7 @@ from disbatch.driver.settings import Output, Settings, Takeover
 from disbatch.driver.sofar import SoFar
 from disbatch.driver.told import Asked, Told
 from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, TaskFileError, UsageError
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
 from disbatch.model.text import as_argument, path_line, shell_command, shell_word, valid
@@ -136,9 +137,10 @@ def run(
         for warning in _verify(so_far, opened):
             observer.say(warning)
         if opened.summary is None and options.taskfile is not None:
+            done = counted(so_far.count, "of them is done", "of them are done")
             observer.say(
                 f"{opened.name}: what was read before and is not recorded is not known; the same tasks are "
-                f"expected again, from the first on ({so_far.count} of them are done)"
+                f"expected again, from the first on ({done})"
             )
         if options.owned:
             observer.say("a program handed tasks in; if it has ended, `dbutil close` says that no more come")

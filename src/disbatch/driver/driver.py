@@ -58,6 +58,7 @@ from disbatch.driver.told import Counted, Told
 from disbatch.driver.vacancy import Vacancy
 from disbatch.driver.watching import Watching
 from disbatch.model.errors import DisbatchError
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
 from disbatch.model.text import printable
@@ -563,7 +564,7 @@ class Driver:
         elif type(message) is Recalled:
             self._tell(events.Returned(name, message.attempts))
         elif type(message) is Trouble:
-            self._say(f"{self._members[name].name}: {message.text}")
+            self._say(f"{self._members[name].shown}: {message.text}")
         elif type(message) is Goodbye:
             self._crew.goodbye(peer, message)
         if number:
@@ -586,7 +587,7 @@ class Driver:
             return
         limit = self._settings.context.task_limit
         if limit is not None and not len(self._contexts) and self._plan.has_reached_limit(""):
-            words = f"ended after {limit} tasks, as -C asks"
+            words = f"ended after {counted(limit, 'task')}, as -C asks"
         else:
             words = "no engine is left" if self._crew.ever_joined else "no engine could start"
             if not self._members:

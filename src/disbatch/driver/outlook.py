@@ -263,7 +263,15 @@ def _row_of_before(member: Member) -> EngineRow:
 
 
 def _running(member: Member, task: Task, seconds: float | None) -> RunningRow:
-    return RunningRow(task.id, task.line, member.engine, valid(member.name), seconds, _text(task.command))
+    return RunningRow(
+        task.id,
+        task.line,
+        member.engine,
+        valid(member.name),
+        seconds,
+        _text(task.command),
+        valid(member.label),
+    )
 
 
 def _failure(number: int, finish: float, view: TaskView) -> FailureRow:
@@ -277,6 +285,7 @@ def _failure(number: int, finish: float, view: TaskView) -> FailureRow:
         time=finish,
         snippet=_text(view.snippet),
         command=_text(view.command),
+        label=valid(view.label),
     )
 
 

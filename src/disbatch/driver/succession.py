@@ -138,7 +138,7 @@ class Succession:
             self._watched.watch(member.engine, hello.pid)
         successor = self._replaced.pop(member.engine, "")
         if successor:  # two would share the node's cores
-            crew.say(f"{member.name}: an engine of the former driver came after all")
+            crew.say(f"{member.shown}: an engine of the former driver came after all")
             if crew.members[successor].launching:
                 crew.dismiss(crew.members[successor])
             else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from disbatch.model.quantity import with_label
+
 
 class EngineView(msgspec.Struct, frozen=True):
     """One engine. `running` and `waiting` count attempts; `state` as of `plan.engines`, in lower case."""
@@ -37,7 +39,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class TaskView(msgspec.Struct, frozen=True):
-    """A task worth naming at the end."""
+    """A task worth naming at the end; `label`: of the context that its node is of."""
 
     id: int
     line: int
@@ -46,6 +48,12 @@ class TaskView(msgspec.Struct, frozen=True):
     elapsed: float
     command: bytes
     snippet: bytes
+    label: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its node, for people."""
+        return with_label(self.node, self.label)
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -98,9 +106,15 @@ class EngineRow(msgspec.Struct, frozen=True):
     memory_used: int | None = None
     memory_total: int | None = None
 
+    @property
+    def place(self) -> str:
+        """Its node, for people."""
+        return with_label(self.node, self.label)
+
 
 class RunningRow(msgspec.Struct, frozen=True):
-    """A task that runs. `seconds`: for how long; None: it started after its engine's last word."""
+    """A task that runs. `seconds`: for how long; None: it started after its engine's last word. `label`: of
+    its engine's context."""
 
     id: int
     line: int
@@ -108,11 +122,18 @@ class RunningRow(msgspec.Struct, frozen=True):
     node: str
     seconds: float | None
     command: str
+    label: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its node, for people."""
+        return with_label(self.node, self.label)
 
 
 class FailureRow(msgspec.Struct, frozen=True):
     """A task that failed, the `number`-th (from 1) since this driver began. `time`: when that was heard,
-    seconds since the epoch; `snippet`: of its stderr, or of its stdout if that is empty."""
+    seconds since the epoch; `snippet`: of its stderr, or of its stdout if that is empty. `label`: of its
+    engine's context, "" if a former driver recorded it."""
 
     number: int
     id: int
@@ -123,6 +144,12 @@ class FailureRow(msgspec.Struct, frozen=True):
     time: float
     snippet: str
     command: str
+    label: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its node, for people."""
+        return with_label(self.node, self.label)
 
 
 class LogRow(msgspec.Struct, frozen=True):

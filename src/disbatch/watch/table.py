@@ -6,10 +6,11 @@ import textwrap
 import time
 from collections.abc import Iterator, Sequence
 
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import EngineRow, FailureRow, RunningRow, View
 from disbatch.watch.standing import Standing
 from disbatch.watch.summary import how_ended
-from disbatch.watch.words import count, counted, duration, memory, per_second, printable
+from disbatch.watch.words import count, duration, memory, per_second, printable
 
 LABEL = 9
 LONGEST_NODE = 24
@@ -121,7 +122,7 @@ def _engines(view: View, most: int) -> Iterator[str]:
 def engine_cells(row: EngineRow) -> Row:
     """What a table says of an engine."""
     return (
-        printable(row.node, LONGEST_NODE),
+        printable(row.place, LONGEST_NODE),
         row.state,
         count(row.slots) if row.slots else "-",
         count(row.running) if row.slots else "-",
@@ -155,7 +156,7 @@ def running_cells(row: RunningRow) -> Row:
     return (
         str(row.id),
         str(row.line),
-        printable(row.node, LONGEST_NODE),
+        printable(row.place, LONGEST_NODE),
         seconds,
         printable(row.command, 400),
     )
@@ -180,7 +181,7 @@ def failure_cells(row: FailureRow) -> Row:
     return (
         str(row.id),
         str(row.line),
-        printable(row.node, LONGEST_NODE),
+        printable(row.place, LONGEST_NODE),
         how_ended(row.return_code),
         duration(row.seconds),
         printable(row.command, 400),
