@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_USAGE, UsageError
 from disbatch.model.quantity import counted
+from disbatch.wire.ownfile import is_foreign, owner_of
 
 if TYPE_CHECKING:
     from disbatch.driver.kept import Kept, Line
@@ -160,7 +161,7 @@ def _read(prefix: str) -> OutputFile:
         if os.path.lexists(prefix + STATUS):
             raise UsageError(f"{prefix}: this run keeps no output: it was started without --output")
         raise UsageError(f"{prefix}: there is no such run: no file {path}")
-    return outputfile.read(path)
+    return outputfile.read(path, trusted=owner_of(prefix + STATUS))
 
 
 def _only_run() -> str:
@@ -169,7 +170,7 @@ def _only_run() -> str:
         names = sorted(name for name in os.listdir() if name.endswith(OUTPUT))  # noqa: PTH208 - plain names
     except OSError as error:
         raise UsageError(f"the working directory: {error.strerror}; name a run with --run") from error
-    runs = [name.removesuffix(OUTPUT) for name in names]
+    runs = [name.removesuffix(OUTPUT) for name in names if not is_foreign(name)]
     live = [run for run in runs if os.path.lexists(run + CONNECT)]
     for found in (runs, live):
         if len(found) == 1:

@@ -15,6 +15,7 @@ from disbatch.model.errors import SilenceError, UsageError
 from disbatch.model.text import as_argument, shell_word
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.naming import is_gone
+from disbatch.wire.ownfile import NotOwnError, owner_of
 
 if TYPE_CHECKING:
     from disbatch.wire.follower import Follower
@@ -115,7 +116,7 @@ def look_up(prefix: str | None) -> Found:
         if is_gone(f"{prefix}{CONNECT}"):
             return Found(prefix, None)
         try:
-            return Found(prefix, ConnectFile.read(Path(f"{prefix}{CONNECT}")))
+            return Found(prefix, _connect(prefix))
         except UsageError as error:
             return Found(prefix, None, f"the driver cannot be asked: {error}")
     run = _run(prefix)
@@ -135,17 +136,23 @@ def _run(prefix: str) -> Run:
         if not is_gone(f"{prefix}{STATUS}"):
             raise UsageError(f"{prefix}: this run is over: there is no {path.name} any more")
         raise UsageError(f"{prefix}: there is no such run: no file {path}")
-    return Run(prefix, ConnectFile.read(path))
+    return Run(prefix, _connect(prefix))
+
+
+def _connect(prefix: str) -> ConnectFile:
+    """The connect file of a run that the user named. UsageError. It must belong to whom the run belongs:
+    anybody may leave one in a directory that others can write to."""
+    return ConnectFile.read(Path(f"{prefix}{CONNECT}"), trusted=owner_of(f"{prefix}{STATUS}"))
 
 
 def _only_run() -> Run:
     """Those of other users count for nothing."""
-    runs = []
+    runs, others = [], 0
     for name in _names():
         try:
-            runs.append(_run(name))
-        except UsageError:
-            continue
+            runs.append(Run(_stripped(name), ConnectFile.read(Path(name))))
+        except UsageError as error:
+            others += isinstance(error.__cause__, NotOwnError)
     live = [run for run in runs if not run.is_gone]
     if len(live) == 1:
         return live[0]
@@ -155,7 +162,10 @@ def _only_run() -> Run:
         return runs[0]
     if runs:
         raise UsageError(f"no run is live here; the drivers of these are dead, to be resumed: {_list(runs)}")
-    raise UsageError("no run is live in this directory: name one with --run PREFIX, as its files begin")
+    whose = " of yours" if others else ""
+    raise UsageError(
+        f"no run{whose} is live in this directory: name one with --run PREFIX, as its files begin"
+    )
 
 
 def _list(runs: list[Run]) -> str:
