@@ -51,8 +51,9 @@ def _head(standing: Standing, width: int) -> Iterator[str]:
     yield f"{standing.run}: {headline(standing)}"
     yield _labelled("tasks", tasks_words(view))
     if view.slots:
-        there = sum(row.slots > 0 and row.state in ("active", "draining", "starting") for row in view.engines)
-        slots = f"{count(view.running)} of {counted(view.slots, 'slot')} used, on {counted(there, 'node')}"
+        there = [row for row in view.engines if row.slots and row.state in ("active", "draining", "starting")]
+        nodes = len({row.node for row in there})
+        slots = f"{count(view.running)} of {counted(view.slots, 'slot')} used, on {counted(nodes, 'node')}"
         yield _labelled("slots", slots)
     if view.barrier is not None:
         yield _labelled("barrier", f"waiting at that in line {view.barrier.line}")

@@ -69,14 +69,15 @@ export class SlotMap {
   }
 
   describe() {
-    let [slots, busy, here] = [0, 0, 0];
+    let [slots, busy] = [0, 0];
+    const nodes = new Set();
     for (const engine of this.engines) {
       if (GONE.includes(engine.state)) continue;
-      here += 1;
+      nodes.add(engine.node);
       slots += engine.slots;
       busy += engine.running;
     }
-    const label = `${count(busy)} of ${counted(slots, "slot")} on ${counted(here, "node")} busy. Arrow keys go through the nodes.`;
+    const label = `${count(busy)} of ${counted(slots, "slot")} on ${counted(nodes.size, "node")} busy. Arrow keys go through the nodes.`;
     if (this.at < 0) this.canvas.setAttribute("aria-label", label);
   }
 
