@@ -242,3 +242,15 @@ def test_bytes_that_are_no_text_can_be_sent() -> None:
     view = scene.view()
     assert (view.engines[0].node, view.notice) == ("\\xff\u00e9", "Tasks\\xff: full")
     msgspec.msgpack.encode(view)
+
+
+def test_which_of_the_tasks_run_now() -> None:
+    scene = Scene(("a", 2), ("b", 1))
+    scene.tell(Read([task(id) for id in range(6)]))
+    running = scene.outlook.running_of([(0, 9)])
+    assert len(running) == 3 and set(running) < set(range(6))
+    assert scene.outlook.running_of([(running[1], running[1])]) == [running[1]]
+    on_b = [task.id for task in scene.plan.engines["b"].assigned.values()][:1]
+    scene.tell(Lost("b"))
+    assert set(scene.outlook.running_of([(0, 9)])) == set(running) - set(on_b)
+    assert scene.outlook.running_of([(50, 60)]) == []

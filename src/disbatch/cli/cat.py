@@ -62,6 +62,26 @@ def cat(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     return EXIT_USAGE if reasons.wrong else EXIT_COMPLETE
 
 
+def read_output(prefix: str, task: int, *, err: bool = False) -> bytes:
+    """All that a task printed to stdout, or `err`. UsageError if that is not there, or was not kept."""
+    from disbatch.driver.kept import Kept, read_lines
+
+    told, stream = _read(prefix), int(err)
+    lines = read_lines(Path(prefix + STATUS), {task})
+    kept = Kept(told, {task}, lines)
+    try:
+        found = kept.find(task, stream)
+        if found is not None:
+            return b"".join(found.blocks)
+    finally:
+        kept.close()
+    reasons = _Reasons(told, prefix, lines, stream)
+    reason = reasons.of(task)
+    if reasons.wrong:
+        raise UsageError(f"task {task}: {reason}")
+    return b""
+
+
 def _written(kept: Kept, tasks: Sequence[int], reasons: _Reasons, out: BinaryIO) -> Iterable[tuple[str, str]]:
     """Write what there is; yields the numbers of tasks of which something lacks, and why."""
     first = last = -1

@@ -26,6 +26,7 @@ from disbatch.model.snapshot import (
 from disbatch.model.task import Task
 from disbatch.model.text import valid
 from disbatch.plan.engines import Engine, State
+from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Plan
 from disbatch.wire.watching import MOST_LOG, Wants
 
@@ -190,6 +191,13 @@ class Outlook:
         )
 
     # ---- running tasks ----
+
+    def running_of(self, ids: list[tuple[int, int]]) -> list[int]:
+        """Those of these tasks that are in slots now."""
+        plan = self._matter.plan
+        lost = {name for name, engine in plan.engines.items() if engine.state is State.LOST}
+        found = plan.find(IdSet(ids))
+        return sorted(id for id, place in found.items() if place.engine and place.engine not in lost)
 
     def _longest(self, most: int) -> list[RunningRow]:
         if most > self._looked_for:
