@@ -70,9 +70,7 @@ def take_over(
     told.learn(TakenOver(this_machine().hostname, os.getpid(), told.number + 1))
     known = known_elsewhere(prefix, os.fsdecode(asked.directory))
     files = RunFiles(prefix, Path(os.fsdecode(asked.log)), known, _renamed(told))
-    claimed = claim_again(
-        files, status, told, apart=not is_here(connect), own_log=former.logfile is None
-    )
+    claimed = claim_again(files, status, told, apart=not is_here(connect), own_log=former.logfile is None)
     return run(former, [*first, *now], choice, None, Left(connect, told, claimed, moved))
 
 
