@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from deadline import DEADLINE
 from disbatch.driver.record import Record
 from disbatch.wire.naming import Sight
 
-SOON = DEADLINE
+SOON = 20.0
 
 
 def run(course: Coroutine[Any, Any, None]) -> None:

@@ -29,7 +29,6 @@ from disbatch.model.outcome import LOST_RETURN_CODE
 from disbatch.model.output import parse_aside, place, shard
 from disbatch.model.pack import PACK_END
 from disbatch.model.status import FIELDS, Mark, Record, parse_line
-from disbatch.wire.ownfile import open_own, owner_of
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 64 << 20
@@ -68,7 +67,7 @@ def read_lines(status: Path, tasks: Collection[int]) -> dict[int, Line]:
     """What the status file says of these tasks: the lines that count. UsageError if it cannot be read."""
     found: dict[int, Line] = {}
     try:
-        with _reading(status) as file:
+        with status.open("rb") as file:
             for line in iter(partial(file.readline, _LONGEST_LINE), b""):
                 begin = line.find(b"\t") + 1
                 id = line[begin : line.find(b"\t", begin)]
@@ -79,11 +78,6 @@ def read_lines(status: Path, tasks: Collection[int]) -> dict[int, Line]:
     except OSError as error:
         raise UsageError(f"{status}: cannot be read: {error.strerror}") from error
     return found
-
-
-def _reading(status: Path) -> BinaryIO:
-    """Without O_NONBLOCK a named pipe would keep us here. OSError."""
-    return os.fdopen(os.open(status, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
 
 
 def _line(r: Record) -> Line:
@@ -117,7 +111,7 @@ class _Numbered:
             return
         for path in paths:
             try:
-                opened = Pack.open(path, trusted=owner_of(directory))
+                opened = Pack.open(path)
                 if opened is None:
                     continue
                 found = opened.find(tasks)
@@ -212,7 +206,7 @@ def _numbers_in(status: Path, wanted: dict[int, Line]) -> dict[int, int]:
     for task, line in wanted.items():
         by_shell.setdefault(b"%d" % line.pid, []).append(task)
     found: dict[int, int] = {}
-    with suppress(OSError), _reading(status) as file:
+    with suppress(OSError), status.open("rb") as file:
         for text in iter(partial(file.readline, _LONGEST_LINE), b""):
             fields = text.split(b"\t", _PID + 1)
             tasks = by_shell.get(fields[_PID], ()) if len(fields) > _PID else ()
@@ -261,7 +255,7 @@ def _open_file(directory: Path, task: int, stream: int, line: Line | None) -> Bi
         except OSError:
             pass
         chosen = max(asides)[1] if asides else plain
-    return _open(chosen, owner_of(directory))
+    return _open(chosen)
 
 
 def _is_time(file_time: float, finish: float) -> bool:
@@ -269,10 +263,10 @@ def _is_time(file_time: float, finish: float) -> bool:
     return abs(file_time - finish) < _SAME or (file_time == int(file_time) == int(finish))
 
 
-def _open(path: Path, owner: int | None) -> BinaryIO | None:
-    """A file that is ours, or of the owner of the directory around all."""
+def _open(path: Path) -> BinaryIO | None:
     try:
-        descriptor = open_own(path, os.O_RDONLY, trusted=owner)
+        # A pipe somebody made there must not keep us waiting.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     return os.fdopen(descriptor, "rb", buffering=0)
