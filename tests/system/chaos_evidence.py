@@ -18,7 +18,7 @@ _SAID = re.compile(
     r"([SEAZ]) (?P<task>[0-9]+) (?P<engine>\S+) (?P<node>\S+) (?P<pid>[0-9]+) (?P<at>[0-9]+[.,][0-9]+)"
 )
 _TIME = re.compile(r"([0-9-]{10} [0-9:]{8}),([0-9]{3}) \w+ +(.*)")
-_LOST = re.compile(r"(\S+): engine lost: ")
+_LOST = re.compile(r"(\S+)(?: \([^()]*\))?: engine lost: ")
 _UNHEARD = re.compile(r"(\S+(?:, \S+)*): not heard for ")
 _JOINED = re.compile(r"(\S+): engine joined ")
 _BEGUN = re.compile(r"engine (\S+) on \S+: ")

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, as_completed, wait
 from itertools import count
 from pathlib import Path
@@ -200,6 +201,87 @@ def test_map(directory: Path) -> None:
         with pytest.raises(ValueError, match="not of one length"):
             run.map("echo {x} {y}", x=[1, 2], y=[1])
         assert run.map("echo {}", []) == []
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (lambda run: run.submit("prog", 3), "one command and no values for it"),
+        (lambda run: run.submit("prog", x=3), r"map\('prog \{\}', values\)"),
+        (lambda run: run.submit(print, 3), "not functions of Python"),
+        (lambda run: run.submit(["echo", "x"]), "shlex.join"),
+        (lambda run: run.submit(3), r"text or bytes, not 3; str\(\)"),
+        (lambda run: run.map(str, [1, 2]), "a template of commands is text, .* not functions of Python"),
+        (lambda run: next(run.imap(str, [1, 2])), "not functions of Python"),
+        (lambda run: asyncio.run(run.asubmit("prog", 3)), "no values for it"),
+    ],
+)
+def test_what_is_meant_for_another_executor_is_told(
+    directory: Path, wrong: Callable[[DisBatch], object], words: str
+) -> None:
+    with start(directory) as run, pytest.raises(TypeError, match=words):
+        wrong(run)
+
+
+def test_which_tasks_run(directory: Path) -> None:
+    with start(directory, nodes="localhost:1") as run:
+        held, waiting = run.submit(HELD), run.submit(HELD)
+        until_ran(directory, 1)
+        assert held.running() and not waiting.running()
+        let_go(directory)
+        assert held.result(DEADLINE).ok and not held.running()
+        until_ran(directory, 2)
+        assert waiting.running()
+        let_go(directory)
+    assert not waiting.running()
+
+
+def test_a_task_is_awaited(directory: Path) -> None:
+    async def main() -> None:
+        async with start(directory) as run:
+            assert (await run.submit("exit 3")).return_code == 3
+            results = await asyncio.gather(*run.map("exit {}", range(4)))
+            assert [result.return_code for result in results] == list(range(4))
+            held = run.submit(HELD)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await held
+            assert held.cancelled()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_all_that_a_task_printed(directory: Path, pack: bool) -> None:
+    with start(directory, output="out", output_pack=pack) as run:
+        loud, silent = run.submit("seq 10000; echo oops >&2"), run.submit("true")
+        expected = "".join(f"{n}\n" for n in range(1, 10001)).encode()
+        assert run.output(loud.result(DEADLINE)) == expected
+        assert run.output(loud, err=True) == b"oops\n"
+        assert run.output(silent.result(DEADLINE).id) == b""
+        with pytest.raises(UsageError, match="task 9: no end recorded"):
+            run.output(9)
+    assert run.output(loud) == expected
+    with start(directory, prefix="other") as run:
+        result = run.submit("echo x").result(DEADLINE)
+        with pytest.raises(UsageError, match="keeps no output: it was started without --output"):
+            run.output(result)
+
+
+def test_the_page_of_a_run(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with start(directory, web=True) as run:
+        run.submit("true").result(DEADLINE)
+        address = run.web_address
+        assert address is not None and f"web page: {address}" in caplog.text
+        with urllib.request.urlopen(address, timeout=DEADLINE) as page:
+            assert page.status == 200
+        with DisBatch.connect(run.prefix, tasks=False) as other:
+            assert other.web_address not in (None, address)
+    assert run.web_address is None
+    caplog.clear()
+    with start(directory, prefix="other") as run:
+        assert run.web_address is None
+    assert not caplog.text
 
 
 def test_imap_over_values_without_end(directory: Path) -> None:

@@ -113,9 +113,9 @@ def test_drain_and_stop_of_a_label(pool: Pool) -> None:
             pool.attach("-s", "localhost:1", "-l", "c") as c,
         ):
             pool.until_ran(5)
-            assert pool.asked("drain", "a") == (0, f"{HERE}: draining; 2 tasks are running there\n")
+            assert pool.asked("drain", "a") == (0, f"{HERE} (a): draining; 2 tasks are running there\n")
             code, said = pool.asked("stop", "b")
-            assert (code, said) == (0, f"{HERE}: ending 2 tasks, which run again elsewhere\n")
+            assert (code, said) == (0, f"{HERE} (b): ending 2 tasks, which run again elsewhere\n")
             assert b.ended() == 0
             alone = "no other node is there: with the last one gone the run waits for some to be attached"
             assert pool.asked("drain", "c")[1].splitlines()[1] == alone
@@ -212,7 +212,7 @@ def test_takeover(pool: Pool) -> None:
             assert first.ended() == -signal.SIGKILL
             with pool.taking_over() as run:
                 run.until_said("all engines are there")
-                assert pool.asked("drain", "more")[1].startswith(f"{HERE}: draining; 2 tasks")
+                assert pool.asked("drain", "more")[1].startswith(f"{HERE} (more): draining; 2 tasks")
                 pool.open_gate()
                 assert (eight.ended(), more.ended()) == (0, 0)
                 assert pool.by_rank() == Counter({0: 8, 1: 2})

@@ -311,7 +311,7 @@ def test_stop_a_label(ssh_run: Run) -> None:
     ssh_run.tasks(f"#DISBATCH REPEAT 8 {HELD}")
     ssh_run.start("-s", TWO, "--label", "rack", "Tasks")
     ssh_run.until_told(4)
-    answer = f"nodeA: ending 2 tasks\nnodeB: ending 2 tasks\n{ALONE}"
+    answer = f"nodeA (rack): ending 2 tasks\nnodeB (rack): ending 2 tasks\n{ALONE}"
     assert asked(ssh_run, "stop", "rack") == (0, answer, "")
     assert ssh_run.end() == 3
     assert "no engine is left" in ssh_run.stderr and ssh_run.counting() == []

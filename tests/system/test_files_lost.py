@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import DBUTIL, Running, environment, records, tasks, write
+from command import DBUTIL, DEADLINE, Running, environment, records, tasks, write
 
 COUNT = 6
 FAILING = """
@@ -82,7 +82,9 @@ class Steps:
 
 
 def dbutil(directory: Path, *words: str) -> None:
-    subprocess.run(words, cwd=directory, env=environment(), stdin=subprocess.DEVNULL, check=True, timeout=60)
+    subprocess.run(
+        words, cwd=directory, env=environment(), stdin=subprocess.DEVNULL, check=True, timeout=DEADLINE
+    )
 
 
 def test_all_files_removed(tmp_path: Path) -> None:

@@ -108,54 +108,60 @@ def six() -> Bench:
 
 def test_drain() -> None:
     bench = six()
-    assert bench.asked(Drain(["n2"])) == ["n2: draining; 2 tasks are running there"]
+    assert bench.asked(Drain(["n2"])) == ["n2 (rack): draining; 2 tasks are running there"]
     assert bench.told == [events.Drain("e-n2")] and bench.said == ["dbutil drain n2"]
-    assert bench.asked(Drain(["n2", "n2"])) == ["n2: is draining already"]
-    assert bench.asked(Drain(["n1", "user@n1"])) == ["n1: draining; 2 tasks are running there"]
+    assert bench.asked(Drain(["n2", "n2"])) == ["n2 (rack): is draining already"]
+    assert bench.asked(Drain(["n1", "user@n1"])) == ["n1 (rack): draining; 2 tasks are running there"]
     assert bench.asked(Drain(["n3"])) == ["n3: draining; 2 tasks are running there", ALONE]
 
 
 def test_stop() -> None:
     bench = six()
     assert bench.asked(Stop(["rack"])) == [
-        "n1: ending 2 tasks, which run again elsewhere",
-        "n2: ending 2 tasks, which run again elsewhere",
+        "n1 (rack): ending 2 tasks, which run again elsewhere",
+        "n2 (rack): ending 2 tasks, which run again elsewhere",
     ]
     assert bench.told == [events.Stop("e-n1"), events.Stop("e-n2")]
-    assert bench.asked(Stop(["n1"])) == ["n1: is leaving already"]
-    assert bench.asked(Drain(["n1"])) == ["n1: is draining already"]
+    assert bench.asked(Stop(["n1"])) == ["n1 (rack): is leaving already"]
+    assert bench.asked(Drain(["n1"])) == ["n1 (rack): is draining already"]
     assert bench.asked(Stop(["n3"])) == ["n3: ending 2 tasks", ALONE]
 
 
 def test_what_is_idle_leaves_at_once() -> None:
     bench = Bench()
-    assert bench.asked(Drain(["n1"])) == ["n1: nothing is running there; it leaves"]
-    assert bench.asked(Drain(["n1"])) == ["n1: is leaving already"]
-    assert bench.asked(Stop(["n2"])) == ["n2: nothing is running there; it leaves"]
-    assert bench.asked(Stop(["n2"])) == ["n2: is leaving already"]
+    assert bench.asked(Drain(["n1"])) == ["n1 (rack): nothing is running there; it leaves"]
+    assert bench.asked(Drain(["n1"])) == ["n1 (rack): is leaving already"]
+    assert bench.asked(Stop(["n2"])) == ["n2 (rack): nothing is running there; it leaves"]
+    assert bench.asked(Stop(["n2"])) == ["n2 (rack): is leaving already"]
 
 
 def test_a_drain_can_become_a_stop() -> None:
     bench = six()
     bench.asked(Drain(["n1"]))
-    assert bench.asked(Stop(["n1"])) == ["n1: ending 2 tasks, which run again elsewhere"]
+    assert bench.asked(Stop(["n1"])) == ["n1 (rack): ending 2 tasks, which run again elsewhere"]
 
 
 def test_nodes_that_are_not_there() -> None:
     """One that is lost, one that left, one whose launch failed, and one that is on its way."""
     bench = six()
     bench.tell(Lost("e-n1"))
-    assert bench.asked(Drain(["n1"])) == ["n1: is not heard; if it comes back, it finishes what runs there"]
-    assert bench.asked(Stop(["n1"])) == ["n1: is not heard; if it comes back, it ends what runs there"]
+    assert bench.asked(Drain(["n1"])) == [
+        "n1 (rack): is not heard; if it comes back, it finishes what runs there"
+    ]
+    assert bench.asked(Stop(["n1"])) == ["n1 (rack): is not heard; if it comes back, it ends what runs there"]
     bench.asked(Stop(["n2"]))
     bench.ended("n2")
     bench.tell(events.Left("e-n2"))
-    assert bench.asked(Stop(["n2", "n3"])) == ["n2: has left already", "n3: ending 2 tasks", ALONE]
+    assert bench.asked(Stop(["n2", "n3"])) == [
+        "n2 (rack): has left already",
+        "n3: ending 2 tasks",
+        ALONE,
+    ]
     for name in ("n4", "n5"):
         bench.launch(name)
     bench.members["e-n4"].launching = False
-    assert bench.asked(Stop(["n4"])) == ["n4: did not join"]
-    assert bench.asked(Stop(["n5"])) == ["n5: has not joined yet, and need not", ALONE]
+    assert bench.asked(Stop(["n4"])) == ["n4 (rack): did not join"]
+    assert bench.asked(Stop(["n5"])) == ["n5 (rack): has not joined yet, and need not", ALONE]
     assert bench.dismissed == ["n5"]
     bench.join("n5")
     bench.farewells.joined(bench.members["e-n5"])
@@ -198,7 +204,7 @@ def test_an_engine_that_died(verb: Verb) -> None:
     bench.tell(Lost("e-n1"))
     bench.members["e-n1"].lost = bench.members["e-n1"].exited = True
     bench.told.clear()
-    assert bench.asked(verb) == ["n1: its engine is lost, and does not come back"]
+    assert bench.asked(verb) == ["n1 (rack): its engine is lost, and does not come back"]
     assert bench.told == []
     bench.members["e-n2"].name = "n1"
     (words,) = bench.asked(verb)
@@ -211,8 +217,8 @@ def test_cancel_all_sorts_of_tasks() -> None:
     bench.tell(Finished("e-n1", [outcome(1)]))  # task 0; task 6 starts
     assert bench.asked(Cancel([(9, 15), (1, 1), (0, 0), (6, 8)])) == [
         "task 0: is done already",
-        "task 1: is being ended on n2",
-        "task 6: is being ended on n1",
+        "task 1: is being ended on n2 (rack)",
+        "task 6: is being ended on n1 (rack)",
         "task 7: will not run",
         "task 8: is a barrier, which stays",
         "tasks 9-15: will not run",
@@ -221,8 +227,8 @@ def test_cancel_all_sorts_of_tasks() -> None:
     assert bench.said == ["dbutil cancel 0-1, 6-15"]
     assert bench.asked(Cancel([(0, 1), (6, 7)])) == [
         "task 0: is done already",
-        "task 1: is being ended already on n2",
-        "task 6: is being ended already on n1",
+        "task 1: is being ended already on n2 (rack)",
+        "task 6: is being ended already on n1 (rack)",
         "task 7: is done already",
     ]
 
@@ -305,8 +311,8 @@ def test_orders_that_cannot_be_noted_say_so() -> None:
     bench = six()
     bench.can_note = False
     assert bench.asked(Pause()) == [UNKEPT, "paused: no more tasks start; 6 tasks running"]
-    assert bench.asked(Drain(["n2"])) == [UNKEPT, "n2: draining; 2 tasks are running there"]
-    assert bench.asked(Drain(["n2"])) == ["n2: is draining already"]
+    assert bench.asked(Drain(["n2"])) == [UNKEPT, "n2 (rack): draining; 2 tasks are running there"]
+    assert bench.asked(Drain(["n2"])) == ["n2 (rack): is draining already"]
 
 
 def test_orders_of_a_former_driver() -> None:
@@ -332,7 +338,7 @@ def test_an_engine_that_is_expected_from_a_former_driver_is_not_given_up() -> No
     bench = six()
     bench.launch("n4")
     bench.members["e-n4"].inherited = True
-    assert bench.asked(Drain(["n4"])) == ["n4: is not heard yet; if it comes, it leaves"]
+    assert bench.asked(Drain(["n4"])) == ["n4 (rack): is not heard yet; if it comes, it leaves"]
     assert bench.dismissed == [] and bench.members["e-n4"].launching
     bench.asked(Stop(["n4"]))
     bench.asked(Drain(["n4"]))
@@ -345,6 +351,6 @@ def test_an_engine_by_its_own_name() -> None:
     """Two may be on one node."""
     bench = Bench(*(task(id) for id in range(8)))
     bench.members["e-n2"].name = "n1"
-    assert bench.asked(Drain(["e-n2"])) == ["n1: draining; 2 tasks are running there"]
-    assert bench.said == ["dbutil drain n1"]
+    assert bench.asked(Drain(["e-n2"])) == ["n1 (rack): draining; 2 tasks are running there"]
+    assert bench.said == ["dbutil drain n1 (rack)"]
     assert [name for name, engine in bench.plan.engines.items() if engine.draining] == ["e-n2"]

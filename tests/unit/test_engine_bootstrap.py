@@ -17,15 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deadline import DEADLINE
-from disbatch.engine.bootstrap import choose_address, launched_from
+from disbatch.engine.bootstrap import choose_address, launched_from, open_log
 from disbatch.engine.capture import Capture
 from disbatch.engine.environment import merge
 from disbatch.engine.keeper import Sweep
+from disbatch.engine.runner import Job
 from disbatch.engine.sessions import Process, family, look, table
-from disbatch.engine.unrecorded import unrecorded_path
+from disbatch.engine.unrecorded import unrecorded_path, write_unrecorded
 from disbatch.model.errors import LaunchError
+from disbatch.model.outcome import Outcome
 from disbatch.model.way import Way
-from disbatch.wire.messages import ERROR_MARK, PROTOCOL, READY_MARK, Hello, Trouble
+from disbatch.wire.messages import ERROR_MARK, PROTOCOL, READY_MARK, Hello, Order, Trouble
 
 
 @pytest.fixture
@@ -238,6 +240,37 @@ def test_looking_at_processes() -> None:
     assert here is not None and here.parent == os.getppid() and here.session == os.getsid(0) and here.alive
     assert table()[os.getpid()].start == here.start
     assert look(2**30) is None
+
+
+def test_unrecorded_results_beside_what_somebody_else_put_there(tmp_path: Path) -> None:
+    job = Job(Order(1, 7, 8, -1, b":"), None)
+    results = [(job, Outcome(1, 0, 1, 3, 1.0, 1.0, 2.0, 0, b"", 0, b""))]
+    (tmp_path / "P_n1_unrecorded.txt").symlink_to("victim")
+    os.mkfifo(tmp_path / "P_n1-2_unrecorded.txt")
+    third = tmp_path / "P_n1-3_unrecorded.txt"
+    for count in (1, 2):
+        assert write_unrecorded(results, "n1", tmp_path / "P_n1_engine.txt") == (third, 1)
+        assert len(third.read_bytes().splitlines()) == count
+    assert not (tmp_path / "victim").exists()
+
+
+@pytest.mark.parametrize("how", ["link", "pipe"])
+def test_log_that_somebody_else_put_there(tmp_path: Path, how: str) -> None:
+    """The engine neither writes to it nor waits for it."""
+    log = tmp_path / "P_here_engine.txt"
+    if how == "link":
+        (tmp_path / "victim").write_text("mine")
+        log.symlink_to("victim")
+    else:
+        os.mkfifo(log)
+    file, path, (trouble,) = open_log(log)
+    file.close()
+    why = "is a symbolic link" if how == "link" else "is no regular file"
+    assert path == log
+    said, _, elsewhere = trouble.partition("; it is in ")
+    assert said == f"the log {log} cannot be written ({why})"
+    Path(elsewhere.removesuffix(" instead")).unlink()
+    assert how == "pipe" or (tmp_path / "victim").read_text() == "mine"
 
 
 def test_where_unrecorded_results_go() -> None:

@@ -251,6 +251,31 @@ def test_results_that_engines_could_not_deliver(write: Write, read: Read) -> Non
         read(path)
 
 
+def test_what_others_leave_beside_a_status_file_does_not_count(write: Write, read: Read) -> None:
+    path = Path(write(line(0), name="run_status.txt"))
+    write(line(1), name="theirs")
+    os.mkfifo(path.with_name("run_node1_unrecorded.txt"))
+    path.with_name("run_node2_unrecorded.txt").symlink_to("theirs")
+    former = read(str(path))
+    assert pids(former, 2) == [1, None]
+    assert former.verify([], 5) == [
+        f"{path.with_name(f'run_node{number}_unrecorded.txt')}: is not a file of yours: passed over"
+        for number in (1, 2)
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 and os.environ.get("CI") != "true", reason="not root")
+def test_what_the_owner_of_the_status_file_left_beside_it_counts(write: Write, read: Read) -> None:
+    """It may be a colleague's."""
+    path, beside = (
+        Path(write(line(n), name=f"run_{name}.txt")) for n, name in enumerate(("status", "n_unrecorded"))
+    )
+    os.chown(beside, 65534, -1)
+    assert pids(read(str(path)), 2) == [1, None]
+    os.chown(path, 65534, -1)
+    assert pids(read(str(path)), 2) == [1, 1]
+
+
 def test_a_skipped_line_counts_in_its_turn(write: Write, read: Read) -> None:
     former = read(write(line(0, code=2, pid=7)))
     record = former.lookup(task(0))

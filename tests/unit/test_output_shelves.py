@@ -213,10 +213,29 @@ def test_a_place_that_cannot_be_made_is_told_and_the_others_go_on(tmp_path: Path
     (tmp_path / "000").write_bytes(b"a file of the user's")
     engine.print(1, out=b"lost")
     engine.end(1)
-    assert [type(error) for error in engine.errors[:1]] == [NotADirectoryError]
+    assert [error.strerror for error in engine.errors[:1]] == ["is no directory"]
     engine.shelves.file([Piece(1_000_000, 2, 0, 0, b"kept")])
     engine.shelves.close()
     assert files(tmp_path) == {"000": b"a file of the user's", "001/000/001000000.out": b"kept"}
+
+
+@pytest.mark.parametrize("level", ["000", "000/013"])
+def test_a_directory_that_leads_elsewhere(tmp_path: Path, level: str) -> None:
+    """Nothing is made, replaced or removed there."""
+    theirs, shelves = tmp_path / "theirs", tmp_path / "shelves"
+    (theirs / "013").mkdir(parents=True)
+    before = {"013/000013999.out": b"kept", "000013999.out": b"kept"}
+    for name, text in before.items():
+        (theirs / name).write_bytes(text)
+    (shelves / level).parent.mkdir(parents=True)
+    (shelves / level).symlink_to(theirs)
+    engine = Engine(shelves)
+    engine.print(1, out=b"lost", err=b"lost")
+    engine.end(1)
+    engine.end(2)
+    engine.shelves.close()
+    assert {error.strerror for error in engine.errors} == {"is no directory"}
+    assert files(theirs) == before
 
 
 def test_a_link_that_somebody_laid_is_not_followed(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from deadline import DEADLINE
 from disbatch.driver.record import Record
 from disbatch.wire.naming import Sight
 
-SOON = 20.0
+SOON = DEADLINE
 
 
 def run(course: Coroutine[Any, Any, None]) -> None:

@@ -50,8 +50,12 @@ def test_without_a_working_directory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("argv", "says"),
-    [(engine_argv(), "standard input ended before"), (own_argv("dbutil", "--version"), "dbutil ")],
-    ids=["engine", "dbutil"],
+    [
+        (engine_argv(), "standard input ended before"),
+        (own_argv("dbutil", "--version"), "dbutil "),
+        (own_argv("disbatch", "--version"), "disbatch "),
+    ],
+    ids=["engine", "dbutil", "disbatch"],
 )
 def test_another_package_of_our_name_is_not_taken(argv: list[str], says: str, tmp_path: Path) -> None:
     for name in ("disbatch", "zmq", "msgspec", "types", "logging"):
@@ -65,3 +69,11 @@ def test_another_package_of_our_name_is_not_taken(argv: list[str], says: str, tm
         text=True,
     )
     assert says in done.stdout and "the wrong" not in done.stderr
+
+
+@pytest.mark.parametrize(("module", "says"), [("disbatch", "disbatch "), ("disbatch.cli.begin", "dbutil ")])
+def test_as_modules(module: str, says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.startswith(says)

@@ -60,6 +60,20 @@ def text(view: View = VIEW, **how: object) -> list[str]:
     return render(Standing(**(plain | how)), 100, 20).splitlines()  # type: ignore[arg-type]
 
 
+def test_nodes_of_one_name_are_told_apart_by_their_labels() -> None:
+    labels = ["", "day", "night"]
+    engines = [
+        msgspec.structs.replace(ENGINE, engine=f"{n}-x", rank=n, node="vm", label=each)
+        for n, each in enumerate(labels)
+    ]
+    running = [RunningRow(n, n, f"{n}-x", "vm", 1.0, "true", each) for n, each in enumerate(labels)]
+    failures = [FailureRow(n, n, n, "vm", 1, 1.0, BASE, "", "false", each) for n, each in enumerate(labels)]
+    lines = text(changed(engines=engines, engines_count=3, running_tasks=running, failures=failures))
+    assert lines[2] == "  slots    16 of 16 slots used, on 1 node"
+    for shown in ("vm  ", "vm (day)", "vm (night)"):
+        assert sum(shown in line for line in lines) == 3
+
+
 # ---- from a file ----
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import EngineView, Snapshot, Summary, TaskView
 from disbatch.watch.lasting import lasting
 from disbatch.watch.pace import Pace
 from disbatch.watch.plain import INTERVAL, LONGEST_INTERVAL, PlainLines, pause_after, progress_words
 from disbatch.watch.progress import ProgressLine, line
 from disbatch.watch.summary import how_ended, render
-from disbatch.watch.words import count, counted, duration, one_line, per_second
+from disbatch.watch.words import count, duration, one_line, per_second
 
 
 @pytest.mark.parametrize(
@@ -320,9 +321,7 @@ def test_summary_of_an_interrupted_run() -> None:
         resume="disbatch Tasks -r Tasks_J1_status.txt",
     )
     rows = render(interrupted).splitlines()
-    assert rows[1].startswith(
-        "  done      100 succeeded, 50 done before, 1 lost with their nodes, 849 not done"
-    )
+    assert rows[1].startswith("  done      100 succeeded, 50 done before, 1 lost with its node, 849 not done")
     assert "2 attempts ended" in rows[1]
     assert rows[-1] == "  resume    disbatch Tasks -r Tasks_J1_status.txt"
 

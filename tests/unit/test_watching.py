@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from clock_loop import run
+from plan_world import task
 from test_outlook import Scene
 
 from disbatch.driver.watching import NOTHING_NEW, Watching
 from disbatch.model.snapshot import View
+from disbatch.plan.events import Read
 from disbatch.wire.control import request_for
 from disbatch.wire.requests import Answer, Request
 from disbatch.wire.watching import Seen, Wants, Watch
@@ -176,5 +178,19 @@ def test_who_watches_in_the_driver_itself(play: Callable[[History], None]) -> No
         watcher.watching.stir()
         assert (await coming).number > view.number
         assert watcher.watching._waiting == {}
+
+    play(history)
+
+
+def test_which_tasks_run_is_told_as_of_now_however_fresh_the_view(
+    play: Callable[[History], None],
+) -> None:
+    async def history(watcher: Watcher) -> None:
+        watcher.first()
+        watcher.scene.tell(Read([task(id) for id in range(4)]))
+        _, answer = watcher.ask(Watch(WANTS, ids=[(0, 1), (3, 3)]))
+        assert answer is not None and seen(answer).running == [0, 1]
+        _, answer = watcher.ask(Watch(WANTS))
+        assert answer is not None and seen(answer).running == []
 
     play(history)

@@ -21,7 +21,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import NamedTuple
 
 import zmq
@@ -49,6 +49,7 @@ from disbatch.wire.requests import (
     Verb,
 )
 from disbatch.wire.storefront import Storefront
+from disbatch.wire.watching import Seen, Wants, Watch
 
 log = logging.getLogger("disbatch")
 
@@ -57,6 +58,8 @@ COALESCE = 0.002
 PLACE = "handed in"
 _WRONG = re.compile(rf"{PLACE}:([0-9]+): (.*)", re.S)
 """What the driver says of a line that is wrong, and of none else."""
+ANSWER_WITHIN = 10.0
+"""Seconds that the driver has to say whether a task runs."""
 LAST_WORDS = 10.0
 """Seconds that a driver has to hear that we go."""
 
@@ -116,6 +119,7 @@ class Courier:
         """It was said, since the queue was last looked at, that there is something in it."""
         self._tasks: dict[int, Task] = {}
         self._deals = Deals(self._loop)
+        self._follower: Follower | None = None
         _open.add(self)
         threading.Thread(target=self._run, name="disbatch", daemon=True).start()
 
@@ -144,6 +148,23 @@ class Courier:
         self._cancelled.append(task)
         self._stir(self._cancels)
         return True
+
+    def runs(self, task: Task) -> bool:
+        """Whether the task is in a slot now; False also if nobody can say."""
+        with self._lock:
+            if self._follower is None or task.id is None or task.done():
+                return False
+            asked = asyncio.run_coroutine_threadsafe(self._ask_whether_it_runs(task.id), self._loop)
+        try:
+            return asked.result(2 * ANSWER_WITHIN)
+        except (DisbatchError, TimeoutError, CancelledError):
+            return False
+
+    async def _ask_whether_it_runs(self, id: int) -> bool:
+        assert self._follower is not None
+        async with asyncio.timeout(ANSWER_WITHIN):
+            answer = await self._follower.ask(Watch(Wants(engines=0), ids=[(id, id)]))
+        return isinstance(answer.value, Seen) and id in answer.value.running
 
     def deal(self, deal: Deal[Result]) -> Future[Result]:
         """Do this with the key store of the run, which is `ready`. RuntimeError after `close`, RunEndedError
@@ -198,6 +219,7 @@ class Courier:
                     reached.launched.close()
                 self.ready.set_exception(error)
                 return
+            self._follower = follower
             self._deals.store = Storefront(follower.ask, say=log.warning)
             self.ready.set_result(reached.prefix)
             await self._serve(follower, reached.launched)
@@ -237,6 +259,8 @@ class Courier:
             await self._close_asked.wait()
             await self._finish(follower, launched)
         finally:
+            with self._lock:
+                self._follower = None
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Never
 
 from disbatch.api.arguments import arguments
 from disbatch.api.courier import Courier, Line, Reached
@@ -19,11 +21,15 @@ from disbatch.api.launched import Launched
 from disbatch.api.task import Task
 from disbatch.api.template import Template
 from disbatch.api.values import Values
+from disbatch.cli.cat import read_output
 from disbatch.cli.runs import Run, find_run
 from disbatch.model.directives import LARGEST
-from disbatch.model.errors import RunEndedError
+from disbatch.model.errors import RunEndedError, UsageError
+from disbatch.model.quantity import counted
 from disbatch.model.result import TaskResult
 from disbatch.wire.requests import MAX_SUBMITTED
+
+log = logging.getLogger("disbatch")
 
 MOST = 100_000
 """Tasks of a program that may be under way at a time, unless it says otherwise."""
@@ -83,7 +89,10 @@ class DisBatch(Values):
             where = None if directory is None else Path(directory)
             launched = await Launched.start(words, directory=where, environment=environment, stderr=stderr)
             try:
-                return _reached(find_run(await launched.ready()), launched)
+                run = find_run(await launched.ready())
+                if stderr is None:
+                    _tell_of_page(run)
+                return _reached(run, launched)
             except BaseException:
                 launched.close()
                 raise
@@ -129,6 +138,15 @@ class DisBatch(Values):
         return Path(f"{self._ready()}_status.txt")
 
     @property
+    def web_address(self) -> str | None:
+        """Where a browser finds the page of the run (`web=True`): an address that works once, and another one
+        each time that it was used. None if there is no page."""
+        try:
+            return Path(f"{self._ready()}_url.txt").read_text().strip() or None
+        except OSError:
+            return None
+
+    @property
     def return_code(self) -> int | None:
         """The exit code of the `disbatch` that was started: 0 if all tasks were run. None before its end."""
         return self._courier.return_code
@@ -150,24 +168,26 @@ class DisBatch(Values):
         ready = self._courier.ready
         known = ready.done() and ready.exception() is None
         prefix = ready.result() if known else "starting"
-        return f"<DisBatch {prefix}: {self._courier.room.tasks} tasks under way>"
+        return f"<DisBatch {prefix}: {counted(self._courier.room.tasks, 'task')} under way>"
 
     # ---- tasks ----
 
-    def submit(self, command: str | bytes) -> Task:
-        """Hand a command in, for `/bin/bash -c`; a future of its `TaskResult`. Waits while `most` tasks are
-        under way.
+    def submit(self, command: str | bytes, *more: Never, **named: Never) -> Task:
+        """Hand a command in, for `/bin/bash -c`; a future of its `TaskResult`, which can be awaited, too.
+        Waits while `most` tasks are under way.
 
-        ValueError for what cannot be a command: more than a line, nothing, or a directive. RunEndedError if
-        the run is over, RuntimeError if this is closed.
+        TypeError for anything else than one text or bytes; ValueError for what cannot be a command: more than
+        a line, nothing, or a directive. RunEndedError if the run is over, RuntimeError if this is closed.
         """
         text = _command(command)
+        _refuse_values(more, named)
         return self.hand_in(text, 1)[0]
 
-    async def asubmit(self, command: str | bytes) -> TaskResult:
+    async def asubmit(self, command: str | bytes, *more: Never, **named: Never) -> TaskResult:
         """Hand a command in and wait for its end, on an asyncio loop. Cancelling this cancels the task.
         Errors as of `submit`, and of `Task.result`."""
         text = _command(command)
+        _refuse_values(more, named)
         self._check_process()
         await _ended(self._courier.ready)
         room = self._courier.room.enter(1, len(text))
@@ -265,6 +285,15 @@ class DisBatch(Values):
             raise
         return made
 
+    def output(self, task: Task | TaskResult | int, *, err: bool = False) -> bytes:
+        """All that a task has printed to its standard output, or `err`, of a run that keeps it
+        (`output="DIR"`); also while it runs. `task`: itself, its result, or its id. UsageError if it is not
+        kept, or not there."""
+        id = task if isinstance(task, int) else task.id
+        if id is None:
+            raise UsageError("this task has not been taken by the driver yet")
+        return read_output(self._ready(), id, err=err)
+
     # ---- its key store ----
 
     def _wait_for(self, deal: Deal[Result]) -> Result:
@@ -323,7 +352,7 @@ class DisBatch(Values):
     def _check(self) -> None:
         courier = self._courier
         if courier.unfinished:
-            tasks = "1 task was" if courier.unfinished == 1 else f"{courier.unfinished:,} tasks were"
+            tasks = counted(courier.unfinished, "task was", "tasks were")
             raise RunEndedError(f"{tasks} not run to the end: {courier.first_failure}")
 
     def _end_early(self, error: BaseException) -> None:
@@ -372,6 +401,12 @@ class DisBatch(Values):
             await self._aend_early(error)
 
 
+def _tell_of_page(run: Run) -> None:
+    """As `disbatch` does, which nobody hears."""
+    with suppress(OSError):
+        log.warning("web page: %s", Path(f"{run.prefix}_url.txt").read_text().strip())
+
+
 def _reached(run: Run, launched: Launched | None) -> Reached:
     return Reached(run.connect, os.path.abspath(run.prefix), run.resume, launched)  # noqa: PTH100 - text
 
@@ -381,14 +416,38 @@ async def _ended(future: Future[Any]) -> None:
     await asyncio.shield(asyncio.wrap_future(future))
 
 
+def _instead_of(what: Any) -> str:
+    """What to hand in instead of that, which is no text."""
+    if callable(what):
+        return (
+            "tasks are commands for the shell, not functions of Python: hand in 'python -c ...', or a script"
+        )
+    if isinstance(what, Sequence) and all(isinstance(each, str) for each in what):
+        return "shlex.join makes one of a list of words"
+    return "str() makes text of it, if that is a command"
+
+
+def _refuse_values(more: Sequence[Any], named: Mapping[str, Any]) -> None:
+    """TypeError if a command comes with values for it."""
+    if more or named:
+        raise TypeError(
+            "submit takes one command and no values for it: write them into it, as in submit(f'prog {x}'), "
+            "or take map('prog {}', values), which quotes them and hands in a command for each"
+        )
+
+
 def _commands(template: str, quote: bool, columns: Sequence[Any], named: Mapping[str, Any]) -> Iterator[str]:
+    if not isinstance(template, str):
+        raise TypeError(
+            f"a template of commands is text, 'prog {{}}', not {template!r:.80}; {_instead_of(template)}"
+        )
     return Template(template, quote=quote).commands(columns, named)
 
 
 def _command(command: str | bytes) -> bytes:
     """As a line of a task file. ValueError if it cannot be one."""
     if not isinstance(command, str | bytes):
-        raise TypeError(f"a command is text or bytes, not {command!r}")
+        raise TypeError(f"a command is text or bytes, not {command!r:.80}; {_instead_of(command)}")
     line = command.encode("utf-8", "surrogateescape") if isinstance(command, str) else command
     line = line.removesuffix(b"\r")
     begin = line.lstrip()[:1]

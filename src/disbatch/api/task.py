@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
+from collections.abc import Generator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from disbatch.model.result import TaskResult
 
@@ -15,9 +17,9 @@ if TYPE_CHECKING:
 
 class Task(Future[TaskResult]):
     """A `concurrent.futures.Future`: works with `wait`, `as_completed`, `add_done_callback` and
-    `asyncio.wrap_future`. `result()` is a `TaskResult` also if the task failed; it raises RunEndedError if
-    the run ended before the task, CancelledError if it was cancelled, DisbatchError if the driver did not
-    take it. `running()` is always False: which tasks run at the moment only the driver knows.
+    `asyncio.wrap_future`, and can be awaited. `result()` is a `TaskResult` also if the task failed; it raises
+    RunEndedError if the run ended before the task, CancelledError if it was cancelled, DisbatchError if the
+    driver did not take it.
 
     `command` is the line that was handed in. `id` is the task's number in the run, None until the driver has
     taken it.
@@ -38,6 +40,17 @@ class Task(Future[TaskResult]):
     def _cancel(self) -> bool:
         """Cancel the future."""
         return super().cancel()
+
+    def running(self) -> bool:
+        """It is in a slot at this moment, as the driver says, who is asked."""
+        if self.done():
+            return False
+        self._forbid_to_wait()
+        return self._courier.runs(self)
+
+    def __await__(self) -> Generator[Any, None, TaskResult]:
+        """How the task ended, on an asyncio loop. Cancelling that cancels the task."""
+        return asyncio.wrap_future(self).__await__()
 
     def result(self, timeout: float | None = None) -> TaskResult:
         """How the task ended, within so many seconds: else TimeoutError."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from string import Formatter
 from typing import Any
 
+from disbatch.model.quantity import counted
 from disbatch.model.text import shell_word
 
 ONE = (str, bytes, os.PathLike)
@@ -73,7 +74,7 @@ class Template:
                 raise self._misfit(f"{{{name}}} has no value")
         needed = max([blank, *(number + 1 for number in numbers)])
         if needed != count:
-            raise self._misfit(f"it has room for {needed} values without a name, not {count}")
+            raise self._misfit(f"it has room for {counted(needed, 'value')} without a name, not {count}")
         for name in named:
             if name not in self._names:
                 raise self._misfit(f"there is no {{{name}}} in it")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from disbatch.driver.departures import some
+from disbatch.model.quantity import counted
 
 DELAY = 0.2
 """Seconds that a line waits for others."""
@@ -45,5 +46,5 @@ class Gathering:
         names, self._names = self._names, {}
         slots, self._slots = self._slots, 0
         for words, those in names.items():
-            counted = f" with {slots} slot{'' if slots == 1 else 's'}" if words == "joined" else ""
-            self._write(f"{some(sorted(those))}: {words}{counted}")
+            how = f" with {counted(slots, 'slot')}" if words == "joined" else ""
+            self._write(f"{some(sorted(those))}: {words}{how}")

@@ -20,6 +20,7 @@ from disbatch.engine.sessions import boot_id, look
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.text import as_argument, shell_word
 from disbatch.model.way import Way
+from disbatch.wire.ownfile import open_own, owner_of
 
 LAST_WORD = b" INFO gone\n"
 """Of an engine's log."""
@@ -37,10 +38,11 @@ def refuse_abandoned(status: str) -> None:
     if not os.path.lexists(files.run):
         return  # it was ended in order, and so were its tasks; or is of a version that knows no takeover
     killed = os.path.lexists(files.connect)
+    owner = owner_of(path)
     try:
-        told = read(files.run)
+        told = read(files.run, trusted=owner)
         changed = path.stat().st_mtime
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (UsageError, OSError):
         return  # whoever reads the status file says what is wrong with it
     try:
@@ -50,10 +52,11 @@ def refuse_abandoned(status: str) -> None:
         os.close(descriptor)
     if job_is_over(told):
         return
-    left = time_left(changed, told)
+    left = changed + LIFE_SIGN + told.asked.orphan_patience + MARGIN - time.time()
     engines = [here for here in told.lost.values() if here.pid]
     engines += told.engines.values() if killed else ()
-    there = sorted({each.name for each in engines if not has_ended(each, files)})
+    living = [each for each in engines if not _has_ended(each, files.engine_log(each.name), owner)]
+    there = sorted({each.name for each in living})
     if left <= 0 or not there:
         return
     can = "-r can after that time, --force-resume at once"
@@ -65,15 +68,8 @@ def refuse_abandoned(status: str) -> None:
     prefix = shell_word(as_argument(status.removesuffix(STATUS)))
     raise ResumeError(
         f"{status}: the driver of that run was killed, and its engines may still run tasks for "
-        f"{left:.0f} s: `disbatch --takeover {prefix}` goes on with it; `dbutil finish --run {prefix}` ends "
-        f"it, and -r works at once; {can}"
+        f"{left:.0f} s: `disbatch --takeover {prefix}` goes on with it; {can}"
     )
-
-
-def time_left(changed: float, told: Told) -> float:
-    """Seconds for which engines may still run tasks if no driver comes; `changed`: when the status file was
-    written last."""
-    return changed + LIFE_SIGN + told.asked.orphan_patience + MARGIN - time.time()
 
 
 def job_is_over(told: Told) -> bool:
@@ -87,22 +83,14 @@ def job_is_over(told: Told) -> bool:
     return job.ending or bool(job.gone)
 
 
-def ended_engines(files: RunFiles, told: Told, changed: float) -> frozenset[str]:
-    """The engines of a killed driver that are known to have ended; `changed`: as of `time_left`."""
-    engines = [*told.engines.values(), *told.lost.values()]
-    if time_left(changed, told) <= 0 or job_is_over(told):
-        return frozenset(each.engine for each in engines)
-    return frozenset(each.engine for each in engines if has_ended(each, files))
-
-
-def has_ended(engine: Here, files: RunFiles) -> bool:
-    """True if that is known: it was on this machine and is not there any more, or its log says so."""
-    log = files.engine_log(engine.name)
+def _has_ended(engine: Here, log: Path, owner: int | None) -> bool:
+    """True if that is known: it was on this machine and is not there any more, or its log says so, which is
+    ours or of the `owner` of the run."""
     if engine.host == this_machine().hostname and _has_ended_here(engine, boot_id()):
         return True
     try:
-        with log.open("rb") as file:
-            file.seek(-min(LAST_WORD_WITHIN, log.stat().st_size), os.SEEK_END)
+        with os.fdopen(open_own(log, os.O_RDONLY, trusted=owner), "rb") as file:
+            file.seek(-min(LAST_WORD_WITHIN, os.fstat(file.fileno()).st_size), os.SEEK_END)
             return file.read().endswith(LAST_WORD)
     except OSError:
         return False

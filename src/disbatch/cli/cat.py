@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_USAGE, UsageError
+from disbatch.model.quantity import counted
+from disbatch.wire.ownfile import is_foreign, owner_of
 
 if TYPE_CHECKING:
     from disbatch.driver.kept import Kept, Line
@@ -60,6 +62,26 @@ def cat(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     return EXIT_USAGE if reasons.wrong else EXIT_COMPLETE
 
 
+def read_output(prefix: str, task: int, *, err: bool = False) -> bytes:
+    """All that a task printed to stdout, or `err`. UsageError if that is not there, or was not kept."""
+    from disbatch.driver.kept import Kept, read_lines
+
+    told, stream = _read(prefix), int(err)
+    lines = read_lines(Path(prefix + STATUS), {task})
+    kept = Kept(told, {task}, lines)
+    try:
+        found = kept.find(task, stream)
+        if found is not None:
+            return b"".join(found.blocks)
+    finally:
+        kept.close()
+    reasons = _Reasons(told, prefix, lines, stream)
+    reason = reasons.of(task)
+    if reasons.wrong:
+        raise UsageError(f"task {task}: {reason}")
+    return b""
+
+
 def _written(kept: Kept, tasks: Sequence[int], reasons: _Reasons, out: BinaryIO) -> Iterable[tuple[str, str]]:
     """Write what there is; yields the numbers of tasks of which something lacks, and why."""
     first = last = -1
@@ -102,7 +124,9 @@ class _Reasons:
         if line is not None and line.ran and not line.sizes[self.stream]:
             other = line.sizes[1 - self.stream]
             option = "without --err" if self.stream else "--err"
-            also = f", but {other:,} bytes to {_STREAMS[1 - self.stream]} ({option})" if other else ""
+            also = (
+                f", but {counted(other, 'byte')} to {_STREAMS[1 - self.stream]} ({option})" if other else ""
+            )
             return f"nothing printed to {name}{also}"
         self.wrong = True
         if line is None:
@@ -114,7 +138,8 @@ class _Reasons:
         if not line.ran:
             return "never ran, or lost with the node: nothing is left of it"
         return (
-            f"{line.sizes[self.stream]:,} bytes of {name} are not in {self._told.directory} here, which may "
+            f"{counted(line.sizes[self.stream], f'byte of {name} is', f'bytes of {name} are')} not in "
+            f"{self._told.directory} here, which may "
             f"be another one on {line.node}, where they were printed"
         )
 
@@ -124,7 +149,7 @@ class _Reasons:
             return ""
         self.wrong = True
         size = self._lines[task].sizes[self.stream]
-        return f"{count:,} of its {size:,} bytes of {_STREAMS[self.stream]} could not be kept"
+        return f"{count:,} of its {counted(size, 'byte')} of {_STREAMS[self.stream]} could not be kept"
 
 
 def parse_tasks(words: Sequence[str]) -> list[int]:
@@ -156,7 +181,7 @@ def _read(prefix: str) -> OutputFile:
         if os.path.lexists(prefix + STATUS):
             raise UsageError(f"{prefix}: this run keeps no output: it was started without --output")
         raise UsageError(f"{prefix}: there is no such run: no file {path}")
-    return outputfile.read(path)
+    return outputfile.read(path, trusted=owner_of(prefix + STATUS))
 
 
 def _only_run() -> str:
@@ -165,7 +190,7 @@ def _only_run() -> str:
         names = sorted(name for name in os.listdir() if name.endswith(OUTPUT))  # noqa: PTH208 - plain names
     except OSError as error:
         raise UsageError(f"the working directory: {error.strerror}; name a run with --run") from error
-    runs = [name.removesuffix(OUTPUT) for name in names]
+    runs = [name.removesuffix(OUTPUT) for name in names if not is_foreign(name)]
     live = [run for run in runs if os.path.lexists(run + CONNECT)]
     for found in (runs, live):
         if len(found) == 1:

@@ -16,6 +16,8 @@ from disbatch.engine.shelves import prepare
 from disbatch.model.errors import UsageError
 from disbatch.model.output import DEFAULT_LIMIT, is_shard
 from disbatch.model.pack import PACK_END
+from disbatch.wire.naming import is_gone
+from disbatch.wire.ownfile import owner_of
 
 RUN = "run-"
 """What a directory within the one of --output is called, and the run's job id, if tasks have other numbers
@@ -84,7 +86,9 @@ def _is_used(path: Path) -> bool:
 def kept_output(prefix: str) -> Output | None:
     """What the run keeps whose files begin with `prefix`. UsageError if that cannot be read."""
     path = Path(f"{prefix}_output.json")
-    return outputfile.read(path).output if os.path.lexists(path) else None
+    if is_gone(path):
+        return None
+    return outputfile.read(path, trusted=owner_of(f"{prefix}_status.txt")).output
 
 
 def inherited_output(options: argparse.Namespace, directory: str, files: RunFiles) -> Output | None:

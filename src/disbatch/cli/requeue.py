@@ -13,6 +13,7 @@ from pathlib import Path
 
 from disbatch.driver.files import status_files
 from disbatch.driver.held import is_held_at
+from disbatch.wire.ownfile import is_foreign
 
 
 def restarted(environ: Mapping[str, str]) -> bool:
@@ -21,9 +22,9 @@ def restarted(environ: Mapping[str, str]) -> bool:
 
 
 def former_life(prefix: str | None, task_name: str, jobid: str, named: list[str]) -> list[str]:
-    """The status files that were written for tasks of this name in this job, besides those `named` with -r,
+    """Our status files that were written for tasks of this name in this job, besides those `named` with -r,
     and besides those that another run of the job writes now."""
-    found = status_files(prefix, task_name, jobid)
+    found = [path for path in status_files(prefix, task_name, jobid) if not is_foreign(path)]
     return [os.path.relpath(path) for path in found if not _is_named(path, named) and not is_held_at(path)]
 
 

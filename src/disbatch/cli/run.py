@@ -43,14 +43,8 @@ from disbatch.driver.outputfile import Before, kept_before
 from disbatch.driver.settings import Output, Settings, Takeover
 from disbatch.driver.sofar import SoFar
 from disbatch.driver.told import Asked, Told
-from disbatch.model.errors import (
-    EXIT_COMPLETE,
-    EXIT_INCOMPLETE,
-    DisbatchError,
-    ResumeError,
-    TaskFileError,
-    UsageError,
-)
+from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, TaskFileError, UsageError
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
 from disbatch.model.text import as_argument, path_line, shell_command, shell_word, valid
@@ -71,16 +65,12 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Left:
     """What a driver that was killed left of its run: the connect file, what it `told`, and its files in our
-    hands. `moved`: the user is in another directory than where the run was started, and we are now. The
-    others: as of `Takeover`."""
+    hands. `moved`: the user is in another directory than where the run was started, and we are now."""
 
     connect: ConnectFile
     told: Told
     claimed: ClaimedFiles
     moved: bool
-    ended: frozenset[str] = frozenset()
-    finish: bool = False
-    readable: bool = True
 
     @property
     def asked(self) -> Asked:
@@ -147,18 +137,17 @@ def run(
         for warning in _verify(so_far, opened):
             observer.say(warning)
         if opened.summary is None and options.taskfile is not None:
+            done = counted(so_far.count, "of them is done", "of them are done")
             observer.say(
                 f"{opened.name}: what was read before and is not recorded is not known; the same tasks are "
-                f"expected again, from the first on ({so_far.count} of them are done)"
+                f"expected again, from the first on ({done})"
             )
         if options.owned:
             observer.say("a program handed tasks in; if it has ended, `dbutil close` says that no more come")
         left.told.counted = so_far.counting(left.told)
-        takeover = Takeover(
-            *(left.connect, left.told, so_far.asides, left.ended), finish=left.finish, readable=left.readable
-        )
+        takeover = Takeover(left.connect, left.told, so_far.asides)
     log_handler = _start_log(claimed, options.loglevel, observer.say)
-    submitted = _submitted(options, opened, claimed) if left is None or left.readable else None
+    submitted = _submitted(options, opened, claimed)
     source_name = claimed.files.submitted.name if options.taskfile is None else opened.name
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
     if options.label:
@@ -355,7 +344,7 @@ async def _carry_out(  # noqa: PLR0917 - as above
     elsewhere = False
     try:
         code, summary = await _drive(driver, settings, page, owned=owned)
-        elsewhere = summary.elsewhere or summary.goes_on
+        elsewhere = summary.elsewhere
         code, summary = _conclude(code, summary, settings)
     except UsageError:
         raise
@@ -367,9 +356,6 @@ async def _carry_out(  # noqa: PLR0917 - as above
             await page.close(elsewhere=elsewhere)
     if not elsewhere:
         await notices.see_off(summary, code)
-    finish = settings.takeover is not None and settings.takeover.finish
-    if finish and code == EXIT_INCOMPLETE and not (summary.goes_on or summary.unwritten):
-        return EXIT_COMPLETE  # of the command that was to end it
     return code
 
 

@@ -15,6 +15,7 @@ from disbatch.model.errors import SilenceError, UsageError
 from disbatch.model.text import as_argument, shell_word
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.naming import is_gone
+from disbatch.wire.ownfile import NotOwnError, owner_of
 
 if TYPE_CHECKING:
     from disbatch.wire.follower import Follower
@@ -53,29 +54,23 @@ class Run:
             return f"{again} goes on where it ended"
         if first.taskserver is not None or first.taskcommand is not None:
             return (
-                f"its tasks came from a program: `dbutil finish --run {prefix}` ends it; "
-                f"then start it anew with `-r {status}`"
+                f"its tasks came from a program: start it anew with `-r {status}` when its engines are gone"
             )
         over = f"`disbatch --takeover {prefix}`"
         if first.taskfile is not None and asked.size is None:
             over = f"`COMMAND | disbatch --takeover {prefix} -`, with the same tasks,"
-        return f"{over} goes on with it; or `dbutil finish --run {prefix}` ends it, and then {again} does"
+        return f"{over} goes on with it, or, when its engines are gone, {again}"
 
 
 def find_run(prefix: str | None) -> Run:
     """The run with that prefix, or with the connect file that DISBATCH_CONNECT names, or the only live one
     here. UsageError if that cannot be said, SilenceError if its driver is known to be dead."""
-    run = find_any_run(prefix)
+    prefix = prefix or os.environ.get("DISBATCH_CONNECT") or None
+    run = _only_run() if prefix is None else _run(prefix)
     if run.is_gone:
         where = f"the driver (pid {run.connect.pid}) is dead"
         raise SilenceError(f"{run.prefix}: {where}; {run.resume}")
     return run
-
-
-def find_any_run(prefix: str | None) -> Run:
-    """The same, be its driver alive or dead. UsageError."""
-    prefix = prefix or os.environ.get("DISBATCH_CONNECT") or None
-    return _only_run() if prefix is None else _run(prefix)
 
 
 @asynccontextmanager
@@ -121,7 +116,7 @@ def look_up(prefix: str | None) -> Found:
         if is_gone(f"{prefix}{CONNECT}"):
             return Found(prefix, None)
         try:
-            return Found(prefix, ConnectFile.read(Path(f"{prefix}{CONNECT}")))
+            return Found(prefix, _connect(prefix))
         except UsageError as error:
             return Found(prefix, None, f"the driver cannot be asked: {error}")
     run = _run(prefix)
@@ -141,17 +136,23 @@ def _run(prefix: str) -> Run:
         if not is_gone(f"{prefix}{STATUS}"):
             raise UsageError(f"{prefix}: this run is over: there is no {path.name} any more")
         raise UsageError(f"{prefix}: there is no such run: no file {path}")
-    return Run(prefix, ConnectFile.read(path))
+    return Run(prefix, _connect(prefix))
+
+
+def _connect(prefix: str) -> ConnectFile:
+    """The connect file of a run that the user named. UsageError. It must belong to whom the run belongs:
+    anybody may leave one in a directory that others can write to."""
+    return ConnectFile.read(Path(f"{prefix}{CONNECT}"), trusted=owner_of(f"{prefix}{STATUS}"))
 
 
 def _only_run() -> Run:
     """Those of other users count for nothing."""
-    runs = []
+    runs, others = [], 0
     for name in _names():
         try:
-            runs.append(_run(name))
-        except UsageError:
-            continue
+            runs.append(Run(_stripped(name), ConnectFile.read(Path(name))))
+        except UsageError as error:
+            others += isinstance(error.__cause__, NotOwnError)
     live = [run for run in runs if not run.is_gone]
     if len(live) == 1:
         return live[0]
@@ -161,7 +162,10 @@ def _only_run() -> Run:
         return runs[0]
     if runs:
         raise UsageError(f"no run is live here; the drivers of these are dead, to be resumed: {_list(runs)}")
-    raise UsageError("no run is live in this directory: name one with --run PREFIX, as its files begin")
+    whose = " of yours" if others else ""
+    raise UsageError(
+        f"no run{whose} is live in this directory: name one with --run PREFIX, as its files begin"
+    )
 
 
 def _list(runs: list[Run]) -> str:

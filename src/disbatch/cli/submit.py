@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from disbatch.cli.verbs import usual_options
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, DisbatchError, SilenceError, UsageError
+from disbatch.model.quantity import counted
 
 if TYPE_CHECKING:
     from disbatch.cli.runs import Run
@@ -86,7 +87,8 @@ async def _give_and_wait(giver: _Giver, commands: list[str], out: BinaryIO) -> i
             out.flush()
             if told.over and follower.pending:
                 how = f" ({told.words})" if told.words else ""
-                raise SilenceError(f"the run ended{how}; {follower.pending:,} of these tasks are not done")
+                left = counted(follower.pending, "of these tasks is", "of these tasks are")
+                raise SilenceError(f"the run ended{how}; {left} not done")
             telling = asyncio.create_task(follower.collect())
         giving.result()
         return EXIT_FAILED if failed else EXIT_COMPLETE
@@ -122,7 +124,7 @@ class _Giver:
     def _taken_before(self) -> str:
         if not self._taken:
             return ""
-        return f" (before it {self._taken:,} {'line was' if self._taken == 1 else 'lines were'} taken)"
+        return f" (before it {counted(self._taken, 'line was', 'lines were')} taken)"
 
     async def _give(self, lines: Lines) -> None:
         from disbatch.wire.requests import Submit

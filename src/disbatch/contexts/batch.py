@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from disbatch.contexts.nodes import MAX_CORES, Machine, in_short
+from disbatch.model.quantity import counted
 
 _CONDOR_CPUS = re.compile(r"^Cpus\s*=\s*([0-9]{1,9})\s*$", re.MULTILINE | re.IGNORECASE)
 
@@ -34,14 +35,14 @@ class Share(NamedTuple):
                 f"{self.job}: nothing says how many cores it has on this host: using 1; if it has more, say "
                 f"-s localhost:CORES{self._unused()}"
             )
-        cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"
+        cores = counted(self.cores, "core")
         return f"{self.job}: using the {cores} that it has on this host ({self.source}){self._unused()}"
 
     def _unused(self) -> str:
         if not self.others:
             return ""
-        hosts = "other host is" if self.others == 1 else "other hosts are"
-        return f"; its {self.others} {hosts} not used: name them with -s HOST:CORES[,HOST:CORES...]"
+        hosts = counted(self.others, "other host is", "other hosts are")
+        return f"; its {hosts} not used: name them with -s HOST:CORES[,HOST:CORES...]"
 
 
 class _Job:

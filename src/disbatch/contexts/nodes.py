@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from disbatch.model.errors import UsageError
+from disbatch.model.quantity import counted
 from disbatch.model.way import Way
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def _of_hosts(
 
 def left_out(name: str, cores: int, need: str) -> str:
     """A warning: the node has fewer `cores` than one task needs; `need` says who wants that many."""
-    return f"{name}: left out: it has {cores} core{'' if cores == 1 else 's'}, and {need} asks for more"
+    return f"{name}: left out: it has {counted(cores, 'core')}, and {need} asks for more"
 
 
 def no_room(warnings: list[str]) -> UsageError:

@@ -14,6 +14,7 @@ from disbatch.driver.farewells import Farewells
 from disbatch.driver.roster import Member
 from disbatch.driver.settings import Settings
 from disbatch.driver.told import Joint
+from disbatch.model.quantity import counted
 from disbatch.plan import events
 from disbatch.wire.hub import ENGINE_NAME
 from disbatch.wire.requests import (
@@ -101,9 +102,8 @@ class Admission:
             crew.tell(events.Limit(context, verb.limit))
         crew.give_backs.add(context, verb.spare_after, frozenset(verb.keep))
         slots = sum(node.slots for node in verb.nodes)
-        counted = f"{slots} {'slot' if slots == 1 else 'slots'}"
-        label = f", label {verb.label}" if verb.label else ""
-        crew.say(f"attached from {verb.host}: {some([node.node for node in verb.nodes])} ({counted}{label})")
+        what = counted(slots, "slot") + (f", label {verb.label}" if verb.label else "")
+        crew.say(f"attached from {verb.host}: {some([node.node for node in verb.nodes])} ({what})")
         for node in verb.nodes:
             crew.expect(
                 Member(node.engine, node.node, crew.next_rank, node.slots, None, context, label=verb.label)

@@ -12,6 +12,7 @@ from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.roster import Member
 from disbatch.driver.told import Cancelled, Line, Paused, Told
 from disbatch.model.errors import UsageError
+from disbatch.model.quantity import counted
 from disbatch.plan import events
 from disbatch.plan.engines import State
 from disbatch.plan.ids import IdSet
@@ -112,7 +113,7 @@ class Control:
         if not self._kept:
             lines.insert(0, UNKEPT)
         if len(lines) > MOST_LINES:
-            lines[MOST_LINES - 1 :] = [f"and {len(lines) - MOST_LINES + 1:,} lines more"]
+            lines[MOST_LINES - 1 :] = [f"and {counted(len(lines) - MOST_LINES + 1, 'line')} more"]
         for line in lines:
             log.info("dbutil is told: %s", line)
         return Answer(request.id, True, [line[:MAX_LINE] for line in lines])
@@ -169,7 +170,7 @@ class Control:
         return list(chosen.values())
 
     def _name_for_people(self, name: str) -> str:
-        return self._members[name].name if name in self._members else name
+        return self._members[name].shown if name in self._members else name
 
     def _names(self, member: Member) -> list[str]:
         """As the run calls it, as the user did, and its label."""
@@ -187,7 +188,7 @@ class Control:
         return engine.state in (State.STARTING, State.ACTIVE) and not engine.draining
 
     def _drain(self, member: Member, alone: bool) -> str:
-        name, engine = member.name, self._plan.engines.get(member.engine)
+        name, engine = member.shown, self._plan.engines.get(member.engine)
         if engine is None:
             return self._not_there(member, stop=False)
         if engine.state in (State.STOPPING, State.LEAVING):
@@ -203,10 +204,10 @@ class Control:
             return f"{name}: is not heard; if it comes back, it finishes what runs there"
         if not running:
             return f"{name}: nothing is running there; it leaves"
-        return f"{name}: draining; {_counted(running)} {'is' if running == 1 else 'are'} running there"
+        return f"{name}: draining; {counted(running, 'task')} {'is' if running == 1 else 'are'} running there"
 
     def _stop(self, member: Member, alone: bool) -> str:
-        name, engine = member.name, self._plan.engines.get(member.engine)
+        name, engine = member.shown, self._plan.engines.get(member.engine)
         if engine is None:
             return self._not_there(member, stop=True)
         if engine.stopped or (engine.state in (State.STOPPING, State.LEAVING) and not engine.per_engine):
@@ -221,16 +222,16 @@ class Control:
         if not running:
             return f"{name}: nothing is running there; it leaves"
         again = "" if alone else f", which {'runs' if running == 1 else 'run'} again elsewhere"
-        return f"{name}: ending {_counted(running)}{again}"
+        return f"{name}: ending {counted(running, 'task')}{again}"
 
     def _not_there(self, member: Member, *, stop: bool) -> str:
         if member.inherited and (member.launching or member.lost):
             self._see_off(member, stop=stop)
-            return f"{member.name}: is not heard yet; if it comes, it leaves"
+            return f"{member.shown}: is not heard yet; if it comes, it leaves"
         if not member.launching:
-            return f"{member.name}: has left already" if member.came else f"{member.name}: did not join"
+            return f"{member.shown}: has left already" if member.came else f"{member.shown}: did not join"
         self._see_off(member, stop=stop)
-        return f"{member.name}: has not joined yet, and need not"
+        return f"{member.shown}: has not joined yet, and need not"
 
     def _see_off(self, member: Member, *, stop: bool) -> None:
         self._kept &= self._farewells.add(member, stop=stop)
@@ -297,7 +298,7 @@ class Control:
     def _span_words(self, span: _Span) -> str:
         first, last, what, engine = span
         if engine:
-            return f"task {first}: {what} on {self._members[engine].name}"
+            return f"task {first}: {what} on {self._members[engine].shown}"
         if first == last:
             return f"task {first}: {what if what == WAITS else f'is {what}'}"
         return f"tasks {first}-{last}: {what if what == WAITS else f'are {what}'}"
@@ -311,7 +312,7 @@ class Control:
         self._kept &= self._note(Paused(True))
         self._holds.add(Reason.PAUSE, PAUSED)
         self._say("paused by dbutil: no more tasks start until `dbutil resume`")
-        yield f"paused: no more tasks start; {_counted(self._running())} running"
+        yield f"paused: no more tasks start; {counted(self._running(), 'task')} running"
 
     def _unpause(self, verb: Unpause) -> Iterator[str]:
         if Reason.PAUSE not in self._holds:
@@ -331,7 +332,7 @@ class Control:
     def _finish(self, verb: Finish) -> Iterator[str]:
         running = self._running()
         self._end_run()
-        yield f"ending the run, to be resumed; {_counted(running)} running"
+        yield f"ending the run, to be resumed; {counted(running, 'task')} running"
 
 
 def _is_dead(member: Member) -> bool:
@@ -341,10 +342,6 @@ def _is_dead(member: Member) -> bool:
 
 def _ranges(ids: IdSet) -> str:
     return _some([str(first) if first == last else f"{first}-{last}" for first, last in ids])
-
-
-def _counted(tasks: int) -> str:
-    return "1 task" if tasks == 1 else f"{tasks:,} tasks"
 
 
 def _some(names: Iterable[str]) -> str:

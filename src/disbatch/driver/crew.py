@@ -196,10 +196,10 @@ class Crew:
         elif self._contexts.is_heard(member.context):
             self.loop.call_later(LAUNCHING, self._missed, engine)  # it tells if that fails
         else:
-            self.failed(engine, f"{member.name}: did not join, and who attached it is not heard any more")
+            self.failed(engine, f"{member.shown}: did not join, and who attached it is not heard any more")
 
     def _launch_failed(self, engine: str, error: LaunchError) -> None:
-        self.failed(engine, str(error))
+        self.failed(engine, f"{self.members[engine].shown}: {error.problem}")
 
     def failed(self, engine: str, words: str) -> None:
         """It will not come, and why."""
@@ -230,10 +230,6 @@ class Crew:
             return
         s = self._settings
         member = self.members.get(peer.name)
-        if self._succession is not None and not self._plan.reads and (member is None or not member.came):
-            # The tasks that it has from a former driver are not read any more: it writes down their results.
-            self._hub.refuse(peer, "the run ends")
-            return
         if member is None:
             inherited = self._succession is not None
             member = Member(peer.name, hello.node, self.next_rank, hello.slots, inherited=inherited)
@@ -257,7 +253,7 @@ class Crew:
     def _join(self, member: Member, hello: Hello) -> None:
         leaving = self._lets_go(member)
         if member.came or (member.inherited and member.lost):
-            self.say(f"{member.name}: the engine is heard again and {'leaves' if leaving else 'goes on'}")
+            self.say(f"{member.shown}: the engine is heard again and {'leaves' if leaving else 'goes on'}")
         log.info("%s: engine joined (rank %d, %d slots)", member.name, member.rank, hello.slots)
         self.ever_joined = True
         member.joined, member.launching, member.slots = self.loop.time(), False, hello.slots
@@ -299,7 +295,7 @@ class Crew:
         elif never_came and not self.is_over():
             self.note(Gone(engine))
             self._contexts.became(member, Fate.LEFT)
-            self.say(f"{member.name}: {words}")
+            self.say(f"{member.shown}: {words}")
         elif return_code:
             log.warning("%s: %s", member.name, words)
         self._fewer()
@@ -310,7 +306,7 @@ class Crew:
         log.info("%s: engine left (%s)", member.name, message.reason)
         if message.reason != AS_TOLD and self.is_running():
             scheduled = self._contexts.is_scheduled(member.context) if member.context else None
-            self.departures.note(member.name, message.reason, by_slurm=scheduled)
+            self.departures.note(member.shown, message.reason, by_slurm=scheduled)
         member.left = True
         member.spare = message.reason == AS_TOLD and self.is_running() and not self._time_is_up()
         self._gone(member)
@@ -331,7 +327,7 @@ class Crew:
         member.lost = True
         self._contexts.became(member, Fate.LOST)
         if self._plan.mode is not Mode.OVER and not self.is_over():
-            self.say(f"{member.name}: engine lost: {why}{self._what_becomes_of_its_tasks(engine)}")
+            self.say(f"{member.shown}: engine lost: {why}{self._what_becomes_of_its_tasks(engine)}")
         self.tell(events.Lost(engine))
         if member.local:
             self._launcher.end(engine)
@@ -358,11 +354,6 @@ class Crew:
                 self.dismiss(member)
         self.look()
 
-    def expect_the_living(self) -> None:
-        """The run is ended: engines of a former driver that are known to have ended are not waited for."""
-        if self._succession is not None:
-            self._succession.expect_the_living()
-
     def dismiss(self, member: Member) -> None:
         """It need not come."""
         member.launching = False
@@ -372,19 +363,11 @@ class Crew:
         self._fewer()
 
     def give_up(self, why: str) -> None:
-        """Do not wait any longer for engines that were told to end what they have, or are expected."""
+        """Do not wait any longer for engines that were told to end what they have."""
         for peer in list(self._hub.peers()):
             engine = self._plan.engines.get(peer.name)
-            if engine is not None and (engine.assigned or engine.claims or engine.per_engine):
+            if engine is not None and (engine.assigned or engine.per_engine):
                 self.lose(peer.name, why)
-        if self._succession is not None:
-            self._succession.give_up()
-
-    @property
-    def not_heard(self) -> list[str]:
-        """Nodes whose engines, of a former driver, did not come before the run was ended."""
-        there = {} if self._succession is None else self._succession.unheard
-        return sorted({member.name for member in there.values() if not member.exited})
 
     @property
     def expected(self) -> bool:
@@ -407,7 +390,7 @@ class Crew:
     @property
     def out_of_reach(self) -> list[str]:
         """Nodes on which tasks may run that nobody can end."""
-        return sorted({member.name for member in self.members.values() if member.may_run_on})
+        return sorted({member.shown for member in self.members.values() if member.may_run_on})
 
     def warn_of_the_lost(self) -> None:
         """Who resumes at once would run a task beside itself."""

@@ -33,7 +33,6 @@ from disbatch.driver.attached import Contexts
 from disbatch.driver.belongings import Belongings
 from disbatch.driver.control import Control
 from disbatch.driver.crew import Crew
-from disbatch.driver.departures import some
 from disbatch.driver.exchange import Exchange
 from disbatch.driver.farewells import Farewells
 from disbatch.driver.feed import Feed
@@ -59,9 +58,10 @@ from disbatch.driver.told import Counted, Told
 from disbatch.driver.vacancy import Vacancy
 from disbatch.driver.watching import Watching
 from disbatch.model.errors import DisbatchError
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
-from disbatch.model.text import as_argument, printable, shell_word
+from disbatch.model.text import printable
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
 from disbatch.sources.desk import Desk
@@ -248,12 +248,7 @@ class Driver:
             finally:
                 unwritten = await self._close()
         result = self._result()
-        if self._leaves_engines:
-            names = some(self._crew.not_heard or self._crew.out_of_reach)
-            prefix = shell_word(as_argument(str(self._settings.claimed.files.prefix)))
-            words = f"the run is left as it was: `dbutil finish --run {prefix}` tries again"
-            self._say(f"{names}: not heard; {words}")
-        elif not result.complete:
+        if not result.complete:
             self._crew.warn_of_the_lost()
         return result.exit_code, self._summary(result, unwritten)
 
@@ -349,18 +344,8 @@ class Driver:
 
     def _withdraw(self, addresses: Addresses) -> None:
         if not self._yielded and not self._is_left:
-            if self._leaves_engines:
-                return
             resumable = not self._result().complete
             addresses.withdraw(self._say, keep_run=resumable and bool(self._crew.out_of_reach))
-
-    @property
-    def _leaves_engines(self) -> bool:
-        """We were to end a run that we took over, and not all of its engines were heard: the next one may."""
-        takeover = self._settings.takeover
-        if takeover is None or not self._ended_early:
-            return False
-        return bool(self._crew.not_heard or (takeover.finish and self._crew.out_of_reach))
 
     def _yield(self) -> None:
         """Another driver has the run, but not our engines."""
@@ -391,17 +376,13 @@ class Driver:
         succession = None
         if s.takeover is not None:
             succession = Succession(
-                *(self._crew, self._holds, s.patience, s.takeover.told, s.takeover.ended),
-                look_beside=self._look_beside,
+                *(self._crew, self._holds, s.patience, s.takeover.told), look_beside=self._look_beside
             )
             self._restore(s.takeover.told)
-        finish = s.takeover is not None and s.takeover.finish
-        nodes = [] if self._incomplete or finish else s.context.nodes
+        nodes = [] if self._incomplete else s.context.nodes
         for listener in self._listeners:
             listener.start(self.snapshot)
         self._crew.launch(nodes, self._early, retirement, succession)
-        if finish:
-            self._finish_early()
         self._pump()
         self._outlook.note()
         self._observer.start(self.snapshot)
@@ -541,10 +522,6 @@ class Driver:
     def _end_run(self, *, at_once: bool) -> None:
         self._ended_early = True
         self._tell(events.Interrupt(at_once))
-        takeover = self._settings.takeover
-        if takeover is not None and not takeover.readable:
-            self._tell(events.SourceEnded(broken=True))
-        self._crew.expect_the_living()
         self._give_up_after(AT_ONCE if at_once else self._settings.grace + ENDING_MARGIN)
 
     def _give_up_after(self, seconds: float) -> None:
@@ -553,8 +530,6 @@ class Driver:
     def _give_up_waiting(self) -> None:
         """Engines that did not answer in time after a signal, or at the end of the time, are given up."""
         self._crew.give_up("did not end its tasks in time")
-        if self._plan.is_behind and self._feed.goes_on and self._signals < 2:
-            return  # the results of all engines are here, and are recorded as their tasks are read
         if not self._over.done():
             self._incomplete = self._incomplete or self._time_limit.words
             self._over.set_result(None)
@@ -589,7 +564,7 @@ class Driver:
         elif type(message) is Recalled:
             self._tell(events.Returned(name, message.attempts))
         elif type(message) is Trouble:
-            self._say(f"{self._members[name].name}: {message.text}")
+            self._say(f"{self._members[name].shown}: {message.text}")
         elif type(message) is Goodbye:
             self._crew.goodbye(peer, message)
         if number:
@@ -604,8 +579,6 @@ class Driver:
         """If no engine is there and none will come, the run cannot be completed, unless some are attached."""
         if self._over.done() or self._plan.mode is Mode.OVER or self._preemption is not None:
             return
-        if self._ended_early and self._plan.is_behind:
-            return  # it comes to its end when that is read
         if self._plan.present or self._crew.expected:
             self._vacancy.ends()
             return
@@ -614,7 +587,7 @@ class Driver:
             return
         limit = self._settings.context.task_limit
         if limit is not None and not len(self._contexts) and self._plan.has_reached_limit(""):
-            words = f"ended after {limit} tasks, as -C asks"
+            words = f"ended after {counted(limit, 'task')}, as -C asks"
         else:
             words = "no engine is left" if self._crew.ever_joined else "no engine could start"
             if not self._members:
@@ -776,8 +749,6 @@ class Driver:
 
     def _summary(self, result: Result, unwritten: bytes) -> Summary:
         tally, now = self._tally, self._loop.time()
-        for task, record in self._feed.not_counted(self._plan):
-            tally.count_again(task, record)
         slot_time = sum(member.slot_time(now) for member in self._members.values())
         came = [member.view("gone") for member in self._members.values() if member.came]
         return Summary(
@@ -793,7 +764,6 @@ class Driver:
             inherited=None if self._settings.takeover is None else tally.inherited,
             unwritten=unwritten,
             elsewhere=self._yielded,
-            goes_on=self._leaves_engines,
         )
 
 

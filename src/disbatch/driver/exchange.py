@@ -33,6 +33,7 @@ from disbatch.driver.storekeeper import Storekeeper
 from disbatch.keystore.embedded import EmbeddedStore
 from disbatch.keystore.store import KeyStore
 from disbatch.model.errors import DisbatchError
+from disbatch.model.quantity import counted
 from disbatch.model.report import Report, report_of
 from disbatch.model.snapshot import Snapshot
 from disbatch.model.task import Barrier
@@ -161,7 +162,7 @@ class Exchange:
 
     def _full(self, full: bool) -> None:
         if full:
-            waiting = f"{len(self._outgoing):,} results wait for the key store"
+            waiting = counted(len(self._outgoing), "result waits", "results wait") + " for the key store"
             words = f"{waiting}; no task starts until it takes some"
             self._say(words)
             self._holds.add(Reason.STORE, words)
@@ -203,7 +204,7 @@ class Exchange:
         if self._store is not None:
             left = await self._outgoing.close(patience)
             if left:
-                self._say(f"{left:,} results could not be put into the key store")
+                self._say(f"{counted(left, 'result')} could not be put into the key store")
 
     async def linger(self) -> None:
         """Stay as long as a program may want to fetch results."""

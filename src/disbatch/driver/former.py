@@ -19,7 +19,7 @@ import stat
 from array import array
 from collections.abc import Iterable, Iterator
 from heapq import merge
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 from disbatch.driver.held import is_held
@@ -30,6 +30,7 @@ from disbatch.model.snippet import command_matches, command_of, quoted
 from disbatch.model.status import UNRECORDED_END, Mark, Record, is_header, parse_line, scan_line
 from disbatch.model.task import Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND
+from disbatch.wire.ownfile import is_foreign, owner_of
 
 STATUS_END = "_status.txt"
 LONGEST_LINE = 6 * MAX_COMMAND + (1 << 16)
@@ -125,6 +126,8 @@ class Former:
         self.failures = 0
         self.highest = -1
         self.asides: set[int] = set()
+        self.foreign: list[Path] = []
+        """What stands beside the files as if engines had left it, but is not of who wrote them."""
         self.files = files
         self._source = source
         self._retry = retry
@@ -156,10 +159,11 @@ class Former:
         forced then is what was skipped in it. Raises ResumeError.
         """
         files: list[StatusFile] = []
+        foreign: list[Path] = []
         known: set[tuple[int, int]] = set()
         try:
             for path in paths:
-                for each in (Path(path), *unrecorded(Path(path))):
+                for each in (Path(path), *unrecorded(Path(path), foreign)):
                     file = StatusFile(each, mine=whole)
                     files.append(file)
                     identity = (file.status.st_dev, file.status.st_ino)
@@ -168,7 +172,9 @@ class Former:
                     elif len(files) > _MOST_FILES:
                         raise ResumeError(f"{path}: more than {_MOST_FILES} status files; join some with cat")
                     known.add(identity)
-            return cls(files, source=source, retry=retry, force=force, whole=whole)
+            former = cls(files, source=source, retry=retry, force=force, whole=whole)
+            former.foreign = foreign
+            return former
         except BaseException:
             for file in files:
                 file.close()
@@ -239,16 +245,6 @@ class Former:
             record = parse_line(file.line_at(offset))
         return None if record is None else (record, file is self.files[0])
 
-    def lines_from(self, first: int) -> Iterator[Record]:
-        """The lines that count, of that id and higher ones."""
-        for id in chain(range(first, len(self._dense)), (id for id in self._scattered if id >= first)):
-            entry = self._entry(id)
-            if entry:
-                file, offset = self._place(entry)
-                record = parse_line(file.line_at(offset))
-                if record is not None:
-                    yield record
-
     def has(self, id: int) -> bool:
         """There is a line of that id."""
         return bool(self._entry(id))
@@ -285,6 +281,7 @@ class Former:
             elif isinstance(item, Barrier) and (self._whole or not self._force):
                 self._verify_barrier(item)
         words, self._forced = self.in_hindsight(), 0
+        words += [f"{path}: is not a file of yours: passed over" for path in self.foreign]
         return words + self.beyond(ids)
 
     def in_hindsight(self) -> list[str]:
@@ -411,9 +408,10 @@ class Former:
         )
 
 
-def unrecorded(path: Path) -> list[Path]:
+def unrecorded(path: Path, foreign: list[Path] | None = None) -> list[Path]:
     """Results that engines of the run with this status file could not deliver: PREFIX_NODE_unrecorded.txt.
 
+    Those count that are ours, or belong to whom the status file belongs; the others are added to `foreign`.
     The prefix of another run in the same directory may begin with this one's and `_`; its files are its own.
     """
     if not path.name.endswith(STATUS_END):
@@ -430,11 +428,16 @@ def unrecorded(path: Path) -> list[Path]:
         and len(other := name.removesuffix(STATUS_END) + "_") > len(mine)
         and other.startswith(mine)
     ]
-    return [
+    found = [
         path.with_name(name)
         for name in sorted(names)
         if name.startswith(mine) and name.endswith(UNRECORDED_END) and not name.startswith(tuple(others))
     ]
+    owner = owner_of(path)
+    passed_over = {each for each in found if is_foreign(each, trusted=owner)}
+    if foreign is not None:
+        foreign += sorted(passed_over)
+    return [each for each in found if each not in passed_over]
 
 
 def _unreadable(path: Path, error: OSError) -> ResumeError:

@@ -29,6 +29,7 @@ from disbatch.model.outcome import LOST_RETURN_CODE
 from disbatch.model.output import parse_aside, place, shard
 from disbatch.model.pack import PACK_END
 from disbatch.model.status import FIELDS, Mark, Record, parse_line
+from disbatch.wire.ownfile import open_own, owner_of
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 64 << 20
@@ -67,7 +68,7 @@ def read_lines(status: Path, tasks: Collection[int]) -> dict[int, Line]:
     """What the status file says of these tasks: the lines that count. UsageError if it cannot be read."""
     found: dict[int, Line] = {}
     try:
-        with status.open("rb") as file:
+        with _reading(status) as file:
             for line in iter(partial(file.readline, _LONGEST_LINE), b""):
                 begin = line.find(b"\t") + 1
                 id = line[begin : line.find(b"\t", begin)]
@@ -78,6 +79,11 @@ def read_lines(status: Path, tasks: Collection[int]) -> dict[int, Line]:
     except OSError as error:
         raise UsageError(f"{status}: cannot be read: {error.strerror}") from error
     return found
+
+
+def _reading(status: Path) -> BinaryIO:
+    """Without O_NONBLOCK a named pipe would keep us here. OSError."""
+    return os.fdopen(os.open(status, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
 
 
 def _line(r: Record) -> Line:
@@ -111,7 +117,7 @@ class _Numbered:
             return
         for path in paths:
             try:
-                opened = Pack.open(path)
+                opened = Pack.open(path, trusted=owner_of(directory))
                 if opened is None:
                     continue
                 found = opened.find(tasks)
@@ -206,7 +212,7 @@ def _numbers_in(status: Path, wanted: dict[int, Line]) -> dict[int, int]:
     for task, line in wanted.items():
         by_shell.setdefault(b"%d" % line.pid, []).append(task)
     found: dict[int, int] = {}
-    with suppress(OSError), status.open("rb") as file:
+    with suppress(OSError), _reading(status) as file:
         for text in iter(partial(file.readline, _LONGEST_LINE), b""):
             fields = text.split(b"\t", _PID + 1)
             tasks = by_shell.get(fields[_PID], ()) if len(fields) > _PID else ()
@@ -255,7 +261,7 @@ def _open_file(directory: Path, task: int, stream: int, line: Line | None) -> Bi
         except OSError:
             pass
         chosen = max(asides)[1] if asides else plain
-    return _open(chosen)
+    return _open(chosen, owner_of(directory))
 
 
 def _is_time(file_time: float, finish: float) -> bool:
@@ -263,10 +269,10 @@ def _is_time(file_time: float, finish: float) -> bool:
     return abs(file_time - finish) < _SAME or (file_time == int(file_time) == int(finish))
 
 
-def _open(path: Path) -> BinaryIO | None:
+def _open(path: Path, owner: int | None) -> BinaryIO | None:
+    """A file that is ours, or of the owner of the directory around all."""
     try:
-        # A pipe somebody made there must not keep us waiting.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = open_own(path, os.O_RDONLY, trusted=owner)
     except OSError:
         return None
     return os.fdopen(descriptor, "rb", buffering=0)

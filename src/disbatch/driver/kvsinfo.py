@@ -14,6 +14,7 @@ from pathlib import Path
 
 from disbatch.driver.files import MOST_RUNS, RunFiles, remove
 from disbatch.model.errors import UsageError
+from disbatch.wire.ownfile import read_own
 
 MAX_SIZE = 1 << 16
 
@@ -67,8 +68,7 @@ class KvsInfo:
     def told(self, word: str) -> str | None:
         """What the file that is there says behind this word; None if it does not."""
         try:
-            with self.path.open("rb") as file:
-                lines = file.read(MAX_SIZE).decode("utf-8", "surrogateescape").splitlines()
+            lines = read_own(self.path, MAX_SIZE).decode("utf-8", "surrogateescape").splitlines()
         except OSError:
             return None
         return next((line[len(word) + 1 :] for line in lines[1:] if line.startswith(f"{word} ")), None)

@@ -26,6 +26,7 @@ from disbatch.model.snapshot import (
 from disbatch.model.task import Task
 from disbatch.model.text import valid
 from disbatch.plan.engines import Engine, State
+from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Plan
 from disbatch.wire.watching import MOST_LOG, Wants
 
@@ -191,6 +192,13 @@ class Outlook:
 
     # ---- running tasks ----
 
+    def running_of(self, ids: list[tuple[int, int]]) -> list[int]:
+        """Those of these tasks that are in slots now."""
+        plan = self._matter.plan
+        lost = {name for name, engine in plan.engines.items() if engine.state is State.LOST}
+        found = plan.find(IdSet(ids))
+        return sorted(id for id, place in found.items() if place.engine and place.engine not in lost)
+
     def _longest(self, most: int) -> list[RunningRow]:
         if most > self._looked_for:
             self._running, self._looked_for = self._find_longest(most), most
@@ -263,7 +271,15 @@ def _row_of_before(member: Member) -> EngineRow:
 
 
 def _running(member: Member, task: Task, seconds: float | None) -> RunningRow:
-    return RunningRow(task.id, task.line, member.engine, valid(member.name), seconds, _text(task.command))
+    return RunningRow(
+        task.id,
+        task.line,
+        member.engine,
+        valid(member.name),
+        seconds,
+        _text(task.command),
+        valid(member.label),
+    )
 
 
 def _failure(number: int, finish: float, view: TaskView) -> FailureRow:
@@ -277,6 +293,7 @@ def _failure(number: int, finish: float, view: TaskView) -> FailureRow:
         time=finish,
         snippet=_text(view.snippet),
         command=_text(view.command),
+        label=valid(view.label),
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from disbatch.driver.settings import Output
 from disbatch.model.errors import UsageError
+from disbatch.wire.ownfile import owner_of, read_own
 
 LARGEST = 1 << 20
 MOST_FORMER = 1000
@@ -75,12 +76,11 @@ def write(path: Path, told: OutputFile) -> None:
         raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
 
 
-def read(path: Path) -> OutputFile:
-    """What the file says. UsageError if it cannot be read, or is none."""
+def read(path: Path, *, trusted: int | None = None) -> OutputFile:
+    """What the file says, which must be ours, or belong to `trusted`. UsageError if it cannot be read, or is
+    none."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            data = file.read(LARGEST + 1)
+        data = read_own(path, LARGEST + 1, trusted=trusted)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     try:
@@ -100,7 +100,7 @@ def kept_before(status_files: list[str], *, by_command: bool) -> Before:
         path = Path(name.removesuffix("_status.txt") + "_output.json")
         if name.endswith("_status.txt") and os.path.lexists(path):
             try:
-                told = read(path)
+                told = read(path, trusted=owner_of(name))
             except UsageError:
                 continue
             kept = [told.directory, *told.former]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from disbatch.model import pack
 from disbatch.model.output import left_out
 from disbatch.model.pack import About, End
+from disbatch.wire.ownfile import open_own
 
 _BEGINNING = len(pack.PACK_LINE) + pack.LONGEST_ABOUT
 _ENTRIES = pack.ENTRY_SIZE << 15
@@ -20,16 +21,20 @@ _ENTRIES = pack.ENTRY_SIZE << 15
 class Pack:
     """One pack, open for reading, and what it says of itself."""
 
-    def __init__(self, path: Path, descriptor: int, about: About, begin: int) -> None:
+    def __init__(
+        self, path: Path, descriptor: int, about: About, begin: int, trusted: int | None = None
+    ) -> None:
         self.path = path
+        self._trusted = trusted
         self.about = about
         self._descriptor = descriptor
         self._begin = begin
 
     @classmethod
-    def open(cls, path: Path) -> Pack | None:
-        """None if that is no pack of a version that is known here. OSError if it cannot be read."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    def open(cls, path: Path, *, trusted: int | None = None) -> Pack | None:
+        """None if that is no pack of a version that is known here. OSError if it cannot be read, or is not
+        ours, or of `trusted`."""
+        descriptor = open_own(path, os.O_RDONLY, trusted=trusted)
         try:
             found = pack.parse_beginning(os.pread(descriptor, _BEGINNING, 0))
         except OSError:
@@ -38,7 +43,7 @@ class Pack:
         if found is None:
             os.close(descriptor)
             return None
-        return cls(path, descriptor, *found)
+        return cls(path, descriptor, *found, trusted)
 
     def close(self) -> None:
         """Nothing can be read any more."""
@@ -76,7 +81,8 @@ class Pack:
     def _entries(self) -> Iterator[pack.Entry]:
         """What the index has; it may lack the last of them, or all."""
         try:
-            with self.path.with_suffix(pack.INDEX_END).open("rb") as file:
+            index = open_own(self.path.with_suffix(pack.INDEX_END), os.O_RDONLY, trusted=self._trusted)
+            with os.fdopen(index, "rb") as file:
                 if file.read(len(pack.INDEX_LINE)) != pack.INDEX_LINE:
                     return
                 while data := file.read(_ENTRIES):

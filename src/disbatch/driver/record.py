@@ -28,7 +28,6 @@ import asyncio
 import contextlib
 import os
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -290,6 +289,8 @@ class Record:
 
     def _rescue(self) -> None:
         """Nobody waits any longer: if the file has no name, its text goes where there may be room."""
+        import tempfile
+
         try:
             if self._path is None or look(self._descriptor, self._path) is Sight.ITSELF:
                 return

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from disbatch.contexts.nodes import Node
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.model.quantity import with_label
 from disbatch.model.snapshot import EngineView, TaskView
 from disbatch.model.status import Mark, Record
 from disbatch.model.task import Task
@@ -59,6 +60,11 @@ class Member:
     """A former driver of the run started it."""
     tunnel: str = ""
     """Where its tunnel ends on its host, if we have made one."""
+
+    @property
+    def shown(self) -> str:
+        """Its name, for people."""
+        return with_label(self.name, self.label)
 
     @property
     def local(self) -> bool:
@@ -122,22 +128,22 @@ class Tally:
         if outcome.return_code:
             self.failed += 1
             member.failed += 1
-            view = self._fail(member.name, task, outcome)
+            view = self._fail(member, task, outcome)
             if len(self.failures) < NAMED_FAILURES:
                 self.failures.append(view)
         slowest = self._slowest
         if len(slowest) < NAMED_SLOWEST:
-            heapq.heappush(slowest, (outcome.elapsed, -task.id, view_of(member.name, task, outcome)))
+            heapq.heappush(slowest, (outcome.elapsed, -task.id, view_of(member, task, outcome)))
         elif outcome.elapsed > slowest[0][0]:
-            heapq.heapreplace(slowest, (outcome.elapsed, -task.id, view_of(member.name, task, outcome)))
+            heapq.heapreplace(slowest, (outcome.elapsed, -task.id, view_of(member, task, outcome)))
 
-    def count_lost(self, node: str, task: Task, outcome: Outcome) -> None:
+    def count_lost(self, member: Member, task: Task, outcome: Outcome) -> None:
         """A task is given up."""
         self.lost += 1
-        self._fail(node, task, outcome)
+        self._fail(member, task, outcome)
 
-    def _fail(self, node: str, task: Task, outcome: Outcome) -> TaskView:
-        view = view_of(node, task, outcome)
+    def _fail(self, member: Member, task: Task, outcome: Outcome) -> TaskView:
+        view = view_of(member, task, outcome)
         self.failures_seen += 1
         self.newest.append((self.failures_seen, outcome.finish, view))
         return view
@@ -151,7 +157,7 @@ class Tally:
         times = (record.elapsed, record.start, record.finish)
         outcome = Outcome(0, -1, max(0, record.pid), record.return_code, *times, 0, b"", 0, b"")
         if record.return_code == LOST_RETURN_CODE:
-            self.count_lost(record.node, task, outcome)
+            self.count_lost(Member("", record.node, -1, 0), task, outcome)
         else:
             member = self.before.get(record.node)
             if member is None:
@@ -166,9 +172,10 @@ class Tally:
         return [view for _, _, view in sorted(self._slowest, reverse=True)]
 
 
-def view_of(node: str, task: Task, outcome: Outcome) -> TaskView:
+def view_of(member: Member, task: Task, outcome: Outcome) -> TaskView:
     """For people."""
     snippet = outcome.err_snippet or outcome.out_snippet
     return TaskView(
-        task.id, task.line, node, outcome.return_code, outcome.elapsed, task.command[:2000], snippet
+        *(task.id, task.line, member.name, outcome.return_code, outcome.elapsed, task.command[:2000]),
+        *(snippet, member.label),
     )

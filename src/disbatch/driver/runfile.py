@@ -23,6 +23,7 @@ from disbatch.driver.files import identity
 from disbatch.driver.told import Asked, Line, Told
 from disbatch.model.errors import UsageError
 from disbatch.wire.naming import is_gone
+from disbatch.wire.ownfile import NotOwnError, open_own
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class RunFile:
             if identity(self._path.stat()) == self._identity:
                 return False
             other = _read(self._path).driver
-        except (FileNotFoundError, UsageError):
+        except (FileNotFoundError, NotOwnError, UsageError):
             return False
         return other is not None and other.number >= self.told.number and other != self.told.driver
 
@@ -172,17 +173,18 @@ def _encoded(line: Line) -> bytes:
     return msgspec.json.encode(line) + b"\n"
 
 
-def read(path: Path) -> Told:
-    """What the file says. UsageError if it cannot be read, or is none."""
+def read(path: Path, *, trusted: int | None = None) -> Told:
+    """What the file says, which must be ours, or belong to `trusted`. UsageError if it cannot be read, or is
+    none."""
     try:
-        return _read(path)
+        return _read(path, trusted)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
 
 
-def _read(path: Path) -> Told:
+def _read(path: Path, trusted: int | None = None) -> Told:
     """The same; OSError if it cannot be read."""
-    with path.open("rb") as file:
+    with os.fdopen(open_own(path, os.O_RDONLY, trusted=trusted), "rb") as file:
         return _learn(path, file)
 
 

@@ -15,6 +15,7 @@ import msgspec
 from disbatch.driver.roster import Member, Tally, view_of
 from disbatch.driver.sofar import Line
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import TaskView
 from disbatch.model.status import Mark, Record, format_barrier, format_line, format_recorded, format_skipped
 from disbatch.model.task import NO_REPEAT, Barrier, Item, PerEngine, Task
@@ -114,7 +115,7 @@ class Scribe:
 
     def _tell_failure(self, task: Task, member: Member, outcome: Outcome) -> None:
         for failed in self._failed:
-            failed(view_of(member.name, task, outcome))
+            failed(view_of(member, task, outcome))
 
     def _skipped(self, action: events.RecordSkipped) -> None:
         completed = action.completed
@@ -139,7 +140,7 @@ class Scribe:
     def _lost(self, action: events.RecordLost) -> None:
         task, member, now = action.task, self._members[action.engine], time.time()
         outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
-        self._tally.count_lost(member.name, task, outcome)
+        self._tally.count_lost(member, task, outcome)
         self._conclude(task, member, outcome)
         self._tell_failure(task, member, outcome)
         self._say(f"{self._where(task)}: task {task.id} given up: its engines were lost too often")
@@ -158,7 +159,7 @@ class Scribe:
         self._aside(line)
         if outcome.return_code:
             what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
-            self._say(f"{self._where(command)}: {what} on {member.name}")
+            self._say(f"{self._where(command)}: {what} on {member.shown}")
 
     def _barrier(self, action: events.RecordBarrier) -> None:
         """A barrier's time is how long it kept later tasks waiting: since it was reached."""
@@ -176,7 +177,7 @@ class Scribe:
             self._keyed(barrier)
         first = action.first_failed
         if barrier.check and action.failed and first is not None:
-            tasks = "1 task" if action.failed == 1 else f"{action.failed} tasks"
+            tasks = counted(action.failed, "task")
             self._say(
                 f"{self._where(barrier)}: BARRIER CHECK: {tasks} failed before it "
                 f"(first task {first.id}, line {first.line}); the run ends here"

@@ -22,6 +22,7 @@ from disbatch.driver.runfile import RunFile
 from disbatch.driver.told import Told
 from disbatch.model.errors import UsageError
 from disbatch.wire.naming import copy_text
+from disbatch.wire.ownfile import open_own
 
 NEW = ".new"
 """How the status file is called while it is copied."""
@@ -31,7 +32,7 @@ _BLOCK = 1 << 16
 def seize(files: RunFiles) -> int:
     """Lock the status file; its descriptor. UsageError if another process has it, or it cannot be written."""
     try:
-        status = os.open(files.status, os.O_RDWR | os.O_CLOEXEC)
+        status = open_own(files.status, os.O_RDWR)
     except OSError as error:
         raise UsageError(f"{files.status}: cannot be written: {error.strerror}") from error
     if not hold(status):
@@ -40,15 +41,15 @@ def seize(files: RunFiles) -> int:
     return status
 
 
-def claim_again(files: RunFiles, status: int, told: Told, *, apart: bool) -> ClaimedFiles:
+def claim_again(files: RunFiles, status: int, told: Told, *, apart: bool, own_log: bool) -> ClaimedFiles:
     """The files of the run, for us to write; `status` was seized. `apart`: the former driver was on another
-    host. UsageError if they cannot be written."""
+    host. `own_log`: the user did not name the log. UsageError if they cannot be written."""
     try:
         if apart:
             RunFile.go_on(files.run, told).close()
             status = _renewed(files, status)
         recorded = cut_torn_line(status)
-        log = _log(files)
+        log = _log(files, own=own_log)
     except OSError as error:
         path = error.filename or files.status
         raise UsageError(f"{os.fsdecode(path)}: cannot be written: {error.strerror}") from error
@@ -60,10 +61,13 @@ def claim_again(files: RunFiles, status: int, told: Told, *, apart: bool) -> Cla
     )
 
 
-def _log(files: RunFiles) -> int:
-    """Without O_NONBLOCK a named pipe that nobody reads would keep us here. OSError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
-    log = os.open(files.log, flags, 0o666)
+def _log(files: RunFiles, *, own: bool) -> int:
+    """As it was claimed: one that the user named, with -l, may be anything. OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    if own:
+        return open_own(files.log, flags)
+    # Without O_NONBLOCK a named pipe that nobody reads would keep us here.
+    log = os.open(files.log, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     os.set_blocking(log, True)
     return log
 

@@ -85,12 +85,17 @@ class Watching:
         known = verb.known if verb.driver == self._driver else 0
         wants = verb.wants if known else msgspec.structs.replace(verb.wants, failures_known=0, log_known=0)
         if not known or self._over is not None:
-            return self._seen_by(request, self.view(wants))
-        self._wait(request.id, wants, known, lambda view: self._answer(request, self._seen_by(request, view)))
+            return self._seen_by(request, verb, self.view(wants))
+
+        def tell(view: View) -> None:
+            self._answer(request, self._seen_by(request, verb, view))
+
+        self._wait(request.id, wants, known, tell)
         return None
 
-    def _seen_by(self, request: Request, view: View) -> Answer:
-        return Answer(request.id, True, [], Seen(view, self._over is not None))
+    def _seen_by(self, request: Request, verb: Watch, view: View) -> Answer:
+        running = self._outlook.running_of(verb.ids) if verb.ids else []
+        return Answer(request.id, True, [], Seen(view, self._over is not None, running))
 
     def view(self, wants: Wants) -> View:
         """How the run stands, or stood a moment ago."""

@@ -23,6 +23,7 @@ from disbatch.engine.step_environment import merge_step
 from disbatch.model.errors import LaunchError
 from disbatch.model.way import Way
 from disbatch.wire.messages import ERROR_MARK, PROTOCOL, READY_MARK, Bootstrap
+from disbatch.wire.ownfile import open_own
 
 LONGEST_BOOTSTRAP = 64 << 20
 PROBE_TIMEOUT = 3.0
@@ -32,7 +33,8 @@ _TCP = re.compile(r"tcp://(\[[^\]]+\]|[^:\[\]]+):([0-9]{1,5})")
 
 
 class Ready(NamedTuple):
-    """What a checked Bootstrap leads to. `log` is open for appending; `troubles` are for the user."""
+    """What a checked Bootstrap leads to. `log` is open for appending; `log_path` is where it is to be;
+    `troubles` are for the user."""
 
     bootstrap: Bootstrap
     address: str
@@ -111,7 +113,7 @@ def check(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Ready:
         # PWD tells a shell by which name its user knows the directory, if that leads through links.
         tasks = combine(variables_of_run(bootstrap, environment), environment) | {b"PWD": bootstrap.directory}
     division = divide(bootstrap, tasks)
-    log, path, troubles = _open_log(Path(os.fsdecode(bootstrap.log)), node)
+    log, path, troubles = open_log(Path(os.fsdecode(bootstrap.log)))
     return Ready(bootstrap, address, tasks, log, path, troubles + division.troubles, division)
 
 
@@ -182,18 +184,27 @@ def listens(path: str) -> bool:
     return True
 
 
-def _open_log(path: Path, node: str) -> tuple[BinaryIO, Path, list[str]]:
-    """The log, or one in the temporary folder and a word about it."""
+def open_log(path: Path) -> tuple[BinaryIO, Path, list[str]]:
+    """The log, or one in the temporary folder and a word about it; its name if all was well."""
+    troubles = []
     try:
-        return path.open("ab", buffering=0), path.absolute(), []
+        descriptor = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
+        descriptor, place = _log_elsewhere()
+        troubles = [f"the log {path} cannot be written ({reason}); {place}"]
+    return os.fdopen(descriptor, "ab", buffering=0), path.absolute(), troubles
+
+
+def _log_elsewhere() -> tuple[int, str]:
+    """Where the log goes that has no place beside the run's files, and words for it."""
     import tempfile
 
-    descriptor, name = tempfile.mkstemp(prefix="disbatch_", suffix="_engine.txt")
-    file = os.fdopen(descriptor, "ab", buffering=0)
-    trouble = f"the log {path} cannot be written ({reason}); it is in {name} instead"
-    return file, Path(name), [trouble]
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="disbatch_", suffix="_engine.txt")
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), "going on without it"
+    return descriptor, f"it is in {name} instead"
 
 
 def detach(log: BinaryIO) -> None:

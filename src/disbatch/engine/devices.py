@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from disbatch.engine.in_job import in_job
 from disbatch.model.errors import LaunchError
+from disbatch.model.quantity import counted
 from disbatch.model.way import Way
 
 CUDA = b"CUDA_VISIBLE_DEVICES"
@@ -117,14 +118,16 @@ def split(
     tightest = min(resources, key=lambda resource: resource.size)
     room = min(slots, tightest.size)
     if room < slots:
-        troubles.append(f"{_many(room, tightest.kind)} for {slots} slots: {_tasks(room)} at a time")
+        troubles.append(
+            f"{counted(room, *tightest.kind)} for {slots} slots: {counted(room, 'task')} at a time"
+        )
     shares: list[Variables] = [{} for _ in range(room)]
     for resource in resources:
         troubles += _unequal(resource)
         each, rest = divmod(resource.size, room)
         if rest:
             troubles.append(
-                f"{_many(resource.size, resource.kind)} for {_tasks(room)} at a time: "
+                f"{counted(resource.size, *resource.kind)} for {counted(room, 'task')} at a time: "
                 f"{each} each, {rest} unused"
             )
         for slot, variables in enumerate(shares):
@@ -151,7 +154,7 @@ def _unequal(resource: _Resource) -> list[str]:
         return []
     return [
         f"{longest.decode()} lists {most} devices and {shortest.decode()} {resource.size}: "
-        f"the first {resource.size} are used"
+        f"the first {counted(resource.size, 'is', 'are')} used"
     ]
 
 
@@ -173,14 +176,6 @@ def _part(lists: Mapping[bytes, list[bytes]], first: int, count: int, rocm: bool
             own = [b"%d" % number for number in range(count)]
         part[name] = b",".join(own)
     return part
-
-
-def _many(count: int, kind: tuple[str, str]) -> str:
-    return f"{count} {kind[count != 1]}"
-
-
-def _tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count} tasks"
 
 
 def present_gpus(environment: Mapping[bytes, bytes], devices: Path = Path("/dev")) -> int:

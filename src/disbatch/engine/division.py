@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from disbatch.engine import cores, devices
+from disbatch.model.quantity import counted
 from disbatch.model.way import Way
 from disbatch.wire.messages import Bootstrap
 
@@ -126,16 +127,13 @@ def _bind(
     parts = cores.allot(topology, mask, slots, bootstrap.cores_per_task)
     if wanted and parts is None:
         troubles.append(
-            f"{_many(slots, 'slot')} of {_many(bootstrap.cores_per_task, 'core')} and "
-            f"{_many(len(mask), 'core')} here: tasks are not bound"
+            f"{counted(slots, 'slot')} of {counted(bootstrap.cores_per_task, 'core')} and "
+            f"{counted(len(mask), 'core')} here: tasks are not bound"
         )
     elif wanted and given is not None and given < len(mask):
         troubles.append(
-            f"{given} of the {len(mask)} cores here were given to us, but nothing confines us to them: "
+            f"{counted(given, f'of the {len(mask)} cores here was', f'of the {len(mask)} cores here were')} "
+            "given to us, but nothing confines us to them: "
             "tasks are bound to cores that other jobs may use, too"
         )
     return parts
-
-
-def _many(count: float, what: str) -> str:
-    return f"{count:g} {what}" if count == 1 else f"{count:g} {what}s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from disbatch.model.output import left_out
+from disbatch.wire.ownfile import open_own
 
 
 class Replaced(OSError):
@@ -34,7 +35,7 @@ class Sheet:
     def open(self) -> None:
         """Open it again. Replaced if that is not the one that was closed: it has the same identity, and all
         that was written to it."""
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = open_own(self.path, os.O_WRONLY | os.O_APPEND)
         status = os.fstat(descriptor)
         if (status.st_dev, status.st_ino) != self._identity or status.st_size != self._size:
             os.close(descriptor)

@@ -44,11 +44,15 @@ from collections.abc import Callable
 from disbatch.engine.descriptors import Reserve
 from disbatch.engine.filing import Done
 from disbatch.engine.sheet import Replaced, Sheet
-from disbatch.model.output import aside, place
+from disbatch.model.output import aside, place, shard
 from disbatch.model.pack import Piece
+from disbatch.wire.ownfile import make_own_directory
 
 MOST_OPEN = 64
 """Files that are kept open; those of other tasks that run are opened again for each of their pieces."""
+
+MOST_SHARDS = 1000
+"""Directories that are remembered."""
 
 Key = tuple[int, int]
 """Attempt and stream."""
@@ -78,6 +82,8 @@ class Shelves:
         self._open: OrderedDict[Key, Sheet] = OrderedDict()
         """Those of them that are open, the one that was longest not written first."""
         self._reserve = Reserve(1)
+        self._shards: set[str] = set()
+        """Directories that are known to be ours."""
         self._aside: set[int] = set()
         """Attempts that found a plain file."""
 
@@ -144,6 +150,7 @@ class Shelves:
 
     def _create(self, piece: Piece) -> Sheet:
         task, attempt = piece.task, piece.attempt
+        self._see_to_shard(task)
         if attempt not in self._aside:
             if (attempt, 1 - piece.stream) in self._sheets or not self._is_there(task, 1 - piece.stream):
                 try:
@@ -152,6 +159,21 @@ class Shelves:
                     pass
             self._aside.add(attempt)
         return Sheet(self._path(aside(task, piece.stream, self._engine, attempt)), aside=True)
+
+    def _see_to_shard(self, task: int) -> None:
+        """Make the directory of this task's files. NotOwnError if somebody else has made something there."""
+        name = shard(task)
+        if name in self._shards:
+            return
+        if len(self._shards) >= MOST_SHARDS:
+            self._shards.clear()
+        outer = name.partition("/")[0]
+        try:
+            make_own_directory(self._path(outer))
+        except FileNotFoundError:  # somebody removed all of it
+            os.makedirs(self._path(outer))  # noqa: PTH103 - bytes
+        make_own_directory(self._path(name))
+        self._shards.add(name)
 
     def _is_there(self, task: int, stream: int) -> bool:
         return os.path.lexists(self._path(place(task, stream)))
@@ -204,6 +226,7 @@ class Shelves:
         elif sheet is not None:
             os.replace(sheet.path, path)  # noqa: PTH105 - bytes
         elif taken:
+            self._see_to_shard(done.task)
             os.unlink(path)  # noqa: PTH108 - bytes
 
 

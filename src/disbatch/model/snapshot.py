@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from disbatch.model.quantity import with_label
+
 
 class EngineView(msgspec.Struct, frozen=True):
     """One engine. `running` and `waiting` count attempts; `state` as of `plan.engines`, in lower case."""
@@ -37,7 +39,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class TaskView(msgspec.Struct, frozen=True):
-    """A task worth naming at the end."""
+    """A task worth naming at the end; `label`: of the context that its node is of."""
 
     id: int
     line: int
@@ -46,14 +48,19 @@ class TaskView(msgspec.Struct, frozen=True):
     elapsed: float
     command: bytes
     snippet: bytes
+    label: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its node, for people."""
+        return with_label(self.node, self.label)
 
 
 class Summary(msgspec.Struct, frozen=True):
     """How a run went. `utilisation` is the share of the slots' time that tasks took (0 to 1), None if there
     was none; `failures` and `slowest` name a few tasks. `resume` is the command that goes on from here, empty
     if nothing is left to do; `unwritten` are status lines that a full disk did not take; `elsewhere`: another
-    driver took the run over, and goes on with it; `goes_on`: its engines do, and wait for another driver;
-    `inherited`: how many of the tasks that are done a former
+    driver took the run over, and goes on with it; `inherited`: how many of the tasks that are done a former
     driver recorded, None if there was none."""
 
     snapshot: Snapshot
@@ -67,7 +74,6 @@ class Summary(msgspec.Struct, frozen=True):
     resume: str
     unwritten: bytes = b""
     elsewhere: bool = False
-    goes_on: bool = False
     inherited: int | None = None
 
 
@@ -100,9 +106,15 @@ class EngineRow(msgspec.Struct, frozen=True):
     memory_used: int | None = None
     memory_total: int | None = None
 
+    @property
+    def place(self) -> str:
+        """Its node, for people."""
+        return with_label(self.node, self.label)
+
 
 class RunningRow(msgspec.Struct, frozen=True):
-    """A task that runs. `seconds`: for how long; None: it started after its engine's last word."""
+    """A task that runs. `seconds`: for how long; None: it started after its engine's last word. `label`: of
+    its engine's context."""
 
     id: int
     line: int
@@ -110,11 +122,18 @@ class RunningRow(msgspec.Struct, frozen=True):
     node: str
     seconds: float | None
     command: str
+    label: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its node, for people."""
+        return with_label(self.node, self.label)
 
 
 class FailureRow(msgspec.Struct, frozen=True):
     """A task that failed, the `number`-th (from 1) since this driver began. `time`: when that was heard,
-    seconds since the epoch; `snippet`: of its stderr, or of its stdout if that is empty."""
+    seconds since the epoch; `snippet`: of its stderr, or of its stdout if that is empty. `label`: of its
+    engine's context, "" if a former driver recorded it."""
 
     number: int
     id: int
@@ -125,6 +144,12 @@ class FailureRow(msgspec.Struct, frozen=True):
     time: float
     snippet: str
     command: str
+    label: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its node, for people."""
+        return with_label(self.node, self.label)
 
 
 class LogRow(msgspec.Struct, frozen=True):

@@ -34,6 +34,7 @@ from disbatch.sources.items import ItemQueue
 from disbatch.sources.lines import LineSplitter
 from disbatch.sources.source import Source
 from disbatch.wire.naming import Sight, look, name_again
+from disbatch.wire.ownfile import open_own
 
 CHUNK = 1 << 20
 """Bytes read at a time."""
@@ -99,7 +100,7 @@ class SubmittedFile:
         """Called when the file had lost its name, and has one again."""
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
-            self._descriptor = os.open(path, flags if again else flags | os.O_EXCL, 0o666)
+            self._descriptor = open_own(path, flags if again else flags | os.O_EXCL)
             self._size = _cut_untaken(self._descriptor)
             if self._size < len(self._head):
                 self._append(self._head)

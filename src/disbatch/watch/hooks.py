@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from disbatch.contexts.words import lines
 from disbatch.driver.command import Run, run
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Snapshot, Summary, TaskView
 
 PATIENCE = 300.0
@@ -88,7 +89,7 @@ class Hooks:
         for line in said[:LINES_SHOWN]:
             self.say(f"{option}: {line}")
         if len(said) > LINES_SHOWN:
-            self.say(f"{option}: ... and {len(said) - LINES_SHOWN:,} lines more")
+            self.say(f"{option}: ... and {counted(len(said) - LINES_SHOWN, 'line')} more")
         if answer.problem is not None:
             self.say(f"{option}: {answer.problem}")
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Snapshot, TaskView
 from disbatch.model.text import printable
 from disbatch.watch.post import Post, deliver
@@ -63,7 +64,7 @@ class _Window:
     def text(self) -> str:
         """As the original words it."""
         left_out = self.count - len(self.lines)
-        more = f"(the first {left_out:,} are left out here)\n\n" if left_out else ""
+        more = f"(the first {counted(left_out, 'is', 'are')} left out here)\n\n" if left_out else ""
         lines = b"".join(self.lines)[-2 * MOST_BYTES :]
         return f"Last {self.count}:\n\n{more}{lines.decode('utf-8', 'replace')}"
 
@@ -83,7 +84,7 @@ class _Letter:
 
     def subject(self, name: str) -> str:
         """As the original words it."""
-        words = f"{name} has completed {self.done} {'task' if self.done == 1 else 'tasks'}"
+        words = f"{name} has completed {counted(self.done, 'task')}"
         return f"{words} ({self.failed} failed)" if self.failed else words
 
 

@@ -29,6 +29,7 @@ from disbatch.watch.standing import DEAD, DRIVER, OVER, SILENT, STATUS_FILE, Sta
 from disbatch.wire.caller import Caller
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.naming import is_gone
+from disbatch.wire.ownfile import owner_of
 from disbatch.wire.reach import sockets, ways
 from disbatch.wire.requests import Answer, Verb
 from disbatch.wire.watching import Seen, Wants, Watch
@@ -141,7 +142,7 @@ class Spectator:
             self._connect = None
             return None
         with suppress(UsageError):
-            found = ConnectFile.read(path)
+            found = ConnectFile.read(path, trusted=owner_of(f"{self._prefix}_status.txt"))
             if found.addresses != self._connect.addresses or found.keys != self._connect.keys:
                 self._reopen(found)
                 return None

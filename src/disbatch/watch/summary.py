@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Summary, TaskView
 from disbatch.model.text import shown_path
-from disbatch.watch.words import count, counted, duration, one_line, per_second
+from disbatch.watch.words import count, duration, one_line, per_second
 
 WIDTH = 110
 LABEL = 10
@@ -57,7 +58,7 @@ def _counts(summary: Summary) -> str:
         failed = f" ({count(snapshot.skipped_failed)} failed)" if snapshot.skipped_failed else ""
         parts.append(f"{count(snapshot.skipped)} done before{failed}")
     if summary.lost:
-        parts.append(f"{count(summary.lost)} lost with their nodes")
+        parts.append(f"{count(summary.lost)} lost with {'its node' if summary.lost == 1 else 'their nodes'}")
     ended = (
         f"{counted(summary.ended, 'attempt')} ended before it was done"
         if summary.ended == 1
@@ -77,7 +78,7 @@ def _tasks(label: str, tasks: list[TaskView], *, failed: bool) -> list[str]:
     rows = []
     for i, task in enumerate(tasks):
         what = how_ended(task.return_code) if failed else duration(task.elapsed)
-        words = f"line {task.line}, task {task.id} on {task.node}, {what}: "
+        words = f"line {task.line}, task {task.id} on {task.place}, {what}: "
         room = WIDTH - LABEL - 2
         row = words + one_line(task.command, max(20, room - len(words)))
         rows.append(_row(label if i == 0 else "", row))

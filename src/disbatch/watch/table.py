@@ -6,10 +6,11 @@ import textwrap
 import time
 from collections.abc import Iterator, Sequence
 
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import EngineRow, FailureRow, RunningRow, View
 from disbatch.watch.standing import Standing
 from disbatch.watch.summary import how_ended
-from disbatch.watch.words import count, counted, duration, memory, per_second, printable
+from disbatch.watch.words import count, duration, memory, per_second, printable
 
 LABEL = 9
 LONGEST_NODE = 24
@@ -50,8 +51,9 @@ def _head(standing: Standing, width: int) -> Iterator[str]:
     yield f"{standing.run}: {headline(standing)}"
     yield _labelled("tasks", tasks_words(view))
     if view.slots:
-        there = sum(row.slots > 0 and row.state in ("active", "draining", "starting") for row in view.engines)
-        slots = f"{count(view.running)} of {counted(view.slots, 'slot')} used, on {counted(there, 'node')}"
+        there = [row for row in view.engines if row.slots and row.state in ("active", "draining", "starting")]
+        nodes = len({row.node for row in there})
+        slots = f"{count(view.running)} of {counted(view.slots, 'slot')} used, on {counted(nodes, 'node')}"
         yield _labelled("slots", slots)
     if view.barrier is not None:
         yield _labelled("barrier", f"waiting at that in line {view.barrier.line}")
@@ -121,7 +123,7 @@ def _engines(view: View, most: int) -> Iterator[str]:
 def engine_cells(row: EngineRow) -> Row:
     """What a table says of an engine."""
     return (
-        printable(row.node, LONGEST_NODE),
+        printable(row.place, LONGEST_NODE),
         row.state,
         count(row.slots) if row.slots else "-",
         count(row.running) if row.slots else "-",
@@ -155,7 +157,7 @@ def running_cells(row: RunningRow) -> Row:
     return (
         str(row.id),
         str(row.line),
-        printable(row.node, LONGEST_NODE),
+        printable(row.place, LONGEST_NODE),
         seconds,
         printable(row.command, 400),
     )
@@ -180,7 +182,7 @@ def failure_cells(row: FailureRow) -> Row:
     return (
         str(row.id),
         str(row.line),
-        printable(row.node, LONGEST_NODE),
+        printable(row.place, LONGEST_NODE),
         how_ended(row.return_code),
         duration(row.seconds),
         printable(row.command, 400),

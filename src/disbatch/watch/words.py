@@ -29,11 +29,6 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 task`, `2 tasks`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def per_second(rate: float) -> str:
     """`1,250/s`, `12.3/s`, `3.2/min`, `0.8/h`."""
     if rate >= 100:

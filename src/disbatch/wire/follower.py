@@ -26,6 +26,7 @@ from disbatch.model.status import Record
 from disbatch.plan.ids import IdSet
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.naming import is_gone
+from disbatch.wire.ownfile import open_own, owner_of
 from disbatch.wire.reach import listens_here
 from disbatch.wire.requests import Answer, Collect, Results, Submit, Taken, Verb
 from disbatch.wire.told import look_through, parse_told
@@ -84,6 +85,7 @@ class Follower:
         self._loop = asyncio.get_running_loop()
         self._connect_file = Path(f"{prefix}_connect.json")
         self._status_file = Path(f"{prefix}_status.txt")
+        self._owner = owner_of(self._connect_file)
         self._connect = connect
         self._local = listens_here(connect)
         self._driver = f"the driver (pid {connect.pid} on {connect.host})"
@@ -255,7 +257,7 @@ class Follower:
     def _rest(self) -> Results:
         """What stands in the file of a run that is over."""
         try:
-            status = os.open(self._status_file, os.O_RDONLY | os.O_CLOEXEC)
+            status = open_own(self._status_file, os.O_RDONLY, trusted=self._owner)
             try:
                 size = os.fstat(status).st_size
                 lines, upto = look_through(status, self._at, size, IdSet(self._ranges()))

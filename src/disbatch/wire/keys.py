@@ -8,13 +8,13 @@ PREFIX_connect.json (mode 0600), never on a command line or in an environment.
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
 import msgspec
 import zmq
 
 from disbatch.model.errors import UsageError
+from disbatch.wire.ownfile import read_own
 
 CONNECT_FILE_LIMIT = 1 << 20
 
@@ -79,13 +79,11 @@ class ConnectFile(msgspec.Struct, frozen=True):
             file.write(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
 
     @classmethod
-    def read(cls, path: Path) -> ConnectFile:
-        """Read the file; UsageError says in one line why that cannot be."""
+    def read(cls, path: Path, *, trusted: int | None = None) -> ConnectFile:
+        """Read the file, which must be ours, or belong to `trusted`; UsageError says in one line why that
+        cannot be."""
         try:
-            # Without O_NONBLOCK a named pipe would keep us here.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            with os.fdopen(descriptor, "rb") as file:
-                data = file.read(CONNECT_FILE_LIMIT) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+            data = read_own(path, CONNECT_FILE_LIMIT, trusted=trusted)
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror or error}") from error
         try:

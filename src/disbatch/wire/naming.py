@@ -14,6 +14,8 @@ from enum import Enum
 from itertools import count
 from pathlib import Path
 
+from disbatch.wire.ownfile import NotOwnError, open_own
+
 AGAIN = ".again"
 """How a file is called while its text is written again."""
 _BLOCK = 1 << 20
@@ -42,7 +44,10 @@ def is_continued(descriptor: int, path: Path, size: int) -> bool:
     and goes on. OSError if that cannot be said now."""
     if not size or look(descriptor, path) is not Sight.ANOTHER:
         return False
-    other = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        other = open_own(path, os.O_RDONLY)
+    except NotOwnError:
+        return False
     try:
         begin = max(0, size - _TAIL)
         ours = os.pread(descriptor, size - begin, begin)

@@ -38,15 +38,19 @@ class Wants(msgspec.Struct, frozen=True, array_like=True):
 
 class Watch(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Tell how the run stands, as soon as that differs from view `known` of this `driver` (0: none is known);
-    or that it does not, after a while. Answered with `Seen`."""
+    or that it does not, after a while; and which of the tasks `ids` (first and last of each range) run.
+    Answered with `Seen`."""
 
     wants: Wants
     known: Count = 0
     driver: Count = 0
+    ids: Annotated[list[tuple[Count, Count]], msgspec.Meta(max_length=MOST_RUNNING)] = []
 
 
 class Seen(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """How the run stands. `over`: it is, and this is the last view."""
+    """How the run stands. `over`: it is, and this is the last view. `running`: which of the tasks that were
+    asked for are in slots at this moment."""
 
     view: View
     over: bool = False
+    running: list[int] = []

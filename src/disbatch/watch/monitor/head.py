@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 from itertools import pairwise
 
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import CoursePoint, View
 from disbatch.watch.report.blocks import area, bar
 from disbatch.watch.standing import Standing
 from disbatch.watch.table import headline, tasks_words
-from disbatch.watch.words import count, counted, duration, per_second, printable
+from disbatch.watch.words import count, duration, per_second, printable
 
 SHORTEST = 2.0
 BARS = ((110, 20), (60, 10))

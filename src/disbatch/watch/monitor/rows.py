@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import EngineRow, FailureRow, LogRow, RunningRow, View
 from disbatch.watch.summary import how_ended
 from disbatch.watch.table import GONE, LONGEST_NODE, clock, memory_words
@@ -63,7 +64,7 @@ def _node(row: EngineRow, at: int) -> Row:
     share = (row.memory_used or 0) / row.memory_total if row.memory_total else -1.0
     used = f"{count(row.running)}/{count(row.slots)}" if row.slots else "-"
     cells = (
-        printable(row.node, LONGEST_NODE),
+        printable(row.place, LONGEST_NODE),
         row.state,
         used,
         count(row.done),
@@ -86,7 +87,7 @@ def _node(row: EngineRow, at: int) -> Row:
             ("engine", f"{row.engine or '-'}, number {row.rank}"),
             ("label", row.label or "-"),
             ("state", row.state),
-            ("slots", f"{used} used, {count(row.waiting)} tasks wait for the next ones"),
+            ("slots", f"{used} used, {counted(row.waiting, 'task waits', 'tasks wait')} for the next ones"),
             ("tasks", f"{count(row.done)} done, {count(row.failed)} of them failed"),
             ("rate", cells[5]),
             ("heard", f"{heard} ago"),
@@ -117,7 +118,7 @@ def running(view: View) -> list[Row]:
 
 def _running(row: RunningRow) -> Row:
     seconds = "new" if row.seconds is None else duration(row.seconds)
-    cells = (str(row.id), str(row.line), printable(row.node, LONGEST_NODE), seconds)
+    cells = (str(row.id), str(row.line), printable(row.place, LONGEST_NODE), seconds)
     return Row(
         key=f"{row.engine}/{row.id}",
         cells=(*cells, printable(row.command, LONGEST)),
@@ -125,7 +126,7 @@ def _running(row: RunningRow) -> Row:
         style=PLAIN,
         details=(
             ("task", f"{row.id}, line {row.line}"),
-            ("node", row.node),
+            ("node", row.place),
             ("runs for", "less than a heartbeat" if row.seconds is None else seconds),
             ("command", row.command),
         ),
@@ -142,7 +143,7 @@ def _failure(row: FailureRow) -> Row:
     said = printable(row.snippet, LONGEST)
     ended = how_ended(row.return_code)
     short = ended.removeprefix("killed by ")
-    cells = (clock(row.time), str(row.id), str(row.line), printable(row.node, LONGEST_NODE), short)
+    cells = (clock(row.time), str(row.id), str(row.line), printable(row.place, LONGEST_NODE), short)
     text = f"{said}  |  {printable(row.command, LONGEST)}" if said else printable(row.command, LONGEST)
     return Row(
         key=str(row.number),
@@ -151,7 +152,7 @@ def _failure(row: FailureRow) -> Row:
         style=PLAIN,
         details=(
             ("task", f"{row.id}, line {row.line}"),
-            ("node", row.node),
+            ("node", row.place),
             ("how", f"{ended}, after {duration(row.seconds)}, at {clock(row.time)}"),
             ("said", row.snippet.strip() or "nothing"),
             ("command", row.command),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from disbatch.model.quantity import counted
 from disbatch.model.snippet import command_matches, unquoted
 from disbatch.model.status import Record
 from disbatch.model.text import as_argument, shell_command
@@ -17,7 +18,7 @@ from disbatch.watch.report.lines import BARRIER, PER_ENGINE, Lines
 from disbatch.watch.report.nodes import compare_nodes
 from disbatch.watch.report.slots import Place, Stretch, covered, find_stretches, went
 from disbatch.watch.report.spread import histogram, spread_of
-from disbatch.watch.words import count, counted, duration
+from disbatch.watch.words import count, duration
 
 _BINS = 240
 _FEWEST_BINS = 12

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from disbatch import __version__
+from disbatch.model.quantity import counted
 from disbatch.watch.report import tables
 from disbatch.watch.report.analysis import Analysis
 from disbatch.watch.report.failures import how_failed
@@ -14,7 +15,7 @@ from disbatch.watch.report.figures import Report, Went
 from disbatch.watch.report.plots import Axis, busy_plot, histogram_plot, timeline_plot
 from disbatch.watch.report.text import WENT, besides, clean, moment, outcomes, share
 from disbatch.watch.report.timeline import Bar, Timeline, draw_timeline
-from disbatch.watch.words import count, counted, duration, per_second
+from disbatch.watch.words import count, duration, per_second
 
 MARK = b"<!doctype html>\n<!-- disbatch report -->\n"
 """How each page begins: only a file that begins like this is ever replaced."""

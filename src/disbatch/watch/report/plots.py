@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
+from disbatch.model.quantity import counted
 from disbatch.watch.report.figures import Bin, Run, Spread
 from disbatch.watch.report.scale import Tick, bin_ticks, time_ticks
 from disbatch.watch.report.text import clean
 from disbatch.watch.report.timeline import FAILED, FINE, UNCOUNTED, Bar, Cell, Timeline
-from disbatch.watch.words import count, counted, duration
+from disbatch.watch.words import count, duration
 
 WIDE = 1000.0
 """Units from left to right, whatever the width of the page; from top to bottom they are pixels."""

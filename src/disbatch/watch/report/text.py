@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from disbatch.model.quantity import counted
 from disbatch.watch.report.blocks import area, bar
 from disbatch.watch.report.figures import Durations, Failure, Node, Report, Run, Spread, Tasks, Went
 from disbatch.watch.report.scale import bin_ticks, time_ticks
-from disbatch.watch.words import count, counted, duration, one_line, per_second
+from disbatch.watch.words import count, duration, one_line, per_second
 
 WIDTH = 80
 UNBROKEN = 1 << 16

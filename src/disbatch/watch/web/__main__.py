@@ -22,6 +22,7 @@ from disbatch.watch.web.watcher import Watcher
 from disbatch.wire.caller import Caller
 from disbatch.wire.follower import Follower
 from disbatch.wire.keys import ConnectFile
+from disbatch.wire.ownfile import open_own
 
 LAST_WORDS = 2.0
 """Seconds that browsers have to hear that the run is over."""
@@ -40,7 +41,7 @@ def main() -> int:
 
 async def _serve(told: Told) -> None:
     prefix = os.fsdecode(told.prefix)
-    file = os.open(told.file, os.O_RDWR | os.O_CLOEXEC)
+    file = open_own(told.file, os.O_RDWR)
     hold(file)  # as long as we live: another driver of the run starts no other page
     connect = ConnectFile.read(Path(f"{prefix}_connect.json"))
     picture = Picture()

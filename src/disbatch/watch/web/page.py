@@ -138,7 +138,7 @@ def _engines(picture: Picture) -> str:
         for name, label, kind in _ENGINE_COLUMNS
     )
     text = (
-        f'<tr><th scope="row">{escape(row.node)}</th><td>{escape(row.state)}</td>'
+        f'<tr><th scope="row">{escape(row.place)}</th><td>{escape(row.state)}</td>'
         f'<td class="n">{row.running} of {row.slots}</td><td class="n">{count(row.done)}</td>'
         f'<td class="n">{count(row.failed)}</td><td class="n">{_rate(row.rate)}</td>'
         f'<td class="n">{NOBODY if row.load is None else row.load}</td>'
@@ -163,7 +163,7 @@ def _memory(used: int | None, total: int | None) -> str:
 
 def _running(picture: Picture) -> str:
     rows = (
-        f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{escape(row.node)}</td>'
+        f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{escape(row.place)}</td>'
         f'<td class="n">{"new" if row.seconds is None else duration(row.seconds)}</td>'
         f"<td><code>{escape(row.command)}</code></td></tr>\n"
         for row in picture.running
@@ -175,7 +175,7 @@ def _running(picture: Picture) -> str:
 def _failures(picture: Picture) -> str:
     newest = [row for _, row in picture.failures][: -MOST_ROWS - 1 : -1]
     rows = (
-        f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{escape(row.node)}</td>'
+        f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{escape(row.place)}</td>'
         f'<td class="bad">{how_ended(row.return_code)}</td><td class="n">{duration(row.seconds)}</td>'
         f"<td><code>{escape(row.command)}</code>"
         f"{f'<samp>{escape(row.snippet)}</samp>' if row.snippet else ''}</td></tr>\n"

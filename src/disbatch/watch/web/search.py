@@ -11,6 +11,7 @@ import msgspec
 
 from disbatch.model.snippet import unquoted
 from disbatch.model.status import Mark, Record, parse_line
+from disbatch.wire.ownfile import open_own
 
 MOST_FOUND = 100
 MOST_BYTES = 256 << 20
@@ -51,7 +52,7 @@ def search(path: str, query: str, *, failed: bool, before: int | None) -> Search
     """Look for `query` (an id, or text in node, snippets or command; empty: everything) in the lines of
     tasks, of those that `failed` alone, in front of byte `before` of the file (None: its end)."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_own(path, os.O_RDONLY)
     except OSError as error:
         return Search([], problem=f"the status file cannot be read: {error.strerror}")
     try:

@@ -23,6 +23,7 @@ from disbatch.driver.files import RunFiles
 from disbatch.driver.held import is_held_at
 from disbatch.model.errors import UsageError
 from disbatch.wire.messages import SECRET_VARIABLES
+from disbatch.wire.ownfile import is_foreign
 
 ANY = ("0.0.0.0", "::")
 MOST_SECONDS = 4.0
@@ -74,7 +75,7 @@ class WebPage:
     def listen(self, left: Path | None) -> None:
         """Take the port; unless a former driver of the run has `left` a file with the address of a page that
         goes on. UsageError."""
-        if left is not None and is_held_at(left):
+        if left is not None and not is_foreign(left) and is_held_at(left):
             self._goes_on = True
             return
         try:

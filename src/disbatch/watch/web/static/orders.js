@@ -25,7 +25,7 @@ export async function order(verb) {
     answer = { ok: false, lines: ["The run could not be reached."] };
   }
   for (const line of answer.lines.slice(0, 5)) tell(line, answer.ok);
-  if (answer.lines.length > 5) tell(`and ${answer.lines.length - 5} lines more`, answer.ok);
+  if (answer.lines.length > 5) tell(`and ${answer.lines.length === 6 ? "1 line" : `${answer.lines.length - 5} lines`} more`, answer.ok);
 }
 
 export function ask(question, explained, words, verb) {

@@ -4,7 +4,7 @@ import { Charts } from "/static/charts.js";
 import { ask, order } from "/static/orders.js";
 import { SlotMap } from "/static/slotmap.js";
 import { Table, code, makeButton, makeRow, makeSortable, say } from "/static/tables.js";
-import { NOBODY, clock, count, duration, howEnded, perSecond, share } from "/static/words.js";
+import { NOBODY, clock, count, duration, howEnded, perSecond, placeOf, share } from "/static/words.js";
 
 const LABELS = ["", "", "busy", "done", "failed", "rate", "load", "memory", "heard", ""];
 const ENGINE = [
@@ -102,7 +102,7 @@ at("pause").addEventListener("click", () => {
   else ask("Pause the run?", "No more tasks start. Those that run go on.", "Pause", { verb: "pause" });
 });
 at("finish").addEventListener("click", () =>
-  ask("Finish the run now?", `${count(run.running)} running tasks are ended. The run can be resumed later.`, "Finish", { verb: "finish" }));
+  ask("Finish the run now?", `${run.running === 1 ? "1 running task is" : `${count(run.running)} running tasks are`} ended. The run can be resumed later.`, "Finish", { verb: "finish" }));
 
 // ---- nodes ----
 
@@ -112,7 +112,7 @@ const VALUES = {
   rate: (e) => e.rate, load: (e) => e.load, memory: (e) => (e.memoryTotal ? e.memoryUsed / e.memoryTotal : null),
   heard: (e) => e.heard,
 };
-const nameOf = (engine) => (engine.label ? `${engine.node} (${engine.label})` : engine.node);
+const nameOf = (engine) => placeOf(engine.node, engine.label);
 
 const engineTable = new Table(at("engines"), {
   key: (e) => e.engine,
@@ -176,7 +176,7 @@ const runningTable = new Table(at("running"), {
   make(task) {
     const row = makeRow(["n", "n", "", "n", "wide", "act"]);
     code(row.cells[4], task[5]);
-    [task[0], task[1], task[3]].forEach((word, index) => say(row.cells[index], String(word)));
+    [task[0], task[1], placeOf(task[3], task[6])].forEach((word, index) => say(row.cells[index], String(word)));
     row.lastElementChild.append(makeButton("Cancel", `Cancel task ${task[0]}`, () =>
       ask(`Cancel task ${task[0]}?`, "It is ended and recorded as failed.", "Cancel it", { verb: "cancel", tasks: [[task[0], task[0]]] }), "danger"));
     return row;
@@ -188,7 +188,7 @@ const runningTable = new Table(at("running"), {
 const failureTable = new Table(at("failures"), {
   key: (f) => f[0],
   most: MOST_FAILURES,
-  make: (f) => taskRow([f[1], f[2], f[3], howEnded(f[4]), duration(f[5])], f[8], f[7]),
+  make: (f) => taskRow([f[1], f[2], placeOf(f[3], f[9]), howEnded(f[4]), duration(f[5])], f[8], f[7]),
   fill() {},
   note: (all, shown) => say(at("failures-note"), !all ? "none so far" : run.failed > shown ? `the newest of ${count(run.failed)}; the search finds the others` : ""),
 });

@@ -1,7 +1,7 @@
 // The slots of all nodes on one canvas: a row or block of squares for each engine, busy ones first. Only what
 // has changed is drawn again, so ten thousand slots cost no more than a few.
 
-import { count } from "/static/words.js";
+import { count, counted, placeOf } from "/static/words.js";
 
 const LARGEST = 16;
 const SMALLEST = 3;
@@ -69,14 +69,15 @@ export class SlotMap {
   }
 
   describe() {
-    let [slots, busy, here] = [0, 0, 0];
+    let [slots, busy] = [0, 0];
+    const nodes = new Set();
     for (const engine of this.engines) {
       if (GONE.includes(engine.state)) continue;
-      here += 1;
+      nodes.add(engine.node);
       slots += engine.slots;
       busy += engine.running;
     }
-    const label = `${count(busy)} of ${count(slots)} slots on ${count(here)} nodes are busy. Arrow keys go through the nodes.`;
+    const label = `${count(busy)} of ${counted(slots, "slot")} on ${counted(nodes.size, "node")} busy. Arrow keys go through the nodes.`;
     if (this.at < 0) this.canvas.setAttribute("aria-label", label);
   }
 
@@ -110,7 +111,7 @@ export class SlotMap {
   longestName() {
     const pen = this.canvas.getContext("2d", { alpha: false });
     pen.font = `12px ${this.font}`;
-    const widths = this.engines.slice(0, MEASURED).map((engine) => pen.measureText(engine.node).width);
+    const widths = this.engines.slice(0, MEASURED).map((engine) => pen.measureText(placeOf(engine.node, engine.label)).width);
     return Math.min(LABEL, Math.ceil(Math.max(...widths)) + 8);
   }
 
@@ -182,7 +183,7 @@ export class SlotMap {
     this.pen.font = `${Math.min(12, size)}px ${this.font}`;
     this.pen.textBaseline = "middle";
     this.pen.textAlign = "right";
-    let name = engine.node;
+    let name = placeOf(engine.node, engine.label);
     while (name.length > 3 && this.pen.measureText(name).width > label - 8) name = `${name.slice(0, -2)}…`;
     this.pen.fillText(name, left + label - 6, top + size / 2 - 0.5);
   }
@@ -203,7 +204,7 @@ export class SlotMap {
     this.tip.hidden = index < 0;
     if (index < 0) return;
     const engine = this.engines[index];
-    const words = `${engine.node}: ${count(engine.running)} of ${count(engine.slots)} slots busy, ${engine.state}`;
+    const words = `${placeOf(engine.node, engine.label)}: ${count(engine.running)} of ${counted(engine.slots, "slot")} busy, ${engine.state}`;
     this.tip.textContent = words;
     this.canvas.setAttribute("aria-label", words);
     const [left, top] = this.place(index);

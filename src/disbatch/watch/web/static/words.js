@@ -1,5 +1,8 @@
 // How numbers are written, as on the terminal.
 
+// A node as people are told it, with the label of where it comes from: several may have one name.
+export const placeOf = (node, label) => (label ? `${node} (${label})` : node);
+
 export const NOBODY = "–";
 const whole = new Intl.NumberFormat("en");
 
@@ -42,3 +45,5 @@ export function howEnded(code) {
 export function clock(time) {
   return new Date(time * 1000).toLocaleTimeString("en-GB");
 }
+
+export const counted = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;

@@ -1,0 +1,111 @@
+"""Opens files whose names are not the user's words but follow from a run's prefix or a node's name.
+
+In a directory that others can write to, such a name may be a symbolic link to a file of ours, a named pipe
+that keeps whoever opens it waiting, or a file in which somebody else tells us what to believe. So only a
+regular file of our own user will do; for root, root's.
+
+Some network file systems give all files another owner. So if the owner is not we, he is compared with whom a
+file belongs to that we make there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+
+class NotOwnError(OSError):
+    """What has the name is no regular file of ours; `strerror` says what it is."""
+
+
+def open_own(
+    path: str | bytes | os.PathLike[str], flags: int, mode: int = 0o666, *, trusted: int | None = None
+) -> int:
+    """As os.open, at once, and closed to programs that are started. A file of the user `trusted` will do,
+    too. OSError; NotOwnError if something else has the name."""
+    name = os.fsdecode(path)
+    try:
+        descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        _say_what_it_is(name, trusted, error)
+        raise
+    try:
+        problem = _problem(os.fstat(descriptor), name, trusted)
+    except OSError:
+        os.close(descriptor)
+        raise
+    if problem:
+        os.close(descriptor)
+        raise NotOwnError(errno.EPERM, problem, name)
+    return descriptor
+
+
+def owner_of(path: str | os.PathLike[str]) -> int | None:
+    """Whose file that is; None if that cannot be said."""
+    try:
+        return os.stat(path).st_uid  # noqa: PTH116 - its like below
+    except OSError:
+        return None
+
+
+def is_foreign(path: str | os.PathLike[str], *, trusted: int | None = None) -> bool:
+    """What has this name is no regular file of ours, or of `trusted`."""
+    try:
+        os.close(open_own(path, os.O_RDONLY, trusted=trusted))
+    except (NotOwnError, FileNotFoundError):
+        return True
+    except OSError:
+        pass  # one of ours that cannot be read, which whoever reads it says
+    return False
+
+
+def read_own(path: str | os.PathLike[str], limit: int, *, trusted: int | None = None) -> bytes:
+    """The first `limit` bytes. OSError as for `open_own`."""
+    with os.fdopen(open_own(path, os.O_RDONLY, trusted=trusted), "rb") as file:
+        return file.read(limit)
+
+
+def make_own_directory(path: str | bytes) -> None:
+    """Make a directory; one of ours, or of whom the one around it belongs to, may be there. OSError;
+    NotOwnError if something else has the name."""
+    name = os.fsdecode(path)
+    try:
+        os.mkdir(name)  # noqa: PTH102 - a plain name
+    except FileExistsError:
+        status, around = os.lstat(name), os.stat(os.path.dirname(name) or ".")  # noqa: PTH116, PTH120
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotOwnError(errno.ENOTDIR, "is no directory", name) from None
+        if not _is_ours(status.st_uid, name, around.st_uid):
+            raise NotOwnError(errno.EPERM, "belongs to another user", name) from None
+
+
+def _say_what_it_is(name: str, trusted: int | None, error: OSError) -> None:
+    """NotOwnError if the kernel refused to open what is not ours, or is no file."""
+    try:
+        status = os.lstat(name)
+    except OSError:
+        return
+    if stat.S_ISLNK(status.st_mode):
+        raise NotOwnError(error.errno, "is a symbolic link", name) from error
+    problem = _problem(status, name, trusted)
+    if problem and not stat.S_ISDIR(status.st_mode):
+        raise NotOwnError(error.errno, problem, name) from error
+
+
+def _problem(status: os.stat_result, name: str, trusted: int | None) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        return "is no regular file"
+    return "" if _is_ours(status.st_uid, name, trusted) else "belongs to another user"
+
+
+def _is_ours(owner: int, name: str, trusted: int | None) -> bool:
+    if owner == os.geteuid() or owner == trusted:
+        return True
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=os.path.dirname(name) or ".") as ours:  # noqa: PTH120 - a plain name
+            return os.fstat(ours.fileno()).st_uid == owner
+    except OSError:
+        return False
