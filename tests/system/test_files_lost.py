@@ -141,6 +141,25 @@ def test_status_file_that_lost_its_name(tmp_path: Path, how: Callable[[Path], No
     assert f"{now}: removed while the run goes on; written again" in said
 
 
+def test_status_file_that_somebody_wrote_over(tmp_path: Path) -> None:
+    """Its tasks are not known any more: the run says so, and is not complete."""
+    steps = Steps(tmp_path)
+    now = steps.disk / "P-2_status.txt"
+    with steps.run as run:
+        steps.step(0)
+        steps.recorded(0)
+        run.until(lambda: "1" in steps.ran, "task 1")
+        steps.status.write_text("theirs\n")
+        run.until(now.exists, "another status file", steps.disk)
+        for number in range(1, COUNT):
+            steps.step(number)
+        assert run.ended() == 3
+        assert f"{steps.status}: somebody wrote over it" in run.err
+        assert "a part of the record was written over" in run.err
+        assert f" -r {now.relative_to(tmp_path)}" in run.err
+    assert sorted(tasks(now)) == list(range(1, COUNT)) and steps.status.read_text() == "theirs\n"
+
+
 def test_killed_and_taken_over_after_its_status_file_was_replaced(tmp_path: Path) -> None:
     steps = Steps(tmp_path)
     now = steps.disk / "P-2_status.txt"

@@ -171,6 +171,29 @@ def test_file_that_lost_its_name(tmp_path: Path, how: Callable[[Path], None], wh
     assert not list(tmp_path.glob("*.again"))
 
 
+@pytest.mark.parametrize("text", [b"", b"theirs\n", b"theirs\n" * 100])
+def test_file_that_somebody_wrote_over(tmp_path: Path, text: bytes) -> None:
+    """Their text stays, and what follows is whole, in another file."""
+    path = tmp_path / "P_status.txt"
+
+    async def course() -> None:
+        happenings = Happenings()
+        kept = Kept(path, happenings)
+        await kept.add(b"one\n")
+        assert await kept.record.settle() == b""
+        path.write_bytes(text)
+        await kept.add(b"two\n")
+        await happenings.until("OVERWRITTEN")
+        await kept.add(b"three\n")
+        assert await kept.record.close() == b""
+        assert kept.path == tmp_path / "P-2_status.txt"
+        assert kept.path.read_bytes() == b"two\nthree\n"
+        assert happenings.told.count("OVERWRITTEN") == 1
+
+    run(course())
+    assert path.read_bytes() == text
+
+
 def test_nothing_is_safe_while_the_file_system_does_not_say_whose_the_run_is(tmp_path: Path) -> None:
     path = tmp_path / "P_status.txt"
 

@@ -71,7 +71,11 @@ class Belongings:
         """The text of the status file was written again, there."""
         former = self.files.status
         self.files = replace(self.files, renamed=self.files.renamed._replace(status=path))
-        self._tell(former, sight, path, "the record of the run")
+        if sight is Sight.OVERWRITTEN:
+            self._say(f"{former}: somebody wrote over it: what it told is lost; the record goes on in {path}")
+            self._note_names()
+        else:
+            self._tell(former, sight, path, "the record of the run")
 
     def submitted_renamed(self, sight: Sight, path: Path) -> None:
         """The same of the tasks that were handed in."""
@@ -83,7 +87,10 @@ class Belongings:
         if path == former:
             self._say(f"{former}: removed while the run goes on; written again")
             return
-        status, submitted = self.files.renamed
-        self._note(Elsewhere(bytes(status or b""), bytes(submitted or b"")))
+        self._note_names()
         why = "is another file now" if sight is Sight.ANOTHER else "cannot be written again"
         self._say(f"{former}: {why}; {what} is {path}")
+
+    def _note_names(self) -> None:
+        status, submitted = self.files.renamed
+        self._note(Elsewhere(bytes(status or b""), bytes(submitted or b"")))

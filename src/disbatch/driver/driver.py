@@ -93,6 +93,7 @@ AT_ONCE = 3.0
 """The same, after a second signal."""
 LAST_WORDS = 0.5
 """Seconds that others have to hear that the run is over."""
+DAMAGED = "a part of the record was written over"
 LOOK = 5.0
 """Seconds between two looks whether the run's files have their names while nothing is written; each write,
 and the end, looks by itself."""
@@ -134,6 +135,7 @@ class Driver:
         self._preemption: asyncio.Task[None] | None = None
         self._notes = Notes()
         self._yielded = False
+        self._record_is_damaged = False
         self._belongings = Belongings(loop, s.claimed.files, say=self._say, note=self._notes.add)
         self._begun = False
         self._early_requests: list[Request] | None = []
@@ -301,7 +303,10 @@ class Driver:
         return self._notes.is_taken_over() or (self._notes.are_gone and self._record.is_continued())
 
     def _status_renamed(self, sight: Sight, path: Path) -> None:
-        self._telling.follow(self._settings.claimed.status_descriptor)
+        if sight is Sight.OVERWRITTEN:
+            self._record_is_damaged = True
+        else:
+            self._telling.follow(self._settings.claimed.status_descriptor)
         self._belongings.status_renamed(sight, path)
 
     def _told_of_ends(self) -> list[Callable[[int, bytes], None]]:
@@ -735,7 +740,7 @@ class Driver:
         return Result(
             conclusion=self._plan.conclusion,
             over=self._plan.mode is Mode.OVER,
-            incomplete=self._incomplete,
+            incomplete=self._incomplete or (DAMAGED if self._record_is_damaged else ""),
             signal=self._signal,
             broken=self._feed.error,
             tally=self._tally,

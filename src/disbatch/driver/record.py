@@ -19,7 +19,8 @@ in the status file that the next run resumes from.
 If the file has lost its name, because somebody removed, renamed or replaced it, its text is written again,
 under the old name or one like it (`naming`); unless another driver has the run (see `seizure`): then nothing
 is written or marked any more. Whether one of these is so is asked after each write, and when `look` is
-called. As long as the file system does not say, that is taken for a file that cannot be written.
+called. As long as the file system does not say, that is taken for a file that cannot be written. What
+somebody wrote over in place cannot be brought back: what follows goes to a new file, which is told.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ COMMIT_DELAY = 0.02
 """Seconds between two commits, so at most this long a line waits for company."""
 SYNC_INTERVAL = 1.0
 """Seconds that a line may be written and not on disk."""
+TAIL = 256
+"""Bytes in front of the next line that must be those that were written."""
 RETRY_INTERVAL = 1.0
 """Seconds between two attempts while the file cannot be written: no event tells that there is room again."""
 
@@ -66,9 +69,10 @@ class Record:
     matters.
 
     `trouble(error)` is called when writing begins to fail, `recovered()` when it works again, `renamed(sight,
-    path)` when the text was written again, as there was nothing or another file at its name, `taken_over()`
-    once if another driver has the run: all on the loop. `is_taken_over()` is asked in the thread, and may
-    raise OSError. `abandon` ends a `settle` or `close` that waits for a disk that stays full.
+    path)` when the text was written again, as there was nothing or another file at its name, or begins anew
+    there, as it was written over, `taken_over()` once if another driver has the run: all on the loop.
+    `is_taken_over()` is asked in the thread, and may raise OSError. `abandon` ends a `settle` or `close` that
+    waits for a disk that stays full.
     """
 
     def __init__(
@@ -102,6 +106,8 @@ class Record:
         self._abandoned = False
         # The thread's own: where the last good fsync ended, what came after it, how much of that is written.
         self._synced = offset
+        self._tail = b""
+        """The end of what was synced."""
         self._unsynced = bytearray()
         self._written = 0
         self._unmarked: list[Callable[[], None]] = []
@@ -214,6 +220,7 @@ class Record:
         if not self._ours:
             return False
         try:
+            self._see_to_text()
             self._put(sync=sync)
             self._see_to_name()  # before anybody is told that his result is safe
         except OSError as error:
@@ -243,6 +250,7 @@ class Record:
         if sync and self._unsynced:
             os.fsync(self._descriptor)
             self._synced += len(self._unsynced)
+            self._tail = bytes(self._unsynced[-TAIL:])
             self._unsynced.clear()
             self._written = 0
 
@@ -255,6 +263,17 @@ class Record:
         if self._is_taken_over():
             self._ours = self._failing = False
             self._loop.call_soon_threadsafe(self._taken_over)
+
+    def _see_to_text(self) -> None:
+        """If somebody cut the file or wrote over it, what it told is lost, and what follows goes elsewhere.
+        OSError."""
+        if self._path is None or not self._tail:
+            return
+        if os.pread(self._descriptor, len(self._tail), self._synced - len(self._tail)) == self._tail:
+            return
+        path = name_again(self._descriptor, self._path, 0, hold)
+        self._synced, self._tail = 0, b""
+        self._go_on_at(Sight.OVERWRITTEN, path)
 
     def _see_to_name(self) -> None:
         """If the file has lost its name, write its text again under one. OSError."""

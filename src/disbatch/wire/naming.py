@@ -28,6 +28,7 @@ class Sight(Enum):
     ITSELF = "itself"
     NOTHING = "nothing"
     ANOTHER = "another file"
+    OVERWRITTEN = "itself, but somebody wrote over it"
 
 
 def look(descriptor: int, path: Path) -> Sight:
