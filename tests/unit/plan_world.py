@@ -27,6 +27,7 @@ from disbatch.plan.events import (
     Event,
     Finish,
     Finished,
+    Heard,
     Hold,
     Interrupt,
     Joined,
@@ -115,7 +116,7 @@ def check_consistency(plan: Plan) -> None:
     assert len(ready) == len(set(ready)), "a task waits twice"
     if plan.mode is Mode.RUNNING:
         assert backlog.again <= set(ready)
-    else:
+    elif not plan.reads:
         assert not ready and not backlog.unread
 
 
@@ -455,6 +456,7 @@ class World:
             if engine.connected:
                 self.introduce(name)
         self.taking_over = False
+        self.step(Heard())
         self.feed(Resume())
         started = {t.id for a in self.log[before:] if isinstance(a, Assign) for _, t in a.pairs}
         assert not started & running, "what runs was started again"

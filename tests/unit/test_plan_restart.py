@@ -6,19 +6,24 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from plan_world import ATTEMPTS, World, outcome, task
+from plan_world import ATTEMPTS, World, barrier, outcome, task
 
+from disbatch.model.outcome import Ending
 from disbatch.model.task import PerEngine, Phase, Task
 from disbatch.plan.events import (
     Action,
     Assign,
     AssignPerEngine,
+    Conclusion,
     CountRecorded,
     End,
+    Finish,
     Finished,
+    Heard,
     Hold,
     Interrupt,
     Joined,
+    Left,
     Lost,
     Past,
     Read,
@@ -31,7 +36,7 @@ from disbatch.plan.events import (
     SourceEnded,
     Verdict,
 )
-from disbatch.plan.plan import Plan
+from disbatch.plan.plan import Mode, Plan
 
 
 def some_life(world: World, random: Random, steps: int) -> None:
@@ -220,3 +225,55 @@ def test_claim_that_is_ended_again_when_its_engine_comes_back() -> None:
     assert plan.handle(Interrupt()) == [End("e", [7]), End("there", [8])]
     plan.handle(Lost("e"))
     assert plan.handle(Joined("e", 2, [7])) == [End("e", [7])]
+
+
+def interrupted() -> Plan:
+    """It is ended before it has heard the engine, which runs task 1; task 0 has ended."""
+    plan = next_plan()
+    assert plan.handle(Interrupt()) == []
+    assert come(plan, "e", {7: 0, 8: 1}) == [End("e", [7, 8])]
+    assert plan.handle(Finished("e", [outcome(7), outcome(8, ending=Ending.ORDERED)])) == []
+    assert plan.mode is Mode.ENDING
+    return plan
+
+
+def test_ended_before_the_engines_are_heard() -> None:
+    """What they have is recorded, also behind a barrier; nothing starts; then they leave."""
+    plan = interrupted()
+    assert plan.handle(Heard()) == []
+    assert plan.reads and plan.room
+    done = Recorded(task(9), False, None)
+    assert plan.handle(Read([done, task(5), barrier(6), task(0)])) == [
+        CountRecorded(done),
+        RecordTask("e", task(0), outcome(7), Verdict.COUNTS),
+    ]
+    assert plan.handle(Read([task(1), task(2)])) == [
+        RecordTask("e", task(1), outcome(8, ending=Ending.ORDERED), Verdict.ENDED),
+        Release("e"),
+    ]
+    assert not plan.reads and not plan.room
+    assert plan.handle(Left("e")) == [Finish(Conclusion.INTERRUPTED)]
+
+
+def test_ended_and_the_tasks_cannot_be_read() -> None:
+    """The results are not acknowledged: the engine writes them down."""
+    plan = interrupted()
+    plan.handle(SourceEnded(broken=True))
+    assert plan.handle(Heard()) == [Release("e")]
+    assert not plan.reads and plan.keeps("e")
+
+
+def test_ended_and_no_engine_comes() -> None:
+    plan = next_plan()
+    plan.handle(Interrupt())
+    assert plan.handle(Heard()) == [] and plan.reads  # what an engine has to do at its end is not known
+    assert plan.handle(Read([task(0)])) == [Finish(Conclusion.INTERRUPTED)]
+
+
+def test_an_ended_takeover_runs_only_what_ends_an_engine() -> None:
+    plan = next_plan()
+    plan.handle(Interrupt())
+    come(plan, "e", {})
+    plan.handle(Heard())
+    start, stop = (PerEngine(0, 1, phase, b":") for phase in (Phase.START, Phase.STOP))
+    assert plan.handle(Read([start, stop, task(0)])) == [AssignPerEngine("e", ATTEMPTS, stop)]

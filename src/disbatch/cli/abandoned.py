@@ -52,11 +52,10 @@ def refuse_abandoned(status: str) -> None:
         os.close(descriptor)
     if job_is_over(told):
         return
-    left = changed + LIFE_SIGN + told.asked.orphan_patience + MARGIN - time.time()
+    left = time_left(changed, told)
     engines = [here for here in told.lost.values() if here.pid]
     engines += told.engines.values() if killed else ()
-    living = [each for each in engines if not _has_ended(each, files.engine_log(each.name), owner)]
-    there = sorted({each.name for each in living})
+    there = sorted({each.name for each in engines if not has_ended(each, files, owner)})
     if left <= 0 or not there:
         return
     can = "-r can after that time, --force-resume at once"
@@ -68,8 +67,15 @@ def refuse_abandoned(status: str) -> None:
     prefix = shell_word(as_argument(status.removesuffix(STATUS)))
     raise ResumeError(
         f"{status}: the driver of that run was killed, and its engines may still run tasks for "
-        f"{left:.0f} s: `disbatch --takeover {prefix}` goes on with it; {can}"
+        f"{left:.0f} s: `disbatch --takeover {prefix}` goes on with it; `dbutil finish --run {prefix}` ends "
+        f"it, and -r works at once; {can}"
     )
+
+
+def time_left(changed: float, told: Told) -> float:
+    """Seconds for which engines may still run tasks if no driver comes; `changed`: when the status file was
+    written last."""
+    return changed + LIFE_SIGN + told.asked.orphan_patience + MARGIN - time.time()
 
 
 def job_is_over(told: Told) -> bool:
@@ -83,9 +89,19 @@ def job_is_over(told: Told) -> bool:
     return job.ending or bool(job.gone)
 
 
-def _has_ended(engine: Here, log: Path, owner: int | None) -> bool:
+def ended_engines(files: RunFiles, told: Told, changed: float, owner: int | None) -> frozenset[str]:
+    """The engines of a killed driver that are known to have ended; `changed` as of `time_left`, `owner` as of
+    `has_ended`."""
+    engines = [*told.engines.values(), *told.lost.values()]
+    if time_left(changed, told) <= 0 or job_is_over(told):
+        return frozenset(each.engine for each in engines)
+    return frozenset(each.engine for each in engines if has_ended(each, files, owner))
+
+
+def has_ended(engine: Here, files: RunFiles, owner: int | None) -> bool:
     """True if that is known: it was on this machine and is not there any more, or its log says so, which is
     ours or of the `owner` of the run."""
+    log = files.engine_log(engine.name)
     if engine.host == this_machine().hostname and _has_ended_here(engine, boot_id()):
         return True
     try:

@@ -16,7 +16,7 @@ from disbatch.cli.report import add_report, report
 from disbatch.cli.status import add_status, status
 from disbatch.cli.submit import add_submit, submit
 from disbatch.cli.values import add_values, values
-from disbatch.cli.verbs import add_verbs, perform
+from disbatch.cli.verbs import add_verbs, finish_dead_run, perform
 from disbatch.model.errors import (
     EXIT_COMPLETE,
     EXIT_INCOMPLETE,
@@ -121,6 +121,8 @@ def _carry_out(options: argparse.Namespace) -> int:
         return status(options)
     if options.verb == "monitor":
         return monitor(options)
+    if options.verb == "finish" and (code := finish_dead_run(options)) is not None:
+        return code
     for line in perform(options):
         print(printable(line))  # noqa: T201
     return EXIT_COMPLETE

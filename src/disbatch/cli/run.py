@@ -43,7 +43,14 @@ from disbatch.driver.outputfile import Before, kept_before
 from disbatch.driver.settings import Output, Settings, Takeover
 from disbatch.driver.sofar import SoFar
 from disbatch.driver.told import Asked, Told
-from disbatch.model.errors import EXIT_INCOMPLETE, DisbatchError, ResumeError, TaskFileError, UsageError
+from disbatch.model.errors import (
+    EXIT_COMPLETE,
+    EXIT_INCOMPLETE,
+    DisbatchError,
+    ResumeError,
+    TaskFileError,
+    UsageError,
+)
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
@@ -65,12 +72,16 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Left:
     """What a driver that was killed left of its run: the connect file, what it `told`, and its files in our
-    hands. `moved`: the user is in another directory than where the run was started, and we are now."""
+    hands. `moved`: the user is in another directory than where the run was started, and we are now. The
+    others: as of `Takeover`."""
 
     connect: ConnectFile
     told: Told
     claimed: ClaimedFiles
     moved: bool
+    ended: frozenset[str] = frozenset()
+    finish: bool = False
+    readable: bool = True
 
     @property
     def asked(self) -> Asked:
@@ -145,9 +156,11 @@ def run(
         if options.owned:
             observer.say("a program handed tasks in; if it has ended, `dbutil close` says that no more come")
         left.told.counted = so_far.counting(left.told)
-        takeover = Takeover(left.connect, left.told, so_far.asides)
+        takeover = Takeover(
+            *(left.connect, left.told, so_far.asides, left.ended), finish=left.finish, readable=left.readable
+        )
     log_handler = _start_log(claimed, options.loglevel, observer.say)
-    submitted = _submitted(options, opened, claimed)
+    submitted = _submitted(options, opened, claimed) if left is None or left.readable else None
     source_name = claimed.files.submitted.name if options.taskfile is None else opened.name
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
     if options.label:
@@ -344,7 +357,7 @@ async def _carry_out(  # noqa: PLR0917 - as above
     elsewhere = False
     try:
         code, summary = await _drive(driver, settings, page, owned=owned)
-        elsewhere = summary.elsewhere
+        elsewhere = summary.elsewhere or summary.goes_on
         code, summary = _conclude(code, summary, settings)
     except UsageError:
         raise
@@ -356,6 +369,9 @@ async def _carry_out(  # noqa: PLR0917 - as above
             await page.close(elsewhere=elsewhere)
     if not elsewhere:
         await notices.see_off(summary, code)
+    finish = settings.takeover is not None and settings.takeover.finish
+    if finish and code == EXIT_INCOMPLETE and not (summary.goes_on or summary.unwritten):
+        return EXIT_COMPLETE  # of the command that was to end it
     return code
 
 

@@ -54,23 +54,29 @@ class Run:
             return f"{again} goes on where it ended"
         if first.taskserver is not None or first.taskcommand is not None:
             return (
-                f"its tasks came from a program: start it anew with `-r {status}` when its engines are gone"
+                f"its tasks came from a program: `dbutil finish --run {prefix}` ends it; "
+                f"then start it anew with `-r {status}`"
             )
         over = f"`disbatch --takeover {prefix}`"
         if first.taskfile is not None and asked.size is None:
             over = f"`COMMAND | disbatch --takeover {prefix} -`, with the same tasks,"
-        return f"{over} goes on with it, or, when its engines are gone, {again}"
+        return f"{over} goes on with it; or `dbutil finish --run {prefix}` ends it, and then {again} does"
 
 
 def find_run(prefix: str | None) -> Run:
     """The run with that prefix, or with the connect file that DISBATCH_CONNECT names, or the only live one
     here. UsageError if that cannot be said, SilenceError if its driver is known to be dead."""
-    prefix = prefix or os.environ.get("DISBATCH_CONNECT") or None
-    run = _only_run() if prefix is None else _run(prefix)
+    run = find_any_run(prefix)
     if run.is_gone:
         where = f"the driver (pid {run.connect.pid}) is dead"
         raise SilenceError(f"{run.prefix}: {where}; {run.resume}")
     return run
+
+
+def find_any_run(prefix: str | None) -> Run:
+    """The same, be its driver alive or dead. UsageError."""
+    prefix = prefix or os.environ.get("DISBATCH_CONNECT") or None
+    return _only_run() if prefix is None else _run(prefix)
 
 
 @asynccontextmanager

@@ -1,4 +1,5 @@
-"""`disbatch --takeover PREFIX`: goes on with a run whose driver was killed, with the engines that still live.
+"""`disbatch --takeover PREFIX`: goes on with a run whose driver was killed, with the engines that still live;
+and `dbutil finish`, which ends such a run.
 
 The options are those of the first driver, as PREFIX_run.json tells; options given now go before them. So
 does the environment, but for what belongs to the session in which the command is given now: without its
@@ -10,12 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from disbatch.cli.abandoned import job_is_over
+from disbatch.cli.abandoned import ended_engines, job_is_over
 from disbatch.cli.options import parse
 from disbatch.cli.runs import CONNECT, ENDINGS
 from disbatch.cli.store import without_passwords
@@ -24,8 +25,9 @@ from disbatch.contexts.nodes import Choice
 from disbatch.driver.files import Renamed, RunFiles, known_elsewhere
 from disbatch.driver.runfile import read
 from disbatch.driver.seizure import claim_again, seize
-from disbatch.driver.told import Asked, TakenOver, Told
+from disbatch.driver.told import Asked, Gone, TakenOver, Told
 from disbatch.model.errors import UsageError
+from disbatch.model.text import as_argument, shell_word
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import PROTOCOL, SECRET_VARIABLES
 from disbatch.wire.reach import is_here, listens_here
@@ -42,36 +44,106 @@ def take_over(
     options: argparse.Namespace, arguments: list[str], choose: Callable[[argparse.Namespace], Choice]
 ) -> int:
     """Go on with the run; the exit code. `choose` finds the nodes, as for a new run."""
-    from disbatch.cli.run import Left, run
-
     prefix = _prefix(options.takeover)
     files = RunFiles(prefix, prefix)
     _look_at(files, force=options.force)
-    status = seize(replace(files, renamed=_renamed(read(files.run))))
-    connect = _look_at(files, force=options.force)  # another driver may have come and gone meanwhile
-    told = read(files.run)
-    asked = told.asked
-    moved = _enter(asked)
-    first = [os.fsdecode(argument) for argument in asked.arguments]
+    seized = _seize(files, force=options.force)
+    asked = seized.told.asked
     now = _given_now(arguments)
-    former = parse([*first, *now])
+    former = parse([*seized.arguments, *now])
     if former.taskserver is not None or former.taskcommand is not None:
         raise UsageError(
             f"{prefix}: its tasks came from a program, and what was read of them went with the driver; "
-            "start the run anew with -r, once its engines have ended"
+            f"`dbutil finish --run {_shown(prefix)}` ends what runs; then start the run anew with -r"
         )
     _check_tasks(former.taskfile, options, asked, prefix)
     choice = choose(former)
-    told.asked = msgspec.structs.replace(
+    seized.told.asked = msgspec.structs.replace(
         asked,
         arguments=[*asked.arguments, *map(os.fsencode, without_passwords(now))],
         orphan_patience=former.orphan_patience,
     )
+    return _go_on(seized, former, now, choice)
+
+
+def finish(prefix: str) -> int:
+    """End the run, whose driver was killed: its engines end what they run, and what has ended is recorded.
+    The exit code: 3 if not all of the engines were heard."""
+    files = RunFiles(_prefix(prefix), _prefix(prefix))
+    _look_at(files, force=False, job_is_over=True)
+    seized = _seize(files, force=False, job_is_over=True)
+    told = seized.told
+    former = parse(seized.arguments)
+    readable = _can_read_tasks(former, told.asked, files.prefix)
+    if not readable:
+        former.taskfile = former.taskserver = former.taskcommand = None
+    former.kvsserver, former.web, former.owned, former.resume_from = None, False, False, []
+    for here in [*told.engines.values(), *told.lost.values()]:
+        told.learn(Gone(here.engine) if here.engine in seized.ended else here)
+    return _go_on(seized, former, [], Choice([], []), finish=True, readable=readable)
+
+
+@dataclass(frozen=True)
+class _Seized:
+    """A run that no other driver can have now. `arguments`: those of its first driver; `ended`: its engines
+    that are known to have ended; `moved`: as of `Left`."""
+
+    files: RunFiles
+    status: int
+    connect: ConnectFile
+    told: Told
+    arguments: list[str]
+    ended: frozenset[str]
+    moved: bool
+
+
+def _seize(files: RunFiles, *, force: bool, job_is_over: bool = False) -> _Seized:
+    """Lock it, and go where its first driver was. UsageError."""
+    status = seize(replace(files, renamed=_renamed(read(files.run))))
+    connect = _look_at(files, force=force, job_is_over=job_is_over)  # another driver may have come and gone
+    told = read(files.run)
+    ended = ended_engines(files, told, os.fstat(status).st_mtime, None)
+    moved = _enter(told.asked)
+    arguments = [os.fsdecode(argument) for argument in told.asked.arguments]
+    return _Seized(files, status, connect, told, arguments, ended, moved)
+
+
+def _go_on(
+    seized: _Seized,
+    former: argparse.Namespace,
+    now: list[str],
+    choice: Choice,
+    *,
+    finish: bool = False,
+    readable: bool = True,
+) -> int:
+    """Take the place of its driver, with options that were given `now`; the exit code."""
+    from disbatch.cli.run import Left, run
+
+    told, prefix = seized.told, seized.files.prefix
     told.learn(TakenOver(this_machine().hostname, os.getpid(), told.number + 1))
-    known = known_elsewhere(prefix, os.fsdecode(asked.directory))
-    files = RunFiles(prefix, Path(os.fsdecode(asked.log)), known, _renamed(told))
-    claimed = claim_again(files, status, told, apart=not is_here(connect), own_log=former.logfile is None)
-    return run(former, [*first, *now], choice, None, Left(connect, told, claimed, moved))
+    known = known_elsewhere(prefix, os.fsdecode(told.asked.directory))
+    files = RunFiles(prefix, Path(os.fsdecode(told.asked.log)), known, _renamed(told))
+    claimed = claim_again(
+        *(files, seized.status, told), apart=not is_here(seized.connect), own_log=former.logfile is None
+    )
+    left = Left(
+        *(seized.connect, told, claimed, seized.moved, seized.ended),
+        finish=finish,
+        readable=readable,
+    )
+    return run(former, [*seized.arguments, *now], choice, None, left)
+
+
+def _can_read_tasks(former: argparse.Namespace, asked: Asked, prefix: Path) -> bool:
+    """The tasks are there as they were."""
+    if former.taskserver is not None or former.taskcommand is not None:
+        return False
+    try:
+        _check_tasks(former.taskfile, argparse.Namespace(taskfile=None, force=False), asked, prefix)
+    except UsageError:
+        return False
+    return True
 
 
 def _renamed(told: Told) -> Renamed:
@@ -85,15 +157,17 @@ def _prefix(text: str) -> Path:
     return Path.cwd() / text
 
 
-def _look_at(files: RunFiles, *, force: bool) -> ConnectFile:
-    """Where the former driver listened. UsageError if the run is over, or goes on."""
+def _look_at(files: RunFiles, *, force: bool, job_is_over: bool = False) -> ConnectFile:
+    """Where the former driver listened. UsageError if the run is over, or goes on; or its Slurm job is over,
+    unless that may be."""
     prefix = files.prefix
     if not os.path.lexists(files.connect):
         if os.path.lexists(files.status):
             raise UsageError(f"{prefix}: this run was ended (no {files.connect.name}); resume it with -r")
         raise UsageError(f"{prefix}: there is no such run: no file {prefix.name}{CONNECT}")
     connect = ConnectFile.read(files.connect)
-    _refuse_ended_job(files)
+    if not job_is_over:
+        _refuse_ended_job(files)
     driver = f"its driver (pid {connect.pid} on {connect.host})"
     if is_here(connect):
         if listens_here(connect):
@@ -103,6 +177,10 @@ def _look_at(files: RunFiles, *, force: bool) -> ConnectFile:
     if connect.protocol != PROTOCOL:
         raise UsageError(f"{prefix}: the run speaks protocol {connect.protocol}, this version {PROTOCOL}")
     return connect
+
+
+def _shown(prefix: Path) -> str:
+    return shell_word(as_argument(str(prefix)))
 
 
 def _refuse_ended_job(files: RunFiles) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from disbatch.model.errors import UsageError
 
 if TYPE_CHECKING:
+    from disbatch.cli.runs import Run
     from disbatch.wire.requests import Verb
 
 PATIENCE = 10.0
@@ -34,7 +35,8 @@ def add_verbs(add: _Add) -> None:
         "tasks", nargs="+", metavar="TASKID", help="ids as in the status file: 12, or 100-199"
     )
     add("close", parents=[usual], help="take no more tasks (submit); the run ends when all are done")
-    add("finish", parents=[usual], help="end the run now, in order; `disbatch -r` goes on later")
+    ends = "end the run now, or what a killed driver left of it; `disbatch -r` goes on later"
+    add("finish", parents=[usual], help=ends)
 
 
 def run_option() -> argparse.ArgumentParser:
@@ -65,17 +67,36 @@ def perform(options: argparse.Namespace) -> list[str]:
     from disbatch.cli.runs import find_run
     from disbatch.model.errors import SilenceError
     from disbatch.wire.control import ask
+    from disbatch.wire.reach import is_here
 
     run = find_run(options.run)
+    dead = "" if options.verb != "finish" or is_here(run.connect) else _where_to_finish(run)
     try:
         answer = ask(run.connect, wanted, patience=options.timeout)
     except UsageError as error:
-        raise UsageError(f"{run.prefix}: {error}") from error
+        raise UsageError(f"{run.prefix}: {error}{dead}") from error
     except SilenceError as error:
-        raise SilenceError(f"{run.prefix}: {error}") from error
+        raise SilenceError(f"{run.prefix}: {error}{dead}") from error
     if not answer.ok:
         raise UsageError(f"{run.prefix}: {' '.join(answer.lines)}")
     return answer.lines
+
+
+def finish_dead_run(options: argparse.Namespace) -> int | None:
+    """End the run if its driver is known to be dead; the exit code. None: that has to be asked."""
+    from disbatch.cli.runs import find_any_run
+
+    run = find_any_run(options.run)
+    if not run.is_gone:
+        return None
+    from disbatch.cli.takeover import finish
+
+    return finish(run.prefix)
+
+
+def _where_to_finish(run: Run) -> str:
+    """Only there it can be seen whether the driver lives."""
+    return f"; if that driver was killed, `dbutil finish` on {run.connect.host} ends what it left"
 
 
 def _verb(options: argparse.Namespace) -> Verb:

@@ -230,6 +230,10 @@ class Crew:
             return
         s = self._settings
         member = self.members.get(peer.name)
+        if self._succession is not None and not self._plan.reads and (member is None or not member.came):
+            # The tasks that it has from a former driver are not read any more: it writes down their results.
+            self._hub.refuse(peer, "the run ends")
+            return
         if member is None:
             inherited = self._succession is not None
             member = Member(peer.name, hello.node, self.next_rank, hello.slots, inherited=inherited)
@@ -354,6 +358,11 @@ class Crew:
                 self.dismiss(member)
         self.look()
 
+    def expect_the_living(self) -> None:
+        """The run is ended: engines of a former driver that are known to have ended are not waited for."""
+        if self._succession is not None:
+            self._succession.expect_the_living()
+
     def dismiss(self, member: Member) -> None:
         """It need not come."""
         member.launching = False
@@ -363,11 +372,19 @@ class Crew:
         self._fewer()
 
     def give_up(self, why: str) -> None:
-        """Do not wait any longer for engines that were told to end what they have."""
+        """Do not wait any longer for engines that were told to end what they have, or are expected."""
         for peer in list(self._hub.peers()):
             engine = self._plan.engines.get(peer.name)
-            if engine is not None and (engine.assigned or engine.per_engine):
+            if engine is not None and (engine.assigned or engine.claims or engine.per_engine):
                 self.lose(peer.name, why)
+        if self._succession is not None:
+            self._succession.give_up()
+
+    @property
+    def not_heard(self) -> list[str]:
+        """Nodes whose engines, of a former driver, did not come before the run was ended."""
+        there = {} if self._succession is None else self._succession.unheard
+        return sorted({member.name for member in there.values() if not member.exited})
 
     @property
     def expected(self) -> bool:

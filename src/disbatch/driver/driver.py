@@ -33,6 +33,7 @@ from disbatch.driver.attached import Contexts
 from disbatch.driver.belongings import Belongings
 from disbatch.driver.control import Control
 from disbatch.driver.crew import Crew
+from disbatch.driver.departures import some
 from disbatch.driver.exchange import Exchange
 from disbatch.driver.farewells import Farewells
 from disbatch.driver.feed import Feed
@@ -61,7 +62,7 @@ from disbatch.model.errors import DisbatchError
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
-from disbatch.model.text import printable
+from disbatch.model.text import as_argument, printable, shell_word
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
 from disbatch.sources.desk import Desk
@@ -250,7 +251,12 @@ class Driver:
             finally:
                 unwritten = await self._close()
         result = self._result()
-        if not result.complete:
+        if self._leaves_engines:
+            names = some(self._crew.not_heard or self._crew.out_of_reach)
+            prefix = shell_word(as_argument(str(self._settings.claimed.files.prefix)))
+            words = f"the run is left as it was: `dbutil finish --run {prefix}` tries again"
+            self._say(f"{names}: not heard; {words}")
+        elif not result.complete:
             self._crew.warn_of_the_lost()
         return result.exit_code, self._summary(result, unwritten)
 
@@ -349,8 +355,18 @@ class Driver:
 
     def _withdraw(self, addresses: Addresses) -> None:
         if not self._yielded and not self._is_left:
+            if self._leaves_engines:
+                return
             resumable = not self._result().complete
             addresses.withdraw(self._say, keep_run=resumable and bool(self._crew.out_of_reach))
+
+    @property
+    def _leaves_engines(self) -> bool:
+        """We were to end a run that we took over, and not all of its engines were heard: the next one may."""
+        takeover = self._settings.takeover
+        if takeover is None or not self._ended_early:
+            return False
+        return bool(self._crew.not_heard or (takeover.finish and self._crew.out_of_reach))
 
     def _yield(self) -> None:
         """Another driver has the run, but not our engines."""
@@ -381,13 +397,17 @@ class Driver:
         succession = None
         if s.takeover is not None:
             succession = Succession(
-                *(self._crew, self._holds, s.patience, s.takeover.told), look_beside=self._look_beside
+                *(self._crew, self._holds, s.patience, s.takeover.told, s.takeover.ended),
+                look_beside=self._look_beside,
             )
             self._restore(s.takeover.told)
-        nodes = [] if self._incomplete else s.context.nodes
+        finish = s.takeover is not None and s.takeover.finish
+        nodes = [] if self._incomplete or finish else s.context.nodes
         for listener in self._listeners:
             listener.start(self.snapshot)
         self._crew.launch(nodes, self._early, retirement, succession)
+        if finish:
+            self._finish_early()
         self._pump()
         self._outlook.note()
         self._observer.start(self.snapshot)
@@ -527,6 +547,10 @@ class Driver:
     def _end_run(self, *, at_once: bool) -> None:
         self._ended_early = True
         self._tell(events.Interrupt(at_once))
+        takeover = self._settings.takeover
+        if takeover is not None and not takeover.readable:
+            self._tell(events.SourceEnded(broken=True))
+        self._crew.expect_the_living()
         self._give_up_after(AT_ONCE if at_once else self._settings.grace + ENDING_MARGIN)
 
     def _give_up_after(self, seconds: float) -> None:
@@ -535,6 +559,8 @@ class Driver:
     def _give_up_waiting(self) -> None:
         """Engines that did not answer in time after a signal, or at the end of the time, are given up."""
         self._crew.give_up("did not end its tasks in time")
+        if self._plan.is_behind and self._feed.goes_on and self._signals < 2:
+            return  # the results of all engines are here, and are recorded as their tasks are read
         if not self._over.done():
             self._incomplete = self._incomplete or self._time_limit.words
             self._over.set_result(None)
@@ -584,6 +610,8 @@ class Driver:
         """If no engine is there and none will come, the run cannot be completed, unless some are attached."""
         if self._over.done() or self._plan.mode is Mode.OVER or self._preemption is not None:
             return
+        if self._ended_early and self._plan.is_behind:
+            return  # it comes to its end when that is read
         if self._plan.present or self._crew.expected:
             self._vacancy.ends()
             return
@@ -754,6 +782,8 @@ class Driver:
 
     def _summary(self, result: Result, unwritten: bytes) -> Summary:
         tally, now = self._tally, self._loop.time()
+        for task, record in self._feed.not_counted(self._plan):
+            tally.count_again(task, record)
         slot_time = sum(member.slot_time(now) for member in self._members.values())
         came = [member.view("gone") for member in self._members.values() if member.came]
         return Summary(
@@ -769,6 +799,7 @@ class Driver:
             inherited=None if self._settings.takeover is None else tally.inherited,
             unwritten=unwritten,
             elsewhere=self._yielded,
+            goes_on=self._leaves_engines,
         )
 
 

@@ -14,10 +14,11 @@ from disbatch.driver.former import Former
 from disbatch.driver.sofar import SoFar
 from disbatch.driver.told import Told
 from disbatch.model.errors import DisbatchError
+from disbatch.model.status import Record
 from disbatch.model.task import Barrier, Item, PerEngine, Task
 from disbatch.plan.events import Completed, Event, Read, Recorded, SourceDry, SourceEnded
 from disbatch.plan.ids import IdSet
-from disbatch.plan.plan import Mode, Plan
+from disbatch.plan.plan import Plan
 from disbatch.sources.desk import Desk
 from disbatch.sources.opening import Expected, Opened
 from disbatch.sources.source import Source
@@ -83,6 +84,11 @@ class Feed:
         return None if self._submitted is None else self._submitted.file
 
     @property
+    def goes_on(self) -> bool:
+        """It reads, and nobody has to be waited for."""
+        return self._resting
+
+    @property
     def takes_more(self) -> bool:
         """Tasks can be handed in."""
         return self._submitted is not None or self.expects_program
@@ -94,6 +100,11 @@ class Feed:
             return {}
         self._so_far.look_beside()
         return self._so_far.counting(told)
+
+    def not_counted(self, plan: Plan) -> Iterator[tuple[Task, Record]]:
+        """What a former driver of this run recorded of tasks that were not read again."""
+        if self._so_far is not None:
+            yield from self._so_far.tasks_from(plan.read_to)
 
     def missing(self, plan: Plan) -> list[str]:
         """Nothing more will be read: what the user should know of former runs, unless that was told, and
@@ -157,7 +168,7 @@ class Feed:
         given, source = 0, self._source
         if source is None:
             return  # start() comes first
-        while not self._ended and plan.mode is Mode.RUNNING:
+        while not self._ended and plan.reads:
             room = plan.room
             if room <= 0 and source.error is None:
                 return

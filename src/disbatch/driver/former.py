@@ -19,7 +19,7 @@ import stat
 from array import array
 from collections.abc import Iterable, Iterator
 from heapq import merge
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from disbatch.driver.held import is_held
@@ -244,6 +244,16 @@ class Former:
             self._verify_barrier(item)
             record = parse_line(file.line_at(offset))
         return None if record is None else (record, file is self.files[0])
+
+    def lines_from(self, first: int) -> Iterator[Record]:
+        """The lines that count, of that id and higher ones."""
+        for id in chain(range(first, len(self._dense)), (id for id in self._scattered if id >= first)):
+            entry = self._entry(id)
+            if entry:
+                file, offset = self._place(entry)
+                record = parse_line(file.line_at(offset))
+                if record is not None:
+                    yield record
 
     def has(self, id: int) -> bool:
         """There is a line of that id."""

@@ -39,6 +39,8 @@ class Receipts:
         """Acknowledge this message when all that it told is in the status file."""
         if self._plan.keeps(peer.name):
             self._withheld[peer.name] = (peer, number)
+            if not self._plan.reads:
+                self.look_at_withheld()
         else:
             self._record.mark(lambda: self._recorded(peer, number))
 
@@ -50,7 +52,7 @@ class Receipts:
             if not self._plan.keeps(name):
                 del self._withheld[name]
                 self.mark(peer, number)
-            elif self._plan.mode is not Mode.RUNNING:
+            elif not self._plan.reads:
                 # Their tasks will not be read any more: the engine writes the results down itself.
                 del self._withheld[name]
                 self._hub.refuse(peer, "the run ends, and some of its results cannot be recorded")

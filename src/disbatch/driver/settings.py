@@ -17,11 +17,15 @@ from disbatch.wire.keys import ConnectFile
 class Takeover:
     """The run of a driver that was killed: where it listened and with which keys, and what it `told`; the
     last line of that is ours. `asides`: hashes of the lines of its status file that are about no task that is
-    done."""
+    done. `ended`: engines that are known to have ended. `finish`: the run is only taken over to be ended;
+    `readable`: its tasks can be read again."""
 
     connect: ConnectFile
     told: Told
     asides: set[int]
+    ended: frozenset[str] = frozenset()
+    finish: bool = False
+    readable: bool = True
 
 
 @dataclass(frozen=True)

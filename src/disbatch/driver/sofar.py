@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from disbatch.driver.former import Former
 from disbatch.driver.told import Told
+from disbatch.model.snippet import unquoted
 from disbatch.model.status import Mark, Record
 from disbatch.model.task import Barrier, Item, Task
 from disbatch.plan.events import Recorded
@@ -85,6 +86,13 @@ class SoFar:
         record, written = found
         failed = record.failed and record.mark in (Mark.TASK, Mark.SKIPPED)
         return Recorded(item, failed, Line(record, written))
+
+    def tasks_from(self, first: int) -> Iterator[tuple[Task, Record]]:
+        """The tasks from that id on that the run is done with."""
+        for record in self._former.lines_from(first):
+            if record.mark is not Mark.BARRIER:
+                command = unquoted(record.command) or record.command
+                yield Task(record.id, record.line, record.repeat, command), record
 
     def close(self) -> None:
         """Nothing can be asked any more."""

@@ -3,6 +3,9 @@
 Nothing starts before they have told what they run, or had time to (`patience`). Then those that the driver
 itself had started get a successor on their node, unless they were to leave; others belong to a context that
 lives by itself. Engines that the driver had given up are not waited for, but they may come back, too.
+
+If the run is ended meanwhile, these engines are waited for all the same, as what they have is to be recorded.
+Those that are not heard within the ending time stay in the run file: the run is left as it was.
 """
 
 from __future__ import annotations
@@ -29,19 +32,29 @@ LATE = 5.0
 
 
 class Succession:
-    """What `crew` has from a former driver, as that `told`. `look_beside` is called before engines are given
-    up that may have ended, for what these have left."""
+    """What `crew` has from a former driver, as that `told`; of these engines some are known to have `ended`.
+    `look_beside` is called before engines are given up that may have ended, for what these have left."""
 
     def __init__(
-        self, crew: Crew, holds: Holds, patience: float, told: Told, *, look_beside: Callable[[], None]
+        self,
+        crew: Crew,
+        holds: Holds,
+        patience: float,
+        told: Told,
+        ended: frozenset[str] = frozenset(),
+        *,
+        look_beside: Callable[[], None],
     ) -> None:
         self._crew = crew
         self._holds = holds
         self._patience = patience
         self._told = told
+        self._ended = ended
         self._look_beside = look_beside
         self._replaced: dict[str, str] = {}
         """Engines that did not come in time, and those that took their place."""
+        self.unheard: dict[str, Member] = {}
+        """Engines that did not come before the run was ended, and may be there."""
         self._watched = Inherited(crew.loop, lambda engine: crew.exited(engine, 0, "its engine ended"))
         if told.engines:
             holds.add(Reason.TAKEOVER, "waiting for the engines")
@@ -55,7 +68,7 @@ class Succession:
             self._add(here, lost=False)
         missing = self._missing
         if not missing:
-            self._holds.remove(Reason.TAKEOVER)
+            self._all_heard()
             return False
         crew.say(f"taking the run over: expecting the engines of {_names(missing)}")
         self._wait()
@@ -86,7 +99,12 @@ class Succession:
         """Somebody came or left: are all there?"""
         if Reason.TAKEOVER in self._holds and not self._missing:
             self._crew.say("all engines are there")
-            self._holds.remove(Reason.TAKEOVER)
+            self._all_heard()
+
+    def _all_heard(self) -> None:
+        """Nobody is expected any more."""
+        self._crew.tell(events.Heard())
+        self._holds.remove(Reason.TAKEOVER)
 
     @property
     def _missing(self) -> list[Member]:
@@ -99,17 +117,42 @@ class Succession:
         if crew.loop.time() - due > LATE:
             self._wait()
             return
+        if not crew.is_running():
+            self.give_up()
+            return
         self._look_beside()
         for member in missing:
-            member.launching = False
-            member.lost = True
+            self._miss(member)
             crew.note(Gone(member.engine, lost=True))
-            crew.unheard(member)
             if self._may_replace(member) and member.node is not None:
                 self._replaced[member.engine] = crew.start(member.rank, member.node)
         crew.say(f"{_names(missing)}: not heard for {self._patience:g} s{self._anew(missing)}")
-        self._holds.remove(Reason.TAKEOVER)
+        self._all_heard()
         crew.look()
+
+    def _miss(self, member: Member) -> None:
+        """It did not come in time."""
+        member.launching = False
+        member.lost = True
+        self._crew.unheard(member)
+
+    def expect_the_living(self) -> None:
+        """The run is ended: those that have ended are not waited for."""
+        for member in self._missing:
+            if member.engine in self._ended:
+                member.launching, member.exited = False, True
+                self._crew.note(Gone(member.engine))
+        if Reason.TAKEOVER in self._holds and not self._missing:
+            self._all_heard()
+
+    def give_up(self) -> None:
+        """The run is ended, and they had their time to come."""
+        if Reason.TAKEOVER not in self._holds:
+            return
+        for member in self._missing:
+            self._miss(member)
+            self.unheard[member.engine] = member
+        self._all_heard()
 
     def _anew(self, missing: list[Member]) -> str:
         """Where engines were started instead: what the former driver had on its own host is on ours now."""
@@ -134,6 +177,7 @@ class Succession:
     def joined(self, member: Member, hello: Hello) -> None:
         """One of them is there, maybe late."""
         crew = self._crew
+        self.unheard.pop(member.engine, None)
         if member.local and hello.host == crew.hostname:
             self._watched.watch(member.engine, hello.pid)
         successor = self._replaced.pop(member.engine, "")

@@ -60,7 +60,8 @@ class Summary(msgspec.Struct, frozen=True):
     """How a run went. `utilisation` is the share of the slots' time that tasks took (0 to 1), None if there
     was none; `failures` and `slowest` name a few tasks. `resume` is the command that goes on from here, empty
     if nothing is left to do; `unwritten` are status lines that a full disk did not take; `elsewhere`: another
-    driver took the run over, and goes on with it; `inherited`: how many of the tasks that are done a former
+    driver took the run over, and goes on with it; `goes_on`: its engines do, and wait for another driver;
+    `inherited`: how many of the tasks that are done a former
     driver recorded, None if there was none."""
 
     snapshot: Snapshot
@@ -74,6 +75,7 @@ class Summary(msgspec.Struct, frozen=True):
     resume: str
     unwritten: bytes = b""
     elsewhere: bool = False
+    goes_on: bool = False
     inherited: int | None = None
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from disbatch.model.outcome import Outcome
 from disbatch.model.task import PerEngine, Phase, Task
-from disbatch.plan.backlog import Backlog
+from disbatch.plan.backlog import Backlog, Source
 from disbatch.plan.engines import Engine
 from disbatch.plan.events import Action, Conclusion
 from disbatch.plan.ids import IdSet
@@ -45,7 +45,7 @@ class Board:
         "actions", "at_once", "backlog", "cancelled", "claims", "commands", "conclusion", "draining",
         "engines", "fail_fast", "failed_since_barrier", "first_attempt", "first_failed", "held", "live",
         "losses", "lost", "max_losses", "mode", "next_attempt", "nothing_read", "recalling", "reruns",
-        "rotation",
+        "rotation", "unheard",
     )  # fmt: skip
 
     def __init__(
@@ -89,11 +89,25 @@ class Board:
         """What former drivers left, by id of the task, which is not read yet, or waits behind a barrier."""
         self.nothing_read = first_attempt > 1
         """What engines may have to do before they leave is not known yet."""
+        self.unheard = first_attempt > 1
+        """Engines of a former driver are expected."""
 
     @property
     def present(self) -> int:
         """Engines that are not lost."""
         return len(self.engines) - self.lost
+
+    @property
+    def is_behind(self) -> bool:
+        """What engines have from a former driver is not all known, or not all of its tasks are read."""
+        backlog = self.backlog
+        more = bool(backlog.unread) or backlog.source is not Source.ENDED
+        return self.unheard or (more and (self.nothing_read or bool(self.claims)))
+
+    @property
+    def reads(self) -> bool:
+        """Items are read: to be run, or, when the run is ended, for the results that engines have."""
+        return self.mode is Mode.RUNNING or (self.mode is Mode.ENDING and self.is_behind)
 
     def new_attempt(self) -> int:
         """A number that no attempt had before."""

@@ -10,7 +10,7 @@ from disbatch.plan.engines import Engine, State
 from disbatch.plan.events import Assign
 from disbatch.plan.leaving import let_go
 from disbatch.plan.queues import rebalance
-from disbatch.plan.reading import complete_barrier
+from disbatch.plan.reading import catch_up, complete_barrier
 
 
 def settle(board: Board) -> None:
@@ -22,6 +22,8 @@ def settle(board: Board) -> None:
             complete_barrier(board, backlog.barrier)
             _dispatch(board)
         rebalance(board)
+    elif board.mode is Mode.ENDING:
+        catch_up(board)
     if board.mode is not Mode.CLOSING and _work_is_done(board):
         board.mode = Mode.CLOSING
     let_go(board)
@@ -67,7 +69,7 @@ def _spread(
 
 
 def _work_is_done(board: Board) -> bool:
-    if board.live:
+    if board.live or (board.mode is Mode.ENDING and board.is_behind):
         return False
     if board.mode is not Mode.RUNNING:
         return not any(e.per_engine for e in board.engines.values() if e.state is State.STARTING)

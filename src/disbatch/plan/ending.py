@@ -14,7 +14,8 @@ def wind_down(board: Board, mode: Mode, conclusion: Conclusion) -> None:
     for claimed in board.claims.values():
         if claimed.outcome is None and mode is not Mode.ENDING and claimed.engine.state is not State.LOST:
             board.actions.append(End(claimed.engine.id, [claimed.attempt], at_once=False))
-    board.backlog.clear()
+    if not board.reads:
+        board.backlog.clear()
 
 
 def end_everything(board: Board, *, at_once: bool) -> None:

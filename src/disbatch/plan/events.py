@@ -131,6 +131,10 @@ class Resume(msgspec.Struct, frozen=True, gc=False):
     """Start tasks again."""
 
 
+class Heard(msgspec.Struct, frozen=True, gc=False):
+    """The engines of a former driver have joined, or are not expected any more."""
+
+
 class Interrupt(msgspec.Struct, frozen=True, gc=False):
     """The user (or the scheduler) wants the run to end; `at_once`: without grace."""
 
@@ -152,6 +156,7 @@ Event = (
     | Cancel
     | Hold
     | Resume
+    | Heard
     | Interrupt
 )
 

@@ -8,10 +8,14 @@ from disbatch.model.task import Phase
 from disbatch.plan.board import Board, Mode
 from disbatch.plan.claims import inherit, inherit_command
 from disbatch.plan.engines import Engine, State
-from disbatch.plan.events import End, Joined, Left, Limit, Lost
+from disbatch.plan.events import End, Heard, Joined, Left, Limit, Lost
 from disbatch.plan.fates import may_rerun, run_again
 from disbatch.plan.leaving import activate, drain, release_if_stopped, run_per_engine
 from disbatch.plan.queues import recall_answered
+
+
+def on_heard(board: Board, event: Heard) -> None:
+    board.unheard = False
 
 
 def on_limit(board: Board, event: Limit) -> None:

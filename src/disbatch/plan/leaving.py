@@ -79,7 +79,7 @@ def per_engine_done(board: Board, engine: Engine, command: PerEngine, outcome: O
 def let_go(board: Board) -> None:
     """Engines that can expect nothing more leave; the run is over when the last has left."""
     resting, rotation = board.rotation.resting, board.rotation
-    if resting and not (board.nothing_read and board.mode is Mode.RUNNING):
+    if resting and not (board.nothing_read and board.reads):
         everyone = board.mode is Mode.CLOSING
         if everyone or rotation.limits or board.draining:
             for engine in list(resting.values()):

@@ -35,7 +35,8 @@ commands and leave; when the last has gone, the run is OVER.
 
 A plan that takes a run over begins without knowing what runs. Engines that join tell what they have
 (`Joined.past`): claims to tasks, which become attempts when these are read (see `claims`). What the record
-has already is read as `Recorded`.
+has already is read as `Recorded`. If the run is ended meanwhile, it waits for these engines (until `Heard`),
+and reads on until the tasks of all claims are read: else their results could not be recorded.
 
 Cost: each event touches only the engines it names and those that get work, so ten thousand engines cost
 no more a task than two.
@@ -60,6 +61,7 @@ from typing import Any, Final, NamedTuple
 
 from disbatch.model.task import Barrier
 from disbatch.plan import ending, fates, joining, leaving, queues, reading, results
+from disbatch.plan.backlog import READ_MOST
 from disbatch.plan.board import Board, Mode
 from disbatch.plan.dispatch import settle, tail_is_short
 from disbatch.plan.engines import Engine
@@ -70,6 +72,7 @@ from disbatch.plan.events import (
     Drain,
     Event,
     Finished,
+    Heard,
     Hold,
     Interrupt,
     Joined,
@@ -92,6 +95,7 @@ _HANDLERS: Final[dict[type, Callable[[Board, Any], None]]] = {
     SourceDry: reading.on_source_dry,
     SourceEnded: reading.on_source_ended,
     Joined: joining.on_joined,
+    Heard: joining.on_heard,
     Limit: joining.on_limit,
     Finished: results.on_finished,
     Returned: results.on_returned,
@@ -164,7 +168,19 @@ class Plan:
     def room(self) -> int:
         """How many items the plan would take from the source now; never just a few, but 0 or READ_LEAST."""
         board = self.board
-        return board.backlog.room(board.rotation.room) if board.mode is Mode.RUNNING else 0
+        if board.mode is Mode.RUNNING:
+            return board.backlog.room(board.rotation.room)
+        return READ_MOST if board.reads else 0
+
+    @property
+    def reads(self) -> bool:
+        """It takes items, when there is room; after the run was ended only as long as it is behind."""
+        return self.board.reads
+
+    @property
+    def is_behind(self) -> bool:
+        """What engines have from a former driver is not all known, or not all of its tasks are read."""
+        return self.board.is_behind
 
     @property
     def read_to(self) -> int:

@@ -26,7 +26,7 @@ from disbatch.plan.results import finish_attempts
 
 
 def on_read(board: Board, event: Read) -> None:
-    if board.mode is not Mode.RUNNING:
+    if not board.reads:
         return
     board.nothing_read = False
     board.backlog.add(event.items)
@@ -70,9 +70,18 @@ def _take_unread(board: Board) -> None:
         elif type(item) is Recorded:
             _take_recorded(board, item)
         elif type(item) is Barrier:
-            backlog.barrier = item
+            backlog.barrier = None if board.mode is Mode.ENDING else item
         elif type(item) is PerEngine:
             _add_command(board, item)
+
+
+def catch_up(board: Board) -> None:
+    """The run is ended: what is read serves only to record what engines have from a former driver."""
+    if board.is_behind:
+        board.backlog.barrier = None
+        _take_unread(board)
+    if not board.is_behind:
+        board.backlog.clear()
 
 
 def _take_claimed(board: Board, task: Task, claimed: Claimed) -> None:
@@ -98,7 +107,7 @@ def _take_recorded(board: Board, recorded: Recorded) -> None:
     if isinstance(item, Task):
         drop_claim(board, item.id)
         close_task(board, item, failed=recorded.failed)
-    elif board.forget_failures() and item.check:
+    elif board.forget_failures() and item.check and board.mode is Mode.RUNNING:
         wind_down(board, Mode.WINDING_DOWN, Conclusion.CHECK_FAILED)
 
 
@@ -107,7 +116,7 @@ def _add_command(board: Board, command: PerEngine) -> None:
     for engine in board.engines.values():
         if engine.commands and inherit_command(board, engine, command):
             continue
-        if command.phase is Phase.STOP:
+        if command.phase is Phase.STOP or board.mode is not Mode.RUNNING:
             continue
         if engine.state in (State.STARTING, State.ACTIVE) and not engine.stopped:
             run_per_engine(board, engine, command)
