@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from command import until
 from slurm_run import SlurmRun
 from ssh_run import DEADLINE, HELD, TELL, Run
 
+from disbatch.model.outcome import Reason
 from disbatch.model.status import Mark
 from disbatch.wire.keys import ConnectFile
 
@@ -120,6 +122,18 @@ def test_finish_then_resume(start: Callable[..., Run]) -> None:
 # ---- cancel ----
 
 
+def test_cancelled_tasks_that_end_as_they_like(start: Callable[..., Run]) -> None:
+    """Whatever a task does when it is told to end, the user cancelled it."""
+    told = f"{TELL}; read line < gate"
+    run = start(f"trap 'exit 0' TERM; {told}", f"trap 'exit 7' TERM; {told}", options=("-s", "localhost:2"))
+    run.until_told(2)
+    asked(run, "cancel", "0-1")
+    assert run.end() == 0
+    ended = {record.id: (record.reason, record.return_code) for record in run.counting()}
+    assert ended == {0: (Reason.CANCELLED, -signal.SIGTERM), 1: (Reason.CANCELLED, 7)}
+    assert "0 succeeded, 2 cancelled" in run.stderr
+
+
 def test_cancel_then_resume(start: Callable[..., Run]) -> None:
     """A task that ended, one that runs, one that waits, some that are not read; all others run."""
     run = start("true", f"#DISBATCH REPEAT 300 {HELD}")
@@ -143,7 +157,15 @@ def test_cancel_then_resume(start: Callable[..., Run]) -> None:
     assert {records[id].return_code for id in cancelled} == {-signal.SIGTERM}
     assert records[1].pid and not any(records[id].pid for id in cancelled - {1})
     assert (records[50].out, records[50].err, records[50].elapsed) == (b'""', b"'cancelled'", 0.0)
-    assert "288 succeeded, 13 failed" in run.stderr
+    assert {id for id, record in records.items() if record.reason is Reason.CANCELLED} == cancelled
+    assert "288 succeeded, 13 cancelled" in run.stderr
+    assert "SIGTERM" not in run.stderr
+    told = json.loads(asked(run, "status", "--json", "--run", prefix(run))[1])
+    assert (told["failed"], told["cancelled"]) == (13, 13)
+    assert {failure["reason"] for failure in told["failures"]} == {"cancelled"}
+    for words in (("status", "--run", prefix(run)), ("report", str(run.status_file))):
+        said = asked(run, *words)[1]
+        assert "13 cancelled" in said and "SIGTERM" not in said
     first = run.status_file
     assert resumed(run) == 0
     assert run.counting() == []

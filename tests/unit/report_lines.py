@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from disbatch.model.outcome import Outcome
+from disbatch.model.outcome import Outcome, Reason
 from disbatch.model.status import Mark, format_line
 from disbatch.watch.report.analysis import Analysis
 from disbatch.watch.report.figures import Report
@@ -24,10 +24,13 @@ def line(
     mark: Mark = Mark.TASK,
     command: bytes = b"",
     pid: int = 4711,
+    reason: Reason = Reason.NONE,
 ) -> bytes:
     """One line; `start` in seconds after `BASE`."""
     begun = BASE + start
-    outcome = Outcome(1, 0, pid, code, elapsed, begun, begun + elapsed, 0, b"", len(err), err[:83])
+    outcome = Outcome(
+        1, 0, pid, code, elapsed, begun, begun + elapsed, 0, b"", len(err), err[:83], reason=reason
+    )
     return format_line(id, id + 1, -1, command or b"./task %d" % id, node, outcome, mark)
 
 

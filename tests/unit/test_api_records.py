@@ -9,9 +9,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import report_lines
 
 from disbatch import TaskFailedError, TaskResult, UsageError, read_status, to_polars
-from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.api.original import _report
+from disbatch.model.outcome import LOST_RETURN_CODE, Outcome, Reason
+from disbatch.model.report import report_of
 from disbatch.model.status import STATUS_HEADER, Mark, format_line
 
 DATA = Path(__file__).parent / "data"
@@ -135,3 +138,19 @@ def test_names() -> None:
     assert {"DisBatch", "read_status"} <= set(dir(disbatch))
     with pytest.raises(AttributeError):
         disbatch.nothing  # type: ignore[attr-defined]
+
+
+def test_reasons(tmp_path: Path) -> None:
+    """Why a task ended, for programs: in words, and in the original's reports as the fifth flag."""
+    path = tmp_path / "P_status.txt"
+    lines = [report_lines.line(id, code=-15, reason=reason) for id, reason in enumerate(Reason)]
+    path.write_bytes(b"".join([*lines, report_lines.line(9, code=-100, reason=Reason.NOT_RUN)]))
+    results = list(read_status(path))
+    words = ["", "cancelled", "time limit", "memory", "not run", "not run"]
+    assert [result.reason for result in results] == words
+    assert not results[-1].lost
+    assert str(results[1]).startswith("task 1 on node1: cancelled,")
+    flags = [_report(result)["Flags"] for result in results]
+    assert flags == ["R   ", "R   X", "R   T", "R   M", "R   N", "R   N"]
+    told = [report_of(line) for line in path.read_bytes().splitlines()]
+    assert [report.flags for report in told if report] == flags

@@ -11,7 +11,7 @@ import pytest
 
 from disbatch.driver.former import Former
 from disbatch.model.errors import ResumeError
-from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.model.outcome import LOST_RETURN_CODE, Outcome, Reason
 from disbatch.model.status import STATUS_HEADER, Mark, format_line, format_skipped, parse_line
 from disbatch.model.task import NO_REPEAT, Barrier, Item, PerEngine, Phase, Task
 from disbatch.model.taskfile import TaskParser
@@ -19,9 +19,16 @@ from disbatch.model.taskfile import TaskParser
 DATA = Path(__file__).parent / "data"
 
 
-def line(id: int, command: bytes = b"", code: int = 0, mark: Mark = Mark.TASK, pid: int = 1) -> bytes:
+def line(
+    id: int,
+    command: bytes = b"",
+    code: int = 0,
+    mark: Mark = Mark.TASK,
+    pid: int = 1,
+    reason: Reason = Reason.NONE,
+) -> bytes:
     """A status line of ours; the command is `c<id>` unless given."""
-    outcome = Outcome(1, 0, pid, code, 1.0, 2.0, 3.0, 0, b"", 0, b"")
+    outcome = Outcome(1, 0, pid, code, 1.0, 2.0, 3.0, 0, b"", 0, b"", reason=reason)
     return format_line(id, id + 1, NO_REPEAT, command or b"c%d" % id, "n", outcome, mark)
 
 
@@ -82,6 +89,23 @@ def test_which_lines_count(write: Write, read: Read) -> None:
     former = read(path)
     assert pids(former, 10) == [10, 11, None, None, 14, None, None, 17, None, None]
     assert (former.count, former.failures, former.highest) == (4, 1, 7)
+
+
+def test_which_reasons_count(write: Write, read: Read) -> None:
+    """What was cancelled, or ended at a limit, is done, unless with -R; what was not run is not."""
+    path = write(
+        line(0, code=-15, pid=10, reason=Reason.CANCELLED),
+        line(1, code=-9, pid=11, reason=Reason.TIME_LIMIT),
+        line(2, code=-9, pid=12, reason=Reason.MEMORY),
+        line(3, code=LOST_RETURN_CODE, pid=0, reason=Reason.NOT_RUN),
+        line(4, code=-15, pid=14, mark=Mark.SKIPPED, reason=Reason.CANCELLED),
+    )
+    former = read(path)
+    assert pids(former, 5) == [10, 11, 12, None, 14]
+    assert (former.count, former.failures) == (4, 4)
+    found = former.lookup(task(4))
+    assert found is not None and found.reason is Reason.CANCELLED
+    assert pids(read(path, retry=True), 5) == [None] * 5
 
 
 def test_retry_leaves_out_the_failed(write: Write, read: Read) -> None:

@@ -73,6 +73,9 @@ def test_not_again_after_a_takeover() -> None:
     assert shell.names == ["finish"]
     asyncio.run(story(shell.hooks(run=RUN, again=True), 1, 1))
     assert shell.names == ["finish", "failure", "finish"]
+    cancelled = msgspec.structs.replace(RUN, failed=2, cancelled=1)
+    asyncio.run(story(shell.hooks(run=cancelled, again=True), 1, 1))
+    assert shell.names[3:] == ["failure", "finish"], "what was cancelled before was no failure"
 
 
 def test_what_they_find() -> None:
@@ -81,16 +84,18 @@ def test_what_they_find() -> None:
     (_, failure), (_, finish) = shell.calls
     counts = {
         "HOME": "/h", "DISBATCH_DONE": "4", "DISBATCH_SUCCEEDED": "3", "DISBATCH_FAILED": "1",
-        "DISBATCH_SKIPPED": "2", "DISBATCH_TOTAL": "10", "DISBATCH_SECONDS": "2.500",
+        "DISBATCH_CANCELLED": "0", "DISBATCH_SKIPPED": "2", "DISBATCH_TOTAL": "10",
+        "DISBATCH_SECONDS": "2.500",
     }  # fmt: skip
     assert failure == counts | {
         "DISBATCH_EVENT": "failure", "DISBATCH_FAILED_TASKID": "7", "DISBATCH_FAILED_LINE": "12",
-        "DISBATCH_FAILED_NODE": "n1", "DISBATCH_FAILED_RETURN_CODE": "3",
+        "DISBATCH_FAILED_NODE": "n1", "DISBATCH_FAILED_RETURN_CODE": "3", "DISBATCH_FAILED_REASON": "",
         "DISBATCH_FAILED_COMMAND": "ab \udcff",
     }  # fmt: skip
     assert finish == counts | {
         "DISBATCH_EVENT": "finish", "DISBATCH_EXIT_CODE": "1", "DISBATCH_CONCLUSION": "complete",
-        "DISBATCH_LOST": "1", "DISBATCH_UTILISATION": "0.5000", "DISBATCH_RESUME": "disbatch T -r x",
+        "DISBATCH_LOST": "1", "DISBATCH_NOT_RUN": "0", "DISBATCH_UTILISATION": "0.5000",
+        "DISBATCH_RESUME": "disbatch T -r x",
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ class Office:
         self.mails: list[EmailMessage] = []
         self.said: list[str] = []
         self.answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.done = self.failures = 0
+        self.done = self.failures = self.cancelled = 0
         self.total = total
         self.arrived: asyncio.Queue[EmailMessage] = asyncio.Queue()
         self.loop = asyncio.get_running_loop()
@@ -35,7 +35,7 @@ class Office:
         self.mailer.start(self.snapshot)
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(1.0, self.total, self.done, self.failures, 0, 0, 1, [])
+        return Snapshot(1.0, self.total, self.done, self.failures, 0, 0, 1, [], cancelled=self.cancelled)
 
     def deliver(self, post: Post, message: EmailMessage) -> str:
         assert post is POST
@@ -46,6 +46,7 @@ class Office:
         for _ in range(count):
             self.done += 1
             self.failures += flags[0] == "R"
+            self.cancelled += flags[4:] == "X"
             self.mailer.ended(self.done, f"{flags}\t{self.done}\trest\n".encode())
 
     async def next(self, answer: str = "") -> EmailMessage:
@@ -84,6 +85,25 @@ def test_every_n_completions() -> None:
         assert text(await office.next()).startswith("Last 3:\n\n    \t4\t")
         await office.settled()
         assert office.said == []
+
+    run(story)
+
+
+def test_cancelled_tasks_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mail, "MOST_WAITING", 2)
+
+    async def story() -> None:
+        office = Office(every=2)
+        office.end(2, "R   X")
+        first = await asyncio.wait_for(office.arrived.get(), 30)
+        assert first["Subject"] == "Tasks_7 has completed 2 tasks (2 cancelled)"
+        office.end(1, "R   X")
+        office.end(2, "R   ")
+        office.end(1)
+        office.answers.put("")
+        message = await office.next()
+        assert message["Subject"] == "Tasks_7 has completed 6 tasks (2 failed, 3 cancelled)"
+        await office.settled()
 
     run(story)
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from report_lines import line, reported, write
 
+from disbatch.model.outcome import Reason
 from disbatch.model.status import Mark
 from disbatch.watch.report.failures import MOST_EXAMPLES, MOST_GROUPS, how_failed
+from disbatch.watch.report.text import outcomes
 
 
 def test_groups(tmp_path: Path) -> None:
@@ -30,6 +32,29 @@ def test_groups(tmp_path: Path) -> None:
     assert most.tasks == list(range(30 - MOST_EXAMPLES + 1, 31))
     assert (killed.how, killed.count, killed.snippet, killed.tasks) == ("killed by SIGKILL", 2, "", [41, 42])
     assert (other.return_code, other.count) == (2, 1)
+
+
+def test_reasons(tmp_path: Path) -> None:
+    """A group each; and what was cancelled is no failure of its node."""
+    path = write(
+        tmp_path / "s",
+        *(line(2 * at, code=-15, reason=reason) for at, reason in enumerate(Reason)),
+        line(20, code=-100, pid=0, reason=Reason.NOT_RUN),
+        line(21, code=-100, pid=0),
+        line(22, code=-15, reason=Reason.CANCELLED),
+        line(22),
+    )
+    report = reported(path)
+    assert {(failure.how, failure.count) for failure in report.failures} == {
+        *(("killed by SIGTERM", 1), ("cancelled", 1), ("ended at its time limit", 1), ("out of memory", 1)),
+        *(("not run", 1), ("lost with its node", 1)),
+    }
+    tasks = report.tasks
+    assert (tasks.known, tasks.succeeded, tasks.failed, tasks.lost) == (8, 1, 4, 3)
+    assert (tasks.cancelled, tasks.not_run) == (1, 2)
+    assert [node.failed for node in report.nodes] == [4]
+    text = outcomes(tasks)
+    assert text == "1 succeeded, 3 failed, 1 cancelled, 1 lost with its node, 2 not run"
 
 
 def test_what_counts_is_the_line_that_counts(tmp_path: Path) -> None:

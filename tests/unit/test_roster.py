@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from disbatch.contexts.nodes import Node
-from disbatch.driver.roster import NAMED_FAILURES, NAMED_SLOWEST, Member, Tally
-from disbatch.model.outcome import Outcome
+from disbatch.driver.roster import NAMED_FAILURES, NAMED_SLOWEST, NEWEST_FAILURES, Member, Tally
+from disbatch.model.outcome import Outcome, Reason
+from disbatch.model.status import format_line, parse_line
 from disbatch.model.task import Task
 from disbatch.model.way import Way
 
@@ -44,6 +47,38 @@ def test_named_failures_and_slowest_are_few_and_in_order() -> None:
     assert [view.elapsed for view in slowest] == sorted((view.elapsed for view in slowest), reverse=True)
     assert slowest[0].elapsed == 49.0
     assert tally.busy == sum(float(id % 50) for id in range(100))
+
+
+def test_cancelled_tasks_are_no_failures_of_their_node_and_take_no_place_of_others() -> None:
+    tally, member = Tally(), Member("e", "n", 0, 1)
+    tally.count(member, Task(0, 1, -1, b"c"), outcome(1, 1.0))
+    cancelled = msgspec.structs.replace(outcome(-15, 1.0), reason=Reason.CANCELLED)
+    for id in range(1, 2 * NEWEST_FAILURES):
+        tally.count(member, Task(id, id + 1, -1, b"c"), cancelled)
+    assert (tally.failed, tally.cancelled, member.failed) == (2 * NEWEST_FAILURES, 2 * NEWEST_FAILURES - 1, 1)
+    numbers = [(number, view.reason) for number, _, view in tally.newest]
+    assert numbers[:2] == [(1, ""), (2, "cancelled")]
+    tally.count(member, Task(9999, 1, -1, b"c"), outcome(1, 1.0))
+    assert tally.newest[-1][2].id == 9999
+
+
+def test_what_a_former_driver_recorded_with_a_reason() -> None:
+    """A driver that takes the run over reads all reasons."""
+    tally = Tally()
+    for id, reason in enumerate(Reason):
+        how = msgspec.structs.replace(outcome(-100 if reason is Reason.NOT_RUN else -15, 1.0), reason=reason)
+        record = parse_line(format_line(id, 1, -1, b"c", "n", how))
+        assert record is not None
+        tally.count_again(Task(id, 1, -1, b"c"), record)
+    assert (tally.done, tally.failed, tally.cancelled, tally.lost, tally.not_run) == (4, 4, 1, 1, 1)
+    assert [view.reason for _, _, view in tally.newest] == [
+        "",
+        "cancelled",
+        "time limit",
+        "memory",
+        "not run",
+    ]
+    assert tally.before["n"].failed == 3
 
 
 def test_whose_tasks_may_run_on_after_the_run() -> None:

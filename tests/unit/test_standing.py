@@ -10,6 +10,7 @@ import pytest
 from report_lines import BASE, barrier, line, write
 
 from disbatch.model.errors import UsageError
+from disbatch.model.outcome import Reason
 from disbatch.model.snapshot import BarrierRow, EngineRow, FailureRow, LogRow, RunningRow, View
 from disbatch.model.status import Mark
 from disbatch.watch.recorded import POINTS, view_of
@@ -87,13 +88,17 @@ def test_from_a_status_file(tmp_path: Path) -> None:
         barrier(3, 40),
         line(4, mark=Mark.SKIPPED),
         line(5, code=-100, pid=0, elapsed=0),
-        line(6, code=-15, pid=0, elapsed=0, node="head", err=b"cancelled"),
+        line(6, code=-15, pid=0, elapsed=0, node="head", err=b"cancelled", reason=Reason.CANCELLED),
+        line(7, code=-15, pid=0, elapsed=0, mark=Mark.SKIPPED, reason=Reason.CANCELLED),
     )
-    view = view_of(path, name="P", failures=2)
-    assert (view.done, view.failed, view.lost, view.skipped, view.retried) == (4, 3, 1, 1, 1)
+    view = view_of(path, name="P", failures=3)
+    assert (view.done, view.failed, view.lost, view.skipped, view.retried) == (4, 3, 1, 2, 1)
+    assert (view.cancelled, view.not_run, view.skipped_failed) == (1, 0, 1)
     assert (view.started, view.total, view.mode) == (BASE, None, "over")
     assert [(row.node, row.done, row.failed) for row in view.engines] == [("node1", 2, 1), ("node2", 1, 1)]
-    assert [(row.number, row.id, row.return_code) for row in view.failures] == [(3, 5, -100), (4, 6, -15)]
+    assert [(row.number, row.id, row.reason) for row in view.failures] == [
+        *((3, 5, ""), (4, 6, "cancelled"), (5, 7, "cancelled")),
+    ]
     first = view_of(path, name="P", failures=9).failures[0]
     assert (first.snippet, first.command, first.node, first.time) == (
         "no such file",
@@ -121,6 +126,22 @@ def test_what_is_no_status_file(tmp_path: Path) -> None:
 
 
 # ---- as text ----
+
+
+def test_reasons_as_text(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "P_status.txt",
+        *(line(id, code=-15, reason=reason) for id, reason in enumerate(Reason)),
+        line(9, code=-100, pid=0, reason=Reason.NOT_RUN),
+    )
+    lines = render(
+        Standing("P", OVER, "", STATUS_FILE, view_of(path, name="P", failures=9)), 80, 9
+    ).splitlines()
+    assert lines[1] == "  tasks    4 done, 3 failed, 1 cancelled, 2 not run"
+    ended = "\n".join(lines)
+    for words in ("killed by SIGTERM", "cancelled", "ended at its time limit", "out of memory", "not run"):
+        assert words in ended
+    assert ended.count("SIGTERM") == 1 and "-100" not in ended
 
 
 def test_a_run_that_goes_on() -> None:
@@ -187,7 +208,7 @@ def test_json_is_one_line_with_these_names() -> None:
         *("schema", "run", "state", "words", "told_by", "jobid", "name", "time", "started", "seconds"),
         *("paused", "barrier", "total", "done", "failed", "skipped", "skipped_failed", "running", "waiting"),
         *("lost", "retried", "slots", "rate", "remaining", "engines_count", "engines", "running_tasks"),
-        *("failures", "log"),
+        *("failures", "log", "cancelled", "not_run"),
     ]
     assert told["engines"][0]["memory_total"] == 64 << 30
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from ast import literal_eval
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from disbatch.model.outcome import Outcome
+from disbatch.model.outcome import Outcome, Reason
 from disbatch.model.snippet import command_matches, quoted, quoted_snippet, readings, unquoted
 from disbatch.model.status import (
     STATUS_HEADER,
@@ -17,10 +18,13 @@ from disbatch.model.status import (
     Record,
     format_barrier,
     format_line,
+    format_recorded,
     format_skipped,
     is_header,
     mark_of,
     parse_line,
+    reason_of,
+    scan_block,
     scan_line,
 )
 from disbatch.model.task import Barrier, Task
@@ -98,7 +102,7 @@ def test_there_and_back(
     assert command_matches(record.command, command)
     for field, value in ((record.out, out), (record.command, command)):
         assert literal_eval(field.decode()).encode("utf-8", "surrogateescape") == value
-    assert scan_line(b"x\n" + line, 2) == (2 + len(line), Mark.TASK, id, code)
+    assert scan_line(b"x\n" + line, 2) == (2 + len(line), Mark.TASK, id, code, Reason.NONE)
 
 
 @given(st.binary())
@@ -168,6 +172,54 @@ def test_flags_of_any_writer(flags: bytes, mark: Mark) -> None:
     record = parse_line(flags + SEED_LINE)
     assert record is not None
     assert record.mark is mark
+
+
+@pytest.mark.parametrize("mark", [Mark.TASK, Mark.SKIPPED, Mark.SUPERSEDED])
+@pytest.mark.parametrize("reason", Reason)
+def test_a_reason_there_and_back(reason: Reason, mark: Mark) -> None:
+    """In the fifth column, which is there only if there is one."""
+    outcome = msgspec.structs.replace(LOUD, reason=reason)
+    line = format_line(3, 4, -1, b"c", "n", outcome, mark)
+    assert line.startswith(f"ROE{mark.value}{reason.value}\t3\t".encode())
+    record = parse_line(line)
+    assert record is not None
+    assert (record.mark, record.reason) == (mark, reason)
+    assert scan_line(line, 0) == (len(line), mark, 3, -9, reason)
+    assert scan_block(line + line) is not None
+    again = format_recorded(record, Task(3, 4, -1, b"c"))
+    assert again == line
+    assert format_skipped(record, Task(3, 4, -1, b"c")).startswith(f"ROES{reason.value}\t".encode())
+
+
+@pytest.mark.parametrize(
+    ("flags", "mark", "reason"),
+    [
+        (b"R  SX", Mark.SKIPPED, Reason.CANCELLED),
+        (b"    T", Mark.TASK, Reason.TIME_LIMIT),
+        (b"R E M", Mark.TASK, Reason.MEMORY),
+        (b"R   N", Mark.TASK, Reason.NOT_RUN),
+        (b"B    ", Mark.BARRIER, Reason.NONE),
+        (b"C    ", Mark.BARRIER, Reason.NONE),
+        (b"R E", Mark.TASK, Reason.NONE),
+    ],
+)
+def test_flags_with_a_reason(flags: bytes, mark: Mark, reason: Reason) -> None:
+    assert (mark_of(flags), reason_of(flags)) == (mark, reason)
+    record = parse_line(flags + SEED_LINE)
+    assert record is not None
+    assert (record.mark, record.reason) == (mark, reason)
+
+
+@pytest.mark.parametrize("flags", [b"X", b"RX", b"R X ", b"X   ", b"R  X", b"R   XX", b"R   Q", b"R   X "])
+def test_a_reason_elsewhere_is_none_of_ours(flags: bytes) -> None:
+    assert parse_line(flags + SEED_LINE) is None
+
+
+def test_outcomes_of_an_engine_that_knows_no_reasons() -> None:
+    """The field was appended: what an engine of the version before sends has none."""
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(LOUD))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(fields[:-1]), type=Outcome) == LOUD
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode([*fields, "new"]), type=Outcome) == LOUD
 
 
 GOOD = format_line(3, 4, -1, b"c", "n", QUIET)

@@ -11,10 +11,12 @@ from disbatch.api.guest import Guest
 from disbatch.api.run import DisBatch
 from disbatch.model.directives import BarrierLine, DirectiveError, Repeat, is_directive, parse_directive
 from disbatch.model.errors import UsageError
+from disbatch.model.outcome import Reason
 from disbatch.model.result import TaskResult
 from disbatch.wire.requests import MAX_SUBMITTED
 
 MARKS = {"task": " ", "skipped": "S", "barrier": "B", "perengine": "P", "superseded": "Z"}
+REASONS = {reason.words: reason.value for reason in Reason}
 
 
 class DisBatcher:
@@ -130,6 +132,7 @@ def _report(result: TaskResult) -> dict[str, Any]:
     """With the names of the original."""
     r = result
     flags = f"{' ' if r.ok else 'R'}{'O' if r.out_bytes else ' '}{'E' if r.err_bytes else ' '}{MARKS[r.kind]}"
+    flags += REASONS[r.reason]
     return {
         "Flags": flags,
         "TaskId": r.id,

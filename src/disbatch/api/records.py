@@ -64,7 +64,7 @@ def to_polars(results: str | os.PathLike[str] | Iterable[TaskResult]) -> polars.
         "id": pl.Int64, "line": pl.Int64, "repeat": pl.Int64, "node": pl.String, "pid": pl.Int64,
         "return_code": pl.Int64, "elapsed": pl.Float64, "start": pl.Float64, "finish": pl.Float64,
         "out_bytes": pl.Int64, "out": pl.Binary, "err_bytes": pl.Int64, "err": pl.Binary,
-        "command": pl.String, "kind": pl.String,
+        "command": pl.String, "kind": pl.String, "reason": pl.String,
     }  # fmt: skip
     rest = iter(results)
     frames = [pl.DataFrame(schema=columns)]

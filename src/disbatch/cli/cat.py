@@ -26,6 +26,10 @@ ENDINGS = (OUTPUT, CONNECT, STATUS, "_dbUtil.sh", "_run.json")
 MOST_TASKS = 100_000
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 _STREAMS = ("stdout", "stderr")
+_NOT_RUN = {
+    "cancelled": "cancelled before it ran",
+    "not run": "not run: what it needs or waits for could not be had",
+}
 
 
 def add_cat(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -136,7 +140,7 @@ class _Reasons:
         if line.mark.name == "BARRIER":
             return "a barrier"
         if not line.ran:
-            return "never ran, or lost with the node: nothing is left of it"
+            return _NOT_RUN.get(line.reason.words, "never ran, or lost with the node: nothing is left of it")
         return (
             f"{counted(line.sizes[self.stream], f'byte of {name} is', f'bytes of {name} are')} not in "
             f"{self._told.directory} here, which may "

@@ -7,9 +7,9 @@ which file and where its line begins, and whether it failed. `lookup` reads the 
 comes by; tasks come by in about the order in which they ended, so a few pages of the file serve many.
 
 A line counts if it tells how a task ended. Barriers and per-engine commands do not count, nor attempts that
-were superseded, nor tasks given up because their engines were lost. Where a task stands more than once,
-success beats failure, and of two equals the later one holds. The last line of a file may be torn; any other
-line that is none of a status file's means that the user named the wrong file.
+were superseded, nor tasks given up because their engines were lost, or not run for want of something. Where
+a task stands more than once, success beats failure, and of two equals the later one holds. The last line of
+a file may be torn; any other line that is none of a status file's means that the user named the wrong file.
 """
 
 from __future__ import annotations
@@ -25,9 +25,16 @@ from pathlib import Path
 from disbatch.driver.held import is_held
 from disbatch.model.directives import shown
 from disbatch.model.errors import ResumeError
-from disbatch.model.outcome import LOST_RETURN_CODE
 from disbatch.model.snippet import command_matches, command_of, quoted
-from disbatch.model.status import UNRECORDED_END, Mark, Record, is_header, parse_line, scan_line
+from disbatch.model.status import (
+    UNRECORDED_END,
+    Mark,
+    Record,
+    is_given_up,
+    is_header,
+    parse_line,
+    scan_line,
+)
 from disbatch.model.task import Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND
 from disbatch.wire.ownfile import is_foreign, owner_of
@@ -339,10 +346,10 @@ class Former:
                     if not is_header(text[begin : end - 1]):
                         raise _not_status(file.path, line_number)
                 else:
-                    end, mark, id, return_code = told
+                    end, mark, id, return_code, reason = told
                     if self._whole and mark in ASIDE and not number:
                         self.asides.add(hash(text[begin:end]))
-                    if mark in self._counted and (self._whole or return_code != LOST_RETURN_CODE):
+                    if mark in self._counted and (self._whole or not is_given_up(return_code, reason)):
                         self._enter(id, base + at + begin, return_code != 0)
                 begin = end
             at += done

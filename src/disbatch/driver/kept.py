@@ -25,10 +25,10 @@ from typing import BinaryIO, NamedTuple
 from disbatch.driver.outputfile import OutputFile
 from disbatch.driver.packs import Attempt, Pack
 from disbatch.model.errors import UsageError
-from disbatch.model.outcome import LOST_RETURN_CODE
+from disbatch.model.outcome import Reason
 from disbatch.model.output import parse_aside, place, shard
 from disbatch.model.pack import PACK_END
-from disbatch.model.status import FIELDS, Mark, Record, parse_line
+from disbatch.model.status import FIELDS, Mark, Record, is_given_up, parse_line
 from disbatch.wire.ownfile import open_own, owner_of
 
 _BLOCK = 1 << 20
@@ -48,12 +48,14 @@ class Line(NamedTuple):
     start: float
     finish: float
     sizes: tuple[int, int]
+    reason: Reason = Reason.NONE
 
     @property
     def ran(self) -> bool:
-        """False if it tells of no attempt: of a barrier, or a task that was lost, or cancelled before it
-        began."""
-        return self.mark is not Mark.BARRIER and self.pid > 0 and self.return_code != LOST_RETURN_CODE
+        """False if it tells of no attempt: of a barrier, or a task that was lost, not run, or cancelled
+        before it began."""
+        given_up = is_given_up(self.return_code, self.reason)
+        return self.mark is not Mark.BARRIER and self.pid > 0 and not given_up
 
 
 class Found(NamedTuple):
@@ -87,7 +89,7 @@ def _reading(status: Path) -> BinaryIO:
 
 
 def _line(r: Record) -> Line:
-    return Line(r.mark, r.node, r.pid, r.return_code, r.start, r.finish, (r.out_bytes, r.err_bytes))
+    return Line(r.mark, r.node, r.pid, r.return_code, r.start, r.finish, (r.out_bytes, r.err_bytes), r.reason)
 
 
 class _Numbered:

@@ -121,6 +121,8 @@ class Outlook:
             total=m.total,
             done=point.done,
             failed=point.failed,
+            cancelled=m.tally.cancelled,
+            not_run=m.tally.not_run,
             skipped=m.tally.skipped,
             skipped_failed=m.tally.skipped_failed,
             running=point.running,
@@ -294,6 +296,7 @@ def _failure(number: int, finish: float, view: TaskView) -> FailureRow:
         snippet=_text(view.snippet),
         command=_text(view.command),
         label=valid(view.label),
+        reason=view.reason,
     )
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from disbatch.contexts.nodes import Node
-from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.model.outcome import Outcome, Reason
 from disbatch.model.quantity import with_label
 from disbatch.model.snapshot import EngineView, TaskView
 from disbatch.model.status import Mark, Record
@@ -100,15 +100,19 @@ class Member:
 
 @dataclass
 class Tally:
-    """Counts of a run. `busy` sums the seconds of attempts; `ended` attempts were ended on purpose, `lost`
-    tasks given up, `inherited` those of `done` that a former driver of the run has recorded."""
+    """Counts of a run. `busy` sums the seconds of attempts; `cancelled` are those of `failed` that the user
+    cancelled; `ended` attempts were ended on purpose, `lost` tasks given up, `not_run` of them as what they
+    need or wait for can't be had; `inherited` those of `done` that a former driver of the run has recorded.
+    """
 
     done: int = 0
     failed: int = 0
+    cancelled: int = 0
     skipped: int = 0
     skipped_failed: int = 0
     ended: int = 0
     lost: int = 0
+    not_run: int = 0
     inherited: int = 0
     busy: float = 0.0
     failures: list[TaskView] = field(default_factory=list)
@@ -127,7 +131,10 @@ class Tally:
         member.done += 1
         if outcome.return_code:
             self.failed += 1
-            member.failed += 1
+            if outcome.reason is Reason.CANCELLED:
+                self.cancelled += 1
+            else:
+                member.failed += 1
             view = self._fail(member, task, outcome)
             if len(self.failures) < NAMED_FAILURES:
                 self.failures.append(view)
@@ -140,12 +147,15 @@ class Tally:
     def count_lost(self, member: Member, task: Task, outcome: Outcome) -> None:
         """A task is given up."""
         self.lost += 1
+        self.not_run += outcome.reason is Reason.NOT_RUN
         self._fail(member, task, outcome)
 
     def _fail(self, member: Member, task: Task, outcome: Outcome) -> TaskView:
         view = view_of(member, task, outcome)
         self.failures_seen += 1
-        self.newest.append((self.failures_seen, outcome.finish, view))
+        # Thousands may be cancelled at once: they shall not take the place of all that failed.
+        if outcome.reason is not Reason.CANCELLED or len(self.newest) < NEWEST_FAILURES:
+            self.newest.append((self.failures_seen, outcome.finish, view))
         return view
 
     def count_again(self, task: Task, record: Record) -> None:
@@ -155,8 +165,10 @@ class Tally:
             self.skipped_failed += record.failed
             return
         times = (record.elapsed, record.start, record.finish)
-        outcome = Outcome(0, -1, max(0, record.pid), record.return_code, *times, 0, b"", 0, b"")
-        if record.return_code == LOST_RETURN_CODE:
+        outcome = Outcome(
+            *(0, -1, max(0, record.pid), record.return_code, *times, 0, b"", 0, b""), reason=record.reason
+        )
+        if record.given_up:
             self.count_lost(Member("", record.node, -1, 0), task, outcome)
         else:
             member = self.before.get(record.node)
@@ -177,5 +189,5 @@ def view_of(member: Member, task: Task, outcome: Outcome) -> TaskView:
     snippet = outcome.err_snippet or outcome.out_snippet
     return TaskView(
         *(task.id, task.line, member.name, outcome.return_code, outcome.elapsed, task.command[:2000]),
-        *(snippet, member.label),
+        *(snippet, member.label, outcome.reason.words),
     )

@@ -14,7 +14,7 @@ import msgspec
 
 from disbatch.driver.roster import Member, Tally, view_of
 from disbatch.driver.sofar import Line
-from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
+from disbatch.model.outcome import LOST_RETURN_CODE, Outcome, Reason
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import TaskView
 from disbatch.model.status import Mark, Record, format_barrier, format_line, format_recorded, format_skipped
@@ -82,8 +82,9 @@ class Scribe:
 
     def _task(self, action: events.RecordTask) -> None:
         task, outcome, member = action.task, action.outcome, self._members[action.engine]
-        if action.verdict is events.Verdict.CANCELLED and not outcome.return_code:
-            outcome = msgspec.structs.replace(outcome, return_code=CANCELLED_RETURN_CODE)
+        if action.verdict is events.Verdict.CANCELLED:
+            code = outcome.return_code or CANCELLED_RETURN_CODE
+            outcome = msgspec.structs.replace(outcome, return_code=code, reason=Reason.CANCELLED)
         if action.verdict in (events.Verdict.COUNTS, events.Verdict.CANCELLED):
             self._tally.count(member, task, outcome)
             self._conclude(task, member, outcome)
@@ -148,6 +149,7 @@ class Scribe:
     def _cancelled(self, action: events.RecordCancelled) -> None:
         task, now = action.task, time.time()
         outcome = Outcome(0, -1, 0, CANCELLED_RETURN_CODE, 0.0, now, now, 0, b"", 0, CANCELLED)
+        outcome = msgspec.structs.replace(outcome, reason=Reason.CANCELLED)
         self._tally.count(self._nobody, task, outcome)
         self._conclude(task, self._nobody, outcome)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
+import signal
 from typing import Annotated
 
 import msgspec
 
 LOST_RETURN_CODE = -100
-"""Return code of a task that was given up after its engines were lost too often."""
+"""Return code of a task that was given up after its engines were lost too often, and of one that was not run
+because what it needs or waits for can't be had (`Reason.NOT_RUN`)."""
 
 SNIPPET_EDGE = 40
 """Bytes kept of the beginning and of the end of leaked output."""
@@ -32,6 +34,47 @@ class Ending(enum.IntEnum):
     """The node could not start it at all (no memory, no more processes)."""
 
 
+class Reason(enum.Enum):
+    """Why an attempt ended as it did, if its return code does not say it: a flag of the status file."""
+
+    NONE = ""
+    CANCELLED = "X"
+    """The user cancelled the task, before it started or while it ran."""
+    TIME_LIMIT = "T"
+    """It was ended at its time limit."""
+    MEMORY = "M"
+    """It was ended because it took more memory than it may, or than there was."""
+    NOT_RUN = "N"
+    """It was not run, because what it needs or waits for can't be had; it is still to be done."""
+
+    @property
+    def words(self) -> str:
+        """For people and programs; empty if there is no reason."""
+        return REASON_WORDS[self]
+
+
+REASON_WORDS = {
+    Reason.NONE: "",
+    Reason.CANCELLED: "cancelled",
+    Reason.TIME_LIMIT: "time limit",
+    Reason.MEMORY: "memory",
+    Reason.NOT_RUN: "not run",
+}
+_ENDED = {"cancelled": "cancelled", "time limit": "ended at its time limit", "memory": "out of memory"}
+
+
+def how_ended(return_code: int, reason: str = "") -> str:
+    """`exit 3`, `killed by SIGKILL`, `cancelled`, `lost with its node`; `reason` as in REASON_WORDS."""
+    if reason:
+        return _ENDED.get(reason, reason)
+    if return_code == LOST_RETURN_CODE:
+        return "lost with its node"
+    try:
+        return f"exit {return_code}" if return_code >= 0 else f"killed by {signal.Signals(-return_code).name}"
+    except ValueError:
+        return f"exit {return_code}"
+
+
 class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One finished attempt.
 
@@ -39,6 +82,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     (minus the signal's number if killed by one); `elapsed` monotonic seconds; `start` and `finish` the
     node's wall clock in seconds since the epoch; `out_bytes`, `err_bytes` count what leaked to stdout and
     stderr, and the snippets hold the first 40 and last 40 bytes, with `...` between if some were left out.
+    `reason`: why it ended, if the engine knows more of that than the return code says.
     """
 
     attempt: Natural
@@ -53,6 +97,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     err_bytes: Natural
     err_snippet: Snippet
     ending: Ending = Ending.OWN
+    reason: Reason = Reason.NONE
 
     @property
     def failed(self) -> bool:

@@ -2,7 +2,7 @@
 
 | name | as in the status file |
 |---|---|
-| `Flags` | the flags, four columns |
+| `Flags` | the flags, four columns, or five |
 | `TaskId`, `TaskStreamIndex`, `TaskRepIndex` | id, line, repeat index |
 | `Host`, `PID`, `ReturnCode` | node, shell, return code |
 | `Elapsed`, `Start`, `End` | seconds |

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
 from disbatch.model.errors import TaskFailedError
-from disbatch.model.outcome import LOST_RETURN_CODE
+from disbatch.model.outcome import LOST_RETURN_CODE, how_ended
 from disbatch.model.snippet import unquoted
 from disbatch.model.status import Mark, Record
 
 Kind = Literal["task", "skipped", "barrier", "perengine", "superseded"]
+Why = Literal["", "cancelled", "time limit", "memory", "not run"]
 KINDS: dict[Mark, Kind] = {
     Mark.TASK: "task",
     Mark.SKIPPED: "skipped",
@@ -36,6 +37,9 @@ class TaskResult(msgspec.Struct, frozen=True, gc=False):
     `kind` is "task", or "skipped" (a former run completed it, and these are its fields), or, in a status
     file, "barrier", "perengine" (a PERENGINE command, with an id of its own count) or "superseded" (an
     attempt that does not count).
+
+    `reason` is why it ended, if more is known than the return code says: "cancelled", "time limit", "memory",
+    "not run" (what it needs or waits for can't be had: it is still to be done), or "".
     """
 
     id: int
@@ -53,6 +57,7 @@ class TaskResult(msgspec.Struct, frozen=True, gc=False):
     err: bytes
     command: str
     kind: Kind = "task"
+    reason: Why = ""
 
     @property
     def ok(self) -> bool:
@@ -62,7 +67,7 @@ class TaskResult(msgspec.Struct, frozen=True, gc=False):
     @property
     def lost(self) -> bool:
         """It was given up because its nodes were lost too often."""
-        return self.return_code == LOST_RETURN_CODE
+        return self.return_code == LOST_RETURN_CODE and self.reason != "not run"
 
     @property
     def counts(self) -> bool:
@@ -82,7 +87,9 @@ class TaskResult(msgspec.Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         how = f"return code {self.return_code}"
-        if self.lost:
+        if self.reason:
+            how = how_ended(self.return_code, self.reason)
+        elif self.lost:
             how = "given up, as its nodes were lost"
         elif self.return_code < 0:
             how = f"ended by signal {-self.return_code}"
@@ -111,4 +118,5 @@ def result_of(record: Record, command: bytes | None = None) -> TaskResult:
         unquoted(record.err) or b"",
         command.decode("utf-8", "surrogateescape"),
         KINDS[record.mark],
+        cast(Why, record.reason.words),
     )

@@ -23,7 +23,7 @@ class EngineView(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True):
     """The counts of a run. `total` is None while nobody can know it (a stream); `seconds` since it began;
     `notice` says what people should know now (tasks are held, the run is ending), or is empty; `inherited` of
-    those that are done were so when the run was taken over."""
+    those that are done were so when the run was taken over; `failed` includes the `cancelled` ones."""
 
     seconds: float
     total: int | None
@@ -36,10 +36,12 @@ class Snapshot(msgspec.Struct, frozen=True):
     notice: str = ""
     skipped_failed: int = 0
     inherited: int = 0
+    cancelled: int = 0
 
 
 class TaskView(msgspec.Struct, frozen=True):
-    """A task worth naming at the end; `label`: of the context that its node is of."""
+    """A task worth naming at the end; `label`: of the context that its node is of; `reason`: in words, as of
+    `model.outcome.Reason`."""
 
     id: int
     line: int
@@ -49,6 +51,7 @@ class TaskView(msgspec.Struct, frozen=True):
     command: bytes
     snippet: bytes
     label: str = ""
+    reason: str = ""
 
     @property
     def place(self) -> str:
@@ -58,10 +61,10 @@ class TaskView(msgspec.Struct, frozen=True):
 
 class Summary(msgspec.Struct, frozen=True):
     """How a run went. `utilisation` is the share of the slots' time that tasks took (0 to 1), None if there
-    was none; `failures` and `slowest` name a few tasks. `resume` is the command that goes on from here, empty
-    if nothing is left to do; `unwritten` are status lines that a full disk did not take; `elsewhere`: another
-    driver took the run over, and goes on with it; `goes_on`: its engines do, and wait for another driver;
-    `inherited`: how many of the tasks that are done a former
+    was none; `failures` and `slowest` name a few tasks; `lost` includes those that were `not_run`. `resume`
+    is the command that goes on from here, empty if nothing is left to do; `unwritten` are status lines that
+    a full disk did not take; `elsewhere`: another driver took the run over, and goes on with it; `goes_on`:
+    its engines do, and wait for another driver; `inherited`: how many of the tasks that are done a former
     driver recorded, None if there was none."""
 
     snapshot: Snapshot
@@ -77,6 +80,7 @@ class Summary(msgspec.Struct, frozen=True):
     elsewhere: bool = False
     goes_on: bool = False
     inherited: int | None = None
+    not_run: int = 0
 
 
 # ---- for those that watch ----
@@ -85,11 +89,12 @@ class Summary(msgspec.Struct, frozen=True):
 class EngineRow(msgspec.Struct, frozen=True):
     """One engine, for whoever watches. `engine` is its own name for good, `label` that of its context.
 
-    `state`: `launching` (on its way), `starting` (its PERENGINE START commands run), `active`, `draining` (no
-    new tasks), `leaving`, `lost` (not heard), `left`, or `failed` (it never came). `running` tasks are in its
-    slots, `waiting` ones behind them; `done` and `failed` tasks of its node that a former driver recorded
-    count, too. `rate`: tasks a second over the last minute or so; `heard`: seconds
-    since its last word; `load`: of its node, over a minute; memory of the node in bytes. None: not known.
+    `state`: `launching` (on its way), `starting` (its PERENGINE START commands run), `active`, `draining`
+    (no new tasks), `leaving`, `lost` (not heard), `left`, or `failed` (it never came). `running` tasks are
+    in its slots, `waiting` ones behind them; `done` and `failed` tasks of its node that a former driver
+    recorded count, too; those that were cancelled are not among the failed ones. `rate`: tasks a second
+    over the last minute or so; `heard`: seconds since its last word; `load`: of its node, over a minute;
+    memory of the node in bytes. None: not known.
     """
 
     engine: str
@@ -135,7 +140,7 @@ class RunningRow(msgspec.Struct, frozen=True):
 class FailureRow(msgspec.Struct, frozen=True):
     """A task that failed, the `number`-th (from 1) since this driver began. `time`: when that was heard,
     seconds since the epoch; `snippet`: of its stderr, or of its stdout if that is empty. `label`: of its
-    engine's context, "" if a former driver recorded it."""
+    engine's context, "" if a former driver recorded it. `reason`: in words, as of `model.outcome.Reason`."""
 
     number: int
     id: int
@@ -147,6 +152,7 @@ class FailureRow(msgspec.Struct, frozen=True):
     snippet: str
     command: str
     label: str = ""
+    reason: str = ""
 
     @property
     def place(self) -> str:
@@ -190,8 +196,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     `closing` (all is done, engines leave), `over`. `notice`: what people should know now; empty: nothing.
     `paused`: by the user. `barrier`: the one that is waited for.
 
-    `total`: None while nobody can know it. `done` includes `failed`; `skipped` were done by a former run,
-    and `skipped_failed` of these failed; `lost` were given up. `waiting`: read and not running; `retried`:
+    `total`: None while nobody can know it. `done` includes `failed`, which includes `cancelled`; `skipped`
+    were done by a former run, and `skipped_failed` of these failed; `lost` were given up, `not_run` of these
+    because what they need or wait for can't be had. `waiting`: read and not running; `retried`:
     attempts that were run again after their engine was lost or stopped. `rate`: tasks a second over the last
     minute or so; `remaining`: seconds until all is done at that rate; None: nobody can say.
 
@@ -228,3 +235,5 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     failures: list[FailureRow]
     log: list[LogRow]
     course: list[CoursePoint]
+    cancelled: int = 0
+    not_run: int = 0

@@ -2,7 +2,7 @@
 
 | field | what |
 |---|---|
-| flags | four columns: `R` return code not 0; `O`, `E` output leaked; the `Mark` |
+| flags | four columns: `R` return code not 0; `O`, `E` output leaked; the `Mark`; a fifth: the `Reason` |
 | id, line, repeat | as in `model.task.Task` |
 | node, pid | where it ran, its shell |
 | return code | minus the signal's number if a signal killed it |
@@ -11,8 +11,10 @@
 | bytes, snippet | of leaked stderr |
 | command | as a literal; last, so that tabs in a bare one (the original's 3.0) do no harm |
 
-Changing the format: nothing but new values of the mark may be added, since other programs split these
-lines; extend `parse_line` first, with a sample of the new line in its test.
+The fifth column of the flags is written only if there is a reason.
+
+Changing the format: nothing but new values of the mark and of the reason may be added, since other programs
+split these lines; extend `parse_line` first, with a sample of the new line in its test.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import re
 
 import msgspec
 
-from disbatch.model.outcome import Outcome
+from disbatch.model.outcome import LOST_RETURN_CODE, Outcome, Reason
 from disbatch.model.snippet import command_matches, command_of, quoted, quoted_snippet
 from disbatch.model.task import NO_REPEAT, Barrier, Task
 
@@ -83,11 +85,22 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     err_bytes: int
     err: bytes
     command: bytes
+    reason: Reason = Reason.NONE
 
     @property
     def failed(self) -> bool:
         """True if the return code is not 0."""
         return self.return_code != 0
+
+    @property
+    def given_up(self) -> bool:
+        """It was not run to an end of its own, and does not count as completed."""
+        return is_given_up(self.return_code, self.reason)
+
+
+def is_given_up(return_code: int, reason: Reason) -> bool:
+    """So ended a task that does not count as completed: it was lost with its engines, or could not be run."""
+    return return_code == LOST_RETURN_CODE or reason is Reason.NOT_RUN
 
 
 def format_line(  # noqa: PLR0917 - a line has these parts, and every caller has them in this order
@@ -97,7 +110,7 @@ def format_line(  # noqa: PLR0917 - a line has these parts, and every caller has
     o = outcome
     return (
         f"{'R' if o.return_code else ' '}{'O' if o.out_bytes else ' '}{'E' if o.err_bytes else ' '}"
-        f"{mark._value_}"
+        f"{mark._value_}{o.reason._value_}"
         f"\t{id}\t{line}\t{repeat}\t{_node_field(node)}\t{o.pid}\t{o.return_code}"
         f"\t{o.elapsed:.6f}\t{o.start:.6f}\t{o.finish:.6f}"
         f"\t{o.out_bytes}\t{quoted_snippet(o.out_snippet)}"
@@ -134,7 +147,7 @@ def _format_again(  # noqa: PLR0917 - as format_line
 ) -> bytes:
     flags = f"{'R' if r.failed else ' '}{'O' if r.out_bytes else ' '}{'E' if r.err_bytes else ' '}"
     head = (
-        f"{flags}{mark._value_}\t{id}\t{line}\t{repeat}\t{_node_field(r.node)}\t{r.pid}\t{r.return_code}"
+        f"{flags}{mark._value_}{r.reason._value_}\t{id}\t{line}\t{repeat}\t{_node_field(r.node)}\t{r.pid}\t{r.return_code}"
         f"\t{r.elapsed:.6f}\t{r.start:.6f}\t{r.finish:.6f}\t{r.out_bytes}\t"
     )
     return b"%b%b\t%d\t%b\t%b\n" % (head.encode(), r.out, r.err_bytes, r.err, quoted(command).encode())
@@ -151,7 +164,7 @@ def _node_field(node: str) -> str:
 # Possessive and without alternatives that overlap: linear in the line, whatever it holds.
 _SECONDS = rb"-?(?:[0-9.]++(?:e[+-]?[0-9]++)?+|nan|inf)"
 _PATTERNS = {
-    "flags": rb"[ROEBCDPSZ ]{0,8}+",
+    "flags": rb"(?:[ROEBCDPSZ ]{4}+[XTMN]|[ROEBCDPSZ ]{0,8}+)",
     "id": rb"[0-9]{1,19}+",
     "line": rb"-?[0-9]{1,19}+",
     "repeat": rb"-?[0-9]{1,19}+",
@@ -206,6 +219,7 @@ def parse_line(line: bytes) -> Record | None:
             int(errs),
             err,
             command,
+            reason_of(flags),
         )
     except ValueError:
         return None
@@ -219,14 +233,14 @@ _MARKS = (
 )
 
 
-def scan_line(text: bytes, at: int) -> tuple[int, Mark, int, int] | None:
+def scan_line(text: bytes, at: int) -> tuple[int, Mark, int, int, Reason] | None:
     """The quick look that an index of a long file needs: of the line that begins at `at`, where it ends
-    (its line feed included), its mark, id and return code. None as for `parse_line`."""
+    (its line feed included), its mark, id, return code and reason. None as for `parse_line`."""
     found = _LINE.match(text, at)
     if found is None:
         return None
     flags, id, return_code = found.group(1, 2, 7)
-    return found.end(), mark_of(flags), int(id), int(return_code)
+    return found.end(), mark_of(flags), int(id), int(return_code), reason_of(flags)
 
 
 def scan_block(block: bytes) -> list[tuple[bytes, ...]] | None:
@@ -236,9 +250,18 @@ def scan_block(block: bytes) -> list[tuple[bytes, ...]] | None:
     return found if len(found) == block.count(b"\n") else None
 
 
+_REASONS = {reason.value.encode(): reason for reason in Reason}
+
+
+def reason_of(flags: bytes) -> Reason:
+    """The reason in a flags field: it stands in the fifth column, and nowhere else."""
+    return _REASONS.get(flags[4:5], Reason.NONE)
+
+
 @functools.lru_cache(maxsize=1024)
 def mark_of(flags: bytes) -> Mark:
-    """The mark in a flags field of four columns, of three (1.x), or of a barrier and four blanks (3.0)."""
+    """The mark in a flags field of four columns or five, of three (1.x), or of a barrier and four blanks
+    (3.0)."""
     for letters, mark in _MARKS:
         if any(letter in flags for letter in letters):
             return mark

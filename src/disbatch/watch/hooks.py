@@ -60,7 +60,7 @@ class Hooks:
             return
         self._failed = True
         snapshot = self._snapshot()
-        if not self.commands.on_failure or (self.again and snapshot.failed > 1):
+        if not self.commands.on_failure or (self.again and snapshot.failed - snapshot.cancelled > 1):
             return  # a former driver of the run has done it
         facts = {"EVENT": "failure", **_counts(snapshot), **_task(task)}
         self._failure = asyncio.get_running_loop().create_task(
@@ -99,6 +99,7 @@ def _counts(snapshot: Snapshot) -> dict[str, str]:
         "DONE": str(snapshot.done),
         "SUCCEEDED": str(snapshot.done - snapshot.failed),
         "FAILED": str(snapshot.failed),
+        "CANCELLED": str(snapshot.cancelled),
         "SKIPPED": str(snapshot.skipped),
         "TOTAL": "" if snapshot.total is None else str(snapshot.total),
         "SECONDS": f"{snapshot.seconds:.3f}",
@@ -111,6 +112,7 @@ def _task(task: TaskView) -> dict[str, str]:
         "FAILED_LINE": str(task.line),
         "FAILED_NODE": task.node,
         "FAILED_RETURN_CODE": str(task.return_code),
+        "FAILED_REASON": task.reason,
         "FAILED_COMMAND": os.fsdecode(task.command),
     }
 
@@ -121,6 +123,7 @@ def _end(summary: Summary, exit_code: int) -> dict[str, str]:
         "EXIT_CODE": str(exit_code),
         "CONCLUSION": summary.conclusion,
         "LOST": str(summary.lost),
+        "NOT_RUN": str(summary.not_run),
         "UTILISATION": "" if used is None else f"{used:.4f}",
         "RESUME": summary.resume,
     }

@@ -34,32 +34,37 @@ MOST_WAITING = 10
 MANY_MAILS = 1000
 """More than so many are worth a word."""
 _OF_A_TASK = ord(" ")
+_CANCELLED = ord("X")
 
 Deliver = Callable[[Post, EmailMessage], str]
 
 
 class _Window:
-    """The newest lines of what has completed since the last mail; `failed` of the `count` have."""
+    """The newest lines of what has completed since the last mail; `failed` of the `count` have, and
+    `cancelled` were."""
 
     def __init__(self) -> None:
         self.lines: deque[bytes] = deque()
         self.count = 0
         self.failed = 0
+        self.cancelled = 0
         self._bytes = 0
 
     def add(self, line: bytes) -> None:
         self.count += 1
-        self.failed += line.startswith(b"R")
+        cancelled = line[4] == _CANCELLED
+        self.failed += line.startswith(b"R") and not cancelled
+        self.cancelled += cancelled
         self.lines.append(line)
         self._bytes += len(line)
         while self._bytes > MOST_BYTES and len(self.lines) > 1:
             self._bytes -= len(self.lines.popleft())
 
     def extend(self, other: _Window) -> None:
-        count, failed = self.count + other.count, self.failed + other.failed
+        counts = (self.count + other.count, self.failed + other.failed, self.cancelled + other.cancelled)
         for line in other.lines:
             self.add(line)
-        self.count, self.failed = count, failed
+        self.count, self.failed, self.cancelled = counts
 
     def text(self) -> str:
         """As the original words it."""
@@ -71,21 +76,25 @@ class _Window:
 
 @dataclass
 class _Letter:
-    """A mail that waits: what stands in it, and how many were done and had failed by then."""
+    """A mail that waits: what stands in it, and how many were done, had failed or were cancelled by then."""
 
     window: _Window
     done: int
     failed: int
+    cancelled: int
 
     def extend(self, window: _Window) -> None:
         self.window.extend(window)
         self.done += window.count
         self.failed += window.failed
+        self.cancelled += window.cancelled
 
     def subject(self, name: str) -> str:
-        """As the original words it."""
+        """As the original words it, but for those that were cancelled."""
         words = f"{name} has completed {counted(self.done, 'task')}"
-        return f"{words} ({self.failed} failed)" if self.failed else words
+        numbers = ((self.failed, "failed"), (self.cancelled, "cancelled"))
+        ended = ", ".join(f"{number} {how}" for number, how in numbers if number)
+        return f"{words} ({ended})" if ended else words
 
 
 class Mailer:
@@ -138,7 +147,7 @@ class Mailer:
         window, self._window = self._window, _Window()
         if len(self._letters) < MOST_WAITING:
             run = self._snapshot()
-            self._letters.append(_Letter(window, run.done, run.failed))
+            self._letters.append(_Letter(window, run.done, run.failed - run.cancelled, run.cancelled))
         else:
             self._letters[-1].extend(window)
         if self._sending is None and self._loop.time() >= self._not_before:

@@ -23,8 +23,10 @@ def progress_words(snapshot: Snapshot, pace: Pace) -> str:
     done = snapshot.done + snapshot.skipped
     total = "" if snapshot.total is None else f" of {count(snapshot.total)}"
     words = [f"{count(done)}{total} done"]
-    if snapshot.failed:
-        words.append(f"{count(snapshot.failed)} failed")
+    if snapshot.failed > snapshot.cancelled:
+        words.append(f"{count(snapshot.failed - snapshot.cancelled)} failed")
+    if snapshot.cancelled:
+        words.append(f"{count(snapshot.cancelled)} cancelled")
     words.append(f"{count(snapshot.running)} running")
     if pace.rate is not None:
         words.append(per_second(pace.rate))

@@ -14,7 +14,7 @@ from disbatch.model.snippet import unquoted
 from disbatch.model.status import Record
 from disbatch.model.text import valid
 from disbatch.watch.report.counts import COPY, COUNTS, Counts
-from disbatch.watch.report.lines import Lines
+from disbatch.watch.report.lines import CANCELLED, Lines
 
 POINTS = 240
 _COUNTS = bytes(role == COUNTS for role in range(256))
@@ -56,6 +56,8 @@ def _view(lines: Lines, counts: Counts, status: str, name: str, failures: int) -
         total=None,
         done=done,
         failed=tasks.failed - tasks.skipped_failed,
+        cancelled=sum(lines.reasons[row] == CANCELLED and counts.roles[row] == COUNTS for row in failed),
+        not_run=tasks.not_run,
         skipped=tasks.skipped,
         skipped_failed=tasks.skipped_failed,
         running=0,
@@ -84,7 +86,7 @@ def _changed(status: str) -> float:
 def _engines(lines: Lines, ran: bytes, failed: list[int]) -> list[EngineRow]:
     """One for each node on which tasks ran; `ran`: 1 for each line of one that counts."""
     done = Counter(compress(lines.nodes, ran))
-    bad = Counter(lines.nodes[row] for row in failed if ran[row])
+    bad = Counter(lines.nodes[row] for row in failed if ran[row] and lines.reasons[row] != CANCELLED)
     names = lines.node_names
     return [
         EngineRow(
@@ -120,6 +122,7 @@ def _failure(number: int, record: Record) -> FailureRow:
         time=record.finish,
         snippet=_text(unquoted(record.err) or unquoted(record.out) or b""),
         command=_text(unquoted(record.command) or record.command),
+        reason=record.reason.words,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from disbatch.model.outcome import how_ended
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Summary, TaskView
 from disbatch.model.text import shown_path
@@ -52,13 +53,18 @@ def _row(label: str, text: str) -> str:
 def _counts(summary: Summary) -> str:
     snapshot = summary.snapshot
     parts = [f"{count(snapshot.done - snapshot.failed)} succeeded"]
-    if snapshot.failed:
-        parts.append(f"{count(snapshot.failed)} failed")
+    if snapshot.failed > snapshot.cancelled:
+        parts.append(f"{count(snapshot.failed - snapshot.cancelled)} failed")
+    if snapshot.cancelled:
+        parts.append(f"{count(snapshot.cancelled)} cancelled")
     if snapshot.skipped:
-        failed = f" ({count(snapshot.skipped_failed)} failed)" if snapshot.skipped_failed else ""
+        failed = f" ({count(snapshot.skipped_failed)} did not succeed)" if snapshot.skipped_failed else ""
         parts.append(f"{count(snapshot.skipped)} done before{failed}")
-    if summary.lost:
-        parts.append(f"{count(summary.lost)} lost with {'its node' if summary.lost == 1 else 'their nodes'}")
+    lost = summary.lost - summary.not_run
+    if lost:
+        parts.append(f"{count(lost)} lost with {'its node' if lost == 1 else 'their nodes'}")
+    if summary.not_run:
+        parts.append(f"{count(summary.not_run)} not run")
     ended = (
         f"{counted(summary.ended, 'attempt')} ended before it was done"
         if summary.ended == 1
@@ -77,7 +83,7 @@ def _counts(summary: Summary) -> str:
 def _tasks(label: str, tasks: list[TaskView], *, failed: bool) -> list[str]:
     rows = []
     for i, task in enumerate(tasks):
-        what = how_ended(task.return_code) if failed else duration(task.elapsed)
+        what = how_ended(task.return_code, task.reason) if failed else duration(task.elapsed)
         words = f"line {task.line}, task {task.id} on {task.place}, {what}: "
         room = WIDTH - LABEL - 2
         row = words + one_line(task.command, max(20, room - len(words)))
@@ -85,15 +91,3 @@ def _tasks(label: str, tasks: list[TaskView], *, failed: bool) -> list[str]:
         if failed and task.snippet:
             rows.append(_row("", "  > " + one_line(task.snippet, room - 4)))
     return rows
-
-
-def how_ended(return_code: int) -> str:
-    """`exit 3`, `killed by SIGKILL`."""
-    if return_code >= 0:
-        return f"exit {return_code}"
-    import signal
-
-    try:
-        return f"killed by {signal.Signals(-return_code).name}"
-    except ValueError:
-        return f"exit {return_code}"

@@ -6,10 +6,10 @@ import textwrap
 import time
 from collections.abc import Iterator, Sequence
 
+from disbatch.model.outcome import how_ended
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import EngineRow, FailureRow, RunningRow, View
 from disbatch.watch.standing import Standing
-from disbatch.watch.summary import how_ended
 from disbatch.watch.words import count, duration, memory, per_second, printable
 
 LABEL = 9
@@ -93,9 +93,11 @@ def tasks_words(view: View) -> str:
     total = "" if view.total is None else f" of {count(view.total)}"
     parts = [f"{count(view.done + view.skipped)}{total} done"]
     for number, word in (
-        (view.failed, "failed"),
+        (view.failed - view.cancelled, "failed"),
+        (view.cancelled, "cancelled"),
         (view.skipped, "of them before"),
-        (view.lost, "lost"),
+        (view.lost - view.not_run, "lost"),
+        (view.not_run, "not run"),
         (view.running, "running"),
         (view.waiting, "waiting"),
         (view.retried, "run again"),
@@ -183,7 +185,7 @@ def failure_cells(row: FailureRow) -> Row:
         str(row.id),
         str(row.line),
         printable(row.place, LONGEST_NODE),
-        how_ended(row.return_code),
+        how_ended(row.return_code, row.reason),
         duration(row.seconds),
         printable(row.command, 400),
     )

@@ -366,7 +366,7 @@ class Monitor(App[None]):
         if self.table.pane is not RUNNING or row is None:
             self.tell("first choose a task that runs: 2 shows them")
             return
-        asked = f"Cancel task {row.task}? It is ended, counts as failed, and is not tried again."
+        asked = f"Cancel task {row.task}? It is ended, and not tried again."
         self._confirm("Cancel", asked, Cancel([(row.task, row.task)]))
 
     def action_pause(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from disbatch.model.outcome import how_ended
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import EngineRow, FailureRow, LogRow, RunningRow, View
-from disbatch.watch.summary import how_ended
 from disbatch.watch.table import GONE, LONGEST_NODE, clock, memory_words
 from disbatch.watch.words import count, duration, per_second, printable
 
@@ -141,7 +141,7 @@ def failures(view: View) -> list[Row]:
 
 def _failure(row: FailureRow) -> Row:
     said = printable(row.snippet, LONGEST)
-    ended = how_ended(row.return_code)
+    ended = how_ended(row.return_code, row.reason)
     short = ended.removeprefix("killed by ")
     cells = (clock(row.time), str(row.id), str(row.line), printable(row.place, LONGEST_NODE), short)
     text = f"{said}  |  {printable(row.command, LONGEST)}" if said else printable(row.command, LONGEST)

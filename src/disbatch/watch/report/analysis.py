@@ -186,6 +186,7 @@ def _named(record: Record) -> figures.Named:
         return_code=record.return_code,
         elapsed=record.elapsed,
         command=_shown(record),
+        reason=record.reason.words,
     )
 
 

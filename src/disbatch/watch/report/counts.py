@@ -11,7 +11,7 @@ from collections.abc import MutableMapping, MutableSequence
 
 from disbatch.model.outcome import LOST_RETURN_CODE
 from disbatch.watch.report.figures import Tasks
-from disbatch.watch.report.lines import BARRIER, ENDED, PER_ENGINE, SKIPPED, TASK, Lines
+from disbatch.watch.report.lines import BARRIER, CANCELLED, ENDED, NOT_RUN, PER_ENGINE, SKIPPED, TASK, Lines
 
 NOTHING, COUNTS, COPY, UNCOUNTED = range(4)
 """What a line is: no task's; the one that counts for its task; the same, copied from a file that was not
@@ -59,8 +59,12 @@ class Counts:
         return self._rank(former) > self._rank(row)
 
     def _rank(self, row: int) -> tuple[int, bool]:
-        code = self._lines.codes[row]
-        return 2 if code == 0 else int(code != LOST_RETURN_CODE), self._lines.marks[row] == TASK
+        rank = 2 if self._lines.codes[row] == 0 else int(not self.is_given_up(row))
+        return rank, self._lines.marks[row] == TASK
+
+    def is_given_up(self, row: int) -> bool:
+        """It was lost with its engines, or could not be run."""
+        return self._lines.codes[row] == LOST_RETURN_CODE or self._lines.reasons[row] == NOT_RUN
 
     def _beaten(self, row: int) -> int:
         if self._lines.marks[row] == SKIPPED:
@@ -71,11 +75,13 @@ class Counts:
     def tasks(self) -> Tasks:
         """The totals."""
         lines = self._lines
-        failed = lost = skipped_failed = 0
+        failed = lost = skipped_failed = cancelled = not_run = 0
         for row in [row for row, code in enumerate(lines.codes) if code]:
             role = self.roles[row]
             if role in (COUNTS, COPY):
-                is_lost = lines.codes[row] == LOST_RETURN_CODE
+                is_lost = self.is_given_up(row)
+                cancelled += lines.reasons[row] == CANCELLED
+                not_run += lines.reasons[row] == NOT_RUN
                 lost += is_lost
                 failed += not is_lost
                 skipped_failed += role == COPY and not is_lost
@@ -97,6 +103,8 @@ class Counts:
             ended_attempts=lines.marks.count(ENDED),
             without_line=max(0, highest + 1 - known - len(self.barriers)),
             highest=highest,
+            cancelled=cancelled,
+            not_run=not_run,
         )
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 from collections import Counter
 
-from disbatch.model.outcome import LOST_RETURN_CODE
+from disbatch.model.outcome import how_ended
 from disbatch.model.snippet import unquoted
 from disbatch.watch.report.counts import COPY, COUNTS, Counts
 from disbatch.watch.report.figures import Failure
-from disbatch.watch.report.lines import Lines
-from disbatch.watch.summary import how_ended
+from disbatch.watch.report.lines import REASONS, Lines
 
 MOST_GROUPS = 100
 MOST_EXAMPLES = 10
@@ -35,29 +34,30 @@ def find_failures(lines: Lines, counts: Counts) -> tuple[list[Failure], int]:
     names = lines.node_names
     found = []
     for cause, count in sizes.most_common(MOST_GROUPS):
-        code = lines.codes[rows[cause][0]]
+        code, reason = lines.codes[rows[cause][0]], REASONS[lines.reasons[rows[cause][0]]]
         node, most = on[cause].most_common(1)[0]
         found.append(
             Failure(
                 return_code=code,
-                how=how_failed(code),
+                how=how_failed(code, reason.words),
                 snippet=_snippet(lines, rows[cause][0]),
                 count=count,
                 tasks=sorted(lines.ids[row] for row in rows[cause]),
                 nodes=len(on[cause]),
                 most_on=names[node],
                 most=most,
+                reason=reason.words,
             )
         )
     return found, len(sizes)
 
 
-def how_failed(return_code: int) -> str:
-    """`exit 3`, `exit 127 (command not found)`, `exit 137 (SIGKILL)`, `killed by SIGKILL`, `lost with its
-    node`."""
-    if return_code == LOST_RETURN_CODE:
-        return "lost with its node"
-    said = how_ended(return_code)
+def how_failed(return_code: int, reason: str = "") -> str:
+    """`exit 3`, `exit 127 (command not found)`, `exit 137 (SIGKILL)`, `killed by SIGKILL`, `cancelled`,
+    `lost with its node`."""
+    said = how_ended(return_code, reason)
+    if reason:
+        return said
     if return_code in _KNOWN:
         return f"{said} ({_KNOWN[return_code]})"
     if 128 < return_code < 192:  # a command that the task's shell ran was killed

@@ -26,9 +26,11 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Tasks(msgspec.Struct, frozen=True):
-    """Tasks by what counts of them. `known` = `succeeded` + `failed` + `lost`. `skipped` of them were run by
-    a former run whose file was not given, and `skipped_failed` of these failed. `repeated` lines are of tasks
-    that another line counts for. `without_line` ids below the highest one have no line at all."""
+    """Tasks by what counts of them. `known` = `succeeded` + `failed` + `lost`; `cancelled` are those of
+    `failed` that the user cancelled, `not_run` those of `lost` that could not be run. `skipped` of them
+    were run by a former run whose file was not given, and `skipped_failed` of these failed. `repeated`
+    lines are of tasks that another line counts for. `without_line` ids below the highest one have no line
+    at all."""
 
     known: int
     succeeded: int
@@ -40,6 +42,8 @@ class Tasks(msgspec.Struct, frozen=True):
     ended_attempts: int
     without_line: int
     highest: int
+    cancelled: int = 0
+    not_run: int = 0
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -142,8 +146,8 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Failed tasks of one return code and snippet, where all numbers count as equal. `snippet` is that of the
-    first, `tasks` some ids, `most_on` the node with most of them and `most` their number."""
+    """Failed tasks of one return code, reason and snippet, where all numbers count as equal. `snippet` is
+    that of the first, `tasks` some ids, `most_on` the node with most of them and `most` their number."""
 
     return_code: int
     how: str
@@ -153,10 +157,11 @@ class Failure(msgspec.Struct, frozen=True):
     nodes: int
     most_on: str
     most: int
+    reason: str = ""
 
 
 class Named(msgspec.Struct, frozen=True):
-    """One task."""
+    """One task. `reason`: why it ended so, if its return code does not say it."""
 
     id: int
     line: int
@@ -164,6 +169,7 @@ class Named(msgspec.Struct, frozen=True):
     return_code: int
     elapsed: float
     command: str
+    reason: str = ""
 
 
 class Barrier(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The lines of status files as columns: what a report needs of each, 46 bytes a line.
+"""The lines of status files as columns: what a report needs of each, 47 bytes a line.
 
 Theory of operation
 -------------------
@@ -18,8 +18,8 @@ from operator import itemgetter, sub
 from pathlib import Path
 
 from disbatch.driver.former import unrecorded
-from disbatch.model.outcome import LOST_RETURN_CODE
-from disbatch.model.status import Mark, Record, is_header, mark_of, scan_block
+from disbatch.model.outcome import LOST_RETURN_CODE, Reason
+from disbatch.model.status import Mark, Record, is_header, mark_of, reason_of, scan_block
 from disbatch.watch.report.figures import File
 from disbatch.watch.report.source import Source, not_status
 
@@ -32,6 +32,8 @@ NUMBER = {
     Mark.SUPERSEDED: ENDED,
 }
 """Marks as the numbers that stand in a column."""
+REASONS = tuple(Reason)
+NO_REASON, CANCELLED, NOT_RUN = map(REASONS.index, (Reason.NONE, Reason.CANCELLED, Reason.NOT_RUN))
 
 _MOST_CAUSES = 50_000
 _MOST_SECONDS = 1e12
@@ -47,9 +49,10 @@ _Column = Sequence[bytes]
 class Lines:
     """All lines of some files, in their order; the columns are public and of one length.
 
-    `marks`: as in `NUMBER`. `timed`: 1 if it ran, and its times mean something. `ids`, `codes`: integers.
-    `nodes`: an index into `node_names`. `starts`, `finishes`: moments; `elapsed`: seconds. `causes`: a number
-    for each return code and snippet of failed tasks, where all numbers in snippets count as equal; else -1.
+    `marks`: as in `NUMBER`. `reasons`: an index into REASONS. `timed`: 1 if it ran, and its times mean
+    something. `ids`, `codes`: integers. `nodes`: an index into `node_names`. `starts`, `finishes`: moments;
+    `elapsed`: seconds. `causes`: a number for each return code, reason and snippet of failed tasks, where
+    all numbers in snippets count as equal; else -1.
     """
 
     def __init__(self) -> None:
@@ -58,6 +61,7 @@ class Lines:
         self.doubled: list[str] = []
         """Files that were named twice, and read once."""
         self.marks = bytearray()
+        self.reasons = bytearray()
         self.timed = bytearray()
         self.ids = array("q")
         self.codes = array("q")
@@ -70,8 +74,9 @@ class Lines:
         """First row, offset and size of blocks that have a row for each of their lines."""
         self._first_rows: list[int] = []
         self._nodes: dict[bytes, int] = {}
-        self._causes: dict[tuple[int, bytes], int] = {}
+        self._causes: dict[tuple[int, int, bytes], int] = {}
         self._marks: dict[bytes, int] = {}
+        self._reasons: dict[bytes, int] = {}
 
     @classmethod
     def read(cls, paths: Iterable[str]) -> Lines:
@@ -153,10 +158,11 @@ class Lines:
             return False
         timed = _timed(pids, integers[1], seconds)
         _heal(*seconds)
-        marks = self._marks_of(flags)
+        marks, reasons = self._marks_of(flags), self._reasons_of(flags)
         self._blocks.append((len(self), offset, len(block), source))
-        self.causes.extend(self._causes_of(marks, integers[1], outs, errs))
+        self.causes.extend(self._causes_of(marks, reasons, integers[1], outs, errs))
         self.marks += marks
+        self.reasons += reasons
         self.timed += timed
         for column, more in zip((self.ids, self.codes), integers, strict=True):
             column.extend(more)
@@ -172,14 +178,21 @@ class Lines:
             self._marks[each] = NUMBER[mark_of(each)]
         return bytes(map(self._marks.__getitem__, flags))
 
-    def _causes_of(self, marks: bytes, codes: array[int], outs: _Column, errs: _Column) -> array[int]:
+    def _reasons_of(self, flags: _Column) -> bytes:
+        for each in set(flags) - self._reasons.keys():
+            self._reasons[each] = REASONS.index(reason_of(each))
+        return bytes(map(self._reasons.__getitem__, flags))
+
+    def _causes_of(
+        self, marks: bytes, reasons: bytes, codes: array[int], outs: _Column, errs: _Column
+    ) -> array[int]:
         found = array("i", [-1]) * len(codes)
         for i in [i for i, code in enumerate(codes) if code]:
             if marks[i] in (TASK, SKIPPED):
                 snippet = outs[i] if errs[i] in _EMPTY else errs[i]
-                key = codes[i], _NUMBERS.sub(b"#", snippet)
+                key = codes[i], reasons[i], _NUMBERS.sub(b"#", snippet)
                 if key not in self._causes and len(self._causes) >= _MOST_CAUSES:
-                    key = codes[i], b""
+                    key = codes[i], reasons[i], b""
                 found[i] = self._causes.setdefault(key, len(self._causes))
         return found
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from disbatch.watch.report.counts import COUNTS, Counts
 from disbatch.watch.report.figures import Node
-from disbatch.watch.report.lines import Lines
+from disbatch.watch.report.lines import CANCELLED, Lines
 from disbatch.watch.report.slots import Place, Stretch
 from disbatch.watch.report.spread import percentile, spread_of
 
@@ -52,12 +52,13 @@ def compare_nodes(
 
 
 def _add(tally: _Tally, place: Place, lines: Lines, counts: Counts) -> None:
-    codes, roles, elapsed = lines.codes, counts.roles, lines.elapsed
+    codes, roles, elapsed, reasons = lines.codes, counts.roles, lines.elapsed, lines.reasons
     tasks = bytes(map(roles.__getitem__, place.rows)).count(COUNTS)
     succeeded = [elapsed[row] for row in place.rows if codes[row] == 0 and roles[row] == COUNTS]
     tally.slots = max(tally.slots, place.slots)
     tally.tasks += tasks
-    tally.failed += tasks - len(succeeded)
+    cancelled = [row for row in place.rows if reasons[row] == CANCELLED and roles[row] == COUNTS]
+    tally.failed += tasks - len(succeeded) - len(cancelled)
     tally.clock = place.clock or tally.clock
     tally.succeeded += succeeded
     tally.busy += sum(map(elapsed.__getitem__, place.rows))

@@ -12,6 +12,7 @@ from disbatch.watch.report import tables
 from disbatch.watch.report.analysis import Analysis
 from disbatch.watch.report.failures import how_failed
 from disbatch.watch.report.figures import Report, Went
+from disbatch.watch.report.lines import REASONS
 from disbatch.watch.report.plots import Axis, busy_plot, histogram_plot, timeline_plot
 from disbatch.watch.report.text import WENT, besides, clean, moment, outcomes, share
 from disbatch.watch.report.timeline import Bar, Timeline, draw_timeline
@@ -61,13 +62,13 @@ def _head(report: Report) -> str:
     if not tasks.known:
         return "<header>\n" + "".join(lines) + "<p>No task has ended yet.</p>\n</header>\n"
     facts = [("tasks", count(tasks.known), outcomes(tasks))]
-    if tasks.failed or tasks.lost:
-        part = (tasks.failed + tasks.lost) / tasks.known
+    bad = tasks.failed - tasks.cancelled + tasks.lost
+    if bad:
         facts.append(
             (
                 "failed or lost" if tasks.lost else "failed",
-                f'<span class="bad">{count(tasks.failed + tasks.lost)}</span>',
-                share(part),
+                f'<span class="bad">{count(bad)}</span>',
+                share(bad / tasks.known),
             )
         )
     if report.utilisation is not None:
@@ -146,7 +147,7 @@ def _timeline(analysis: Analysis, timeline: Timeline, axis: Axis) -> str:
     def told(bar: Bar) -> str:
         lines = analysis.lines
         took, code = duration(bar.finish - bar.start), lines.codes[bar.line]
-        ended = f", {how_failed(code)}" if code else ""
+        ended = f", {how_failed(code, REASONS[lines.reasons[bar.line]].words)}" if code else ""
         return f"task {lines.ids[bar.line]} on {clean(names[lines.nodes[bar.line]], 60)}: {took}{ended}"
 
     keys = [("a", "tasks")]

@@ -148,7 +148,9 @@ def slowest(report: Report) -> str:
     rows = []
     for task in report.slowest:
         ended = (
-            f' <span class="bad">{escape(how_failed(task.return_code))}</span>' if task.return_code else ""
+            f' <span class="bad">{escape(how_failed(task.return_code, task.reason))}</span>'
+            if task.return_code
+            else ""
         )
         rows.append(
             [

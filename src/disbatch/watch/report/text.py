@@ -110,10 +110,15 @@ def _times(report: Report) -> list[Text]:
 def outcomes(tasks: Tasks) -> str:
     """`4,876 succeeded, 119 failed, 3 lost with their nodes`."""
     parts = [f"{count(tasks.succeeded)} succeeded"]
-    if tasks.failed:
-        parts.append(f"{count(tasks.failed)} failed")
-    if tasks.lost:
-        parts.append(f"{count(tasks.lost)} lost with {'its node' if tasks.lost == 1 else 'their nodes'}")
+    failed, lost = tasks.failed - tasks.cancelled, tasks.lost - tasks.not_run
+    if failed:
+        parts.append(f"{count(failed)} failed")
+    if tasks.cancelled:
+        parts.append(f"{count(tasks.cancelled)} cancelled")
+    if lost:
+        parts.append(f"{count(lost)} lost with {'its node' if lost == 1 else 'their nodes'}")
+    if tasks.not_run:
+        parts.append(f"{count(tasks.not_run)} not run")
     return ", ".join(parts)
 
 
@@ -121,7 +126,7 @@ def besides(tasks: Tasks) -> list[str]:
     """What else there is to say of tasks, a line each."""
     said = []
     if tasks.skipped:
-        failed = f" ({count(tasks.skipped_failed)} failed)" if tasks.skipped_failed else ""
+        failed = f" ({count(tasks.skipped_failed)} did not succeed)" if tasks.skipped_failed else ""
         said.append(f"{count(tasks.skipped)} of them done by a former run{failed}")
     if tasks.repeated:
         said.append(f"{counted(tasks.repeated, 'line')} not counted: the task ran again")

@@ -10,8 +10,8 @@ from html import escape
 from pathlib import Path
 
 from disbatch import __version__
+from disbatch.model.outcome import how_ended
 from disbatch.model.snapshot import View
-from disbatch.watch.summary import how_ended
 from disbatch.watch.web.state import Picture
 from disbatch.watch.words import count, duration, per_second
 
@@ -100,11 +100,14 @@ def _facts(view: View) -> list[tuple[str, str]]:
     finished = view.done + view.skipped
     total = "" if view.total is None else f" of {count(view.total)}"
     left = NOBODY if view.remaining is None else duration(view.remaining) if view.remaining else "none"
-    seldom = (("done before", view.skipped), ("run again", view.retried), ("given up", view.lost))
+    seldom = (
+        *(("cancelled", view.cancelled), ("done before", view.skipped), ("run again", view.retried)),
+        *(("given up", view.lost - view.not_run), ("not run", view.not_run)),
+    )
     used = "" if not view.slots else f"{view.running / view.slots:.0%}"
     return [
         ("done", f"{count(finished)}{total}"),
-        ("failed", count(view.failed + view.skipped_failed)),
+        ("failed", count(view.failed - view.cancelled + view.skipped_failed)),
         ("running", count(view.running)),
         ("slots", f"{count(view.slots)}{f', {used} busy' if used else ''}"),
         ("waiting", count(view.waiting)),
@@ -176,7 +179,8 @@ def _failures(picture: Picture) -> str:
     newest = [row for _, row in picture.failures][: -MOST_ROWS - 1 : -1]
     rows = (
         f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{escape(row.place)}</td>'
-        f'<td class="bad">{how_ended(row.return_code)}</td><td class="n">{duration(row.seconds)}</td>'
+        f'<td class="bad">{how_ended(row.return_code, row.reason)}</td>'
+        f'<td class="n">{duration(row.seconds)}</td>'
         f"<td><code>{escape(row.command)}</code>"
         f"{f'<samp>{escape(row.snippet)}</samp>' if row.snippet else ''}</td></tr>\n"
         for row in newest

@@ -37,6 +37,7 @@ class Found(msgspec.Struct, frozen=True):
     snippet: str
     command: str
     mark: str
+    reason: str = ""
 
 
 class Search(msgspec.Struct, frozen=True):
@@ -111,7 +112,7 @@ def _task(line: bytes, wanted: bytes, number: bytes) -> Found | None:
 def _found(r: Record, command: str, snippet: str) -> Found:
     return Found(
         r.id, r.line, r.node, r.return_code, r.elapsed, r.finish, snippet[:SHOWN], command[:SHOWN],
-        _MARKS.get(r.mark, ""),
+        _MARKS.get(r.mark, ""), r.reason.words,
     )  # fmt: skip
 
 

@@ -24,7 +24,8 @@ _Kept = TypeVar("_Kept", FailureRow, LogRow)
 
 _FACTS = (
     *("jobid", "name", "mode", "notice", "paused", "total", "done", "failed", "skipped", "skipped_failed"),
-    *("running", "waiting", "lost", "retried", "slots", "rate", "remaining", "engines_count", "seconds"),
+    *("cancelled", "not_run", "running", "waiting", "lost", "retried", "slots", "rate", "remaining"),
+    *("engines_count", "seconds"),
 )
 
 

@@ -29,7 +29,8 @@ for (const name of ["pause", "finish"]) at(name).disabled = true; // until it is
 
 const FACTS = {
   done: () => [count(run.done + run.skipped), run.total === null ? "" : `of ${count(run.total)}`],
-  failed: () => count(run.failed + run.skipped_failed),
+  failed: () => count(run.failed - run.cancelled + run.skipped_failed),
+  cancelled: () => count(run.cancelled),
   running: () => count(run.running),
   slots: () => [count(run.slots), run.slots ? `${share(run.running, run.slots)} busy` : ""],
   waiting: () => count(run.waiting),
@@ -38,9 +39,13 @@ const FACTS = {
   seconds: () => duration(run.seconds + (run.mode === "over" ? 0 : (performance.now() - received) / 1000)),
   skipped: () => count(run.skipped),
   retried: () => count(run.retried),
-  lost: () => count(run.lost),
+  lost: () => count(run.lost - run.not_run),
+  notRun: () => count(run.not_run),
 };
-const HIDDEN_IF_NONE = { skipped: "skipped", retried: "retried", lost: "lost" };
+const IS_HIDDEN = {
+  cancelled: () => !run.cancelled, skipped: () => !run.skipped, retried: () => !run.retried,
+  lost: () => run.lost === run.not_run, notRun: () => !run.not_run,
+};
 
 function showRun(news) {
   const mode = run.paused && run.mode === "running" ? "paused" : run.mode;
@@ -73,7 +78,10 @@ function makeFacts() {
   if (made) return;
   made = true;
   at("facts").replaceChildren();
-  const labels = { left: "time left", seconds: "elapsed", skipped: "done before", retried: "run again", lost: "given up" };
+  const labels = {
+    left: "time left", seconds: "elapsed", skipped: "done before", retried: "run again", lost: "given up",
+    notRun: "not run",
+  };
   for (const name of Object.keys(FACTS)) {
     const fact = document.createElement("div");
     fact.dataset.fact = name;
@@ -92,8 +100,8 @@ function showFacts() {
     const [value, more] = [FACTS[name]()].flat();
     say(fact.querySelector("b"), value);
     say(fact.querySelector("small"), more ?? "");
-    fact.hidden = name in HIDDEN_IF_NONE && !run[HIDDEN_IF_NONE[name]];
-    fact.classList.toggle("alarm", name === "failed" && run.failed > 0);
+    fact.hidden = name in IS_HIDDEN && IS_HIDDEN[name]();
+    fact.classList.toggle("alarm", name === "failed" && run.failed > run.cancelled);
   }
 }
 
@@ -178,7 +186,7 @@ const runningTable = new Table(at("running"), {
     code(row.cells[4], task[5]);
     [task[0], task[1], placeOf(task[3], task[6])].forEach((word, index) => say(row.cells[index], String(word)));
     row.lastElementChild.append(makeButton("Cancel", `Cancel task ${task[0]}`, () =>
-      ask(`Cancel task ${task[0]}?`, "It is ended and recorded as failed.", "Cancel it", { verb: "cancel", tasks: [[task[0], task[0]]] }), "danger"));
+      ask(`Cancel task ${task[0]}?`, "It is ended and recorded as cancelled.", "Cancel it", { verb: "cancel", tasks: [[task[0], task[0]]] }), "danger"));
     return row;
   },
   fill: (row, task) => say(row.cells[3], task[4] === null ? "new" : duration(task[4])),
@@ -188,7 +196,7 @@ const runningTable = new Table(at("running"), {
 const failureTable = new Table(at("failures"), {
   key: (f) => f[0],
   most: MOST_FAILURES,
-  make: (f) => taskRow([f[1], f[2], placeOf(f[3], f[9]), howEnded(f[4]), duration(f[5])], f[8], f[7]),
+  make: (f) => taskRow([f[1], f[2], placeOf(f[3], f[9]), howEnded(f[4], f[10]), duration(f[5])], f[8], f[7]),
   fill() {},
   note: (all, shown) => say(at("failures-note"), !all ? "none so far" : run.failed > shown ? `the newest of ${count(run.failed)}; the search finds the others` : ""),
 });
@@ -232,8 +240,8 @@ async function search(before) {
   if (searched !== mine) return;
   const body = found.tBodies[0];
   if (!before) body.replaceChildren();
-  for (const [id, line, node, returnCode, seconds, , snippet, command, mark] of result.found) {
-    const ended = howEnded(returnCode) + (mark ? `, ${mark}` : "");
+  for (const [id, line, node, returnCode, seconds, , snippet, command, mark, reason] of result.found) {
+    const ended = howEnded(returnCode, reason) + (mark ? `, ${mark}` : "");
     const row = taskRow([id, line, node, ended, duration(seconds)], command, snippet);
     row.cells[3].classList.toggle("bad", returnCode !== 0);
     body.append(row);

@@ -38,7 +38,12 @@ const SIGNALS = {
   12: "USR2", 13: "PIPE", 14: "ALRM", 15: "TERM", 24: "XCPU", 25: "XFSZ",
 };
 
-export function howEnded(code) {
+const REASONS = { "time limit": "ended at its time limit", memory: "out of memory" };
+const LOST = -100;
+
+export function howEnded(code, reason = "") {
+  if (reason) return REASONS[reason] ?? reason;
+  if (code === LOST) return "lost with its node";
   return SIGNALS[-code] ? `killed by SIG${SIGNALS[-code]}` : `exit ${code}`;
 }
 
