@@ -6,10 +6,14 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 from command import DEADLINE, DISBATCH, disbatch, environment, write
+
+from disbatch.cli.main import main
 
 NOBODY = 65534
 GOOD = "touch ran\n"
@@ -41,15 +45,40 @@ def contents(directory: Path) -> dict[str, tuple[int, int, bytes]]:
     return found
 
 
-def complaint(directory: Path, *arguments: str | bytes, env: dict[str, str] | None = None) -> str:
-    """What the command says to wrong input, all of it."""
+def complaint(directory: Path, *arguments: str) -> str:
+    """What the command says to wrong input, all of it; in a copy of this process, which is quick."""
+    before = contents(directory)
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        child = os.fork()
+        if child == 0:
+            code = 99
+            try:
+                os.chdir(directory)
+                sys.stdout, sys.stderr = out, err
+                code = main(arguments)
+                sys.stderr.flush()
+            finally:
+                out.flush()
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        return only_line(code, out.read(), err.read(), directory, before)
+
+
+def complaint_of_command(directory: Path, *arguments: str | bytes, env: dict[str, str] | None = None) -> str:
+    """The same of the installed command."""
     before = contents(directory)
     done = disbatch(directory, *arguments, env=env)
-    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    return only_line(done.returncode, done.stdout, done.stderr, directory, before)
+
+
+def only_line(code: int, out: str, err: str, directory: Path, before: object) -> str:
+    assert (code, out) == (2, ""), err
     assert contents(directory) == before
-    assert done.stderr.count("\n") == 1 and done.stderr.endswith("\n"), done.stderr
-    assert done.stderr.startswith("disbatch: ") and "Traceback" not in done.stderr
-    return done.stderr.removeprefix("disbatch: ").rstrip("\n")
+    assert err.count("\n") == 1 and err.endswith("\n"), err
+    assert err.startswith("disbatch: ") and "Traceback" not in err
+    return err.removeprefix("disbatch: ").rstrip("\n")
 
 
 @pytest.mark.parametrize(
@@ -192,18 +221,20 @@ def test_notices(tmp_path: Path, arguments: list[str], words: list[str]) -> None
 
 def test_environment(tmp_path: Path) -> None:
     place(tmp_path)
-    said = complaint(tmp_path, "Tasks", env={"DISBATCH_SSH_NODELIST": "localhost"})
+    said = complaint_of_command(tmp_path, "Tasks", env={"DISBATCH_SSH_NODELIST": "localhost"})
     assert "DISBATCH_SSH_NODELIST localhost: " in said
-    said = complaint(tmp_path, "Tasks", env={"DISBATCH_CONFIG": str(tmp_path / "none.toml")})
+    said = complaint_of_command(tmp_path, "Tasks", env={"DISBATCH_CONFIG": str(tmp_path / "none.toml")})
     assert "none.toml" in said and "DISBATCH_CONFIG" in said
-    said = complaint(tmp_path, "--mailTo", "me", "Tasks", env={"DISBATCH_SMTP": "smtp://me:secret@/"})
+    said = complaint_of_command(
+        tmp_path, "--mailTo", "me", "Tasks", env={"DISBATCH_SMTP": "smtp://me:secret@/"}
+    )
     assert "DISBATCH_SMTP" in said and "secret" not in said
-    said = complaint(tmp_path, "Tasks", env={"SLURM_JOB_ID": "5"})
+    said = complaint_of_command(tmp_path, "Tasks", env={"SLURM_JOB_ID": "5"})
     assert "SLURM_JOB_ID" in said and "-s" in said
 
 
 def test_name_that_is_not_utf8(tmp_path: Path) -> None:
-    assert "No such file" in complaint(tmp_path, b"\xff\xfe")
+    assert "No such file" in complaint_of_command(tmp_path, b"\xff\xfe")
 
 
 def test_address_in_use(tmp_path: Path) -> None:
@@ -212,7 +243,9 @@ def test_address_in_use(tmp_path: Path) -> None:
     place(tmp_path)
     with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as taken:
         port = taken.getsockname()[1]
-        said = complaint(tmp_path, "-s", "localhost:1", "--use-address", f"127.0.0.1:{port}", "Tasks")
+        said = complaint_of_command(
+            tmp_path, "-s", "localhost:1", "--use-address", f"127.0.0.1:{port}", "Tasks"
+        )
     assert f":{port}" in said and "in use" in said
 
 
