@@ -72,8 +72,8 @@ clean: ## remove all that these commands made
 	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The package is installed editable, so only a change of its metadata asks for a new installation.
-$(VENV)/.installed: pyproject.toml src/disbatch/__init__.py
+# The package is installed editable, so only a change of its metadata or commands asks for a new installation.
+$(VENV)/.installed: pyproject.toml src/disbatch/__init__.py $(wildcard bin/*.py)
 	@scripts/make-venv $(PYTHON) $(VENV)
 	$(PIP) install -e .
 	@touch $@

@@ -4,7 +4,11 @@
 import os
 import sys
 
-theirs = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+theirs = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+try:
+    theirs = [os.path.abspath(entry) for entry in theirs]
+except OSError:
+    pass  # the working directory is gone; what comes next says so
 sys.path.sort(key=lambda entry: entry in theirs and not os.path.exists(f"{entry}/disbatch/cli/begin.py"))
 
 from disbatch.cli.begin import disbatch
