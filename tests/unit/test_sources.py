@@ -8,6 +8,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -20,6 +21,7 @@ from disbatch.model.task import NO_REPEAT, Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND, TaskParser
 from disbatch.sources.check import BLOCK, MOST_ERRORS, MOST_WARNINGS, FileSummary, check
 from disbatch.sources.checksums import Checksums
+from disbatch.sources.desk import Desk
 from disbatch.sources.file import CHANGED, CHUNK, FileSource
 from disbatch.sources.lines import LineSplitter
 from disbatch.sources.opening import Opened, open_tasks
@@ -352,6 +354,38 @@ def test_a_file_that_is_touched_or_written_again_as_it_was(tasks: Callable[[byte
     found += all_of(source, 5000)
     assert (len(found), source.error) == (20_001, None)
     source.close()
+
+
+def test_a_file_system_that_fails_for_a_while(tasks: Callable[[bytes], str]) -> None:
+    """It is said once, and the file is read on when that can be done."""
+    old = [b"%07d %s" % (i, b"x" * 100) for i in range(20_000)]
+    opened = open_tasks(tasks(b"\n".join(old)))
+    descriptor, said = opened.descriptor, []
+
+    async def course() -> None:
+        ready = asyncio.Event()
+        desk = cast(Desk, SimpleNamespace(say=said.append))
+        source = opened.source(asyncio.get_running_loop(), ready.set, desk)
+        good, at = os.dup(descriptor), os.lseek(descriptor, 0, os.SEEK_CUR)
+        with socket.socket() as bad:  # nothing can be read there
+            os.dup2(bad.fileno(), descriptor, inheritable=False)
+        found = source.take(20_000)
+        for _ in range(2):
+            assert 0 < len(found) < 20_000 and not source.ended and source.error is None
+            await ready.wait()
+            ready.clear()
+            found += source.take(20_000)
+        os.dup2(good, descriptor, inheritable=False)
+        os.close(good)
+        assert os.lseek(descriptor, 0, os.SEEK_CUR) == at
+        await ready.wait()
+        found += source.take(20_000)
+        assert [item.command for item in found if isinstance(item, Task)] == old
+        assert source.ended and source.error is None
+        source.close()
+
+    asyncio.run(course())
+    assert said == [f"{opened.name}: cannot be read: illegal seek; it is tried again until it can"]
 
 
 @pytest.mark.parametrize("later", [b"", b"a", b"c\nd\ne\n"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from disbatch.model.errors import TaskFileError, UsageError
 from disbatch.model.task import Item
@@ -33,10 +34,20 @@ class FileSource:
     command would run that nobody has checked, or half an old and half a new one that nobody wrote. So each
     block must be the one that was checked. The file may grow: then before each read the last bytes that were
     read must still be there. Once all that was checked is read, a change is no matter: it is the end.
+
+    `again(error)`, if given, is told of a file system that fails, and sees to it that more is taken later; it
+    is the end otherwise.
     """
 
-    def __init__(self, name: str, descriptor: int, checksums: Checksums | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        descriptor: int,
+        checksums: Checksums | None = None,
+        again: Callable[[OSError], None] | None = None,
+    ) -> None:
         self._name = name
+        self._again = again
         self._descriptor: int | None = descriptor
         self._splitter = LineSplitter()
         self._items = ItemQueue(name)
@@ -51,7 +62,7 @@ class FileSource:
 
     @property
     def ended(self) -> bool:
-        return self._items.empty
+        return self._items.empty and (self._descriptor is None or self._items.error is not None)
 
     @property
     def error(self) -> UsageError | None:
@@ -78,6 +89,9 @@ class FileSource:
             try:
                 data = self._read(self._descriptor)
             except OSError as error:
+                if self._again is not None:
+                    self._again(error)
+                    return
                 self._read_error = unreadable(self._name, error)
                 self.close()
                 return

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from disbatch.sources.command import TaskCommand
     from disbatch.sources.desk import Desk
 
+RETRY_INTERVAL = 1.0
+"""Seconds between two attempts to read a file: no event tells that its file system answers again."""
 STDIN = "-"
 STDIN_NAME = "stdin"
 _OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
@@ -41,12 +43,43 @@ class Opened(msgspec.Struct):
         """The items from the beginning; the source owns the descriptor from now on."""
         if self.pollable:
             return StreamSource(self.name, self.descriptor, loop, ready)
-        return FileSource(
-            self.name, self.descriptor, None if self.summary is None else self.summary.checksums
-        )
+        if self.summary is None:
+            return FileSource(self.name, self.descriptor)
+        again = None if desk is None else _Again(self.name, loop, ready, desk.say).later
+        return FileSource(self.name, self.descriptor, self.summary.checksums, again)
 
     async def end(self) -> None:
         """There is nothing beside the source."""
+
+
+class _Again:
+    """Reads on later in a file that cannot be read now; `say` gets a line for the user."""
+
+    def __init__(
+        self,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        ready: Callable[[], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._name = name
+        self._loop = loop
+        self._ready = ready
+        self._say = say
+        self._told = self._waiting = False
+
+    def later(self, error: OSError) -> None:
+        """It could not be read."""
+        if not self._told:
+            self._say(f"{unreadable(self._name, error)}; it is tried again until it can")
+        self._told = True
+        if not self._waiting:
+            self._waiting = True
+            self._loop.call_later(RETRY_INTERVAL, self._try)
+
+    def _try(self) -> None:
+        self._waiting = False
+        self._ready()
 
 
 class Expected:
