@@ -112,3 +112,52 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
     assert found.tasks.known == 2
     assert b"live_status.txt: a run still writes it" in script.stdout
     assert not figures(tmp_path, "live_status.txt").files[0].live
+
+
+def test_a_complete_run_goes_on_only_with_what_failed(tmp_path: Path) -> None:
+    """With the options that it had, from wherever that is asked, as its last lines say, too."""
+    write(tmp_path / "Tasks", ["true", "test -e fixed || exit 3"])
+    asked = ["-s", "localhost:2", "--output", "out", "-p", "P"]
+    done = disbatch(tmp_path, *asked, "Tasks")
+    retry = "disbatch -s localhost:2 --output out -p P Tasks -r P_status.txt -R"
+    assert f"  retry     {retry}\n  report    dbutil report {tmp_path}/P_status.txt\n" in done.stderr
+    found = figures(tmp_path, "P_status.txt").resume
+    assert (found.rest, found.failed) == ("", retry)
+    words = report(tmp_path, "P_status.txt")
+    assert words.endswith(f"Go on\n  all tasks have ended; try again what failed:\n    {retry}\n")
+    (tmp_path / "there").mkdir()
+    there = figures(tmp_path / "there", str(tmp_path / "P_status.txt")).resume
+    assert there.failed == f"cd {tmp_path} && {retry}"
+    (tmp_path / "fixed").touch()
+    path = f"{Path(DISBATCH).parent}:{os.environ['PATH']}"
+    again = subprocess.run(
+        ["bash", "-c", there.failed], env=environment({"PATH": path}), timeout=DEADLINE, check=True
+    )
+    assert again.returncode == 0
+    last = figures(tmp_path, "P-2_status.txt")
+    assert (last.tasks.succeeded, last.tasks.failed, last.resume.rest) == (2, 0, "")
+    assert "Go on" not in report(tmp_path, "P-2_status.txt")
+
+
+def test_what_goes_on_is_a_guess_for_files_that_were_moved_or_are_not_ours(tmp_path: Path) -> None:
+    write(tmp_path / "Tasks", ["true"])
+    assert disbatch(tmp_path, "-s", "localhost:2", "-p", "P", "Tasks").returncode == 0
+    for name in ("status.txt", "dbUtil.sh"):
+        (tmp_path / f"P_{name}").rename(tmp_path / f"Q_{name}")
+    assert figures(tmp_path, "Q_status.txt").resume.rest == "disbatch -r Q_status.txt TASKFILE"
+    (tmp_path / "Q_status.txt").rename(tmp_path / "P_status.txt")
+    for text in ("", "# run: {", "# run: [1]", "# run: " + "[" * 100_000):
+        (tmp_path / "P_dbUtil.sh").write_text(text)
+        assert figures(tmp_path, "P_status.txt").resume.rest == "disbatch -r P_status.txt TASKFILE"
+
+
+def test_tasks_that_were_handed_in_go_on_as_well(tmp_path: Path) -> None:
+    write(tmp_path / "Tasks", ["false"])
+    with Running(tmp_path, "-s", "localhost:1", "-p", "P", "--keep-open", "Tasks") as run:
+        run.until((tmp_path / "P_connect.json").exists, "the run")
+        for words in (["submit", "--run", "P", "true"], ["close", "--run", "P"]):
+            subprocess.run([DBUTIL, *words], cwd=tmp_path, env=environment(), timeout=DEADLINE, check=True)
+        assert run.ended() == 0
+    rest = "cat Tasks P_tasks.txt | disbatch -s localhost:1 -p P - -r P_status.txt"
+    found = figures(tmp_path, "P_status.txt").resume
+    assert (found.rest, found.failed) == (rest, f"{rest} -R")

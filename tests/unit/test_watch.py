@@ -311,6 +311,15 @@ def test_summary() -> None:
     assert max(map(len, rows)) <= 110
 
 
+def test_summary_of_a_complete_run_says_how_to_retry_what_failed() -> None:
+    rows = render(summary(retry="disbatch T -r P_status.txt -R", status_file="/my runs/P_status.txt"))
+    assert rows.splitlines()[-3:] == [
+        "  status    /my runs/P_status.txt",
+        "  retry     disbatch T -r P_status.txt -R",
+        "  report    dbutil report '/my runs/P_status.txt'",
+    ]
+
+
 def test_summary_of_an_interrupted_run() -> None:
     interrupted = summary(
         snapshot=snapshot(done=100, skipped=50, failed=0, running=0),

@@ -12,12 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from disbatch.cli.script import read_run_command
 from disbatch.model.errors import DisbatchError, UsageError
+from disbatch.model.text import shell_word
 
 if TYPE_CHECKING:
+    from disbatch.watch.report.analysis import Asked
     from disbatch.watch.report.figures import Report
 
 _STATUS_END = "_status.txt"
+_SUBMITTED_END = "_tasks.txt"
 # TASKS_JOBID_status.txt, where JOBID is Slurm's or a time and a pid, or what DISBATCH_SSH_JOBID says.
 _NAME = re.compile(r"(.+?)_[0-9]+(?:_[0-9]+)?(?:-[0-9]+)?_status\.txt")
 
@@ -44,7 +48,7 @@ def report(options: argparse.Namespace) -> None:
         _look_at(page)
     analysis = Analysis.of(files)
     try:
-        figures = analysis.report(_task_files(files))
+        figures = analysis.report(*_how_to_go_on(files))
         if page is not None:
             from disbatch.watch.report.page import render_page
 
@@ -73,11 +77,25 @@ def _files(options: argparse.Namespace) -> list[str]:
     return [prefix + _STATUS_END]
 
 
+def _how_to_go_on(files: list[str]) -> tuple[list[str], Asked | None]:
+    """The task files, and the command with which the last run can go on, as it was started."""
+    from disbatch.watch.report.analysis import Asked
+
+    task_files, how = _task_files(files), read_run_command(files[-1])
+    if how is None:
+        return task_files, None
+    handed_in = task_files[-1].endswith(_SUBMITTED_END)
+    here = os.path.realpath(how.directory) == os.path.realpath(Path.cwd())
+    there = "" if here else f"cd {shell_word(how.directory)} && "
+    command = how.resume_with_submitted if handed_in else how.resume
+    return task_files, Asked(there + command, None if handed_in else how.tasks)
+
+
 def _task_files(files: list[str]) -> list[str]:
     """What the commands that resume name: the task file, if it lies where the name of the status file says,
     and what was handed in while the run went on."""
     path = Path(files[-1])
-    handed_in = path.with_name(path.name.removesuffix(_STATUS_END) + "_tasks.txt")
+    handed_in = path.with_name(path.name.removesuffix(_STATUS_END) + _SUBMITTED_END)
     handed = [str(handed_in)] if handed_in.is_file() and handed_in.stat().st_size else []
     found = _NAME.fullmatch(path.name)
     if found and found[1] == "STREAM" and handed:

@@ -9,7 +9,6 @@ import io
 import logging
 import os
 import re
-import shlex
 import signal
 import sys
 import time
@@ -27,8 +26,8 @@ from disbatch.cli.context import context_of
 from disbatch.cli.notices import Notices, choose_notices, mail_server
 from disbatch.cli.output import choose_output, inherited_output, write_output_file
 from disbatch.cli.requeue import former_life, restarted
+from disbatch.cli.script import RunCommand, write_script
 from disbatch.cli.store import URL, choose_store, without_passwords
-from disbatch.contexts.local import own_argv
 from disbatch.contexts.nodes import Choice
 from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.spawn import Spawned
@@ -96,11 +95,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MESSAGES = (signal.SIGUSR1, signal.SIGUSR2)
 """What a scheduler sends to a job's programs when the job asked for it (sbatch --signal, qsub -notify)."""
 JOBID_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOBID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "DISBATCH_SSH_JOBID")
-SCRIPT = """\
-#!/bin/sh
-# dbutil for one run: what its files begin with stands behind --run
-exec {dbutil} --run {prefix} "$@"
-"""
 
 
 def run(
@@ -165,6 +159,7 @@ def run(
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
     if options.label:
         log.info("label: %s", options.label)
+    how = _how_to_go_on(arguments, options.taskfile, claimed.files, os.fsdecode(directory), total)
     settings = Settings(
         source_name=source_name,
         task_name=name,
@@ -190,7 +185,7 @@ def run(
         resume_hint_with_submitted=partial(
             _resume_hint_with_submitted, arguments, options.taskfile, moved=moved
         ),
-        makers=_makers(claimed, output, before) | {claimed.files.log: log_handler.begin_again},
+        makers=_makers(claimed, output, before, how) | {claimed.files.log: log_handler.begin_again},
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
         keystore=keystore,
         key_prefix=key_prefix,
@@ -600,25 +595,28 @@ def _start_log(claimed: ClaimedFiles, level: str, say: Callable[[str], None]) ->
     return handler
 
 
-def _makers(claimed: ClaimedFiles, output: Output | None, before: Before) -> dict[Path, Callable[[], object]]:
+def _makers(
+    claimed: ClaimedFiles, output: Output | None, before: Before, asked: RunCommand
+) -> dict[Path, Callable[[], object]]:
     """What makes the files of the run that others need and that do not change."""
     files = claimed.files
-    makers: dict[Path, Callable[[], object]] = {files.script: partial(_write_script, files)}
+    makers: dict[Path, Callable[[], object]] = {files.script: partial(write_script, files, asked)}
     if output is not None:
         makers[files.output] = partial(write_output_file, output, files, before)
     return makers
 
 
-def _write_script(files: RunFiles) -> None:
-    path = files.script
-    dbutil = shlex.join(own_argv("dbutil"))
-    text = SCRIPT.format(dbutil=dbutil, prefix=shlex.quote(str(files.elsewhere.prefix)))
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
+def _how_to_go_on(
+    arguments: list[str], taskfile: str | None, files: RunFiles, directory: str, tasks: int | None
+) -> RunCommand:
+    """For who asks when the run has long been over."""
+    return RunCommand(
+        directory=directory,
+        status=str(files.status.absolute()),
+        resume=resume_hint(arguments, files, moved=False),
+        resume_with_submitted=_resume_hint_with_submitted(arguments, taskfile, files, moved=False),
+        tasks=tasks,
+    )
 
 
 def resume_hint(arguments: list[str], files: RunFiles, *, moved: bool) -> str:

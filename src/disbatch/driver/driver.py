@@ -787,6 +787,7 @@ class Driver:
             tally.count_again(task, record)
         slot_time = sum(member.slot_time(now) for member in self._members.values())
         came = [member.view("gone") for member in self._members.values() if member.came]
+        only_failures = result.complete and not self._yielded and tally.failed + tally.skipped_failed
         return Summary(
             snapshot=msgspec.structs.replace(self.snapshot(), engines=came),
             conclusion=result.words,
@@ -797,6 +798,7 @@ class Driver:
             failures=tally.failures,
             slowest=tally.slowest,
             status_file=str(self._belongings.files.status),
+            retry=f"{self._resume_hint} -R" if only_failures else "",
             resume="" if result.complete or self._yielded else self._resume_hint + result.resume_options,
             inherited=None if self._settings.takeover is None else tally.inherited,
             unwritten=unwritten,

@@ -62,9 +62,10 @@ class TaskView(msgspec.Struct, frozen=True):
 class Summary(msgspec.Struct, frozen=True):
     """How a run went. `utilisation` is the share of the slots' time that tasks took (0 to 1), None if there
     was none; `failures` and `slowest` name a few tasks; `lost` includes those that were `not_run`. `resume`
-    is the command that goes on from here, empty if nothing is left to do; `unwritten` are status lines that
-    a full disk did not take; `elsewhere`: another driver took the run over, and goes on with it; `goes_on`:
-    its engines do, and wait for another driver; `inherited`: how many of the tasks that are done a former
+    is the command that goes on from here, empty if nothing is left to do; `retry` the one that runs again
+    what failed, if nothing else is left; `unwritten` are status lines that a full disk did not take;
+    `elsewhere`: another driver took the run over, and goes on with it; `goes_on`: its engines do, and wait
+    for another driver; `inherited`: how many of the tasks that are done a former
     driver recorded, None if there was none."""
 
     snapshot: Snapshot
@@ -81,6 +82,7 @@ class Summary(msgspec.Struct, frozen=True):
     goes_on: bool = False
     inherited: int | None = None
     not_run: int = 0
+    retry: str = ""
 
 
 # ---- for those that watch ----

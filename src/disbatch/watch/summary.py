@@ -5,7 +5,7 @@ from __future__ import annotations
 from disbatch.model.outcome import how_ended
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Summary, TaskView
-from disbatch.model.text import shown_path
+from disbatch.model.text import shell_command, shown_path
 from disbatch.watch.words import count, duration, one_line, per_second
 
 WIDTH = 110
@@ -33,6 +33,9 @@ def render(summary: Summary) -> str:
     lines.append(_row("status", shown_path(summary.status_file)))
     if summary.resume:
         lines.append(_row("resume", summary.resume))
+    elif summary.retry:
+        lines.append(_row("retry", summary.retry))
+        lines.append(_row("report", shell_command(["dbutil", "report", summary.status_file])))
     return "\n".join(lines)
 
 

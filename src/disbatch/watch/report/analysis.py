@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from disbatch.model.quantity import counted
 from disbatch.model.snippet import command_matches, unquoted
@@ -25,6 +26,13 @@ _FEWEST_BINS = 12
 _MOST_NAMED = 10
 _MOST_COMMANDS = 20
 _LONGEST_COMMAND = 2000
+
+
+class Asked(NamedTuple):
+    """The command that goes on with the last run, and how many tasks its list has, if that is known."""
+
+    command: str
+    tasks: int | None
 
 
 @dataclass
@@ -53,8 +61,9 @@ class Analysis:
         """Close the files."""
         self.lines.close()
 
-    def report(self, task_files: Sequence[str]) -> figures.Report:
-        """All figures; `task_files`, in which the tasks stand, are named in the commands that resume."""
+    def report(self, task_files: Sequence[str], asked: Asked | None = None) -> figures.Report:
+        """All figures; how to go on is known from `asked`, or else the commands that resume name the files
+        with the tasks, `task_files`."""
         lines, counts, stretches = self.lines, self.counts, self.stretches
         tasks = counts.tasks()
         good, bad = self._took()
@@ -83,7 +92,7 @@ class Analysis:
             barrier_seconds=sum(barrier.elapsed for barrier in barriers),
             barriers=heapq.nlargest(_MOST_NAMED, barriers, key=lambda barrier: barrier.elapsed),
             per_engine=commands[:_MOST_COMMANDS],
-            resume=_resume(lines, task_files),
+            resume=_resume(lines, tasks, task_files, asked),
             notes=_notes(lines, counts, stretches),
         )
 
@@ -197,12 +206,19 @@ def _shown(record: Record) -> str:
     return command[:_LONGEST_COMMAND].decode("utf-8", "backslashreplace")
 
 
-def _resume(lines: Lines, task_files: Sequence[str]) -> figures.Resume:
+def _resume(
+    lines: Lines, tasks: figures.Tasks, task_files: Sequence[str], asked: Asked | None
+) -> figures.Resume:
+    if asked is not None:
+        is_complete = asked.tasks is not None and tasks.known - tasks.lost >= asked.tasks
+        return figures.Resume("" if is_complete else asked.command, f"{asked.command} -R")
     names = {source.run: as_argument(source.path) for source in reversed(lines.sources)}
     words = ["disbatch", *(word for _, name in sorted(names.items()) for word in ("-r", name))]
     feed = f"cat {shell_command(task_files)} | " if len(task_files) > 1 else ""
-    tasks = "-" if feed else task_files[0]
-    return figures.Resume(feed + shell_command([*words, tasks]), feed + shell_command([*words, "-R", tasks]))
+    source = "-" if feed else task_files[0]
+    return figures.Resume(
+        feed + shell_command([*words, source]), feed + shell_command([*words, "-R", source])
+    )
 
 
 def _notes(lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> list[str]:

@@ -192,7 +192,8 @@ class PerEngine(msgspec.Struct, frozen=True):
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """The commands that go on: with what has no line that counts, and with what failed as well."""
+    """The commands that go on: with what has no line that counts (empty: there is nothing), and with what
+    failed as well."""
 
     rest: str
     failed: str

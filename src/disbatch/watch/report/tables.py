@@ -225,10 +225,13 @@ def runs(report: Report) -> str:
 
 def resume(report: Report) -> str:
     """The commands that go on."""
-    body = "<p>With what has no line that counts:</p>\n" + _command(report.resume.rest)
+    body = ""
+    if report.resume.rest:
+        body = "<p>With what has no line that counts:</p>\n" + _command(report.resume.rest)
     if report.tasks.failed:
-        body += "<p>And try again what failed:</p>\n" + _command(report.resume.failed)
-    return section("Go on", body)
+        what = "And try again what failed" if body else "All tasks have ended. Try again what failed"
+        body += f"<p>{what}:</p>\n" + _command(report.resume.failed)
+    return section("Go on", body) if body else ""
 
 
 def _command(words: str) -> str:

@@ -49,7 +49,7 @@ def render(report: Report) -> list[Text]:
         parts.append(_slowest(report))
     parts.append(_resume(report))
     lines: list[Text] = []
-    for part in parts:
+    for part in filter(None, parts):
         lines += [Text(), *part] if lines else part
     return lines
 
@@ -308,14 +308,16 @@ def _slowest(report: Report) -> list[Text]:
 
 
 def _resume(report: Report) -> list[Text]:
-    lines = [
-        _title("Go on"),
-        Text("  with what has no line that counts:"),
-        Text("    " + clean(report.resume.rest, UNBROKEN)),
-    ]
+    lines = []
+    if report.resume.rest:
+        lines = [
+            Text("  with what has no line that counts:"),
+            Text("    " + clean(report.resume.rest, UNBROKEN)),
+        ]
     if report.tasks.failed:
-        lines += [Text("  and try again what failed:"), Text("    " + clean(report.resume.failed, UNBROKEN))]
-    return lines
+        what = "and try again what failed" if lines else "all tasks have ended; try again what failed"
+        lines += [Text(f"  {what}:"), Text("    " + clean(report.resume.failed, UNBROKEN))]
+    return [_title("Go on"), *lines] if lines else []
 
 
 # ---- words ----
