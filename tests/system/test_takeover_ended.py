@@ -4,15 +4,18 @@ by `dbutil finish`. What has ended is recorded first."""
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from command import DBUTIL, Running, disbatch, environment, gone, processes, records, tasks, until, write
 from held_run import Held
 
 from disbatch.model.status import Mark
+from disbatch.wire.keys import ConnectFile
 
 
 def finish(held: Held, *words: str) -> subprocess.CompletedProcess[str]:
@@ -159,3 +162,37 @@ def test_per_engine_commands_of_an_ended_takeover(held: Held) -> None:
     assert done.returncode == 0, done.stderr
     assert (held.directory / "engine").read_text().split() == ["START", "STOP"]
     assert held.ran() == Counter([0])
+
+
+def test_what_a_killed_driver_left_goes_with_the_run_that_resumes(held: Held) -> None:
+    """All of its processes were killed, so -r begins at once."""
+    held.task(0)
+    held.begin_and_kill(0)
+    (socket, *_) = ConnectFile.read(held.directory / "P_connect.json").addresses
+    folder = Path(socket.removeprefix("ipc://")).parent
+    assert folder.is_dir()
+    kill_everything(held)
+    held.let_go(0)
+    resumed = disbatch(held.directory, "-s", "localhost:1", "-r", "P_status.txt", "Tasks", env=held.mark)
+    assert resumed.returncode == 0, resumed.stderr
+    assert not folder.exists()
+    for name in ("connect.json", "run.json", "kvsinfo.txt"):
+        assert not (held.directory / f"P_{name}").exists(), name
+    assert (held.directory / "P_status.txt").exists()
+
+
+@pytest.mark.parametrize("option", ["--taskcommand", "--on-failure"])
+def test_commands_end_with_a_killed_driver(held: Held, option: str) -> None:
+    command = "sleep 1000 & echo $! > began; wait"
+    held.task(0)
+    held.lines.append("false")
+    write(held.directory / "Tasks", held.lines)
+    words = (option, command) if option == "--taskcommand" else (option, command, "Tasks")
+    with Running(held.directory, "-s", "localhost:2", "-p", "P", *words, env=held.mark) as run:
+        began = held.directory / "began"
+        run.until(lambda: began.exists() and began.read_text().endswith("\n"), "the command")
+        pidfd = os.pidfd_open(int(began.read_text()))
+        held.kill(run)
+    assert select.select([pidfd], [], [], 30)[0], "it goes on"
+    os.close(pidfd)
+    kill_everything(held)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import os
 import select
 import time
@@ -10,17 +12,23 @@ from pathlib import Path
 
 from disbatch.cli.runs import STATUS
 from disbatch.contexts.machine import this_machine
+from disbatch.driver.addresses import remove_folder
 from disbatch.driver.departures import some
 from disbatch.driver.driver import LIFE_SIGN
-from disbatch.driver.files import RunFiles
-from disbatch.driver.held import is_held
+from disbatch.driver.files import RunFiles, remove
+from disbatch.driver.held import hold, is_held
+from disbatch.driver.kvsinfo import KvsInfo, kvsinfo_path
 from disbatch.driver.runfile import read
 from disbatch.driver.told import Here, Told
 from disbatch.engine.sessions import boot_id, look
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.text import as_argument, shell_word
 from disbatch.model.way import Way
+from disbatch.wire.keys import ConnectFile
 from disbatch.wire.ownfile import open_own, owner_of
+from disbatch.wire.reach import is_here
+
+log = logging.getLogger(__name__)
 
 LAST_WORD = b" INFO gone\n"
 """Of an engine's log."""
@@ -70,6 +78,32 @@ def refuse_abandoned(status: str) -> None:
         f"{left:.0f} s: `disbatch --takeover {prefix}` goes on with it; `dbutil finish --run {prefix}` ends "
         f"it, and -r works at once; {can}"
     )
+
+
+def clear_abandoned(status: str) -> None:
+    """Remove what the killed driver of the run that wrote this status file left, if none of its engines runs
+    tasks: with the run that resumes from it, it serves for nothing. Files of other users stay."""
+    path = Path(status)
+    files = RunFiles(path.with_name(path.name.removesuffix(STATUS)), path)
+    try:
+        refuse_abandoned(status)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (ResumeError, OSError):
+        return
+    try:
+        if not status.endswith(STATUS) or not hold(descriptor) or owner_of(path) != os.geteuid():
+            return
+        with contextlib.suppress(UsageError):
+            told, connect = read(files.run), ConnectFile.read(files.connect)
+            info = KvsInfo(kvsinfo_path(files, told.asked.task_name, told.asked.jobid))
+            if Path(info.told("connect") or "").name == files.connect.name:
+                remove(info.path, log.warning)
+            if is_here(connect):
+                remove_folder(connect.addresses)
+        for left in (files.connect, files.run):
+            remove(left, log.warning)
+    finally:
+        os.close(descriptor)
 
 
 def time_left(changed: float, told: Told) -> float:

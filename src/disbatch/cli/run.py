@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 import msgspec
 
 from disbatch import __version__
-from disbatch.cli.abandoned import refuse_abandoned
+from disbatch.cli.abandoned import clear_abandoned, refuse_abandoned
 from disbatch.cli.context import context_of
 from disbatch.cli.notices import Notices, choose_notices, mail_server
 from disbatch.cli.output import choose_output, inherited_output, write_output_file
@@ -135,6 +135,8 @@ def run(
         _tell_of_place(options.output, output, os.fsdecode(directory), observer.say)
     if left is None:
         claimed = claim(options.prefix, name, jobid, options.logfile)
+        for path in options.resume_from:
+            clear_abandoned(path)
         environment = {**_environment(), b"DISBATCH_CONNECT": bytes(claimed.files.elsewhere.connect)}
     else:
         claimed, environment = left.claimed, dict(left.asked.environment)

@@ -8,6 +8,7 @@ opened.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from disbatch.contexts.nodes import Node
 from disbatch.driver.files import remove
-from disbatch.driver.settings import Settings
+from disbatch.driver.settings import Settings, Takeover
 from disbatch.driver.told import Told
 from disbatch.model.errors import UsageError
 from disbatch.model.text import valid
@@ -30,6 +31,8 @@ from disbatch.wire.reach import LOOPBACK
 
 log = logging.getLogger(__name__)
 
+PREFIX = "disbatch-"
+"""Of the directories around the sockets."""
 SOCKET_PATH_LIMIT = 100
 """Unix socket paths are limited to 107 bytes on Linux and 103 on macOS."""
 
@@ -45,7 +48,7 @@ class Addresses:
         self._takeover = settings.takeover
         self._published = False
         self._former = [] if self._takeover is None else self._takeover.connect.addresses
-        self._folder = _short_folder() if self._takeover is None else _folder_again(self._former)
+        self._folder = _short_folder() if self._takeover is None else _folder_of(self._takeover)
         self.folder = str(self._folder)
         self.socket = f"{self._folder}/driver"
         self._hub = hub
@@ -153,6 +156,17 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def _folder_of(takeover: Takeover) -> Path:
+    """The directory of the former driver; or a new one if that cannot be and nobody looks for us there."""
+    told = takeover.told
+    try:
+        return _folder_again(takeover.connect.addresses)
+    except UsageError:
+        if told.engines or told.lost or told.attached:
+            raise
+        return _short_folder()
+
+
 def _folder_again(addresses: list[str]) -> Path:
     """The directory of the former driver, made again if it is not there any more."""
     for address in addresses:
@@ -168,12 +182,22 @@ def _folder_again(addresses: list[str]) -> Path:
     raise UsageError("the connect file has no socket of this machine")
 
 
+def remove_folder(addresses: list[str]) -> None:
+    """Remove the directory around the socket of a driver that was killed, if it is ours."""
+    for address in addresses:
+        folder = Path(address.removeprefix("ipc://")).parent
+        if address.startswith("ipc://") and folder.name.startswith(PREFIX):
+            with contextlib.suppress(OSError):
+                if folder.lstat().st_uid == os.geteuid() and not folder.is_symlink():
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _short_folder() -> Path:
     """A new directory of ours alone with a path short enough for a Unix socket."""
     for place in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
         if place and len(os.fsencode(place)) < SOCKET_PATH_LIMIT - 30:
             try:
-                return Path(tempfile.mkdtemp(prefix="disbatch-", dir=place))
+                return Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
             except OSError:
                 continue
     raise UsageError("no temporary directory can be written: set TMPDIR to one with a short path")

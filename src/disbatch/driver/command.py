@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
+from disbatch.contexts.bound import bound
 from disbatch.contexts.child import Child
 from disbatch.contexts.spawn import spawn
 from disbatch.contexts.words import ended_how, lines
 
 _IN_DIRECTORY = 'cd -- "$0" && exec "$@"'
+SHELL = "/bin/sh"
 LONGEST_WORDS = 200
 MAX_OUTPUT = 1 << 22
 """Bytes of an answer: Slurm says 1 kB of each element when it is asked for an array."""
@@ -30,13 +32,16 @@ Run = Callable[[list[str], Mapping[str, str] | None, float], Awaitable[Answer]]
 
 async def run(argv: list[str], environment: Mapping[str, str] | None = None, timeout: float = 60.0) -> Answer:
     """Run a command to the end of its first process, whatever that left running in the background. It is
-    ended with all its process group when its time is over, and when we are cancelled."""
+    ended with all its process group when its time is over, and when we are cancelled; and, if it is a shell
+    with a command of the user's, when this process is killed."""
+    users = argv[0] == SHELL
     try:
         mine = None if environment is None else dict(environment)
-        child = Child(asyncio.get_running_loop(), spawn(argv, mine), MAX_OUTPUT)
+        child = Child(asyncio.get_running_loop(), spawn(bound(argv) if users else argv, mine), MAX_OUTPUT)
     except OSError as error:
         return Answer(f"cannot be started: {error.strerror or error}", "")
-    child.close_stdin()
+    if not users:
+        child.close_stdin()
     try:
         if not await child.left_within(timeout):
             return Answer(f"not done after {timeout:g} s", "")
@@ -54,4 +59,4 @@ async def run(argv: list[str], environment: Mapping[str, str] | None = None, tim
 
 def in_directory(directory: str, argv: list[str]) -> list[str]:
     """The same command, run in that directory."""
-    return ["/bin/sh", "-c", _IN_DIRECTORY, directory, *argv]
+    return [SHELL, "-c", _IN_DIRECTORY, directory, *argv]

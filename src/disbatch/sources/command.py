@@ -1,7 +1,8 @@
 """The command of --taskcommand: a process that gives the tasks through the key store.
 
-It runs in the driver's directory, in a session of its own, with nothing on its standard input. What it prints
-is not about tasks: it goes where our own output goes; on a terminal, line by line past the progress.
+It runs in the driver's directory, in a session of its own, with nothing on its standard input, and ends with
+the driver, also if that is killed. What it prints is not about tasks: it goes where our own output goes; on a
+terminal, line by line past the progress.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 from typing import cast
 
+from disbatch.contexts.bound import bound
 from disbatch.contexts.words import ended_how, lines
 from disbatch.sources.desk import Desk
 
@@ -39,8 +41,8 @@ class TaskCommand(asyncio.SubprocessProtocol):
         try:
             transport, _ = await self._loop.subprocess_exec(
                 lambda: self,
-                *("/bin/bash", "-c", self._command),
-                stdin=asyncio.subprocess.DEVNULL,
+                *bound(["/bin/bash", "-c", self._command]),
+                stdin=asyncio.subprocess.PIPE,
                 stdout=out,
                 stderr=err,
                 env=dict(self._desk.environment),
