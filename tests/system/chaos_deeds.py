@@ -126,9 +126,10 @@ class Deeds:
             self.world.halt(one)
 
     def _kill_engine(self, step: Step) -> Process | None:
+        keepers = {keeper.pid: keeper for keeper in self._keepers()}
         engine = self._signal(self.world.engines(), step, signal.SIGKILL)
-        if engine is not None:
-            self.killed_engines[engine.place] = time.time()
+        if engine is not None and engine.parent in keepers:  # the number by which its driver knows it
+            self.killed_engines[keepers[engine.parent].place] = time.time()
         return engine
 
     def _kill_node(self, step: Step) -> None:
@@ -138,7 +139,7 @@ class Deeds:
             return
         names = {process.engine for process in there if process.parent == engine.pid and process.engine}
         for process in there:
-            if process.parent == engine.pid or process.engine in names:
+            if process.pid == engine.parent or process.parent == engine.pid or process.engine in names:
                 self.world.kill(process, signal.SIGKILL)
 
     def _kill_task(self, step: Step) -> None:

@@ -250,8 +250,8 @@ class World:
     def engines(self) -> list[Process]:
         """Those whose tasks a keeper would end: the tasks of one without a keeper are nobody's if it dies."""
         there = self.processes()
-        kept = {process.parent for process in there if process.is_keeper}
-        return [process for process in there if process.is_engine and process.pid in kept]
+        keepers = {process.pid for process in there if process.is_keeper}
+        return [process for process in there if process.is_engine and process.parent in keepers]
 
     def tasks(self) -> list[Process]:
         """The shells of tasks."""

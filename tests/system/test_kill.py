@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from processes import TOKEN, children, command_line, wait_gone
+from processes import TOKEN, children, wait_gone
 
 from deadline import DEADLINE
 from disbatch.model.status import Mark, parse_line
@@ -82,13 +82,12 @@ def victim(choice: str, driver: int) -> int | None:
     """The process to kill."""
     if choice == "driver":
         return driver
-    engines = children(driver)
-    if not engines or choice == "engine":
-        return engines[0] if engines else None
-    below = children(engines[0])
-    keepers = [pid for pid in below if "keeper" in command_line(pid)]
-    wanted = keepers if choice == "keeper" else [pid for pid in below if pid not in keepers]
-    return wanted[0] if wanted else None
+    found = [driver]
+    for each in ("keeper", "engine", "task"):
+        found = children(found[0])
+        if not found or choice == each:
+            break
+    return found[0] if found else None
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, str]:
@@ -111,7 +110,7 @@ def test_every_task_is_accounted_for_once(seed: int, tmp_path: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 choice = "nobody"
-        if choice in ("driver", "engine"):
+        if choice in ("driver", "keeper", "engine"):
             code, err = finish(process)
             # 0: all was done before the kill
             assert code in ((-9, 0) if choice == "driver" else (0, 3)), err

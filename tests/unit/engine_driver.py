@@ -275,6 +275,7 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
+        """The keeper's, which the engine's process becomes."""
         return self.process.pid
 
     def close_lifeline(self) -> None:
@@ -285,18 +286,15 @@ class EngineProcess:
         """The exit status."""
         return self.process.wait(deadline)
 
-    def keeper(self) -> int:
-        """The process number of the keeper, once there is one."""
+    def engine(self) -> int:
+        """The process number of the engine itself, the child of its keeper, once it is there."""
 
-        def look() -> int | None:
-            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-            for child in map(int, children):
-                if "disbatch.engine.keeper" in command_line(child) and alive(child):
-                    return child
-            return None
+        def look() -> list[int]:
+            return [int(word) for word in children.read_text().split()]
 
-        found: int = wait_until(look, "a keeper")
-        return found
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        found: list[int] = wait_until(look, "an engine")
+        return found[0]
 
     def finish(self) -> None:
         """Whatever happened: leave nothing behind."""

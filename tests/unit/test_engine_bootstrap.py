@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from engine_driver import EngineProcess, FakeDriver, all_gone, wait_until
+from engine_driver import EngineProcess, FakeDriver, all_gone
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +20,6 @@ from deadline import DEADLINE
 from disbatch.engine.bootstrap import choose_address, launched_from, open_log
 from disbatch.engine.capture import Capture
 from disbatch.engine.environment import merge
-from disbatch.engine.keeper import Sweep
 from disbatch.engine.runner import Job
 from disbatch.engine.sessions import Process, family, look, table
 from disbatch.engine.unrecorded import unrecorded_path, write_unrecorded
@@ -217,22 +216,6 @@ def test_family_is_sessions_and_descendants_parents_first() -> None:
     assert sorted(found) == [20, 21, 22, 23]
     assert found.index(20) < found.index(21) < found.index(22)
     assert family(processes, [30], [], spare={30}) == []
-
-
-def test_keeper_leaves_alone_what_has_the_marker_but_another_parent() -> None:
-    """As a batch job that a task submitted on the same node."""
-    environment = dict(os.environ) | {"DISBATCH_ENGINE": "marked"}
-    child = subprocess.Popen(["sleep", "1000"], env=environment, start_new_session=True)
-    try:
-        wait_until(lambda: b"sleep" in Path(f"/proc/{child.pid}/cmdline").read_bytes(), "the program")
-        stranger = Sweep(2**30, set(), b"DISBATCH_ENGINE=marked")
-        assert stranger.find() == []
-        of_its_parent = Sweep(os.getpid(), set(), b"DISBATCH_ENGINE=marked")
-        assert [each.pid for each in of_its_parent.find()] == [child.pid]
-        assert Sweep(os.getpid(), set(), b"DISBATCH_ENGINE=mark").find() == []
-    finally:
-        child.kill()
-        child.wait()
 
 
 def test_looking_at_processes() -> None:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_driver import EngineProcess, FakeDriver, alive, all_gone, read_pids, wait_until
+from engine_driver import EngineProcess, FakeDriver, alive, all_gone, command_line, read_pids, wait_until
 
 from disbatch.model.outcome import Ending
 from disbatch.model.status import parse_line
 from disbatch.model.task import Phase
-from disbatch.wire.messages import Goodbye, Hello, Recalled, Refuse, Trouble
+from disbatch.wire.messages import Goodbye, Hello, Recalled, Refuse
 
 
 @pytest.fixture
@@ -153,24 +153,26 @@ def test_killed_engine_leaves_no_task(driver: FakeDriver, tmp_path: Path) -> Non
         driver.start("sleep 1000 & echo $! >> pids", *TASKS_THAT_HIDE)
         pids = driver.pids(6)
         driver.outcome(1)
-        keeper = engine.keeper()
-        os.kill(engine.pid, signal.SIGKILL)
-        all_gone([*pids, keeper])
+        os.kill(engine.engine(), signal.SIGKILL)
+        assert engine.wait() == -signal.SIGKILL
+        assert not any(alive(pid) for pid in pids), "the keeper ends when all is gone"
     finally:
         engine.finish()
+
+
+HIDDEN = "(env -i setsid sleep 1000 & echo $! >> pids)"
 
 
 def test_killed_engine_leaves_nothing_that_its_tasks_had_hidden_from_it(
     driver: FakeDriver, engine: EngineProcess
 ) -> None:
-    driver.run("(env -i setsid sleep 1000 & echo $! >> pids)")
+    driver.welcome["heartbeat"] = 1000.0
+    driver.run(HIDDEN)
     pids = driver.pids(1)
-    # The engine counts what it inherited at each heartbeat, and says so afterwards.
-    driver.running()
-    driver.running()
     assert alive(pids[0])
-    os.kill(engine.pid, signal.SIGKILL)
-    all_gone(pids)
+    os.kill(engine.engine(), signal.SIGKILL)
+    assert engine.wait() == -signal.SIGKILL
+    assert not alive(pids[0])
 
 
 def test_killed_engine_in_the_midst_of_starting_leaves_no_task(driver: FakeDriver, tmp_path: Path) -> None:
@@ -178,47 +180,58 @@ def test_killed_engine_in_the_midst_of_starting_leaves_no_task(driver: FakeDrive
     try:
         driver.start(*["echo $$ >> pids; exec sleep 1000"] * 50)
         driver.serve_until((tmp_path / "pids").exists, "the first task")
-        keeper = engine.keeper()
-        os.kill(engine.pid, signal.SIGKILL)
-        engine.wait()
-        all_gone([keeper])
-        all_gone(read_pids(tmp_path / "pids"))
+        os.kill(engine.engine(), signal.SIGKILL)
+        assert engine.wait() == -signal.SIGKILL
+        assert not any(alive(pid) for pid in read_pids(tmp_path / "pids"))
     finally:
         engine.finish()
 
 
-def test_killed_keeper_is_replaced_and_the_new_one_knows_the_tasks(
+def test_what_tasks_leave_running_is_reaped_at_once(driver: FakeDriver, engine: EngineProcess) -> None:
+    driver.welcome["heartbeat"] = 1000.0
+    driver.run("for i in {1..50}; do (setsid true &); done; (sleep 1000 & echo $! >> pids)")
+    driver.pids(1)
+    stat = Path(f"/proc/{engine.engine()}/task/{engine.engine()}/children")
+
+    def only_the_sleeper() -> bool:
+        return stat.read_text().split() == [str(driver.pids(1)[0])]
+
+    wait_until(only_the_sleeper, "no child that has ended")
+
+
+def test_killed_keeper_ends_the_engine_and_all_its_tasks(
     driver: FakeDriver, engine: EngineProcess, tmp_path: Path
 ) -> None:
-    driver.start("env -i sleep 1000 & echo $! >> pids; wait")
-    pids = driver.pids(1)
-    first = engine.keeper()
-    os.kill(first, signal.SIGKILL)
-    assert str(first) in driver.expect(Trouble).text
-    second = engine.keeper()
-    assert second != first
-    assert alive(pids[0])
+    driver.welcome["heartbeat"] = 1000.0
+    driver.run(HIDDEN)
+    driver.start("exec env -i sh -c 'echo $$ >> pids; sleep 1000; :'", first=2)
+    pids = driver.pids(2)
+    child = engine.engine()
     os.kill(engine.pid, signal.SIGKILL)
-    all_gone([*pids, second])
+    assert driver.outcome(2).ending is Ending.ORDERED
+    assert driver.expect(Goodbye).reason == "its keeper was killed"
+    all_gone([child])
+    assert not any(alive(pid) for pid in pids)
 
 
-def test_keeper_does_not_heed_what_ends_others(driver: FakeDriver, engine: EngineProcess) -> None:
+def test_engine_that_does_not_answer_is_ended_by_its_keeper(
+    driver: FakeDriver, engine: EngineProcess, tmp_path: Path
+) -> None:
+    driver.start("echo $$ >> pids; sleep 1000; :")
+    pids = driver.pids(1)
+    os.kill(engine.engine(), signal.SIGSTOP)
+    os.kill(engine.pid, signal.SIGQUIT)
+    assert engine.wait() == -signal.SIGKILL
+    assert not alive(pids[0])
+
+
+def test_keeper_holds_nothing_of_the_engines(driver: FakeDriver, engine: EngineProcess) -> None:
     driver.expect(Hello)
-    keeper = engine.keeper()
-    # It is there before it has got ready: the signal counts only once it ignores it.
-    status = Path(f"/proc/{keeper}/status")
-    mask = (1 << signal.SIGTERM - 1) | (1 << signal.SIGINT - 1) | (1 << signal.SIGHUP - 1)
-
-    def ignores() -> bool:
-        line = next(line for line in status.read_text().splitlines() if line.startswith("SigIgn"))
-        return int(line.split()[1], 16) & mask == mask
-
-    wait_until(ignores, "a keeper that ignores signals")
-    assert os.getsid(keeper) == keeper
-    engine_files = {
-        os.readlink(f"/proc/{keeper}/fd/{n}").split(":")[0] for n in os.listdir(f"/proc/{keeper}/fd")
-    }
-    assert not any("engine.txt" in name or name == "socket" for name in engine_files)
+    wait_until(lambda: "keeper" in command_line(engine.pid), "an interpreter of its own")
+    links = [os.readlink(f"/proc/{engine.pid}/fd/{n}") for n in os.listdir(f"/proc/{engine.pid}/fd")]
+    assert not any("engine.txt" in name or name.startswith("socket") for name in links)
+    assert "/dev/null" in links, "the lifeline is the engine's alone"
+    assert os.getsid(engine.engine()) == engine.engine() != os.getsid(engine.pid) == engine.pid
 
 
 def test_driver_that_is_gone_for_long_ends_a_local_engine(

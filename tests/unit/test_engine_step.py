@@ -90,7 +90,8 @@ def test_signal_to_all_of_the_step(
     driver.start(*SIGNALLED)
     pids = driver.pids(3)
     # One with a 0 that the engine sees before it is signalled itself is a result: it is signalled last.
-    order = [engine.pid, *pids] if engine_first else [pids[0], pids[2], engine.pid, pids[1]]
+    own = [engine.pid, engine.engine()]
+    order = [*own, *pids] if engine_first else [pids[0], pids[2], *own, pids[1]]
     for pid in order:
         os.kill(pid, signal.SIGTERM)
     assert [driver.outcome(n).ending for n in (1, 2, 3)] == [Ending.ORDERED] * 3
@@ -109,7 +110,7 @@ def test_a_child_in_a_job_is_signalled_with_its_tasks(driver: FakeDriver) -> Non
     engine = EngineProcess(driver.bootstrap(way=Way.CHILD, slots=4), job)
     try:
         driver.start("echo $$ >> pids; exec sleep 1000")
-        for pid in [*driver.pids(1), engine.pid]:
+        for pid in [*driver.pids(1), engine.pid, engine.engine()]:
             os.kill(pid, signal.SIGTERM)
         assert driver.outcome(1).ending is Ending.ORDERED
         assert engine.wait() == 128 + signal.SIGTERM
@@ -122,7 +123,8 @@ def test_tasks_have_their_grace_after_a_signal_to_all(driver: FakeDriver, engine
     driver.start("trap 'echo saved; exit 0' TERM; echo $$ >> pids; while :; do sleep 0.02; done", "exit 5")
     driver.pids(1)
     driver.outcome(2)
-    os.kill(engine.pid, signal.SIGTERM)
+    for own in (engine.pid, engine.engine()):
+        os.kill(own, signal.SIGTERM)
     assert driver.outcome(1).out_snippet == b"saved\n"
     assert driver.outcomes[2].ending is Ending.OWN, "it ended long before"
     assert engine.wait() == 128 + signal.SIGTERM
@@ -131,9 +133,9 @@ def test_tasks_have_their_grace_after_a_signal_to_all(driver: FakeDriver, engine
 def test_signals_that_are_messages_to_the_tasks(driver: FakeDriver, engine: EngineProcess) -> None:
     driver.start("trap 'exit 7' USR1; echo $$ >> pids; while :; do sleep 0.02; done")
     (pid,) = driver.pids(1)
-    keeper = engine.keeper()
-    mask = (1 << signal.SIGTERM - 1) | (1 << signal.SIGUSR1 - 1) | (1 << signal.SIGUSR2 - 1)
-    status = Path(f"/proc/{keeper}/status")
+    child = engine.engine()
+    mask = (1 << signal.SIGUSR1 - 1) | (1 << signal.SIGUSR2 - 1)
+    status = Path(f"/proc/{engine.pid}/status")
 
     def ready() -> bool:
         line = next(line for line in status.read_text().splitlines() if line.startswith("SigIgn"))
@@ -142,10 +144,9 @@ def test_signals_that_are_messages_to_the_tasks(driver: FakeDriver, engine: Engi
     wait_until(ready, "a keeper that ignores signals")
     for number in (signal.SIGUSR2, signal.SIGUSR1):
         os.kill(engine.pid, number)
-        os.kill(keeper, number)
+        os.kill(child, number)
     os.kill(pid, signal.SIGUSR1)
     assert (driver.outcome(1).return_code, driver.outcome(1).ending) == (7, Ending.OWN)
-    assert alive(keeper)
     driver.leave()
     assert engine.wait() == 0
 

@@ -38,12 +38,12 @@ def test_greets_with_what_it_is(driver: FakeDriver, engine: EngineProcess) -> No
 
 def test_leaves_when_told_and_idle(driver: FakeDriver, engine: EngineProcess) -> None:
     driver.expect(Hello)
-    keeper = engine.keeper()
+    child = engine.engine()
     driver.start("exit 3")
     assert driver.leave()
     assert driver.outcomes[1].return_code == 3
     assert engine.wait() == 0
-    all_gone([keeper])
+    all_gone([child])
     assert engine.process.stderr is not None and engine.process.stderr.read() == b""
 
 
@@ -116,7 +116,7 @@ def test_much_output_does_not_grow_the_engine(driver: FakeDriver, engine: Engine
     driver.run("printf warm")
 
     def resident() -> int:
-        status = Path(f"/proc/{engine.pid}/status").read_text()
+        status = Path(f"/proc/{engine.engine()}/status").read_text()
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
     before = resident()
@@ -179,7 +179,7 @@ def test_many_parked_pipes(driver: FakeDriver, engine: EngineProcess, tmp_path: 
     driver.serve_until(lambda: len(driver.outcomes) == 80, "80 outcomes")
     pids = driver.pids(80)
     assert all(alive(pid) for pid in pids)
-    assert len(os.listdir(f"/proc/{engine.pid}/fd")) < 64 + 40
+    assert len(os.listdir(f"/proc/{engine.engine()}/fd")) < 64 + 40
     driver.leave()
     assert engine.wait() == 0
     assert not any(alive(pid) for pid in pids), "what ended tasks left running goes with the engine"

@@ -114,7 +114,7 @@ def test_a_flood_is_cut_and_takes_no_memory(driver: FakeDriver, shelf: Shelf, en
     driver.run("seq 100000 >&2", 1)
 
     def resident() -> int:
-        status = Path(f"/proc/{engine.pid}/status").read_text()
+        status = Path(f"/proc/{engine.engine()}/status").read_text()
         return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
     before = resident()
@@ -161,7 +161,7 @@ def test_after_kill_9_what_is_recorded_has_its_output(driver: FakeDriver, shelf:
     try:
         driver.start(*[command] * count)
         driver.serve_until(lambda: len(driver.outcomes) >= 3 + 5 * moment, "some outcomes")
-        os.kill(engine.pid, signal.SIGKILL)
+        os.kill(engine.engine(), signal.SIGKILL)
         engine.wait()
     finally:
         engine.finish()

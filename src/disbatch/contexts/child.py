@@ -8,6 +8,10 @@ ended is there by then), then they are closed. Where there is no pidfd a thread 
 
 The process stays a zombie until `_reap`, so its number cannot be anybody else's while `returncode` is None:
 that is what makes `signal` safe.
+
+An engine is two processes: the one that was started, which is its keeper and ends last, and the engine
+itself. If the keeper was killed, the engine stays until it has ended its tasks. Its end closes the pipe that
+both have for stdout; no task has that.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import signal
 import threading
 
 from disbatch.contexts.spawn import Spawned
+from disbatch.engine.keeper import GRACE as KEEPER_GRACE
 
 KEPT = 1 << 16
 """Bytes kept of the end of each output stream, unless somebody wants more."""
@@ -81,14 +86,25 @@ class Child:
             code = os.waitstatus_to_exitcode(status)
         except ChildProcessError:
             code = UNKNOWN_EXIT
+        self._drain()
+        self.close_stdin()
+        self.returncode = code
+        self._changed.set()
+        self._finish(code)
+
+    def _drain(self) -> None:
+        """Read what it has written before it ended."""
         for descriptor in list(self._outputs):
             for _ in range(_DRAIN_READS):
                 if not self._readable(descriptor):
                     break
+
+    def _drop_all(self) -> None:
+        for descriptor in list(self._outputs):
             self._drop(descriptor)
-        self.close_stdin()
-        self.returncode = code
-        self._changed.set()
+
+    def _finish(self, code: int) -> None:
+        self._drop_all()
         if not self.exited.done():
             self.exited.set_result(code)
 
@@ -187,3 +203,34 @@ class Child:
         """Wait until it ended, at most so long; True if it did."""
         await asyncio.wait([self.exited], timeout=seconds)
         return self.exited.done()
+
+
+class EngineChild(Child):
+    """An engine and its keeper: over when both have ended."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, spawned: Spawned) -> None:
+        super().__init__(loop, spawned)
+        self._stdout = spawned.stdout
+
+    def _finish(self, code: int) -> None:
+        if self._stdout not in self._outputs:
+            super()._finish(code)
+
+    def _drop(self, descriptor: int) -> None:
+        super()._drop(descriptor)
+        if descriptor == self._stdout and self.returncode is not None:
+            self._finish(self.returncode)
+
+    async def dismiss(self, patience: float, grace: float = TERM_GRACE) -> None:
+        """As for any child; but the keeper is not killed: it is told to kill the engine, and ends its tasks.
+        If even that takes too long, the engine is over for us, be it there or not."""
+        if await self.left_within(patience):
+            return
+        self.close_stdin()
+        for number, seconds in ((signal.SIGTERM, grace), (signal.SIGQUIT, KEEPER_GRACE + KILL_GRACE)):
+            self.signal(number)
+            self.signal(signal.SIGCONT)
+            if await self.left_within(seconds):
+                return
+        self._drop_all()
+        super()._finish(UNKNOWN_EXIT)

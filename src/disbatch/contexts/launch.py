@@ -3,9 +3,10 @@ launcher of all contexts.
 
 Theory of operation
 -------------------
-A local engine is a child: it gets its Bootstrap on stdin, which then stays open as its lifeline, and its end
-is reported at once. An engine behind ssh detaches itself and survives its ssh connection: the launch is over
-when it says that it is in the background; from then on it is known by its messages only.
+A local engine is a child: it gets its Bootstrap on stdin, which then stays open as its lifeline. Its end is
+reported when all of its tasks have ended, too: its keeper sees to that, or we do if the keeper was killed. An
+engine behind ssh detaches itself and survives its ssh connection: the launch is over when it says that it is
+in the background; from then on it is known by its messages only.
 
 An engine that is a step of a Slurm job lives in the foreground: its `srun` stays as long as the step, and
 passes the end of its stdin on, which is a lifeline, too. The launch is over when the engine says that it is
@@ -34,7 +35,7 @@ from typing import Any
 
 import msgspec
 
-from disbatch.contexts.child import Child
+from disbatch.contexts.child import UNKNOWN_EXIT, Child, EngineChild
 from disbatch.contexts.local import spawn_local
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.spawn import Spawned, spawn
@@ -42,6 +43,7 @@ from disbatch.contexts.srun import SrunOptions, srun_argv, srun_environment
 from disbatch.contexts.ssh import SshOptions, launch_argv
 from disbatch.contexts.tunnel import Tunnel, new_place
 from disbatch.contexts.words import lines, local_words, srun_waits_for, srun_words, ssh_words
+from disbatch.engine.remains import end_remains
 from disbatch.model.errors import LaunchError
 from disbatch.model.way import Way
 from disbatch.wire.messages import ERROR_MARK, READY_MARK, Bootstrap
@@ -110,7 +112,7 @@ class Launcher:
         self._timeout = timeout
         self._room = asyncio.Semaphore(fan_out)
         self._room_for_steps = asyncio.Semaphore(step_fan_out)
-        self._spare: Child | None = None
+        self._spare: EngineChild | None = None
         self._locals: dict[str, Child] = {}
         self._steps: dict[str, Child] = {}
         self._ended_steps: set[str] = set()
@@ -120,7 +122,7 @@ class Launcher:
 
     def adopt(self, spawned: Spawned) -> None:
         """Take a local engine that was started early (`local.spawn_local`); the first local node gets it."""
-        self._spare = Child(self._loop, spawned)
+        self._spare = EngineChild(self._loop, spawned)
 
     def start(self, node: Node, bootstrap: Bootstrap, place: str = "") -> None:
         """Start an engine on `node`; returns at once. With a tunnel `bootstrap.addresses` are set here; it
@@ -155,14 +157,16 @@ class Launcher:
             return
         self._on_started(engine)
         code = await asyncio.shield(child.exited)
+        if code < 0 or code == UNKNOWN_EXIT:
+            await end_remains(self._loop, engine, self._on_trouble)
         del self._locals[engine]
         self._on_exit(engine, code, local_words(code, child.out, child.err))
 
-    async def _start_local(self, node: Node, bootstrap: Bootstrap) -> Child:
+    async def _start_local(self, node: Node, bootstrap: Bootstrap) -> EngineChild:
         child, self._spare = self._spare, None
         if child is None:
             try:
-                child = Child(self._loop, spawn_local(self._local_argv))
+                child = EngineChild(self._loop, spawn_local(self._local_argv))
             except OSError as error:
                 raise LaunchError(node.name, f"cannot start an engine: {error.strerror or error}") from error
         self._locals[bootstrap.engine] = child

@@ -1,9 +1,9 @@
 """The engines' comings and goings: who is started, joins, is lost or leaves, and what becomes of their nodes.
 
 Engines that are not heard for the patience are lost; a local engine's death is known at once, because it is a
-child. If this process was stopped for a while (a suspended laptop), the time it slept is nobody's silence:
-the check that comes late forgives everybody once. As long as no engine is there nothing is checked, and no
-timer runs.
+child, and one that is not heard is ended first: no task starts elsewhere beside a copy that we can end. If
+this process was stopped for a while (a suspended laptop), the time it slept is nobody's silence: the check
+that comes late forgives everybody once. As long as no engine is there nothing is checked, and no timer runs.
 """
 
 from __future__ import annotations
@@ -262,6 +262,7 @@ class Crew:
         self.ever_joined = True
         member.joined, member.launching, member.slots = self.loop.time(), False, hello.slots
         member.lost = member.retired = False
+        member.ended_for = ""
         if self._retirement is not None and not member.context:
             self._retirement.joined(member.name)
         place = (member.name, member.rank, hello.slots, member.node, hello.host, hello.pid, member.context)
@@ -295,7 +296,7 @@ class Crew:
             self._retire(member)
         if member.joined is not None:
             # What it sent before it died may still be on its way through ZeroMQ's thread.
-            self.loop.call_later(LAST_WORDS, self.lose, engine, words)
+            self.loop.call_later(LAST_WORDS, self.lose, engine, member.ended_for or words)
         elif never_came and not self.is_over():
             self.note(Gone(engine))
             self._contexts.became(member, Fate.LEFT)
@@ -432,12 +433,24 @@ class Crew:
             if late:
                 peer.heard = now
             elif now - peer.heard > patience:
-                self.lose(peer.name, f"not heard for {patience:g} s")
+                self._unheard(self.members[peer.name], f"not heard for {patience:g} s")
         if self.give_backs:
             for engine in self.give_backs.due(self._plan.spare, now):
                 self.tell(events.Drain(engine))
         if self._plan.present:
             self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
+
+    def _unheard(self, member: Member, why: str) -> None:
+        """It is lost; but one of this host is ended before its tasks may start elsewhere."""
+        if member.ended_for:
+            return
+        if member.local and not member.inherited and not member.exited:
+            member.ended_for = why
+            self._launcher.end(member.engine)
+        elif self._succession is not None and self._succession.end(member.engine):
+            member.ended_for = why
+        else:
+            self.lose(member.engine, why)
 
     # ---- the end ----
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
+
+from disbatch.engine import sessions
+from disbatch.engine.keeper import GRACE
+
+PATIENCE = GRACE + 2.0
+"""Seconds in which a keeper that was told to ends its engine and all that this has left."""
 
 
 class Inherited:
@@ -30,9 +37,19 @@ class Inherited:
         self._all_gone.clear()
         self._loop.add_reader(pidfd, self._ended, engine)
 
+    def end(self, engine: str) -> bool:
+        """Have its keeper kill it, and end its tasks; `on_exit` follows, if that takes too long before they
+        have ended. False if it is not watched."""
+        if engine not in self._watched:
+            return False
+        sessions.send(self._watched[engine], signal.SIGQUIT, signal.SIGCONT)
+        self._loop.call_later(PATIENCE, self._ended, engine)
+        return True
+
     def _ended(self, engine: str) -> None:
-        self._forget(engine)
-        self._on_exit(engine)
+        if engine in self._watched:
+            self._forget(engine)
+            self._on_exit(engine)
 
     def _forget(self, engine: str) -> None:
         pidfd = self._watched.pop(engine)

@@ -44,6 +44,8 @@ class Member:
     """It left because it found no more work, while the run goes on."""
     exited: bool = False
     """The process that we started for it, and that stays while it runs, has ended."""
+    ended_for: str = ""
+    """Why we are ending it, who can see when it has ended."""
     retired: bool = False
     """Its node was told to be no longer needed, since it joined last."""
     slot_seconds: float = 0.0

@@ -189,6 +189,10 @@ class Succession:
                 crew.tell(events.Drain(successor))
         self.look()
 
+    def end(self, engine: str) -> bool:
+        """End this engine; True if it is one of this machine, and `Crew.exited` follows."""
+        return self._watched.end(engine)
+
     async def close(self, patience: float) -> None:
         """Wait until those of this machine have ended, at most so many seconds."""
         await self._watched.close(patience)

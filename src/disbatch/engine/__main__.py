@@ -13,9 +13,10 @@ def main() -> int:
     prefer_own()
     # Imported while the driver is still making up its mind: what follows needs them all.
     import asyncio
+    import ctypes  # noqa: F401
     import logging  # noqa: F401
 
-    from disbatch.engine import bootstrap
+    from disbatch.engine import bootstrap, keeper
     from disbatch.model.errors import LaunchError
     from disbatch.model.way import Way
 
@@ -34,10 +35,12 @@ def main() -> int:
     elif os.getsid(0) != os.getpid() and os.getpgrp() != os.getpid():
         # A terminal's Ctrl-C is the driver's to act on.
         os.setsid()
+    # A library that starts threads must not come before.
+    parent = keeper.split(ready.division.slots)
 
     from disbatch.engine.engine import run
 
-    return asyncio.run(run(ready))
+    return asyncio.run(run(ready, parent))
 
 
 if __name__ == "__main__":

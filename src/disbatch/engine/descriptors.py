@@ -13,7 +13,7 @@ from disbatch.engine.readiness import Readiness
 
 MOST_PARKED = 64
 SPARE_DESCRIPTORS = 256
-DESCRIPTORS_A_TASK = 3
+DESCRIPTORS_A_TASK = 2
 
 
 def raise_descriptor_limit(slots: int) -> tuple[int, int] | None:

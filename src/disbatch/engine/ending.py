@@ -11,8 +11,8 @@ cannot die (in a stuck network file system) would hold up the hunt for its child
 
 One scan of /proc serves all quarries that are due in the same turn of the loop.
 
-A task's shell is not reaped before its quarry is gone: that keeps its number, and so its session's, from
-being reused. The other sessions are kept only while they have members.
+A number of a process, or of a session, may become another's once nothing of that number is left; so a quarry
+remembers processes with their start, and sessions only as long as the last scan found a member.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ class Quarry:
 
     def __init__(self, session: int | None, roots: Collection[int], gone: Callable[[], None]) -> None:
         self.session = session
-        self.sessions = set() if session is None else {session}
-        self.known: dict[int, int | None] = dict.fromkeys(roots)
-        if session is not None:
-            self.known[session] = None
+        own = () if session is None else (session,)
+        self.sessions = set(own)
+        self.known: dict[int, int | None] = dict.fromkeys((*own, *roots))
         self.gone = gone
         self.killing = False
         self.told: dict[int, int] = {}
@@ -61,8 +60,6 @@ class Quarry:
         found = sessions.family(processes, roots, self.sessions, spare)
         self.known = {process.pid: process.start for process in found}
         self.sessions = {process.session for process in found}
-        if self.session is not None:
-            self.sessions.add(self.session)
         return found
 
 

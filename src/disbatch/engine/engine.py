@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 Everything happens in callbacks on one loop: `Runner` runs tasks, `Outbox` sends and keeps results,
-`EngineLink` talks, `Guard` keeps a keeper. The engine's own life is one coroutine, `run`: it waits
+`EngineLink` talks, `Guard` hears the keeper. The engine's own life is one coroutine, `run`: it waits
 for a reason to depart, and then departs:
 
 | reason | what happens | exit status |
@@ -14,6 +14,7 @@ for a reason to depart, and then departs:
 | Refuse | tasks are ended | 4 |
 | an error in the engine itself | the keeper ends the tasks | 1 |
 | SIGTERM, SIGINT, SIGHUP (twice: at once) | tasks are ended, their outcomes delivered | 128 + signal |
+| the keeper was killed | the same | 1 |
 
 A child of the driver knows that it is there as long as its standard input is open, and waits for it without
 end; when that ends, and for all others, only messages tell (a child of an attached context is one of these:
@@ -23,8 +24,8 @@ has: another driver may take the run over.
 An engine in a scheduler's job is signalled together with all its tasks, see `held`; the signals that
 jobs use for messages to their programs (SIGUSR1, SIGUSR2) are the tasks' business and do nothing to it.
 
-In each case what ended tasks left running is ended, results that no driver has are written beside the log,
-and the keeper is dismissed.
+In each case what ended tasks left running is ended, and results that no driver has are written beside the
+log. Each signal counts once, be it sent to the engine, to its keeper, or, as schedulers do, to both.
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ from disbatch.engine.bootstrap import Ready, listens
 from disbatch.engine.burden import burden_now
 from disbatch.engine.capture import Counting
 from disbatch.engine.contact import Contact
-from disbatch.engine.environment import MARKER, TaskEnvironment
+from disbatch.engine.environment import TaskEnvironment
 from disbatch.engine.guard import Guard
 from disbatch.engine.held import HOLD, Held
 from disbatch.engine.in_job import in_job
+from disbatch.engine.keeper import Keeper
 from disbatch.engine.lifeline import Lifeline
 from disbatch.engine.outbox import Outbox
 from disbatch.engine.runner import Job, Runner
 from disbatch.engine.sessions import boot_id, look
-from disbatch.engine.subreaper import adopt_orphans
 from disbatch.engine.unrecorded import write_unrecorded
 from disbatch.model.outcome import Ending, Outcome
 from disbatch.model.task import Phase
@@ -99,7 +100,6 @@ FIRST_PATIENCE = 120.0
 then on the driver says how long."""
 GOODBYE_PATIENCE = 5.0
 """Seconds for the driver to take the last results."""
-KEEPER_GRACE = 5.0
 MOST_RUNNING_TOLD = 20_000
 """Running attempts in one Beat: keeps it below MAX_FROM_ENGINE."""
 LONGEST_TROUBLE = 4000
@@ -117,9 +117,10 @@ class Departure(NamedTuple):
 class Engine:
     """Runs the orders of one driver on this node; see the module's text."""
 
-    def __init__(self, ready: Ready, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, ready: Ready, keeper: Keeper, loop: asyncio.AbstractEventLoop) -> None:
         bootstrap = ready.bootstrap
         self._ready = ready
+        self._keeper = keeper
         self._bootstrap = bootstrap
         self._loop = loop
         self._departure: asyncio.Future[Departure] = loop.create_future()
@@ -153,8 +154,9 @@ class Engine:
             acknowledged=self._acknowledged,
             bad=lambda problem: log.warning("from the driver: %s", problem),
         )
-        marker = MARKER + b"=" + bootstrap.engine.encode()
-        self._guard = Guard(loop, ready.division.slots, marker, KEEPER_GRACE, self._trouble)
+        self._guard = Guard(loop, keeper, self._keeper_signalled, self._keeper_died)
+        self._signals = [0, 0]
+        """How many came to the engine, and to its keeper."""
         self._in_job = bootstrap.way is Way.STEP or in_job(os.environb)
         self._contact = Contact(_now, self._silent)
         self._output = self._keep_output()
@@ -202,8 +204,6 @@ class Engine:
         if self._bootstrap.way is not Way.SSH:
             self._lifeline.watch_input()
         self._link.connect(self._ready.address)
-        adopt_orphans()
-        self._guard.start()
         for trouble in self._ready.troubles:
             self._trouble(trouble)
         self._tick()
@@ -212,7 +212,7 @@ class Engine:
             log.info("going: %s", departure.reason)
             await self._depart(departure)
         except Exception:
-            # The keeper was not dismissed: it ends what runs.
+            # The keeper ends what runs.
             log.exception("the engine failed")
             self._held.release()
             if self._output is not None:
@@ -251,7 +251,6 @@ class Engine:
         self._write_unrecorded()
         if departure.status == EXIT_ORPHANED:
             self._remove_socket()
-        self._guard.dismiss()
         if self._beat_timer is not None:
             self._beat_timer.cancel()
         self._link.close()
@@ -312,7 +311,20 @@ class Engine:
                 path.unlink(missing_ok=True)
                 path.parent.rmdir()
 
-    def _signalled(self, number: int) -> None:
+    def _keeper_died(self) -> None:
+        self._trouble("its keeper, which ends tasks if the engine is killed, was killed itself")
+        self._go("its keeper was killed", EXIT_FAILED, deliver=True)
+
+    def _keeper_signalled(self, number: int) -> None:
+        if self._in_job:
+            self._held.note_signal()
+        self._signalled(number, by_keeper=True)
+
+    def _signalled(self, number: int, *, by_keeper: bool = False) -> None:
+        known = max(self._signals)
+        self._signals[by_keeper] += 1
+        if max(self._signals) == known:
+            return
         if self._departure.done():
             self._runner.ender.hurry()
         log.info("got %s", signal.Signals(number).name)
@@ -332,10 +344,9 @@ class Engine:
         self._outbox.post(Trouble(valid(text)[:LONGEST_TROUBLE]))
 
     def _tick(self) -> None:
-        """Each heartbeat: say what runs, listen whether the driver is there, reap what was inherited."""
+        """Each heartbeat: say what runs, and listen whether the driver is there."""
         self._beat_timer = self._loop.call_later(self._heartbeat, self._tick)
         self._contact.tick()
-        self._runner.reap_orphans()
         silent = self._silent()
         if self._lifeline.holds and self._welcomed:
             silent = 0.0
@@ -386,13 +397,13 @@ class Engine:
         holding = kept + unwritten + self._held.jobs() + self._runner.jobs()
         if len(holding) > MAX_ATTEMPTS:
             log.error("holding %d attempts, more than a greeting can name", len(holding))
-        process = look(os.getpid())
+        process = look(self._keeper.pid)
         return Hello(
             protocol=PROTOCOL,
             engine=self._bootstrap.engine,
             node=self._bootstrap.node,
             host=socket.gethostname(),
-            pid=os.getpid(),
+            pid=self._keeper.pid,
             slots=self._ready.division.slots,
             version=__version__,
             orders_seen=orders_seen,
@@ -462,17 +473,17 @@ def _now() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-async def run(ready: Ready) -> int:
+async def run(ready: Ready, keeper: Keeper) -> int:
     """Run an engine from a checked Bootstrap until it departs; the exit status."""
     # A log that cannot be written (a full disk) must not make noise elsewhere.
     logging.raiseExceptions = False
     stream = io.TextIOWrapper(ready.log, encoding="utf-8", errors="backslashreplace", write_through=True)
     logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     log.info(
-        "engine %s on %s: %d slots, pid %d, disbatch %s, python %s",
-        *(ready.bootstrap.engine, ready.bootstrap.node, ready.division.slots, os.getpid(), __version__),
-        sys.version.split()[0],
+        "engine %s on %s: %d slots, pid %d, its keeper %d, disbatch %s, python %s",
+        *(ready.bootstrap.engine, ready.bootstrap.node, ready.division.slots, os.getpid(), keeper.pid),
+        *(__version__, sys.version.split()[0]),
     )
     if description := ready.division.description():
         log.info("%s", description)
-    return await Engine(ready, asyncio.get_running_loop()).run()
+    return await Engine(ready, keeper, asyncio.get_running_loop()).run()

@@ -1,110 +1,192 @@
-"""The keeper: a small process that ends an engine's tasks when the engine died. Stdlib only.
+"""The keeper: the engine's parent, which ends whatever the engine leaves behind when it dies. Stdlib only.
 
 Theory of operation
 -------------------
-The keeper sits in a blocking read of a pipe whose only writing end is the engine's. An engine that leaves
-in order writes ALL_DONE first. If the pipe closes without it, the engine was killed, and the keeper
-ends, with SIGTERM, a grace, and SIGKILL until nothing is left:
+The process that was started to be an engine splits: the child goes on as the engine, the parent becomes its
+keeper, in a small interpreter that knows nothing else. Both are subreapers, which means that an orphan among
+their descendants becomes their child, whatever it did to its session and environment. So:
 
-* the sessions recorded in the table. The table is memory that the engine shares with its keeper: one 64-bit
-  word a slot holding the number of the task's session, or 0. Recording a task therefore costs the
-  engine a store and no system call, cannot block it, and a new keeper finds all of it there. The engine
-  clears a word *before* it reaps that shell, so at the moment of its death every number in the table is still
-  that of its task;
-* what ended tasks had left running, as far as the engine had seen it: also in the table, which holds these
-  numbers until the engine reaps them;
-* every orphan that bears the engine's marker in its environment, and its session. That finds a task which
-  was started in the very last moment, and what the background children of ended tasks became. An orphan of
-  the engine has the parent that the keeper itself, also a child of the engine, has got; a batch job that a
-  task submitted bears the marker too, but has another parent, and is left alone;
-* the engine's own session: a child that is between fork and exec still belongs to it.
+* while the engine lives, what its tasks leave running is the engine's child;
+* when the engine dies, all that it had is the keeper's. The keeper ends it: SIGTERM, a grace, SIGKILL, until
+  it has no child, and so no descendant, any more. Then it ends as the engine did, with the same exit status
+  or by the same signal. So what was started as an engine ends when the last of its processes has.
+* when the keeper dies, the engine still has all that is there. It sees the end of a pipe that only the keeper
+  can write to, ends its tasks, and leaves.
 
-A child between fork and exec can appear as late as the scan before; so the keeper goes on until it has
-found nothing twice, a moment apart.
+What the keeper is told by a signal it hands on: SIGTERM, SIGINT and SIGHUP as a byte through that pipe, so
+that the engine can tell it from the same signal that a scheduler sent to both; SIGQUIT makes it kill the
+engine.
+
+Where there are no subreapers (macOS), orphans are nobody's. There the engine writes the sessions of its tasks
+to a table in shared memory, one 64-bit word a slot: the number of the task's session, or 0.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import resource
 import signal
 import sys
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 from disbatch.engine import sessions
+from disbatch.engine.subreaper import adopt_orphans
 
-ALL_DONE = b"all done"
-TABLE_DESCRIPTOR = 3
 WORD: Final = "q"
+GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL for what a dead engine left."""
+LOOK_FIRST = 0.1
+LOOK_MOST = 2.0
+"""Seconds after which is looked again though no child has ended."""
+QUIET_LOOKS = 2
 
-LOOK_AGAIN = 0.1
-"""Seconds between two scans: the processes are not our children, nobody announces new ones."""
-QUIET_SCANS = 2
-
-
-def recorded(table: mmap.mmap) -> set[int]:
-    """The numbers in the table: sessions of tasks, and processes that the engine inherited."""
-    with memoryview(table) as view, view.cast(WORD) as words:
-        return {word for word in words if word > 0}
-
-
-class Sweep:
-    """Finds what an engine left behind, again and again, without ever following a number that was reused."""
-
-    def __init__(self, engine: int, recorded: set[int], marker: bytes) -> None:
-        self._engine = engine
-        self._sessions = recorded | {engine}
-        self._marker = marker
-        self._known: dict[int, int | None] = dict.fromkeys(recorded)
-
-    def find(self) -> list[sessions.Process]:
-        """The living, parents first."""
-        processes = sessions.table()
-        known = [
-            pid
-            for pid, start in self._known.items()
-            if pid in processes and start in (None, processes[pid].start)
-        ]
-        # The engine's pipe closes a little before its children get their new parent.
-        parents = (self._engine, os.getppid())
-        orphans = [process.pid for process in processes.values() if process.parent in parents]
-        roots = known + sessions.marked(orphans, self._marker)
-        found = sessions.family(processes, roots, self._sessions, {os.getpid()})
-        # A session without a member may give its number away: forget it.
-        self._sessions = {process.session for process in found}
-        self._known = {process.pid: process.start for process in found}
-        return found
+HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_HEEDED = (*HANDED_ON, signal.SIGQUIT)
+_IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 
 
-def sweep(engine: int, numbers: set[int], marker: bytes, grace: float) -> None:
-    """End everything: SIGTERM at once, SIGKILL after `grace` seconds, until nothing is left."""
-    hunt = Sweep(engine, numbers, marker)
+class Keeper(NamedTuple):
+    """The engine's parent, as the engine knows it: its process number; the pipe on which it hands signals on,
+    and which ends with it; the table of sessions, where there are no subreapers."""
+
+    pid: int
+    pipe: int
+    table: int | None
+
+
+def split(slots: int) -> Keeper:
+    """Return in a child, which is the engine; this process becomes its keeper. Not after threads were
+    started."""
+    table = None if adopt_orphans() else _nameless_file((slots + 1) * 8)
+    reading, writing = os.pipe()
+    here = os.getpid()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HEEDED)
+    engine = os.fork()
+    if engine:
+        os.close(reading)
+        _become(engine, writing, table)
+    os.close(writing)
+    os.setsid()
+    if table is None:
+        adopt_orphans()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return Keeper(here, reading, table)
+
+
+def _nameless_file(size: int) -> int:
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        file.truncate(size)
+        return os.dup(file.fileno())
+
+
+def _become(engine: int, pipe: int, table: int | None) -> None:
+    """Go on as the keeper; does not return."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    home = os.path.abspath(__file__).rsplit("/", 3)[0]  # noqa: PTH100
+    program = f"import sys; sys.path.append({home!r}); from disbatch.engine.keeper import main; main()"
+    numbers = [str(engine), str(pipe), *([] if table is None else [str(table)])]
+    for descriptor in (pipe, *([] if table is None else [table])):
+        os.set_inheritable(descriptor, True)
+    try:
+        os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", program, *numbers])
+    except OSError:  # then in an interpreter that is larger
+        keep(engine, pipe, table)
+
+
+def main() -> None:
+    """Arguments: the engine's process number, the pipe to it, the table if there is one."""
+    keep(*(int(word) for word in sys.argv[1:]))
+
+
+def keep(engine: int, pipe: int, table: int | None = None) -> None:
+    """Wait for the engine's end, end what it left, and end as it did."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    for number in HANDED_ON:
+        signal.signal(number, lambda number, _: _hand_on(pipe, number))
+    signal.signal(signal.SIGQUIT, lambda *_: os.kill(engine, signal.SIGKILL))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEEDED)
+    ended = 0
+    while ended != engine:
+        ended, status = os.waitpid(-1, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*_HEEDED, signal.SIGCHLD})
+    os.close(pipe)
+    end_all(set() if table is None else {engine} | recorded(table), GRACE)
+    _end_as(status)
+
+
+def _hand_on(pipe: int, number: int) -> None:
+    try:
+        os.write(pipe, bytes([number]))
+    except OSError:  # it has just ended
+        pass
+
+
+def recorded(table: int) -> set[int]:
+    """The sessions in the table."""
+    with mmap.mmap(table, 0, prot=mmap.PROT_READ) as memory, memoryview(memory) as view:
+        return {word for word in view.cast(WORD) if word > 0}
+
+
+def end_all(recorded: set[int], grace: float) -> None:
+    """End every descendant, and the sessions `recorded`, until none is left. SIGQUIT: at once. SIGCHLD and
+    SIGQUIT must be blocked."""
+    here = os.getpid()
     told: set[tuple[int, int]] = set()
     deadline = time.monotonic() + grace
-    quiet = 0
-    while quiet < QUIET_SCANS:
-        found = hunt.find()
+    pause, quiet = LOOK_FIRST, 0
+    while _has_children() or (recorded and quiet < QUIET_LOOKS):
+        processes = sessions.table()
+        children = [each.pid for each in processes.values() if each.parent == here]
+        found = sessions.family(processes, children, recorded, {here})
+        # A session without a member may give its number away: forget it.
+        recorded &= {process.session for process in found}
         quiet = 0 if found else quiet + 1
-        if time.monotonic() >= deadline:
+        left = deadline - time.monotonic()
+        if left <= 0:
             sessions.signal_all(found, signal.SIGKILL)
+            pause = min(pause * 2, LOOK_MOST)
         else:
             fresh = [process for process in found if (process.pid, process.start) not in told]
             told |= {(process.pid, process.start) for process in fresh}
             sessions.signal_all(fresh, signal.SIGTERM, signal.SIGCONT)
-        time.sleep(LOOK_AGAIN)
+        if _wait(pause if left <= 0 or recorded else left) == signal.SIGQUIT:
+            deadline = 0.0
 
 
-def main() -> None:
-    """Arguments: the engine's process number, its marker, the grace in seconds. The pipe is stdin."""
-    ignored = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-    for number in ignored:
-        signal.signal(number, signal.SIG_IGN)
-    engine, marker, grace = int(sys.argv[1]), os.fsencode(sys.argv[2]), float(sys.argv[3])
-    table = mmap.mmap(TABLE_DESCRIPTOR, 0, prot=mmap.PROT_READ)
-    os.close(TABLE_DESCRIPTOR)
-    said = b""
-    while data := os.read(0, 64):
-        said += data
-    if said != ALL_DONE:
-        sweep(engine, recorded(table), marker, grace)
+def _wait(seconds: float) -> int | None:
+    """Until a child has ended, at most so long; the signal that came."""
+    if not hasattr(signal, "sigtimedwait"):  # macOS
+        time.sleep(seconds)
+        return None
+    came = signal.sigtimedwait({signal.SIGCHLD, signal.SIGQUIT}, seconds)
+    return None if came is None else came.si_signo
+
+
+def _has_children() -> bool:
+    """Reap those that have ended; False if no child is left, dead or alive."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _end_as(status: int) -> None:
+    """End by the same signal, or with the same exit status."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one of the engine's is enough
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status))

@@ -1,6 +1,6 @@
 """Callbacks for descriptors that become readable, at a fraction of what `loop.add_reader` costs.
 
-A task has three descriptors, and most tasks are short: the loop's own bookkeeping would cost more than the
+A task has two descriptors, and most tasks are short: the loop's own bookkeeping would cost more than the
 system calls. So they have an epoll set of their own, which is one readable descriptor to the loop.
 """
 

@@ -10,7 +10,8 @@ A task is over when its shell is. Its slot is then free at once; the outcome wai
 in the pipes, which a background child may hold open for as long as it likes: such a pipe is *parked*, read
 and thrown away, so that the child is not killed by SIGPIPE.
 
-There is no future, coroutine or thread a task, only callbacks of the loop on three descriptors.
+There is no future, coroutine or thread a task, only callbacks of the loop on two descriptors and SIGCHLD.
+What tasks leave running becomes a child of this process when its parent ends, and is reaped as a shell is.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from disbatch.engine.guard import Guard
 from disbatch.engine.readiness import Readiness
 from disbatch.engine.shortage import Shortage
 from disbatch.engine.spawn import spawn
+from disbatch.engine.subreaper import watch_children
 from disbatch.model.outcome import SNIPPET_EDGE, Ending, Outcome
 from disbatch.model.task import Phase
 from disbatch.wire.messages import Order, Running
@@ -46,6 +48,8 @@ LISTEN_DELAY = 0.02
 """Seconds after which a task's pipes are listened to. Most short tasks end before and say little: what a pipe
 holds then (64 KiB) is read at their end, and nobody had to be woken for it."""
 UNSTARTED_CODE = 126
+SIGNAL_SIZE = 128
+"""Of what a signalfd tells; one signal is pending at most."""
 PER_ENGINE_SLOT = -1
 
 
@@ -68,7 +72,6 @@ class _Task:
         "listened",
         "out",
         "pid",
-        "pidfd",
         "quarry",
         "slot",
         "start",
@@ -84,7 +87,6 @@ class _Task:
         self.start = start
         self.begun = begun
         self.pid = 0
-        self.pidfd = -1
         self.elapsed = -1.0
         self.finish = 0.0
         self.status: int | None = None
@@ -96,14 +98,6 @@ class _Task:
         if self.elapsed < 0:
             self.elapsed = time.monotonic() - self.begun
             self.finish = time.time()
-
-
-def _lives(child: int) -> bool:
-    """Reap this child if it has ended."""
-    try:
-        return os.waitpid(child, os.WNOHANG)[0] == 0
-    except ChildProcessError:
-        return False
 
 
 class Runner:
@@ -142,16 +136,19 @@ class Runner:
         self._per_engine: deque[Job] = deque()
         self._per_engine_runs: Job | None = None
         self._running: dict[int, _Task] = {}
+        self._shells: dict[int, _Task] = {}
         self._draining: dict[int, _Task] = {}
         self._parked = Parked(self._readiness)
-        self._inherited: list[int] = []
         self._unheard: list[_Task] = []
         self._resting: list[tuple[_Task, Capture]] = []
         self._closed = False
         self._shortage = Shortage(loop, self._fill, trouble)
         self._files = raise_descriptor_limit(division.slots)
-        if not sessions.HAVE_PIDFD:
-            loop.add_signal_handler(signal.SIGCHLD, self._look_at_all)
+        self._children = watch_children()
+        if self._children is None:
+            loop.add_signal_handler(signal.SIGCHLD, self._children_ended)
+        else:
+            self._readiness.watch(self._children, self._children_ended)
 
     # ---- what the engine asks for ----
 
@@ -174,10 +171,6 @@ class Runner:
         """What runs now."""
         now = time.monotonic()
         return [Running(attempt, task.slot, now - task.begun) for attempt, task in self._running.items()]
-
-    def shells(self) -> set[int]:
-        """The process numbers that must not be reaped by others."""
-        return {task.pid for task in self._running.values()}
 
     def add(self, orders: Iterable[Order]) -> None:
         """Run these as slots come free. After `end_all` they are not taken: the driver, which did not know,
@@ -206,10 +199,11 @@ class Runner:
         dropped = [job for job in self._per_engine if job.order.attempt in wanted]
         self._per_engine = deque(job for job in self._per_engine if job.order.attempt not in wanted)
         self._drop(dropped)
+        self._reap()
         tasks = [self._running[attempt] for attempt in wanted if attempt in self._running]
         fresh: list[Quarry] = []
         for task in tasks:
-            if task.quarry is None and not self._reap(task):
+            if task.quarry is None:
                 quarry = Quarry(task.pid, (), lambda task=task: self._gone(task))  # type: ignore[misc]
                 task.quarry = quarry
                 fresh.append(quarry)
@@ -225,32 +219,18 @@ class Runner:
         if not self.busy:
             self._idle()
 
-    def reap_orphans(self) -> None:
-        """Reap what the engine, as a subreaper, has inherited from ended tasks; record what still runs."""
-        ours = self.shells() | {self._guard.pid}
-        inherited = [pid for pid in sessions.children(os.getpid()) if pid not in ours]
-        if not inherited and not self._inherited:
-            return
-        self._guard.inherit([])
-        self._inherited = [pid for pid in inherited if _lives(pid)]
-        self._guard.inherit(self._inherited)
-
     def end_leftovers(self, gone: Callable[[], None]) -> int:
         """End everything that ended tasks left running; `gone` is called at the end. Returns how many were
         found, at first."""
         processes = sessions.table()
         here = os.getpid()
-        roots = [
-            process.pid
-            for process in processes.values()
-            if process.parent == here and process.pid != self._guard.pid
-        ]
+        roots = [process.pid for process in processes.values() if process.parent == here]
         found = len(sessions.family(processes, roots, (), self._spare()))
         self.ender.end([Quarry(None, roots, gone)], at_once=False)
         return found
 
     def _spare(self) -> set[int]:
-        return {os.getpid(), os.getsid(0), self._guard.pid} | self.shells()
+        return {os.getpid(), os.getsid(0), *self._shells}
 
     # ---- start ----
 
@@ -287,8 +267,6 @@ class Runner:
         self._running[job.order.attempt] = task
         if slot == PER_ENGINE_SLOT:
             self._per_engine_runs = job
-        if task.pidfd >= 0:
-            self._readiness.watch(task.pidfd, self._exited, task)
         if not self._unheard:
             self._loop.call_later(LISTEN_DELAY, self._listen_to_all)
         self._unheard.append(task)
@@ -313,24 +291,13 @@ class Runner:
         with self._binding.at(task.slot):
             child = spawn(order.command, environment)
         task.pid = child.pid
+        self._shells[child.pid] = task
         self._guard.record(task.slot, child.pid)
         task.out, task.err = self._captures.captures(order, task.job.phase)
         task.out.descriptor = child.out
         task.err.descriptor = child.err
         if self._files is not None and hasattr(resource, "prlimit"):
             resource.prlimit(child.pid, resource.RLIMIT_NOFILE, self._files)
-        if not sessions.HAVE_PIDFD:
-            return
-        try:
-            task.pidfd = os.pidfd_open(child.pid)
-        except OSError:
-            # No descriptor is left to wait on it with: it has hardly begun, and must not run unseen.
-            os.kill(child.pid, signal.SIGKILL)
-            self._guard.clear(task.slot)
-            os.waitpid(child.pid, 0)
-            os.close(child.out)
-            os.close(child.err)
-            raise
 
     def _unstarted(self, task: _Task, error: Exception) -> None:
         self._give_slot_back(task)
@@ -397,37 +364,31 @@ class Runner:
 
     # ---- end ----
 
-    def _exited(self, task: _Task) -> None:
-        if task.quarry is None:
-            self._reap(task)
-            self._fill()
-        elif task.elapsed < 0:
-            # Its number must stay taken until all of its session is gone: reaped in _gone.
-            task.over()
-            self._forget_pidfd(task)
-
-    def _look_at_all(self) -> None:
-        for task in list(self._running.values()):
-            if task.quarry is None:
-                self._reap(task)
+    def _children_ended(self) -> None:
+        if self._children is not None:
+            os.read(self._children, SIGNAL_SIZE)
+        self._reap()
         self._fill()
 
-    def _forget_pidfd(self, task: _Task) -> None:
-        if task.pidfd >= 0:
-            self._readiness.close(task.pidfd)
-            task.pidfd = -1
+    def _reap(self) -> None:
+        """Reap every child that has ended: shells, and what ended tasks had left running."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            task = self._shells.pop(pid, None)
+            if task is not None:
+                task.over()
+                task.status = status
+                self._guard.record(task.slot, 0)
+                if task.quarry is None:
+                    self._over(task)
 
-    def _reap(self, task: _Task) -> bool:
-        """True if the shell has ended; its slot is free then, and its outcome on the way."""
-        # The number is the task's own only until waitpid: out of the table first, back if it lives.
-        self._guard.clear(task.slot)
-        pid, status = os.waitpid(task.pid, os.WNOHANG)
-        if not pid:
-            self._guard.record(task.slot, task.pid)
-            return False
-        task.over()
-        task.status = status
-        self._forget_pidfd(task)
+    def _over(self, task: _Task) -> None:
+        """Its slot is free, and its outcome on the way."""
         attempt = task.job.order.attempt
         del self._running[attempt]
         self._draining[attempt] = task
@@ -440,13 +401,12 @@ class Runner:
         else:
             self._listen(task)
             self._loop.call_later(DRAIN_GRACE, self._deliver, task)
-        return True
 
     def _gone(self, task: _Task) -> None:
         """All processes of an ended task are gone."""
-        self._reap(task)
-        if task.job.order.attempt in self._draining:
-            self._deliver(task)
+        self._reap()
+        self._over(task)
+        self._deliver(task)
         self._fill()
 
     def _drop(self, jobs: Iterable[Job]) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections import deque
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
@@ -75,6 +74,8 @@ def table() -> Table:
 
 
 def _table_from_ps() -> Table:
+    import subprocess  # slow to import, and the keeper's start is every engine's
+
     listing = subprocess.run(
         ["/bin/ps", "-A", "-o", "pid=,ppid=,pgid=,stat="], capture_output=True, check=False
     ).stdout

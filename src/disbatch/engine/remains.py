@@ -1,0 +1,70 @@
+"""Tasks of an engine that was killed together with its keeper: find them on this host, and end them.
+
+They bear the engine's name in their environment. So does a batch job that a task has submitted; but that is a
+child of its scheduler, and none of ours. An orphan has been adopted by process 1, by another one above us (a
+container's, a job's), or by the user's service manager; and a task has an engine or a keeper above it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Collection
+
+from disbatch.engine import sessions
+from disbatch.engine.ending import Ender, Quarry
+from disbatch.engine.environment import MARKER
+from disbatch.engine.keeper import GRACE
+
+OURS = b"disbatch.engine"
+"""Is in the command lines of engines and keepers."""
+SERVICE_MANAGER = b"systemd"
+KILL_PATIENCE = 2.0
+"""Seconds for processes to end after SIGKILL."""
+
+
+def find_remains(engines: Collection[str]) -> list[int]:
+    """The uppermost processes here that these engines have left: tasks, or engines whose keeper is gone."""
+    processes = sessions.table()
+    markers = [MARKER + b"=" + engine.encode() for engine in engines]
+    marked = {pid for marker in markers for pid in sessions.marked(processes, marker)}
+    adopters = {1, *_above(processes, os.getpid())}
+    roots = set()
+    for pid in marked:
+        parent = processes[pid].parent
+        if parent in adopters or _reads(parent, "comm").strip() == SERVICE_MANAGER:
+            roots.add(pid)
+        elif parent not in marked and OURS in _reads(parent, "cmdline"):
+            roots.add(parent)
+    return sorted(pid for pid in roots if processes[pid].alive)
+
+
+def _above(processes: sessions.Table, pid: int) -> set[int]:
+    above: set[int] = set()
+    while pid in processes and processes[pid].parent not in above:
+        pid = processes[pid].parent
+        above.add(pid)
+    return above
+
+
+def _reads(pid: int, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123
+            return file.read(1 << 16)
+    except OSError:
+        return b""
+
+
+async def end_remains(loop: asyncio.AbstractEventLoop, engine: str, report: Callable[[str], None]) -> None:
+    """End them: SIGTERM, a grace, SIGKILL."""
+    roots = find_remains([engine])
+    if not roots:
+        return
+    gone = asyncio.Event()
+    ender = Ender(loop, lambda: {os.getpid()}, report)
+    ender.grace = GRACE
+    ender.end([Quarry(None, roots, gone.set)], at_once=False)
+    try:
+        await asyncio.wait_for(gone.wait(), GRACE + KILL_PATIENCE)
+    except TimeoutError:
+        report(f"processes that an engine has left do not end: {', '.join(map(str, roots))}")
