@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import msgspec
 import pytest
+from engine_driver import all_gone, wait_until
 
 from disbatch.cli.abandoned import refuse_abandoned
 from disbatch.contexts.machine import this_machine
@@ -33,15 +36,18 @@ HERE = Here(
 )
 
 
-def refused(folder: Path, here: Here) -> bool:
+def refused(folder: Path, here: Here, changed: float | None = None) -> bool:
     """Whether -r is refused when the driver of a run was killed that had this engine."""
     (folder / "P_status.txt").touch()
+    if changed is not None:
+        os.utime(folder / "P_status.txt", (changed, changed))
     (folder / "P_connect.json").touch()
+    (folder / "P_run.json").unlink(missing_ok=True)
     file = RunFile.create(folder / "P_run.json", ASKED)
     file.add(here)
     file.close()
     try:
-        refuse_abandoned(str(folder / "P_status.txt"))
+        refuse_abandoned(str(folder / "P_status.txt"), lambda _: None)
     except ResumeError as error:
         assert str(error).count("\n") == 0
         return True
@@ -71,3 +77,28 @@ def test_an_engine_that_has_ended(tmp_path: Path) -> None:
     pid = os.posix_spawnp("true", ["true"], os.environ)
     os.waitpid(pid, 0)
     assert not refused(tmp_path, msgspec.structs.replace(HERE, pid=pid, started=0))
+
+
+@pytest.mark.parametrize(
+    ("change", "runs"), [({}, True), ({"started": ME.start + 1}, False), ({"host": "elsewhere"}, False)]
+)
+def test_an_engine_that_is_seen_counts_whatever_the_clock_says(
+    tmp_path: Path, change: dict[str, object], runs: bool
+) -> None:
+    """As after a laptop has slept for hours: the clock says that its driver was not heard for long."""
+    assert refused(tmp_path, msgspec.structs.replace(HERE, **change), changed=1000.0) is runs
+
+
+def test_tasks_without_an_engine_that_can_be_seen(tmp_path: Path) -> None:
+    engine = f"0-{os.getpid()}"
+    script = "setsid sleep 1000 > /dev/null & echo $!"
+    marked = dict(os.environ) | {"DISBATCH_ENGINE": engine}
+    done = subprocess.run(["bash", "-c", script], env=marked, stdout=subprocess.PIPE, check=True)
+    gone = msgspec.structs.replace(HERE, engine=engine, started=ME.start + 1)
+    pid = int(done.stdout)
+    try:
+        wait_until(lambda: refused(tmp_path, gone, changed=1000.0), "a refusal")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    all_gone([pid])
+    assert not refused(tmp_path, gone, changed=1000.0)

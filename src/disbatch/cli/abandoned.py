@@ -8,6 +8,7 @@ import logging
 import os
 import select
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from disbatch.cli.runs import STATUS
@@ -20,6 +21,8 @@ from disbatch.driver.held import hold, is_held
 from disbatch.driver.kvsinfo import KvsInfo, kvsinfo_path
 from disbatch.driver.runfile import read
 from disbatch.driver.told import Here, Told
+from disbatch.engine import keeper
+from disbatch.engine.remains import command_line, find_engine, find_remains
 from disbatch.engine.sessions import boot_id, look
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.text import as_argument, shell_word
@@ -35,10 +38,14 @@ LAST_WORD = b" INFO gone\n"
 LAST_WORD_WITHIN = 100
 MARGIN = 15.0
 """Seconds for engines to end their tasks, and for clocks that differ."""
+KEEPER_PATIENCE = keeper.GRACE + 2.0
+"""Seconds in which a keeper ends what a killed engine has left."""
 
 
-def refuse_abandoned(status: str) -> None:
-    """ResumeError if tasks of the run that wrote this status file may still be running."""
+def refuse_abandoned(status: str, say: Callable[[str], None]) -> None:
+    """ResumeError if tasks of the run that wrote this status file may still be running; the clock says when
+    they can't be any more, but for those that can be seen. Waits for a keeper that is ending them, and says
+    so."""
     if not status.endswith(STATUS):
         return
     path = Path(status)
@@ -60,23 +67,32 @@ def refuse_abandoned(status: str) -> None:
         os.close(descriptor)
     if job_is_over(told):
         return
-    left = time_left(changed, told)
     engines = [here for here in told.lost.values() if here.pid]
     engines += told.engines.values() if killed else ()
-    there = sorted({each.name for each in engines if not has_ended(each, files, owner)})
-    if left <= 0 or not there:
-        return
-    can = "-r can after that time, --force-resume at once"
+    here = this_machine().hostname
+    for each in engines:
+        if each.host == here and _is_seen(each) and find_engine(each.pid) is None:
+            _wait_for_keeper(each, say)
+    there = [each for each in engines if not has_ended(each, files, owner)]
+    seen = [each for each in there if each.host == here and _is_seen(each)]
+    left = time_left(changed, told)
+    if seen or (there and left > 0):
+        raise ResumeError(_refusal(status, seen or there, killed, left))
+    _refuse_remains(status, [*told.engines, *told.lost])
+
+
+def _refusal(status: str, there: list[Here], killed: bool, left: float) -> str:
+    names = some(sorted({each.name for each in there}))
+    still = f"may still run tasks for {left:.0f} s" if left > 0 else "still run"
+    can = "-r can after that time" if left > 0 else "-r can when they have ended"
+    can += ", --force-resume at once"
     if not killed:
-        raise ResumeError(
-            f"{status}: {some(there)} could not be reached when that run ended, and may still run tasks for "
-            f"{left:.0f} s: {can}"
-        )
+        return f"{status}: {names} could not be reached when that run ended, and {still}: {can}"
     prefix = shell_word(as_argument(status.removesuffix(STATUS)))
-    raise ResumeError(
-        f"{status}: the driver of that run was killed, and its engines may still run tasks for "
-        f"{left:.0f} s: `disbatch --takeover {prefix}` goes on with it; `dbutil finish --run {prefix}` ends "
-        f"it, and -r works at once; {can}"
+    return (
+        f"{status}: the driver of that run was killed, and its engines {still}: "
+        f"`disbatch --takeover {prefix}` goes on with it; `dbutil finish --run {prefix}` ends it, and -r works "
+        f"at once; {can}"
     )
 
 
@@ -86,7 +102,7 @@ def clear_abandoned(status: str) -> None:
     path = Path(status)
     files = RunFiles(path.with_name(path.name.removesuffix(STATUS)), path)
     try:
-        refuse_abandoned(status)
+        refuse_abandoned(status, lambda _: None)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (ResumeError, OSError):
         return
@@ -104,6 +120,34 @@ def clear_abandoned(status: str) -> None:
             remove(left, log.warning)
     finally:
         os.close(descriptor)
+
+
+def _refuse_remains(status: str, engines: list[str]) -> None:
+    """Tasks whose engine was killed together with its keeper run on until somebody ends them."""
+    remains = find_remains(engines)
+    if remains:
+        numbers = " ".join(
+            f"-{pid}" if (it := look(pid)) and it.session == pid else str(pid) for pid in remains
+        )
+        raise ResumeError(
+            f"{status}: tasks of that run still run on this host, though its engine was killed; end them "
+            f"(`kill -- {numbers}`), or wait for their end, and resume then; --force-resume does at once"
+        )
+
+
+def _wait_for_keeper(engine: Here, say: Callable[[str], None]) -> None:
+    """Its engine was killed, and it ends what that has left."""
+    if b"keeper" not in command_line(engine.pid):
+        return
+    try:
+        pidfd = os.pidfd_open(engine.pid)
+    except (OSError, AttributeError):
+        return
+    try:
+        say(f"waiting for the tasks of a killed engine of that run on {engine.name} to end")
+        select.select([pidfd], [], [], KEEPER_PATIENCE)
+    finally:
+        os.close(pidfd)
 
 
 def time_left(changed: float, told: Told) -> float:
@@ -127,9 +171,13 @@ def ended_engines(files: RunFiles, told: Told, changed: float, owner: int | None
     """The engines of a killed driver that are known to have ended; `changed` as of `time_left`, `owner` as of
     `has_ended`."""
     engines = [*told.engines.values(), *told.lost.values()]
-    if time_left(changed, told) <= 0 or job_is_over(told):
+    if job_is_over(told):
         return frozenset(each.engine for each in engines)
-    return frozenset(each.engine for each in engines if has_ended(each, files, owner))
+    late, here = time_left(changed, told) <= 0, this_machine().hostname
+    unseen = {each.engine for each in engines if not (each.host == here and _is_seen(each))}
+    return frozenset(
+        each.engine for each in engines if has_ended(each, files, owner) or (late and each.engine in unseen)
+    )
 
 
 def has_ended(engine: Here, files: RunFiles, owner: int | None) -> bool:
@@ -144,6 +192,11 @@ def has_ended(engine: Here, files: RunFiles, owner: int | None) -> bool:
             return file.read().endswith(LAST_WORD)
     except OSError:
         return False
+
+
+def _is_seen(engine: Here) -> bool:
+    """It is on this host, beyond doubt: no other process has its number."""
+    return bool(engine.pid and engine.started) and not _has_ended_here(engine, boot_id())
 
 
 def _has_ended_here(engine: Here, boot: str) -> bool:

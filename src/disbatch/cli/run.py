@@ -122,7 +122,7 @@ def run(
     jobid = _jobid() if left is None else left.asked.jobid
     former = _former_life(options, opened, name, jobid, observer.say) if left is None else None
     if former is None:
-        former, warnings = _former(options.resume_from, options, opened)
+        former, warnings = _former(options.resume_from, options, opened, observer.say)
         for warning in warnings:
             observer.say(warning)
     context = context_of(options, choice)
@@ -458,7 +458,12 @@ def _task_name(taskfile: str | None) -> str:
 
 
 def _former(
-    paths: list[str], options: argparse.Namespace, opened: Opened | Expected, *, ended: bool = False
+    paths: list[str],
+    options: argparse.Namespace,
+    opened: Opened | Expected,
+    say: Callable[[str], None],
+    *,
+    ended: bool = False,
 ) -> tuple[Former | ByCommand | None, list[str]]:
     """What these status files say of the tasks, and warnings for the user. ResumeError if they do not fit,
     or, unless these runs are known to have `ended`, if engines of theirs may still run tasks."""
@@ -466,7 +471,7 @@ def _former(
         return None, []
     if not (ended or options.force_resume):
         for path in paths:
-            refuse_abandoned(path)
+            refuse_abandoned(path, say)
     former: Former | ByCommand
     if options.resume_by == "command":
         former = ByCommand.read(paths, source=opened.name, retry=options.retry)
@@ -494,7 +499,7 @@ def _former_life(
         say(f"Slurm started this job again; what it did before is in {files} ({again} goes on from there)")
         return None
     try:
-        former, warnings = _former([*options.resume_from, *paths], options, opened, ended=True)
+        former, warnings = _former([*options.resume_from, *paths], options, opened, say, ended=True)
     except ResumeError as error:
         say(f"Slurm started this job again, but its former record does not fit: {error}; beginning anew")
         return None

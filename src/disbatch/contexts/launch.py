@@ -158,7 +158,7 @@ class Launcher:
         self._on_started(engine)
         code = await asyncio.shield(child.exited)
         if code < 0 or code == UNKNOWN_EXIT:
-            await end_remains(self._loop, engine, self._on_trouble)
+            await end_remains(self._loop, [engine], self._on_trouble)
         del self._locals[engine]
         self._on_exit(engine, code, local_words(code, child.out, child.err))
 

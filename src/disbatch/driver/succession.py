@@ -10,6 +10,7 @@ Those that are not heard within the ending time stay in the run file: the run is
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.inherited import Inherited
 from disbatch.driver.roster import Member
 from disbatch.driver.told import Gone, Here, Told
+from disbatch.engine.remains import end_remains
 from disbatch.model.task import Phase
 from disbatch.plan import events
 from disbatch.wire.messages import Hello
@@ -50,6 +52,7 @@ class Succession:
         self._patience = patience
         self._told = told
         self._ended = ended
+        self._ending: asyncio.Task[None] | None = None
         self._look_beside = look_beside
         self._replaced: dict[str, str] = {}
         """Engines that did not come in time, and those that took their place."""
@@ -121,6 +124,15 @@ class Succession:
             self.give_up()
             return
         self._look_beside()
+        self._ending = crew.loop.create_task(self._replace(missing))
+
+    async def _replace(self, missing: list[Member]) -> None:
+        """Start others for them, but not beside a copy of a task that can be found on this host."""
+        crew = self._crew
+        await end_remains(crew.loop, [member.engine for member in missing], crew.say)
+        missing = [member for member in missing if member.launching]
+        if Reason.TAKEOVER not in self._holds or crew.is_over():
+            return
         for member in missing:
             self._miss(member)
             crew.note(Gone(member.engine, lost=True))
@@ -142,6 +154,10 @@ class Succession:
             if member.engine in self._ended:
                 member.launching, member.exited = False, True
                 self._crew.note(Gone(member.engine))
+        if self._ended and self._ending is None:
+            self._ending = self._crew.loop.create_task(
+                end_remains(self._crew.loop, self._ended, self._crew.say)
+            )
         if Reason.TAKEOVER in self._holds and not self._missing:
             self._all_heard()
 
@@ -195,6 +211,8 @@ class Succession:
 
     async def close(self, patience: float) -> None:
         """Wait until those of this machine have ended, at most so many seconds."""
+        if self._ending is not None:
+            await self._ending
         await self._watched.close(patience)
 
 

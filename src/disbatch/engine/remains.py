@@ -34,7 +34,7 @@ def find_remains(engines: Collection[str]) -> list[int]:
         parent = processes[pid].parent
         if parent in adopters or _reads(parent, "comm").strip() == SERVICE_MANAGER:
             roots.add(pid)
-        elif parent not in marked and OURS in _reads(parent, "cmdline"):
+        elif parent not in marked and OURS in command_line(parent):
             roots.add(parent)
     return sorted(pid for pid in roots if processes[pid].alive)
 
@@ -47,6 +47,17 @@ def _above(processes: sessions.Table, pid: int) -> set[int]:
     return above
 
 
+def find_engine(keeper: int) -> int | None:
+    """The engine of this keeper, if that lives."""
+    engines = [pid for pid in sessions.children(keeper) if OURS in command_line(pid)]
+    return next((pid for pid in engines if (found := sessions.look(pid)) and found.alive), None)
+
+
+def command_line(pid: int) -> bytes:
+    """The words that it was started with, each with a NUL behind it."""
+    return _reads(pid, "cmdline")
+
+
 def _reads(pid: int, name: str) -> bytes:
     try:
         with open(f"/proc/{pid}/{name}", "rb") as file:  # noqa: PTH123
@@ -55,9 +66,11 @@ def _reads(pid: int, name: str) -> bytes:
         return b""
 
 
-async def end_remains(loop: asyncio.AbstractEventLoop, engine: str, report: Callable[[str], None]) -> None:
-    """End them: SIGTERM, a grace, SIGKILL."""
-    roots = find_remains([engine])
+async def end_remains(
+    loop: asyncio.AbstractEventLoop, engines: Collection[str], report: Callable[[str], None]
+) -> None:
+    """End what these have left: SIGTERM, a grace, SIGKILL."""
+    roots = find_remains(engines)
     if not roots:
         return
     gone = asyncio.Event()
