@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
-from command import Running, disbatch, gone, records, status_file, write
+from command import DBUTIL, Running, disbatch, gone, records, status_file, write
 from processes import children
 
 from disbatch.model.status import Mark
@@ -91,4 +92,15 @@ def test_taking_over_ends_tasks_that_nobody_else_ends(tmp_path: Path) -> None:
     start_and_kill(tmp_path, "driver", "keeper", "engine")
     taken = disbatch(tmp_path, "--takeover", "P")
     assert taken.returncode == 0, taken.stderr
+    check_alone(tmp_path)
+
+
+def test_finishing_without_a_driver_ends_tasks_that_nobody_else_ends(tmp_path: Path) -> None:
+    task = start_and_kill(tmp_path, "driver", "keeper", "engine")
+    finished = subprocess.run(
+        [DBUTIL, "finish", "--run", "P"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    gone(lambda: [task] if Path(f"/proc/{task}").exists() else [], "the task's end")
+    assert finished.returncode == 0, finished.stderr
+    assert disbatch(tmp_path, "-s", "localhost:1", "-r", "P_status.txt", "Tasks").returncode == 0
     check_alone(tmp_path)

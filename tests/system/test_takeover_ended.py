@@ -3,6 +3,7 @@ by `dbutil finish`. What has ended is recorded first."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -34,7 +35,8 @@ def finish(held: Held, *words: str) -> subprocess.CompletedProcess[str]:
 
 def kill_everything(held: Held) -> None:
     for pid in processes(str(held.directory)):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # its keeper may have ended it
+            os.kill(pid, signal.SIGKILL)
     gone(lambda: processes(str(held.directory)), "the end of all processes")
 
 

@@ -91,8 +91,8 @@ def _refusal(status: str, there: list[Here], killed: bool, left: float) -> str:
     prefix = shell_word(as_argument(status.removesuffix(STATUS)))
     return (
         f"{status}: the driver of that run was killed, and its engines {still}: "
-        f"`disbatch --takeover {prefix}` goes on with it; `dbutil finish --run {prefix}` ends it, and -r works "
-        f"at once; {can}"
+        f"`disbatch --takeover {prefix}` goes on with it; `dbutil finish --run {prefix}` ends it, and -r "
+        f"works at once; {can}"
     )
 
 

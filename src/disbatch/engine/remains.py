@@ -32,9 +32,11 @@ def find_remains(engines: Collection[str]) -> list[int]:
     roots = set()
     for pid in marked:
         parent = processes[pid].parent
-        if parent in adopters or _reads(parent, "comm").strip() == SERVICE_MANAGER:
+        command = command_line(parent)
+        dying = not command  # as its engine may be; nobody has adopted it yet
+        if parent in adopters or dying or _reads(parent, "comm").strip() == SERVICE_MANAGER:
             roots.add(pid)
-        elif parent not in marked and OURS in command_line(parent):
+        elif parent not in marked and OURS in command:
             roots.add(parent)
     return sorted(pid for pid in roots if processes[pid].alive)
 
