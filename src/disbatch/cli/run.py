@@ -122,9 +122,7 @@ def run(
     jobid = _jobid() if left is None else left.asked.jobid
     former = _former_life(options, opened, name, jobid, observer.say) if left is None else None
     if former is None:
-        former, warnings = _former(options.resume_from, options, opened, observer.say)
-        for warning in warnings:
-            observer.say(warning)
+        former = _former(options.resume_from, options, opened, observer.say)
     context = context_of(options, choice)
     so_far = takeover = None
     directory = os.fsencode(working_directory()) if left is None else left.asked.directory
@@ -464,11 +462,11 @@ def _former(
     say: Callable[[str], None],
     *,
     ended: bool = False,
-) -> tuple[Former | ByCommand | None, list[str]]:
-    """What these status files say of the tasks, and warnings for the user. ResumeError if they do not fit,
-    or, unless these runs are known to have `ended`, if engines of theirs may still run tasks."""
+) -> Former | ByCommand | None:
+    """What these status files say of the tasks; warnings are said. ResumeError if they do not fit, or, unless
+    these runs are known to have `ended`, if engines of theirs may still run tasks."""
     if not paths:
-        return None, []
+        return None
     if not (ended or options.force_resume):
         for path in paths:
             refuse_abandoned(path, say)
@@ -478,10 +476,12 @@ def _former(
     else:
         former = Former.read(paths, source=opened.name, retry=options.retry, force=options.force_resume)
     try:
-        return former, _verify(former, opened)
+        for warning in _verify(former, opened):
+            say(warning)
     except BaseException:
         former.close()
         raise
+    return former
 
 
 def _former_life(
@@ -499,13 +499,11 @@ def _former_life(
         say(f"Slurm started this job again; what it did before is in {files} ({again} goes on from there)")
         return None
     try:
-        former, warnings = _former([*options.resume_from, *paths], options, opened, say, ended=True)
+        former = _former([*options.resume_from, *paths], options, opened, say, ended=True)
     except ResumeError as error:
         say(f"Slurm started this job again, but its former record does not fit: {error}; beginning anew")
         return None
     say(f"Slurm started this job again: going on from {files}")
-    for warning in warnings:
-        say(warning)
     return former
 
 
