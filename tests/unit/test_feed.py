@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from disbatch.driver.feed import ITEMS_A_TURN, Feed
+from disbatch.driver.feed import ITEMS_A_TURN, Feed, Submitted
 from disbatch.driver.former import Former
 from disbatch.model.outcome import Outcome
 from disbatch.model.status import format_line
@@ -16,6 +16,7 @@ from disbatch.model.task import Task
 from disbatch.plan import events
 from disbatch.plan.plan import Plan
 from disbatch.sources.opening import open_tasks
+from disbatch.sources.submitted import SubmittedFile
 
 
 def fed(
@@ -55,29 +56,45 @@ def test_the_end(tmp_path: Path) -> None:
     assert feed.error is None
 
 
+def test_what_is_handed_in_counts_at_once(tmp_path: Path) -> None:
+    """Tasks that were handed in have ids, and are part of the total, before they are read."""
+    path, plan = tmp_path / "Tasks", Plan()
+    path.write_text("true\n#DISBATCH BARRIER\n")
+    file = SubmittedFile(tmp_path / "P_tasks.txt", 2)
+    feed = Feed(open_tasks(str(path)), None, None, Submitted(file, True))
+    assert (feed.known_ids(plan), feed.total) == (2, 1)
+    file.add([b"true", b"#DISBATCH BARRIER", b"#DISBATCH REPEAT 3 true"], "0" * 16, "x", 1)
+    assert (feed.known_ids(plan), feed.total) == (7, 5)
+    feed.close()
+    file.close()
+    again = SubmittedFile(tmp_path / "P_tasks.txt", 2, again=True)
+    assert (again.next_id, again.tasks) == (7, 4)
+    again.close()
+
+
 def test_how_many_ids_there_are(tmp_path: Path) -> None:
-    """Of a regular file that is known; of others when they were read to the end."""
+    """Of a regular file that is known; of others as far as they are read."""
     os.mkfifo(tmp_path / "fifo")
     path, plan = tmp_path / "Tasks", Plan()
     path.write_text("true\ntrue\n")
 
     async def run() -> None:
         regular = Feed(open_tasks(str(path)), None)
-        assert regular.known_ids(plan) == 2
+        assert (regular.known_ids(plan), regular.total) == (2, 2)
         regular.close()
         ended = asyncio.Event()
         descriptor = os.open(tmp_path / "fifo", os.O_RDWR)
         stream = Feed(open_tasks(str(tmp_path / "fifo")), None)
         stream.start(asyncio.get_running_loop(), ended.set)
         os.write(descriptor, b"true\n" * 3)
-        assert stream.known_ids(plan) is None
+        assert stream.known_ids(plan) == 0
         os.close(descriptor)
-        while stream.known_ids(plan) is None:
+        while stream.known_ids(plan) < 3:
             await ended.wait()
             ended.clear()
             for event in stream.events(plan):
                 plan.handle(event)
-        assert stream.known_ids(plan) == 3
+        assert (stream.known_ids(plan), stream.total) == (3, None)
         stream.close()
 
     asyncio.run(asyncio.wait_for(run(), 60))

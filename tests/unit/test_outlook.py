@@ -28,7 +28,7 @@ class Scene:
         self.notice = ""
         self.holds = Holds(self.tell, lambda: None)
         matter = Matter(
-            *(0, "J", "Tasks", total),
+            *(0, "J", "Tasks", lambda: total),
             *(self.plan, self.members, self.tally, self.holds),
             label_of=lambda context: context or "rack",
             heard=lambda engine: self.clock - 1.5,

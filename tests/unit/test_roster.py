@@ -13,7 +13,7 @@ from disbatch.model.way import Way
 
 
 def outcome(code: int = 0, elapsed: float = 1.0) -> Outcome:
-    return Outcome(1, 0, 5, code, elapsed, 0.0, elapsed, 0, b"out", 0, b"err" if code else b"")
+    return Outcome(1, 0, 5, code, elapsed, 0.0, elapsed, 3, b"out", 3 if code else 0, b"err" if code else b"")
 
 
 def test_slot_time_of_an_engine_that_comes_and_goes() -> None:

@@ -113,9 +113,8 @@ def run(
     post = mail_server(options, os.environ)
     page = _web_page(options, observer.say, None if left is None else left.claimed.files)
     name = _task_name(options.taskfile)
-    total = None
+    total = None if opened.summary is None else opened.summary.tasks
     if opened.summary is not None:
-        total = opened.summary.tasks
         for warning in opened.summary.warnings:
             observer.say(warning)
     _check_open(options, opened)
@@ -169,7 +168,6 @@ def run(
         cores_per_task=options.cores_per_task,
         directory=directory,
         environment=environment,
-        total=total,
         fail_fast=options.fail_fast,
         exit_code=options.exit_code,
         status_header=options.status_header,

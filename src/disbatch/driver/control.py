@@ -54,7 +54,7 @@ class _Span(NamedTuple):
 class Control:
     """`request` answers requests, at once.
 
-    `source_ids()`: how many ids `source_name` has, None while nobody can know. `tell` gets events for the
+    `source_ids()`: how many ids `source_name` has by now. `tell` gets events for the
     plan, `note` lines for the run file (False: they cannot be kept), `say` a line for the one who watches
     the run; `ending()` is true when the run comes to its end anyway, and `finish` makes it; `waits`: without
     nodes it does not.
@@ -68,7 +68,7 @@ class Control:
         farewells: Farewells,
         *,
         source_name: str,
-        source_ids: Callable[[], int | None],
+        source_ids: Callable[[], int],
         tell: Callable[[events.Event], None],
         note: Callable[[Line], bool],
         say: Callable[[str], None],
@@ -249,9 +249,13 @@ class Control:
 
     def _check(self, wanted: IdSet) -> None:
         count = self._source_ids()
-        beyond = [] if count is None else [last for _, last in wanted if last >= count]
+        beyond = [last for _, last in wanted if last >= count]
         if beyond:
-            have = f"{self._source_name} has the ids 0 to {count - 1}" if count else "there are no tasks"
+            have = "there are no tasks"
+            if count:
+                have = f"{self._source_name} has " + (
+                    "the id 0" if count == 1 else f"the ids 0 to {count - 1}"
+                )
             raise UsageError(f"no task has the id {beyond[0]}: {have}")
 
     def _spans(self, wanted: IdSet) -> Iterator[_Span]:

@@ -201,7 +201,7 @@ class Driver:
         """What those see that watch."""
         s = self._settings
         return Matter(
-            *(s.number, s.jobid, s.task_name, s.total),
+            *(s.number, s.jobid, s.task_name, lambda: self._feed.total),
             *(self._plan, self._members, self._tally, self._holds),
             label_of=self._crew.label_of,
             heard=self._heard,
@@ -727,7 +727,7 @@ class Driver:
         present = [m for m in self._members.values() if m.joined is not None]
         return Snapshot(
             seconds=now - self._started,
-            total=self._settings.total,
+            total=self._feed.total,
             done=tally.done,
             failed=tally.failed,
             cancelled=tally.cancelled,

@@ -68,9 +68,21 @@ class Feed:
             return None
         return self._opened.summary.ids
 
-    def known_ids(self, plan: Plan) -> int | None:
-        """How many ids there are; None while that may grow."""
-        return plan.read_to if self._ended else self.ids
+    def known_ids(self, plan: Plan) -> int:
+        """How many ids tasks and barriers have by now: those of a regular file, those handed in, and those of
+        a stream as far as it is read."""
+        if self._ended:
+            return plan.read_to
+        regular = 0 if self._opened.summary is None else self._opened.summary.ids
+        handed_in = 0 if self._submitted is None else self._submitted.file.next_id
+        return max(plan.read_to, regular, handed_in)
+
+    @property
+    def total(self) -> int | None:
+        """How many tasks a regular file has, with those handed in since; None for a stream."""
+        if self._opened.summary is None:
+            return None
+        return self._opened.summary.tasks + (0 if self._submitted is None else self._submitted.file.tasks)
 
     def source_of(self, id: int) -> str:
         """Where the task or barrier of that id comes from, for messages."""

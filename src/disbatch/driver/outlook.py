@@ -52,7 +52,7 @@ class Matter(NamedTuple):
     driver: int
     jobid: str
     name: str
-    total: int | None
+    total: Callable[[], int | None]
     plan: Plan
     members: Mapping[str, Member]
     tally: Tally
@@ -118,7 +118,7 @@ class Outlook:
             notice=valid(m.notice()),
             paused=Reason.PAUSE in m.holds,
             barrier=None if barrier is None else BarrierRow(barrier.id, barrier.line),
-            total=m.total,
+            total=m.total(),
             done=point.done,
             failed=point.failed,
             cancelled=m.tally.cancelled,
@@ -141,10 +141,10 @@ class Outlook:
         )
 
     def _remaining(self) -> float | None:
-        m, rate = self._matter, self._course.rate
-        if m.total is None:
+        m, rate, total = self._matter, self._course.rate, self._matter.total()
+        if total is None:
             return None
-        left = max(0, m.total - m.tally.done - m.tally.skipped - m.tally.lost)
+        left = max(0, total - m.tally.done - m.tally.skipped - m.tally.lost)
         if not left:
             return 0.0
         return left / rate if rate else None

@@ -188,7 +188,7 @@ class Tally:
 
 def view_of(member: Member, task: Task, outcome: Outcome) -> TaskView:
     """For people."""
-    snippet = outcome.err_snippet or outcome.out_snippet
+    snippet = outcome.err_snippet if outcome.err_bytes else outcome.out_snippet
     return TaskView(
         *(task.id, task.line, member.name, outcome.return_code, outcome.elapsed, task.command[:2000]),
         *(snippet, member.label, outcome.reason.words),

@@ -43,15 +43,14 @@ class Settings:
     """One run. Times in seconds.
 
     `source_name` is how messages name the task file, `task_name` what the files of the run and
-    DISBATCH_NAMETASKS are called after. `context`: where it begins. `cores_per_task`: -c, if given. `total`
-    tasks if the source could be counted. `listen`: HOST:PORT of --use-address as (host, port), if given.
-    `waits`: how long a run without any engine waits for some to be attached; None: for ever. `asked` is for a
-    driver that takes this run over, `takeover` what this one takes over. `grace` is what tasks can have: see
-    `allowance.grace_within`. `keystore`: the server whose key store is used, None for the driver's own;
-    `key_prefix`: what keys shall begin with there, if the user said so. `resume_hint`: the command that goes
-    on from here; the other one, if tasks were handed in. `output`: --output and what belongs to it; None:
-    nothing is kept. `makers` make files of the run again that somebody removed. `moved`: the user is not in
-    `directory`.
+    DISBATCH_NAMETASKS are called after. `context`: where it begins. `cores_per_task`: -c, if given.
+    `listen`: HOST:PORT of --use-address as (host, port), if given. `waits`: how long a run without any
+    engine waits for some to be attached; None: for ever. `asked` is for a driver that takes this run over,
+    `takeover` what this one takes over. `grace` is what tasks can have: see `allowance.grace_within`.
+    `keystore`: the server whose key store is used, None for the driver's own; `key_prefix`: what keys shall
+    begin with there, if the user said so. `resume_hint`: the command that goes on from here; the other one,
+    if tasks were handed in. `output`: --output and what belongs to it; None: nothing is kept. `makers` make
+    files of the run again that somebody removed. `moved`: the user is not in `directory`.
     """
 
     source_name: str
@@ -62,7 +61,6 @@ class Settings:
     directory: bytes
     environment: dict[bytes, bytes]
     cores_per_task: float | None = None
-    total: int | None = None
     fail_fast: bool = False
     exit_code: bool = False
     status_header: bool = False

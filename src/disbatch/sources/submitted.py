@@ -187,6 +187,16 @@ class SubmittedFile:
         return self._size
 
     @property
+    def next_id(self) -> int:
+        """The id that the next task or barrier will have that is handed in."""
+        return self._checker.next_id
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks were handed in."""
+        return self._checker.tasks - self.ids
+
+    @property
     def is_unused(self) -> bool:
         """Nothing was ever handed in."""
         return self._size == len(self._head)

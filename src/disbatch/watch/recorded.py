@@ -120,7 +120,7 @@ def _failure(number: int, record: Record) -> FailureRow:
         return_code=record.return_code,
         seconds=record.elapsed,
         time=record.finish,
-        snippet=_text(unquoted(record.err) or unquoted(record.out) or b""),
+        snippet=_text(unquoted(record.err if record.err_bytes else record.out) or b""),
         command=_text(unquoted(record.command) or record.command),
         reason=record.reason.words,
     )
