@@ -26,7 +26,6 @@ from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import PROTOCOL, READY_MARK, Bootstrap
 
 FAKE_ENGINE = f"""
-from deadline import DEADLINE
 import msgspec, os, socket, time
 length = int.from_bytes(os.read(0, 4), "big")
 data = b""

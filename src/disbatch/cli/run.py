@@ -141,10 +141,10 @@ def run(
         for warning in _verify(so_far, opened):
             observer.say(warning)
         if opened.summary is None and options.taskfile is not None:
-            done = counted(so_far.count, "of them is done", "of them are done")
             observer.say(
                 f"{opened.name}: what was read before and is not recorded is not known; the same tasks are "
-                f"expected again, from the first on ({done})"
+                "expected again, from the first on "
+                f"({counted(so_far.count, 'of them is done', 'of them are done')})"
             )
         if options.owned:
             observer.say("a program handed tasks in; if it has ended, `dbutil close` says that no more come")
