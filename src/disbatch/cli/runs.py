@@ -60,7 +60,7 @@ class Run:
         over = f"`disbatch --takeover {prefix}`"
         if first.taskfile is not None and asked.size is None:
             over = f"`COMMAND | disbatch --takeover {prefix} -`, with the same tasks,"
-        return f"{over} goes on with it; or `dbutil finish --run {prefix}` ends it, and then {again} does"
+        return f"{over} goes on with it; or `dbutil finish --run {prefix}` ends it, then {again} resumes it"
 
 
 def find_run(prefix: str | None) -> Run:
