@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ from ssh_run import HELD, QUICK, TELL, Run
 from disbatch.model.status import Mark
 
 DBUTIL = Path(sys.executable).with_name("dbutil")
+HERE = socket.gethostname()
 WAITS = "no engines are there; waiting for some"
 
 
@@ -61,6 +63,36 @@ def test_from_another_host(ssh_run: Run) -> None:
     with attach(ssh_run, "-s", "localhost:2", on="nodeC"):
         assert ssh_run.end() == 0
     ssh_run.check_each_once(40)
+    ssh_run.until_gone()
+
+
+def test_a_local_run_opens_a_port_when_hosts_are_attached(ssh_run: Run) -> None:
+    """Not before: from elsewhere there is no way to it."""
+    ssh_run.tasks("#DISBATCH REPEAT 12 " + HELD)
+    ssh_run.start("-s", "localhost:1", "-p", "P", "Tasks")
+    ssh_run.until_told(1)
+    prefix = without_socket(ssh_run)
+    wrapper = ssh_run.lab.head(["ssh", "nodeB"])
+    with Attaching(
+        DBUTIL, ssh_run.directory, "pause", "--run", prefix, env=ssh_run.lab.env, wrapper=wrapper
+    ) as asked:
+        assert asked.ended() == 2
+        told = (
+            f"on {HERE} can be asked on that machine alone, as the run has no port for other hosts: do it "
+            f"there (`ssh {HERE}`), or start the run with --use-address {HERE}:0"
+        )
+        assert len(asked.said) == 1 and told in asked.said[0]
+    with attach(ssh_run, "-s", "nodeA:2") as first:
+        ssh_run.until_told(3)
+        prefix = without_socket(ssh_run)
+        words = ("attach", "--run", prefix, "-s", "localhost:1")
+        with Attaching(DBUTIL, ssh_run.directory, *words, env=ssh_run.lab.env, wrapper=wrapper) as second:
+            ssh_run.until_told(4)
+            assert hosts(ssh_run) == Counter({HERE: 1, "nodeA": 2, "nodeB": 1})
+            ssh_run.open_gate()
+            assert ssh_run.end() == 0
+            assert (first.ended(), second.ended()) == (0, 0)
+    ssh_run.check_each_once(12)
     ssh_run.until_gone()
 
 

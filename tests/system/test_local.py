@@ -388,7 +388,7 @@ def test_where_the_key_store_is(tmp_path: Path) -> None:
     done = disbatch(tmp_path, "-s", "localhost:1", "Tasks")
     assert done.returncode == 0, done.stderr
     address, connect = (tmp_path / "told").read_text().splitlines()
-    assert address.startswith("tcp://")
+    assert address.startswith("ipc://")
     assert re.fullmatch(rf"connect {re.escape(str(tmp_path))}/Tasks_\w+_connect.json", connect)
     assert (tmp_path / "mode").read_text() == "600\n"
     assert not list(tmp_path.glob("*kvsinfo*"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Target:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        listen = ("-s", "localhost:2", "--use-address", f"127.0.0.1:{self.port}")
+        listen = ("-s", "localhost:1", "--use-address", f"127.0.0.1:{self.port}")
         self.run = Running(directory, *listen, *options, "Tasks", wrapper=wrapper or [])
         self.run.until((directory / "up").exists, "the first task")
         self.connect = ConnectFile.read(next(directory.glob("*_connect.json")))
@@ -261,6 +262,28 @@ def test_many_half_greetings_then_silence(tmp_path: Path, limit: int | None) -> 
     finally:
         for raw in silent:
             raw.close()
+
+
+def test_a_crowd_of_strangers(tmp_path: Path) -> None:
+    """The driver does not notice, its owner can ask it, and when they are gone others come in again."""
+    target = Target(tmp_path, *IMPATIENT, wrapper=["bash", "-c", 'ulimit -n 200; exec "$@"', "bash"])
+    crowd = []
+    for _ in range(500):
+        raw = socket.socket()
+        raw.setblocking(False)
+        raw.connect_ex(("127.0.0.1", target.port))
+        crowd.append(raw)
+    with target.run:
+        target.run.until_said("connections to our port know nothing of this run")
+        assert len(os.listdir(f"/proc/{target.run.pid}/fd")) < 60
+        script = next(tmp_path.glob("*_dbUtil.sh"))
+        asked = subprocess.run([script, "status", "--json"], capture_output=True, timeout=60, check=True)
+        assert msgspec.json.decode(asked.stdout)["done"] == 0
+        for raw in crowd:
+            raw.close()
+        with Stranger(target, "late") as late:
+            late.heard()
+        assert "lost" not in target.finish()
 
 
 # ---- with the key ----

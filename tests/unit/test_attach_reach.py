@@ -75,10 +75,15 @@ def test_a_driver_that_is_reached_from_its_own_host_alone(ears: str, ports: tupl
     connect = connect_file(ears, *ports)
     assert addresses(Reach(connect, context(Way.CHILD)), Way.CHILD) == [ears]
     assert Reach(connect, context(Way.CHILD, Way.SSH, tunnel=True)).tunnel_end
-    with pytest.raises(UsageError, match="no port for other hosts: attach them with --tunnel"):
-        Reach(connect, context(Way.CHILD, Way.SSH))
-    with pytest.raises(UsageError, match="no port for other hosts: not even for the nodes of a job"):
-        Reach(connect, context(Way.STEP, tunnel=True))
+    assert not Reach(connect, context(Way.CHILD, Way.SSH, tunnel=True)).wants_port
+    if ports:
+        with pytest.raises(UsageError, match="no port for other hosts: attach them with --tunnel"):
+            Reach(connect, context(Way.CHILD, Way.SSH))
+        with pytest.raises(UsageError, match="no port for other hosts: not even for the nodes of a job"):
+            Reach(connect, context(Way.STEP, tunnel=True))
+    else:
+        assert Reach(connect, context(Way.CHILD, Way.SSH)).wants_port
+        assert Reach(connect, context(Way.STEP, tunnel=True)).wants_port
     far = connect_file("ipc:///nowhere/driver", *ports, host="login1")
     with pytest.raises(UsageError, match="login1 can be asked on that machine alone"):
         Reach(far, context(Way.CHILD))

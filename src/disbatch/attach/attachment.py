@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import zmq
 
 from disbatch.attach.gathering import Gathering
@@ -193,6 +194,7 @@ class Attachment:
             keep=sorted(context.keep),
             scheduled=allocation is not None,
             kill_wait=None if allocation is None else allocation.kill_wait,
+            far=self._reach.wants_port,
         )
         answer = await self._caller.call(verb, PATIENCE)
         if not answer.ok:
@@ -202,6 +204,9 @@ class Attachment:
 
     async def _stay(self, told: Attached, folder: str) -> None:
         self._told = told
+        if self._reach.wants_port:
+            connect = msgspec.structs.replace(self._connect, addresses=told.addresses)
+            self._reach = Reach(connect, self._context)
         limit = self._time_limit(told)
         if limit.too_late:
             await self._tell_surely(Detach(told.context))

@@ -36,7 +36,9 @@ class Reach:
         far = {node.way for node in context.nodes} - {Way.CHILD}
         if Way.SSH in far and context.tunnel:
             far.discard(Way.SSH)
-        if far and not self._ports:
+        self.wants_port = bool(far) and bool(self._sockets) and self._sockets == connect.addresses
+        """The driver is to open a port before anything can be started."""
+        if far and not self._ports and not self.wants_port:
             way = "attach them with --tunnel" if Way.SSH in far else "not even for the nodes of a job"
             raise UsageError(f"the driver has no port for other hosts: {way}")
 

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from disbatch.cli.options import add_reach, add_where
@@ -41,6 +42,9 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     from disbatch.cli.output import kept_output
     from disbatch.cli.runs import find_run
     from disbatch.contexts.machine import this_machine
+    from disbatch.contexts.room import affordable
+    from disbatch.contexts.spawn import limit_children
+    from disbatch.wire.descriptors import raise_limit
     from disbatch.wire.naming import is_gone
 
     logging.getLogger().addHandler(logging.NullHandler())  # the user is told all by `say`
@@ -48,6 +52,11 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     if options.cores_per_task is None and not _is_slurms(options):
         options.cores_per_task = run.connect.cores_per_task
     context = context_of(options, find_nodes(options, say))
+    limit_children(raise_limit())
+    nodes, words = affordable(context.nodes, tunnel=context.tunnel, connected=False)
+    if words:
+        say(words)
+    context = replace(context, nodes=nodes)
     attachment = Attachment(
         context,
         run.connect,

@@ -30,7 +30,7 @@ from disbatch.cli.script import RunCommand, write_script
 from disbatch.cli.store import URL, choose_store, without_passwords
 from disbatch.contexts.nodes import Choice
 from disbatch.contexts.slurm import Allocation
-from disbatch.contexts.spawn import Spawned
+from disbatch.contexts.spawn import Spawned, limit_children
 from disbatch.driver.allowance import grace_within
 from disbatch.driver.by_command import ByCommand
 from disbatch.driver.driver import Driver
@@ -59,6 +59,7 @@ from disbatch.sources.opening import Expected, Opened, no_tasks, open_tasks
 from disbatch.sources.submitted import SubmittedFile
 from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
+from disbatch.wire.descriptors import raise_limit
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import SECRET_VARIABLES
 
@@ -172,6 +173,7 @@ def run(
         exit_code=options.exit_code,
         status_header=options.status_header,
         listen=options.listen,
+        on_network=options.startup_only or any(map(os.environ.get, JOBID_VARIABLES)),
         waits=_waits(options),
         heartbeat=options.heartbeat,
         patience=options.patience,
@@ -277,6 +279,7 @@ def _perform(  # noqa: PLR0917 - the parts of a run, and one caller
 ) -> int:
     """Carry it out; the exit code."""
     claimed = settings.claimed
+    limit_children(raise_limit())
     try:
         if claimed.new:
             settings.makers[claimed.files.script]()

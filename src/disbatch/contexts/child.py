@@ -46,21 +46,34 @@ class Child:
         self._kept = kept
         self.pid = spawned.pid
         self.returncode: int | None = None
-        self.out = b""
-        """The last `kept` bytes of its stdout."""
-        self.err = b""
-        """The last `kept` bytes of its stderr."""
+        self._said = {spawned.stdout: b""}
+        """The last `kept` bytes of each output stream."""
+        self._out = self._err = spawned.stdout
+        if spawned.stderr is not None:
+            self._said[spawned.stderr] = b""
+            self._err = spawned.stderr
         self._changed = asyncio.Event()
         self.exited: asyncio.Future[int] = loop.create_future()
         self._stdin: int | None = spawned.stdin
         self._writable: asyncio.Future[None] | None = None
-        self._outputs = {spawned.stdout: "out", spawned.stderr: "err"}
-        for descriptor in (spawned.stdin, spawned.stdout, spawned.stderr):
+        self._outputs = set(self._said)
+        """Those that may say more."""
+        for descriptor in (spawned.stdin, *self._outputs):
             os.set_blocking(descriptor, False)
         for descriptor in self._outputs:
             loop.add_reader(descriptor, self._readable, descriptor)
         self._pidfd = -1
         self._watch()
+
+    @property
+    def out(self) -> bytes:
+        """The last `kept` bytes of its stdout, or of both its streams if they are merged."""
+        return self._said[self._out]
+
+    @property
+    def err(self) -> bytes:
+        """The same of its stderr."""
+        return self._said[self._err]
 
     def _watch(self) -> None:
         if hasattr(os, "pidfd_open"):
@@ -121,13 +134,13 @@ class Child:
         if not data:
             self._drop(descriptor)
             return False
-        name = self._outputs[descriptor]
-        setattr(self, name, (getattr(self, name) + data)[-self._kept :])
+        self._said[descriptor] = (self._said[descriptor] + data)[-self._kept :]
         self._changed.set()
         return True
 
     def _drop(self, descriptor: int) -> None:
-        if self._outputs.pop(descriptor, None) is not None:
+        if descriptor in self._outputs:
+            self._outputs.discard(descriptor)
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
 

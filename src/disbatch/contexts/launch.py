@@ -212,9 +212,11 @@ class Launcher:
         finally:
             self._later(self._let_go(child))
 
-    def _spawn(self, node: Node, argv: list[str], environment: dict[str, str] | None = None) -> Child:
+    def _spawn(
+        self, node: Node, argv: list[str], environment: dict[str, str] | None = None, *, merged: bool = False
+    ) -> Child:
         try:
-            return Child(self._loop, spawn(argv, environment))
+            return Child(self._loop, spawn(argv, environment, merged=merged))
         except FileNotFoundError as error:
             raise LaunchError(node.name, f"there is no {argv[0]} command in PATH here") from error
         except OSError as error:
@@ -262,7 +264,7 @@ class Launcher:
 
     async def _start_step(self, node: Node, bootstrap: Bootstrap) -> Child:
         environment = srun_environment(os.environ, self._srun)
-        child = self._spawn(node, srun_argv(node, self._srun), environment)
+        child = self._spawn(node, srun_argv(node, self._srun), environment, merged=True)
         ready = False
         try:
             code = await self._until_ready(child, framed(bootstrap), lifeline=True)

@@ -54,4 +54,4 @@ def spawn_local(argv: list[str] | None = None) -> Spawned:
 
     Give the result to `Launcher.adopt`. OSError if it cannot be started.
     """
-    return spawn(argv or engine_argv())
+    return spawn(argv or engine_argv(), merged=True)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 
+_limit: int | None = None
+"""How many files what we start may have open, if we may have more; see `limit_children`."""
+
 # SIGPIPE and SIGXFSZ: Python ignores them, and what is ignored is inherited. SIGCHLD: some launchers ignore
 # it, and then nobody learns how a child ended. Numbers, because the signal module costs an enum.
 _PLATFORM = os.uname().sysname
@@ -15,11 +18,12 @@ _SIGCHLD, _SIGPIPE, _SIGXFSZ = (17, 13, 25) if _PLATFORM == "Linux" else (20, 13
 
 
 class Spawned:
-    """A process just started: its pid, and our ends of its pipes (descriptors, close-on-exec)."""
+    """A process just started: its pid, and our ends of its pipes (descriptors, close-on-exec); `stderr` is
+    None if it goes where stdout goes."""
 
     __slots__ = ("pid", "stderr", "stdin", "stdout")
 
-    def __init__(self, pid: int, stdin: int, stdout: int, stderr: int) -> None:
+    def __init__(self, pid: int, stdin: int, stdout: int, stderr: int | None) -> None:
         self.pid = pid
         self.stdin = stdin
         self.stdout = stdout
@@ -43,41 +47,56 @@ def _pipe() -> tuple[int, int]:
     return ends[0], ends[1]
 
 
-def spawn(argv: list[str], environment: dict[str, str] | None = None) -> Spawned:
-    """Start `argv`, `argv[0]` looked up in PATH, in this process's environment unless told otherwise. OSError
-    if that cannot be."""
-    theirs_in, stdin = _pipe()
+def limit_children(soft: int | None) -> None:
+    """From now on what we start gets this soft limit on open files, whatever ours is; None: ours."""
+    global _limit
+    _limit = soft
+
+
+def limited(argv: list[str]) -> list[str]:
+    """The command that gives `argv` its limit. Lowering ours for a moment would make other threads fail."""
+    if _limit is None:
+        return argv
+    from shutil import which
+
+    prlimit, program = which("prlimit"), which(argv[0])
+    if prlimit is None or program is None:
+        return argv
+    return [prlimit, f"--nofile={_limit}:", program, *argv[1:]]
+
+
+def spawn(argv: list[str], environment: dict[str, str] | None = None, *, merged: bool = False) -> Spawned:
+    """Start `argv`, `argv[0]` looked up in PATH, in this process's environment unless told otherwise.
+    `merged`: one pipe for its stdout and stderr. OSError if that cannot be."""
+    ours: list[int] = []
+    theirs: list[int] = []
     try:
-        stdout, theirs_out = _pipe()
-        try:
-            stderr, theirs_err = _pipe()
-            try:
-                pid = os.posix_spawnp(
-                    argv[0],
-                    argv,
-                    os.environ if environment is None else environment,
-                    file_actions=[
-                        (os.POSIX_SPAWN_DUP2, theirs_in, 0),
-                        (os.POSIX_SPAWN_DUP2, theirs_out, 1),
-                        (os.POSIX_SPAWN_DUP2, theirs_err, 2),
-                    ],
-                    setsid=True,
-                    setsigmask=[],
-                    setsigdef=[_SIGCHLD, _SIGPIPE, _SIGXFSZ],
-                )
-            except BaseException:
-                os.close(stderr)
-                raise
-            finally:
-                os.close(theirs_err)
-        except BaseException:
-            os.close(stdout)
-            raise
-        finally:
-            os.close(theirs_out)
+        theirs_in, stdin = _pipe()
+        theirs.append(theirs_in)
+        ours.append(stdin)
+        for _ in range(1 if merged else 2):
+            reading, writing = _pipe()
+            ours.append(reading)
+            theirs.append(writing)
+        argv = limited(argv)
+        pid = os.posix_spawnp(
+            argv[0],
+            argv,
+            os.environ if environment is None else environment,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, theirs[0], 0),
+                (os.POSIX_SPAWN_DUP2, theirs[1], 1),
+                (os.POSIX_SPAWN_DUP2, theirs[-1], 2),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[_SIGCHLD, _SIGPIPE, _SIGXFSZ],
+        )
     except BaseException:
-        os.close(stdin)
+        for descriptor in ours:
+            os.close(descriptor)
         raise
     finally:
-        os.close(theirs_in)
-    return Spawned(pid, stdin, stdout, stderr)
+        for descriptor in theirs:
+            os.close(descriptor)
+    return Spawned(pid, ours[0], ours[1], None if merged else ours[2])

@@ -85,7 +85,7 @@ class Tunnel:
         attempt = secrets.token_hex(4)
         argv = tunnel_argv(self._host, self._options, self._place, attempt, self._local_socket)
         try:
-            child = self._child = Child(self._loop, spawn(argv))
+            child = self._child = Child(self._loop, spawn(argv, merged=True))
         except OSError as error:
             raise LaunchError(self._host, f"cannot run ssh: {error.strerror or error}") from error
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from disbatch.wire.messages import ERROR_MARK
+from disbatch.contexts.ssh import TUNNEL_MARK
+from disbatch.wire.messages import ERROR_MARK, READY_MARK
 
 LONGEST = 300
 _INSTALL = "install it there as here, or name an interpreter that has it with --ssh-python PATH"
@@ -89,8 +90,9 @@ def tidy(text: str) -> str:
 
 
 def lines(data: bytes) -> list[str]:
-    """The lines of output that are not blank, tidied."""
-    return [line for line in map(tidy, re.split(r"[\r\n]+", data.decode(errors="replace"))) if line]
+    """The lines of output that are for people, tidied."""
+    found = map(tidy, re.split(r"[\r\n]+", data.decode(errors="replace")))
+    return [line for line in found if line and not line.startswith((READY_MARK, TUNNEL_MARK))]
 
 
 def ended_how(returncode: int) -> str:

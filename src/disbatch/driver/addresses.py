@@ -1,9 +1,9 @@
 """Where the driver listens, and the connect file that tells it to those who may know.
 
 Local engines come through a Unix socket in a directory of the run's own (0700). A TCP port is there for
-engines on other hosts, and for those that are attached later, from wherever the connect file can be read; not
-if all is to go through tunnels. A run that needs the port for nothing else goes on without if it cannot be
-opened.
+engines on other hosts; not if all is to go through tunnels. A run that has no such engines opens a port at
+once in a scheduler's job, without nodes of its own (-S), or if --use-address asks for it, and goes on without
+if that cannot be; any other opens one when engines on other hosts are attached.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from disbatch.contexts.nodes import Node
 from disbatch.driver.files import remove
+from disbatch.driver.port import Port
 from disbatch.driver.settings import Settings, Takeover
 from disbatch.driver.told import Told
 from disbatch.model.errors import UsageError
@@ -27,7 +28,6 @@ from disbatch.model.way import Way
 from disbatch.wire.hub import Hub
 from disbatch.wire.keys import ConnectFile, RunKeys
 from disbatch.wire.messages import PROTOCOL
-from disbatch.wire.reach import LOOPBACK
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ SOCKET_PATH_LIMIT = 100
 
 class Addresses:
     """The driver's ears. `socket` is the path of the Unix socket, `folder` the directory around it, which
-    goes with the run."""
+    goes with the run. `port_to` makes the port whose clients reach a Unix socket."""
 
-    def __init__(self, settings: Settings, hub: Hub) -> None:
+    def __init__(self, settings: Settings, hub: Hub, port_to: Callable[[str], Port]) -> None:
         self._settings = settings
         allocation = settings.context.allocation
         self._own_node = "" if allocation is None else allocation.own_node
@@ -52,7 +52,9 @@ class Addresses:
         self.folder = str(self._folder)
         self.socket = f"{self._folder}/driver"
         self._hub = hub
+        self.port = port_to(self.socket)
         self._tcp: list[str] = []
+        self._publish: Callable[[], None] = lambda: None
 
     def listen(self) -> None:
         """Open the socket, and a port if one is needed. UsageError if that cannot be."""
@@ -60,14 +62,25 @@ class Addresses:
         s = self._settings
         if self._takeover is not None and self._listen_again(self._takeover.told):
             return
-        if s.listen is None and s.context.tunnel:
+        far = not all(node.local for node in s.context.nodes)
+        if s.listen is None and (s.context.tunnel or not (far or s.on_network)):
             return
         try:
             self._tcp = self._open_port()
         except UsageError as error:
-            if s.listen is not None or not all(node.local for node in s.context.nodes):
+            if s.listen is not None or far:
                 raise
             log.warning("no port, so that nobody can join from another host: %s", error)
+
+    def for_others(self) -> list[str]:
+        """Where engines find us that are to be attached on other hosts: a port is opened if there is none.
+        UsageError."""
+        if not self._tcp:
+            if self._settings.context.tunnel:
+                raise UsageError("the driver has no port for other hosts: attach them with --tunnel")
+            self._tcp = self._open_port()
+            self._publish()
+        return [f"ipc://{self.socket}", *self._tcp]
 
     def _listen_again(self, told: Told) -> bool:
         """At the former driver's port; False if there is none, or it is taken and nobody waits there.
@@ -77,7 +90,7 @@ class Addresses:
             return False
         host, _, port = former[0].removeprefix("tcp://").rpartition(":")
         try:
-            self._hub.bind(f"tcp://{host if host.strip('[]') in LOOPBACK else '*'}:{port}")
+            self.port.open(host, int(port))
         except UsageError as error:
             here = (*told.engines.values(), *told.lost.values())
             if told.attached or not all(each.node is not None and each.node.local for each in here):
@@ -91,10 +104,7 @@ class Addresses:
         host, port = self._settings.listen or ("", 0)
         if host == "localhost":
             host = "127.0.0.1"  # the name may stand for ::1, too, and only one is tried
-        # A name of ours that others use may be no address of this machine, hence all; but not for loopback.
-        at = _bracketed(host) if host in LOOPBACK else "*"
-        bound = self._hub.bind(f"tcp://{at}:{port or '*'}")
-        port = int(bound.rsplit(":", 1)[1])
+        port = self.port.open(host, port)
         if host:
             return [f"tcp://{_bracketed(host)}:{port}"]
         name = socket.gethostname()
@@ -115,6 +125,11 @@ class Addresses:
 
     def publish(self, keys: RunKeys, started: float) -> None:
         """Write the connect file."""
+        self._write(keys, started, again=self._takeover is not None)
+        self._published = True
+        self._publish = lambda: self._write(keys, started, again=True)
+
+    def _write(self, keys: RunKeys, started: float, *, again: bool) -> None:
         files = self._settings.claimed.files
         connect = ConnectFile(
             protocol=PROTOCOL,
@@ -132,13 +147,12 @@ class Addresses:
             cores_per_task=self._settings.cores_per_task,
         )
         try:
-            if self._takeover is None:
-                connect.write(files.connect)
-            else:
+            if again:
                 connect.replace(files.connect)
+            else:
+                connect.write(files.connect)
         except OSError as error:
             raise UsageError(f"{files.connect}: cannot be created: {error.strerror}") from error
-        self._published = True
 
     def withdraw(self, say: Callable[[str], None], *, keep_run: bool) -> None:
         """Remove the connect file and the socket; but not what a run has that could not be taken over.

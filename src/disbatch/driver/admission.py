@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
+from disbatch.contexts.room import room_for_connections
 from disbatch.driver.attached import Contexts
 from disbatch.driver.crew import Crew
 from disbatch.driver.departures import some
@@ -14,8 +15,10 @@ from disbatch.driver.farewells import Farewells
 from disbatch.driver.roster import Member
 from disbatch.driver.settings import Settings
 from disbatch.driver.told import Joint
+from disbatch.model.errors import UsageError
 from disbatch.model.quantity import counted
 from disbatch.plan import events
+from disbatch.wire.descriptors import limit
 from disbatch.wire.hub import ENGINE_NAME
 from disbatch.wire.requests import (
     Answer,
@@ -34,7 +37,8 @@ log = logging.getLogger(__name__)
 
 class Admission:
     """`request` answers a request, or returns None: the answer comes later. `ending()` is true when the run
-    comes to its end anyway."""
+    comes to its end anyway; `open_port()` returns where engines on other hosts find the driver, or raises
+    UsageError."""
 
     def __init__(
         self,
@@ -44,12 +48,14 @@ class Admission:
         farewells: Farewells,
         *,
         ending: Callable[[], bool],
+        open_port: Callable[[], list[str]],
     ) -> None:
         self._settings = settings
         self._crew = crew
         self._contexts = contexts
         self._farewells = farewells
         self._ending = ending
+        self._open_port = open_port
         self._performers: dict[type, Callable[[Request, Any], Answer | None]] = {
             Attach: self._attach,
             Heed: contexts.heed,
@@ -73,6 +79,12 @@ class Admission:
         if self._ending():
             return Answer(request.id, False, ["the run is ending already"])
         known = self._contexts.find(verb)
+        try:
+            if known is None:
+                self._look_for_room(len(verb.nodes))
+            addresses = self._open_port() if verb.far else []
+        except UsageError as error:
+            return Answer(request.id, False, [str(error)])
         if known is None:
             names = [node.engine for node in verb.nodes]
             if len(set(names)) < len(names) or not all(map(ENGINE_NAME.match, names)):
@@ -91,8 +103,18 @@ class Admission:
             patience=s.patience,
             orphan_patience=s.orphan_patience,
             known=bytes(s.claimed.files.elsewhere.prefix),
+            addresses=addresses,
         )
         return Answer(request.id, True, [], value)
+
+    def _look_for_room(self, nodes: int) -> None:
+        """UsageError if we have not the descriptors for so many more connections."""
+        members = self._crew.members.values()
+        expected = sum(member.launching for member in members)
+        room = room_for_connections(expected, sum(member.joined is not None for member in members) + expected)
+        if nodes > room:
+            cause = f"the driver may open only {limit():,} files (ulimit -Hn)"
+            raise UsageError(f"{cause}: it has room for {room:,} more nodes, and {nodes:,} are too many")
 
     def _admit(self, context: str, verb: Attach) -> None:
         crew = self._crew

@@ -25,6 +25,8 @@ import msgspec
 import zmq
 
 from disbatch.contexts.machine import this_machine
+from disbatch.contexts.nodes import Node
+from disbatch.contexts.room import affordable
 from disbatch.contexts.spawn import Spawned
 from disbatch.driver import command as commands
 from disbatch.driver.addresses import Addresses
@@ -43,6 +45,7 @@ from disbatch.driver.notes import Notes
 from disbatch.driver.observer import Listener, Observer
 from disbatch.driver.orders import start_per_engine, starts
 from disbatch.driver.outlook import Matter, Outlook
+from disbatch.driver.port import Port
 from disbatch.driver.receipts import Receipts
 from disbatch.driver.record import Record
 from disbatch.driver.result import Result
@@ -167,7 +170,11 @@ class Driver:
         self._farewells = Farewells(
             self._plan, tell=self._tell, note=self._notes.add, dismiss=self._crew.dismiss
         )
-        self._admission = Admission(*(s, self._crew, self._contexts, self._farewells), ending=self._is_ending)
+        self._admission = Admission(
+            *(s, self._crew, self._contexts, self._farewells),
+            ending=self._is_ending,
+            open_port=self._open_port,
+        )
         self._submissions = Submissions(
             note=self._notes.add,
             ending=self._is_ending,
@@ -231,8 +238,9 @@ class Driver:
                 request=self._request,
             )
             self._receipts = Receipts(loop, self._plan, self._record, self._hub, self._crew.lose)
-            addresses = Addresses(s, self._hub)
+            addresses = self._addresses = Addresses(s, self._hub, lambda to: Port(to, self._say))
             stack.callback(self._withdraw, addresses)
+            self._nodes = self._affordable_nodes()
             orders = Orders(
                 *(s.context, s.directory, s.environment, s.claimed.files, keys, s.orphan_patience),
                 output=s.output,
@@ -259,6 +267,19 @@ class Driver:
         elif not result.complete:
             self._crew.warn_of_the_lost()
         return result.exit_code, self._summary(result, unwritten)
+
+    def _open_port(self) -> list[str]:
+        return self._addresses.for_others()
+
+    def _affordable_nodes(self) -> list[Node]:
+        """Those on which we have the descriptors to keep engines. UsageError if that is none."""
+        context = self._settings.context
+        if not context.nodes:
+            return []
+        nodes, words = affordable(context.nodes, tunnel=context.tunnel, connected=True)
+        if words:
+            self._say(words)
+        return nodes
 
     def _open_record(self) -> None:
         s = self._settings
@@ -402,7 +423,7 @@ class Driver:
             )
             self._restore(s.takeover.told)
         finish = s.takeover is not None and s.takeover.finish
-        nodes = [] if self._incomplete or finish else s.context.nodes
+        nodes = [] if self._incomplete or finish else self._nodes
         for listener in self._listeners:
             listener.start(self.snapshot)
         self._crew.launch(nodes, self._early, retirement, succession)
@@ -484,6 +505,7 @@ class Driver:
         await self._exchange.close()
         await self._hub.until_left(LAST_WORDS)
         self._hub.close(linger=LAST_WORDS)
+        await self._addresses.port.close()
         self._telling.shut()
         self._observer.stop()
         unwritten = await self._record.close()
@@ -493,6 +515,7 @@ class Driver:
     async def _leave(self) -> bytes:
         """The run stays as it was: its engines wait for another driver."""
         self._hub.close()
+        await self._addresses.port.close()
         self._telling.shut()
         self._observer.stop()
         unwritten = await self._record.close()

@@ -44,8 +44,9 @@ class Settings:
 
     `source_name` is how messages name the task file, `task_name` what the files of the run and
     DISBATCH_NAMETASKS are called after. `context`: where it begins. `cores_per_task`: -c, if given.
-    `listen`: HOST:PORT of --use-address as (host, port), if given. `waits`: how long a run without any
-    engine waits for some to be attached; None: for ever. `asked` is for a driver that takes this run over,
+    `listen`: HOST:PORT of --use-address as (host, port), if given; `on_network`: others may join from other
+    hosts, so that a port is opened at once. `waits`: how long a run without any engine waits for some to be
+    attached; None: for ever. `asked` is for a driver that takes this run over,
     `takeover` what this one takes over. `grace` is what tasks can have: see `allowance.grace_within`.
     `keystore`: the server whose key store is used, None for the driver's own; `key_prefix`: what keys shall
     begin with there, if the user said so. `resume_hint`: the command that goes on from here; the other one,
@@ -65,6 +66,7 @@ class Settings:
     exit_code: bool = False
     status_header: bool = False
     listen: tuple[str, int] | None = None
+    on_network: bool = False
     waits: float | None = 0.0
     heartbeat: float = 3.0
     patience: float = 15.0

@@ -14,6 +14,7 @@ import signal
 from typing import cast
 
 from disbatch.contexts.bound import bound
+from disbatch.contexts.spawn import limited
 from disbatch.contexts.words import ended_how, lines
 from disbatch.sources.desk import Desk
 
@@ -41,7 +42,7 @@ class TaskCommand(asyncio.SubprocessProtocol):
         try:
             transport, _ = await self._loop.subprocess_exec(
                 lambda: self,
-                *bound(["/bin/bash", "-c", self._command]),
+                *limited(bound(["/bin/bash", "-c", self._command])),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=out,
                 stderr=err,

@@ -18,6 +18,7 @@ import asyncio
 import hmac
 import logging
 import re
+import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -29,6 +30,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from disbatch import __version__
 from disbatch.model.errors import ProtocolError, UsageError
+from disbatch.wire import descriptors
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import (
     MAX_FROM_ENGINE,
@@ -46,6 +48,8 @@ from disbatch.wire.sockets import SocketReader, tune
 
 ENGINE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 MOST_PEERS = 100_000
+BACKLOG = 1024
+"""Connections that wait to be accepted."""
 ANSWERS_KEPT = 1000
 """Answers to the last requests, for those who ask again because their connection broke."""
 MOST_WAITING = 10_000
@@ -139,6 +143,10 @@ class Hub:
         self._socket.curve_publickey = keys.server_key.encode()
         self._socket.curve_secretkey = keys.server_secret.encode()
         self._reader = SocketReader(loop, self._socket, self._frames)
+        self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
+        self._most = descriptors.limit() - descriptors.reserve()
+        self._paths: set[str] = set()
+        """Where we listen, of Unix sockets."""
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._connections = SocketReader(loop, self._monitor, self._connection)
         self._open: set[int] = set()
@@ -151,6 +159,8 @@ class Hub:
             self._socket.bind(address)
         except zmq.ZMQError as error:
             raise UsageError(f"cannot listen at {address}: {error.strerror}") from error
+        if address.startswith("ipc://"):
+            self._paths.add(address.removeprefix("ipc://"))
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def peers(self) -> Iterator[Peer]:
@@ -188,10 +198,24 @@ class Hub:
         if seen["event"] == zmq.EVENT_ACCEPTED:
             self._open.add(seen["value"])
             self._all_closed.clear()
+            if seen["value"] >= self._most:
+                self._close_last(seen["value"])
         else:
             self._open.discard(seen["value"])
             if not self._open:
                 self._all_closed.set()
+
+    def _close_last(self, descriptor: int) -> None:
+        """This connection has one of the last descriptors, and without any libzmq aborts when another one
+        comes: let it see the end of this one. By now the number may be another one's."""
+        with suppress(OSError):
+            connection = socket.socket(fileno=descriptor)
+            try:
+                if connection.family == socket.AF_UNIX and connection.getsockname() in self._paths:
+                    connection.shutdown(socket.SHUT_RDWR)
+                    self._bad(f"a connection too many: {self._most} files are open")
+            finally:
+                connection.detach()
 
     async def until_left(self, seconds: float) -> None:
         """Wait until the others have closed all connections, at most so many seconds. If we did that first,

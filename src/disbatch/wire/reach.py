@@ -54,7 +54,10 @@ def ways(connect: ConnectFile, environ: Mapping[str, str] = os.environ) -> list[
     where = f"the driver (pid {connect.pid}) on {connect.host}"
     if is_here(connect):
         raise SilenceError(f"{where} does not listen any more: was it killed?")
-    raise UsageError(f"{where} can be asked on that machine alone: do it there, as with `ssh {connect.host}`")
+    raise UsageError(
+        f"{where} can be asked on that machine alone, as the run has no port for other hosts: do it there "
+        f"(`ssh {connect.host}`), or start the run with --use-address {connect.host}:0"
+    )
 
 
 def _came_from(environ: Mapping[str, str]) -> list[str]:

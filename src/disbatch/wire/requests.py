@@ -82,7 +82,8 @@ class Attach(msgspec.Struct, frozen=True, tag=True, array_like=True):
     `limit`: the context leaves after so many tasks; None: no limit. `spare_after`: its engines are let go
     when they have had nothing to expect for so many seconds, but for those on the nodes that it is to `keep`;
     None: they are not. `scheduled`: the nodes are a scheduler's, so that a signal to an engine is, too; it
-    sends SIGKILL `kill_wait` seconds after SIGTERM (None: nobody knows).
+    sends SIGKILL `kill_wait` seconds after SIGTERM (None: nobody knows). `far`: the engines come from other
+    hosts, and the connect file names no port.
     """
 
     label: Phrase
@@ -94,6 +95,7 @@ class Attach(msgspec.Struct, frozen=True, tag=True, array_like=True):
     keep: Annotated[list[Name], msgspec.Meta(max_length=MOST_NODES)] = []
     scheduled: bool = False
     kill_wait: float | None = None
+    far: bool = False
 
 
 class Heed(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -163,7 +165,7 @@ large, are not kept."""
 class Attached(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The engines of the context are expected. What it tells them: see `messages.Bootstrap`. Seconds of
     `grace` and the two patiences as in `messages.Welcome`. `known`: `prefix` by the user's name of the
-    directory, b"" from an older driver."""
+    directory, b"" from an older driver. `addresses`: where the driver listens, if the context is `far`."""
 
     context: str
     directory: bytes
@@ -173,6 +175,7 @@ class Attached(msgspec.Struct, frozen=True, tag=True, array_like=True):
     patience: float
     orphan_patience: float
     known: bytes = b""
+    addresses: list[str] = []
 
 
 class Fate(enum.Enum):

@@ -1,0 +1,41 @@
+"""How many files this process may have open (`ulimit -n`), and how many it has."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+_MACOS_MOST = 10240
+"""What macOS takes where it says that there is no hard limit."""
+
+
+def raise_limit() -> int | None:
+    """Raise our soft limit to the hard one; the soft limit as it was, or None if nothing has changed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in (hard, _MACOS_MOST):
+        if soft in (most, resource.RLIM_INFINITY) or (most != resource.RLIM_INFINITY and most < soft):
+            return None
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            return soft
+    return None
+
+
+def limit() -> int:
+    """How many we may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 1 << 30
+
+
+def in_use() -> int:
+    """How many we have open."""
+    try:
+        return sum(1 for _ in Path("/dev/fd").iterdir()) - 1  # one is the directory itself
+    except OSError:
+        return 0
+
+
+def reserve() -> int:
+    """How many are kept back: for files, and for commands that run beside the run."""
+    return min(128, limit() // 4)
