@@ -168,6 +168,7 @@ def test_killed_and_taken_over_after_its_status_file_was_replaced(tmp_path: Path
         steps.recorded(0)
         replaced(steps.status)
         steps.recorded(0, now)
+        run.until_said(f"the record of the run is {now}")  # and so the run file says, too
         run.until(lambda: "1" in steps.ran, "task 1")
         run.signal(signal.SIGKILL)
         run.ended()

@@ -130,8 +130,8 @@ def replaced(path: Path) -> None:
 
 
 def linked(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("nowhere")
+    path.with_name("link").symlink_to("nowhere")
+    path.with_name("link").replace(path)
 
 
 @pytest.mark.parametrize("how", [removed, renamed, replaced, linked])
