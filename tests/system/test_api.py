@@ -392,9 +392,8 @@ def test_leaving_with_an_exception_ends_the_run(directory: Path) -> None:
         1 / 0
     assert all(isinstance(task.exception(), RunEndedError) for task in handed)
     (note,) = raised.value.__notes__
-    assert (
-        "ended by dbutil finish; resume with: disbatch --ssh-node=localhost:2 --prefix=P P_tasks.txt" in note
-    )
+    how = "ended by the Python program; resume with: disbatch --ssh-node=localhost:2 --prefix=P P_tasks.txt"
+    assert how in note
     gone(lambda: processes(f"OF_THIS_TEST={directory}"), "the end of all processes")
 
 

@@ -29,6 +29,7 @@ class Bench:
     def __init__(self, *items: Any, ids: int | None = None, waits: bool = False) -> None:
         self.plan = Plan()
         self.said: list[str] = []
+        self.finished_by: str | None = None
         self.told: list[events.Event] = []
         self.actions: list[events.Action] = []
         self.dismissed: list[str] = []
@@ -46,7 +47,7 @@ class Bench:
             note=self.note,
             say=self.said.append,
             ending=lambda: self.plan.mode is not Mode.RUNNING,
-            finish=lambda: self.tell(Interrupt()),
+            finish=self.finish,
             waits=waits,
         )
         for name in ("n1", "n2", "n3"):
@@ -55,6 +56,10 @@ class Bench:
         if items:
             self.tell(Read(list(items)))
         self.told.clear()
+
+    def finish(self, by: str) -> None:
+        self.finished_by = by
+        self.tell(Interrupt())
 
     def launch(self, name: str, *, own: bool = True) -> None:
         node = Node(f"user@{name}", 2, 2, Way.SSH, 1.0, 0) if own else None
@@ -82,8 +87,8 @@ class Bench:
         member.launching = False
         self.dismissed.append(member.name)
 
-    def asked(self, verb: Verb) -> list[str]:
-        answer = self.control.request(Request(PROTOCOL, "0123456789abcdef", "0", verb))
+    def asked(self, verb: Verb, by: str = "") -> list[str]:
+        answer = self.control.request(Request(PROTOCOL, "0123456789abcdef", "0", verb, by))
         assert answer.ok, answer.lines
         return answer.lines
 
@@ -242,6 +247,25 @@ def test_cancel_what_is_not_in_the_file() -> None:
     bench = Bench(task(0))
     assert bench.refused(Cancel([(0, 3)])) == "no task has the id 3: Tasks has the id 0"
     assert bench.told == [], "what comes later runs"
+
+
+def test_who_asked_is_told() -> None:
+    """A button and a Python program are not `dbutil`."""
+    bench = Bench(*(task(number) for number in range(9)))
+    bench.asked(Pause(), "the web page")
+    bench.asked(Unpause(), "the web page")
+    bench.asked(Drain(["n1"]), "the web page")
+    bench.asked(Cancel([(3, 4)]), "the Python program")
+    bench.asked(Cancel([(5, 5)]))
+    assert bench.said == [
+        "paused by the web page: no more tasks start until `dbutil resume`",
+        "resumed by the web page",
+        "the web page: drain n1",
+        "the Python program: cancel 3-4",
+        "dbutil cancel 5",
+    ]
+    bench.asked(Finish(), "the Python program")
+    assert bench.finished_by == "the Python program"
 
 
 def test_an_answer_has_an_end() -> None:

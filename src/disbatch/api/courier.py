@@ -226,7 +226,7 @@ class Courier:
 
     async def _follow(self, context: zmq.Context[zmq.Socket[bytes]], reached: Reached) -> Follower:
         follower = Follower(
-            lambda lost: Caller(self._loop, context, reached.connect, lost),
+            lambda lost: Caller(self._loop, context, reached.connect, lost, by="the Python program"),
             *(reached.connect, reached.prefix),
             say=log.warning,
             advice=reached.advice,

@@ -73,7 +73,7 @@ class Control:
         note: Callable[[Line], bool],
         say: Callable[[str], None],
         ending: Callable[[], bool],
-        finish: Callable[[], None],
+        finish: Callable[[str], None],
         waits: bool = False,
     ) -> None:
         self._plan = plan
@@ -90,6 +90,8 @@ class Control:
         self._alone = ALONE_AND_WAITS if waits else ALONE
         self._kept = True
         """What was ordered will be known to a driver that takes the run over."""
+        self._by = ""
+        """Who asks, if not `dbutil`."""
         self._performers: dict[type, Callable[[Any], Iterable[str]]] = {
             Drain: lambda verb: self._let_go("drain", verb.names, self._drain),
             Stop: lambda verb: self._let_go("stop", verb.names, self._stop),
@@ -105,7 +107,7 @@ class Control:
         log.info("dbutil asks: %.500s", verb)
         if self._ending():
             return Answer(request.id, True, ["the run is ending already"])
-        self._kept = True
+        self._kept, self._by = True, request.by
         try:
             lines = list(self._performers[type(verb)](verb))
         except UsageError as error:
@@ -137,11 +139,14 @@ class Control:
         if words:
             self._say(f"as dbutil was told before: {'; '.join(words)}")
 
+    def _asker(self, verb: str) -> str:
+        return f"{self._by}: {verb}" if self._by else f"dbutil {verb}"
+
     # ---- nodes ----
 
     def _let_go(self, verb: str, names: list[str], one: Callable[[Member, bool], str]) -> list[str]:
         members = self._named(names)
-        self._say(f"dbutil {verb} {_some(self._name_for_people(name) for name in names)}")
+        self._say(f"{self._asker(verb)} {_some(self._name_for_people(name) for name in names)}")
         going = {member.engine for member in members}
         alone = not any(
             self._stays(member) for member in self._members.values() if member.engine not in going
@@ -242,7 +247,7 @@ class Control:
         wanted = IdSet(verb.ranges)
         self._check(wanted)
         spans = list(self._spans(wanted))
-        self._say(f"dbutil cancel {_ranges(wanted)}")
+        self._say(f"{self._asker('cancel')} {_ranges(wanted)}")
         self._kept &= self._note(Cancelled(list(wanted)))
         self._tell(events.Cancel(list(wanted)))
         return [self._span_words(span) for span in spans]
@@ -315,7 +320,7 @@ class Control:
             return
         self._kept &= self._note(Paused(True))
         self._holds.add(Reason.PAUSE, PAUSED)
-        self._say("paused by dbutil: no more tasks start until `dbutil resume`")
+        self._say(f"paused by {self._by or 'dbutil'}: no more tasks start until `dbutil resume`")
         yield f"paused: no more tasks start; {counted(self._running(), 'task')} running"
 
     def _unpause(self, verb: Unpause) -> Iterator[str]:
@@ -324,7 +329,7 @@ class Control:
         else:
             self._kept &= self._note(Paused(False))
             self._holds.remove(Reason.PAUSE)
-            self._say("resumed by dbutil")
+            self._say(f"resumed by {self._by or 'dbutil'}")
             yield "resumed: tasks start again"
         if self._holds.words:
             yield f"but: {self._holds.words}"
@@ -335,7 +340,7 @@ class Control:
 
     def _finish(self, verb: Finish) -> Iterator[str]:
         running = self._running()
-        self._end_run()
+        self._end_run(self._by)
         yield f"ending the run, to be resumed; {counted(running, 'task')} running"
 
 

@@ -560,11 +560,11 @@ class Driver:
             self._record.abandon()
             self._crew.abandon_retirement()
 
-    def _finish_early(self) -> None:
-        """The user ends the run, but not as one who is tired of it."""
-        self._incomplete = "ended by dbutil finish"
+    def _finish_early(self, by: str = "") -> None:
+        """The user ends the run through `by` (`dbutil` unless named), to be resumed."""
+        self._incomplete = f"ended by {by or 'dbutil finish'}"
         self._notice = "ending the running tasks"
-        self._say(f"dbutil finish: {self._notice}")
+        self._say(f"{by or 'dbutil finish'}: {self._notice}")
         self._end_run(at_once=False)
 
     def _end_run(self, *, at_once: bool) -> None:

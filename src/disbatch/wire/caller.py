@@ -22,7 +22,8 @@ GIVEN_UP = "the line to the driver was given up"
 class Caller:
     """A line to the driver of `connect` on a loop, to be closed. UsageError or SilenceError if there is no
     way to it from here; once there was one, only a call's own patience counts. `lost` is called whenever a
-    connection could not be made, or was lost. `addresses`: try these, whether or not somebody is there."""
+    connection could not be made, or was lost. `addresses`: try these, whether or not somebody is there.
+    `by`: who asks, as in `Request`."""
 
     def __init__(
         self,
@@ -31,10 +32,13 @@ class Caller:
         connect: ConnectFile,
         lost: Callable[[], None] = lambda: None,
         addresses: Sequence[str] = (),
+        *,
+        by: str = "",
     ) -> None:
         check_protocol(connect)
         found = list(addresses) or ways(connect)
         self._loop = loop
+        self._by = by
         self._lost = lost
         self._closed = False
         self._calls: dict[str, asyncio.Future[Answer]] = {}
@@ -54,7 +58,7 @@ class Caller:
         ever), or the line is closed."""
         if self._closed:
             raise SilenceError(GIVEN_UP)
-        request = request_for(verb)
+        request = request_for(verb, self._by)
         call: asyncio.Future[Answer] = self._loop.create_future()
         self._calls[request.id] = call
         self._line.send(request)

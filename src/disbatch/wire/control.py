@@ -20,9 +20,9 @@ PATIENCE = 10.0
 """Seconds that a driver has to answer, unless told otherwise."""
 
 
-def request_for(verb: Verb) -> Request:
-    """A new request."""
-    return Request(PROTOCOL, secrets.token_hex(16), __version__, verb)
+def request_for(verb: Verb, by: str = "") -> Request:
+    """A new request; `by` as there."""
+    return Request(PROTOCOL, secrets.token_hex(16), __version__, verb, by)
 
 
 def check_protocol(connect: ConnectFile) -> None:

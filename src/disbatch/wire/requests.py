@@ -235,12 +235,14 @@ Value = Attached | News | Taken | Results | Seen | Given | Kept
 
 
 class Request(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Do this. `id` is random, and the same each time that this request is sent."""
+    """Do this. `id` is random, and the same each time that this request is sent. `by`: who asks, for people;
+    "": `dbutil`."""
 
     protocol: Count
     id: Annotated[str, msgspec.Meta(min_length=16, max_length=64)]
     version: Text
     verb: Verb
+    by: Phrase = ""
 
 
 class Answer(msgspec.Struct, frozen=True, tag=True, array_like=True):

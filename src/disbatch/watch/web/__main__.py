@@ -48,7 +48,7 @@ async def _serve(told: Told) -> None:
     with zmq.Context() as context, socket.socket(fileno=told.descriptor) as listening:
         loop = asyncio.get_running_loop()
         follower = Follower(
-            lambda lost: Caller(loop, context, connect, lost),
+            lambda lost: Caller(loop, context, connect, lost, by="the web page"),
             *(connect, prefix),
             say=picture.fall_silent,
             advice=f"if it is dead, `disbatch --takeover {shell_word(prefix)}` goes on with the run",
