@@ -46,7 +46,8 @@ system: $(VENV)/.installed-test ## the system tests alone: installed commands, r
 chaos: $(VENV)/.installed-test ## runs that are broken at random, 50 seeds (CHAOS_SEED=7 CHAOS_SEEDS=1: that one again)
 	@scripts/require tests
 	CHAOS_SEED=$(or $(CHAOS_SEED),$(shell date +%s)) CHAOS_SEEDS=$(or $(CHAOS_SEEDS),50) \
-	  $(BIN)/python -m pytest -n $(WORKERS) tests/system/test_chaos.py $(ARGS)
+	KILL_SEED=$(or $(KILL_SEED),$(shell date +%s)) KILL_SEEDS=$(or $(KILL_SEEDS),$(CHAOS_SEEDS),50) \
+	  $(BIN)/python -m pytest -n $(WORKERS) tests/system/test_chaos.py tests/system/test_kill.py $(ARGS)
 
 pictures: $(VENV)/.installed-test ## make the pictures of the web page in docs/pictures anew
 	@scripts/require tests
