@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
-from redis_server import free_port, need
+from ports import free_port
+from redis_server import need
 
 from disbatch.model.snapshot import View
 from disbatch.watch.web import app

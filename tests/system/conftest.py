@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 from grid_engine_lab import GridEngineLab
 from held_run import Held
 from pool_run import Pool
+from ports import free_port
 from slurm_lab import LAB, SlurmLab
 from slurm_run import SlurmRun
 from ssh_run import Run
@@ -62,10 +62,8 @@ class SshLab:
     def up(self) -> None:
         """Bring up fresh hosts."""
         self.down()
-        with socket.socket() as probe:  # any port that nobody has; sshd binds it on other addresses
-            probe.bind(("127.0.0.2", 0))
-            port = probe.getsockname()[1]
-        settings = {"LAB_NETNS": "1" if self.netns else "0", "LAB_PORT": "22" if self.netns else str(port)}
+        port = 22 if self.netns else free_port()
+        settings = {"LAB_NETNS": "1" if self.netns else "0", "LAB_PORT": str(port)}
         done = subprocess.run(
             [LAB / "ssh-up", self.directory, *self.hosts],
             check=False,

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
-from redis_server import free_port
+from ports import free_port
 
 from deadline import DEADLINE
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import command
+from ports import free_ports
 from processes import children
 
 import disbatch
@@ -41,11 +42,12 @@ class SlurmLab:
     def up(self) -> None:
         """Bring up fresh nodes."""
         self.down()
+        port = free_ports(1 + len(self.nodes))  # of slurmctld, and of slurmd on each node
         opened = ":".join(str(path) for path in (self.directory, *_needed()))
         done = subprocess.run(
             [LAB / "slurm-up", self.directory],
             check=False,
-            env={**command.environment(), "LAB_PORT": "free", "LAB_OPEN": opened, **self.settings},
+            env={**command.environment(), "LAB_PORT": str(port), "LAB_OPEN": opened, **self.settings},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
