@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from deadline import DEADLINE
 from disbatch.model.status import parse_line
 
@@ -28,3 +30,19 @@ def test_tasks_wait_for_descriptors(tmp_path: Path) -> None:
     records = [parse_line(line) for line in status.read_bytes().splitlines()]
     assert sorted(record.id for record in records if record) == list(range(60))
     assert {record.return_code for record in records if record} == {0}
+
+
+@pytest.mark.parametrize("files", [12, 20])
+def test_a_limit_under_which_nothing_can_run_is_named(tmp_path: Path, files: int) -> None:
+    (tmp_path / "Tasks").write_text("true\n")
+    done = subprocess.run(
+        ["/bin/bash", "-c", f'ulimit -n {files}; exec "$0" -s localhost:1 Tasks', DISBATCH],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"disbatch: ulimit -n {files}: disbatch needs at least 32 open files\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["Tasks"]

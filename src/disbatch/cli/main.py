@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from disbatch.cli.limits import check_limits
 from disbatch.cli.options import parse
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
 from disbatch.model.text import printable
@@ -73,6 +74,7 @@ def _complain(text: str) -> None:
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> int:
+    check_limits()
     _look_where_we_are()
     if options.takeover is not None:
         from disbatch.cli.takeover import take_over

@@ -14,7 +14,7 @@ for a reason to depart, and then departs:
 | Refuse | tasks are ended | 4 |
 | an error in the engine itself | the keeper ends the tasks | 1 |
 | SIGTERM, SIGINT, SIGHUP (twice: at once) | tasks are ended, their outcomes delivered | 128 + signal |
-| the keeper was killed | the same | 1 |
+| the keeper was killed, or there is no room for a single task | the same | 1 |
 
 A child of the driver knows that it is there as long as its standard input is open, and waits for it without
 end; when that ends, and for all others, only messages tell (a child of an attached context is one of these:
@@ -172,6 +172,7 @@ class Engine:
             idle=self._on_idle,
             report=log.warning,
             trouble=self._trouble,
+            no_room=lambda reason: self._go(reason, EXIT_FAILED, deliver=True),
         )
         if self._output is not None:
             self._output.room = self._runner.go_on

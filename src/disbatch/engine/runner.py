@@ -105,7 +105,8 @@ class Runner:
 
     `captures` makes what reads the pipes of a task; when it was full, `go_on` is called later. `ended(job,
     outcome)` is called once for every job that was not recalled; `idle()` whenever nothing waits or runs any
-    more; `report` gets a line for the log, `trouble` one for the user.
+    more; `report` gets a line for the log, `trouble` one for the user; `no_room(reason)`: no task can be
+    started.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Runner:
         idle: Callable[[], None],
         report: Callable[[str], None],
         trouble: Callable[[str], None],
+        no_room: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._readiness = Readiness(loop)
@@ -142,7 +144,7 @@ class Runner:
         self._unheard: list[_Task] = []
         self._resting: list[tuple[_Task, Capture]] = []
         self._closed = False
-        self._shortage = Shortage(loop, self._fill, trouble)
+        self._shortage = Shortage(loop, self._fill, trouble, no_room)
         self._files = raise_descriptor_limit(division.slots)
         self._children = watch_children()
         if self._children is None:
@@ -258,7 +260,7 @@ class Runner:
         try:
             self._launch(task)
         except (OSError, ValueError) as error:
-            if self._shortage.may_wait(error):
+            if self._shortage.waits_for(error, idle=not self._running):
                 self._wait_for_room(task)
             else:
                 self._unstarted(task, error)

@@ -2,7 +2,8 @@
 
 Such a shortage is mostly over as soon as one of the running tasks has ended; if none of them is ours,
 somebody else's must, and nothing tells us: then a timer tries again. After PATIENCE without a single start,
-tasks are given back as not started.
+and with nothing running, the engine leaves, and its tasks run elsewhere, or when the run is resumed: they
+have not failed.
 """
 
 from __future__ import annotations
@@ -15,18 +16,24 @@ SHORT = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 RETRY = 1.0
 """Seconds until the next attempt if no task of ours ends before."""
 PATIENCE = 60.0
-"""Seconds without a single start after which tasks are not kept waiting."""
+"""Seconds without a single start after which this is no place for tasks."""
 
 
 class Shortage:
-    """Whether starts wait for room. `retry` is called when they may be tried; `trouble` is told once."""
+    """Whether starts wait for room. `retry` is called when they may be tried; `trouble` is told once;
+    `hopeless(reason)` when there was none for too long."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, retry: Callable[[], None], trouble: Callable[[str], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        retry: Callable[[], None],
+        trouble: Callable[[str], None],
+        hopeless: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._retry = retry
         self._trouble = trouble
+        self._hopeless = hopeless
         self._told = False
         self._since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -36,8 +43,8 @@ class Shortage:
         """True while nothing should be started."""
         return self._timer is not None
 
-    def may_wait(self, error: Exception) -> bool:
-        """A start failed: True if it is worth waiting, which then begins."""
+    def waits_for(self, error: Exception, *, idle: bool) -> bool:
+        """A start failed: True if for want of room, for which it waits from now on. `idle`: no task runs."""
         if not isinstance(error, OSError) or error.errno not in SHORT:
             return False
         now = self._loop.time()
@@ -46,8 +53,8 @@ class Shortage:
             if not self._told:
                 self._told = True
                 self._trouble(f"no room for another task ({error.strerror}); tasks wait until there is")
-        elif now - self._since > PATIENCE:
-            return False
+        elif now - self._since > PATIENCE and idle:
+            self._hopeless(f"no room for a task ({error.strerror})")
         if self._timer is None:
             self._timer = self._loop.call_later(RETRY, self._try_again)
         return True

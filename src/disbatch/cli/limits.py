@@ -1,0 +1,50 @@
+"""Refuses to start under limits of the shell with which nothing could run, rather than to fail midway."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from disbatch.model.errors import UsageError
+
+LEAST_FILES = 32
+"""Open files that a driver needs besides those that it gets for its nodes."""
+LEAST_PROCESSES = 16
+"""Processes and threads that a driver, its engine, keeper and one task need."""
+WORTH_COUNTING = 10_000
+"""Processes; a higher limit is hardly what is in the way."""
+
+
+def check_limits() -> None:
+    """UsageError that names the limit in the way. The soft limit on open files is raised later."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= files < LEAST_FILES:
+        raise UsageError(f"ulimit -n {files}: disbatch needs at least {LEAST_FILES} open files")
+    limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if os.geteuid() and 0 <= limit < WORTH_COUNTING:
+        check_processes(limit, count_threads(os.geteuid()))
+
+
+def check_processes(limit: int, used: int) -> None:
+    """UsageError if a user with so many processes and threads has no room for ours."""
+    if limit - used < LEAST_PROCESSES:
+        raise UsageError(
+            f"ulimit -u {limit}: disbatch needs room for at least {LEAST_PROCESSES} more processes and "
+            f"threads, and {used} of yours are running"
+        )
+
+
+def count_threads(user: int) -> int:
+    """Of all processes of this user that can be seen; 0 where there is no /proc."""
+    count = 0
+    try:
+        numbers = [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+    except OSError:
+        return 0
+    for number in numbers:
+        try:
+            if os.stat(f"/proc/{number}").st_uid == user:  # noqa: PTH116
+                count += len(os.listdir(f"/proc/{number}/task"))  # noqa: PTH208
+        except OSError:
+            continue
+    return count
