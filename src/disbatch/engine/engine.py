@@ -49,6 +49,7 @@ from disbatch.engine.bootstrap import Ready, listens
 from disbatch.engine.burden import burden_now
 from disbatch.engine.capture import Counting
 from disbatch.engine.contact import Contact
+from disbatch.engine.descriptors import raise_descriptor_limit
 from disbatch.engine.environment import TaskEnvironment
 from disbatch.engine.guard import Guard
 from disbatch.engine.held import HOLD, Held
@@ -144,6 +145,8 @@ class Engine:
         self._environment = TaskEnvironment(
             ready.environment, bootstrap.engine, bootstrap.cores_per_task, ready.division
         )
+        # Before the context: without descriptors that aborts the process.
+        files = raise_descriptor_limit(ready.division.slots)
         self._context = zmq.Context()
         self._link = EngineLink(
             loop,
@@ -172,6 +175,7 @@ class Engine:
             idle=self._on_idle,
             report=log.warning,
             trouble=self._trouble,
+            files=files,
             no_room=lambda reason: self._go(reason, EXIT_FAILED, deliver=True),
         )
         if self._output is not None:

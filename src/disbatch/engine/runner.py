@@ -29,7 +29,7 @@ from typing import NamedTuple
 from disbatch.engine import sessions
 from disbatch.engine.binding import Binding
 from disbatch.engine.capture import Capture, Captures
-from disbatch.engine.descriptors import Parked, raise_descriptor_limit
+from disbatch.engine.descriptors import Parked
 from disbatch.engine.division import Division
 from disbatch.engine.ending import Ender, Quarry
 from disbatch.engine.environment import TaskEnvironment
@@ -106,7 +106,7 @@ class Runner:
     `captures` makes what reads the pipes of a task; when it was full, `go_on` is called later. `ended(job,
     outcome)` is called once for every job that was not recalled; `idle()` whenever nothing waits or runs any
     more; `report` gets a line for the log, `trouble` one for the user; `no_room(reason)`: no task can be
-    started.
+    started. `files`: the limits on open files for tasks, if not ours.
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class Runner:
         report: Callable[[str], None],
         trouble: Callable[[str], None],
         no_room: Callable[[str], None],
+        files: tuple[int, int] | None,
     ) -> None:
         self._loop = loop
         self._readiness = Readiness(loop)
@@ -145,7 +146,7 @@ class Runner:
         self._resting: list[tuple[_Task, Capture]] = []
         self._closed = False
         self._shortage = Shortage(loop, self._fill, trouble, no_room)
-        self._files = raise_descriptor_limit(division.slots)
+        self._files = files
         self._children = watch_children()
         if self._children is None:
             loop.add_signal_handler(signal.SIGCHLD, self._children_ended)
