@@ -11,6 +11,7 @@ Those that are not heard within the ending time stay in the run file: the run is
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,8 @@ class Succession:
         self._ended = ended
         self._ending: asyncio.Task[None] | None = None
         self._look_beside = look_beside
+        self._expected: deque[Member] = deque()
+        """Those that may still be missing, so that each of them is looked at once, however many join."""
         self._replaced: dict[str, str] = {}
         """Engines that did not come in time, and those that took their place."""
         self.unheard: dict[str, Member] = {}
@@ -92,6 +95,7 @@ class Succession:
             tunnel=here.tunnel,
         )
         self._crew.add(member)
+        self._expected.append(member)
         self._crew.reconnect(member)
 
     def of_use(self, nodes: Iterable[Node]) -> list[Node]:
@@ -100,7 +104,7 @@ class Succession:
 
     def look(self) -> None:
         """Somebody came or left: are all there?"""
-        if Reason.TAKEOVER in self._holds and not self._missing:
+        if Reason.TAKEOVER in self._holds and self._all_there:
             self._crew.say("all engines are there")
             self._all_heard()
 
@@ -108,6 +112,12 @@ class Succession:
         """Nobody is expected any more."""
         self._crew.tell(events.Heard())
         self._holds.remove(Reason.TAKEOVER)
+
+    @property
+    def _all_there(self) -> bool:
+        while self._expected and not self._expected[0].launching:
+            self._expected.popleft()
+        return not self._expected
 
     @property
     def _missing(self) -> list[Member]:
@@ -158,7 +168,7 @@ class Succession:
             self._ending = self._crew.loop.create_task(
                 end_remains(self._crew.loop, self._ended, self._crew.say)
             )
-        if Reason.TAKEOVER in self._holds and not self._missing:
+        if Reason.TAKEOVER in self._holds and self._all_there:
             self._all_heard()
 
     def give_up(self) -> None:

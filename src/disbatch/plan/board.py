@@ -42,7 +42,7 @@ class Board:
     """Parameters as of `plan.Plan`."""
 
     __slots__ = (
-        "actions", "at_once", "backlog", "cancelled", "claims", "commands", "conclusion", "draining",
+        "actions", "at_once", "backlog", "cancelled", "claims", "commands", "conclusion",
         "engines", "fail_fast", "failed_since_barrier", "first_attempt", "first_failed", "held", "live",
         "losses", "lost", "max_losses", "mode", "next_attempt", "nothing_read", "recalling", "reruns",
         "rotation", "unheard",
@@ -69,8 +69,6 @@ class Board:
         """Attempts assigned to engines that are not lost."""
         self.lost = 0
         """Engines that are."""
-        self.draining = 0
-        """How many engines were ever asked to leave; most runs have none."""
         self.recalling = 0
         """Attempts that engines are asked to give back and have not answered for."""
 

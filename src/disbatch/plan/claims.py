@@ -26,6 +26,7 @@ def inherit(board: Board, engine: Engine, past: Past) -> list[int]:
     unread = backlog.unread_tasks()
     wanted = {id for id in past.tasks.values() if id < backlog.read_to and id not in unread}
     ready = {task.id: task for task in backlog.ready if task.id in wanted} if wanted else {}
+    taken: set[int] = set()
     elsewhere: dict[int, tuple[int, Engine]] = {}
     if wanted:
         for other in board.engines.values():
@@ -35,7 +36,7 @@ def inherit(board: Board, engine: Engine, past: Past) -> list[int]:
             won = claim(board, engine, attempt, id)
         elif id in ready:
             won = True
-            backlog.remove(ready[id])
+            taken.add(id)
             board.rotation.spend(engine, 1)
             assign_inherited(board, engine, attempt, ready.pop(id))
         else:
@@ -45,6 +46,8 @@ def inherit(board: Board, engine: Engine, past: Past) -> list[int]:
             unwanted.append(attempt)
         elif id in wanted:
             elsewhere[id] = (attempt, engine)  # which may have a later attempt of that, too
+    if taken:
+        backlog.remove_all(taken)
     return unwanted
 
 
@@ -84,8 +87,10 @@ def _end_replaced(board: Board, engine: Engine, attempt: int, task: Task | None)
 
 def assign_inherited(board: Board, engine: Engine, attempt: int, task: Task) -> None:
     """The engine has this attempt, and it is valid; its context's limit has room for it."""
+    last = next(reversed(engine.assigned), 0)
     engine.assigned[attempt] = task
-    engine.assigned = dict(sorted(engine.assigned.items()))  # the order in which it starts them
+    if attempt < last:
+        engine.assigned = dict(sorted(engine.assigned.items()))  # the order in which it starts them
     board.live += 1
     if engine.state is not State.LOST and (engine.stopped or task.id in board.cancelled):
         board.actions.append(End(engine.id, [attempt], board.at_once or engine.at_once))

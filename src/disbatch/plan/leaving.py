@@ -28,7 +28,6 @@ def drain(board: Board, engine: Engine) -> None:
     """It shall leave when it has nothing any more."""
     if not engine.draining:
         engine.draining = True
-        board.draining += 1
         if engine.state is State.ACTIVE:
             activate(board, engine)
 
@@ -78,13 +77,11 @@ def per_engine_done(board: Board, engine: Engine, command: PerEngine, outcome: O
 
 def let_go(board: Board) -> None:
     """Engines that can expect nothing more leave; the run is over when the last has left."""
-    resting, rotation = board.rotation.resting, board.rotation
-    if resting and not (board.nothing_read and board.reads):
-        everyone = board.mode is Mode.CLOSING
-        if everyone or rotation.limits or board.draining:
-            for engine in list(resting.values()):
-                if everyone or engine.draining or rotation.is_spent(engine.context):
-                    retire(board, engine)
+    rotation = board.rotation
+    going = rotation.resting if board.mode is Mode.CLOSING else rotation.going
+    if going and not (board.nothing_read and board.reads):
+        for engine in list(going.values()):
+            retire(board, engine)
     if board.mode is Mode.CLOSING and not board.present:
         board.mode = Mode.OVER
         board.actions.append(Finish(board.conclusion))

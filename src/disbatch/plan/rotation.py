@@ -18,7 +18,7 @@ RESTING = (State.ACTIVE, State.DRAINING)
 class Rotation:
     """`limits`: how many tasks a context may complete, by context."""
 
-    __slots__ = ("_engines", "budget", "idle", "limits", "open", "queued", "resting", "room")
+    __slots__ = ("_engines", "budget", "going", "idle", "limits", "open", "queued", "resting", "room")
 
     def __init__(self, engines: Mapping[str, Engine], limits: Mapping[str, int]) -> None:
         self._engines = engines
@@ -30,6 +30,8 @@ class Rotation:
         """Engines with something in their queue that may be asked for."""
         self.resting: OrderedDict[str, Engine] = OrderedDict()
         """Engines that have nothing and are asked for nothing: these may leave."""
+        self.going: OrderedDict[str, Engine] = OrderedDict()
+        """Those of them that shall leave, or whose context's limit is spent."""
         self.room = 0
         """How many tasks could be assigned now, if no limit stood against it."""
         self.limits = dict(limits)
@@ -42,9 +44,7 @@ class Rotation:
         taken = self.limits.get(context, tasks) - self.budget.get(context, tasks)
         self.limits[context] = tasks
         self.budget[context] = tasks - taken
-        for engine in self._engines.values():
-            if engine.context == context:
-                self.touch(engine)
+        self._touch_all(context)
 
     def may_take(self, context: str) -> bool:
         """Its limit, if it has one, allows another task."""
@@ -58,6 +58,13 @@ class Rotation:
         """A task of that context is completed."""
         if context in self.limits:
             self.limits[context] -= 1
+            if self.limits[context] == 0:
+                self._touch_all(context)
+
+    def _touch_all(self, context: str) -> None:
+        for engine in self._engines.values():
+            if engine.context == context:
+                self.touch(engine)
 
     def spend(self, engine: Engine, count: int) -> None:
         """`count` more tasks of the engine's context are assigned (or, negative, are not after all)."""
@@ -66,9 +73,7 @@ class Rotation:
         before = self.budget[engine.context]
         self.budget[engine.context] = before - count
         if (before > 0) != (before - count > 0):
-            for other in self._engines.values():
-                if other.context == engine.context:
-                    self.touch(other)
+            self._touch_all(engine.context)
 
     def touch(self, engine: Engine) -> None:
         """The engine changed: put it where it belongs."""
@@ -76,13 +81,15 @@ class Rotation:
         active = engine.state is State.ACTIVE and self.budget.get(engine.context, 1) > 0
         busy = engine.busy
         room = max(0, engine.slots + engine.depth - busy) if active else 0
+        resting = not busy and not engine.per_engine and engine.state in RESTING
         self.room += room - engine.room
         engine.room = room
         for pool, member in (
             (self.idle, active and busy < engine.slots),
             (self.open, room > 0),
             (self.queued, busy > engine.slots and not engine.recalling and engine.queued > 0),
-            (self.resting, not busy and not engine.per_engine and engine.state in RESTING),
+            (self.resting, resting),
+            (self.going, resting and (engine.draining or self.is_spent(engine.context))),
         ):
             if member is not (name in pool):
                 if member:

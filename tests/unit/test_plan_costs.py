@@ -1,0 +1,67 @@
+"""What an event costs does not grow with the engines and tasks that it is not about: counted, not timed."""
+
+from __future__ import annotations
+
+from plan_world import task
+
+from disbatch.plan.board import Board
+from disbatch.plan.claims import assign_inherited
+from disbatch.plan.engines import Engine, State
+from disbatch.plan.events import Drain, Joined, Read
+from disbatch.plan.leaving import drain, let_go
+from disbatch.plan.plan import Plan
+
+
+class Counting(dict[int, object]):
+    """Counts how often all of it is looked at."""
+
+    walks = 0
+
+    def items(self):  # type: ignore[no-untyped-def]
+        Counting.walks += 1
+        return super().items()
+
+
+def board(engines: int) -> Board:
+    board = Board(max_losses=3, fail_fast=False, limits={}, first_attempt=1)
+    for number in range(engines):
+        engine = board.engines[f"e{number}"] = Engine(f"e{number}", 1, "")
+        board.rotation.move(engine, State.ACTIVE)
+    return board
+
+
+def test_engines_that_rest_are_not_looked_at_after_one_was_drained() -> None:
+    this = board(1000)
+    drain(this, this.engines["e7"])
+    assert list(this.rotation.going) == ["e7"]
+    let_go(this)
+    assert not this.rotation.going and len(this.rotation.resting) == 999
+    assert [engine.id for engine in this.engines.values() if engine.state is State.LEAVING] == ["e7"]
+
+
+def test_engines_of_a_spent_context_go() -> None:
+    this = board(3)
+    this.rotation.limit("", 1)
+    assert not this.rotation.going
+    this.rotation.count("")
+    assert list(this.rotation.going) == ["e0", "e1", "e2"]
+
+
+def test_claims_in_order_are_not_sorted() -> None:
+    this = board(1)
+    engine = this.engines["e0"]
+    engine.assigned = Counting()  # type: ignore[assignment]
+    for number in range(100):
+        assign_inherited(this, engine, 10 + number, task(number))
+    assert Counting.walks == 0
+    assign_inherited(this, engine, 5, task(100))
+    assert Counting.walks == 1 and list(engine.assigned) == [5, *range(10, 110)]
+
+
+def test_a_draining_engine_leaves_and_the_others_stay() -> None:
+    plan = Plan()
+    for name in ("a", "b"):
+        plan.handle(Joined(name, 1, []))
+    plan.handle(Read([task(0), task(1)]))
+    plan.handle(Drain("a"))
+    assert not plan.board.rotation.going
