@@ -74,7 +74,7 @@ def test_drain_cancel_pause_by_keys(held: Held) -> None:
             terminal.press("p")
             terminal.until_shown("Pause the run?")
             terminal.press("y")
-            terminal.until_shown("P: paused for ")
+            terminal.until_shown("P: paused, began ")
             terminal.press("p")
             terminal.until_shown("Resume the run?")
             terminal.press("y")

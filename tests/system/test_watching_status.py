@@ -105,7 +105,7 @@ def test_a_run_that_goes_on(held: Held) -> None:
         assert "bad words" in text and "exit 3" in text
         held.dbutil("pause")
         assert told(held.directory)["paused"]
-        assert "P: paused for " in dbutil(held.directory, "status").stdout
+        assert "P: paused, began " in dbutil(held.directory, "status").stdout
         held.dbutil("resume")
         held.let_go(1)
         held.let_go(2)

@@ -83,7 +83,7 @@ def test_a_small_terminal() -> None:
         lines = scene.lines
         assert lines[0].startswith("Tasks_260301101500_4711: running for 5:12")
         assert lines[0].endswith("39 of 48 slots used")
-        assert "48%  1,919 of 4,000 done, 14 failed, 39 running, 72 waiting" in lines[1]
+        assert "48%  1,919 of 4,000 done, 14 failed, 39 running, 2,042 waiting" in lines[1]
         assert " 1 Nodes 5 " in scene.seen and " 3 Failed 14 " in scene.seen
         assert re.search(r"^node4 +lost +0/16 +220 +0 +- +41 s", scene.seen, re.M)
         assert lines[-1] == KEYS
@@ -333,7 +333,7 @@ def test_the_last_node() -> None:
 def test_resume() -> None:
     async def history(scene: Scene) -> None:
         await scene.tell(standing(paused=True, notice="paused"))
-        assert ": paused for" in scene.seen
+        assert ": paused, began" in scene.seen
         await scene.press("p")
         assert "Resume the run?" in scene.seen
         await scene.press("y")

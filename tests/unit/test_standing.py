@@ -160,7 +160,7 @@ def test_a_run_that_goes_on() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"paused": True, "notice": "paused"}, "P: paused for 1:40, 6.0/s"),
+        ({"paused": True, "notice": "paused"}, "P: paused, began 1:40 ago, 6.0/s"),
         ({"mode": "ending", "notice": "x"}, "P: ending for 1:40, 6.0/s"),
         ({"rate": None, "remaining": None}, "P: running for 1:40"),
         ({"mode": "over"}, "P: over, 1:40, 6.0/s"),

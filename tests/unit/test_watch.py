@@ -152,7 +152,7 @@ def test_plain_lines_come_at_the_interval() -> None:
         return stream.getvalue()
 
     said = asyncio.run(course()).splitlines()
-    assert said[0] == "disbatch: 2.00 s: 2 of 1,000 done, 8 running, 1.0/s, 16:38 left"
+    assert said[0] == "disbatch: 2 s: 2 of 1,000 done, 8 running, 1.0/s, 16:38 left"
     assert said[-1] == "disbatch: bye" and len(said) == 4
 
 

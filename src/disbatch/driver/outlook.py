@@ -142,7 +142,7 @@ class Outlook:
 
     def _remaining(self) -> float | None:
         m, rate, total = self._matter, self._course.rate, self._matter.total()
-        if total is None:
+        if total is None or Reason.PAUSE in m.holds:
             return None
         left = max(0, total - m.tally.done - m.tally.skipped - m.tally.lost)
         if not left:

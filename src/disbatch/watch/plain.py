@@ -10,7 +10,7 @@ from typing import TextIO
 from disbatch.model.snapshot import Snapshot
 from disbatch.model.text import printable
 from disbatch.watch.pace import Pace
-from disbatch.watch.words import count, duration, per_second
+from disbatch.watch.words import count, per_second, whole_seconds
 
 INTERVAL = 30.0
 LONGEST_INTERVAL = 600.0
@@ -32,7 +32,7 @@ def progress_words(snapshot: Snapshot, pace: Pace) -> str:
         words.append(per_second(pace.rate))
     remaining = pace.remaining(snapshot)
     if remaining is not None:
-        words.append(f"{duration(remaining)} left")
+        words.append(f"{whole_seconds(remaining)} left")
     if snapshot.notice:
         words.append(snapshot.notice)
     return ", ".join(words)
@@ -62,7 +62,7 @@ class PlainLines:
     def _show(self) -> None:
         snapshot = self._snapshot()
         self._pace.update(snapshot)
-        self.say(f"{duration(snapshot.seconds)}: {progress_words(snapshot, self._pace)}")
+        self.say(f"{whole_seconds(snapshot.seconds)}: {progress_words(snapshot, self._pace)}")
         self._timer = self._loop.call_later(pause_after(snapshot.seconds, self._interval), self._show)
 
     def say(self, text: str) -> None:

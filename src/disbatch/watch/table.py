@@ -10,7 +10,7 @@ from disbatch.model.outcome import how_ended
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import EngineRow, FailureRow, RunningRow, View
 from disbatch.watch.standing import Standing
-from disbatch.watch.words import count, duration, memory, per_second, printable
+from disbatch.watch.words import count, duration, memory, per_second, printable, whole_seconds
 
 LABEL = 9
 LONGEST_NODE = 24
@@ -76,16 +76,25 @@ def headline(standing: Standing) -> str:
     """`running for 5:12, 3.2/s, 4:05 left`."""
     view = standing.view
     state = "paused" if view.paused and standing.state == "running" else standing.state
-    parts = [
-        f"{state}, {duration(view.seconds)}" if state == "over" else f"{state} for {duration(view.seconds)}"
-    ]
+    parts = [f"{state} for {whole_seconds(view.seconds)}"]
+    if state == "over":
+        parts = [f"over, {duration(view.seconds)}"]
+    elif state == "paused":  # for how long, nobody has told
+        parts = [f"paused, began {whole_seconds(view.seconds)} ago"]
     if not standing.is_heard:
         parts = [f"{state}, last heard of at {clock(view.time)}"]
     if view.rate:
         parts.append(per_second(view.rate))
     if view.remaining is not None and standing.is_heard and view.mode == "running" and not view.paused:
-        parts.append(f"{duration(view.remaining)} left")
+        parts.append(f"{whole_seconds(view.remaining)} left")
     return ", ".join(parts)
+
+
+def still_waiting(view: View) -> int:
+    """Tasks that are still to start: of the whole list if that is known, else of what is read."""
+    if view.total is None or view.mode != "running":
+        return view.waiting
+    return max(view.waiting, view.total - view.done - view.skipped - view.lost - view.running)
 
 
 def tasks_words(view: View) -> str:
@@ -99,7 +108,7 @@ def tasks_words(view: View) -> str:
         (view.lost - view.not_run, "lost"),
         (view.not_run, "not run"),
         (view.running, "running"),
-        (view.waiting, "waiting"),
+        (still_waiting(view), "waiting"),
         (view.retried, "run again"),
     ):
         if number:

@@ -24,6 +24,11 @@ def duration(seconds: float) -> str:
     return f"{days}d {hours:02d}:{minutes:02d}" if days else f"{hours}:{minutes:02d}:{rest:02d}"
 
 
+def whole_seconds(seconds: float) -> str:
+    """`0 s`, `12 s`, `4:05`: a time that is going on, or an estimate."""
+    return f"{seconds:.0f} s" if seconds < 59.5 else duration(seconds)
+
+
 def count(number: int) -> str:
     """`12,345`."""
     return f"{number:,}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from disbatch import __version__
 from disbatch.model.outcome import how_ended
 from disbatch.model.snapshot import View
+from disbatch.watch.table import still_waiting
 from disbatch.watch.web.state import Picture
 from disbatch.watch.words import count, duration, per_second
 
@@ -110,7 +111,7 @@ def _facts(view: View) -> list[tuple[str, str]]:
         ("failed", count(view.failed - view.cancelled + view.skipped_failed)),
         ("running", count(view.running)),
         ("slots", f"{count(view.slots)}{f', {used} busy' if used else ''}"),
-        ("waiting", count(view.waiting)),
+        ("waiting", count(still_waiting(view))),
         ("rate", NOBODY if view.rate is None else per_second(view.rate)),
         ("time left", left),
         ("elapsed", duration(view.seconds)),

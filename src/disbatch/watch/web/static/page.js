@@ -33,7 +33,7 @@ const FACTS = {
   cancelled: () => count(run.cancelled),
   running: () => count(run.running),
   slots: () => [count(run.slots), run.slots ? `${share(run.running, run.slots)} busy` : ""],
-  waiting: () => count(run.waiting),
+  waiting: () => count(stillWaiting()),
   rate: () => (run.rate === null ? NOBODY : perSecond(run.rate)),
   left: () => (run.remaining === null ? NOBODY : run.remaining ? duration(run.remaining) : "none"),
   seconds: () => duration(run.seconds + (run.mode === "over" ? 0 : (performance.now() - received) / 1000)),
@@ -42,6 +42,12 @@ const FACTS = {
   lost: () => count(run.lost - run.not_run),
   notRun: () => count(run.not_run),
 };
+// Of the whole list if that is known, else of what is read.
+function stillWaiting() {
+  if (run.total === null || run.mode !== "running") return run.waiting;
+  return Math.max(run.waiting, run.total - run.done - run.skipped - run.lost - run.running);
+}
+
 const IS_HIDDEN = {
   cancelled: () => !run.cancelled, skipped: () => !run.skipped, retried: () => !run.retried,
   lost: () => run.lost === run.not_run, notRun: () => !run.not_run,
