@@ -145,10 +145,15 @@ class Lives:
             self.world.note(f"killed the driver [{self.driver.name}]")
 
     def take_over(self) -> None:
-        """If nobody drives."""
-        if not self.is_driven:
-            self.driver = self.world.start(DISBATCH, "--takeover", self.life.prefix)
-            self.vacancies = 0
+        """If nobody drives. A driver that was killed while it ended the run has removed what another one would
+        need to take it over: such a run is resumed."""
+        if self.is_driven:
+            return
+        if not (self.world.directory / f"{self.life.prefix}_connect.json").exists():
+            self.resume()
+            return
+        self.driver = self.world.start(DISBATCH, "--takeover", self.life.prefix)
+        self.vacancies = 0
 
     def resume(self) -> None:
         """-r instead, if nobody drives; it is refused while tasks may run."""
