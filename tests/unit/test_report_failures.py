@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from report_lines import line, reported, write
 
+from disbatch.model.failure import how_failed
 from disbatch.model.outcome import Reason
 from disbatch.model.status import Mark
-from disbatch.watch.report.failures import MOST_EXAMPLES, MOST_GROUPS, how_failed
+from disbatch.watch.report.failures import MOST_EXAMPLES, MOST_GROUPS
 from disbatch.watch.report.text import outcomes
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 
-from disbatch.model.outcome import how_ended
+from disbatch.model.failure import how_failed
 from disbatch.model.snippet import unquoted
 from disbatch.watch.report.counts import COPY, COUNTS, Counts
 from disbatch.watch.report.figures import Failure
@@ -13,9 +12,6 @@ from disbatch.watch.report.lines import REASONS, Lines
 
 MOST_GROUPS = 100
 MOST_EXAMPLES = 10
-
-_KNOWN = {126: "cannot be executed", 127: "command not found"}
-"""What bash means by these."""
 
 
 def find_failures(lines: Lines, counts: Counts) -> tuple[list[Failure], int]:
@@ -50,22 +46,6 @@ def find_failures(lines: Lines, counts: Counts) -> tuple[list[Failure], int]:
             )
         )
     return found, len(sizes)
-
-
-def how_failed(return_code: int, reason: str = "") -> str:
-    """`exit 3`, `exit 127 (command not found)`, `exit 137 (SIGKILL)`, `killed by SIGKILL`, `cancelled`,
-    `lost with its node`."""
-    said = how_ended(return_code, reason)
-    if reason:
-        return said
-    if return_code in _KNOWN:
-        return f"{said} ({_KNOWN[return_code]})"
-    if 128 < return_code < 192:  # a command that the task's shell ran was killed
-        try:
-            return f"{said} ({signal.Signals(return_code - 128).name})"
-        except ValueError:
-            return said
-    return said
 
 
 def _snippet(lines: Lines, row: int) -> str:

@@ -7,10 +7,10 @@ from html import escape
 from pathlib import Path
 
 from disbatch import __version__
+from disbatch.model.failure import how_failed
 from disbatch.model.quantity import counted
 from disbatch.watch.report import tables
 from disbatch.watch.report.analysis import Analysis
-from disbatch.watch.report.failures import how_failed
 from disbatch.watch.report.figures import Report, Went
 from disbatch.watch.report.lines import REASONS
 from disbatch.watch.report.plots import Axis, busy_plot, histogram_plot, timeline_plot

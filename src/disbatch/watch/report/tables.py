@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from disbatch.model.failure import how_failed
 from disbatch.model.quantity import counted
-from disbatch.watch.report.failures import how_failed
 from disbatch.watch.report.figures import Failure, Node, Report
 from disbatch.watch.report.plots import spread_plot
 from disbatch.watch.report.text import UNBROKEN, by_interest, clean, examples, moment, share, where

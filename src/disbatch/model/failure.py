@@ -1,0 +1,97 @@
+"""How tasks failed, for people: what they returned and said last, and which failed in the same way."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+from disbatch.model.outcome import SNIPPET_EDGE, how_ended
+from disbatch.model.text import printable
+
+LONGEST_LINE = 200
+"""Characters of a last line."""
+CUT = "…"
+"""Stands where something of a line was left out."""
+
+# What terminals act upon: colours and the like, titles and links, and what selects a character set.
+_ESCAPE = re.compile(
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?|\x1b[ -/]*[0-~]"
+)
+# Ids of many letters, some of which are digits, are as good as numbers.
+_NUMBER = re.compile(
+    r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b"
+    r"|\b(?=[a-f]*[0-9])[0-9a-f]{8,}\b"
+    r"|0x[0-9a-f]+"
+    r"|(?:(?<![\w)\]])[-+])?[0-9]+(?:[.,][0-9]+)*(?:e[-+]?[0-9]+)?",
+    re.IGNORECASE,
+)
+_KNOWN = {126: "cannot be executed", 127: "command not found"}
+"""What bash means by these."""
+_CONTINUATION = bytes(range(0x80, 0xC0))
+"""Bytes that do not begin a character in UTF-8."""
+
+
+def last_line(said: bytes, *, cut: bool = False) -> str:
+    """The last line of `said` that is not empty, printable, without colours; `cut`: `said` begins somewhere
+    within a text, of which the line may be without its beginning. A carriage return ends a line, as whatever
+    draws its progress begins it again. At most LONGEST_LINE characters; empty if there is no such line."""
+    first, *others = said.splitlines() or [b""]
+    for line in reversed(others):
+        text = _clean(line)
+        if text:
+            return _without_end(text)
+    text = _clean(first.lstrip(_CONTINUATION) if cut else first)
+    return _without_beginning(text) if cut and text else _without_end(text)
+
+
+def line_of_snippet(snippet: bytes, count: int) -> str:
+    """The same of the snippet in a status line, of a text of `count` bytes: whole words of it."""
+    if count <= 2 * SNIPPET_EDGE or len(snippet) <= 2 * SNIPPET_EDGE:
+        return last_line(snippet)
+    end = last_line(snippet[-SNIPPET_EDGE:], cut=True)
+    if end:
+        return end
+    beginning = last_line(snippet[:SNIPPET_EDGE])
+    return beginning and _whole_words(beginning) + CUT
+
+
+def masked(line: str) -> str:
+    """`line` with # for each number in it: equal for two that tell the same of different things."""
+    return _NUMBER.sub("#", line)
+
+
+def how_failed(return_code: int, reason: str = "") -> str:
+    """`exit 3`, `exit 127 (command not found)`, `exit 137 (SIGKILL)`, `killed by SIGKILL`, `cancelled`,
+    `lost with its node`."""
+    said = how_ended(return_code, reason)
+    if reason:
+        return said
+    if return_code in _KNOWN:
+        return f"{said} ({_KNOWN[return_code]})"
+    if 128 < return_code < 192:  # a command that the task's shell ran was killed
+        try:
+            return f"{said} ({signal.Signals(return_code - 128).name})"
+        except ValueError:
+            return said
+    return said
+
+
+def _clean(line: bytes) -> str:
+    return printable(_ESCAPE.sub("", line.decode("utf-8", "surrogateescape"))).strip()
+
+
+def _without_beginning(text: str) -> str:
+    """`text` lacks its beginning: from its first whole word on."""
+    text = text[1 - LONGEST_LINE :]
+    _, blank, words = text.partition(" ")
+    return f"{CUT} {words}" if blank and words else CUT + text
+
+
+def _without_end(text: str) -> str:
+    return text if len(text) <= LONGEST_LINE else _whole_words(text[: LONGEST_LINE - 1]) + CUT
+
+
+def _whole_words(text: str) -> str:
+    """Without the last word, which is cut, unless there is no other one."""
+    words, blank, _ = text.rpartition(" ")
+    return f"{words} " if blank and words else text
