@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from disbatch.cli.options import build_parser, parse, parse_address
+from disbatch.cli.options import parse, parse_address
 from disbatch.model.errors import UsageError
 
 
@@ -73,13 +73,6 @@ def test_numbers_of_endless_length_are_refused() -> None:
     for option in ("-c", "-t", "--grace"):
         with pytest.raises(UsageError):
             parse([option, "9" * 5000, "T"])
-
-
-@pytest.mark.parametrize("columns", ["", "40", "80", "x", "0"])
-def test_help_at_any_width(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
-    monkeypatch.setenv("COLUMNS", columns)
-    text = build_parser().format_help()
-    assert "TASKFILE" in text and "exit status" in text
 
 
 @pytest.mark.parametrize(

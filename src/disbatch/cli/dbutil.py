@@ -6,12 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from disbatch import __version__
 from disbatch.cli.attach import add_attach, attach
 from disbatch.cli.cat import add_cat, cat
 from disbatch.cli.monitor import add_monitor, monitor
+from disbatch.cli.parser import Parser
 from disbatch.cli.report import add_report, report
 from disbatch.cli.status import add_status, status
 from disbatch.cli.submit import add_submit, submit
@@ -29,21 +29,16 @@ from disbatch.model.text import printable
 from disbatch.watch.lasting import lasting
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def build_parser() -> Parser:
+    parser = Parser(
         prog="dbutil",
         description="What there is to do about task files and runs besides running them.",
     )
     parser.add_argument("--version", action="version", version=f"dbutil {__version__}")
     parser.add_argument("--run", metavar="PREFIX", help="the run: what its files begin with")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     check = verbs.add_parser("check", help="read task files, say what they hold, run nothing")
-    check.add_argument("files", nargs="+", metavar="TASKFILE")
+    check.add_argument("files", nargs="+", metavar="TASKFILE", help="tasks, one a line")
     add_cat(verbs.add_parser)
     add_attach(verbs.add_parser)
     add_submit(verbs.add_parser)
@@ -56,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    options, rest = _parser().parse_known_args(arguments)
+    options, rest = build_parser().parse_known_args(arguments)
     if rest:
         raise UsageError(f"unrecognized arguments: {' '.join(rest)}; see dbutil {options.verb} --help")
     return options

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import re
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from disbatch import __version__
+from disbatch.cli.parser import Parser
 from disbatch.model.errors import UsageError
 from disbatch.model.output import DEFAULT_LIMIT, LEAST_LIMIT, MOST_LIMIT
 
@@ -18,24 +18,22 @@ LONGEST_LABEL = 255
 DESCRIPTION = "Run a file of shell commands, one a line, as many at a time as there are slots."
 EPILOG = """\
 examples:
-  disbatch Tasks                          on this machine, a task a core
-  disbatch -s ws1:8,ws2:16 Tasks          on two workstations, through ssh
-  sbatch -n 20 disbatch Tasks             on 20 cores of a Slurm cluster
-  disbatch -c 4 Tasks                     each task uses four cores
-  disbatch -r Tasks_JOBID_status.txt Tasks
-                                          go on where a former run ended
-  generator | disbatch -                  tasks as they come
+  disbatch Tasks  on this machine, a task a core
+  disbatch -s ws1:8,ws2:16 Tasks  on two workstations, through ssh
+  sbatch -n 20 disbatch Tasks  on 20 cores of a Slurm cluster
+  disbatch -c 4 Tasks  each task uses four cores
+  disbatch -r Tasks_JOBID_status.txt Tasks  go on where a former run ended
+  generator | disbatch -  tasks as they come
 
-exit status: 0 the run is complete, even if tasks failed; 1 with -e, -f or a failed BARRIER CHECK;
-2 bad usage or input, nothing was run; 3 the run could not be completed; 128 + N ended by signal N.
+exit status:
+  0  the run is complete, even if tasks failed
+  1  the same with -e, -f or a failed BARRIER CHECK
+  2  bad usage or input, nothing was run
+  3  the run could not be completed
+  128 + N  ended by signal N
 """
 
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see disbatch --help")
 
 
 def _whole(least: int) -> type[int]:
@@ -103,18 +101,12 @@ def _label(text: str) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """All options."""
-    width = min(
-        100, int(os.environ.get("COLUMNS") or 100) if os.environ.get("COLUMNS", "1").isdigit() else 100
-    )
-    parser = _Parser(
+    parser = Parser(
         prog="disbatch",
         description=DESCRIPTION,
         epilog=EPILOG,
         allow_abbrev=False,
         usage="disbatch [options] TASKFILE",
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-            prog, max_help_position=30, width=width
-        ),
     )
     add = parser.add_argument
     add("taskfile", nargs="?", metavar="TASKFILE", help='tasks, one a line ("-" for standard input)')
