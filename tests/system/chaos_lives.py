@@ -145,7 +145,7 @@ class Lives:
             self.world.note(f"killed the driver [{self.driver.name}]")
 
     def take_over(self) -> None:
-        """If nobody drives. A driver that was killed while it ended the run has removed what another one would
+        """If nobody drives. A driver killed while it ended the run has removed what another one would
         need to take it over: such a run is resumed."""
         if self.is_driven:
             return
