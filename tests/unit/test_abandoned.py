@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -102,3 +103,26 @@ def test_tasks_without_an_engine_that_can_be_seen(tmp_path: Path) -> None:
         os.kill(pid, signal.SIGKILL)
     all_gone([pid])
     assert not refused(tmp_path, gone, changed=1000.0)
+
+
+def linked(path: Path) -> None:
+    path.rename(path.with_name("run"))
+    path.symlink_to("run")
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda path: path.write_bytes(b""), "does not say what was asked"),
+        (lambda path: path.write_bytes(path.read_bytes()[9:]), "does not say what was asked"),
+        (lambda path: (path.unlink(), path.mkdir()), "is no regular file"),
+        (linked, "is a symbolic link"),
+    ],
+)
+def test_a_run_file_that_cannot_be_read(tmp_path: Path, damage: Callable[[Path], object], why: str) -> None:
+    """What it would tell is unknown: the tasks may still run."""
+    assert not refused(tmp_path, msgspec.structs.replace(HERE, pid=1, started=1), changed=1000.0)
+    damage(tmp_path / "P_run.json")
+    with pytest.raises(ResumeError, match=f"P_run.json: .*{why}.*--force-resume") as caught:
+        refuse_abandoned(str(tmp_path / "P_status.txt"), lambda _: None)
+    assert "\n" not in str(caught.value)

@@ -28,6 +28,7 @@ from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.text import as_argument, shell_word
 from disbatch.model.way import Way
 from disbatch.wire.keys import ConnectFile
+from disbatch.wire.naming import is_gone
 from disbatch.wire.ownfile import open_own, owner_of
 from disbatch.wire.reach import is_here
 
@@ -50,21 +51,23 @@ def refuse_abandoned(status: str, say: Callable[[str], None]) -> None:
         return
     path = Path(status)
     files = RunFiles(path.with_name(path.name.removesuffix(STATUS)), path)
-    if not os.path.lexists(files.run):
+    if is_gone(files.run):
         return  # it was ended in order, and so were its tasks; or is of a version that knows no takeover
-    killed = os.path.lexists(files.connect)
+    killed = not is_gone(files.connect)
     owner = owner_of(path)
     try:
-        told = read(files.run, trusted=owner)
         changed = path.stat().st_mtime
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (UsageError, OSError):
+    except OSError:
         return  # whoever reads the status file says what is wrong with it
     try:
         if is_held(descriptor):
             return  # that is said later, too
     finally:
         os.close(descriptor)
+    told = _read_run_file(files.run, owner)
+    if told is None:
+        return
     if job_is_over(told):
         return
     engines = [here for here in told.lost.values() if here.pid]
@@ -79,6 +82,19 @@ def refuse_abandoned(status: str, say: Callable[[str], None]) -> None:
     if seen or (there and left > 0):
         raise ResumeError(_refusal(status, seen or there, killed, left))
     _refuse_remains(status, [*told.engines, *told.lost])
+
+
+def _read_run_file(path: Path, owner: int | None) -> Told | None:
+    """What the run file tells; None if it was removed just now. ResumeError if it cannot be read."""
+    try:
+        return read(path, trusted=owner)
+    except UsageError as error:
+        if is_gone(path):
+            return None
+        raise ResumeError(
+            f"{error}; without it nobody knows whether tasks of that run still run: make it readable, or, if "
+            "none of them does, add --force-resume"
+        ) from error
 
 
 def _refusal(status: str, there: list[Here], killed: bool, left: float) -> str:
