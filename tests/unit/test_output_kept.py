@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from disbatch.cli.cat import parse_tasks
+from disbatch.cli import dbutil
+from disbatch.cli.cat import parse_tasks, read_output
 from disbatch.cli.options import parse
 from disbatch.cli.output import choose_output
 from disbatch.driver import outputfile
@@ -19,7 +21,7 @@ from disbatch.engine.packs import Packs
 from disbatch.engine.shelves import Shelves
 from disbatch.model.errors import UsageError
 from disbatch.model.outcome import Ending, Outcome
-from disbatch.model.pack import About, End, Piece
+from disbatch.model.pack import HEADER_SIZE, PIECE, About, End, Piece, parse_beginning, scan
 from disbatch.model.status import Mark, format_line
 
 TASK = 7
@@ -186,8 +188,127 @@ def test_what_lacks_of_a_file_is_told(tmp_path: Path) -> None:
     run.record("n1", 1, 900)
     kept = Kept(run.told, {TASK}, read_lines(run.status, {TASK}))
     found = kept.find(TASK, 0)
-    assert found is not None and found.lacks == 600
+    assert found is not None
     assert b"".join(found.blocks) == b"x" * 300
+    assert found.lacks == 600 and not found.is_damaged
+
+
+# ---- what was damaged after it was kept ----
+
+LONG = b"0123456789" * 60
+"""Below the limit of the runs here."""
+
+
+def shown_by_cat(run: Run, capfd: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code, output and words of `dbutil cat`."""
+    outputfile.write(run.status.with_name("run_output.json"), run.told)
+    code = dbutil.main(["cat", "--run", str(run.status.with_name("run")), str(TASK)])
+    return code, *capfd.readouterr()
+
+
+def overwrite(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+
+
+def piece_at(path: Path, text: bytes) -> int:
+    """Where a piece of this length begins in a pack."""
+    data = path.read_bytes()
+    begin = parse_beginning(data)
+    assert begin is not None
+    found = scan(lambda at, size: data[at : at + size], begin[1], len(data))
+    return next(at for at, header in found if header.kind == PIECE and header.length == len(text))
+
+
+def cut_inside(path: Path, text: bytes) -> None:
+    os.truncate(path, piece_at(path, text) + HEADER_SIZE + 3)
+
+
+def cut_off(path: Path, text: bytes) -> None:
+    os.truncate(path, piece_at(path, text))
+
+
+def hurt_payload(path: Path, text: bytes) -> None:
+    overwrite(path, piece_at(path, text) + HEADER_SIZE + 3)
+
+
+def hurt_header(path: Path, text: bytes) -> None:
+    overwrite(path, piece_at(path, text) + 20)
+
+
+def hurt_beginning(path: Path, text: bytes) -> None:
+    overwrite(path, 3)
+
+
+@pytest.mark.parametrize("indexed", [True, False], ids=["index", "no index"])
+@pytest.mark.parametrize("mark", [Mark.TASK, Mark.SKIPPED])
+@pytest.mark.parametrize("text", [LONG, b"z" * 5000], ids=["plain", "compressed"])
+@pytest.mark.parametrize("damage", [cut_inside, cut_off, hurt_payload, hurt_header, hurt_beginning])
+def test_a_damaged_pack_is_told_of(
+    damage: Callable[[Path, bytes], None],
+    text: bytes,
+    mark: Mark,
+    indexed: bool,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    run = Run(tmp_path, "run", True)
+    run.told = OutputFile(str(run.directory), True, 100_000, "run", [])
+    run.attempt("n1", 1, text)
+    run.record("n1", 1, len(text), mark)
+    (pack,) = run.directory.glob("*.pack")
+    damage(pack, text)
+    if not indexed:
+        pack.with_suffix(".index").unlink()
+    code, out, err = shown_by_cat(run, capfd)
+    assert text.decode() not in out
+    assert err.startswith(f"dbutil: task {TASK}: ") and err.count("\n") == 1
+    # Without its index a pack that is cut looks like one that nothing else was written to.
+    if indexed or damage not in (cut_inside, cut_off):
+        assert code == 1 and f"{pack} is damaged" in err
+    else:
+        assert code == 2 and f"are not in {run.directory}" in err
+
+
+def test_of_a_pack_that_is_damaged_elsewhere_nothing_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path, "run", True)
+    run.engine("n1").file([Piece(TASK + 1, 5, 0, 0, LONG)])
+    run.attempt("n1", 1, b"text")
+    run.record("n1", 1, 4)
+    (pack,) = run.directory.glob("*.pack")
+    hurt_payload(pack, LONG)
+    assert shown_by_cat(run, capfd) == (0, "text", "")
+
+
+@pytest.mark.parametrize("mark", [Mark.TASK, Mark.SKIPPED])
+def test_a_file_that_was_cut_is_told_of(
+    mark: Mark, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path, "run", False)
+    run.attempt("n1", 1, LONG)
+    run.record("n1", 1, len(LONG), mark)
+    path = run.directory / "000/000/000000007.out"
+    os.truncate(path, 100)
+    lost = "500 of its 600 bytes of stdout could not be kept"
+    assert shown_by_cat(run, capfd) == (
+        *(1, LONG[:100].decode()),
+        f"dbutil: task {TASK}: {lost}, or {path} is damaged\n",
+    )
+
+
+def test_a_program_gets_no_damaged_output_for_a_whole_one(tmp_path: Path) -> None:
+    run = Run(tmp_path, "run", True)
+    run.attempt("n1", 1, LONG)
+    run.record("n1", 1, len(LONG))
+    (pack,) = run.directory.glob("*.pack")
+    outputfile.write(tmp_path / "run_output.json", run.told)
+    assert read_output(str(tmp_path / "run"), TASK) == LONG
+    hurt_payload(pack, LONG)
+    with pytest.raises(UsageError, match=f"{pack} is damaged"):
+        read_output(str(tmp_path / "run"), TASK)
 
 
 def test_a_torn_line_and_other_lines_do_not_count(run: Run) -> None:

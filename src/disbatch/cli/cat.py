@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from disbatch.model.errors import EXIT_COMPLETE, EXIT_USAGE, UsageError
+from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, UsageError
 from disbatch.model.quantity import counted
+from disbatch.model.text import shown_path
 from disbatch.wire.ownfile import is_foreign, owner_of
 
 if TYPE_CHECKING:
-    from disbatch.driver.kept import Kept, Line
+    from disbatch.driver.kept import Found, Kept, Line
     from disbatch.driver.outputfile import OutputFile
 
 OUTPUT = "_output.json"
@@ -57,29 +58,35 @@ def cat(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     wanted = frozenset(tasks)
     lines = read_lines(Path(prefix + STATUS), wanted)
     kept = Kept(told, wanted, lines)
-    reasons = _Reasons(told, prefix, lines, int(options.err))
+    reasons = _Reasons(told, prefix, lines, int(options.err), kept.damaged)
     try:
         for number, reason in _written(kept, tasks, reasons, sys.stdout.buffer):
             say(f"task {number}: {reason}" if "-" not in number else f"tasks {number}: {reason}")
     finally:
         kept.close()
+    if reasons.is_damaged:
+        return EXIT_FAILED
     return EXIT_USAGE if reasons.wrong else EXIT_COMPLETE
 
 
 def read_output(prefix: str, task: int, *, err: bool = False) -> bytes:
-    """All that a task printed to stdout, or `err`. UsageError if that is not there, or was not kept."""
+    """All that a task printed to stdout, or `err`. UsageError if that is not there, was not kept, or is
+    damaged."""
     from disbatch.driver.kept import Kept, read_lines
 
     told, stream = _read(prefix), int(err)
     lines = read_lines(Path(prefix + STATUS), {task})
     kept = Kept(told, {task}, lines)
+    reasons = _Reasons(told, prefix, lines, stream, kept.damaged)
     try:
         found = kept.find(task, stream)
         if found is not None:
-            return b"".join(found.blocks)
+            data = b"".join(found.blocks)
+            if found.is_damaged:
+                raise UsageError(f"task {task}: {reasons.of_lack(task, found)}")
+            return data
     finally:
         kept.close()
-    reasons = _Reasons(told, prefix, lines, stream)
     reason = reasons.of(task)
     if reasons.wrong:
         raise UsageError(f"task {task}: {reason}")
@@ -96,7 +103,7 @@ def _written(kept: Kept, tasks: Sequence[int], reasons: _Reasons, out: BinaryIO)
             for block in found.blocks:
                 out.write(block)
             out.flush()
-        reason = reasons.of(task) if found is None else reasons.of_lack(task, found.lacks)
+        reason = reasons.of(task) if found is None else reasons.of_lack(task, found)
         if pending and reason == pending and task == last + 1:
             last = task
             continue
@@ -112,11 +119,15 @@ def _numbers(first: int, last: int) -> str:
 
 
 class _Reasons:
-    """Says why there is nothing of a task, or not all. `wrong`: that was not because it printed nothing."""
+    """Says why there is nothing of a task, or not all. `wrong`: that was not because it printed nothing;
+    `is_damaged`: what was kept is not whole. `damaged`: packs that are not."""
 
-    def __init__(self, told: OutputFile, prefix: str, lines: dict[int, Line], stream: int) -> None:
+    def __init__(
+        self, told: OutputFile, prefix: str, lines: dict[int, Line], stream: int, damaged: Sequence[Path]
+    ) -> None:
         self.stream = stream
-        self.wrong = False
+        self.wrong = self.is_damaged = False
+        self._damaged = damaged
         self._told = told
         self._prefix = prefix
         self._lines = lines
@@ -141,19 +152,28 @@ class _Reasons:
             return "a barrier"
         if not line.ran:
             return _NOT_RUN.get(line.reason.words, "never ran, or lost with the node: nothing is left of it")
+        gone = counted(line.sizes[self.stream], f"byte of {name} is", f"bytes of {name} are")
+        if self._damaged:
+            self.is_damaged = True
+            return f"{gone} not to be found, and {shown_path(str(self._damaged[0]))} is damaged"
         return (
-            f"{counted(line.sizes[self.stream], f'byte of {name} is', f'bytes of {name} are')} not in "
+            f"{gone} not in "
             f"{self._told.directory} here, which may "
             f"be another one on {line.node}, where they were printed"
         )
 
-    def of_lack(self, task: int, count: int) -> str:
+    def of_lack(self, task: int, found: Found) -> str:
         """What is missing of one that is there; empty if nothing is."""
-        if not count:
+        if not (found.lacks or found.is_damaged):
             return ""
-        self.wrong = True
-        size = self._lines[task].sizes[self.stream]
-        return f"{count:,} of its {counted(size, 'byte')} of {_STREAMS[self.stream]} could not be kept"
+        self.is_damaged = True
+        name, path = _STREAMS[self.stream], shown_path(str(found.path))
+        gone = f"part of its {name}"
+        if found.lacks:
+            gone = f"{found.lacks:,} of its {counted(self._lines[task].sizes[self.stream], 'byte')} of {name}"
+        if found.is_damaged or found.path in self._damaged:
+            return f"{gone} cannot be read: {path} is damaged"
+        return f"{gone} could not be kept, or {path} is damaged"
 
 
 def parse_tasks(words: Sequence[str]) -> list[int]:

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from disbatch.driver.outputfile import OutputFile
-from disbatch.driver.packs import Attempt, Pack
+from disbatch.driver.packs import Attempt, Pack, Printed
 from disbatch.model.errors import UsageError
 from disbatch.model.outcome import Reason
-from disbatch.model.output import parse_aside, place, shard
+from disbatch.model.output import LEAST_LIMIT, parse_aside, place, shard
 from disbatch.model.pack import PACK_END
 from disbatch.model.status import FIELDS, Mark, Record, is_given_up, parse_line
 from disbatch.wire.ownfile import open_own, owner_of
@@ -58,12 +58,25 @@ class Line(NamedTuple):
         return self.mark is not Mark.BARRIER and self.pid > 0 and not given_up
 
 
-class Found(NamedTuple):
-    """What a task printed; `blocks` reads it. `lacks`: bytes that the record tells of and that were not kept
-    although the limit allows it."""
+class Found:
+    """What a task printed, in the file or pack `path`; `blocks` reads it. `expected`: at least so many bytes
+    are to be there."""
 
-    blocks: Iterator[bytes]
-    lacks: int = 0
+    def __init__(self, path: Path, expected: int, stored: Printed | Plain) -> None:
+        self.path = path
+        self.blocks = stored.blocks()
+        self._expected = expected
+        self._stored = stored
+
+    @property
+    def is_damaged(self) -> bool:
+        """Some of it cannot be read; known when all blocks have been read."""
+        return self._stored.is_damaged
+
+    @property
+    def lacks(self) -> int:
+        """Bytes that are to be there and are not; known when all blocks have been read."""
+        return max(0, self._expected - self._stored.size)
 
 
 def read_lines(status: Path, tasks: Collection[int]) -> dict[int, Line]:
@@ -98,6 +111,8 @@ class _Numbered:
     def __init__(self, directories: list[str], tasks: Collection[int]) -> None:
         self.directories = [Path(name) for name in directories]
         self._packs: list[Pack] = []
+        self.damaged: list[Path] = []
+        """Packs that are cut or overwritten."""
         self._places: dict[int, list[tuple[Pack, int]]] = {}
         for directory in self.directories if tasks else ():
             self._look_for_packs(directory, tasks)
@@ -121,10 +136,13 @@ class _Numbered:
             try:
                 opened = Pack.open(path, trusted=owner_of(directory))
                 if opened is None:
+                    self.damaged.append(path)
                     continue
                 found = opened.find(tasks)
             except OSError:
                 continue
+            if opened.is_damaged:
+                self.damaged.append(path)
             if not found:
                 opened.close()
                 continue
@@ -152,6 +170,11 @@ class Kept:
         for each in (self._own, *(other for other, _ in self._others)):
             each.close()
 
+    @property
+    def damaged(self) -> list[Path]:
+        """Packs that may have had what is not found: they are cut or overwritten."""
+        return [path for each in (self._own, *(other for other, _ in self._others)) for path in each.damaged]
+
     def find(self, task: int, stream: int) -> Found | None:
         """What that task printed to that stream, if there is anything."""
         line = self._lines.get(task)
@@ -164,15 +187,14 @@ class Kept:
             attempt = self._in_packs(task, line)
             if attempt is not None:
                 printed = attempt.printed(stream)
-                if not printed.kept and not printed.total:
+                if not (printed.offsets or printed.total or printed.is_damaged):
                     return None
-                return Found(printed.blocks(), self._lacks(printed.kept, line, stream))
+                return Found(attempt.pack.path, self._expected(line, stream), printed)
         if not self._told.packed or skipped:
             for directory in self._own.directories if skipped else self._own.directories[:1]:
-                file = _open_file(directory, task, stream, line)
-                if file is not None:
-                    size = os.fstat(file.fileno()).st_size
-                    return Found(_blocks(file), self._lacks(size, line, stream))
+                plain = _open_file(directory, task, stream, line)
+                if plain is not None:
+                    return Found(plain.path, self._expected(line, stream), plain)
         return self._find_elsewhere(task, stream, line) if line is not None and skipped else None
 
     def _find_elsewhere(self, task: int, stream: int, line: Line) -> Found | None:
@@ -183,17 +205,20 @@ class Kept:
                 continue
             for attempt in numbered.attempts(number):
                 if _is_of(attempt, line):
-                    return Found(attempt.printed(stream).blocks())
+                    printed = attempt.printed(stream)
+                    return Found(attempt.pack.path, self._expected(line, stream), printed)
             for directory in numbered.directories:
-                file = _open_file(directory, number, stream, line)
-                if file is not None:
-                    return Found(_blocks(file))
+                plain = _open_file(directory, number, stream, line)
+                if plain is not None:
+                    return Found(plain.path, self._expected(line, stream), plain)
         return None
 
-    def _lacks(self, size: int, line: Line | None, stream: int) -> int:
-        if line is None or line.mark is Mark.SKIPPED:
+    def _expected(self, line: Line | None, stream: int) -> int:
+        if line is None:
             return 0
-        return max(0, min(line.sizes[stream], self._told.limit) - size)
+        # The run that ran a task that was skipped may have had another limit.
+        limit = LEAST_LIMIT if line.mark is Mark.SKIPPED else self._told.limit
+        return min(line.sizes[stream], limit)
 
     def _in_packs(self, task: int, line: Line | None) -> Attempt | None:
         """The attempt of `line`, or the latest of this run that has not ended."""
@@ -244,7 +269,32 @@ def _is_of(attempt: Attempt, line: Line) -> bool:
 # ---- files of their own ----
 
 
-def _open_file(directory: Path, task: int, stream: int, line: Line | None) -> BinaryIO | None:
+class Plain:
+    """The open file at `path`; `size`: bytes of it that `blocks` has read. `is_damaged`: it could not be read
+    to its end."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self._file = file
+        self.is_damaged = False
+        self.size = 0
+
+    def blocks(self) -> Iterator[bytes]:
+        """What is there."""
+        with self._file:
+            while data := self._read():
+                self.size += len(data)
+                yield data
+
+    def _read(self) -> bytes:
+        try:
+            return self._file.read(_BLOCK)
+        except OSError:
+            self.is_damaged = True
+            return b""
+
+
+def _open_file(directory: Path, task: int, stream: int, line: Line | None) -> Plain | None:
     """The file of the attempt that `line` tells of; without one, that which was written last."""
     plain = directory / place(task, stream)
     asides = []
@@ -271,16 +321,10 @@ def _is_time(file_time: float, finish: float) -> bool:
     return abs(file_time - finish) < _SAME or (file_time == int(file_time) == int(finish))
 
 
-def _open(path: Path, owner: int | None) -> BinaryIO | None:
+def _open(path: Path, owner: int | None) -> Plain | None:
     """A file that is ours, or of the owner of the directory around all."""
     try:
         descriptor = open_own(path, os.O_RDONLY, trusted=owner)
     except OSError:
         return None
-    return os.fdopen(descriptor, "rb", buffering=0)
-
-
-def _blocks(file: BinaryIO) -> Iterator[bytes]:
-    with file:
-        while data := file.read(_BLOCK):
-            yield data
+    return Plain(path, os.fdopen(descriptor, "rb", buffering=0))

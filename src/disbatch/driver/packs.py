@@ -29,6 +29,8 @@ class Pack:
         self.about = about
         self._descriptor = descriptor
         self._begin = begin
+        self.is_damaged = False
+        """The index tells of records that are not in the pack: it was cut, or this was overwritten."""
 
     @classmethod
     def open(cls, path: Path, *, trusted: int | None = None) -> Pack | None:
@@ -55,17 +57,17 @@ class Pack:
 
     def find(self, tasks: Collection[int]) -> dict[tuple[int, int], int]:
         """Where the last record is of each attempt of these tasks: by task and attempt."""
+        found, covered = self._indexed(tasks)
         size = os.fstat(self._descriptor).st_size
-        found, covered = self._indexed(tasks, size)
         if covered > size or any(self._header(last) is None for last in found.values()):
-            # Ahead of a pack that was cut, or this is damaged: what came before is found without the index.
+            self.is_damaged = True  # what is left of it is found without the index
             found, covered = {}, self._begin
         for offset, header in pack.scan(self.read, covered, size):
             if header.task in tasks:
                 found[header.task, header.attempt] = offset
         return found
 
-    def _indexed(self, tasks: Collection[int], size: int) -> tuple[dict[tuple[int, int], int], int]:
+    def _indexed(self, tasks: Collection[int]) -> tuple[dict[tuple[int, int], int], int]:
         """What the index has of these tasks, and how far into the pack it goes."""
         found: dict[tuple[int, int], int] = {}
         covered = self._begin
@@ -74,8 +76,6 @@ class Pack:
                 covered = max(covered, entry.offset + entry.covers)
             if entry.task in tasks:
                 found[entry.task, entry.attempt] = entry.offset
-            if covered > size:
-                break
         return found, covered
 
     def _entries(self) -> Iterator[pack.Entry]:
@@ -118,33 +118,38 @@ class Attempt(NamedTuple):
 
     def printed(self, stream: int) -> Printed:
         """What it printed to that stream, as far as it was kept."""
-        offsets, kept = array("Q"), 0
+        offsets, before = array("Q"), 0
         for at, header in pack.chain(self.pack.read, self.last):
+            before = header.previous
             if header.kind == pack.PIECE and header.stream == stream:
                 offsets.append(at)
-                kept += header.length
         total = None if self.end is None else (self.end.out_bytes, self.end.err_bytes)[stream]
-        return Printed(self.pack, offsets, kept, total)
+        return Printed(self.pack, offsets, total, is_damaged=before != 0)
 
 
-class Printed(NamedTuple):
-    """One stream of an attempt: where its pieces are, the last first, which hold `kept` bytes; `total`: how
-    many the task printed, None if it has not ended."""
+class Printed:
+    """One stream of an attempt: where its pieces are, the last first; `total`: how many bytes the task
+    printed, None if it has not ended. `is_damaged`: some of it cannot be read, as far as is known; the whole
+    of it is known when all `blocks` have been read. `size`: bytes of it that these had."""
 
-    pack: Pack
-    offsets: array[int]
-    kept: int
-    total: int | None
+    def __init__(self, pack: Pack, offsets: array[int], total: int | None, *, is_damaged: bool) -> None:
+        self.pack = pack
+        self.offsets = offsets
+        self.total = total
+        self.is_damaged = is_damaged
+        self.size = 0
 
     def blocks(self) -> Iterator[bytes]:
         """The bytes, and words for what is missing of them."""
         reached = 0
         for at in reversed(self.offsets):
             position, data = self._piece(at)
+            self.is_damaged |= data is None
             if not data or position < reached:
                 continue
             if position > reached:
                 yield left_out(position - reached)
+            self.size += len(data)
             yield data
             reached = position + len(data)
         if self.total is not None and self.total > reached:
@@ -152,7 +157,10 @@ class Printed(NamedTuple):
 
     def _piece(self, at: int) -> tuple[int, bytes | None]:
         """Where it stands in its stream, and what it is; None if it is damaged."""
-        header = pack.parse_header(self.pack.read(at, pack.HEADER_SIZE), at)
-        if header is None:
+        try:
+            header = pack.parse_header(self.pack.read(at, pack.HEADER_SIZE), at)
+            if header is None:
+                return 0, None
+            return header.position, pack.parse_piece(header, pack.payload(self.pack.read, at, header))
+        except OSError:
             return 0, None
-        return header.position, pack.parse_piece(header, pack.payload(self.pack.read, at, header))
