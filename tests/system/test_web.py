@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
@@ -20,6 +21,8 @@ from views import STARTED, engine, failure, view
 
 from deadline import DEADLINE
 from disbatch.model.snapshot import LogRow
+from disbatch.watch.web.connections import MOST_STRANGERS
+from disbatch.wire.descriptors import raise_limit
 from disbatch.wire.requests import Cancel, Drain, Finish, Pause, Stop, Unpause
 
 pytestmark = pytest.mark.timeout(180)
@@ -134,6 +137,48 @@ def test_who_is_refused(browser: Browser, tmp_path: Path) -> None:
             assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
             expect(tab.page.locator("#running tbody tr")).to_have_count(1)
             assert tab.page.evaluate("document.cookie") == ""
+
+
+SLOW = (
+    b"",
+    b"GET / HT",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3,
+    b"POST /order HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx",
+)
+"""What those say who want to keep others out."""
+
+
+def test_slow_connections_of_strangers_keep_nobody_out(tmp_path: Path) -> None:
+    raise_limit()
+    write(tmp_path / "Tasks", ["sleep 1000"])
+    with Running(tmp_path, "-w", "-s", "localhost:1", "Tasks") as run, contextlib.ExitStack() as held:
+        printed = address(run)
+        host, port = printed.split("/")[2].split(":")
+
+        def crowd() -> None:
+            for number in range(MOST_STRANGERS + 200):
+                stranger = held.enter_context(socket.create_connection((host, int(port)), timeout=DEADLINE))
+                with contextlib.suppress(OSError):
+                    stranger.sendall(SLOW[number % len(SLOW)])
+
+        crowd()
+        owner = http.client.HTTPConnection(host, int(port), timeout=DEADLINE)
+        owner.request("GET", f"/?{printed.partition('?')[2]}")
+        answer = owner.getresponse()
+        cookie = answer.headers["set-cookie"].partition(";")[0]
+        assert answer.status == 200 and answer.read()
+        events = http.client.HTTPConnection(host, int(port), timeout=DEADLINE)
+        events.request("GET", "/events", headers={"cookie": cookie})
+        stream = events.getresponse()
+        assert stream.status == 200 and stream.readline().startswith(b"data: ")
+        crowd()
+        assert ask(printed, "/", cookie=cookie)[0] == 200
+        run.process.send_signal(signal.SIGTERM)
+        run.ended()
+        assert b'"over":true' in stream.read()
+        events.close()
+        owner.close()
 
 
 def test_another_driver_takes_the_run_over(browser: Browser, held: Held, tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 import zmq
@@ -15,22 +17,24 @@ from disbatch.driver.held import hold
 from disbatch.model.errors import DisbatchError
 from disbatch.model.text import shell_word, shown_path
 from disbatch.watch.web.app import Page
+from disbatch.watch.web.connections import Connection, Strangers, most_strangers
 from disbatch.watch.web.guard import Guard
 from disbatch.watch.web.start import Told, address_of, parse_told
 from disbatch.watch.web.state import Picture
 from disbatch.watch.web.watcher import Watcher
 from disbatch.wire.caller import Caller
+from disbatch.wire.descriptors import raise_limit
 from disbatch.wire.follower import Follower
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.ownfile import open_own
 
 LAST_WORDS = 2.0
 """Seconds that browsers have to hear that the run is over."""
-MOST_CONNECTIONS = 200
 
 
 def main() -> int:
     """Serve the page until the run is over."""
+    raise_limit()
     try:
         asyncio.run(_serve(parse_told(sys.stdin.buffer.readline())))
     except (DisbatchError, OSError) as error:
@@ -82,14 +86,14 @@ def _server(told: Told, page: Page, file: int, name: str) -> uvicorn.Server:
     )
     config = uvicorn.Config(
         *(guard,),
-        http="h11",
+        http=cast(type[asyncio.Protocol], partial(Connection, Strangers(most_strangers()))),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
+        backlog=most_strangers(),
         timeout_graceful_shutdown=1,
     )
     return uvicorn.Server(config)

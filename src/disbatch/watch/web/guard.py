@@ -23,6 +23,8 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from disbatch.watch.web.connections import ADMIT
+
 MOST_SESSIONS = 64
 TOKEN_BYTES = 32
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -101,6 +103,7 @@ class Guard:
                 f"stands in the file {self._file}.\n",
                 403,
             )
+        _admit(request)
         return None
 
     def _enter(self, request: Request) -> Response | None:
@@ -116,6 +119,7 @@ class Guard:
             )
         self._token = secrets.token_urlsafe(TOKEN_BYTES)
         self._renew(self._token)
+        _admit(request)
         session = secrets.token_urlsafe(TOKEN_BYTES)
         self._sessions = [*self._sessions, session][-MOST_SESSIONS:]
         # Not a redirection: in one that began on another page, the browser would keep the cookie back.
@@ -126,6 +130,13 @@ class Guard:
     def _has_session(self, request: HTTPConnection) -> bool:
         given = request.cookies.get(self._cookie, "").encode()
         return sum(hmac.compare_digest(given, session.encode()) for session in self._sessions) > 0
+
+
+def _admit(request: Request) -> None:
+    """Its connection is no stranger's."""
+    admit = request.scope.get("state", {}).get(ADMIT)
+    if admit is not None:
+        admit()
 
 
 def _token(query: str) -> str:
