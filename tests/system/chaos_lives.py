@@ -145,8 +145,8 @@ class Lives:
             self.world.note(f"killed the driver [{self.driver.name}]")
 
     def take_over(self) -> None:
-        """If nobody drives. A driver killed while it ended the run has removed what another one would
-        need to take it over: such a run is resumed."""
+        """If nobody drives. A driver that was killed while it ended the run has removed its files, which
+        another driver would need to take it over: such a run is resumed."""
         if self.is_driven:
             return
         if not (self.world.directory / f"{self.life.prefix}_connect.json").exists():
