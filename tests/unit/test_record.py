@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from deadline import DEADLINE
+from disbatch.driver.files import Renamed, RunFiles
 from disbatch.driver.record import Record
+from disbatch.driver.seizure import seize
 from disbatch.wire.naming import Sight
 
 SOON = DEADLINE
@@ -82,7 +84,9 @@ def test_lines_and_marks_in_order(tmp_path: Path) -> None:
 class Kept:
     """A Record whose file has a name: `path` is what it has now. `unknown`: what the file system answers."""
 
-    def __init__(self, path: Path, happenings: Happenings) -> None:
+    def __init__(
+        self, path: Path, happenings: Happenings, note: Callable[[Path], object] = lambda path: None
+    ) -> None:
         self.path = path
         self.unknown: int | None = None
         self.taken_over = False
@@ -98,6 +102,7 @@ class Kept:
             is_taken_over=self._is_taken_over,
             taken_over=lambda: happenings.add("taken over"),
             renamed=self._renamed,
+            note=note,
         )
 
     def _is_taken_over(self) -> bool:
@@ -168,6 +173,43 @@ def test_file_that_lost_its_name(tmp_path: Path, how: Callable[[Path], None], wh
         assert path.read_text() == "theirs\n"
     if how is linked:
         assert not (tmp_path / "nowhere").exists()
+    assert not list(tmp_path.glob("*.again"))
+
+
+@pytest.mark.parametrize("how", [removed, renamed, replaced, linked])
+def test_new_name_is_noted_before_the_file_has_it(tmp_path: Path, how: Callable[[Path], None]) -> None:
+    """So a driver that is killed in between leaves a note and the whole text: who takes the run over ends the
+    naming. One that cannot note it gives no name."""
+    path = tmp_path / "P_status.txt"
+    path.write_text("former\n")
+    noted: list[tuple[Path, bool, bytes]] = []
+
+    def note(name: Path) -> None:
+        again = name.with_name(name.name + ".again")
+        noted.append((name, os.path.lexists(name), again.read_bytes() if again.exists() else b""))
+        if len(noted) == 1:
+            shutil.copy(again, tmp_path / "left")  # as by a kill at this point
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async def course() -> None:
+        happenings = Happenings()
+        kept = Kept(path, happenings, note)
+        await kept.add(b"one\n")
+        how(path)
+        kept.record.look()
+        await happenings.until("EIO")
+        now = path if how in (removed, renamed) else tmp_path / "P-2_status.txt"
+        assert noted == [(now, False, b"former\none\n"), (path, how is replaced or how is linked, b"")]
+        await happenings.until("recovered")
+        assert noted[2:] == [(now, False, b"former\none\n")] and kept.path == now
+        assert await kept.record.close() == b""
+        now.unlink()
+        (tmp_path / "left").rename(now.with_name(now.name + ".again"))
+        descriptor = seize(RunFiles(tmp_path / "P", path, renamed=Renamed(status=now)))
+        assert os.pread(descriptor, 100, 0) == now.read_bytes() == b"former\none\n"
+        os.close(descriptor)
+
+    run(course())
     assert not list(tmp_path.glob("*.again"))
 
 

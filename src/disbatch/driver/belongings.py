@@ -7,12 +7,14 @@ with the status file's name, by the thread that writes it: a file system may kee
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from disbatch.driver.files import RunFiles
+from disbatch.driver.files import Renamed, RunFiles
 from disbatch.driver.told import Elsewhere
 from disbatch.model.errors import DisbatchError
 from disbatch.wire.naming import Sight, is_gone
@@ -22,7 +24,7 @@ log = logging.getLogger(__name__)
 
 class Belongings:
     """`files` are the names as they are now. `say` gets lines for the user, `note` what a driver that takes
-    the run over must know."""
+    the run over must know; it answers whether that was written."""
 
     def __init__(
         self,
@@ -30,7 +32,7 @@ class Belongings:
         files: RunFiles,
         *,
         say: Callable[[str], None],
-        note: Callable[[Elsewhere], object],
+        note: Callable[[Elsewhere], bool],
     ) -> None:
         self.files = files
         self._loop = loop
@@ -67,13 +69,25 @@ class Belongings:
         if made:
             self._say(f"{', '.join(made)}: removed while the run goes on; written again")
 
+    def note_status(self, path: Path) -> None:
+        """The status file is about to get this name. OSError if that cannot be noted."""
+        self._note_names(self.files.renamed._replace(status=path))
+
+    def note_submitted(self, path: Path) -> None:
+        """The same of the tasks that were handed in."""
+        self._note_names(self.files.renamed._replace(submitted=path))
+
+    def _note_names(self, names: Renamed) -> None:
+        status, submitted = names
+        if not self._note(Elsewhere(bytes(status or b""), bytes(submitted or b""))):
+            raise OSError(errno.EIO, f"{os.strerror(errno.EIO)} (the run file)", str(self.files.run))
+
     def status_renamed(self, sight: Sight, path: Path) -> None:
         """The text of the status file was written again, there."""
         former = self.files.status
         self.files = replace(self.files, renamed=self.files.renamed._replace(status=path))
         if sight is Sight.OVERWRITTEN:
             self._say(f"{former}: somebody wrote over it: what it told is lost; the record goes on in {path}")
-            self._note_names()
         else:
             self._tell(former, sight, path, "the record of the run")
 
@@ -87,10 +101,5 @@ class Belongings:
         if path == former:
             self._say(f"{former}: removed while the run goes on; written again")
             return
-        self._note_names()
         why = "is another file now" if sight is Sight.ANOTHER else "cannot be written again"
         self._say(f"{former}: {why}; {what} is {path}")
-
-    def _note_names(self) -> None:
-        status, submitted = self.files.renamed
-        self._note(Elsewhere(bytes(status or b""), bytes(submitted or b"")))

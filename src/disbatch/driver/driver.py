@@ -290,6 +290,7 @@ class Driver:
             path=s.claimed.files.status,
             is_taken_over=self._is_taken_over,
             taken_over=self._yield,
+            note=self._note_status,
             renamed=self._status_renamed,
         )
         self._exchange = Exchange(
@@ -328,6 +329,14 @@ class Driver:
         """Another driver has the run; or had, and has ended it: then the run file is gone. Asked by the
         record's thread. OSError if that cannot be said now."""
         return self._notes.is_taken_over() or (self._notes.are_gone and self._record.is_continued())
+
+    def _note_status(self, path: Path) -> None:
+        """The status file is about to get this name. Called by the record's thread. OSError."""
+
+        async def note() -> None:
+            self._belongings.note_status(path)
+
+        asyncio.run_coroutine_threadsafe(note(), self._loop).result()
 
     def _status_renamed(self, sight: Sight, path: Path) -> None:
         if sight is Sight.OVERWRITTEN:
@@ -444,6 +453,7 @@ class Driver:
         file = self._feed.submitted_file
         if file is not None:
             file.renamed = self._belongings.submitted_renamed
+            file.note = self._belongings.note_submitted
             self._belongings.keep(file.path, file.see_to_name)
 
     def _restore(self, told: Told) -> None:

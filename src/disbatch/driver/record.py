@@ -71,6 +71,7 @@ class Record:
     `trouble(error)` is called when writing begins to fail, `recovered()` when it works again, `renamed(sight,
     path)` when the text was written again, as there was nothing or another file at its name, or begins anew
     there, as it was written over, `taken_over()` once if another driver has the run: all on the loop.
+    `note(path)` is called in the thread before the file gets that name, and may raise OSError.
     `is_taken_over()` is asked in the thread, and may raise OSError. `abandon` ends a `settle` or `close` that
     waits for a disk that stays full.
     """
@@ -86,6 +87,7 @@ class Record:
         path: Path | None = None,
         is_taken_over: Callable[[], bool] = lambda: False,
         taken_over: Callable[[], None] = lambda: None,
+        note: Callable[[Path], object] = lambda path: None,
         renamed: Callable[[Sight, Path], None] = lambda sight, path: None,
     ) -> None:
         self._loop = loop
@@ -95,6 +97,7 @@ class Record:
         self._path = path
         self._is_taken_over = is_taken_over
         self._taken_over = taken_over
+        self._note = note
         self._renamed = renamed
         self._trouble = trouble
         self._recovered = recovered
@@ -271,7 +274,7 @@ class Record:
             return
         if os.pread(self._descriptor, len(self._tail), self._synced - len(self._tail)) == self._tail:
             return
-        path = name_again(self._descriptor, self._path, 0, hold)
+        path = self._name_again(self._path, 0)
         self._synced, self._tail = 0, b""
         self._go_on_at(Sight.OVERWRITTEN, path)
 
@@ -282,7 +285,10 @@ class Record:
             return
         sight = look(self._descriptor, self._path)
         if sight is not Sight.ITSELF:
-            self._go_on_at(sight, name_again(self._descriptor, self._path, self._synced, hold))
+            self._go_on_at(sight, self._name_again(self._path, self._synced + self._written))
+
+    def _name_again(self, path: Path, size: int) -> Path:
+        return name_again(self._descriptor, path, size, note=self._note, hold=hold)
 
     def _go_on_at(self, sight: Sight, path: Path) -> None:
         """The descriptor is a new file now, with all that was synced. OSError."""
@@ -314,6 +320,6 @@ class Record:
             if self._path is None or look(self._descriptor, self._path) is Sight.ITSELF:
                 return
             there = Path(tempfile.mkdtemp(prefix="disbatch-")) / self._path.name
-            self._go_on_at(Sight.NOTHING, name_again(self._descriptor, there, self._synced, hold))
+            self._go_on_at(Sight.NOTHING, self._name_again(there, self._synced + self._written))
         except OSError:
             pass  # what was not written is told

@@ -21,7 +21,7 @@ from disbatch.driver.held import hold
 from disbatch.driver.runfile import RunFile
 from disbatch.driver.told import Told
 from disbatch.model.errors import UsageError
-from disbatch.wire.naming import copy_text
+from disbatch.wire.naming import copy_text, end_naming
 from disbatch.wire.ownfile import open_own
 
 NEW = ".new"
@@ -32,6 +32,8 @@ _BLOCK = 1 << 16
 def seize(files: RunFiles) -> int:
     """Lock the status file; its descriptor. UsageError if another process has it, or it cannot be written."""
     try:
+        if files.renamed.status is not None:
+            end_naming(files.status)
         status = open_own(files.status, os.O_RDWR)
     except OSError as error:
         raise UsageError(f"{files.status}: cannot be written: {error.strerror}") from error

@@ -33,7 +33,7 @@ from disbatch.sources.file import unreadable
 from disbatch.sources.items import ItemQueue
 from disbatch.sources.lines import LineSplitter
 from disbatch.sources.source import Source
-from disbatch.wire.naming import Sight, look, name_again
+from disbatch.wire.naming import Sight, end_naming, look, name_again
 from disbatch.wire.ownfile import open_own
 
 CHUNK = 1 << 20
@@ -98,8 +98,12 @@ class SubmittedFile:
         self._torn = False
         self.renamed: Callable[[Sight, Path], None] = lambda sight, path: None
         """Called when the file had lost its name, and has one again."""
+        self.note: Callable[[Path], object] = lambda path: None
+        """Called before it gets that. OSError."""
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
+            if again:
+                end_naming(path)
             self._descriptor = open_own(path, flags if again else flags | os.O_EXCL)
             self._size = _cut_untaken(self._descriptor)
             if self._size < len(self._head):
@@ -174,7 +178,7 @@ class SubmittedFile:
         """If somebody took the file's name away, write its text again under one. OSError."""
         sight = look(self._descriptor, self.path)
         if sight is not Sight.ITSELF:
-            self.path = name_again(self._descriptor, self.path, self._size)
+            self.path = name_again(self._descriptor, self.path, self._size, note=self.note)
             self.renamed(sight, self.path)
 
     def read(self, at: int, size: int) -> bytes:

@@ -69,10 +69,18 @@ def is_gone(path: str | os.PathLike[str]) -> bool:
 
 
 def name_again(
-    descriptor: int, path: Path, size: int, hold: Callable[[int], object] = lambda descriptor: None
+    descriptor: int,
+    path: Path,
+    size: int,
+    *,
+    note: Callable[[Path], object] = lambda path: None,
+    hold: Callable[[int], object] = lambda descriptor: None,
 ) -> Path:
     """Write the first `size` bytes of this file again, at `path` or, if something is there, at a name like
     it; `descriptor` is that file afterwards. It is there whole or not at all; `hold` gets it before. OSError.
+
+    `note` gets the name before the file has it, and may raise OSError: who is killed in between has noted
+    where the file is to be, and the next one calls `end_naming`. Nobody believes what has the old name.
     """
     new = path.with_name(path.name + AGAIN)
     new.unlink(missing_ok=True)
@@ -83,7 +91,7 @@ def name_again(
         hold(copy)
         copy_text(descriptor, copy, size)
         os.fsync(copy)
-        chosen = _name(new, path)
+        chosen = _name(new, path, note)
         os.dup2(copy, descriptor, inheritable=False)
     except OSError:
         new.unlink(missing_ok=True)
@@ -103,21 +111,43 @@ def copy_text(old: int, new: int, size: int) -> None:
             rest, at = rest[written:], at + written
 
 
-def _name(new: Path, path: Path) -> Path:
+def end_naming(path: Path) -> None:
+    """Give a file this name, which was noted, if whoever noted it was killed before it had it. OSError."""
+    new = path.with_name(path.name + AGAIN)
+    if is_gone(path) and not is_gone(new):
+        _give(new, path)
+
+
+def _name(new: Path, path: Path, note: Callable[[Path], object]) -> Path:
     """Give the file at `new` the first of the names that is free. OSError."""
     for name in _names(path):
-        try:
-            name.hardlink_to(new)
-        except FileExistsError:
+        if os.path.lexists(name):
             continue
-        except PermissionError:  # a file system without links
-            if os.path.lexists(name):
-                continue
-            new.rename(name)
-            return name
-        break
+        new = new.rename(name.with_name(name.name + AGAIN))
+        try:
+            note(name)
+            if _give(new, name):
+                return name
+        except OSError:
+            new.unlink(missing_ok=True)
+            note(path)
+            raise
+    raise AssertionError("there are always more names")
+
+
+def _give(new: Path, name: Path) -> bool:
+    """The file at `new` is at `name` now; False if there is another one. OSError."""
+    try:
+        name.hardlink_to(new)
+    except FileExistsError:
+        return False
+    except PermissionError:  # a file system without links
+        if os.path.lexists(name):
+            return False
+        new.rename(name)
+        return True
     new.unlink()
-    return name
+    return True
 
 
 def _names(path: Path) -> Iterator[Path]:
