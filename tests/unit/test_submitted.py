@@ -334,7 +334,7 @@ LINES = st.sampled_from(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.lists(LINES, min_size=1, max_size=5), st.integers(0, 60)), max_size=8),
     st.one_of(st.none(), st.integers(0, 3)),
