@@ -22,6 +22,7 @@ from views import STARTED, engine, failure, view
 from deadline import DEADLINE
 from disbatch.model.snapshot import LogRow
 from disbatch.watch.web.connections import MOST_STRANGERS
+from disbatch.watch.words import duration, per_second, run_time, whole_seconds
 from disbatch.wire.descriptors import raise_limit
 from disbatch.wire.requests import Cancel, Drain, Finish, Pause, Stop, Unpause
 
@@ -253,6 +254,40 @@ def test_eighty_nodes(browser: Browser, shown: Shown) -> None:
         expect(tab.page.locator("#slots")).to_have_attribute("data-drawn", "1280")
         assert tab.page.evaluate("document.documentElement.scrollWidth") == 380
         assert tab.page.get_by_role("button", name="Drain node000").is_visible()
+
+
+def test_numbers_are_written_as_on_the_terminal(browser: Browser, shown: Shown) -> None:
+    shown.take(view(cluster(), number=1, rate=0.5, remaining=59.7))
+    numbers = [0, 0.004, 0.34, 0.9996, 1, 9.96, 12.34, 59.4, 59.7, 245.2, 7384.4, 90061.0]
+    rates = [
+        (rate, beside) for rate in (0, 1e-5, 0.0123, 0.5, 1, 12.34, 1250.4) for beside in (None, 3.2, 0.4)
+    ]
+    with Tab(browser, shown.address) as tab:
+        expect(tab.page.locator("[data-fact=rate] dd")).to_have_text("30.0/min")
+        assert fact(tab.page, "waiting") == f"{25_000 - 9_001 - view(cluster()).running:,}"
+        assert fact(tab.page, "left") == "1:00"
+        assert re.fullmatch(r"15:0\d", fact(tab.page, "seconds"))
+        expect(tab.page.locator("#engines tbody tr").first.locator("td").nth(4)).to_have_text("120/min")
+        written = tab.page.evaluate(
+            """async ([numbers, rates]) => {
+                const words = await import("/static/words.js");
+                const times = [words.duration, words.wholeSeconds, words.runTime];
+                return [times.map((f) => numbers.map(f)), rates.map((each) => words.perSecond(...each))];
+            }""",
+            [numbers, rates],
+        )
+    times = [[f(number) for number in numbers] for f in (duration, whole_seconds, run_time)]
+    assert written == [times, [per_second(*each) for each in rates]]
+
+
+def test_a_run_that_is_paused_or_ending(browser: Browser, shown: Shown) -> None:
+    shown.take(view(cluster(), paused=True, remaining=None))
+    with Tab(browser, shown.address) as tab:
+        expect(tab.page.locator("#mode")).to_have_text("paused")
+        assert fact(tab.page, "left") == "–"
+        shown.take(view(cluster(), number=2, mode="ending", remaining=None))
+        expect(tab.page.locator("#mode")).to_have_text("ending")
+        assert fact(tab.page, "waiting") == "700"
 
 
 def test_without_scripts(browser: Browser, shown: Shown) -> None:

@@ -17,6 +17,7 @@ from textual.pilot import Pilot
 
 from disbatch.model.errors import UsageError
 from disbatch.model.snapshot import CoursePoint
+from disbatch.watch.monitor import rows
 from disbatch.watch.monitor.app import KEYS, Monitor
 from disbatch.watch.monitor.head import curve_lines, head_lines, rates_of, words_line
 from disbatch.watch.monitor.screens import HELP
@@ -472,6 +473,32 @@ def test_rates_of_a_moment() -> None:
     points = [CoursePoint(0, 0, 0, 1, 1), CoursePoint(0.001, 40, 0, 1, 1), CoursePoint(4, 40, 0, 1, 1)]
     assert rates_of(points, 4) == [20.0, 20.0, 0.0, 0.0]
     assert rates_of(points[:2], 4) == [40.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "39 running, 2,042 waiting"),
+        ({"skipped": 1000, "lost": 40, "not_run": 40}, "39 running, 1,002 waiting"),
+        ({"total": None}, "39 running, 72 waiting"),
+        ({"mode": "ending"}, "39 running, 72 waiting"),
+    ],
+)
+def test_what_waits_is_counted_of_the_whole_list(changes: dict[str, object], words: str) -> None:
+    assert words in head_lines(standing(**changes), 200)[1]
+
+
+def test_a_paused_run_has_no_time_left() -> None:
+    head = head_lines(standing(paused=True, notice="paused", remaining=None), 100)[0]
+    assert ": paused, began 5:12 ago, 6.1/s" in head and "left" not in head
+
+
+def test_rates_of_nodes_have_the_unit_of_the_run() -> None:
+    engines = [msgspec.structs.replace(row, rate=0.25) for row in standing().view.engines]
+    view = standing(rate=6.1, engines=engines).view
+    assert {row.cells[5] for row in rows.nodes(view)} == {"0.25/s"}
+    points = [CoursePoint(second, second / 4, 0, 1, 1) for second in range(61)]
+    assert curve_lines(points, 30, 3, 6.1)[0].startswith("   0.25/s ")
 
 
 @pytest.mark.parametrize("points", [[], [CoursePoint(1, 2, 0, 1, 1)], [CoursePoint(1, 2, 0, 1, 1)] * 2])

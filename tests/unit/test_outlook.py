@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from plan_world import barrier, outcome, task
 
 from disbatch.driver.holds import Holds, Reason
@@ -87,15 +88,38 @@ def test_totals() -> None:
     assert scene.view().paused
 
 
-def test_pace_and_what_remains() -> None:
+def at_two_a_second() -> Scene:
+    """20 of 100 tasks are done, after ten seconds."""
     scene = Scene(("a", 2))
     scene.outlook.note()
     scene.clock += 10
     scene.tally.done = 20
+    return scene
+
+
+def test_pace_and_what_remains() -> None:
+    scene = at_two_a_second()
     view = scene.view()
     assert view.rate == 2 and view.remaining == 40
     assert [point.done for point in scene.view(Wants(course=True)).course] == [0, 20]
     assert scene.view(Wants()).course == []
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_run_that_is_held_up_has_no_time_left(reason: Reason) -> None:
+    scene = at_two_a_second()
+    assert scene.view().remaining == 40
+    scene.holds.add(reason, "held up")
+    assert scene.view().remaining is None
+    scene.holds.remove(reason)
+    assert scene.view().remaining == 40
+
+
+def test_a_run_that_is_ending_has_no_time_left() -> None:
+    scene = at_two_a_second()
+    scene.tell(Read([task(0)]))
+    scene.tell(events.Interrupt())
+    assert scene.view().remaining is None
 
 
 def test_nobody_knows_how_much_remains() -> None:

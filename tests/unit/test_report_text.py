@@ -93,7 +93,7 @@ def test_several_runs() -> None:
     first = write(Path("one"), line(0, 0, 10))
     second = write(Path("two"), line(0, mark=Mark.SKIPPED), line(1, 500, 5))
     found = text(first, second)
-    assert found.startswith("one\ntwo\n\n  tasks       2: 2 succeeded\n  time        15.0 s in 2 runs")
+    assert found.startswith("one\ntwo\n\n  tasks       2: 2 succeeded\n  time        15 s in 2 runs")
     assert "disbatch -r one -r two Tasks" in found
 
 

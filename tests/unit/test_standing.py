@@ -115,7 +115,7 @@ def test_from_a_status_file_in_which_nothing_has_ended(tmp_path: Path) -> None:
     view = view_of(write(tmp_path / "P_status.txt"), name="P", failures=2)
     assert (view.done, view.seconds, view.rate, view.engines, view.course) == (0, 0.0, None, [], [])
     lines = render(Standing("P", OVER, "", STATUS_FILE, view), 80, 9).splitlines()
-    assert lines == ["P: over, 0 ms", "  tasks    0 done", "", "no engines"]
+    assert lines == ["P: over, 0 s", "  tasks    0 done", "", "no engines"]
 
 
 def test_what_is_no_status_file(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from disbatch.watch.pace import Pace
 from disbatch.watch.plain import INTERVAL, LONGEST_INTERVAL, PlainLines, pause_after, progress_words
 from disbatch.watch.progress import ProgressLine, line
 from disbatch.watch.summary import how_ended, render
-from disbatch.watch.words import count, duration, one_line, per_second
+from disbatch.watch.words import count, duration, one_line, per_second, run_time, whole_seconds
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,41 @@ def test_duration(seconds: float, words: str) -> None:
 )
 def test_rate(rate: float, words: str) -> None:
     assert per_second(rate) == words
+
+
+@pytest.mark.parametrize(
+    ("rate", "beside", "words"),
+    [
+        (0.2, 3.2, "0.2/s"),
+        (0.0123, 3.2, "0.012/s"),
+        (0.00001, 3.2, "0/s"),
+        (12.34, 400, "12.3/s"),
+        (1.5, 0.5, "90.0/min"),
+        (2.0, 0.5, "120/min"),
+        (0.5, None, "30.0/min"),
+        (0.5, 0.0, "30.0/min"),
+        (0, 0.01, "0/h"),
+    ],
+)
+def test_rates_beside_each_other_have_one_unit(rate: float, beside: float | None, words: str) -> None:
+    assert per_second(rate, beside) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "going_on", "taken"),
+    [
+        (0, "0 s", "0 s"),
+        (0.01, "0 s", "0.1 s"),
+        (0.34, "0 s", "0.3 s"),
+        (9.96, "10 s", "10 s"),
+        (12.34, "12 s", "12 s"),
+        (59.4, "59 s", "59 s"),
+        (59.6, "1:00", "1:00"),
+        (7384.4, "2:03:04", "2:03:04"),
+    ],
+)
+def test_times_of_a_run(seconds: float, going_on: str, taken: str) -> None:
+    assert (whole_seconds(seconds), run_time(seconds)) == (going_on, taken)
 
 
 def test_counts() -> None:
@@ -207,6 +242,30 @@ def test_progress_line() -> None:
     text = drawn(80, failed=3)
     assert re.search(r"━.* 120 of 1,000 done  3 failed  8 running  12\.0/s  1:13 left", text)
     assert "━" not in drawn(50)
+
+
+@pytest.mark.parametrize(
+    ("failed", "cancelled", "words"),
+    [(3, 1, "done  2 failed  1 cancelled  8 running"), (1, 1, "done  1 cancelled  8 running")],
+)
+def test_cancelled_tasks_have_not_failed(failed: int, cancelled: int, words: str) -> None:
+    assert words in drawn(90, failed=failed, cancelled=cancelled)
+
+
+def test_progress_of_a_run_that_is_held_up() -> None:
+    text = drawn(80, notice="paused")
+    assert "paused" in text and "left" not in text
+
+
+def test_progress_tells_whole_seconds() -> None:
+    assert "120 done  8 running  30.0/s  4 s" in drawn(80, total=None, seconds=4.0, done=120)
+
+
+def test_plain_words_of_a_run_that_is_held_up() -> None:
+    pace = Pace()
+    pace.update(snapshot(seconds=0.0, done=0))
+    pace.update(snapshot(notice="paused"))
+    assert progress_words(snapshot(notice="paused"), pace).endswith("12.0/s, paused")
 
 
 def test_progress_that_does_not_move_is_not_drawn_again() -> None:

@@ -25,6 +25,7 @@ from disbatch.model.snapshot import (
 )
 from disbatch.model.task import Task
 from disbatch.model.text import valid
+from disbatch.plan.board import Mode
 from disbatch.plan.engines import Engine, State
 from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Plan
@@ -142,7 +143,7 @@ class Outlook:
 
     def _remaining(self) -> float | None:
         m, rate, total = self._matter, self._course.rate, self._matter.total()
-        if total is None or Reason.PAUSE in m.holds:
+        if total is None or m.holds.words or m.plan.mode is not Mode.RUNNING:
             return None
         left = max(0, total - m.tally.done - m.tally.skipped - m.tally.lost)
         if not left:

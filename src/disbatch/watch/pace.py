@@ -33,8 +33,9 @@ class Pace:
         return (done - was) / (now - before) if now > before and done > was else None
 
     def remaining(self, snapshot: Snapshot) -> float | None:
-        """Seconds until all is done at this rate; None if that cannot be said."""
-        if snapshot.total is None or not snapshot.slots:
+        """Seconds until all is done at this rate; None if that cannot be said, as in a run that is held up or
+        ending."""
+        if snapshot.total is None or not snapshot.slots or snapshot.notice:
             return None
         left = max(0, snapshot.total - snapshot.done - snapshot.skipped)
         rate = self.rate

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from disbatch.model.snapshot import Snapshot
 from disbatch.model.text import printable
 from disbatch.watch.pace import Pace
-from disbatch.watch.words import count, duration, per_second
+from disbatch.watch.words import count, per_second, whole_seconds
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -95,8 +95,8 @@ class ProgressLine:
 def _shown(snapshot: Snapshot, columns: int) -> tuple[object, ...]:
     """All that moves in a line with a notice, which leaves no place for the time."""
     return (
-        *(snapshot.done, snapshot.skipped, snapshot.total, snapshot.failed, snapshot.running),
-        *(snapshot.notice, columns),
+        *(snapshot.done, snapshot.skipped, snapshot.total, snapshot.failed, snapshot.cancelled),
+        *(snapshot.running, snapshot.notice, columns),
     )
 
 
@@ -119,9 +119,13 @@ def line(snapshot: Snapshot, pace: Pace, width: int) -> Table:
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(count(finished), "bold green")
     text.append(f" of {count(total)} done" if total is not None else " done")
-    if snapshot.failed:
-        text.append("  ")
-        text.append(f"{count(snapshot.failed)} failed", "bold red")
+    for number, word, style in (
+        (snapshot.failed - snapshot.cancelled, "failed", "bold red"),
+        (snapshot.cancelled, "cancelled", "yellow"),
+    ):
+        if number:
+            text.append("  ")
+            text.append(f"{count(number)} {word}", style)
     text.append(f"  {count(snapshot.running)} running")
     if pace.rate is not None and (snapshot.running or not snapshot.notice):
         text.append(f"  {per_second(pace.rate)}", "cyan")
@@ -129,9 +133,9 @@ def line(snapshot: Snapshot, pace: Pace, width: int) -> Table:
     if snapshot.notice:
         text.append(f"  {snapshot.notice}", "yellow")
     elif remaining is not None:
-        text.append(f"  {duration(remaining)} left")
+        text.append(f"  {whole_seconds(remaining)} left")
     else:
-        text.append(f"  {duration(snapshot.seconds)}", "dim")
+        text.append(f"  {whole_seconds(snapshot.seconds)}", "dim")
     grid = Table.grid(padding=(0, 1))
     if width >= 60 and total:
         grid.add_row(ProgressBar(total=total, completed=finished, width=min(BAR_WIDTH, width // 4)), text)

@@ -6,7 +6,7 @@ from disbatch.model.outcome import how_ended
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Summary, TaskView
 from disbatch.model.text import shell_command, shown_path
-from disbatch.watch.words import count, duration, one_line, per_second
+from disbatch.watch.words import count, duration, one_line, per_second, run_time
 
 WIDTH = 110
 LABEL = 10
@@ -42,10 +42,10 @@ def render(summary: Summary) -> str:
 def _how_fast(summary: Summary) -> str:
     """Time and rate are those of this driver."""
     seconds, done = summary.snapshot.seconds, summary.snapshot.done
-    words = f"{counted(done, 'task')} in {duration(seconds)}"
+    words = f"{counted(done, 'task')} in {run_time(seconds)}"
     if summary.inherited is not None:
         words, done = counted(done, "task"), done - summary.inherited
-        words += f", {count(done)} of them in the {duration(seconds)} since the takeover"
+        words += f", {count(done)} of them in the {run_time(seconds)} since the takeover"
     return f"{words}, {per_second(done / seconds)}" if done and seconds > 0 else words
 
 

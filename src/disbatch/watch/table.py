@@ -10,7 +10,7 @@ from disbatch.model.outcome import how_ended
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import EngineRow, FailureRow, RunningRow, View
 from disbatch.watch.standing import Standing
-from disbatch.watch.words import count, duration, memory, per_second, printable, whole_seconds
+from disbatch.watch.words import count, duration, memory, per_second, printable, run_time, whole_seconds
 
 LABEL = 9
 LONGEST_NODE = 24
@@ -78,7 +78,7 @@ def headline(standing: Standing) -> str:
     state = "paused" if view.paused and standing.state == "running" else standing.state
     parts = [f"{state} for {whole_seconds(view.seconds)}"]
     if state == "over":
-        parts = [f"over, {duration(view.seconds)}"]
+        parts = [f"over, {run_time(view.seconds)}"]
     elif state == "paused":  # for how long, nobody has told
         parts = [f"paused, began {whole_seconds(view.seconds)} ago"]
     if not standing.is_heard:
@@ -126,13 +126,13 @@ def _engines(view: View, most: int) -> Iterator[str]:
         yield "no engines"
         return
     head = ("NODE", "STATE", "SLOTS", "BUSY", "DONE", "FAILED", "RATE", "HEARD", "LOAD", "MEMORY")
-    yield from aligned([head, *map(engine_cells, shown)], left=2)
+    yield from aligned([head, *(engine_cells(row, view.rate) for row in shown)], left=2)
     if view.engines_count > len(shown):
         yield f"and {count(view.engines_count - len(shown))} more"
 
 
-def engine_cells(row: EngineRow) -> Row:
-    """What a table says of an engine."""
+def engine_cells(row: EngineRow, beside: float | None) -> Row:
+    """What a table says of an engine; `beside` the rate of the run."""
     return (
         printable(row.place, LONGEST_NODE),
         row.state,
@@ -140,8 +140,8 @@ def engine_cells(row: EngineRow) -> Row:
         count(row.running) if row.slots else "-",
         count(row.done),
         count(row.failed),
-        per_second(row.rate) if row.rate else "-",
-        "-" if row.heard is None else f"{row.heard:.0f} s" if row.heard < 60 else duration(row.heard),
+        per_second(row.rate, beside) if row.rate else "-",
+        "-" if row.heard is None else whole_seconds(row.heard),
         "-" if row.load is None else f"{row.load:.1f}",
         memory_words(row),
     )
@@ -164,7 +164,7 @@ def _running(view: View) -> Iterator[str]:
 
 def running_cells(row: RunningRow) -> Row:
     """What a table says of a task that runs."""
-    seconds = "new" if row.seconds is None else duration(row.seconds)
+    seconds = "new" if row.seconds is None else whole_seconds(row.seconds)
     return (
         str(row.id),
         str(row.line),

@@ -6,6 +6,8 @@ import math
 
 from disbatch.model.text import printable as _printable
 
+_UNITS = ((1, "s"), (60, "min"), (3600, "h"))
+
 
 def duration(seconds: float) -> str:
     """`530 ms`, `2.53 s`, `12.3 s`, `4:05`, `2:03:04`, `3d 04:05`."""
@@ -26,7 +28,12 @@ def duration(seconds: float) -> str:
 
 def whole_seconds(seconds: float) -> str:
     """`0 s`, `12 s`, `4:05`: a time that is going on, or an estimate."""
-    return f"{seconds:.0f} s" if seconds < 59.5 else duration(seconds)
+    return f"{seconds:.0f} s" if seconds < 59.5 else duration(max(60, seconds))
+
+
+def run_time(seconds: float) -> str:
+    """`0.3 s`, `12 s`, `4:05`: how long a run took."""
+    return f"{max(0.1, seconds):.1f} s" if 0 < seconds < 9.95 else whole_seconds(seconds)
 
 
 def count(number: int) -> str:
@@ -34,15 +41,17 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
-def per_second(rate: float) -> str:
-    """`1,250/s`, `12.3/s`, `3.2/min`, `0.8/h`."""
-    if rate >= 100:
-        return f"{rate:,.0f}/s"
-    if rate >= 1:
-        return f"{rate:.1f}/s"
-    if rate * 60 >= 1:
-        return f"{rate * 60:.1f}/min"
-    return f"{rate * 3600:.1f}/h"
+def per_second(rate: float, beside: float | None = None) -> str:
+    """`1,250/s`, `12.3/s`, `3.2/min`, `0.8/h`; a part of another rate, `beside` which it stands, has the unit
+    of that one: `0.2/s`."""
+    whole = beside or rate
+    seconds, unit = next(((seconds, unit) for seconds, unit in _UNITS if whole * seconds >= 1), _UNITS[-1])
+    number = rate * seconds
+    if number >= 100:
+        return f"{number:,.0f}/{unit}"
+    if number >= 1:
+        return f"{number:.1f}/{unit}"
+    return f"{number if number >= 0.001 else 0:.2g}/{unit}"
 
 
 def memory(number: float) -> str:

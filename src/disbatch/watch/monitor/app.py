@@ -218,7 +218,8 @@ class Monitor(App[None]):
         self.query_one("#words").display = bool(words)
         self._show("words", words)
         curve = self.query_one("#curve")
-        self._show("curve", "\n".join(curve_lines(standing.view.course, width, max(1, curve.size.height))))
+        view, height = standing.view, max(1, curve.size.height)
+        self._show("curve", "\n".join(curve_lines(view.course, width, height, view.rate)))
         for table in self._tables:
             table.fill(table.pane.rows(standing.view), table.pane.total(standing.view))
         self._show_tabs()

@@ -11,7 +11,7 @@ from disbatch.model.snapshot import CoursePoint, View
 from disbatch.watch.report.blocks import area, bar
 from disbatch.watch.standing import Standing
 from disbatch.watch.table import headline, tasks_words
-from disbatch.watch.words import count, duration, per_second, printable
+from disbatch.watch.words import count, per_second, printable, whole_seconds
 
 SHORTEST = 2.0
 BARS = ((110, 20), (60, 10))
@@ -45,8 +45,11 @@ def words_line(standing: Standing, width: int) -> str:
     return printable("; ".join(each for each in (standing.words, waits) if each), width)
 
 
-def curve_lines(points: Sequence[CoursePoint], width: int, height: int) -> list[str]:
-    """Tasks a second over the time of the run, from the top line down, and what that is at most."""
+def curve_lines(
+    points: Sequence[CoursePoint], width: int, height: int, beside: float | None = None
+) -> list[str]:
+    """Tasks a second over the time of the run, from the top line down, and what that is at most; `beside`
+    the rate that it has now."""
     if len(points) < 2 or points[-1].seconds <= points[0].seconds or width < 20:
         return [""] * height
     first, last = points[0], points[-1]
@@ -56,9 +59,9 @@ def curve_lines(points: Sequence[CoursePoint], width: int, height: int) -> list[
     most = max(rates)
     lines = area([rate / most if most else 0.0 for rate in rates], height)
     labels = [""] * height
-    labels[0] = per_second(most) if most else "0/s"
+    labels[0] = per_second(most, beside) if most else "0/s"
     if height > 1:
-        labels[-1] = duration(last.seconds - first.seconds)
+        labels[-1] = whole_seconds(last.seconds - first.seconds)
     return [f"{text:>{label}} {line}" for text, line in zip(labels, lines, strict=True)]
 
 

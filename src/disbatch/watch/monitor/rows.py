@@ -9,7 +9,7 @@ from disbatch.model.outcome import how_ended
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import EngineRow, FailureRow, LogRow, RunningRow, View
 from disbatch.watch.table import GONE, LONGEST_NODE, clock, memory_words
-from disbatch.watch.words import count, duration, per_second, printable
+from disbatch.watch.words import count, duration, per_second, printable, whole_seconds
 
 BAD, DIM, PLAIN = "bad", "dim", ""
 LONGEST = 400
@@ -56,10 +56,10 @@ class Pane(NamedTuple):
 
 def nodes(view: View) -> list[Row]:
     """A row for each engine; those that have left come last however the table is sorted by state."""
-    return [_node(row, at) for at, row in enumerate(view.engines)]
+    return [_node(row, at, view.rate) for at, row in enumerate(view.engines)]
 
 
-def _node(row: EngineRow, at: int) -> Row:
+def _node(row: EngineRow, at: int, beside: float | None) -> Row:
     gone, heard = row.state in GONE, _heard(row)
     share = (row.memory_used or 0) / row.memory_total if row.memory_total else -1.0
     used = f"{count(row.running)}/{count(row.slots)}" if row.slots else "-"
@@ -69,7 +69,7 @@ def _node(row: EngineRow, at: int) -> Row:
         used,
         count(row.done),
         count(row.failed),
-        per_second(row.rate) if row.rate else "-",
+        per_second(row.rate, beside) if row.rate else "-",
         heard,
         "-" if row.load is None else f"{row.load:.1f}",
         memory_words(row),
@@ -103,9 +103,7 @@ _STATES = {state: at for at, state in enumerate(_ORDER)}
 
 
 def _heard(row: EngineRow) -> str:
-    if row.heard is None:
-        return "-"
-    return f"{row.heard:.0f} s" if row.heard < 60 else duration(row.heard)
+    return "-" if row.heard is None else whole_seconds(row.heard)
 
 
 # ---- tasks ----
@@ -117,7 +115,7 @@ def running(view: View) -> list[Row]:
 
 
 def _running(row: RunningRow) -> Row:
-    seconds = "new" if row.seconds is None else duration(row.seconds)
+    seconds = "new" if row.seconds is None else whole_seconds(row.seconds)
     cells = (str(row.id), str(row.line), printable(row.place, LONGEST_NODE), seconds)
     return Row(
         key=f"{row.engine}/{row.id}",

@@ -16,7 +16,7 @@ from disbatch.watch.report.lines import REASONS
 from disbatch.watch.report.plots import Axis, busy_plot, histogram_plot, timeline_plot
 from disbatch.watch.report.text import WENT, besides, clean, moment, outcomes, share
 from disbatch.watch.report.timeline import Bar, Timeline, draw_timeline
-from disbatch.watch.words import count, duration, per_second
+from disbatch.watch.words import count, duration, per_second, run_time
 
 MARK = b"<!doctype html>\n<!-- disbatch report -->\n"
 """How each page begins: only a file that begins like this is ever replaced."""
@@ -74,7 +74,7 @@ def _head(report: Report) -> str:
     if report.utilisation is not None:
         ran = sum(run.tasks for run in report.runs)
         rate = per_second(ran / report.seconds) if report.seconds > 0 else ""
-        facts.append(("time", duration(report.seconds), rate))
+        facts.append(("time", run_time(report.seconds), rate))
         facts.append(("slots", count(report.slots), f"on {counted(len(report.nodes), 'node')}"))
         facts.append(("used by tasks", share(report.utilisation), "of the slots' time"))
     if report.barrier_count:

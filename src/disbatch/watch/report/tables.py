@@ -10,7 +10,7 @@ from disbatch.model.quantity import counted
 from disbatch.watch.report.figures import Failure, Node, Report
 from disbatch.watch.report.plots import spread_plot
 from disbatch.watch.report.text import UNBROKEN, by_interest, clean, examples, moment, share, where
-from disbatch.watch.words import count, duration
+from disbatch.watch.words import count, duration, run_time
 
 _NODES = 40
 _MOST_NODES = 2000
@@ -212,7 +212,7 @@ def runs(report: Report) -> str:
         [
             (str(number), "n"),
             (escape(moment(run.start)), ""),
-            (duration(run.seconds), "n"),
+            (run_time(run.seconds), "n"),
             (count(run.slots), "n"),
             (count(run.nodes), "n less"),
             (count(run.tasks), "n"),

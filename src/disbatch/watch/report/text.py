@@ -12,7 +12,7 @@ from disbatch.model.quantity import counted
 from disbatch.watch.report.blocks import area, bar
 from disbatch.watch.report.figures import Durations, Failure, Node, Report, Run, Spread, Tasks, Went
 from disbatch.watch.report.scale import bin_ticks, time_ticks
-from disbatch.watch.words import count, duration, one_line, per_second
+from disbatch.watch.words import count, duration, one_line, per_second, run_time
 
 WIDTH = 80
 UNBROKEN = 1 << 16
@@ -101,7 +101,7 @@ def _times(report: Report) -> list[Text]:
     in_runs = f" in {len(report.runs)} runs" if len(report.runs) > 1 else ""
     where = f"{counted(report.slots, 'slot')} on {counted(len(report.nodes), 'node')}"
     return [
-        _row("time", f"{duration(report.seconds)}{in_runs}{rate}"),
+        _row("time", f"{run_time(report.seconds)}{in_runs}{rate}"),
         _row("", f"{moment(report.start)} to {moment(report.finish)}"),
         _row("slots", f"{where}, {share(report.utilisation)} used by tasks"),
     ]

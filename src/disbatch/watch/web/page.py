@@ -14,7 +14,7 @@ from disbatch.model.outcome import how_ended
 from disbatch.model.snapshot import View
 from disbatch.watch.table import still_waiting
 from disbatch.watch.web.state import Picture
-from disbatch.watch.words import count, duration, per_second
+from disbatch.watch.words import count, duration, per_second, run_time, whole_seconds
 
 REFRESH = 5
 """Seconds after which a browser without scripts asks again."""
@@ -100,7 +100,7 @@ def _bar(done: int, total: int | None, failed: int) -> str:
 def _facts(view: View) -> list[tuple[str, str]]:
     finished = view.done + view.skipped
     total = "" if view.total is None else f" of {count(view.total)}"
-    left = NOBODY if view.remaining is None else duration(view.remaining) if view.remaining else "none"
+    left = NOBODY if view.remaining is None else whole_seconds(view.remaining) if view.remaining else "none"
     seldom = (
         *(("cancelled", view.cancelled), ("done before", view.skipped), ("run again", view.retried)),
         *(("given up", view.lost - view.not_run), ("not run", view.not_run)),
@@ -112,9 +112,9 @@ def _facts(view: View) -> list[tuple[str, str]]:
         ("running", count(view.running)),
         ("slots", f"{count(view.slots)}{f', {used} busy' if used else ''}"),
         ("waiting", count(still_waiting(view))),
-        ("rate", NOBODY if view.rate is None else per_second(view.rate)),
+        ("rate", _rate(view.rate)),
         ("time left", left),
-        ("elapsed", duration(view.seconds)),
+        ("elapsed", (run_time if view.mode == "over" else whole_seconds)(view.seconds)),
         *((label, count(number)) for label, number in seldom if number),
     ]
 
@@ -137,6 +137,7 @@ _ENGINE_COLUMNS = (
 
 def _engines(picture: Picture) -> str:
     rows = list(picture.engines.values())
+    beside = None if picture.view is None else picture.view.rate
     head = "".join(
         f'<th class="{kind}" data-sort="{name}" aria-sort="none">{label}</th>'
         for name, label, kind in _ENGINE_COLUMNS
@@ -144,7 +145,7 @@ def _engines(picture: Picture) -> str:
     text = (
         f'<tr><th scope="row">{escape(row.place)}</th><td>{escape(row.state)}</td>'
         f'<td class="n">{row.running} of {row.slots}</td><td class="n">{count(row.done)}</td>'
-        f'<td class="n">{count(row.failed)}</td><td class="n">{_rate(row.rate)}</td>'
+        f'<td class="n">{count(row.failed)}</td><td class="n">{_rate(row.rate, beside)}</td>'
         f'<td class="n">{NOBODY if row.load is None else row.load}</td>'
         f'<td class="n">{_memory(row.memory_used, row.memory_total)}</td><td class="n"></td></tr>\n'
         for row in rows[:MOST_ROWS]
@@ -157,8 +158,8 @@ def _engines(picture: Picture) -> str:
     return _table("engines", "Nodes", head + '<th class="scripted"></th>', text, tools=tools, note=note)
 
 
-def _rate(rate: float | None) -> str:
-    return NOBODY if rate is None else per_second(rate)
+def _rate(rate: float | None, beside: float | None = None) -> str:
+    return NOBODY if rate is None else per_second(rate, beside)
 
 
 def _memory(used: int | None, total: int | None) -> str:
@@ -168,7 +169,7 @@ def _memory(used: int | None, total: int | None) -> str:
 def _running(picture: Picture) -> str:
     rows = (
         f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{escape(row.place)}</td>'
-        f'<td class="n">{"new" if row.seconds is None else duration(row.seconds)}</td>'
+        f'<td class="n">{"new" if row.seconds is None else whole_seconds(row.seconds)}</td>'
         f"<td><code>{escape(row.command)}</code></td></tr>\n"
         for row in picture.running
     )

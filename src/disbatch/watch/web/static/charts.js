@@ -30,13 +30,13 @@ export class Charts {
       scales: { y: { range: (_, least, most) => [0, (most || 1) * 1.08] } },
       axes: [
         { ...axis, grid: { show: false }, values: times, space: 70, size: 26, gap: 4 },
-        { ...axis, size: 58, space: 30, values: (_, splits) => splits.map(value) },
+        { ...axis, size: 58, space: 30, values: (_, splits) => splits.map((each) => value(each, splits[splits.length - 1])) },
       ],
       series: [{}, ...series],
     });
     const fill = colour("busy-fill");
     this.throughput = new uPlot(
-      options([{ stroke: colour("busy"), fill, width: 1.5, points: { show: false } }], (rate) => (rate ? perSecond(rate) : "0")),
+      options([{ stroke: colour("busy"), fill, width: 1.5, points: { show: false } }], (rate, most) => (rate ? perSecond(rate, most) : "0")),
       [[], []], this.places.throughput,
     );
     const there = { stroke: colour("faint"), width: 1, dash: [4, 3], points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }) };

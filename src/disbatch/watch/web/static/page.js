@@ -4,7 +4,7 @@ import { Charts } from "/static/charts.js";
 import { ask, order } from "/static/orders.js";
 import { SlotMap } from "/static/slotmap.js";
 import { Table, code, makeButton, makeRow, makeSortable, say } from "/static/tables.js";
-import { NOBODY, clock, count, duration, howEnded, perSecond, placeOf, share } from "/static/words.js";
+import { NOBODY, clock, count, duration, howEnded, perSecond, placeOf, runTime, share, wholeSeconds } from "/static/words.js";
 
 const LABELS = ["", "", "busy", "done", "failed", "rate", "load", "memory", "heard", ""];
 const ENGINE = [
@@ -35,8 +35,8 @@ const FACTS = {
   slots: () => [count(run.slots), run.slots ? `${share(run.running, run.slots)} busy` : ""],
   waiting: () => count(stillWaiting()),
   rate: () => (run.rate === null ? NOBODY : perSecond(run.rate)),
-  left: () => (run.remaining === null ? NOBODY : run.remaining ? duration(run.remaining) : "none"),
-  seconds: () => duration(run.seconds + (run.mode === "over" ? 0 : (performance.now() - received) / 1000)),
+  left: () => (run.remaining === null ? NOBODY : run.remaining ? wholeSeconds(run.remaining) : "none"),
+  seconds: () => (run.mode === "over" ? runTime(run.seconds) : wholeSeconds(run.seconds + (performance.now() - received) / 1000)),
   skipped: () => count(run.skipped),
   retried: () => count(run.retried),
   lost: () => count(run.lost - run.not_run),
@@ -143,7 +143,7 @@ const engineTable = new Table(at("engines"), {
   fill(row, e) {
     const words = [
       nameOf(e), e.state, `${count(e.running)} of ${count(e.slots)}`, count(e.done),
-      count(e.failed), e.rate === null ? NOBODY : perSecond(e.rate), e.load === null ? NOBODY : e.load.toFixed(1),
+      count(e.failed), e.rate === null ? NOBODY : perSecond(e.rate, run.rate), e.load === null ? NOBODY : e.load.toFixed(1),
       e.memoryTotal ? share(e.memoryUsed, e.memoryTotal) : NOBODY, e.heard === null ? "" : `${count(e.heard)} s ago`,
     ];
     words.forEach((word, index) => say(row.cells[index], word));
@@ -195,7 +195,7 @@ const runningTable = new Table(at("running"), {
       ask(`Cancel task ${task[0]}?`, "It is ended and recorded as cancelled.", "Cancel it", { verb: "cancel", tasks: [[task[0], task[0]]] }), "danger"));
     return row;
   },
-  fill: (row, task) => say(row.cells[3], task[4] === null ? "new" : duration(task[4])),
+  fill: (row, task) => say(row.cells[3], task[4] === null ? "new" : wholeSeconds(task[4])),
   note: (all) => say(at("running-note"), all ? "" : "nothing is running"),
 });
 

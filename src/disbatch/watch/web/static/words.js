@@ -22,11 +22,25 @@ export function duration(seconds) {
   return `${minutes}:${two(all % 60)}`;
 }
 
-export function perSecond(rate) {
-  if (rate >= 100) return `${count(Math.round(rate))}/s`;
-  if (rate >= 1) return `${rate.toFixed(1)}/s`;
-  if (rate * 60 >= 1) return `${(rate * 60).toFixed(1)}/min`;
-  return `${(rate * 3600).toFixed(1)}/h`;
+// A time that is going on, or an estimate.
+export function wholeSeconds(seconds) {
+  return seconds < 59.5 ? `${seconds.toFixed(0)} s` : duration(Math.max(60, seconds));
+}
+
+// How long a run took.
+export function runTime(seconds) {
+  return seconds > 0 && seconds < 9.95 ? `${Math.max(0.1, seconds).toFixed(1)} s` : wholeSeconds(seconds);
+}
+
+const UNITS = [[1, "s"], [60, "min"], [3600, "h"]];
+
+// A part of another rate, beside which it stands, has the unit of that one.
+export function perSecond(rate, beside) {
+  const [seconds, unit] = UNITS.find(([each]) => (beside || rate) * each >= 1) ?? UNITS[2];
+  const number = rate * seconds;
+  if (number >= 100) return `${count(Math.round(number))}/${unit}`;
+  if (number >= 1) return `${number.toFixed(1)}/${unit}`;
+  return `${number >= 0.001 ? Number(number.toPrecision(2)) : 0}/${unit}`;
 }
 
 export function share(part, all) {
