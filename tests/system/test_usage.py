@@ -27,6 +27,7 @@ def place(directory: Path) -> Path:
     (directory / "Loop").symlink_to("Loop")
     (directory / "Unknown").write_text(f"{GOOD}#DISBATCH PREFXI x\n")
     (directory / "Three").write_text(f"#DISBATCH FOO\n#DISBATCH FOO\n{GOOD}#DISBATCH REPEAT\n")
+    (directory / "Many").write_text("#DISBATCH FOO\n" * 30)
     (directory / "Repeat").write_text(f"{GOOD}\n#DISBATCH REPEAT many true\n")
     (directory / "Late").write_text(f"{GOOD}#DISBATCH PERENGINE START true\n")
     (directory / "Nul").write_bytes(b"touch ran\necho \0\n")
@@ -104,6 +105,7 @@ def only_line(code: int, out: str, err: str, directory: Path, before: object) ->
         (["Nul"], ["Nul:2: ", "NUL"]),
         (["Binary"], ["Binary:1: ", "NUL"]),
         (["Three"], ["Three:1: ", "'FOO'", "lines 2, 4 are wrong, too", "dbutil check"]),
+        (["Many"], ["Many:1: ", "lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 19 more are wrong, too"]),
     ],
 )
 def test_task_files(tmp_path: Path, arguments: list[str], words: list[str]) -> None:

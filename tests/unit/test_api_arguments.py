@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from disbatch.api.arguments import OURS, _known, arguments
+from disbatch.api.run import DisBatch
 from disbatch.cli.options import build_parser, parse
 
 
@@ -54,3 +55,12 @@ def test_what_is_no_option(named: dict[str, Any], problem: str) -> None:
 def test_every_long_option_has_a_name() -> None:
     longs = [o for a in build_parser()._actions for o in a.option_strings if o.startswith("--")]
     assert len(_known()) + len(OURS) == len(longs)
+
+
+@pytest.mark.parametrize(
+    ("count", "named"), [(3.5, {}), ("prog", {}), (None, {}), (3, {"start": 0.5}), (3, {"step": "1"})]
+)
+def test_a_command_is_repeated_a_whole_number_of_times(count: Any, named: dict[str, Any]) -> None:
+    run = DisBatch.__new__(DisBatch)  # no run is needed to refuse it, and none is held up by it
+    with pytest.raises(TypeError, match="whole number"):
+        run.repeat(count, "prog", **named)

@@ -28,6 +28,12 @@ def test_every_wrong_directive_has_a_line(tmp_path: Path, capsys: pytest.Capture
     ]
 
 
+def test_many_wrong_directives_are_all_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = check(tmp_path, capsys, Tasks="#DISBATCH FOO\n" * 300)
+    assert (code, out) == (2, [])
+    assert [line.split(": ")[1] for line in err] == [f"Tasks:{number}" for number in range(1, 301)]
+
+
 def test_a_line_that_seems_to_go_on_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, (held, warning), err = check(tmp_path, capsys, Tasks="echo a \\\n  b\n")
     assert (code, held, err) == (0, "Tasks: 2 tasks", [])

@@ -179,6 +179,8 @@ def test_there_is_an_end_to_errors() -> None:
     with pytest.raises(TaskFileError) as caught:
         checked(b"#DISBATCH FOO\n" * (MOST_ERRORS + 5))
     assert len(caught.value.more) == MOST_ERRORS - 1
+    assert "the check ends here" in str(caught.value.more[-1])
+    assert "the check ends here" not in str(caught.value.more[-2])
 
 
 def test_longest_lines_are_right() -> None:

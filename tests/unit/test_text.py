@@ -19,6 +19,7 @@ from disbatch.model.text import (
     shell_word,
     shown_path,
     valid,
+    with_retry,
 )
 
 NAMES = [
@@ -93,3 +94,8 @@ def test_a_line_of_neither_kind_is_refused() -> None:
 def test_a_name_is_no_option() -> None:
     assert as_argument("-r") == "./-r"
     assert as_argument("a-r") == "a-r"
+
+
+def test_what_failed_is_tried_again_once() -> None:
+    assert with_retry("disbatch T -r s") == "disbatch T -r s -R" == with_retry("disbatch T -r s -R")
+    assert with_retry("disbatch T -r 'a -R'") == "disbatch T -r 'a -R' -R"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 import os
 import threading
 from collections import deque
@@ -238,6 +239,7 @@ class DisBatch(Values):
     def repeat(self, count: int, command: str | bytes, *, start: int = 0, step: int = 1) -> list[Task]:
         """Hand the same command in `count` times: DISBATCH_REPEAT_INDEX is `start`, `start + step`, ...
         Errors as of `submit`."""
+        count, start, step = _whole("count", count), _whole("start", start), _whole("step", step)
         if not 0 <= count <= MOST_REPEATS:
             raise ValueError(f"count: 0 to {MOST_REPEATS:,}, not {count}")
         if max(abs(start), abs(start + count * step)) > LARGEST:
@@ -434,6 +436,14 @@ def _refuse_values(more: Sequence[Any], named: Mapping[str, Any]) -> None:
             "submit takes one command and no values for it: write them into it, as in submit(f'prog {x}'), "
             "or take map('prog {}', values), which quotes them and hands in a command for each"
         )
+
+
+def _whole(name: str, number: Any) -> int:
+    """TypeError if it is no whole number; those of NumPy are."""
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise TypeError(f"{name}: a whole number, not {number!r:.80}, as in repeat(3, 'prog')") from None
 
 
 def _commands(template: str, quote: bool, columns: Sequence[Any], named: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -91,6 +91,8 @@ class Left:
 
 ITEMS_A_TIME = 1024
 GRACE = 5.0
+SHOWN_LINES = 10
+"""Of those that are wrong."""
 """Seconds from SIGTERM to SIGKILL for tasks that are to end, unless --grace says otherwise."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MESSAGES = (signal.SIGUSR1, signal.SIGUSR2)
@@ -226,12 +228,18 @@ def _opened(options: argparse.Namespace) -> Opened | Expected:
         except TaskFileError as error:
             if not error.more:
                 raise
-            lines = ", ".join(str(wrong.line) for wrong in error.more)
-            lines = f"line {lines} is" if len(error.more) == 1 else f"lines {lines} are"
-            raise UsageError(f"{error} ({lines} wrong, too; `dbutil check` shows why)") from error
+            raise UsageError(f"{error} ({_wrong_lines(error.more)}; `dbutil check` shows why)") from error
     if options.taskserver is not None or options.taskcommand is not None:
         return Expected(options.taskcommand)
     return no_tasks()
+
+
+def _wrong_lines(errors: Sequence[TaskFileError]) -> str:
+    shown = ", ".join(str(error.line) for error in errors[:SHOWN_LINES])
+    if len(errors) == 1:
+        return f"line {shown} is wrong, too"
+    more = f" and {len(errors) - SHOWN_LINES:,} more" if len(errors) > SHOWN_LINES else ""
+    return f"lines {shown}{more} are wrong, too"
 
 
 def _without_passwords(arguments: list[str], say: Callable[[str], None]) -> list[str]:
@@ -633,9 +641,11 @@ def resume_hint(arguments: list[str], files: RunFiles, *, moved: bool) -> str:
 
 
 def _resuming(arguments: list[str], status: str) -> list[str]:
-    """The words of the command that goes on from this status file; more options may follow them."""
+    """The words of the command that goes on from this status file, -R last; more options may follow them."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    return ["disbatch", *arguments[:end], *map(as_argument, arguments[end + 1 :]), "-r", status]
+    options = [word for word in arguments[:end] if word not in ("-R", "--retry")]
+    retry = ["-R"] if len(options) < end else []
+    return ["disbatch", *options, *map(as_argument, arguments[end + 1 :]), "-r", status, *retry]
 
 
 def _first_go_there(moved: bool) -> str:

@@ -65,7 +65,7 @@ from disbatch.model.errors import DisbatchError
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
-from disbatch.model.text import as_argument, printable, shell_word
+from disbatch.model.text import as_argument, printable, shell_word, with_retry
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
 from disbatch.sources.desk import Desk
@@ -781,13 +781,13 @@ class Driver:
         """What people should know now."""
         return self._notice or self._holds.words or self._vacancy.words
 
-    @property
-    def _resume_hint(self) -> str:
+    def _resume_hint(self, *, retry: bool) -> str:
         submissions = self._feed.submissions
         handed_in = submissions is not None and not submissions.is_unused
         s = self._settings
         hint = s.resume_hint_with_submitted if handed_in else s.resume_hint
-        return hint(self._belongings.files)
+        command = hint(self._belongings.files)
+        return with_retry(command) if retry else command
 
     def _farewell(self) -> str:
         """How the run ended, for programs."""
@@ -796,7 +796,7 @@ class Driver:
             return result.words
         failed = self._over.done() and not self._over.cancelled() and self._over.exception() is not None
         words = "the driver failed" if failed else result.words
-        return f"{words}; resume with: {self._resume_hint}{result.resume_options}"
+        return f"{words}; resume with: {self._resume_hint(retry=result.needs_retry)}"
 
     def _result(self) -> Result:
         return Result(
@@ -831,8 +831,10 @@ class Driver:
             failures=tally.failures,
             slowest=tally.slowest,
             status_file=str(self._belongings.files.status),
-            retry=f"{self._resume_hint} -R" if only_failures else "",
-            resume="" if result.complete or self._yielded else self._resume_hint + result.resume_options,
+            retry=self._resume_hint(retry=True) if only_failures else "",
+            resume=""
+            if result.complete or self._yielded
+            else self._resume_hint(retry=result.needs_retry),
             inherited=None if self._settings.takeover is None else tally.inherited,
             unwritten=unwritten,
             elsewhere=self._yielded,

@@ -58,10 +58,10 @@ class Result:
         return ended_well and not self.incomplete and not self.tally.lost
 
     @property
-    def resume_options(self) -> str:
-        """What a command that goes on needs besides -r: what failed counts as completed without -R, and a
-        BARRIER CHECK would fail again at once."""
-        return " -R" if self.conclusion is Conclusion.CHECK_FAILED else ""
+    def needs_retry(self) -> bool:
+        """A command that goes on needs -R: what failed counts as completed without, and a BARRIER CHECK would
+        fail again at once."""
+        return self.conclusion is Conclusion.CHECK_FAILED
 
     @property
     def words(self) -> str:

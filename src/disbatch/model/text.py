@@ -69,6 +69,11 @@ def shell_command(words: Iterable[str]) -> str:
     return " ".join(map(shell_word, words))
 
 
+def with_retry(command: str) -> str:
+    """This command that goes on from a status file, and runs again what failed; -R is its last word."""
+    return command.removesuffix(" -R") + " -R"
+
+
 def _escaped(letter: str) -> str:
     known = _ESCAPES.get(letter)
     if known is not None or letter.isprintable():

@@ -26,7 +26,7 @@ from disbatch.sources.file import unreadable
 BLOCK = 4 << 20
 """Bytes read at a time."""
 MOST_WARNINGS = 10
-MOST_ERRORS = 20
+MOST_ERRORS = 1000
 """Wrong directives that are told of; with so many it is no task file."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -139,8 +139,11 @@ class _Checker:
         try:
             self.parser.parse(before, line)
         except TaskFileError as error:
-            if b"\0" in line or len(line) > MAX_COMMAND or len(self.errors) == MOST_ERRORS - 1:
+            if b"\0" in line or len(line) > MAX_COMMAND:
                 raise
+            if len(self.errors) == MOST_ERRORS - 1:
+                problem = f"{error.problem}; the check ends here, at the {MOST_ERRORS:,}th wrong line"
+                raise TaskFileError(self._name, before, problem) from None
             self.errors.append(error)
         self._look_for_backslashes(b"\n" + line, before)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from disbatch.model.quantity import counted
 from disbatch.model.snippet import command_matches, unquoted
 from disbatch.model.status import Record
-from disbatch.model.text import as_argument, shell_command
+from disbatch.model.text import as_argument, shell_command, with_retry
 from disbatch.watch.report import figures
 from disbatch.watch.report.counts import COUNTS, Counts
 from disbatch.watch.report.failures import find_failures
@@ -211,7 +211,7 @@ def _resume(
 ) -> figures.Resume:
     if asked is not None:
         is_complete = asked.tasks is not None and tasks.known - tasks.lost >= asked.tasks
-        return figures.Resume("" if is_complete else asked.command, f"{asked.command} -R")
+        return figures.Resume("" if is_complete else asked.command, with_retry(asked.command))
     names = {source.run: as_argument(source.path) for source in reversed(lines.sources)}
     words = ["disbatch", *(word for _, name in sorted(names.items()) for word in ("-r", name))]
     feed = f"cat {shell_command(task_files)} | " if len(task_files) > 1 else ""

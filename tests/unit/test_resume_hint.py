@@ -1,0 +1,24 @@
+"""The command that goes on from a run, made of the one that started it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from disbatch.cli.run import resume_hint
+from disbatch.driver.files import RunFiles
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("-s a:1 T", "disbatch -s a:1 T -r P_status.txt"),
+        ("T -r O_status.txt -R", "disbatch T -r O_status.txt -r P_status.txt -R"),
+        ("--retry -r O_status.txt -- T", "disbatch -r O_status.txt T -r P_status.txt -R"),
+        ("-- -R", "disbatch ./-R -r P_status.txt"),
+    ],
+)
+def test_it_tries_again_what_failed_if_the_run_did(words: str, hint: str) -> None:
+    files = RunFiles(Path("P"), Path("P_driver.txt"))
+    assert resume_hint(words.split(), files, moved=False) == hint
