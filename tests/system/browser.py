@@ -101,7 +101,7 @@ class Shown:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.picture = Picture()
-        self.shown = app.Page(self.picture, str(self._status), self._order)
+        self.shown = app.Page(self.picture, str(self._status).removesuffix("_status.txt"), self._order)
         guard = Guard(
             self.shown.app,
             hosts=["node1"],

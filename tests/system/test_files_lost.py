@@ -3,6 +3,7 @@ run goes on, and its record is whole and has a name."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import DBUTIL, DEADLINE, Running, environment, records, tasks, write
+from command import DBUTIL, DEADLINE, DISBATCH, Running, environment, records, tasks, write
 
 COUNT = 6
 FAILING = """
@@ -81,10 +82,18 @@ class Steps:
         return self.run.err
 
 
-def dbutil(directory: Path, *words: str) -> None:
-    subprocess.run(
-        words, cwd=directory, env=environment(), stdin=subprocess.DEVNULL, check=True, timeout=DEADLINE
+def dbutil(directory: Path, *words: str) -> str:
+    done = subprocess.run(
+        words,
+        cwd=directory,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=DEADLINE,
+        text=True,
     )
+    return done.stdout
 
 
 def test_all_files_removed(tmp_path: Path) -> None:
@@ -141,6 +150,26 @@ def test_status_file_that_lost_its_name(tmp_path: Path, how: Callable[[Path], No
     assert f"{now}: removed while the run goes on; written again" in said
 
 
+def test_record_is_found_under_its_new_name(tmp_path: Path) -> None:
+    steps = Steps(tmp_path, "--output", "out", "--on-finish", 'echo "$DISBATCH_STATUS_FILE" > told')
+    now = steps.disk / "P-2_status.txt"
+    with steps.run:
+        steps.step(0)
+        steps.recorded(0)
+        replaced(steps.status)
+        steps.recorded(0, now)
+        steps.finish(1, now)
+    assert (tmp_path / "told").read_text() == f"{now}\n"
+    shown = dbutil(tmp_path, DBUTIL, "status", "--run", "disk/P", "--json")
+    assert json.loads(shown)["done"] == COUNT
+    assert dbutil(tmp_path, DBUTIL, "cat", "--run", "disk/P", f"0-{COUNT - 1}") == ""
+    assert f"{COUNT}: {COUNT} succeeded" in dbutil(tmp_path, "disk/P_dbUtil.sh", "report")
+    again = dbutil(
+        tmp_path, DISBATCH, "-r", "disk/P-2_status.txt", "-p", "again", "-s", "localhost:1", "Tasks"
+    )
+    assert again == "" and steps.ran == [str(number) for number in range(COUNT)]
+
+
 def test_status_file_that_somebody_wrote_over(tmp_path: Path) -> None:
     """Its tasks are not known any more: the run says so, and is not complete."""
     steps = Steps(tmp_path)
@@ -172,6 +201,9 @@ def test_killed_and_taken_over_after_its_status_file_was_replaced(tmp_path: Path
         run.until(lambda: "1" in steps.ran, "task 1")
         run.signal(signal.SIGKILL)
         run.ended()
+    with Running(tmp_path, "-r", "disk/P-2_status.txt", "Tasks") as again:
+        assert again.ended() == 2
+        assert "`disbatch --takeover disk/P`" in again.err
     with Running(tmp_path, "--takeover", "disk/P") as steps.run:
         steps.finish(1, now)
     assert steps.status.read_text() == "theirs\n"

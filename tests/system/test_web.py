@@ -55,7 +55,7 @@ def cluster() -> list:
 
 @pytest.fixture
 def shown(tmp_path: Path) -> Iterator[Shown]:
-    with Shown(tmp_path / "status.txt") as server:
+    with Shown(tmp_path / "P_status.txt") as server:
         yield server
 
 
@@ -446,7 +446,7 @@ def test_everything_has_a_name_for_those_who_do_not_see_it(browser: Browser, sho
 
 
 def test_the_server_goes_away_and_the_page_says_so(browser: Browser, tmp_path: Path) -> None:
-    with Shown(tmp_path / "status.txt") as shown:
+    with Shown(tmp_path / "P_status.txt") as shown:
         shown.take(view([engine(0)]))
         tab = Tab(browser, shown.address)
         expect(tab.page.locator("#engines tbody tr")).to_have_count(1)
@@ -459,7 +459,7 @@ def test_search_in_a_long_file(browser: Browser, shown: Shown, tmp_path: Path) -
     write(tmp_path / "Tasks", [f"echo star {n} >&2" for n in range(150)])
     done = disbatch(tmp_path, "-s", "localhost:2", "Tasks")
     assert done.returncode == 0
-    status_file(tmp_path).rename(tmp_path / "status.txt")
+    status_file(tmp_path).rename(tmp_path / "P_status.txt")
     shown.take(view([engine(0)]))
     with Tab(browser, shown.address) as tab:
         page = tab.page

@@ -95,7 +95,7 @@ def test_what_they_find() -> None:
     assert finish == counts | {
         "DISBATCH_EVENT": "finish", "DISBATCH_EXIT_CODE": "1", "DISBATCH_CONCLUSION": "complete",
         "DISBATCH_LOST": "1", "DISBATCH_NOT_RUN": "0", "DISBATCH_UTILISATION": "0.5000",
-        "DISBATCH_RESUME": "disbatch T -r x",
+        "DISBATCH_RESUME": "disbatch T -r x", "DISBATCH_STATUS_FILE": "T_status.txt",
     }  # fmt: skip
 
 

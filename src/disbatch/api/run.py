@@ -29,6 +29,7 @@ from disbatch.model.errors import RunEndedError, UsageError
 from disbatch.model.quantity import counted
 from disbatch.model.result import TaskResult
 from disbatch.wire.requests import MAX_SUBMITTED
+from disbatch.wire.runscript import status_file
 
 log = logging.getLogger("disbatch")
 
@@ -136,7 +137,7 @@ class DisBatch(Values):
     @property
     def status_file(self) -> Path:
         """The record of the run: see `read_status`."""
-        return Path(f"{self._ready()}_status.txt")
+        return Path(status_file(self._ready()))
 
     @property
     def web_address(self) -> str | None:

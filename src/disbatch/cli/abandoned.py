@@ -31,6 +31,7 @@ from disbatch.wire.keys import ConnectFile
 from disbatch.wire.naming import is_gone
 from disbatch.wire.ownfile import open_own, owner_of
 from disbatch.wire.reach import is_here
+from disbatch.wire.runscript import prefix_of
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def refuse_abandoned(status: str, say: Callable[[str], None]) -> None:
     if not status.endswith(STATUS):
         return
     path = Path(status)
-    files = RunFiles(path.with_name(path.name.removesuffix(STATUS)), path)
+    files = RunFiles(Path(prefix_of(status)), path)
     if is_gone(files.run):
         return  # it was ended in order, and so were its tasks; or is of a version that knows no takeover
     killed = not is_gone(files.connect)
@@ -104,7 +105,7 @@ def _refusal(status: str, there: list[Here], killed: bool, left: float) -> str:
     can += ", --force-resume at once"
     if not killed:
         return f"{status}: {names} could not be reached when that run ended, and {still}: {can}"
-    prefix = shell_word(as_argument(status.removesuffix(STATUS)))
+    prefix = shell_word(as_argument(prefix_of(status)))
     return (
         f"{status}: the driver of that run was killed, and its engines {still}: "
         f"`disbatch --takeover {prefix}` goes on with it; `dbutil finish --run {prefix}` ends it, and -r "
@@ -116,7 +117,7 @@ def clear_abandoned(status: str) -> None:
     """Remove what the killed driver of the run that wrote this status file left, if none of its engines runs
     tasks: with the run that resumes from it, it serves for nothing. Files of other users stay."""
     path = Path(status)
-    files = RunFiles(path.with_name(path.name.removesuffix(STATUS)), path)
+    files = RunFiles(Path(prefix_of(status)), path)
     try:
         refuse_abandoned(status, lambda _: None)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -14,6 +14,7 @@ from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, UsageE
 from disbatch.model.quantity import counted
 from disbatch.model.text import shown_path
 from disbatch.wire.ownfile import is_foreign, owner_of
+from disbatch.wire.runscript import status_file
 
 if TYPE_CHECKING:
     from disbatch.driver.kept import Found, Kept, Line
@@ -56,7 +57,7 @@ def cat(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     if sys.stdout is None:
         raise UsageError("standard output is closed")
     wanted = frozenset(tasks)
-    lines = read_lines(Path(prefix + STATUS), wanted)
+    lines = read_lines(Path(status_file(prefix)), wanted)
     kept = Kept(told, wanted, lines)
     reasons = _Reasons(told, prefix, lines, int(options.err), kept.damaged)
     try:
@@ -75,7 +76,7 @@ def read_output(prefix: str, task: int, *, err: bool = False) -> bytes:
     from disbatch.driver.kept import Kept, read_lines
 
     told, stream = _read(prefix), int(err)
-    lines = read_lines(Path(prefix + STATUS), {task})
+    lines = read_lines(Path(status_file(prefix)), {task})
     kept = Kept(told, {task}, lines)
     reasons = _Reasons(told, prefix, lines, stream, kept.damaged)
     try:
@@ -147,7 +148,7 @@ class _Reasons:
         if line is None:
             if os.path.lexists(self._prefix + CONNECT):
                 return f"no end recorded, and no {name} so far"
-            return f"not in {self._prefix}{STATUS}: never ended, or no such task"
+            return f"not in {status_file(self._prefix)}: never ended, or no such task"
         if line.mark.name == "BARRIER":
             return "a barrier"
         if not line.ran:
@@ -202,7 +203,7 @@ def _read(prefix: str) -> OutputFile:
 
     path = Path(prefix + OUTPUT)
     if not os.path.lexists(path):
-        if os.path.lexists(prefix + STATUS):
+        if os.path.lexists(status_file(prefix)):
             raise UsageError(f"{prefix}: this run keeps no output: it was started without --output")
         raise UsageError(f"{prefix}: there is no such run: no file {path}")
     return outputfile.read(path, trusted=owner_of(prefix + STATUS))

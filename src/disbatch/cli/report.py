@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from disbatch.cli.script import read_run_command
 from disbatch.model.errors import DisbatchError, UsageError
 from disbatch.model.text import shell_word
+from disbatch.wire.runscript import prefix_of, status_file
 
 if TYPE_CHECKING:
     from disbatch.watch.report.analysis import Asked
@@ -74,7 +75,7 @@ def _files(options: argparse.Namespace) -> list[str]:
     prefix: str = options.run
     for ending in ("_connect.json", _STATUS_END, "_dbUtil.sh"):
         prefix = prefix.removesuffix(ending)
-    return [prefix + _STATUS_END]
+    return [status_file(prefix)]
 
 
 def _how_to_go_on(files: list[str]) -> tuple[list[str], Asked | None]:
@@ -95,7 +96,7 @@ def _task_files(files: list[str]) -> list[str]:
     """What the commands that resume name: the task file, if it lies where the name of the status file says,
     and what was handed in while the run went on."""
     path = Path(files[-1])
-    handed_in = path.with_name(path.name.removesuffix(_STATUS_END) + _SUBMITTED_END)
+    handed_in = Path(prefix_of(files[-1]) + _SUBMITTED_END)
     handed = [str(handed_in)] if handed_in.is_file() and handed_in.stat().st_size else []
     found = _NAME.fullmatch(path.name)
     if found and found[1] == "STREAM" and handed:

@@ -26,7 +26,7 @@ from disbatch.cli.context import context_of
 from disbatch.cli.notices import Notices, choose_notices, mail_server
 from disbatch.cli.output import choose_output, inherited_output, write_output_file
 from disbatch.cli.requeue import former_life, restarted
-from disbatch.cli.script import RunCommand, write_script
+from disbatch.cli.script import write_script
 from disbatch.cli.store import URL, choose_store, without_passwords
 from disbatch.contexts.nodes import Choice
 from disbatch.contexts.slurm import Allocation
@@ -62,6 +62,7 @@ from disbatch.watch.summary import render
 from disbatch.wire.descriptors import raise_limit
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import SECRET_VARIABLES
+from disbatch.wire.runscript import RunCommand
 
 if TYPE_CHECKING:
     from disbatch.watch.web.start import WebPage
@@ -161,7 +162,7 @@ def run(
     log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
     if options.label:
         log.info("label: %s", options.label)
-    how = _how_to_go_on(arguments, options.taskfile, claimed.files, os.fsdecode(directory), total)
+    script = partial(_write_script, arguments, options.taskfile, os.fsdecode(directory), total)
     settings = Settings(
         source_name=source_name,
         task_name=name,
@@ -187,7 +188,8 @@ def run(
         resume_hint_with_submitted=partial(
             _resume_hint_with_submitted, arguments, options.taskfile, moved=moved
         ),
-        makers=_makers(claimed, output, before, how) | {claimed.files.log: log_handler.begin_again},
+        script=script,
+        makers=_makers(claimed, output, before) | {claimed.files.log: log_handler.begin_again},
         asked=_asked(options, arguments, opened, claimed, jobid, name, directory, environment),
         keystore=keystore,
         key_prefix=key_prefix,
@@ -290,7 +292,7 @@ def _perform(  # noqa: PLR0917 - the parts of a run, and one caller
     limit_children(raise_limit())
     try:
         if claimed.new:
-            settings.makers[claimed.files.script]()
+            settings.script(claimed.files)
             if settings.output is not None:
                 settings.makers[claimed.files.output]()
         return asyncio.run(_carry_out(settings, feed, observer, notices, page, early, owned=owned))
@@ -609,28 +611,27 @@ def _start_log(claimed: ClaimedFiles, level: str, say: Callable[[str], None]) ->
     return handler
 
 
-def _makers(
-    claimed: ClaimedFiles, output: Output | None, before: Before, asked: RunCommand
-) -> dict[Path, Callable[[], object]]:
+def _makers(claimed: ClaimedFiles, output: Output | None, before: Before) -> dict[Path, Callable[[], object]]:
     """What makes the files of the run that others need and that do not change."""
     files = claimed.files
-    makers: dict[Path, Callable[[], object]] = {files.script: partial(write_script, files, asked)}
+    makers: dict[Path, Callable[[], object]] = {}
     if output is not None:
         makers[files.output] = partial(write_output_file, output, files, before)
     return makers
 
 
-def _how_to_go_on(
-    arguments: list[str], taskfile: str | None, files: RunFiles, directory: str, tasks: int | None
-) -> RunCommand:
-    """For who asks when the run has long been over."""
-    return RunCommand(
+def _write_script(
+    arguments: list[str], taskfile: str | None, directory: str, tasks: int | None, files: RunFiles
+) -> None:
+    """Tell how to go on, for who asks when the run has long been over. UsageError."""
+    asked = RunCommand(
         directory=directory,
         status=str(files.status.absolute()),
         resume=resume_hint(arguments, files, moved=False),
         resume_with_submitted=_resume_hint_with_submitted(arguments, taskfile, files, moved=False),
         tasks=tasks,
     )
+    write_script(files, asked)
 
 
 def resume_hint(arguments: list[str], files: RunFiles, *, moved: bool) -> str:

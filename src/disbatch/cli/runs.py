@@ -16,6 +16,7 @@ from disbatch.model.text import as_argument, shell_word
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.naming import is_gone
 from disbatch.wire.ownfile import NotOwnError, owner_of
+from disbatch.wire.runscript import status_file
 
 if TYPE_CHECKING:
     from disbatch.wire.follower import Follower
@@ -45,7 +46,7 @@ class Run:
         from disbatch.driver.runfile import read
 
         name = as_argument(self.prefix)
-        prefix, status = shell_word(name), shell_word(f"{name}{STATUS}")
+        prefix, status = shell_word(name), shell_word(as_argument(status_file(self.prefix)))
         again = f"`disbatch TASKFILE -r {status}`"
         try:
             asked = read(Path(f"{self.prefix}_run.json")).asked
@@ -118,7 +119,7 @@ def look_up(prefix: str | None) -> Found:
         run = _only_run()
         return Found(run.prefix, run.connect)
     prefix = _stripped(prefix)
-    if not is_gone(f"{prefix}{STATUS}"):
+    if not is_gone(status_file(prefix)):
         if is_gone(f"{prefix}{CONNECT}"):
             return Found(prefix, None)
         try:
@@ -139,7 +140,7 @@ def _run(prefix: str) -> Run:
     prefix = _stripped(prefix)
     path = Path(f"{prefix}{CONNECT}")
     if is_gone(path):
-        if not is_gone(f"{prefix}{STATUS}"):
+        if not is_gone(status_file(prefix)):
             raise UsageError(f"{prefix}: this run is over: there is no {path.name} any more")
         raise UsageError(f"{prefix}: there is no such run: no file {path}")
     return Run(prefix, _connect(prefix))

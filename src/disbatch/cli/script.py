@@ -12,7 +12,7 @@ import msgspec
 from disbatch.contexts.local import own_argv
 from disbatch.driver.files import RunFiles
 from disbatch.model.errors import UsageError
-from disbatch.wire.ownfile import read_own
+from disbatch.wire.runscript import MARK, RunCommand, prefix_of, read_script
 
 SCRIPT = """\
 #!/bin/sh
@@ -20,24 +20,10 @@ SCRIPT = """\
 {mark}{asked}
 exec {dbutil} --run {prefix} "$@"
 """
-MARK = "# run: "
-LARGEST = 1 << 20
-STATUS = "_status.txt"
-
-
-class RunCommand(msgspec.Struct, frozen=True):
-    """The command that goes on with a run, in `directory`, with its status file `status` (absolute); the
-    other one, if tasks were handed in. `tasks`: how many the task file has; None if it is none."""
-
-    directory: str
-    status: str
-    resume: str
-    resume_with_submitted: str
-    tasks: int | None = None
 
 
 def write_script(files: RunFiles, asked: RunCommand) -> None:
-    """Make the file. UsageError if it cannot be made."""
+    """Make the file, or write it anew if it is the run's. UsageError if it cannot be made."""
     path = files.script
     text = SCRIPT.format(
         mark=MARK,
@@ -45,10 +31,17 @@ def write_script(files: RunFiles, asked: RunCommand) -> None:
         dbutil=shlex.join(own_argv("dbutil")),
         prefix=shlex.quote(str(files.elsewhere.prefix)),
     )
+    new = path.with_name(f"{path.name}.new")
+    again = read_script(str(files.prefix)) is not None
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o777)
+        if again:
+            new.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(new if again else path, flags, 0o777)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
+        if again:
+            new.replace(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
 
@@ -56,13 +49,8 @@ def write_script(files: RunFiles, asked: RunCommand) -> None:
 def read_run_command(status: str) -> RunCommand | None:
     """How to go on with the run of ours that wrote this status file; None if nobody knows, or if the file is
     not where that run had it."""
-    if not status.endswith(STATUS):
-        return None
+    asked = read_script(prefix_of(status))
     try:
-        path = f"{status.removesuffix(STATUS)}_dbUtil.sh"
-        text = read_own(path, LARGEST).decode(errors="surrogateescape")
-        told = next((line for line in text.splitlines() if line.startswith(MARK)), MARK)
-        asked = msgspec.convert(json.loads(told.removeprefix(MARK)), RunCommand)
-        return asked if Path(asked.status).samefile(status) else None
-    except (OSError, ValueError, RecursionError):
+        return asked if asked is not None and Path(asked.status).samefile(status) else None
+    except (OSError, ValueError):
         return None

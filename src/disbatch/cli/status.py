@@ -105,9 +105,10 @@ def _ask(found: Found, wants: Wants, patience: float) -> Standing:
 def _of_file(found: Found, state: str, words: str, wants: Wants) -> Standing:
     from disbatch.watch.recorded import view_of
     from disbatch.watch.standing import STATUS_FILE, Standing
+    from disbatch.wire.runscript import status_file
 
     name = os.path.basename(found.prefix)  # noqa: PTH119 - plain names
-    view = view_of(f"{found.prefix}_status.txt", name=name, failures=wants.failures)
+    view = view_of(status_file(found.prefix), name=name, failures=wants.failures)
     return Standing(found.prefix, state, words, STATUS_FILE, view)
 
 

@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 class Belongings:
     """`files` are the names as they are now. `say` gets lines for the user, `note` what a driver that takes
-    the run over must know; it answers whether that was written."""
+    the run over must know; it answers whether that was written. `script` tells it those who look for the
+    record when the run is over."""
 
     def __init__(
         self,
@@ -33,11 +34,13 @@ class Belongings:
         *,
         say: Callable[[str], None],
         note: Callable[[Elsewhere], bool],
+        script: Callable[[RunFiles], object],
     ) -> None:
         self.files = files
         self._loop = loop
         self._say = say
         self._note = note
+        self._script = script
         self._makers: dict[Path, Callable[[], object]] = {}
 
     def keep(self, path: Path, make: Callable[[], object]) -> None:
@@ -71,7 +74,12 @@ class Belongings:
 
     def note_status(self, path: Path) -> None:
         """The status file is about to get this name. OSError if that cannot be noted."""
-        self._note_names(self.files.renamed._replace(status=path))
+        names = self.files.renamed._replace(status=path)
+        self._note_names(names)
+        try:
+            self._script(replace(self.files, renamed=names))
+        except DisbatchError as error:
+            log.warning("%s", error)
 
     def note_submitted(self, path: Path) -> None:
         """The same of the tasks that were handed in."""

@@ -21,11 +21,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from disbatch.driver.former import STATUS_END, Former, StatusFile
+from disbatch.driver.former import Former, StatusFile
 from disbatch.model.errors import ResumeError
 from disbatch.model.snippet import command_key, command_keys, command_matches
 from disbatch.model.status import FIELDS, UNRECORDED_END, Record, parse_line
 from disbatch.model.task import Item, Task
+from disbatch.wire.runscript import prefix_of
 
 _SPENT = (1 << 32) - 1
 """Stands in the table where all copies of a command have come by."""
@@ -226,7 +227,7 @@ def _by_run(paths: list[str]) -> list[list[str]]:
     for path in paths:
         if path.endswith(UNRECORDED_END):
             for run in runs:
-                if Path(path).name.startswith(f"{Path(run[0]).name.removesuffix(STATUS_END)}_"):
+                if Path(path).name.startswith(f"{Path(prefix_of(run[0])).name}_"):
                     run.append(path)
                     break
             else:

@@ -140,7 +140,9 @@ class Driver:
         self._notes = Notes()
         self._yielded = False
         self._record_is_damaged = False
-        self._belongings = Belongings(loop, s.claimed.files, say=self._say, note=self._notes.add)
+        self._belongings = Belongings(
+            loop, s.claimed.files, say=self._say, note=self._notes.add, script=s.script
+        )
         self._begun = False
         self._early_requests: list[Request] | None = []
         """What others ask while the run waits for its key store; None: it has begun."""
@@ -375,6 +377,7 @@ class Driver:
         files = self._settings.claimed.files
         self._belongings.keep(files.run, self._notes.write_again)
         self._belongings.keep(files.connect, lambda: addresses.publish(keys, self._wall_started))
+        self._belongings.keep(files.script, lambda: self._settings.script(self._belongings.files))
         for path, make in self._settings.makers.items():
             self._belongings.keep(path, make)
 

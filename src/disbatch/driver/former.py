@@ -38,6 +38,7 @@ from disbatch.model.status import (
 from disbatch.model.task import Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND
 from disbatch.wire.ownfile import is_foreign, owner_of
+from disbatch.wire.runscript import prefix_of
 
 STATUS_END = "_status.txt"
 LONGEST_LINE = 6 * MAX_COMMAND + (1 << 16)
@@ -437,7 +438,7 @@ def unrecorded(path: Path, foreign: list[Path] | None = None) -> list[Path]:
         names = [each.name for each in path.parent.iterdir()]
     except OSError:
         return []
-    mine = path.name.removesuffix(STATUS_END) + "_"
+    mine = Path(prefix_of(str(path))).name + "_"
     others = [
         other
         for name in names

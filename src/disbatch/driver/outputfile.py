@@ -12,6 +12,7 @@ import msgspec
 from disbatch.driver.settings import Output
 from disbatch.model.errors import UsageError
 from disbatch.wire.ownfile import owner_of, read_own
+from disbatch.wire.runscript import prefix_of
 
 LARGEST = 1 << 20
 MOST_FORMER = 1000
@@ -97,7 +98,7 @@ def kept_before(status_files: list[str], *, by_command: bool) -> Before:
     directories: dict[str, None] = {}
     renumbered: dict[str, Renumbered] = {}
     for name in status_files:
-        path = Path(name.removesuffix("_status.txt") + "_output.json")
+        path = Path(prefix_of(name) + "_output.json")
         if name.endswith("_status.txt") and os.path.lexists(path):
             try:
                 told = read(path, trusted=owner_of(name))

@@ -50,7 +50,8 @@ class Settings:
     `takeover` what this one takes over. `grace` is what tasks can have: see `allowance.grace_within`.
     `keystore`: the server whose key store is used, None for the driver's own; `key_prefix`: what keys shall
     begin with there, if the user said so. `resume_hint`: the command that goes on from here; the other one,
-    if tasks were handed in. `output`: --output and what belongs to it; None: nothing is kept. `makers` make
+    if tasks were handed in. `output`: --output and what belongs to it; None: nothing is kept. `script` writes
+    PREFIX_dbUtil.sh, which tells where the record is; UsageError. `makers` make other
     files of the run again that somebody removed. `moved`: the user is not in `directory`.
     """
 
@@ -76,6 +77,7 @@ class Settings:
     moved: bool = False
     resume_hint: Callable[[RunFiles], str] = lambda files: ""
     resume_hint_with_submitted: Callable[[RunFiles], str] = lambda files: ""
+    script: Callable[[RunFiles], object] = lambda files: None
     makers: Mapping[Path, Callable[[], object]] = field(default_factory=dict)
     asked: Asked | None = None
     takeover: Takeover | None = None

@@ -121,6 +121,7 @@ def _end(summary: Summary, exit_code: int) -> dict[str, str]:
     used = summary.utilisation
     return {
         "EXIT_CODE": str(exit_code),
+        "STATUS_FILE": summary.status_file,
         "CONCLUSION": summary.conclusion,
         "LOST": str(summary.lost),
         "NOT_RUN": str(summary.not_run),

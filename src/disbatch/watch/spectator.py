@@ -32,6 +32,7 @@ from disbatch.wire.naming import is_gone
 from disbatch.wire.ownfile import owner_of
 from disbatch.wire.reach import sockets, ways
 from disbatch.wire.requests import Answer, Verb
+from disbatch.wire.runscript import status_file
 from disbatch.wire.watching import Seen, Wants, Watch
 
 LISTEN = 15.0
@@ -171,7 +172,7 @@ class Spectator:
         """A thread reads the file, which may be long."""
         view = self._memory.view
         if view is None or state == OVER:
-            name, status = Path(self._prefix).name, f"{self._prefix}_status.txt"
+            name, status = Path(self._prefix).name, status_file(self._prefix)
             told = await asyncio.to_thread(view_of, status, name=name, failures=self._wants.failures)
             return Standing(self._prefix, state, words, STATUS_FILE, told)
         return Standing(self._prefix, state, words, DRIVER, view)

@@ -29,6 +29,7 @@ from disbatch.wire.naming import is_gone
 from disbatch.wire.ownfile import open_own, owner_of
 from disbatch.wire.reach import listens_here
 from disbatch.wire.requests import Answer, Collect, Results, Submit, Taken, Verb
+from disbatch.wire.runscript import status_file
 from disbatch.wire.told import look_through, parse_told
 from disbatch.wire.waited import Waited
 
@@ -84,7 +85,7 @@ class Follower:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connect_file = Path(f"{prefix}_connect.json")
-        self._status_file = Path(f"{prefix}_status.txt")
+        self._prefix = prefix
         self._owner = owner_of(self._connect_file)
         self._connect = connect
         self._local = listens_here(connect)
@@ -256,13 +257,14 @@ class Follower:
 
     def _rest(self) -> Results:
         """What stands in the file of a run that is over."""
+        path = status_file(self._prefix)
         try:
-            status = open_own(self._status_file, os.O_RDONLY, trusted=self._owner)
+            status = open_own(path, os.O_RDONLY, trusted=self._owner)
             try:
                 size = os.fstat(status).st_size
                 lines, upto = look_through(status, self._at, size, IdSet(self._ranges()))
             finally:
                 os.close(status)
         except OSError as error:
-            raise UsageError(f"{self._status_file}: cannot be read: {error.strerror}") from error
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
         return Results(lines, upto, upto >= size)

@@ -60,7 +60,7 @@ async def _serve(told: Told) -> None:
         )
         try:
             watcher = Watcher(follower, picture)
-            page = Page(picture, f"{prefix}_status.txt", watcher.order)
+            page = Page(picture, prefix, watcher.order)
             name = await loop.run_in_executor(None, socket.getfqdn)
             server = _server(told, page, file, name)
             serving = loop.create_task(server.serve([listening]))

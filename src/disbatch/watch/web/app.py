@@ -17,9 +17,10 @@ from starlette.routing import Route
 from disbatch.model.errors import UsageError
 from disbatch.watch.web.orders import MOST_BYTES, parse_order
 from disbatch.watch.web.page import render
-from disbatch.watch.web.search import LONGEST_QUERY, as_json, search
+from disbatch.watch.web.search import LONGEST_QUERY, Search, as_json, search
 from disbatch.watch.web.state import Picture
 from disbatch.watch.web.watcher import Order
+from disbatch.wire.runscript import status_file
 
 STATIC = Path(__file__).with_name("static")
 SCRIPTS = ("page.js", "charts.js", "slotmap.js", "tables.js", "orders.js", "words.js", "vendor/uplot.js")
@@ -36,11 +37,12 @@ ALIVE = 15.0
 
 
 class Page:
-    """The answers; `picture` is what it shows, `status` the status file, `order` has things done."""
+    """The answers; `picture` is what it shows, `prefix` what the files of the run begin with, `order`
+    has things done."""
 
-    def __init__(self, picture: Picture, status: str, order: Order) -> None:
+    def __init__(self, picture: Picture, prefix: str, order: Order) -> None:
         self._picture = picture
-        self._status = status
+        self._prefix = prefix
         self._order = order
         self._browsers = 0
         self._searching = asyncio.Semaphore(2)
@@ -99,8 +101,11 @@ class Page:
         place = request.query_params.get("before", "")
         before = int(place) if place.isascii() and place.isdecimal() and len(place) < 19 else None
         async with self._searching:
-            result = await run_in_threadpool(search, self._status, query, failed=failed, before=before)
+            result = await run_in_threadpool(self._find, query, failed, before)
         return _json(as_json(result))
+
+    def _find(self, query: str, failed: bool, before: int | None) -> Search:
+        return search(status_file(self._prefix), query, failed=failed, before=before)
 
     async def _do(self, request: Request) -> Response:
         if request.headers.get("content-type") != "application/json":
