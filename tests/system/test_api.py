@@ -208,11 +208,11 @@ def test_map(directory: Path) -> None:
     [
         (lambda run: run.submit("prog", 3), "one command and no values for it"),
         (lambda run: run.submit("prog", x=3), r"map\('prog \{\}', values\)"),
-        (lambda run: run.submit(print, 3), "not functions of Python"),
+        (lambda run: run.submit(print, 3), "not Python functions"),
         (lambda run: run.submit(["echo", "x"]), "shlex.join"),
         (lambda run: run.submit(3), r"text or bytes, not 3; str\(\)"),
-        (lambda run: run.map(str, [1, 2]), "a template of commands is text, .* not functions of Python"),
-        (lambda run: next(run.imap(str, [1, 2])), "not functions of Python"),
+        (lambda run: run.map(str, [1, 2]), "a template of commands is text, .* not Python functions"),
+        (lambda run: next(run.imap(str, [1, 2])), "not Python functions"),
         (lambda run: asyncio.run(run.asubmit("prog", 3)), "no values for it"),
     ],
 )

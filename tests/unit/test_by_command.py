@@ -140,7 +140,7 @@ def test_it_says_how_many_are_done_and_new_and_then_looks_up_from_the_beginning(
     assert pids(former, tasks) == [None, 1, 2, None]
     retry = read([line(0, b"a"), line(1, b"a", 1)], at=tmp_path, retry=True)
     assert retry.verify(tasks, 4) == [
-        "Tasks: by command: 1 done before, 2 new, 1 that failed before run again"
+        "Tasks: by command: 1 done before, 2 new, 1 that failed before runs again"
     ]
     assert retry.in_hindsight() == []
     assert pids(retry, tasks) == [None, 1, None, None]

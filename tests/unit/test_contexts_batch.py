@@ -44,7 +44,11 @@ CASES = {
         6,
         "6 cores that it has on this host (PE_HOSTFILE); its 2 other hosts are not used: name them with -s",
     ),
-    "GE, names that are not ours": ({**PE, "PE_HOSTFILE": "/ge/alias"}, 3, "its 1 other host is not used"),
+    "GE, names that are not ours": (
+        {**PE, "PE_HOSTFILE": "/ge/alias"},
+        3,
+        "its 1 other host is not used: name it with -s",
+    ),
     "GE, one host, no file": ({**GE, "NSLOTS": "4"}, 4, "(NSLOTS)"),
     "GE, several hosts, no file": (
         PE,

@@ -422,9 +422,7 @@ async def _ended(future: Future[Any]) -> None:
 def _instead_of(what: Any) -> str:
     """What to hand in instead of that, which is no text."""
     if callable(what):
-        return (
-            "tasks are commands for the shell, not functions of Python: hand in 'python -c ...', or a script"
-        )
+        return "tasks are shell commands, not Python functions: hand in 'python -c ...', or a script"
     if isinstance(what, Sequence) and all(isinstance(each, str) for each in what):
         return "shlex.join makes one of a list of words"
     return "str() makes text of it, if that is a command"

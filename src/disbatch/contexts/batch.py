@@ -42,7 +42,8 @@ class Share(NamedTuple):
         if not self.others:
             return ""
         hosts = counted(self.others, "other host is", "other hosts are")
-        return f"; its {hosts} not used: name them with -s HOST:CORES[,HOST:CORES...]"
+        them, more = ("it", "") if self.others == 1 else ("them", "[,HOST:CORES...]")
+        return f"; its {hosts} not used: name {them} with -s HOST:CORES{more}"
 
 
 class _Job:

@@ -141,7 +141,8 @@ class ByCommand:
         tally = self._tally
         parts = [f"{tally.done:,} done before", f"{tally.new:,} new"]
         if tally.again:
-            parts.append(f"{tally.again:,} that failed before run again")
+            runs = "runs" if tally.again == 1 else "run"
+            parts.append(f"{tally.again:,} that failed before {runs} again")
         gone = self.count - tally.done - tally.again
         if gone:
             are = "is" if gone == 1 else "are"

@@ -835,9 +835,7 @@ class Driver:
             slowest=tally.slowest,
             status_file=str(self._belongings.files.status),
             retry=self._resume_hint(retry=True) if only_failures else "",
-            resume=""
-            if result.complete or self._yielded
-            else self._resume_hint(retry=result.needs_retry),
+            resume="" if result.complete or self._yielded else self._resume_hint(retry=result.needs_retry),
             inherited=None if self._settings.takeover is None else tally.inherited,
             unwritten=unwritten,
             elsewhere=self._yielded,

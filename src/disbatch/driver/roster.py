@@ -103,8 +103,9 @@ class Member:
 @dataclass
 class Tally:
     """Counts of a run. `busy` sums the seconds of attempts; `cancelled` are those of `failed` that the user
-    cancelled; `ended` attempts were ended on purpose, `lost` tasks given up, `not_run` of them as what they
-    need or wait for can't be had; `inherited` those of `done` that a former driver of the run has recorded.
+    cancelled; `ended` attempts were ended on purpose, `lost` tasks given up, `not_run` of them because
+    something that they need or wait for is not available; `inherited` those of `done` that a former driver of
+    the run has recorded.
     """
 
     done: int = 0

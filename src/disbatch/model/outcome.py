@@ -10,7 +10,7 @@ import msgspec
 
 LOST_RETURN_CODE = -100
 """Return code of a task that was given up after its engines were lost too often, and of one that was not run
-because what it needs or waits for can't be had (`Reason.NOT_RUN`)."""
+because something that it needs or waits for is not available (`Reason.NOT_RUN`)."""
 
 SNIPPET_EDGE = 40
 """Bytes kept of the beginning and of the end of leaked output."""
@@ -45,7 +45,7 @@ class Reason(enum.Enum):
     MEMORY = "M"
     """It was ended because it took more memory than it may, or than there was."""
     NOT_RUN = "N"
-    """It was not run, because what it needs or waits for can't be had; it is still to be done."""
+    """Not run, because something that it needs or waits for is not available; it is still to be done."""
 
     @property
     def words(self) -> str:

@@ -39,7 +39,7 @@ class TaskResult(msgspec.Struct, frozen=True, gc=False):
     attempt that does not count).
 
     `reason` is why it ended, if more is known than the return code says: "cancelled", "time limit", "memory",
-    "not run" (what it needs or waits for can't be had: it is still to be done), or "".
+    "not run" (something that it needs is not available; it is still to be done), or "".
     """
 
     id: int

@@ -200,7 +200,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     `total`: None while nobody can know it. `done` includes `failed`, which includes `cancelled`; `skipped`
     were done by a former run, and `skipped_failed` of these failed; `lost` were given up, `not_run` of these
-    because what they need or wait for can't be had. `waiting`: read and not running; `retried`:
+    because something that they need or wait for is not available. `waiting`: read and not running; `retried`:
     attempts that were run again after their engine was lost or stopped. `rate`: tasks a second over the last
     minute or so; `remaining`: seconds until all is done at that rate; None: nobody can say.
 
