@@ -49,7 +49,7 @@ def test_node_lists(texts: list[str], cores: dict[str, int]) -> None:
         ("host:two", "whole number, not 'two'"),
         ("host:1.5", "whole number"),
         ("host:٣", "whole number"),
-        ("0:\U00018cd6", "whole number, not '?'"),
+        ("0:\U00018cd6", "whole number, not '\\U00018cd6'"),
         ("host:1\x1b[2J" + "x" * 300, "whole number"),
         ("host:100001", "more than 100000"),
         ("host:" + "9" * 5000, "more than 100000"),

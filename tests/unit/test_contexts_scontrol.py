@@ -62,7 +62,7 @@ def test_no_such_job(commands: Path) -> None:
         ("exit 3", "scontrol show job -d -o 7: exit code 3"),
         ("kill -9 $$", "scontrol show job -d -o 7: signal 9"),
         ("echo a >&2; echo b >&2; echo >&2; exit 1", "scontrol show job -d -o 7: b"),
-        ("printf 'x\\033[2Jy' >&2; exit 1", "scontrol show job -d -o 7: x [2Jy"),
+        ("printf 'x\\033[2Jy' >&2; exit 1", "scontrol show job -d -o 7: x\\x1b[2Jy"),
         ("echo hello", "scontrol says nothing of job 7"),
         ("", "scontrol says nothing of job 7"),
     ],

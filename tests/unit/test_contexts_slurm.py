@@ -572,7 +572,7 @@ INSTEAD = "unset it, or name nodes with -s HOST:CORES"
         ({"SLURM_JOB_ID": "7", "SLURM_NODELIST": "-x"}, SILENT, "SLURM_NODELIST: -x: not a host's name"),
         (environment("n[1-3]", "4(x2)", "4"), SILENT, "n1: nobody says how many cores the job has there"),
         (environment("n1", "four", "4"), SILENT, "SLURM_JOB_CPUS_PER_NODE is 'four'; that should be"),
-        (environment("n1", "4", "\x1b"), SILENT, "SLURM_TASKS_PER_NODE is '?'; that should be"),
+        (environment("n1", "4", "\x1b"), SILENT, "SLURM_TASKS_PER_NODE is '\\x1b'; that should be"),
     ],
 )
 def test_what_cannot_be(environ: dict[str, str], facts: JobFacts, says: str) -> None:

@@ -271,5 +271,5 @@ def test_words_of_a_local_engine() -> None:
 
 
 def test_lines_from_elsewhere_are_made_harmless() -> None:
-    assert tidy("a\x1b[2Jb\tc\u202e") == "a [2Jb c"
+    assert tidy("a\x1b[2Jb\tc\u202e") == "a\\x1b[2Jb c\\u202e"
     assert len(tidy("x" * 10_000)) == 300

@@ -33,7 +33,7 @@ def snippet(text: bytes) -> bytes:
         (b"\x1b]0;title\x07\x1b(Bfailed\n", "failed"),
         ("schöne Größe: 3 µm\n".encode(), "schöne Größe: 3 µm"),
         (b"bad \xff byte\n", "bad \\xff byte"),
-        ("\u202eevil\x07\n".encode(), "?evil?"),
+        ("\u202eevil\x07\n".encode(), "\\u202eevil\\x07"),
         (b"word " * 100, "word " * 39 + CUT),
         (b"x" * 300, "x" * 199 + CUT),
     ],

@@ -153,7 +153,7 @@ def test_a_run_that_goes_on() -> None:
     assert "    604   605  node1  1:02  ./task 604" in lines
     assert "and 15 more" in lines
     assert "    41    42  node1  exit 3  1.50 s  ./task 41" in lines
-    assert "    no?[2J such file" in lines
+    assert "    no\\x1b[2J such file" in lines
     assert lines[-1].endswith("node2: engine lost")
 
 

@@ -157,7 +157,7 @@ def test_a_wrong_line_comes_after_the_good_ones() -> None:
         await m.give(b"one", b"#DISBATCH REPEAT x", b"two", b"DONE")
         assert commands(await m.all()) == [b"one"]
         assert isinstance(m.source.error, TaskFileError)
-        assert str(m.source.error).startswith("my?program:2: ")
+        assert str(m.source.error).startswith("my\\x1bprogram:2: ")
 
     play(test)
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import subprocess
+import sys
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from disbatch.model.errors import UsageError
+from disbatch.model.log import LogFormatter
 from disbatch.model.text import (
     as_argument,
     parse_path_line,
     path_line,
     printable,
+    printable_json,
     shell_command,
     shell_word,
     shown_path,
@@ -73,9 +80,66 @@ def test_valid_text_can_be_encoded_and_the_rest_is_left(text: str) -> None:
         assert valid(text) == text
 
 
+UNSEEN = [chr(n) for n in (*range(32), *range(0x7F, 0xA0))]
+UNSEEN += list("\xad\u061c\u200b\u200e\u200f\u2028\u2029\u202a\u202e\u2066\u2069\ufeff\U000e0041")
+
+
+@pytest.mark.parametrize("letter", UNSEEN, ids=ascii)
+def test_what_a_terminal_acts_upon_or_nobody_sees_is_escaped(letter: str) -> None:
+    shown = printable(f"a{letter}b")
+    assert shown.isprintable()
+    assert shown == ("a b" if letter in "\t\n" else f"a{letter.encode('unicode_escape').decode()}b")
+    text = f"caf\xe9 {letter} \U0001f600"
+    document = printable_json(msgspec.json.encode({"a": [text]}))
+    assert letter not in document.decode() and document.decode().isprintable()
+    assert json.loads(document) == {"a": [text]}
+    assert "caf\xe9" in document.decode()
+
+
+@pytest.mark.parametrize(
+    ("letter", "shown"),
+    [
+        ("\x9b", "\\x9b"),
+        ("\x1b", "\\x1b"),
+        ("\u202e", "\\u202e"),
+        ("\u2028", "\\u2028"),
+        ("\r", "\\r"),
+        ("\udc9b", "\\x9b"),
+        ("\ud800", "\\ud800"),
+        ("\U000e0041", "\\U000e0041"),
+    ],
+)
+def test_how_it_is_escaped(letter: str, shown: str) -> None:
+    assert printable(f"a{letter}b") == f"a{shown}b"
+    assert str(UsageError(f"a{letter}b")) == f"a{shown}b"
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_json_of_any_text_keeps_its_value(text: str) -> None:
+    document = printable_json(msgspec.json.encode([text, {text: 1}]))
+    assert document.decode().isprintable() and json.loads(document) == [text, {text: 1}]
+
+
+def test_a_log_has_a_printable_line_for_each_record() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(LogFormatter("%(levelname)s %(message)s"))
+    try:
+        raise ValueError("\x9b31m\u202e")
+    except ValueError:
+        found = sys.exc_info()
+    for info in (None, found):
+        handler.emit(
+            logging.LogRecord("x", logging.INFO, "x", 1, "said %s", ("\x9b2J\nINFO forged\u2028",), info)
+        )
+    first, second, *trace = stream.getvalue().splitlines()
+    assert first == second == "INFO said \\x9b2J INFO forged\\u2028"
+    assert trace[-1] == "ValueError: \\x9b31m\\u202e"
+
+
 def test_bytes_that_are_not_utf_8_can_be_told_apart() -> None:
     assert valid(os.fsdecode(b"caf\xe9\xff")) == "caf\\xe9\\xff"
-    assert printable(os.fsdecode(b"a\n\xe9\x1b[2J\t")) == "a \\xe9?[2J "
+    assert printable(os.fsdecode(b"a\n\xe9\x1b[2J\t")) == "a \\xe9\\x1b[2J "
     assert shown_path(os.fsdecode(b"caf\xe9")) == "$'caf\\351'"
 
 

@@ -101,7 +101,7 @@ def test_counts() -> None:
 
 
 def test_one_line() -> None:
-    assert one_line(b"  a\tb\nc\x1b[2J \xff ", 40) == "a b c?[2J \ufffd"
+    assert one_line(b"  a\tb\nc\x1b[2J \xff ", 40) == "a b c\\x1b[2J \ufffd"
     assert one_line(b"x" * 50, 10) == "x" * 9 + "…"
 
 

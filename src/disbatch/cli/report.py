@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from disbatch.cli.script import read_run_command
 from disbatch.model.errors import DisbatchError, UsageError
-from disbatch.model.text import shell_word
+from disbatch.model.text import printable_json, shell_word
 from disbatch.wire.runscript import prefix_of, status_file
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _task_files(files: list[str]) -> list[str]:
 def _print_json(figures: Report) -> None:
     import msgspec
 
-    text = msgspec.json.format(msgspec.json.encode(figures), indent=1)
+    text = printable_json(msgspec.json.format(msgspec.json.encode(figures), indent=1))
     sys.stdout.write(text.decode() + "\n")
 
 

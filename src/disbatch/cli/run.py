@@ -50,6 +50,7 @@ from disbatch.model.errors import (
     TaskFileError,
     UsageError,
 )
+from disbatch.model.log import LogFormatter
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
@@ -606,7 +607,7 @@ def _log_stream(descriptor: int) -> TextIO:
 
 def _start_log(claimed: ClaimedFiles, level: str, say: Callable[[str], None]) -> _LogHandler:
     handler = _LogHandler(_log_stream(claimed.log_descriptor), claimed.files.log, say)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     return handler
 

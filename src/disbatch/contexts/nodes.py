@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from disbatch.model.errors import UsageError
 from disbatch.model.quantity import counted
+from disbatch.model.text import printable
 from disbatch.model.way import Way
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _names(address: str, where: str, item: str) -> list[str]:
 def in_short(text: str) -> str:
     """What the user wrote, as it can stand in a line for the user."""
     text = text if len(text) <= 80 else text[:77] + "..."
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable(text)
 
 
 def _is_plain(name: str, besides: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from disbatch.contexts.ssh import TUNNEL_MARK
+from disbatch.model.text import printable
 from disbatch.wire.messages import ERROR_MARK, READY_MARK
 
 LONGEST = 300
@@ -85,7 +86,7 @@ _SRUN_SAYS = (
 
 def tidy(text: str) -> str:
     """One line, printable, of bounded length: it comes from another machine and goes to a terminal."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = " ".join(printable(text).split())
     return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
 
 

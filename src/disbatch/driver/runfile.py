@@ -22,6 +22,7 @@ import msgspec
 from disbatch.driver.files import identity
 from disbatch.driver.told import Asked, Line, Told
 from disbatch.model.errors import UsageError
+from disbatch.model.text import printable_json
 from disbatch.wire.naming import is_gone
 from disbatch.wire.ownfile import NotOwnError, open_own
 
@@ -170,7 +171,7 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _encoded(line: Line) -> bytes:
-    return msgspec.json.encode(line) + b"\n"
+    return printable_json(msgspec.json.encode(line)) + b"\n"
 
 
 def read(path: Path, *, trusted: int | None = None) -> Told:

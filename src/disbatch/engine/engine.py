@@ -60,6 +60,7 @@ from disbatch.engine.outbox import Outbox
 from disbatch.engine.runner import Job, Runner
 from disbatch.engine.sessions import boot_id, look
 from disbatch.engine.unrecorded import write_unrecorded
+from disbatch.model.log import LogFormatter
 from disbatch.model.outcome import Ending, Outcome
 from disbatch.model.task import Phase
 from disbatch.model.text import shell_command, valid
@@ -483,7 +484,9 @@ async def run(ready: Ready, keeper: Keeper) -> int:
     # A log that cannot be written (a full disk) must not make noise elsewhere.
     logging.raiseExceptions = False
     stream = io.TextIOWrapper(ready.log, encoding="utf-8", errors="backslashreplace", write_through=True)
-    logging.basicConfig(stream=stream, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
     log.info(
         "engine %s on %s: %d slots, pid %d, its keeper %d, disbatch %s, python %s",
         *(ready.bootstrap.engine, ready.bootstrap.node, ready.division.slots, os.getpid(), keeper.pid),

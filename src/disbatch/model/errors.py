@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from disbatch.model.text import printable
+
 if TYPE_CHECKING:
     from disbatch.model.result import TaskResult
 
@@ -38,6 +40,10 @@ class DisbatchError(Exception):
     """One clear line for the user; `exit_code` is what the command ends with."""
 
     exit_code = EXIT_INCOMPLETE
+
+    def __str__(self) -> str:
+        """The line, which a program may not catch: Python shows it on a terminal."""
+        return printable(super().__str__())
 
 
 class UsageError(DisbatchError):

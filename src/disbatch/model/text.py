@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable
 
 _BYTE = re.compile("[\udc80-\udcff]")
+_NOT_ASCII = re.compile("[^\0-~]")
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", "'": "\\'", "\0": "\0"}
 
 
@@ -23,10 +24,23 @@ def valid(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` on one line, for a terminal: nothing in it that the terminal would act upon."""
+    """`text` on one line, for people: tabs and line ends are blanks, and what a terminal would act upon, or
+    nobody would see, reads \\x9b or \\u202e."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else " " if c in "\t\n" else "?" for c in valid(text))
+    return "".join(c if c.isprintable() else " " if c in "\t\n" else _seen(c) for c in valid(text))
+
+
+def printable_json(document: bytes) -> bytes:
+    """A JSON document that has the same values, with \\u202e for what is not printable in its strings."""
+    if document.isascii() and b"\x7f" not in document:
+        return document
+    import json
+
+    def seen(found: re.Match[str]) -> str:
+        return found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1]
+
+    return _NOT_ASCII.sub(seen, document.decode()).encode()
 
 
 def shell_word(text: str) -> str:
@@ -72,6 +86,10 @@ def shell_command(words: Iterable[str]) -> str:
 def with_retry(command: str) -> str:
     """This command that goes on from a status file, and runs again what failed; -R is its last word."""
     return command.removesuffix(" -R") + " -R"
+
+
+def _seen(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
 
 
 def _escaped(letter: str) -> str:

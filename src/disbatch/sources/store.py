@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from disbatch.model.errors import DisbatchError, SourceError
 from disbatch.model.task import Item
 from disbatch.model.taskfile import without_end
+from disbatch.model.text import printable
 from disbatch.sources.beside import Beside
 from disbatch.sources.desk import DONE_TASK, RESULT_KEY, SOURCE_NAME, TASK_KEY, Desk, SignIn
 from disbatch.sources.items import ItemQueue
@@ -174,7 +175,7 @@ class StoreSource:
         if not sign_in.tasks:
             raise SourceError(f"{self._name} signed in with an empty task key")
         text = sign_in.name.decode(errors="replace")[:100]
-        self._items.rename("".join(c if c.isprintable() else "?" for c in text) or self._name)
+        self._items.rename(printable(text) or self._name)
         self._lacks = "its done token"
         self._desk.signed_in(sign_in)
         return sign_in

@@ -21,6 +21,7 @@ from email.message import EmailMessage
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from disbatch.model.errors import UsageError
+from disbatch.model.text import printable
 
 VARIABLE = "DISBATCH_SMTP"
 TIMEOUT = 20.0
@@ -147,5 +148,5 @@ def _tidy(words: str, post: Post) -> str:
     """One printable line of bounded length, without the password, which a server may repeat."""
     if post.password:
         words = words.replace(post.password, "***")
-    line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    line = " ".join(printable(" ".join(words.splitlines())).split())
     return line if len(line) <= LONGEST_WORDS else line[: LONGEST_WORDS - 3] + "..."

@@ -131,7 +131,7 @@ def line(snapshot: Snapshot, pace: Pace, width: int) -> Table:
         text.append(f"  {per_second(pace.rate)}", "cyan")
     remaining = pace.remaining(snapshot)
     if snapshot.notice:
-        text.append(f"  {snapshot.notice}", "yellow")
+        text.append(f"  {printable(snapshot.notice)}", "yellow")
     elif remaining is not None:
         text.append(f"  {whole_seconds(remaining)} left")
     else:

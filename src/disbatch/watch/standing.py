@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from disbatch.model.snapshot import View
-from disbatch.model.text import valid
+from disbatch.model.text import printable_json, valid
 
 SCHEMA = 1
 DRIVER, STATUS_FILE = "driver", "status file"
@@ -41,7 +41,8 @@ class Standing(NamedTuple):
         view = msgspec.to_builtins(self.view)
         told = {name: value for name, value in view.items() if name not in _OURS}
         head = {"schema": SCHEMA, "run": valid(self.run), "state": self.state}
-        return msgspec.json.encode(head | {"words": valid(self.words), "told_by": self.told_by} | told)
+        words = {"words": valid(self.words), "told_by": self.told_by}
+        return printable_json(msgspec.json.encode(head | words | told))
 
 
 def of_driver(run: str, view: View) -> Standing:

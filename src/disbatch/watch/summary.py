@@ -5,7 +5,7 @@ from __future__ import annotations
 from disbatch.model.outcome import how_ended
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import Summary, TaskView
-from disbatch.model.text import shell_command, shown_path
+from disbatch.model.text import printable, shell_command, shown_path
 from disbatch.watch.words import count, duration, one_line, per_second, run_time
 
 WIDTH = 110
@@ -36,7 +36,7 @@ def render(summary: Summary) -> str:
     elif summary.retry:
         lines.append(_row("retry", summary.retry))
         lines.append(_row("report", shell_command(["dbutil", "report", summary.status_file])))
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _how_fast(summary: Summary) -> str:

@@ -14,6 +14,7 @@ import msgspec
 import zmq
 
 from disbatch.model.errors import UsageError
+from disbatch.model.text import printable_json
 from disbatch.wire.ownfile import read_own
 
 CONNECT_FILE_LIMIT = 1 << 20
@@ -76,7 +77,7 @@ class ConnectFile(msgspec.Struct, frozen=True):
         """Create the file with mode 0600; FileExistsError if the name is taken."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n")
+            file.write(printable_json(msgspec.json.format(msgspec.json.encode(self), indent=1)) + b"\n")
 
     @classmethod
     def read(cls, path: Path, *, trusted: int | None = None) -> ConnectFile:

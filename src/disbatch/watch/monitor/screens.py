@@ -12,6 +12,8 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from disbatch.model.text import printable
+
 HELP = """\
 1 2 3 4, Tab  nodes, running tasks, failed tasks, the log
 Up Down, j k  a row; PageUp, PageDown, Home, End
@@ -76,7 +78,6 @@ def details(pairs: Sequence[tuple[str, str]]) -> Text:
     text = Text()
     for label, value in pairs:
         text.append(f"{label:<9}", "bold")
-        clean = "".join(c if c.isprintable() or c == "\n" else " " if c == "\t" else "?" for c in value)
-        text.append(clean.replace("\n", "\n" + " " * 9) + "\n")
+        text.append(("\n" + " " * 9).join(map(printable, value.split("\n"))) + "\n")
     text.rstrip()
     return text

@@ -9,6 +9,7 @@ from pathlib import Path
 from disbatch import __version__
 from disbatch.model.failure import how_failed
 from disbatch.model.quantity import counted
+from disbatch.model.text import printable
 from disbatch.watch.report import tables
 from disbatch.watch.report.analysis import Analysis
 from disbatch.watch.report.figures import Report, Went
@@ -57,7 +58,7 @@ def _head(report: Report) -> str:
     lines += [f'<p class="faint">{name}</p>\n' for name in names[1:]]
     if report.start is not None and report.finish is not None:
         lines.append(f'<p class="faint">{moment(report.start)} to {moment(report.finish)}</p>\n')
-    lines += [f'<p class="note">{escape(note)}</p>\n' for note in report.notes]
+    lines += [f'<p class="note">{escape(printable(note))}</p>\n' for note in report.notes]
     tasks = report.tasks
     if not tasks.known:
         return "<header>\n" + "".join(lines) + "<p>No task has ended yet.</p>\n</header>\n"

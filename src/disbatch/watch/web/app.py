@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from disbatch.model.errors import UsageError
+from disbatch.model.text import printable_json
 from disbatch.watch.web.orders import MOST_BYTES, parse_order
 from disbatch.watch.web.page import render
 from disbatch.watch.web.search import LONGEST_QUERY, Search, as_json, search
@@ -80,7 +81,7 @@ class Page:
             while True:
                 changed = picture.changed
                 if picture.version > known:
-                    news = msgspec.json.encode(picture.news(known))
+                    news = printable_json(msgspec.json.encode(picture.news(known)))
                     known = picture.version
                     yield b"data: " + news + b"\n\n"
                     if picture.over:
@@ -124,4 +125,4 @@ class Page:
 
 
 def _json(value: object, code: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), code, media_type="application/json")
+    return Response(printable_json(msgspec.json.encode(value)), code, media_type="application/json")

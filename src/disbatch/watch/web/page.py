@@ -12,6 +12,7 @@ from pathlib import Path
 from disbatch import __version__
 from disbatch.model.outcome import how_ended
 from disbatch.model.snapshot import View
+from disbatch.model.text import printable
 from disbatch.watch.table import still_waiting
 from disbatch.watch.web.state import Picture
 from disbatch.watch.words import count, duration, per_second, run_time, whole_seconds
@@ -28,11 +29,15 @@ def _part(name: str) -> str:
     return (Path(__file__).with_name("parts") / f"{name}.html").read_text("utf-8")
 
 
+def _html(text: str) -> str:
+    return escape(printable(text))
+
+
 def render(picture: Picture) -> str:
     """The whole page."""
     view = picture.view
     refresh = "" if picture.over else f'<noscript><meta http-equiv="refresh" content="{REFRESH}"></noscript>'
-    name = "disbatch" if view is None else escape(view.name)
+    name = "disbatch" if view is None else _html(view.name)
     body = [_head(picture), _progress(view), _part("course"), _part("slots"), _engines(picture)]
     body += [_running(picture), _failures(picture), _part("search"), _log(picture), _part("dialog")]
     return (
@@ -57,12 +62,12 @@ def _head(picture: Picture) -> str:
     else:
         name, mode, notice, job = view.name, _mode(view), picture.silence or view.notice, view.jobid
     return (
-        f'<header>\n<div class="title"><h1 id="name">{escape(name)}</h1>\n'
-        f'<p><span id="mode" class="badge" data-mode="{escape(mode)}" role="status">{escape(mode)}</span> '
-        f'<span class="faint">job <span id="jobid">{escape(job)}</span></span></p></div>\n'
+        f'<header>\n<div class="title"><h1 id="name">{_html(name)}</h1>\n'
+        f'<p><span id="mode" class="badge" data-mode="{_html(mode)}" role="status">{_html(mode)}</span> '
+        f'<span class="faint">job <span id="jobid">{_html(job)}</span></span></p></div>\n'
         '<div class="orders scripted"><button id="pause" type="button">Pause</button>'
         '<button id="finish" type="button" class="danger">Finish…</button></div>\n'
-        f'<p id="notice" class="note" role="alert"{"" if notice else " hidden"}>{escape(notice)}</p>\n'
+        f'<p id="notice" class="note" role="alert"{"" if notice else " hidden"}>{_html(notice)}</p>\n'
         "</header>\n<main>\n"
     )
 
@@ -77,7 +82,7 @@ def _progress(view: View | None) -> str:
             f'<section aria-label="Progress">{_bar(0, None, 0)}<dl class="facts" id="facts"></dl></section>\n'
         )
     facts = "".join(
-        f"<div><dt>{label}</dt><dd><b>{escape(value)}</b></dd></div>\n" for label, value in _facts(view)
+        f"<div><dt>{label}</dt><dd><b>{_html(value)}</b></dd></div>\n" for label, value in _facts(view)
     )
     bar = _bar(view.done + view.skipped, view.total, view.failed)
     return f'<section aria-label="Progress">\n{bar}<dl class="facts" id="facts">\n{facts}</dl>\n</section>\n'
@@ -124,7 +129,7 @@ def _table(name: str, title: str, head: str, rows: Iterable[str], *, tools: str 
         f'<section aria-labelledby="h-{name}"><div class="heading"><h2 id="h-{name}">{title}</h2>{tools}'
         f'</div>\n<div class="scroll"><table id="{name}"><thead><tr>{head}</tr></thead>\n<tbody>\n'
         f"{''.join(rows)}"
-        f'</tbody></table></div>\n<p class="faint" id="{name}-note">{escape(note)}</p></section>\n'
+        f'</tbody></table></div>\n<p class="faint" id="{name}-note">{_html(note)}</p></section>\n'
     )
 
 
@@ -143,7 +148,7 @@ def _engines(picture: Picture) -> str:
         for name, label, kind in _ENGINE_COLUMNS
     )
     text = (
-        f'<tr><th scope="row">{escape(row.place)}</th><td>{escape(row.state)}</td>'
+        f'<tr><th scope="row">{_html(row.place)}</th><td>{_html(row.state)}</td>'
         f'<td class="n">{row.running} of {row.slots}</td><td class="n">{count(row.done)}</td>'
         f'<td class="n">{count(row.failed)}</td><td class="n">{_rate(row.rate, beside)}</td>'
         f'<td class="n">{NOBODY if row.load is None else row.load}</td>'
@@ -168,9 +173,9 @@ def _memory(used: int | None, total: int | None) -> str:
 
 def _running(picture: Picture) -> str:
     rows = (
-        f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{escape(row.place)}</td>'
+        f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{_html(row.place)}</td>'
         f'<td class="n">{"new" if row.seconds is None else whole_seconds(row.seconds)}</td>'
-        f"<td><code>{escape(row.command)}</code></td></tr>\n"
+        f"<td><code>{_html(row.command)}</code></td></tr>\n"
         for row in picture.running
     )
     head = '<th class="n">task</th><th class="n">line</th><th>node</th><th class="n">for</th><th>command</th>'
@@ -180,11 +185,11 @@ def _running(picture: Picture) -> str:
 def _failures(picture: Picture) -> str:
     newest = [row for _, row in picture.failures][: -MOST_ROWS - 1 : -1]
     rows = (
-        f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{escape(row.place)}</td>'
+        f'<tr><td class="n">{row.id}</td><td class="n">{row.line}</td><td>{_html(row.place)}</td>'
         f'<td class="bad">{how_ended(row.return_code, row.reason)}</td>'
         f'<td class="n">{duration(row.seconds)}</td>'
-        f"<td><code>{escape(row.command)}</code>"
-        f"{f'<samp>{escape(row.snippet)}</samp>' if row.snippet else ''}</td></tr>\n"
+        f"<td><code>{_html(row.command)}</code>"
+        f"{f'<samp>{_html(row.snippet)}</samp>' if row.snippet else ''}</td></tr>\n"
         for row in newest
     )
     head = (
@@ -197,7 +202,7 @@ def _failures(picture: Picture) -> str:
 def _log(picture: Picture) -> str:
     newest = [row for _, row in picture.log][: -MOST_ROWS - 1 : -1]
     rows = "".join(
-        f"<li><time>{time.strftime('%H:%M:%S', time.localtime(row.time))}</time> {escape(row.text)}</li>\n"
+        f"<li><time>{time.strftime('%H:%M:%S', time.localtime(row.time))}</time> {_html(row.text)}</li>\n"
         for row in newest
     )
     head = '<section aria-labelledby="h-log"><h2 id="h-log">What was said</h2>'

@@ -11,6 +11,7 @@ import msgspec
 
 from disbatch.model.snippet import unquoted
 from disbatch.model.status import Mark, Record, parse_line
+from disbatch.model.text import printable
 from disbatch.wire.ownfile import open_own
 
 MOST_FOUND = 100
@@ -111,8 +112,8 @@ def _task(line: bytes, wanted: bytes, number: bytes) -> Found | None:
 
 def _found(r: Record, command: str, snippet: str) -> Found:
     return Found(
-        r.id, r.line, r.node, r.return_code, r.elapsed, r.finish, snippet[:SHOWN], command[:SHOWN],
-        _MARKS.get(r.mark, ""), r.reason.words,
+        r.id, r.line, printable(r.node), r.return_code, r.elapsed, r.finish, printable(snippet[:SHOWN]),
+        printable(command[:SHOWN]), _MARKS.get(r.mark, ""), r.reason.words,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from disbatch.model.snapshot import CoursePoint, EngineRow, FailureRow, LogRow, RunningRow, View
+from disbatch.model.text import printable
 
 MOST_KEPT = 1000
 """Failures, and lines of the log."""
@@ -114,24 +115,34 @@ class Picture:
         """For a browser that knows this version (0: nothing): facts and running tasks as they are; of
         engines, failures, log and course what is new."""
         view = self.view
-        told: dict[str, Any] = {"version": self.version, "over": self.over, "silence": self.silence}
+        told: dict[str, Any] = {"version": self.version, "over": self.over}
+        told["silence"] = printable(self.silence)
         if view is None:
             return told
         rows = [row for row in self.engines.values() if self._since[row.engine] > known]
         return told | {
-            "run": {name: getattr(view, name) for name in _FACTS}
+            "run": {name: _seen(getattr(view, name)) for name in _FACTS}
             | {"barrier": None if view.barrier is None else view.barrier.line, "time": view.time},
             "all": known == 0,
-            "engines": [msgspec.structs.astuple(row) for row in rows],
-            "running": [msgspec.structs.astuple(row) for row in self.running],
-            "failures": [msgspec.structs.astuple(row) for since, row in self.failures if since > known],
-            "log": [msgspec.structs.astuple(row) for since, row in self.log if since > known],
+            "engines": [_shown(row) for row in rows],
+            "running": [_shown(row) for row in self.running],
+            "failures": [_shown(row) for since, row in self.failures if since > known],
+            "log": [_shown(row) for since, row in self.log if since > known],
             "course": [
                 (time, point.done, point.running, point.slots)
                 for since, time, point in self.course
                 if since > known
             ],
         }
+
+
+def _shown(row: msgspec.Struct) -> tuple[object, ...]:
+    """What a browser gets of it: nothing that would turn the words around it, or that nobody sees."""
+    return tuple(map(_seen, msgspec.structs.astuple(row)))
+
+
+def _seen(value: object) -> object:
+    return printable(value) if isinstance(value, str) else value
 
 
 def _rounded(row: EngineRow) -> EngineRow:
