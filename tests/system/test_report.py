@@ -52,6 +52,23 @@ def first(tmp_path: Path) -> str:
     return status_file(tmp_path).name
 
 
+@pytest.mark.parametrize("pack", [(), ("--output-pack",)])
+def test_last_lines_are_whole_if_output_was_kept(tmp_path: Path, pack: tuple[str, ...]) -> None:
+    said = (
+        "echo first >&2; echo 'NotFoundError: of all the files that were given to it, no %d.fits' >&2; exit 3"
+    )
+    write(tmp_path / "Tasks", [said % 7, said % 8000000, "echo on stdout; exit 4"])
+    assert (
+        disbatch(tmp_path, "-s", "localhost:1", "-p", "P", "--output", "out", *pack, "Tasks").returncode == 0
+    )
+    both, one = figures(tmp_path, "P_status.txt").failures
+    whole = "NotFoundError: of all the files that were given to it, no 7.fits"
+    assert (both.count, both.last_line, one.last_line) == (2, whole, "on stdout")
+    assert f"    > {whole}\n" in report(tmp_path, "P_status.txt")
+    report(tmp_path, "P_status.txt", "--html", "P.html")
+    assert whole in (tmp_path / "P.html").read_text()
+
+
 def test_a_run(tmp_path: Path, first: str) -> None:
     found = figures(tmp_path, first)
     assert (found.tasks.known, found.tasks.succeeded, found.tasks.failed) == (22, 10, 12)

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from report_lines import line, reported, write
 
+from disbatch.driver import outputfile
+from disbatch.driver.outputfile import OutputFile
 from disbatch.model.failure import how_failed
-from disbatch.model.outcome import Reason
+from disbatch.model.outcome import SNIPPET_EDGE, Reason
+from disbatch.model.output import place
 from disbatch.model.status import Mark
 from disbatch.watch.report.failures import MOST_EXAMPLES, MOST_GROUPS
 from disbatch.watch.report.text import outcomes
@@ -73,6 +76,83 @@ def test_many_kinds(tmp_path: Path) -> None:
 def test_the_snippet_of_output_if_there_is_no_other(tmp_path: Path) -> None:
     told = line(1, code=1).replace(b'\t0\t""\t0\t""\t', b"\t3\t'on \\udcff'\t0\t''\t")
     assert [failure.snippet for failure in reported(write(tmp_path / "s", told)).failures] == ["on \\xff"]
+
+
+def test_the_last_line_of_an_error_tells_the_kind(tmp_path: Path) -> None:
+    """Whatever stands before it, in which numbers need not agree either."""
+    said = [b"step %d of 9\nNo convergence\n\n" % n for n in (1, 7)] + [b"warning\rNo convergence"]
+    path = write(tmp_path / "s", *(line(id, code=2, err=err) for id, err in enumerate(said)), line(9, code=2))
+    (one, silent) = reported(path).failures
+    assert (one.count, one.last_line, one.snippet) == (3, "No convergence", "step 1 of 9\nNo convergence\n\n")
+    assert (silent.count, silent.last_line) == (1, "")
+
+
+def cut(text: bytes) -> bytes:
+    """The snippet of a text."""
+    return text[:SNIPPET_EDGE] + b"..." + text[-SNIPPET_EDGE:]
+
+
+def test_a_snippet_is_shown_from_a_whole_word_on(tmp_path: Path) -> None:
+    """Longer numbers move the cut."""
+    line_of = b"Traceback: x.py\nNotFoundError: %d is no key of all that were given to it in file%d.fits\n"
+    said = (line_of % (n, n) for n in (1, 77, 12345678))
+    path = write(tmp_path / "s", *(line(id, code=1, err=cut(err)) for id, err in enumerate(said)))
+    (found,) = reported(path).failures
+    assert (found.count, found.last_line) == (3, "… that were given to it in file1.fits")
+
+
+def test_ends_of_lines_that_are_too_short_to_tell(tmp_path: Path) -> None:
+    said = (b"a" * 50 + b"b" * n + b" no such file" for n in (25, 26))
+    other = b"a" * 50 + b"c" * 15 + b" and there is no such file"
+    path = write(tmp_path / "s", *(line(id, code=1, err=cut(err)) for id, err in enumerate((*said, other))))
+    assert [(it.count, it.last_line) for it in reported(path).failures] == [
+        (2, "… no such file"),
+        (1, "… and there is no such file"),
+    ]
+
+
+def keep(status: str, said: dict[int, bytes]) -> None:
+    """What those tasks printed to stderr, as a run with --output keeps it."""
+    directory = Path(status).parent / "out"
+    told = OutputFile(str(directory), packed=False, limit=1 << 20, run=status.removesuffix("_status.txt"))
+    outputfile.write(Path(f"{told.run}_output.json"), told)
+    for id, err in said.items():
+        path = directory / place(id, 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(err)
+
+
+WHOLE = b"Traceback: x.py\n" + b"y\n" * 5000 + b"NotFoundError: of all that were given to it, no %d.fits\n"
+
+
+def test_whole_lines_from_what_was_kept(tmp_path: Path) -> None:
+    """Of one task of each kind."""
+    said = [WHOLE % id for id in range(1000)]
+    lines = [line(id, code=1, err=err)[:-1] + b"\n" for id, err in enumerate(said)]
+    path = write(tmp_path / "P_status.txt", *lines)
+    before = reported(path).failures
+    keep(path, {0: said[0]})
+    (found,) = reported(path).failures
+    assert (found.count, found.last_line) == (1000, "NotFoundError: of all that were given to it, no 0.fits")
+    assert found.snippet == before[0].snippet
+
+
+@pytest.mark.parametrize("said", [b"", WHOLE[:100]])
+def test_output_that_is_not_all_there_does_not_tell_the_line(tmp_path: Path, said: bytes) -> None:
+    path = write(
+        tmp_path / "P_status.txt",
+        line(0, code=1, err=cut(b"a" * 60 + b" is no file")).replace(b"\t83\t", b"\t900\t"),
+    )
+    keep(path, {0: said})
+    (found,) = reported(path).failures
+    assert found.last_line == "… is no file"
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"[1", b'{"directory": 5}'])
+def test_a_damaged_file_of_output_is_left_aside(tmp_path: Path, text: bytes) -> None:
+    path = write(tmp_path / "P_status.txt", line(0, code=1, err=b"no file"))
+    (tmp_path / "P_output.json").write_bytes(text)
+    assert reported(path).failures[0].last_line == "no file"
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,10 @@ class Found:
         """Some of it cannot be read; known when all blocks have been read."""
         return self._stored.is_damaged
 
+    def end(self, size: int) -> bytes | None:
+        """The last `size` bytes, or all; None if they are not there. Instead of `blocks`."""
+        return self._stored.end(size, self._expected)
+
     @property
     def lacks(self) -> int:
         """Bytes that are to be there and are not; known when all blocks have been read."""
@@ -90,7 +94,7 @@ def read_lines(status: Path, tasks: Collection[int]) -> dict[int, Line]:
                 if id.isdigit() and len(id) < 20 and int(id) in tasks and line.endswith(b"\n"):
                     record = parse_line(line)
                     if record is not None and record.mark not in (Mark.SUPERSEDED, Mark.PER_ENGINE):
-                        found[record.id] = _line(record)
+                        found[record.id] = line_of(record)
     except OSError as error:
         raise UsageError(f"{status}: cannot be read: {error.strerror}") from error
     return found
@@ -101,7 +105,8 @@ def _reading(status: Path) -> BinaryIO:
     return os.fdopen(os.open(status, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
 
 
-def _line(r: Record) -> Line:
+def line_of(r: Record) -> Line:
+    """What a record tells."""
     return Line(r.mark, r.node, r.pid, r.return_code, r.start, r.finish, (r.out_bytes, r.err_bytes), r.reason)
 
 
@@ -245,7 +250,7 @@ def _numbers_in(status: Path, wanted: dict[int, Line]) -> dict[int, int]:
             tasks = by_shell.get(fields[_PID], ()) if len(fields) > _PID else ()
             record = parse_line(text) if tasks else None
             if record is not None and record.mark in (Mark.TASK, Mark.SKIPPED):
-                there = _line(record)
+                there = line_of(record)
                 found |= {task: record.id for task in tasks if _is_same(wanted[task], there)}
     return found
 
@@ -285,6 +290,16 @@ class Plain:
             while data := self._read():
                 self.size += len(data)
                 yield data
+
+    def end(self, size: int, expected: int) -> bytes | None:
+        """The last bytes; None if there are fewer than `expected` in all."""
+        with self._file as file:
+            try:
+                there = file.seek(0, os.SEEK_END)
+                file.seek(max(0, there - size))
+                return file.read(size) if there >= expected else None
+            except OSError:
+                return None
 
     def _read(self) -> bytes:
         try:

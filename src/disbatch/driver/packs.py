@@ -155,6 +155,19 @@ class Printed:
         if self.total is not None and self.total > reached:
             yield left_out(self.total - reached)
 
+    def end(self, size: int, _expected: int = 0) -> bytes | None:
+        """The last `size` bytes; None if they are damaged. Fewer, if something is missing before them."""
+        end = b""
+        reached = self.total
+        for at in self.offsets:
+            position, data = self._piece(at)
+            if data is None or (reached is not None and position + len(data) < reached):
+                break
+            end, reached = data + end, position
+            if len(end) >= size:
+                break
+        return end[-size:] if end or self.total == 0 else None
+
     def _piece(self, at: int) -> tuple[int, bytes | None]:
         """Where it stands in its stream, and what it is; None if it is damaged."""
         try:

@@ -146,8 +146,9 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Failed tasks of one return code, reason and snippet, where all numbers count as equal. `snippet` is
-    that of the first, `tasks` some ids, `most_on` the node with most of them and `most` their number."""
+    """Failed tasks of one return code, reason and last line, where all numbers count as equal. `snippet` and
+    `last_line` are those of one, `tasks` some ids, `most_on` the node with most of them and `most` how
+    many."""
 
     return_code: int
     how: str
@@ -158,6 +159,7 @@ class Failure(msgspec.Struct, frozen=True):
     most_on: str
     most: int
     reason: str = ""
+    last_line: str = ""
 
 
 class Named(msgspec.Struct, frozen=True):

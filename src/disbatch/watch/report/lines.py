@@ -18,7 +18,9 @@ from operator import itemgetter, sub
 from pathlib import Path
 
 from disbatch.driver.former import unrecorded
+from disbatch.model.failure import line_of_snippet, masked
 from disbatch.model.outcome import LOST_RETURN_CODE, Reason
+from disbatch.model.snippet import unquoted
 from disbatch.model.status import Mark, Record, is_header, mark_of, reason_of, scan_block
 from disbatch.watch.report.figures import File
 from disbatch.watch.report.source import Source, not_status
@@ -38,10 +40,11 @@ NO_REASON, CANCELLED, NOT_RUN = map(REASONS.index, (Reason.NONE, Reason.CANCELLE
 _MOST_CAUSES = 50_000
 _MOST_SECONDS = 1e12
 _NUMBERS = re.compile(rb"0x[0-9a-fA-F]+|[0-9]+")
+_BLANK = re.compile(rb"""['"](?: |\\[nrt])*['"]""")
+"""A snippet without a line to be shown."""
 _SET = 1.0
 """Seconds: a clock that differs more from what elapsed was set."""
 _FIRST = itemgetter(0)
-_EMPTY = (b'""', b"''")
 
 _Column = Sequence[bytes]
 
@@ -51,8 +54,8 @@ class Lines:
 
     `marks`: as in `NUMBER`. `reasons`: an index into REASONS. `timed`: 1 if it ran, and its times mean
     something. `ids`, `codes`: integers. `nodes`: an index into `node_names`. `starts`, `finishes`: moments;
-    `elapsed`: seconds. `causes`: a number for each return code, reason and snippet of failed tasks, where
-    all numbers in snippets count as equal; else -1.
+    `elapsed`: seconds. `causes`: a number for each return code, reason and last line of failed tasks, as far
+    as their snippets tell it, where all numbers in lines count as equal; else -1.
     """
 
     def __init__(self) -> None:
@@ -74,7 +77,9 @@ class Lines:
         """First row, offset and size of blocks that have a row for each of their lines."""
         self._first_rows: list[int] = []
         self._nodes: dict[bytes, int] = {}
+        self._kinds: dict[tuple[int, int, str], int] = {}
         self._causes: dict[tuple[int, int, bytes], int] = {}
+        """The number of a kind for snippets that were met; of most, numbers alone differ."""
         self._marks: dict[bytes, int] = {}
         self._reasons: dict[bytes, int] = {}
 
@@ -111,10 +116,17 @@ class Lines:
         ends = [*self._first_rows[1:], len(self)]
         return range(self._first_rows[file], ends[file])
 
+    def source(self, row: int) -> Source:
+        """The file of a line."""
+        return self._block_of(row)[3]
+
     def record(self, row: int) -> Record | None:
         """The whole line, read again; None if the file has changed since."""
-        first, offset, size, source = self._blocks[bisect_right(self._blocks, row, key=_FIRST) - 1]
+        first, offset, size, source = self._block_of(row)
         return source.record(offset, size, row - first)
+
+    def _block_of(self, row: int) -> tuple[int, int, int, Source]:
+        return self._blocks[bisect_right(self._blocks, row, key=_FIRST) - 1]
 
     # ---- reading ----
 
@@ -189,12 +201,26 @@ class Lines:
         found = array("i", [-1]) * len(codes)
         for i in [i for i, code in enumerate(codes) if code]:
             if marks[i] in (TASK, SKIPPED):
-                snippet = outs[i] if errs[i] in _EMPTY else errs[i]
+                snippet = outs[i] if _BLANK.fullmatch(errs[i]) else errs[i]
                 key = codes[i], reasons[i], _NUMBERS.sub(b"#", snippet)
-                if key not in self._causes and len(self._causes) >= _MOST_CAUSES:
-                    key = codes[i], reasons[i], b""
-                found[i] = self._causes.setdefault(key, len(self._causes))
+                cause = self._causes.get(key)
+                if cause is None:
+                    cause = self._kind_of(codes[i], reasons[i], snippet)
+                    if len(self._causes) < _MOST_CAUSES:
+                        self._causes[key] = cause
+                found[i] = cause
         return found
+
+    def _kind_of(self, code: int, reason: int, snippet: bytes) -> int:
+        full = len(self._kinds) >= _MOST_CAUSES
+        kind = code, reason, "" if full else masked(line_in(snippet))
+        return self._kinds.setdefault(kind, len(self._kinds))
+
+
+def line_in(snippet: bytes) -> str:
+    """The last line that a snippet tells, which is quoted as in a status file."""
+    said = unquoted(snippet) or b""
+    return line_of_snippet(said, len(said))
 
 
 def _heal(elapsed: array[float], starts: array[float], finishes: array[float]) -> None:

@@ -123,7 +123,7 @@ def failures(report: Report) -> str:
     """A row for each kind."""
     rows = []
     for failure in report.failures[:_FAILURES]:
-        said = clean(failure.snippet, 200)
+        said = failure.last_line
         body = f'<span class="bad">{escape(failure.how)}</span>{escape(where(failure))}'
         body += f"<br><code>{escape(said)}</code>" if said else ""
         rows.append(
@@ -134,7 +134,11 @@ def failures(report: Report) -> str:
     body = table([("tasks", "n"), ("ended with", "")], rows)
     if report.failure_groups > _FAILURES:
         body += f"<p>And {counted(report.failure_groups - _FAILURES, 'more kind')}.</p>\n"
-    return section("Failures", body, "By return code and output, where all numbers count as equal.")
+    return section(
+        "Failures",
+        body,
+        "By return code and the last line of their output, where all numbers count as equal.",
+    )
 
 
 def _examples(failure: Failure) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 
@@ -268,8 +269,8 @@ def _failures(failures: Sequence[Failure], groups: int) -> list[Text]:
         lines.append(
             Text.assemble("  ", (f"{counted(failure.count, 'task')}: {failure.how}", "red"), where(failure))
         )
-        if failure.snippet.strip():
-            lines.append(Text("    > " + clean(failure.snippet, WIDTH - 6), "dim"))
+        said = textwrap.wrap(failure.last_line, WIDTH - 6, break_long_words=False, break_on_hyphens=False)
+        lines += [Text(("      " if at else "    > ") + line, "dim") for at, line in enumerate(said)]
         lines.append(Text("    " + examples(failure, WIDTH - 4)))
     if groups > _FAILURES:
         lines.append(Text(f"  and {counted(groups - _FAILURES, 'more kind')}"))
