@@ -59,7 +59,7 @@ def test_all_that_another_variable_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        (["-g"], "-g: no GPU is listed here in CUDA_VISIBLE_DEVICES, "),
+        (["-g"], "-g: no GPU is listed in CUDA_VISIBLE_DEVICES, "),
         (["-E", "PORTS"], "-E PORTS: PORTS is not set here"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from disbatch.contexts.words import tidy
 from disbatch.engine.devices import GPU_VARIABLES, Devices, entries, has_rocm, present_gpus, split
 from disbatch.model.errors import LaunchError
 from disbatch.model.way import Way
@@ -110,7 +111,7 @@ def test_a_variable_that_lists_nothing_is_left_alone() -> None:
     ("way", "advice"),
     [
         (Way.CHILD, "before you start disbatch"),
-        (Way.SSH, "on node1, where a command of ssh finds it"),
+        (Way.SSH, "on that host, where a command of ssh finds it"),
         (Way.STEP, "--gres=gpu:N"),
     ],
 )
@@ -118,7 +119,7 @@ def test_no_device_at_all(environment: dict[str, str], way: Way, advice: str) ->
     with pytest.raises(LaunchError) as caught:
         parted(environment, 2, way=way)
     assert caught.value.node == "node1"
-    assert "\n" not in caught.value.problem
+    assert tidy(caught.value.problem) == caught.value.problem  # which is not cut off on its way to the user
     for name in GPU_VARIABLES:
         assert name.decode() in caught.value.problem
     assert advice in caught.value.problem

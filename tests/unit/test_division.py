@@ -261,6 +261,6 @@ def test_an_engine_without_devices_does_not_start(driver: FakeDriver) -> None:
     try:
         assert engine.wait() == 2
         assert engine.process.stdout is not None
-        assert b"-g: no GPU is listed here in CUDA_VISIBLE_DEVICES" in engine.process.stdout.read()
+        assert b"-g: no GPU is listed in CUDA_VISIBLE_DEVICES" in engine.process.stdout.read()
     finally:
         engine.finish()

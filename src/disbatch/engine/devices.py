@@ -39,8 +39,8 @@ MOST_GPUS = 1024
 """Of one node; a range of more is no list of GPUs."""
 _ADVICE = {
     Way.CHILD: "set one of these before you start disbatch (export CUDA_VISIBLE_DEVICES=0,1)",
-    Way.SSH: "set one of these on {node}, where a command of ssh finds it (for bash: "
-    "`export CUDA_VISIBLE_DEVICES=0,1` at the top of ~/.bashrc there); what is set here does not count there",
+    Way.SSH: "set one of these on that host, where a command of ssh finds it (for bash: "
+    "`export CUDA_VISIBLE_DEVICES=0,1` at the top of ~/.bashrc)",
     Way.STEP: "ask Slurm for GPUs (--gres=gpu:N)",
 }
 _RANGE = re.compile(rb"([0-9]{1,9})-([0-9]{1,9})")
@@ -141,7 +141,7 @@ def _gpus(node: str, environment: Mapping[bytes, bytes], names: list[bytes], way
     lists = {name: listed for name in names if (listed := entries(name, environment.get(name, b"")))}
     if not lists:
         looked_at = ", ".join(name.decode() for name in names)
-        raise LaunchError(node, f"-g: no GPU is listed here in {looked_at}: {_ADVICE[way].format(node=node)}")
+        raise LaunchError(node, f"-g: no GPU is listed in {looked_at}: {_ADVICE[way]}")
     return _Resource(("GPU", "GPUs"), lists)
 
 
