@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from plan_world import task
+from collections import deque
+from collections.abc import Iterator
 
+from plan_world import outcome, task
+
+from disbatch.model.task import Task
 from disbatch.plan.board import Board
 from disbatch.plan.claims import assign_inherited
 from disbatch.plan.engines import Engine, State
-from disbatch.plan.events import Drain, Joined, Read
+from disbatch.plan.events import Assign, Drain, Finished, Joined, Lost, Read, Release
 from disbatch.plan.leaving import drain, let_go
 from disbatch.plan.plan import Plan
 
@@ -58,10 +62,44 @@ def test_claims_in_order_are_not_sorted() -> None:
     assert Counting.walks == 1 and list(engine.assigned) == [5, *range(10, 110)]
 
 
-def test_a_draining_engine_leaves_and_the_others_stay() -> None:
+def test_a_draining_engine_leaves_when_it_has_nothing_and_the_others_stay() -> None:
     plan = Plan()
     for name in ("a", "b"):
         plan.handle(Joined(name, 1, []))
-    plan.handle(Read([task(0), task(1)]))
-    plan.handle(Drain("a"))
-    assert not plan.board.rotation.going
+    given = {each.engine: each for each in plan.handle(Read([task(0), task(1)])) if isinstance(each, Assign)}
+    assert set(given) == {"a", "b"}
+    assert plan.handle(Drain("a")) == [] and not plan.board.rotation.going
+    for name in ("b", "a"):
+        ((attempt, _),) = given[name].pairs
+        done = plan.handle(Finished(name, [outcome(attempt)]))
+        assert [each.engine for each in done if isinstance(each, Release)] == ["a"] * (name == "a")
+    assert not plan.board.rotation.going and list(plan.board.rotation.resting) == ["b"]
+
+
+class Walked(deque[Task]):
+    """Counts how often it is searched or gone through."""
+
+    walks = 0
+
+    def remove(self, value: Task) -> None:
+        Walked.walks += 1
+        super().remove(value)
+
+    def __iter__(self) -> Iterator[Task]:
+        Walked.walks += 1
+        return super().__iter__()
+
+
+def test_an_engine_that_comes_back_with_many_tasks_looks_through_the_ready_ones_once() -> None:
+    plan = Plan()
+    plan.handle(Joined("a", 50, []))
+    (given,) = (each for each in plan.handle(Read(list(map(task, range(80))))) if isinstance(each, Assign))
+    attempts = [attempt for attempt, _ in given.pairs]
+    plan.handle(Lost("a"))
+    backlog = plan.board.backlog
+    assert len(backlog.ready) == 80 and len(backlog.again) == len(attempts) >= 50
+    backlog.ready = Walked(backlog.ready)
+    Walked.walks = 0
+    plan.handle(Joined("a", 50, attempts))
+    assert Walked.walks == 1
+    assert list(plan.board.engines["a"].assigned)[: len(attempts)] == attempts and not backlog.again

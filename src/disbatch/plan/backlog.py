@@ -75,12 +75,12 @@ class Backlog:
         self.ready.extendleft(sorted(tasks, key=lambda task: -task.id))
 
     def remove(self, task: Task) -> None:
-        """A ready task is assigned, or done, without its turn."""
+        """A ready task that was assigned before is done without its turn; such tasks stand at the front."""
         self.ready.remove(task)
         self.again.discard(task.id)
 
     def remove_all(self, ids: set[int]) -> None:
-        """The same of several, at the cost of one."""
+        """These are assigned, or done, without their turn: looks at all that is ready, once."""
         self.ready = deque(task for task in self.ready if task.id not in ids)
         self.again -= ids
 

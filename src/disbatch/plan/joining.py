@@ -70,6 +70,7 @@ def _take_back(board: Board, engine: Engine, holding: Iterable[int]) -> list[int
     running = board.mode is Mode.RUNNING and not engine.stopped
     at_once = board.at_once or engine.at_once
     stops = [held for (phase, _), held in engine.commands.items() if phase is Phase.STOP]
+    taken: set[int] = set()
     for attempt in sorted(holding):  # the order in which it starts them
         if attempt in engine.claims or attempt in engine.commands.values():
             if not running and (at_once or attempt not in stops):
@@ -81,8 +82,8 @@ def _take_back(board: Board, engine: Engine, holding: Iterable[int]) -> list[int
             engine.per_engine[attempt] = command
             if at_once or not (running or engine.retired):
                 unwanted.append(attempt)
-        elif running and task is not None and task.id in board.backlog.again:
-            board.backlog.remove(task)
+        elif running and task is not None and task.id in board.backlog.again and task.id not in taken:
+            taken.add(task.id)
             engine.assigned[attempt] = task
             board.rotation.spend(engine, 1)
             board.live += 1
@@ -90,6 +91,8 @@ def _take_back(board: Board, engine: Engine, holding: Iterable[int]) -> list[int
             unwanted.append(attempt)
             if task is not None:
                 engine.adrift[attempt] = task
+    if taken:
+        board.backlog.remove_all(taken)
     if running or (engine.retired and not at_once):
         for command in commands.values():  # these never reached it
             run_per_engine(board, engine, command)

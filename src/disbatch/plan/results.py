@@ -84,9 +84,10 @@ def _odd_result(board: Board, engine: Engine, outcome: Outcome) -> None:
     if outcome.ending is not Ending.OWN:
         return
     if task.id in board.backlog.again:
-        board.backlog.again.discard(task.id)
         if board.mode is Mode.RUNNING:
-            board.backlog.ready.remove(task)
+            board.backlog.remove(task)
+        else:
+            board.backlog.again.discard(task.id)
         board.rotation.spend(engine, 1)
         _count(board, engine, task, outcome)
     else:
