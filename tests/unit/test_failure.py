@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.model.failure import CUT, LONGEST_LINE, last_line, line_of_snippet, masked
+from disbatch.engine.capture import Capture
+from disbatch.model.failure import CUT, last_line, line_of_outcome, line_of_record, line_of_snippet, masked
+from disbatch.model.outcome import LONGEST_LINE, Outcome
+from disbatch.model.status import format_line, parse_line
 
 TRACEBACK = b"""Traceback (most recent call last):
   File "<string>", line 1, in <module>
@@ -94,3 +98,40 @@ def test_whatever_was_said_its_last_line_is_short_and_printable(said: bytes, cut
     assert line.isprintable()
     assert line == line.strip()
     assert line_of_snippet(snippet(said), len(said)).isprintable()
+
+
+def outcome(**changes: object) -> Outcome:
+    plain = Outcome(1, 0, 5, 1, 1.0, 0.0, 1.0, 0, b"", len(TRACEBACK), snippet(TRACEBACK))
+    return msgspec.structs.replace(plain, **changes)
+
+
+def test_the_line_of_an_outcome_and_of_its_record() -> None:
+    whole = outcome(last_line="ModuleNotFoundError: No module named 'x'")
+    assert line_of_outcome(whole) == "ModuleNotFoundError: No module named 'x'"
+    cut = f"{CUT} named 'numpy_that_is_not_there'"
+    assert line_of_outcome(outcome()) == cut, "an older engine tells no line"
+    record = parse_line(format_line(3, 4, -1, b"c", "n", whole))
+    assert record is not None and line_of_record(record) == cut
+    out = outcome(err_bytes=1, err_snippet=b"\n", out_bytes=4, out_snippet=b"out\n")
+    assert line_of_outcome(out) == "out"
+    assert not line_of_outcome(outcome(err_bytes=0, err_snippet=b"cancelled")), "it never ran"
+
+
+@given(st.lists(st.binary(max_size=1500), max_size=6))
+def test_a_capture_knows_the_last_line_of_what_came_in_pieces(pieces: list[bytes]) -> None:
+    capture = Capture(-1)
+    for piece in pieces:
+        capture.feed(piece)
+    said = b"".join(pieces)
+    assert capture.snippet() == snippet(said)
+    if len(said) <= 1000:
+        assert capture.last_line() == last_line(said)
+
+
+def test_a_capture_knows_the_last_line_after_much_else() -> None:
+    capture = Capture(-1)
+    for _ in range(100):
+        capture.feed(b"progress\r" * 1000)
+    capture.feed(b"\nValueError: the last ")
+    capture.feed(b"line\n")
+    assert capture.last_line() == "ValueError: the last line"

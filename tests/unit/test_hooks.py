@@ -14,7 +14,7 @@ from disbatch.watch.hooks import Commands, Hooks
 
 TASK = TaskView(7, 12, "n1", 3, 0.5, b"a\0b \xff", b"")
 RUN = Snapshot(2.5, 10, 4, 1, 2, 0, 0, [])
-SUMMARY = Summary(RUN, "complete", 0, 1, 0.5, [], [], "T_status.txt", "disbatch T -r x")
+SUMMARY = Summary(RUN, "complete", 0, 1, 0.5, [], 0, [], "T_status.txt", "disbatch T -r x")
 BOTH = Commands("finish", "failure")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.roster import NAMED_FAILURES, NAMED_SLOWEST, NEWEST_FAILURES, Member, Tally
+from disbatch.driver.roster import NAMED_SLOWEST, NEWEST_FAILURES, Member, Tally
 from disbatch.model.outcome import Outcome, Reason
 from disbatch.model.status import format_line, parse_line
 from disbatch.model.task import Task
@@ -34,14 +34,17 @@ def test_local_members() -> None:
     assert not Member("e", "n", 0, 1, Node("far", 1, 1, Way.SSH)).local
 
 
-def test_named_failures_and_slowest_are_few_and_in_order() -> None:
+def test_kinds_and_slowest_are_few_and_in_order() -> None:
     tally, member = Tally(), Member("e", "n", 0, 1)
     for id in range(100):
         code = id % 2
         tally.count(member, Task(id, id + 1, -1, b"c" * 5000), outcome(code, float(id % 50)))
     assert (tally.done, tally.failed, member.done, member.failed) == (100, 50, 100, 50)
-    assert [view.id for view in tally.failures] == list(range(1, 2 * NAMED_FAILURES, 2))
-    assert tally.failures[0].snippet == b"err" and len(tally.failures[0].command) == 2000
+    first = tally.newest[0][2]
+    assert (first.id, first.snippet, first.last_line, len(first.command)) == (1, b"err", "err", 2000)
+    assert [(kind.count, kind.id, kind.last_line) for kind in tally.kinds.most_frequent(9)] == [
+        (50, 1, "err")
+    ]
     slowest = tally.slowest
     assert len(slowest) == NAMED_SLOWEST
     assert [view.elapsed for view in slowest] == sorted((view.elapsed for view in slowest), reverse=True)

@@ -11,7 +11,7 @@ from report_lines import BASE, barrier, line, write
 
 from disbatch.model.errors import UsageError
 from disbatch.model.outcome import Reason
-from disbatch.model.snapshot import BarrierRow, EngineRow, FailureRow, LogRow, RunningRow, View
+from disbatch.model.snapshot import BarrierRow, EngineRow, FailureKind, FailureRow, LogRow, RunningRow, View
 from disbatch.model.status import Mark
 from disbatch.watch.recorded import POINTS, view_of
 from disbatch.watch.standing import DEAD, DRIVER, OVER, SCHEMA, STATUS_FILE, Standing, of_driver
@@ -46,7 +46,22 @@ VIEW = View(
     engines_count=1,
     engines=[ENGINE],
     running_tasks=[RunningRow(604, 605, "0-ab", "node1", 61.5, "./task 604")],
-    failures=[FailureRow(3, 41, 42, "node1", 3, 1.5, BASE + 50, "no\x1b[2J such file", "./task\t41")],
+    failures=[
+        FailureRow(
+            3,
+            41,
+            42,
+            "node1",
+            3,
+            1.5,
+            BASE + 50,
+            "o such\x1b[2J file",
+            "./task\t41",
+            last_line="no such file",
+        )
+    ],
+    failure_kinds=[FailureKind(2, 3, "", "line 7: no such file", 41, 42, "node1", 1, "./task\t41")],
+    failure_kinds_count=3,
     log=[LogRow(1, BASE, "node2: engine lost")],
     course=[],
 )
@@ -141,7 +156,7 @@ def test_reasons_as_text(tmp_path: Path) -> None:
     ended = "\n".join(lines)
     for words in ("killed by SIGTERM", "cancelled", "ended at its time limit", "out of memory", "not run"):
         assert words in ended
-    assert ended.count("SIGTERM") == 1 and "-100" not in ended
+    assert ended.count("SIGTERM") == 2 and "-100" not in ended  # as a kind of failure, and as its task
 
 
 def test_a_run_that_goes_on() -> None:
@@ -153,7 +168,9 @@ def test_a_run_that_goes_on() -> None:
     assert "    604   605  node1  1:02  ./task 604" in lines
     assert "and 15 more" in lines
     assert "    41    42  node1  exit 3  1.50 s  ./task 41" in lines
-    assert "    no\\x1b[2J such file" in lines
+    assert "    no such file" in lines
+    assert "       2  exit 3         41  node1  line 7: no such file" in lines
+    assert "and 2 more kinds (2 tasks)" in lines
     assert lines[-1].endswith("node2: engine lost")
 
 
@@ -208,7 +225,7 @@ def test_json_is_one_line_with_these_names() -> None:
         *("schema", "run", "state", "words", "told_by", "jobid", "name", "time", "started", "seconds"),
         *("paused", "barrier", "total", "done", "failed", "skipped", "skipped_failed", "running", "waiting"),
         *("lost", "retried", "slots", "rate", "remaining", "engines_count", "engines", "running_tasks"),
-        *("failures", "log", "cancelled", "not_run"),
+        *("failures", "log", "cancelled", "not_run", "failure_kinds", "failure_kinds_count"),
     ]
     assert told["engines"][0]["memory_total"] == 64 << 30
 
@@ -218,7 +235,11 @@ def test_every_name_is_in_the_page() -> None:
     told = json.loads(of_driver("P", VIEW).json())
     names = [
         *told,
-        *(name for row in ("engines", "running_tasks", "failures", "log") for name in told[row][0]),
+        *(
+            name
+            for row in ("engines", "running_tasks", "failures", "log", "failure_kinds")
+            for name in told[row][0]
+        ),
     ]
     assert [name for name in names if f"`{name}`" not in page] == []
 

@@ -13,16 +13,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from disbatch.model.outcome import how_ended
 from disbatch.model.quantity import counted
-from disbatch.model.snapshot import EngineView, Snapshot, Summary, TaskView
+from disbatch.model.snapshot import EngineView, FailureKind, Snapshot, Summary, TaskView
 from disbatch.watch.lasting import lasting
 from disbatch.watch.pace import Pace
 from disbatch.watch.plain import INTERVAL, LONGEST_INTERVAL, PlainLines, pause_after, progress_words
 from disbatch.watch.progress import ProgressLine, line
-from disbatch.watch.summary import how_ended, render
-from disbatch.watch.words import count, duration, one_line, per_second, run_time, whole_seconds
+from disbatch.watch.summary import render
+from disbatch.watch.words import cells, count, duration, one_line, per_second, run_time, whole_seconds
 
 
 @pytest.mark.parametrize(
@@ -339,35 +341,85 @@ def test_progress_in_a_real_terminal(tmp_path: Path, columns: int) -> None:
         os.close(drawn)
 
 
+def kind(count: int, code: int, line: str, id: int = 7, **changes: object) -> FailureKind:
+    plain = FailureKind(count, code, "", line, id, id + 5, "node1", 1, f"prog --arg\t{id}")
+    return msgspec.structs.replace(plain, **changes)
+
+
 def summary(**changes: object) -> Summary:
-    failure = TaskView(7, 12, "node1", 3, 1.5, b"prog --arg\t7", b"no such file\nreally")
-    killed = TaskView(9, 14, "node1", -9, 2.5, b"x" * 300, b"")
+    slow = TaskView(9, 14, "node1", 0, 2.5, b"x" * 300, b"")
     plain: dict[str, object] = {
         "snapshot": snapshot(done=1000, failed=2, running=0, seconds=100.0),
         "conclusion": "complete",
         "ended": 0,
         "lost": 0,
         "utilisation": 0.984,
-        "failures": [failure, killed],
-        "slowest": [killed, failure],
+        "kinds": [kind(1, 3, "no such file"), kind(1, -9, "", 8)],
+        "kinds_count": 2,
+        "slowest": [slow],
         "status_file": "/here/Tasks_J1_status.txt",
         "resume": "",
     }
     return Summary(**(plain | changes))  # type: ignore[arg-type]
 
 
+def many_kinds(number: int, each: int = 10) -> dict[str, object]:
+    kinds = [kind(each, 1 + id, f"{LINES[id % len(LINES)]} {'in words ' * id}", id) for id in range(number)]
+    return {
+        "snapshot": snapshot(done=number * each, failed=number * each, running=0, seconds=100.0),
+        "kinds": kinds[:10],
+        "kinds_count": number,
+        "retry": "disbatch T -r P_status.txt -R",
+        "status_file": "P_status.txt",
+    }
+
+
+LINES = ("KeyError: 'x'", "", "schöne Größe 中文", "w" * 200)
+
+
 def test_summary() -> None:
     rows = render(summary()).splitlines()
     assert rows[0] == "disbatch: complete: 1,000 tasks in 1:40, 10.0/s"
     assert rows[1:3] == ["  done      998 succeeded, 2 failed", "  used      98% of 8 slots on 1 node"]
-    assert rows[3] == "  failed    line 12, task 7 on node1, exit 3: prog --arg 7"
-    assert rows[4] == "              > no such file really"
-    assert (
-        rows[5].startswith("            line 14, task 9 on node1, killed by SIGKILL: xxx")
-        and rows[5][-1] == "…"
-    )
+    assert rows[3] == "  failed    task 7: exit 3: no such file"
+    assert rows[4] == "              line 12 on node1: prog --arg 7"
+    assert rows[5] == "            task 8: killed by SIGKILL"
+    assert rows[7].startswith("  slowest   2.50 s, task 9 (line 14) on node1: xxx") and rows[7][-1] == "…"
     assert rows[-1] == "  status    /here/Tasks_J1_status.txt"
-    assert max(map(len, rows)) <= 110
+    assert max(map(len, rows)) <= 80
+
+
+@pytest.mark.parametrize("width", [50, 80, 120])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5, 7, 30])
+def test_summary_fits_ten_rows_of_a_terminal(width: int, number: int) -> None:
+    rows = render(summary(**many_kinds(number)), width).splitlines()
+    assert len(rows) <= 10
+    assert all(cells(row) <= width for row in rows)
+    assert sum("e.g. task" in row for row in rows) >= min(number, 3)
+    shown = [int(row.split()[-2].strip("(")) for row in rows if "more kind" in row]
+    assert sum(shown) == 10 * (number - sum(" tasks: exit" in row for row in rows))
+
+
+def test_summary_shows_a_last_line_whole_if_there_is_room() -> None:
+    line = "FileNotFoundError: [Errno 2] No such file or directory: '/data/run1/input_of_the_model.csv'"
+    rows = render(summary(kinds=[kind(1500, 1, line)], kinds_count=1), 60).splitlines()
+    told = " ".join(row.strip() for row in rows[3:6])
+    assert told.startswith(f"failed    1,500 tasks: exit 1, e.g. task 7: {line}")
+
+
+def test_commands_and_paths_in_a_summary_are_whole_and_their_rows_count() -> None:
+    path = f"/scratch/{'long/' * 30}P_status.txt"
+    retry = f"disbatch -r {path} -R"
+    rows = render(summary(**many_kinds(9) | {"retry": retry, "status_file": path})).splitlines()
+    assert {f"  status    {path}", f"  retry     {retry}"} <= set(rows)
+    assert sum(-(-len(row) // 80) for row in rows) <= 10
+    assert sum("e.g. task" in row for row in rows) >= 1
+
+
+def test_summary_acts_upon_no_terminal() -> None:
+    bad = "\x1b[2J\x9b31m\u202e"
+    rows = render(summary(conclusion=bad, kinds=[kind(2, 1, bad, node=bad, command=bad)])).splitlines()
+    assert all(row.isprintable() for row in rows)
 
 
 def test_summary_of_a_complete_run_says_how_to_retry_what_failed() -> None:
@@ -385,10 +437,11 @@ def test_summary_of_an_interrupted_run() -> None:
         conclusion="interrupted",
         ended=2,
         lost=1,
-        failures=[],
+        kinds=[],
+        kinds_count=0,
         resume="disbatch Tasks -r Tasks_J1_status.txt",
     )
-    rows = render(interrupted).splitlines()
+    rows = render(interrupted, 120).splitlines()
     assert rows[1].startswith("  done      100 succeeded, 50 done before, 1 lost with its node, 849 not done")
     assert "2 attempts ended" in rows[1]
     assert rows[-1] == "  resume    disbatch Tasks -r Tasks_J1_status.txt"
@@ -396,9 +449,9 @@ def test_summary_of_an_interrupted_run() -> None:
 
 def test_summary_of_a_run_that_was_taken_over() -> None:
     """Not all was done in the time of the last driver."""
-    head = render(summary(inherited=900)).splitlines()[0]
+    head = render(summary(inherited=900), 100).splitlines()[0]
     assert head == "disbatch: complete: 1,000 tasks, 100 of them in the 1:40 since the takeover, 1.0/s"
-    head = render(summary(inherited=1000)).splitlines()[0]
+    head = render(summary(inherited=1000), 100).splitlines()[0]
     assert head == "disbatch: complete: 1,000 tasks, 0 of them in the 1:40 since the takeover"
 
 

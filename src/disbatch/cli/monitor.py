@@ -48,11 +48,12 @@ def monitor(options: argparse.Namespace) -> int:
     import zmq
 
     from disbatch.cli.status import resume
+    from disbatch.model.kinds import MOST_KINDS
     from disbatch.watch.monitor.app import Monitor
     from disbatch.watch.spectator import Spectator
     from disbatch.wire.watching import Wants
 
-    wants = Wants(running=MOST_RUNNING, failures=MOST_FAILURES, log=MOST_LOG, course=True)
+    wants = Wants(running=MOST_RUNNING, failures=MOST_FAILURES, log=MOST_LOG, course=True, kinds=MOST_KINDS)
     advice = resume(found) if found.connect is not None else found.words
     with zmq.Context() as context:
         app = Monitor(

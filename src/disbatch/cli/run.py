@@ -60,6 +60,7 @@ from disbatch.sources.opening import Expected, Opened, no_tasks, open_tasks
 from disbatch.sources.submitted import SubmittedFile
 from disbatch.watch.choose import choose_observer
 from disbatch.watch.summary import render
+from disbatch.watch.terminal import columns_of
 from disbatch.wire.descriptors import raise_limit
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import SECRET_VARIABLES
@@ -317,9 +318,8 @@ def _conclude(code: int, summary: Summary, settings: Settings) -> tuple[int, Sum
         resume = _rescue(summary.unwritten, files, settings.resume_hint(files))
         summary = msgspec.structs.replace(summary, resume=resume)
         code = code or EXIT_INCOMPLETE
-    text = render(summary)
-    log.info("%s (exit %d)", text, code)
-    print(text, file=sys.stderr)  # noqa: T201
+    log.info("%s (exit %d)", render(summary), code)
+    print(render(summary, columns_of(sys.stderr)), file=sys.stderr)  # noqa: T201
     return code, summary
 
 

@@ -66,6 +66,8 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _wants(options: argparse.Namespace) -> Wants:
+    from disbatch.model.kinds import MOST_KINDS
+    from disbatch.watch.table import SHOWN_KINDS
     from disbatch.wire.watching import MOST_ENGINES, Wants
 
     usual = IN_JSON if options.json else SHOWN
@@ -73,7 +75,7 @@ def _wants(options: argparse.Namespace) -> Wants:
         usual if number is None else number for number in (options.running, options.failures, options.log)
     )
     engines = MOST_ENGINES if options.engines is None else options.engines
-    return Wants(engines, running, failures, log)
+    return Wants(engines, running, failures, log, kinds=MOST_KINDS if options.json else SHOWN_KINDS)
 
 
 # ---- once ----

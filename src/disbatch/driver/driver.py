@@ -50,7 +50,7 @@ from disbatch.driver.receipts import Receipts
 from disbatch.driver.record import Record
 from disbatch.driver.result import Result
 from disbatch.driver.retirement import choose_retirement
-from disbatch.driver.roster import Member, Tally
+from disbatch.driver.roster import NAMED_KINDS, Member, Tally
 from disbatch.driver.scribe import Scribe
 from disbatch.driver.settings import Settings
 from disbatch.driver.starting import Orders
@@ -575,6 +575,7 @@ class Driver:
 
     def _finish_early(self, by: str = "") -> None:
         """The user ends the run through `by` (`dbutil` unless named), to be resumed."""
+        by = printable(by)
         self._incomplete = f"ended by {by or 'dbutil finish'}"
         self._notice = "ending the running tasks"
         self._say(f"{by or 'dbutil finish'}: {self._notice}")
@@ -826,12 +827,13 @@ class Driver:
         only_failures = result.complete and not self._yielded and tally.failed + tally.skipped_failed
         return Summary(
             snapshot=msgspec.structs.replace(self.snapshot(), engines=came),
-            conclusion=result.words,
+            conclusion=printable(result.words),
             ended=tally.ended,
             lost=tally.lost,
             not_run=tally.not_run,
             utilisation=min(1.0, tally.busy / slot_time) if slot_time else None,
-            failures=tally.failures,
+            kinds=tally.kinds.most_frequent(NAMED_KINDS),
+            kinds_count=tally.kinds.count,
             slowest=tally.slowest,
             status_file=str(self._belongings.files.status),
             retry=self._resume_hint(retry=True) if only_failures else "",

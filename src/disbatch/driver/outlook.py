@@ -137,6 +137,8 @@ class Outlook:
             engines=self._there_first(wants.engines),
             running_tasks=self._longest(wants.running),
             failures=self._failures(wants),
+            failure_kinds=m.tally.kinds.most_frequent(wants.kinds),
+            failure_kinds_count=m.tally.kinds.count,
             log=[row for row in _newest(self._log, wants.log) if row.number > wants.log_known],
             course=self._course.points if wants.course else [],
         )
@@ -298,6 +300,7 @@ def _failure(number: int, finish: float, view: TaskView) -> FailureRow:
         command=_text(view.command),
         label=valid(view.label),
         reason=view.reason,
+        last_line=view.last_line,
     )
 
 

@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from disbatch.contexts.nodes import Node
+from disbatch.model.failure import line_of_outcome, line_of_record
+from disbatch.model.kinds import Kinds
 from disbatch.model.outcome import Outcome, Reason
 from disbatch.model.quantity import with_label
 from disbatch.model.snapshot import EngineView, TaskView
@@ -14,7 +16,7 @@ from disbatch.model.status import Mark, Record
 from disbatch.model.task import Task
 from disbatch.wire.messages import Beat
 
-NAMED_FAILURES = 10
+NAMED_KINDS = 10
 NAMED_SLOWEST = 5
 NEWEST_FAILURES = 1000
 """Kept for those that watch."""
@@ -118,11 +120,10 @@ class Tally:
     not_run: int = 0
     inherited: int = 0
     busy: float = 0.0
-    failures: list[TaskView] = field(default_factory=list)
-    """The first ones."""
     newest: deque[tuple[int, float, TaskView]] = field(default_factory=lambda: deque(maxlen=NEWEST_FAILURES))
     """The last ones: the how manieth each is, and when it ended."""
     failures_seen: int = 0
+    kinds: Kinds = field(default_factory=Kinds)
     before: dict[str, Member] = field(default_factory=dict)
     """What nodes did when a former driver was there, by name."""
     _slowest: list[tuple[float, int, TaskView]] = field(default_factory=list)
@@ -138,9 +139,7 @@ class Tally:
                 self.cancelled += 1
             else:
                 member.failed += 1
-            view = self._fail(member, task, outcome)
-            if len(self.failures) < NAMED_FAILURES:
-                self.failures.append(view)
+            self._fail(member, task, outcome)
         slowest = self._slowest
         if len(slowest) < NAMED_SLOWEST:
             heapq.heappush(slowest, (outcome.elapsed, -task.id, view_of(member, task, outcome)))
@@ -153,13 +152,13 @@ class Tally:
         self.not_run += outcome.reason is Reason.NOT_RUN
         self._fail(member, task, outcome)
 
-    def _fail(self, member: Member, task: Task, outcome: Outcome) -> TaskView:
+    def _fail(self, member: Member, task: Task, outcome: Outcome) -> None:
         view = view_of(member, task, outcome)
         self.failures_seen += 1
+        self.kinds.add(view)
         # Thousands may be cancelled at once: they shall not take the place of all that failed.
         if outcome.reason is not Reason.CANCELLED or len(self.newest) < NEWEST_FAILURES:
             self.newest.append((self.failures_seen, outcome.finish, view))
-        return view
 
     def count_again(self, task: Task, record: Record) -> None:
         """A former driver of the run recorded this task."""
@@ -169,7 +168,9 @@ class Tally:
             return
         times = (record.elapsed, record.start, record.finish)
         outcome = Outcome(
-            *(0, -1, max(0, record.pid), record.return_code, *times, 0, b"", 0, b""), reason=record.reason
+            *(0, -1, max(0, record.pid), record.return_code, *times, 0, b"", 0, b""),
+            reason=record.reason,
+            last_line=line_of_record(record) if record.failed else "",
         )
         if record.given_up:
             self.count_lost(Member("", record.node, -1, 0), task, outcome)
@@ -192,5 +193,5 @@ def view_of(member: Member, task: Task, outcome: Outcome) -> TaskView:
     snippet = outcome.err_snippet if outcome.err_bytes else outcome.out_snippet
     return TaskView(
         *(task.id, task.line, member.name, outcome.return_code, outcome.elapsed, task.command[:2000]),
-        *(snippet, member.label, outcome.reason.words),
+        *(snippet, member.label, outcome.reason.words, line_of_outcome(outcome) if outcome.failed else ""),
     )

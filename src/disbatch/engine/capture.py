@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
+from disbatch.model.failure import last_line
 from disbatch.model.outcome import SNIPPET_EDGE
 from disbatch.model.task import Phase
 from disbatch.wire.messages import Order
@@ -15,9 +16,13 @@ READS_WHEN_DRAINING = 32
 still writes."""
 
 
+TAIL = 1024
+"""Bytes kept of the end: enough for its last line."""
+
+
 class Capture:
-    """Reads one pipe (`descriptor`, not blocking) and keeps SNIPPET_EDGE bytes of each end, however much
-    comes. `ended` is True once every writer has closed it."""
+    """Reads one pipe (`descriptor`, not blocking) and keeps the first SNIPPET_EDGE bytes and the last TAIL
+    ones, however much comes. `ended` is True once every writer has closed it."""
 
     __slots__ = ("_head", "_tail", "count", "descriptor", "ended")
 
@@ -60,15 +65,21 @@ class Capture:
         if missing > 0:
             self._head += data[:missing]
             data = data[missing:]
-        if len(data) >= SNIPPET_EDGE:
-            self._tail = data[-SNIPPET_EDGE:]
+        if len(data) >= TAIL:
+            self._tail = data[-TAIL:]
         elif data:
-            self._tail = (self._tail + data)[-SNIPPET_EDGE:]
+            self._tail = (self._tail + data)[-TAIL:]
 
     def snippet(self) -> bytes:
         """All of it, or its two ends with `...` between."""
         between = b"" if self.count <= 2 * SNIPPET_EDGE else b"..."
-        return self._head + between + self._tail
+        return self._head + between + self._tail[-SNIPPET_EDGE:]
+
+    def last_line(self) -> str:
+        """As `model.failure.last_line`."""
+        if self.count <= SNIPPET_EDGE + TAIL:
+            return last_line(self._head + self._tail)
+        return last_line(self._tail, cut=True)
 
 
 class Captures(Protocol):

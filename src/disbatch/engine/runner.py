@@ -431,11 +431,12 @@ class Runner:
         out, err = task.out, task.err
         self._park(out)
         self._park(err)
+        return_code = os.waitstatus_to_exitcode(task.status)
         outcome = Outcome(
             attempt,
             task.slot,
             task.pid,
-            os.waitstatus_to_exitcode(task.status),
+            return_code,
             task.elapsed,
             task.start,
             task.finish,
@@ -444,6 +445,7 @@ class Runner:
             err.count,
             err.snippet(),
             Ending.OWN if task.quarry is None else Ending.ORDERED,
+            last_line=(err.last_line() or out.last_line()) if return_code else "",
         )
         self._ended(task.job, outcome)
         self._say_if_idle()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import signal
+from typing import TYPE_CHECKING
 
-from disbatch.model.outcome import SNIPPET_EDGE, how_ended
+from disbatch.model.outcome import LONGEST_LINE, SNIPPET_EDGE, Outcome, how_ended
+from disbatch.model.snippet import unquoted
 from disbatch.model.text import printable
 
-LONGEST_LINE = 200
-"""Characters of a last line."""
+if TYPE_CHECKING:
+    from disbatch.model.status import Record
+
 CUT = "…"
 """Stands where something of a line was left out."""
 
@@ -46,6 +50,8 @@ def last_line(said: bytes, *, cut: bool = False) -> str:
 
 def line_of_snippet(snippet: bytes, count: int) -> str:
     """The same of the snippet in a status line, of a text of `count` bytes: whole words of it."""
+    if not count:
+        return ""  # nothing was printed: the snippet of a task that never ran tells why
     if count <= 2 * SNIPPET_EDGE or len(snippet) <= 2 * SNIPPET_EDGE:
         return last_line(snippet)
     end = last_line(snippet[-SNIPPET_EDGE:], cut=True)
@@ -55,6 +61,25 @@ def line_of_snippet(snippet: bytes, count: int) -> str:
     return beginning and _whole_words(beginning) + CUT
 
 
+def line_of_outcome(outcome: Outcome) -> str:
+    """What that task said last, for people; an engine of an older version tells its snippets alone."""
+    o = outcome
+    if o.last_line:
+        return printable(o.last_line)
+    return line_of_snippet(o.err_snippet, o.err_bytes) or line_of_snippet(o.out_snippet, o.out_bytes)
+
+
+def line_of_record(record: Record) -> str:
+    """The same, as far as its line in a status file tells."""
+    r = record
+    for field, count in ((r.err, r.err_bytes), (r.out, r.out_bytes)):
+        line = line_of_snippet(unquoted(field) or b"", count)
+        if line:
+            return line
+    return ""
+
+
+@functools.lru_cache(maxsize=1024)
 def masked(line: str) -> str:
     """`line` with # for each number in it: equal for two that tell the same of different things."""
     return _NUMBER.sub("#", line)

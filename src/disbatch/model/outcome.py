@@ -14,9 +14,12 @@ because something that it needs or waits for is not available (`Reason.NOT_RUN`)
 
 SNIPPET_EDGE = 40
 """Bytes kept of the beginning and of the end of leaked output."""
+LONGEST_LINE = 200
+"""Characters of the last line that a task printed, for people."""
 
 
 Snippet = Annotated[bytes, msgspec.Meta(max_length=2 * SNIPPET_EDGE + 3)]
+Said = Annotated[str, msgspec.Meta(max_length=LONGEST_LINE)]
 Natural = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 # Bounds also keep out NaN, which would spoil every sum that it enters.
 Duration = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
@@ -82,7 +85,8 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     (minus the signal's number if killed by one); `elapsed` monotonic seconds; `start` and `finish` the
     node's wall clock in seconds since the epoch; `out_bytes`, `err_bytes` count what leaked to stdout and
     stderr, and the snippets hold the first 40 and last 40 bytes, with `...` between if some were left out.
-    `reason`: why it ended, if the engine knows more of that than the return code says.
+    `reason`: why it ended, if the engine knows more of that than the return code says. `last_line`: of stderr
+    (of stdout, if that has none), as `model.failure.last_line`; only of one that failed.
     """
 
     attempt: Natural
@@ -98,6 +102,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     err_snippet: Snippet
     ending: Ending = Ending.OWN
     reason: Reason = Reason.NONE
+    last_line: Said = ""
 
     @property
     def failed(self) -> bool:

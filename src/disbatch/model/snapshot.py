@@ -41,7 +41,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 class TaskView(msgspec.Struct, frozen=True):
     """A task worth naming at the end; `label`: of the context that its node is of; `reason`: in words, as of
-    `model.outcome.Reason`."""
+    `model.outcome.Reason`; `last_line`: what it said last, if it failed."""
 
     id: int
     line: int
@@ -52,6 +52,7 @@ class TaskView(msgspec.Struct, frozen=True):
     snippet: bytes
     label: str = ""
     reason: str = ""
+    last_line: str = ""
 
     @property
     def place(self) -> str:
@@ -59,9 +60,27 @@ class TaskView(msgspec.Struct, frozen=True):
         return with_label(self.node, self.label)
 
 
+class FailureKind(msgspec.Struct, frozen=True):
+    """Failed tasks of one return code, `reason` and last line, where all numbers in it count as equal: how
+    many, on how many `nodes`, and the first of them: task `id`, its line in the task file, its node and
+    command. `various`: their last lines are many different ones, and `last_line` is that of the first."""
+
+    count: int
+    return_code: int
+    reason: str
+    last_line: str
+    id: int
+    line: int
+    node: str
+    nodes: int
+    command: str
+    various: bool = False
+
+
 class Summary(msgspec.Struct, frozen=True):
     """How a run went. `utilisation` is the share of the slots' time that tasks took (0 to 1), None if there
-    was none; `failures` and `slowest` name a few tasks; `lost` includes those that were `not_run`. `resume`
+    was none; `kinds` are the most frequent of `kinds_count` kinds of failures, `slowest` names a few tasks;
+    `lost` includes those that were `not_run`. `resume`
     is the command that goes on from here, empty if nothing is left to do; `retry` the one that runs again
     what failed, if nothing else is left; `unwritten` are status lines that a full disk did not take;
     `elsewhere`: another driver took the run over, and goes on with it; `goes_on`: its engines do, and wait
@@ -73,7 +92,8 @@ class Summary(msgspec.Struct, frozen=True):
     ended: int
     lost: int
     utilisation: float | None
-    failures: list[TaskView]
+    kinds: list[FailureKind]
+    kinds_count: int
     slowest: list[TaskView]
     status_file: str
     resume: str
@@ -142,7 +162,8 @@ class RunningRow(msgspec.Struct, frozen=True):
 class FailureRow(msgspec.Struct, frozen=True):
     """A task that failed, the `number`-th (from 1) since this driver began. `time`: when that was heard,
     seconds since the epoch; `snippet`: of its stderr, or of its stdout if that is empty. `label`: of its
-    engine's context, "" if a former driver recorded it. `reason`: in words, as of `model.outcome.Reason`."""
+    engine's context, "" if a former driver recorded it. `reason`: in words, as of `model.outcome.Reason`;
+    `last_line`: what it said last, whole words of it."""
 
     number: int
     id: int
@@ -155,6 +176,7 @@ class FailureRow(msgspec.Struct, frozen=True):
     command: str
     label: str = ""
     reason: str = ""
+    last_line: str = ""
 
     @property
     def place(self) -> str:
@@ -205,7 +227,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     minute or so; `remaining`: seconds until all is done at that rate; None: nobody can say.
 
     `engines`: of `engines_count` ones, those that are there first. `running_tasks`: the longest first.
-    `failures`, `log`: oldest first. `course`: what was so far, if that was asked for.
+    `failures`, `log`: oldest first. `failure_kinds`: the most frequent of `failure_kinds_count`.
+    `course`: what was so far, if that was asked for.
     """
 
     number: int
@@ -239,3 +262,5 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     course: list[CoursePoint]
     cancelled: int = 0
     not_run: int = 0
+    failure_kinds: list[FailureKind] = []
+    failure_kinds_count: int = 0

@@ -7,13 +7,13 @@ rich is imported when the line is first drawn, so that a run of half a second ne
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
 from disbatch.model.snapshot import Snapshot
 from disbatch.model.text import printable
 from disbatch.watch.pace import Pace
+from disbatch.watch.terminal import columns_of
 from disbatch.watch.words import count, per_second, whole_seconds
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ProgressLine:
 
     def _draw(self) -> None:
         snapshot = self._snapshot()
-        columns = _columns(self._stream)
+        columns = columns_of(self._stream)
         shown = _shown(snapshot, columns)
         if snapshot.notice and shown == self._drawn:
             self._interval = min(2 * self._interval, RESTING * self._shortest)
@@ -98,14 +98,6 @@ def _shown(snapshot: Snapshot, columns: int) -> tuple[object, ...]:
         *(snapshot.done, snapshot.skipped, snapshot.total, snapshot.failed, snapshot.cancelled),
         *(snapshot.running, snapshot.notice, columns),
     )
-
-
-def _columns(stream: TextIO) -> int:
-    """The terminal's width; 0 if it does not say."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns
-    except OSError:
-        return 0
 
 
 def line(snapshot: Snapshot, pace: Pace, width: int) -> Table:

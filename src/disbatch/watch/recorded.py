@@ -9,14 +9,18 @@ from operator import and_
 from pathlib import Path
 
 from disbatch.model.errors import UsageError
-from disbatch.model.snapshot import CoursePoint, EngineRow, FailureRow, View
+from disbatch.model.failure import line_of_record
+from disbatch.model.kinds import MOST_KINDS, Kinds
+from disbatch.model.snapshot import CoursePoint, EngineRow, FailureRow, TaskView, View
 from disbatch.model.snippet import unquoted
 from disbatch.model.status import Record
 from disbatch.model.text import valid
 from disbatch.watch.report.counts import COPY, COUNTS, Counts
-from disbatch.watch.report.lines import CANCELLED, Lines
+from disbatch.watch.report.lines import CANCELLED, REASONS, Lines
 
 POINTS = 240
+CAUSES = 100
+"""Of failures, that are told with what tasks said last."""
 _COUNTS = bytes(role == COUNTS for role in range(256))
 SHOWN = 400
 """Bytes of a command."""
@@ -41,6 +45,7 @@ def _view(lines: Lines, counts: Counts, status: str, name: str, failures: int) -
     failed = [row for row, code in enumerate(lines.codes) if code and counts.roles[row] in (COUNTS, COPY)]
     done = tasks.known - tasks.skipped - tasks.lost
     engines = _engines(lines, ran, failed)
+    kinds = _kinds(lines, failed)
     return View(
         number=0,
         driver=0,
@@ -71,6 +76,8 @@ def _view(lines: Lines, counts: Counts, status: str, name: str, failures: int) -
         engines=engines,
         running_tasks=[],
         failures=_failures(lines, failed, failures),
+        failure_kinds=kinds.most_frequent(MOST_KINDS),
+        failure_kinds_count=kinds.count,
         log=[],
         course=_course(lines, ran, failed, starts, finishes),
     )
@@ -111,6 +118,43 @@ def _failures(lines: Lines, failed: list[int], most: int) -> list[FailureRow]:
     return [_failure(number, record) for number, record in found if record is not None]
 
 
+def _kinds(lines: Lines, failed: list[int]) -> Kinds:
+    """One line of each of the most frequent causes is read again."""
+    sizes = Counter(lines.causes[row] for row in failed)
+    most = {cause for cause, _ in sizes.most_common(CAUSES)}
+    first: dict[int, int] = {}
+    nodes: dict[int, set[str]] = {}
+    for row in failed:
+        cause = lines.causes[row]
+        first.setdefault(cause, row)
+        if cause in most:
+            nodes.setdefault(cause, set()).add(valid(lines.node_names[lines.nodes[row]]))
+    kinds = Kinds()
+    for cause, row in first.items():
+        record = lines.record(row) if cause in most else None
+        if record is not None:
+            kinds.add(_task(record), sizes[cause], nodes[cause])
+        else:
+            kinds.add_various(_task_without_line(lines, row), sizes[cause])
+    return kinds
+
+
+def _task(record: Record) -> TaskView:
+    command = unquoted(record.command) or record.command
+    return TaskView(
+        *(record.id, record.line, valid(record.node), record.return_code, record.elapsed, command, b""),
+        reason=record.reason.words,
+        last_line=line_of_record(record),
+    )
+
+
+def _task_without_line(lines: Lines, row: int) -> TaskView:
+    node, reason = valid(lines.node_names[lines.nodes[row]]), REASONS[lines.reasons[row]]
+    return TaskView(
+        *(lines.ids[row], -1, node, lines.codes[row], lines.elapsed[row], b"", b""), reason=reason.words
+    )
+
+
 def _failure(number: int, record: Record) -> FailureRow:
     return FailureRow(
         number=number,
@@ -123,6 +167,7 @@ def _failure(number: int, record: Record) -> FailureRow:
         snippet=_text(unquoted(record.err if record.err_bytes else record.out) or b""),
         command=_text(unquoted(record.command) or record.command),
         reason=record.reason.words,
+        last_line=line_of_record(record),
     )
 
 

@@ -1,42 +1,150 @@
-"""How a run went, in a few aligned lines."""
+"""How a run went, in at most ten rows of a terminal."""
 
 from __future__ import annotations
 
-from disbatch.model.outcome import how_ended
+from collections.abc import Sequence
+
+from disbatch.model.failure import how_failed
 from disbatch.model.quantity import counted
-from disbatch.model.snapshot import Summary, TaskView
-from disbatch.model.text import printable, shell_command, shown_path
-from disbatch.watch.words import count, duration, one_line, per_second, run_time
+from disbatch.model.snapshot import FailureKind, Summary
+from disbatch.model.text import shell_command, shown_path
+from disbatch.watch.words import cells, count, duration, one_line, per_second, printable, run_time, wrapped
 
-WIDTH = 110
-LABEL = 10
-SHOWN_FAILURES = 5
+WIDTH = 80
+"""Columns where there is no terminal."""
+LEAST_WIDTH = 40
+MOST_ROWS = 10
+LABEL = 12
 SHOWN_SLOWEST = 3
+LONGEST = 1000
 
 
-def render(summary: Summary) -> str:
-    """The closing lines, without a final line end."""
-    snapshot = summary.snapshot
-    done = snapshot.done
-    lines = [f"disbatch: {summary.conclusion}: {_how_fast(summary)}", _row("done", _counts(summary))]
-    if summary.utilisation is not None:
-        nodes = len({engine.node for engine in snapshot.engines})
-        slots = sum(engine.slots for engine in snapshot.engines)
+def render(summary: Summary, width: int = WIDTH) -> str:
+    """The closing lines for a terminal of so many columns, without a final line end. Commands and paths are
+    there to be copied: those alone are never broken, and may take more than one row."""
+    return "\n".join(_Closing(summary, max(LEAST_WIDTH, width or WIDTH)).lines())
+
+
+class _Closing:
+    """What is left of MOST_ROWS beside the lines that must be there is for kinds of failures, then for the
+    tasks that took longest."""
+
+    def __init__(self, summary: Summary, width: int) -> None:
+        self._summary = summary
+        self._width = width
+        self._room = width - LABEL
+
+    def lines(self) -> list[str]:
+        """All of it."""
+        head, used, last, report = self._head(), self._used(), self._last(), self._report()
+        wanted = self._summary.kinds_count
+        if self._left(head, used, last, report) < wanted:
+            used = []
+        if self._left(head, last, report) < min(2, wanted):
+            report = []
+        kinds = self._kinds(self._left(head, used, last, report))
+        slowest = self._slowest(self._left(head, used, kinds, last, report))
+        return [*head, *used, *kinds, *slowest, *last, *report]
+
+    def _left(self, *parts: Sequence[str]) -> int:
+        """Rows that are left beside these."""
+        rows = sum(max(1, -(-cells(line) // self._width)) for part in parts for line in part)
+        return max(0, MOST_ROWS - rows)
+
+    # ---- what must be there ----
+
+    def _head(self) -> list[str]:
+        summary = self._summary
+        words = f"disbatch: {printable(summary.conclusion, LONGEST)}: {_how_fast(summary)}"
+        first, *others = wrapped(words, self._width - 2)
+        done = wrapped(_counts(summary), self._room)
+        return [first, *(f"  {line}" for line in others), *_labelled("done", done)]
+
+    def _used(self) -> list[str]:
+        summary = self._summary
+        if summary.utilisation is None:
+            return []
+        engines = summary.snapshot.engines
+        nodes, slots = len({engine.node for engine in engines}), sum(engine.slots for engine in engines)
         where = f"{counted(slots, 'slot')} on {counted(nodes, 'node')}"
-        lines.append(_row("used", f"{summary.utilisation:.0%} of {where}"))
-    lines += _tasks("failed", summary.failures[:SHOWN_FAILURES], failed=True)
-    more = snapshot.failed - min(len(summary.failures), SHOWN_FAILURES)
-    if more > 0:
-        lines.append(_row("", f"and {count(more)} more"))
-    if done > 1:
-        lines += _tasks("slowest", summary.slowest[:SHOWN_SLOWEST], failed=False)
-    lines.append(_row("status", shown_path(summary.status_file)))
-    if summary.resume:
-        lines.append(_row("resume", summary.resume))
-    elif summary.retry:
-        lines.append(_row("retry", summary.retry))
-        lines.append(_row("report", shell_command(["dbutil", "report", summary.status_file])))
-    return "\n".join(map(printable, lines))
+        return [_row("used", f"{summary.utilisation:.0%} of {where}")]
+
+    def _last(self) -> list[str]:
+        summary = self._summary
+        lines = [_row("status", shown_path(summary.status_file))]
+        if summary.resume:
+            lines.append(_row("resume", summary.resume))
+        elif summary.retry:
+            lines.append(_row("retry", summary.retry))
+        return lines
+
+    def _report(self) -> list[str]:
+        summary = self._summary
+        if summary.resume or not summary.retry:
+            return []
+        return [_row("report", shell_command(["dbutil", "report", summary.status_file]))]
+
+    # ---- what there is room for ----
+
+    def _kinds(self, most: int) -> list[str]:
+        """At most so many rows: one for each kind, the most frequent first; then the rest of what tasks said
+        last; then which task the example is."""
+        kinds, total = self._summary.kinds, self._summary.kinds_count
+        shown = kinds[: most if total <= most else max(0, most - 1)]
+        more = total - len(shown)
+        spare = most - len(shown) - (more > 0)
+        blocks = []
+        for kind in shown:
+            block = _at_most(1 + spare, wrapped(_kind_words(kind), self._room), self._room)
+            spare -= len(block) - 1
+            blocks.append(block)
+        if spare >= len(shown):
+            for kind, block in zip(shown, blocks, strict=True):
+                block.append("  " + printable(f"{_place(kind)}: {kind.command}", self._room - 2))
+        rows = [row for block in blocks for row in block]
+        if more > 0 and most:
+            snapshot, known = self._summary.snapshot, sum(kind.count for kind in shown)
+            rest = counted(max(0, snapshot.failed + self._summary.lost - known), "task")
+            rows.append(f"and {counted(more, 'more kind')} ({rest})" if shown else counted(more, "kind"))
+        return _labelled("failed", rows)
+
+    def _slowest(self, most: int) -> list[str]:
+        if self._summary.snapshot.done < 2:
+            return []
+        rows = []
+        for task in self._summary.slowest[: min(most, SHOWN_SLOWEST)]:
+            words = f"{duration(task.elapsed)}, task {task.id} (line {task.line}) on {task.place}: "
+            rows.append(printable(words + one_line(task.command, LONGEST), self._room))
+        return _labelled("slowest", rows)
+
+
+def _row(label: str, text: str) -> str:
+    return f"  {label:<{LABEL - 2}}{text}".rstrip()
+
+
+def _labelled(label: str, rows: Sequence[str]) -> list[str]:
+    return [_row("" if at else label, row) for at, row in enumerate(rows)]
+
+
+def _at_most(most: int, rows: list[str], width: int) -> list[str]:
+    """So many of them; the last one tells whether that is not all."""
+    return rows if len(rows) <= most else [*rows[: most - 1], printable(" ".join(rows[most - 1 :]), width)]
+
+
+def _kind_words(kind: FailureKind) -> str:
+    how = how_failed(kind.return_code, kind.reason)
+    if kind.count == 1:
+        words = f"task {kind.id}: {how}"
+    else:
+        words = f"{counted(kind.count, 'task')}: {how}, e.g. task {kind.id}"
+    if kind.various:
+        words += ": various lines"
+    line = printable(kind.last_line, LONGEST)
+    return f"{words}: {line}" if line else words
+
+
+def _place(kind: FailureKind) -> str:
+    return f"line {kind.line} on {printable(kind.node, LONGEST)}"
 
 
 def _how_fast(summary: Summary) -> str:
@@ -47,10 +155,6 @@ def _how_fast(summary: Summary) -> str:
         words, done = counted(done, "task"), done - summary.inherited
         words += f", {count(done)} of them in the {run_time(seconds)} since the takeover"
     return f"{words}, {per_second(done / seconds)}" if done and seconds > 0 else words
-
-
-def _row(label: str, text: str) -> str:
-    return f"  {label:<{LABEL}}{text}".rstrip()
 
 
 def _counts(summary: Summary) -> str:
@@ -81,16 +185,3 @@ def _counts(summary: Summary) -> str:
     if summary.ended:
         parts[-1:] = [f"{parts[-1]} ({ended})"] if left > 0 else [parts[-1], ended]
     return ", ".join(parts)
-
-
-def _tasks(label: str, tasks: list[TaskView], *, failed: bool) -> list[str]:
-    rows = []
-    for i, task in enumerate(tasks):
-        what = how_ended(task.return_code, task.reason) if failed else duration(task.elapsed)
-        words = f"line {task.line}, task {task.id} on {task.place}, {what}: "
-        room = WIDTH - LABEL - 2
-        row = words + one_line(task.command, max(20, room - len(words)))
-        rows.append(_row(label if i == 0 else "", row))
-        if failed and task.snippet:
-            rows.append(_row("", "  > " + one_line(task.snippet, room - 4)))
-    return rows

@@ -6,15 +6,17 @@ import textwrap
 import time
 from collections.abc import Iterator, Sequence
 
+from disbatch.model.failure import how_failed
 from disbatch.model.outcome import how_ended
 from disbatch.model.quantity import counted
-from disbatch.model.snapshot import EngineRow, FailureRow, RunningRow, View
+from disbatch.model.snapshot import EngineRow, FailureKind, FailureRow, RunningRow, View
 from disbatch.watch.standing import Standing
 from disbatch.watch.words import count, duration, memory, per_second, printable, run_time, whole_seconds
 
 LABEL = 9
 LONGEST_NODE = 24
 GONE = ("left", "failed")
+SHOWN_KINDS = 5
 
 Row = Sequence[str]
 
@@ -25,6 +27,8 @@ def render(standing: Standing, width: int, engines: int) -> str:
     lines = [*_head(standing, width), "", *_engines(view, engines)]
     if view.running_tasks:
         lines += ["", *_running(view)]
+    if view.failure_kinds:
+        lines += ["", *_kinds(view)]
     if view.failures:
         lines += ["", *_failures(view)]
     if view.log:
@@ -174,6 +178,34 @@ def running_cells(row: RunningRow) -> Row:
     )
 
 
+def _kinds(view: View) -> Iterator[str]:
+    head = ("FAILURES", "HOW", "E.G. TASK", "NODES", "SAID LAST")
+    shown = view.failure_kinds[:SHOWN_KINDS]
+    yield from aligned([head, *map(kind_cells, shown)], left=0, text=(1, 3, 4))
+    more = view.failure_kinds_count - len(shown)
+    if more > 0:
+        rest = max(0, view.failed + view.lost - sum(kind.count for kind in shown))
+        yield f"and {counted(more, 'more kind')} ({counted(rest, 'task')})"
+
+
+def kind_cells(kind: FailureKind) -> Row:
+    """What a table says of a kind of failures."""
+    return (
+        count(kind.count),
+        how_failed(kind.return_code, kind.reason),
+        str(kind.id),
+        printable(kind.node, LONGEST_NODE) if kind.nodes == 1 else counted(kind.nodes, "node"),
+        said_last(kind),
+    )
+
+
+def said_last(kind: FailureKind) -> str:
+    """What tasks of a kind said last, for people."""
+    if not kind.various:
+        return printable(kind.last_line, 400) or "nothing"
+    return f"various lines, e.g. {printable(kind.last_line, 400)}" if kind.last_line else "various lines"
+
+
 def _failures(view: View) -> Iterator[str]:
     head = ("FAILED", "LINE", "NODE", "HOW", "AFTER", "COMMAND")
     rows = list(reversed(view.failures))
@@ -181,8 +213,8 @@ def _failures(view: View) -> Iterator[str]:
     yield cells[0]
     for row, cell in zip(rows, cells[1:], strict=True):
         yield cell
-        if row.snippet.strip():
-            yield f"    {printable(row.snippet, 400)}"
+        if row.last_line or row.snippet.strip():  # a driver of an older version tells the snippet alone
+            yield f"    {printable(row.last_line or row.snippet, 400)}"
     more = view.failed + view.lost - len(rows)
     if more > 0:
         yield f"and {count(more)} before"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import unicodedata
+from itertools import accumulate, takewhile
 
 from disbatch.model.text import printable as _printable
 
@@ -64,11 +66,43 @@ def memory(number: float) -> str:
 
 
 def one_line(text: bytes, width: int) -> str:
-    """Text from outside as printable characters, at most `width` of them."""
+    """Text from outside in one line of printable characters, at most `width` columns of a terminal."""
     return printable(text.decode("utf-8", "replace"), width)
 
 
 def printable(text: str, width: int) -> str:
-    """Text from outside in one line of printable characters, at most `width` of them."""
+    """Text from outside in one line of printable characters, at most `width` columns of a terminal."""
     shown = _printable(text.strip())
-    return shown if len(shown) <= width else shown[: max(1, width - 1)] + "…"
+    return shown if cells(shown) <= width else _beginning(shown, max(1, width - 1)) + "…"
+
+
+def cells(text: str) -> int:
+    """Columns that it takes on a terminal: letters of some scripts take two."""
+    return len(text) if text.isascii() else sum(map(_cells, text))
+
+
+def _cells(letter: str) -> int:
+    return 0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+def _beginning(text: str, width: int) -> str:
+    """As much of it as fits into so many columns."""
+    if text.isascii():
+        return text[:width]
+    columns = accumulate(map(_cells, text))
+    return text[: sum(1 for _ in takewhile(lambda column: column <= width, columns))]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """In lines of at most `width` columns, of whole words unless one is longer than that."""
+    lines, line = [], ""
+    for word in text.split():
+        longer = f"{line} {word}" if line else word
+        if line and cells(longer) > width:
+            lines.append(line)
+            longer = word
+        line = longer
+        while cells(line) > width:
+            lines.append(_beginning(line, max(2, width)))
+            line = line[len(lines[-1]) :]
+    return [*lines, line] if line or not lines else lines

@@ -21,11 +21,12 @@ MOST_RUNNING = 1000
 MOST_FAILURES = 1000
 MOST_LOG = 1000
 MOST_ENGINES = 20_000
+MOST_WANTED_KINDS = 1000
 
 
 class Wants(msgspec.Struct, frozen=True, array_like=True):
     """At most so many of each, the newest of failures and log, behind those numbers that are known.
-    `course`: what was before, too."""
+    `course`: what was before, too. `kinds`: of failures, the most frequent."""
 
     engines: Annotated[int, msgspec.Meta(ge=0, le=MOST_ENGINES)] = MOST_ENGINES
     running: Annotated[int, msgspec.Meta(ge=0, le=MOST_RUNNING)] = 0
@@ -34,6 +35,7 @@ class Wants(msgspec.Struct, frozen=True, array_like=True):
     failures_known: Count = 0
     log_known: Count = 0
     course: bool = False
+    kinds: Annotated[int, msgspec.Meta(ge=0, le=MOST_WANTED_KINDS)] = 0
 
 
 class Watch(msgspec.Struct, frozen=True, tag=True, array_like=True):

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from disbatch.model.errors import DisbatchError, SilenceError
+from disbatch.model.kinds import MOST_KINDS
 from disbatch.model.snapshot import View
 from disbatch.watch.web.state import MOST_KEPT, Picture
 from disbatch.wire.follower import OverError
@@ -57,7 +58,7 @@ class Watcher:
 
     def _question(self) -> Watch:
         view = self._picture.view
-        wants = Wants(MOST_ENGINES, RUNNING, MOST_KEPT, MOST_KEPT, *self._known)
+        wants = Wants(MOST_ENGINES, RUNNING, MOST_KEPT, MOST_KEPT, *self._known, kinds=MOST_KINDS)
         if view is None:
             return Watch(msgspec.structs.replace(wants, course=True))
         return Watch(wants, view.number, view.driver)
