@@ -20,16 +20,19 @@ from disbatch.engine.filing import Done
 from disbatch.engine.packs import Packs
 from disbatch.engine.shelves import Shelves
 from disbatch.model.errors import UsageError
-from disbatch.model.outcome import Ending, Outcome
+from disbatch.model.outcome import Ending, Outcome, Reason
 from disbatch.model.pack import HEADER_SIZE, PIECE, About, End, Piece, parse_beginning, scan
 from disbatch.model.status import Mark, format_line
 
 TASK = 7
 
 
-def outcome(pid: int, out: int = 0, err: int = 0, code: int = 0) -> Outcome:
+def outcome(pid: int, out: int = 0, err: int = 0, code: int = 0, reason: Reason = Reason.NONE) -> Outcome:
     """Of an attempt; its times follow from the number of its shell."""
-    return Outcome(1, 0, pid, code, 1.0, 1e9 + pid + 0.123456, 1e9 + pid + 1.654321, out, b"", err, b"")
+    begun = 1e9 + pid
+    return Outcome(
+        1, 0, pid, code, 1.0, begun + 0.123456, begun + 1.654321, out, b"", err, b"", reason=reason
+    )
 
 
 class Run:
@@ -193,10 +196,7 @@ def test_what_lacks_of_a_file_is_told(tmp_path: Path) -> None:
     assert found.lacks == 600 and not found.is_damaged
 
 
-# ---- what was damaged after it was kept ----
-
-LONG = b"0123456789" * 60
-"""Below the limit of the runs here."""
+# ---- what dbutil cat tells ----
 
 
 def shown_by_cat(run: Run, capfd: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -204,6 +204,43 @@ def shown_by_cat(run: Run, capfd: pytest.CaptureFixture[str]) -> tuple[int, str,
     outputfile.write(run.status.with_name("run_output.json"), run.told)
     code = dbutil.main(["cat", "--run", str(run.status.with_name("run")), str(TASK)])
     return code, *capfd.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("pid", "code", "reason", "words"),
+    [
+        (0, -15, Reason.CANCELLED, "cancelled before starting"),
+        (0, -100, Reason.NOT_RUN, "not run: something that is needed was not available"),
+        (0, -100, Reason.NONE, "never ran, or lost with the node: nothing is left"),
+    ],
+)
+def test_cat_tells_why_there_is_nothing(
+    run: Run, capfd: pytest.CaptureFixture[str], pid: int, code: int, reason: Reason, words: str
+) -> None:
+    ended = outcome(pid, code=code, reason=reason)
+    run.status.write_bytes(format_line(TASK, 1, -1, b"x", "n1", ended))
+    assert shown_by_cat(run, capfd) == (2, "", f"dbutil: task {TASK}: {words}\n")
+
+
+def test_cat_shows_what_a_cancelled_task_had_printed(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    run.attempt("n1", 1, b"half of it")
+    ended = outcome(1, out=10, code=-15, reason=Reason.CANCELLED)
+    run.status.write_bytes(format_line(TASK, 1, -1, b"x", "n1", ended))
+    assert shown_by_cat(run, capfd) == (0, "half of it", "")
+
+
+def test_cat_of_a_cancelled_task_that_had_printed_nothing(
+    run: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended = outcome(1, code=-15, reason=Reason.CANCELLED)
+    run.status.write_bytes(format_line(TASK, 1, -1, b"x", "n1", ended))
+    assert shown_by_cat(run, capfd) == (0, "", f"dbutil: task {TASK}: nothing printed to stdout\n")
+
+
+# ---- what was damaged after it was kept ----
+
+LONG = b"0123456789" * 60
+"""Below the limit of the runs here."""
 
 
 def overwrite(path: Path, at: int) -> None:

@@ -29,8 +29,8 @@ MOST_TASKS = 100_000
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 _STREAMS = ("stdout", "stderr")
 _NOT_RUN = {
-    "cancelled": "cancelled before it ran",
-    "not run": "not run: what it needs or waits for could not be had",
+    "cancelled": "cancelled before starting",
+    "not run": "not run: something that is needed was not available",
 }
 
 
@@ -152,7 +152,7 @@ class _Reasons:
         if line.mark.name == "BARRIER":
             return "a barrier"
         if not line.ran:
-            return _NOT_RUN.get(line.reason.words, "never ran, or lost with the node: nothing is left of it")
+            return _NOT_RUN.get(line.reason.words, "never ran, or lost with the node: nothing is left")
         gone = counted(line.sizes[self.stream], f"byte of {name} is", f"bytes of {name} are")
         if self._damaged:
             self.is_damaged = True
