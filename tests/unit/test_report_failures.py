@@ -87,6 +87,14 @@ def test_the_last_line_of_an_error_tells_the_kind(tmp_path: Path) -> None:
     assert (silent.count, silent.last_line) == (1, "")
 
 
+def test_what_was_cancelled_before_it_ran_said_nothing(tmp_path: Path) -> None:
+    """Its snippet says that it was cancelled, which is said already."""
+    early = line(0, code=-15, pid=0, err=b"cancelled", reason=Reason.CANCELLED).replace(b"\t9\t", b"\t0\t")
+    late = line(1, code=-15, reason=Reason.CANCELLED)
+    (found,) = reported(write(tmp_path / "s", early, late)).failures
+    assert (found.how, found.count, found.last_line) == ("cancelled", 2, "")
+
+
 def cut(text: bytes) -> bytes:
     """The snippet of a text."""
     return text[:SNIPPET_EDGE] + b"..." + text[-SNIPPET_EDGE:]

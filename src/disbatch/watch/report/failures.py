@@ -5,11 +5,11 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 
-from disbatch.model.failure import CUT, how_failed, masked
+from disbatch.model.failure import CUT, how_failed, line_of_record, masked
 from disbatch.model.snippet import unquoted
 from disbatch.watch.report.counts import COPY, COUNTS, Counts
 from disbatch.watch.report.figures import Failure
-from disbatch.watch.report.lines import REASONS, Lines, line_in
+from disbatch.watch.report.lines import REASONS, Lines
 from disbatch.watch.report.printed import last_lines
 
 MOST_GROUPS = 100
@@ -97,7 +97,7 @@ def _failure(lines: Lines, names: list[str], group: _Group, line: str) -> Failur
 def _line(lines: Lines, row: int) -> str:
     """The last line that the status file tells."""
     record = lines.record(row)
-    return "" if record is None else line_in(record.err) or line_in(record.out)
+    return "" if record is None else line_of_record(record)
 
 
 def _snippet(lines: Lines, row: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Iterable, Sequence
 
@@ -13,7 +12,7 @@ from disbatch.model.quantity import counted
 from disbatch.watch.report.blocks import area, bar
 from disbatch.watch.report.figures import Durations, Failure, Node, Report, Run, Spread, Tasks, Went
 from disbatch.watch.report.scale import bin_ticks, time_ticks
-from disbatch.watch.words import count, duration, one_line, per_second, run_time
+from disbatch.watch.words import count, duration, one_line, per_second, run_time, wrapped
 
 WIDTH = 80
 UNBROKEN = 1 << 16
@@ -269,7 +268,7 @@ def _failures(failures: Sequence[Failure], groups: int) -> list[Text]:
         lines.append(
             Text.assemble("  ", (f"{counted(failure.count, 'task')}: {failure.how}", "red"), where(failure))
         )
-        said = textwrap.wrap(failure.last_line, WIDTH - 6, break_long_words=False, break_on_hyphens=False)
+        said = wrapped(failure.last_line, WIDTH - 6) if failure.last_line else ()
         lines += [Text(("      " if at else "    > ") + line, "dim") for at, line in enumerate(said)]
         lines.append(Text("    " + examples(failure, WIDTH - 4)))
     if groups > _FAILURES:
