@@ -131,7 +131,7 @@ def test_drained_before_it_has_joined(pool: Pool, tmp_path: Path) -> None:
         with pool.attach("-s", "elsewhere:1", "-l", "far") as attach:
             run.until((tmp_path / "called").exists, "a launch")
             code, said = pool.asked("drain", "far")
-            assert code == 0 and said.startswith("elsewhere: has not joined yet, and need not\n")
+            assert code == 0 and said.startswith("elsewhere (far): has not joined yet, and need not\n")
             assert attach.ended() == 0
             assert attach.said == ["dbutil: elsewhere: need not join any more"]
         with pool.attach("-s", "localhost:1"):

@@ -390,7 +390,8 @@ class Crew:
     @property
     def expected(self) -> bool:
         """An engine is on its way."""
-        return any(member.launching for member in self.members.values())
+        replaces = self._succession is not None and self._succession.replaces
+        return replaces or any(member.launching for member in self.members.values())
 
     def of_context(self, context: str) -> list[Member]:
         """The engines of that context that are there, or were lost."""

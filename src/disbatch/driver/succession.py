@@ -54,6 +54,8 @@ class Succession:
         self._told = told
         self._ended = ended
         self._ending: asyncio.Task[None] | None = None
+        self.replaces = False
+        """What engines that did not come have left is being ended, before others are started instead."""
         self._look_beside = look_beside
         self._expected: deque[Member] = deque()
         """Those that may still be missing, so that each of them is looked at once, however many join."""
@@ -104,7 +106,7 @@ class Succession:
 
     def look(self) -> None:
         """Somebody came or left: are all there?"""
-        if Reason.TAKEOVER in self._holds and self._all_there:
+        if Reason.TAKEOVER in self._holds and self._all_there and not self.replaces:
             self._crew.say("all engines are there")
             self._all_heard()
 
@@ -134,23 +136,31 @@ class Succession:
             self.give_up()
             return
         self._look_beside()
+        self.replaces = True
         self._ending = crew.loop.create_task(self._replace(missing))
 
     async def _replace(self, missing: list[Member]) -> None:
-        """Start others for them, but not beside a copy of a task that can be found on this host."""
+        """Start others for them, but not beside a copy of a task that can be found on this host. An engine
+        that is ended here may greet before it leaves: it is replaced, too."""
         crew = self._crew
-        await end_remains(crew.loop, [member.engine for member in missing], crew.say)
-        missing = [member for member in missing if member.launching]
+        ended = await end_remains(crew.loop, [m.engine for m in missing if self._was_here(m)], crew.say)
+        self.replaces = False
+        missing = [member for member in missing if member.launching or member.engine in ended]
         if Reason.TAKEOVER not in self._holds or crew.is_over():
             return
         for member in missing:
-            self._miss(member)
-            crew.note(Gone(member.engine, lost=True))
+            if member.launching:
+                self._miss(member)
+                crew.note(Gone(member.engine, lost=True))
             if self._may_replace(member) and member.node is not None:
                 self._replaced[member.engine] = crew.start(member.rank, member.node)
         crew.say(f"{_names(missing)}: not heard for {self._patience:g} s{self._anew(missing)}")
         self._all_heard()
         crew.look()
+
+    def _was_here(self, member: Member) -> bool:
+        """It ran on this host, as far as is known."""
+        return self._told.engines[member.engine].host in ("", self._crew.hostname)
 
     def _miss(self, member: Member) -> None:
         """It did not come in time."""

@@ -25,7 +25,10 @@ KILL_PATIENCE = 2.0
 
 def find_remains(engines: Collection[str]) -> list[int]:
     """The uppermost processes here that these engines have left: tasks, or engines whose keeper is gone."""
-    processes = sessions.table()
+    return _roots(sessions.table(), engines)
+
+
+def _roots(processes: sessions.Table, engines: Collection[str]) -> list[int]:
     markers = [MARKER + b"=" + engine.encode() for engine in engines]
     marked = {pid for marker in markers for pid in sessions.marked(processes, marker)}
     adopters = {1, *_above(processes, os.getpid())}
@@ -70,11 +73,14 @@ def _reads(pid: int, name: str) -> bytes:
 
 async def end_remains(
     loop: asyncio.AbstractEventLoop, engines: Collection[str], report: Callable[[str], None]
-) -> None:
-    """End what these have left: SIGTERM, a grace, SIGKILL."""
-    roots = find_remains(engines)
+) -> set[str]:
+    """End what these have left: SIGTERM, a grace, SIGKILL. The engines that had left something."""
+    processes = sessions.table()
+    found = {engine: _roots(processes, [engine]) for engine in engines}
+    roots = sorted({pid for pids in found.values() for pid in pids})
+    left = {engine for engine, pids in found.items() if pids}
     if not roots:
-        return
+        return left
     gone = asyncio.Event()
     ender = Ender(loop, lambda: {os.getpid()}, report)
     ender.grace = GRACE
@@ -83,3 +89,4 @@ async def end_remains(
         await asyncio.wait_for(gone.wait(), GRACE + KILL_PATIENCE)
     except TimeoutError:
         report(f"processes that an engine has left do not end: {', '.join(map(str, roots))}")
+    return left
