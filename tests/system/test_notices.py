@@ -48,7 +48,8 @@ def test_every_n_completions_and_at_the_end(tmp_path: Path) -> None:
     lines = [line for line in status_file(tmp_path).read_text().splitlines() if "BARRIER" not in line]
     assert str(first.get_content()).splitlines() == ["Last 3:", "", *lines[:3]]
     assert str(second.get_content()).splitlines() == ["Last 3:", "", *lines[3:6]]
-    assert "6 succeeded, 1 failed" in str(last.get_content()) and "exit 3: echo oh" in str(last.get_content())
+    closing = str(last.get_content())
+    assert "6 succeeded, 1 failed" in closing and ": exit 3: oh" in closing
     assert "disbatch: --mailTo" not in run.err
 
 
