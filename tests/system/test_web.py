@@ -76,6 +76,8 @@ def test_a_run_from_its_beginning_to_its_end(browser: Browser, tmp_path: Path) -
             page = tab.page
             expect(page.locator("[data-fact=done] dd")).to_have_text("1of 13")
             expect(page.locator("#failures tbody tr")).to_contain_text("no such star")
+            expect(page.locator("#kinds tbody tr")).to_have_count(1)
+            expect(page.locator("#kinds tbody tr")).to_have_text(re.compile("^1 *exit 3 *0 *.*no such star$"))
             expect(page.locator("#running tbody tr")).to_have_count(2)
             os.write(gate, b"\n" * 4)
             expect(page.locator("[data-fact=done] dd")).to_have_text("5of 13")

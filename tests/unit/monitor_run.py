@@ -9,7 +9,7 @@ import msgspec
 from report_lines import BASE
 
 from disbatch.model.errors import DisbatchError, UsageError
-from disbatch.model.snapshot import CoursePoint, EngineRow, FailureRow, LogRow, RunningRow, View
+from disbatch.model.snapshot import CoursePoint, EngineRow, FailureKind, FailureRow, LogRow, RunningRow, View
 from disbatch.watch.standing import Standing, of_driver
 from disbatch.wire.requests import Verb
 
@@ -37,6 +37,7 @@ FAILURES = [
         time=BASE + 20 * number,
         snippet="no convergence after 10000 steps\n" if number % 3 else "",
         command=f"./simulate --seed {40 * number}",
+        last_line="no convergence after 10000 steps" if number % 3 else "",
     )
     for number in range(1, 15)
 ]
@@ -80,6 +81,13 @@ VIEW = View(
     failures=FAILURES,
     log=LOG,
     course=COURSE,
+    failure_kinds=[
+        FailureKind(
+            10, 3, "", "no convergence after 10000 steps", 40, 41, "node3", 2, "./simulate --seed 40"
+        ),
+        FailureKind(4, -9, "", "", 120, 121, "node3", 2, "./simulate --seed 120"),
+    ],
+    failure_kinds_count=2,
 )
 RUN = "Tasks_260301101500_4711"
 

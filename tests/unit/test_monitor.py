@@ -194,6 +194,10 @@ def test_tables_and_details() -> None:
         await scene.press("escape", "tab")
         assert "engine lost" in scene.seen
         await scene.press("tab")
+        assert "no convergence" in scene.seen and "killed by SIGKILL" in scene.seen
+        await scene.press("enter")
+        assert "./simulate --seed 40" in scene.seen
+        await scene.press("escape", "tab")
         assert "MEMORY" in scene.seen
         await scene.press("shift+tab", "4", "2")
         assert "./simulate --seed 1881" in scene.seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from disbatch.model.failure import masked
@@ -31,6 +32,8 @@ class Kinds:
 
     def __init__(self) -> None:
         self._kinds: dict[_Key, _Kind] = {}
+        self._once: OrderedDict[_Key, None] = OrderedDict()
+        """Those that came once, the oldest first."""
         self._various: dict[tuple[int, str], _Kind] = {}
 
     @property
@@ -44,6 +47,8 @@ class Kinds:
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kind_for(key, task)
+        if kind.count or count > 1:
+            self._once.pop(key, None)
         kind.count += count
         kind.nodes.add(task.place)
         if nodes:
@@ -57,13 +62,14 @@ class Kinds:
 
     def _kind_for(self, key: _Key, task: TaskView) -> _Kind:
         if len(self._kinds) >= MOST_KINDS:
-            once = next((key for key, kind in self._kinds.items() if kind.count == 1), None)
-            if once is None:
+            if not self._once:
                 return self._various.setdefault(key[:2], _Kind(task))
+            once, _ = self._once.popitem(last=False)
             gone = self._kinds.pop(once)
             various = self._various.setdefault(once[:2], _Kind(gone.first))
             various.count += 1
             various.nodes |= gone.nodes
+        self._once[key] = None
         kind = self._kinds[key] = _Kind(task)
         return kind
 

@@ -40,7 +40,7 @@ class _Closing:
         wanted = self._summary.kinds_count
         if self._left(head, used, last, report) < wanted:
             used = []
-        if self._left(head, last, report) < min(2, wanted):
+        if self._left(head, last, report) < min(3, wanted):
             report = []
         kinds = self._kinds(self._left(head, used, last, report))
         slowest = self._slowest(self._left(head, used, kinds, last, report))

@@ -19,7 +19,7 @@ from textual.widgets import Input, Static
 
 from disbatch.model.errors import SIGNAL_EXIT, DisbatchError
 from disbatch.watch.monitor.head import curve_lines, head_lines, words_line
-from disbatch.watch.monitor.rows import NODES, PANES, RUNNING
+from disbatch.watch.monitor.rows import FAILED, KINDS, NODES, PANES, RUNNING
 from disbatch.watch.monitor.screens import HELP, Panel, Question, details
 from disbatch.watch.monitor.table import Table
 from disbatch.watch.standing import OVER, Standing
@@ -193,8 +193,10 @@ class Monitor(App[None]):
         tall = height >= TALL
         grid = tall and width >= WIDE
         other = self._active or 1
+        left_out = FAILED if self.table.pane is KINDS else KINDS  # of the five, four have room
         for at, table in enumerate(self._tables):
-            table.display = grid or at == self._active or (tall and at in (0, other))
+            in_grid = grid and table.pane is not left_out
+            table.display = in_grid or at == self._active or (tall and at in (0, other))
             table.titled = tall
         self.query_one("#tables").set_class(grid, "grid")
         self.query_one("#tabs").display = not tall

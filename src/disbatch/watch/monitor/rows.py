@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from disbatch.model.outcome import how_ended
 from disbatch.model.quantity import counted
-from disbatch.model.snapshot import EngineRow, FailureRow, LogRow, RunningRow, View
-from disbatch.watch.table import GONE, LONGEST_NODE, clock, memory_words
+from disbatch.model.snapshot import EngineRow, FailureKind, FailureRow, LogRow, RunningRow, View
+from disbatch.watch.table import GONE, LONGEST_NODE, clock, kind_cells, memory_words
 from disbatch.watch.words import count, duration, per_second, printable, whole_seconds
 
 BAD, DIM, PLAIN = "bad", "dim", ""
@@ -138,7 +138,7 @@ def failures(view: View) -> list[Row]:
 
 
 def _failure(row: FailureRow) -> Row:
-    said = printable(row.snippet, LONGEST)
+    said = printable(row.last_line or row.snippet, LONGEST)
     ended = how_ended(row.return_code, row.reason)
     short = ended.removeprefix("killed by ")
     cells = (clock(row.time), str(row.id), str(row.line), printable(row.place, LONGEST_NODE), short)
@@ -152,8 +152,31 @@ def _failure(row: FailureRow) -> Row:
             ("task", f"{row.id}, line {row.line}"),
             ("node", row.place),
             ("how", f"{ended}, after {duration(row.seconds)}, at {clock(row.time)}"),
-            ("said", row.snippet.strip() or "nothing"),
+            ("said last", row.last_line or row.snippet.strip() or "nothing"),
             ("command", row.command),
+        ),
+    )
+
+
+def kinds(view: View) -> list[Row]:
+    """The most frequent kinds of failures."""
+    return [_kind(kind) for kind in view.failure_kinds]
+
+
+def _kind(kind: FailureKind) -> Row:
+    cells = tuple(kind_cells(kind))
+    return Row(
+        key=str(kind.id),
+        cells=cells,
+        values=(kind.count, cells[1], kind.id, kind.nodes, cells[4]),
+        style=PLAIN,
+        details=(
+            ("tasks", cells[0]),
+            ("how", cells[1]),
+            ("on", cells[3]),
+            ("said last", cells[4]),
+            ("e.g. task", f"{kind.id}, line {kind.line}, on {kind.node}"),
+            ("command", kind.command),
         ),
     )
 
@@ -222,4 +245,17 @@ LOG = Pane(
     lambda view: len(view.log),
     *(0, True, "nothing was said"),
 )
-PANES: Sequence[Pane] = (NODES, RUNNING, FAILED, LOG)
+KINDS = Pane(
+    "Kinds",
+    (
+        Column("FAILURES", True),
+        Column("HOW"),
+        Column("E.G. TASK", True, 2),
+        Column("NODES", False, 3),
+        Column("SAID LAST"),
+    ),
+    kinds,
+    lambda view: view.failure_kinds_count,
+    *(0, True, "nothing has failed"),
+)
+PANES: Sequence[Pane] = (NODES, RUNNING, FAILED, LOG, KINDS)

@@ -15,7 +15,7 @@ from textual.widgets import Static
 from disbatch.model.text import printable
 
 HELP = """\
-1 2 3 4, Tab  nodes, running tasks, failed tasks, the log
+1 to 5, Tab   nodes, running, failed, the log, kinds of failures
 Up Down, j k  a row; PageUp, PageDown, Home, End
 Enter         the whole row: command, what it said
 o O           sort by the next column; the other way round

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from disbatch import __version__
 from disbatch.model.outcome import how_ended
+from disbatch.model.quantity import counted
 from disbatch.model.snapshot import View
 from disbatch.model.text import printable
-from disbatch.watch.table import still_waiting
+from disbatch.watch.table import kind_cells, still_waiting
 from disbatch.watch.web.state import Picture
 from disbatch.watch.words import count, duration, per_second, run_time, whole_seconds
 
@@ -39,7 +40,14 @@ def render(picture: Picture) -> str:
     refresh = "" if picture.over else f'<noscript><meta http-equiv="refresh" content="{REFRESH}"></noscript>'
     name = "disbatch" if view is None else _html(view.name)
     body = [_head(picture), _progress(view), _part("course"), _part("slots"), _engines(picture)]
-    body += [_running(picture), _failures(picture), _part("search"), _log(picture), _part("dialog")]
+    body += [
+        _running(picture),
+        _kinds(picture),
+        _failures(picture),
+        _part("search"),
+        _log(picture),
+        _part("dialog"),
+    ]
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{name}</title>\n{refresh}\n"
@@ -182,6 +190,20 @@ def _running(picture: Picture) -> str:
     return _table("running", "Longest running tasks", head + '<th class="scripted"></th>', rows)
 
 
+def _kinds(picture: Picture) -> str:
+    view = picture.view
+    kinds = [] if view is None else view.failure_kinds
+    rows = (
+        f'<tr><td class="n">{total}</td><td class="bad">{_html(how)}</td><td class="n">{id}</td>'
+        f'<td>{_html(where)}</td><td class="wide"><samp>{_html(said)}</samp></td></tr>\n'
+        for total, how, id, where, said in map(kind_cells, kinds)
+    )
+    head = '<th class="n">tasks</th><th>ended</th><th class="n">e.g. task</th><th>on</th><th>said last</th>'
+    more = 0 if view is None else view.failure_kinds_count - len(kinds)
+    note = f"and {counted(more, 'more kind')}" if more > 0 else "" if kinds else "none so far"
+    return _table("kinds", "Kinds of failures", head, rows, note=note)
+
+
 def _failures(picture: Picture) -> str:
     newest = [row for _, row in picture.failures][: -MOST_ROWS - 1 : -1]
     rows = (
@@ -189,7 +211,7 @@ def _failures(picture: Picture) -> str:
         f'<td class="bad">{how_ended(row.return_code, row.reason)}</td>'
         f'<td class="n">{duration(row.seconds)}</td>'
         f"<td><code>{_html(row.command)}</code>"
-        f"{f'<samp>{_html(row.snippet)}</samp>' if row.snippet else ''}</td></tr>\n"
+        f"{f'<samp>{_html(row.last_line or row.snippet)}</samp>' if row.snippet else ''}</td></tr>\n"
         for row in newest
     )
     head = (

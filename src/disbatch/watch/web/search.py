@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from disbatch.model.failure import line_of_record
 from disbatch.model.snippet import unquoted
 from disbatch.model.status import Mark, Record, parse_line
 from disbatch.model.text import printable
@@ -39,6 +40,7 @@ class Found(msgspec.Struct, frozen=True):
     command: str
     mark: str
     reason: str = ""
+    last_line: str = ""
 
 
 class Search(msgspec.Struct, frozen=True):
@@ -114,6 +116,7 @@ def _found(r: Record, command: str, snippet: str) -> Found:
     return Found(
         r.id, r.line, printable(r.node), r.return_code, r.elapsed, r.finish, printable(snippet[:SHOWN]),
         printable(command[:SHOWN]), _MARKS.get(r.mark, ""), r.reason.words,
+        line_of_record(r) if r.failed else "",
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from disbatch.model.snapshot import CoursePoint, EngineRow, FailureRow, LogRow, RunningRow, View
 from disbatch.model.text import printable
+from disbatch.watch.table import kind_cells
 
 MOST_KEPT = 1000
 """Failures, and lines of the log."""
@@ -112,8 +113,8 @@ class Picture:
     # ---- what goes out ----
 
     def news(self, known: int) -> dict[str, Any]:
-        """For a browser that knows this version (0: nothing): facts and running tasks as they are; of
-        engines, failures, log and course what is new."""
+        """For a browser that knows this version (0: nothing): facts, running tasks and kinds of failures as
+        they are; of engines, failures, log and course what is new."""
         view = self.view
         told: dict[str, Any] = {"version": self.version, "over": self.over}
         told["silence"] = printable(self.silence)
@@ -126,6 +127,8 @@ class Picture:
             "all": known == 0,
             "engines": [_shown(row) for row in rows],
             "running": [_shown(row) for row in self.running],
+            "kinds": [kind_cells(kind) for kind in view.failure_kinds],
+            "kinds_count": view.failure_kinds_count,
             "failures": [_shown(row) for since, row in self.failures if since > known],
             "log": [_shown(row) for since, row in self.log if since > known],
             "course": [

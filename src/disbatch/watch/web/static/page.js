@@ -4,7 +4,7 @@ import { Charts } from "/static/charts.js";
 import { ask, order } from "/static/orders.js";
 import { SlotMap } from "/static/slotmap.js";
 import { Table, code, makeButton, makeRow, makeSortable, say } from "/static/tables.js";
-import { NOBODY, clock, count, duration, howEnded, perSecond, placeOf, runTime, share, wholeSeconds } from "/static/words.js";
+import { NOBODY, clock, count, counted, duration, howEnded, perSecond, placeOf, runTime, share, wholeSeconds } from "/static/words.js";
 
 const LABELS = ["", "", "busy", "done", "failed", "rate", "load", "memory", "heard", ""];
 const ENGINE = [
@@ -199,10 +199,23 @@ const runningTable = new Table(at("running"), {
   note: (all) => say(at("running-note"), all ? "" : "nothing is running"),
 });
 
+let kindsCount = 0;
+const kindTable = new Table(at("kinds"), {
+  key: (k) => k[2],
+  most: 50,
+  make() {
+    const row = makeRow(["n", "bad", "n", "", "wide"]);
+    row.cells[4].append(document.createElement("samp"));
+    return row;
+  },
+  fill: (row, k) => k.forEach((word, index) => say(index === 4 ? row.cells[4].firstChild : row.cells[index], word)),
+  note: (all) => say(at("kinds-note"), !all ? "none so far" : kindsCount > all ? `and ${counted(kindsCount - all, "more kind")}` : ""),
+});
+
 const failureTable = new Table(at("failures"), {
   key: (f) => f[0],
   most: MOST_FAILURES,
-  make: (f) => taskRow([f[1], f[2], placeOf(f[3], f[9]), howEnded(f[4], f[10]), duration(f[5])], f[8], f[7]),
+  make: (f) => taskRow([f[1], f[2], placeOf(f[3], f[9]), howEnded(f[4], f[10]), duration(f[5])], f[8], f[11] || f[7]),
   fill() {},
   note: (all, shown) => say(at("failures-note"), !all ? "none so far" : run.failed > shown ? `the newest of ${count(run.failed)}; the search finds the others` : ""),
 });
@@ -246,9 +259,9 @@ async function search(before) {
   if (searched !== mine) return;
   const body = found.tBodies[0];
   if (!before) body.replaceChildren();
-  for (const [id, line, node, returnCode, seconds, , snippet, command, mark, reason] of result.found) {
+  for (const [id, line, node, returnCode, seconds, , snippet, command, mark, reason, lastLine] of result.found) {
     const ended = howEnded(returnCode, reason) + (mark ? `, ${mark}` : "");
-    const row = taskRow([id, line, node, ended, duration(seconds)], command, snippet);
+    const row = taskRow([id, line, node, ended, duration(seconds)], command, lastLine || snippet);
     row.cells[3].classList.toggle("bad", returnCode !== 0);
     body.append(row);
   }
@@ -288,6 +301,8 @@ function take(news) {
   }
   charts.take(news.course);
   runningTable.show(news.running);
+  kindsCount = news.kinds_count;
+  kindTable.show(news.kinds);
   failures = [...news.failures.reverse(), ...failures].slice(0, MOST_FAILURES);
   failureTable.show(failures);
   showLog(news.log);
