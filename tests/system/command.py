@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, TypeVar
@@ -193,6 +194,12 @@ def processes(text: str) -> list[int]:
         if os.fsencode(text) in held and alive:
             found.append(int(folder.name))
     return found
+
+
+def kill(pid: int) -> None:
+    """SIGKILL to a process, unless it has just ended by itself."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def write(path: Path, lines: Iterable[str]) -> Path:

@@ -9,7 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from command import Running, environment, gone, processes, tasks, until, write
+from command import Running, environment, gone, kill, processes, tasks, until, write
 
 from deadline import DEADLINE
 
@@ -133,4 +133,4 @@ class Held:
         for descriptor in (*self.fifos.values(), *([self._gate] if self._gate >= 0 else [])):
             os.close(descriptor)
         for pid in processes(str(self.directory)):
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)

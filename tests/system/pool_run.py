@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from command import DEADLINE, Running, environment, gone, processes, tasks, until, write
+from command import DEADLINE, Running, environment, gone, kill, processes, tasks, until, write
 
 MARK = "OF_THIS_TEST"
 """In the environment of all processes of the run."""
@@ -129,4 +128,4 @@ class Pool:
         for descriptor in self._gates:
             os.close(descriptor)
         for pid in processes(f"{MARK}={self.directory}"):
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)

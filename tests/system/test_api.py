@@ -12,12 +12,11 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, as_completed, wait
-from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import pytest
-from command import DEADLINE, DISBATCH, Running, environment, gone, processes, tasks, until, write
+from command import DEADLINE, DISBATCH, Running, environment, gone, kill, processes, tasks, until, write
 
 from disbatch import (
     DisBatch,
@@ -42,8 +41,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
     both_ends = os.open(tmp_path / "go", os.O_RDWR | os.O_CLOEXEC)
     yield tmp_path
     for pid in processes(f"OF_THIS_TEST={tmp_path}"):
-        with suppress(ProcessLookupError):  # it may end by itself
-            os.kill(pid, signal.SIGKILL)
+        kill(pid)
     os.close(both_ends)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import Running, disbatch, environment, processes, records, status_file, tasks, write
+from command import Running, disbatch, environment, kill, processes, records, status_file, tasks, write
 from slurm_run import SlurmRun
 from ssh_run import HELD, QUICK, Run
 from test_disk import needs_root
@@ -271,7 +271,7 @@ def test_a_run_that_is_taken_over_goes_on_with_its_directory(tmp_path: Path, way
     finally:
         os.close(gate)
         for pid in processes(str(tmp_path)):
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)
     assert cat(tmp_path, "0-3")[0] == b"before\nafter\n" + b"later\n" * 3
 
 

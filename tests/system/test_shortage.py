@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command import DBUTIL, DISBATCH, environment
 
 from deadline import DEADLINE
 from disbatch.model.status import parse_line
-
-DISBATCH = str(Path(sys.executable).with_name("disbatch"))
 
 
 def test_tasks_wait_for_descriptors(tmp_path: Path) -> None:
@@ -46,3 +45,23 @@ def test_a_limit_under_which_nothing_can_run_is_named(tmp_path: Path, files: int
     assert done.returncode == 2
     assert done.stderr == f"disbatch: ulimit -n {files}: disbatch needs at least 32 open files\n"
     assert [path.name for path in tmp_path.iterdir()] == ["Tasks"]
+
+
+@pytest.mark.parametrize("kilobytes", [20_000, 60_000])
+@pytest.mark.parametrize("program", [DISBATCH, DBUTIL])
+def test_too_little_address_space(tmp_path: Path, program: str, kilobytes: int) -> None:
+    """A library would abort, or Python end with a traceback."""
+    (tmp_path / "Tasks").write_text("touch ran\n")
+    words = "-s localhost:1 Tasks" if program == DISBATCH else "status"
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -v {kilobytes}; exec {program} {words}"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"ulimit -v {kilobytes}: " in done.stderr
+    assert os.listdir(tmp_path) == ["Tasks"]

@@ -13,7 +13,19 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from command import DEADLINE, DISBATCH, Running, disbatch, environment, gone, processes, records, tasks, write
+from command import (
+    DEADLINE,
+    DISBATCH,
+    Running,
+    disbatch,
+    environment,
+    gone,
+    kill,
+    processes,
+    records,
+    tasks,
+    write,
+)
 
 from disbatch.model.snippet import unquoted
 from disbatch.model.status import Mark
@@ -86,7 +98,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     os.close(both_ends)
     for pid in processes(str(tmp_path)):
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
 
 
 def start(directory: Path, *options: str) -> Running:
@@ -339,7 +351,7 @@ def test_without_nodes_until_some_are_attached(directory: Path) -> None:
 # ---- kills ----
 
 
-def kill(run: Running) -> None:
+def kill_driver(run: Running) -> None:
     run.signal(signal.SIGKILL)
     assert run.ended() == -signal.SIGKILL
 
@@ -348,7 +360,7 @@ def test_waiting_goes_on_with_another_driver(directory: Path) -> None:
     first = start(directory)
     with first, Asking(directory, "submit", "--wait", QUICK, HELD, HELD, HELD) as asking:
         first.until(lambda: asking.ids() == [0] and len(ran(directory)) == 3, "one line")
-        kill(first)
+        kill_driver(first)
         with Running(directory, "--takeover", "P", env={"OF_THIS_TEST": str(directory)}) as second:
             second.until_said("all engines are there")
             let_go(directory, 3)
@@ -365,7 +377,7 @@ def test_what_was_answered_is_not_lost(directory: Path) -> None:
     """The driver is killed as soon as it has said that it took them."""
     with start(directory, "-S", "-p", "P") as first:
         assert dbutil(directory, "submit", QUICK, QUICK)[0] == 0
-        kill(first)
+        kill_driver(first)
     with (directory / "P_tasks.txt").open("ab") as file:
         file.write(b"echo torn >> ran\necho torn")  # while it wrote what nobody was told of
     with Running(directory, "--takeover", "P", env={"OF_THIS_TEST": str(directory)}) as second:

@@ -53,7 +53,7 @@ class Succession:
         self._patience = patience
         self._told = told
         self._ended = ended
-        self._ending: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[object] | None = None
         self.replaces = False
         """What engines that did not come have left is being ended, before others are started instead."""
         self._look_beside = look_beside
