@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from disbatch.driver import outputfile
+from disbatch.driver.outputfile import OutputFile
 from disbatch.model.outcome import Outcome, Reason
+from disbatch.model.output import place
 from disbatch.model.status import Mark, format_line
 from disbatch.watch.report.analysis import Analysis
 from disbatch.watch.report.figures import Report
@@ -52,3 +55,14 @@ def reported(*paths: str) -> Report:
         return analysis.report(["Tasks"])
     finally:
         analysis.close()
+
+
+def keep(status: str, said: dict[int, bytes]) -> None:
+    """What those tasks printed to stderr, as a run with --output keeps it."""
+    directory = Path(status).parent / "out"
+    told = OutputFile(str(directory), packed=False, limit=1 << 20, run=status.removesuffix("_status.txt"))
+    outputfile.write(Path(f"{told.run}_output.json"), told)
+    for id, err in said.items():
+        path = directory / place(id, 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(err)

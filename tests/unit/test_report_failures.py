@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from report_lines import line, reported, write
+from report_lines import keep, line, reported, write
 
-from disbatch.driver import outputfile
-from disbatch.driver.outputfile import OutputFile
 from disbatch.model.failure import how_failed
 from disbatch.model.outcome import SNIPPET_EDGE, Reason
-from disbatch.model.output import place
 from disbatch.model.status import Mark
 from disbatch.watch.report.failures import MOST_EXAMPLES, MOST_GROUPS
 from disbatch.watch.report.text import outcomes
@@ -117,17 +114,6 @@ def test_ends_of_lines_that_are_too_short_to_tell(tmp_path: Path) -> None:
         (2, "… no such file"),
         (1, "… and there is no such file"),
     ]
-
-
-def keep(status: str, said: dict[int, bytes]) -> None:
-    """What those tasks printed to stderr, as a run with --output keeps it."""
-    directory = Path(status).parent / "out"
-    told = OutputFile(str(directory), packed=False, limit=1 << 20, run=status.removesuffix("_status.txt"))
-    outputfile.write(Path(f"{told.run}_output.json"), told)
-    for id, err in said.items():
-        path = directory / place(id, 1)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(err)
 
 
 WHOLE = b"Traceback: x.py\n" + b"y\n" * 5000 + b"NotFoundError: of all that were given to it, no %d.fits\n"

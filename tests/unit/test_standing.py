@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from report_lines import BASE, barrier, line, write
+from report_lines import BASE, barrier, keep, line, write
 
 from disbatch.model.errors import UsageError
 from disbatch.model.outcome import Reason
@@ -138,6 +138,26 @@ def test_what_is_no_status_file(tmp_path: Path) -> None:
         view_of(write(tmp_path / "P_status.txt", b"hello\n"), name="P", failures=2)
     with pytest.raises(UsageError, match="cannot be read"):
         view_of(str(tmp_path / "none"), name="P", failures=2)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_kinds_of_failures_from_a_status_file(tmp_path: Path, *, kept: bool) -> None:
+    whole = b"ModuleNotFoundError: No module named 'it' in line %d\n"
+    said = [b"Traceback: " + b"x\n" * 99 + whole % n for n in (7, 8)]
+    path = write(
+        tmp_path / "P_status.txt",
+        *(line(id, code=1, err=err[:40] + b"..." + err[-40:], node=f"n{id}") for id, err in enumerate(said)),
+        line(2, code=-9),
+    )
+    shown = "… No module named 'it' in line "
+    if kept:
+        keep(path, dict(enumerate(said)))
+        shown = "ModuleNotFoundError: No module named 'it' in line "
+    view = view_of(path, name="P", failures=3)
+    assert [row.last_line for row in view.failures] == [f"{shown}7", f"{shown}8", ""]
+    kinds = [(it.count, it.return_code, it.id, it.nodes, it.last_line) for it in view.failure_kinds]
+    assert kinds == [(2, 1, 0, 2, f"{shown}7"), (1, -9, 2, 1, "")]
+    assert view.failure_kinds_count == 2
 
 
 # ---- as text ----

@@ -17,6 +17,7 @@ from disbatch.model.status import Record
 from disbatch.model.text import valid
 from disbatch.watch.report.counts import COPY, COUNTS, Counts
 from disbatch.watch.report.lines import CANCELLED, REASONS, Lines
+from disbatch.watch.report.printed import last_lines
 
 POINTS = 240
 CAUSES = 100
@@ -114,8 +115,11 @@ def _engines(lines: Lines, ran: bytes, failed: list[int]) -> list[EngineRow]:
 
 def _failures(lines: Lines, failed: list[int], most: int) -> list[FailureRow]:
     first = max(0, len(failed) - most)
-    found = ((number, lines.record(row)) for number, row in enumerate(failed[first:], first + 1))
-    return [_failure(number, record) for number, record in found if record is not None]
+    whole = last_lines(lines, failed[first:])
+    found = ((number, row, lines.record(row)) for number, row in enumerate(failed[first:], first + 1))
+    return [
+        _failure(number, record, whole.get(row, "")) for number, row, record in found if record is not None
+    ]
 
 
 def _kinds(lines: Lines, failed: list[int]) -> Kinds:
@@ -129,22 +133,22 @@ def _kinds(lines: Lines, failed: list[int]) -> Kinds:
         first.setdefault(cause, row)
         if cause in most:
             nodes.setdefault(cause, set()).add(valid(lines.node_names[lines.nodes[row]]))
-    kinds = Kinds()
+    kinds, whole = Kinds(), last_lines(lines, [first[cause] for cause in most])
     for cause, row in first.items():
         record = lines.record(row) if cause in most else None
         if record is not None:
-            kinds.add(_task(record), sizes[cause], nodes[cause])
+            kinds.add(_task(record, whole.get(row, "")), sizes[cause], nodes[cause])
         else:
             kinds.add_various(_task_without_line(lines, row), sizes[cause])
     return kinds
 
 
-def _task(record: Record) -> TaskView:
+def _task(record: Record, last_line: str) -> TaskView:
     command = unquoted(record.command) or record.command
     return TaskView(
         *(record.id, record.line, valid(record.node), record.return_code, record.elapsed, command, b""),
         reason=record.reason.words,
-        last_line=line_of_record(record),
+        last_line=last_line or line_of_record(record),
     )
 
 
@@ -155,7 +159,7 @@ def _task_without_line(lines: Lines, row: int) -> TaskView:
     )
 
 
-def _failure(number: int, record: Record) -> FailureRow:
+def _failure(number: int, record: Record, last_line: str) -> FailureRow:
     return FailureRow(
         number=number,
         id=record.id,
@@ -167,7 +171,7 @@ def _failure(number: int, record: Record) -> FailureRow:
         snippet=_text(unquoted(record.err if record.err_bytes else record.out) or b""),
         command=_text(unquoted(record.command) or record.command),
         reason=record.reason.words,
-        last_line=line_of_record(record),
+        last_line=last_line or line_of_record(record),
     )
 
 
