@@ -100,6 +100,22 @@ def test_what_the_status_file_says(tmp_path: Path) -> None:
     assert raw[0][11] == raw[0][13] == b'""' and raw[0][14] == b"'true'"
 
 
+def test_what_failed_says_so_in_its_own_words_and_the_summary_fits(tmp_path: Path) -> None:
+    long = "there is a long message that would be cut at its beginning by a snippet of forty bytes"
+    tasks = [f"echo '{long}:' {n} >&2; exit {3 + n % 2}" for n in range(40)]
+    start = "#DISBATCH PERENGINE START echo 'no scratch directory on this node, which has none' >&2; exit 9"
+    write(tmp_path / "Tasks", [start, *tasks, *(f"exit {10 + n}" for n in range(20))])
+    done = disbatch(tmp_path, "-s", "localhost:2", "Tasks")
+    said = [row for row in done.stderr.splitlines() if "PERENGINE" in row]
+    assert len(said) == 1
+    assert said[0].endswith(": no scratch directory on this node, which has none")
+    rows = done.stderr[done.stderr.index("disbatch: complete") :].splitlines()
+    assert len(rows) <= 10, done.stderr
+    assert rows[2].startswith("  failed    20 tasks: exit 3, e.g. task 0: there is a long message")
+    assert rows[3].startswith("            20 tasks: exit 4, e.g. task 1: there is a long message")
+    assert any("more kinds" in row for row in rows)
+
+
 def test_directives(tmp_path: Path) -> None:
     status = complete(
         tmp_path,

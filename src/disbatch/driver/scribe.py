@@ -14,6 +14,7 @@ import msgspec
 
 from disbatch.driver.roster import Member, Tally, view_of
 from disbatch.driver.sofar import Line
+from disbatch.model.failure import line_of_outcome
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome, Reason
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import TaskView
@@ -161,7 +162,8 @@ class Scribe:
         self._aside(line)
         if outcome.return_code:
             what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
-            self._say(f"{self._where(command)}: {what} on {member.shown}")
+            said = line_of_outcome(outcome)
+            self._say(f"{self._where(command)}: {what} on {member.shown}{said and f': {said}'}")
 
     def _barrier(self, action: events.RecordBarrier) -> None:
         """A barrier's time is how long it kept later tasks waiting: since it was reached."""
