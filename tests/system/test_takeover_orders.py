@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 from command import gone, processes, tasks
 from held_run import QUICK, Held
+from processes import children
 
 HERE = os.uname().nodename
 CANCELLED = -signal.SIGTERM
@@ -62,10 +63,14 @@ def test_node_that_is_to_leave(held: Held, verb: str) -> None:
         run.until(lambda: len(held.ran()) == 1, "a task")
         attached = held.attach("-s", "localhost:1", "-l", "guest")
         run.until(lambda: len(held.ran()) == 2, "a task there")
+        engines = [engine for keeper in children(attached.pid) for engine in children(keeper)]
+        assert len(engines) == 1
+        os.kill(engines[0], signal.SIGSTOP)  # or it may have left before the driver is killed
         held.dbutil(verb, "guest")
         held.kill(run)
     with held.taking_over() as run:
         run.until_said(f"as dbutil was told before: leaving: {HERE}")
+        os.kill(engines[0], signal.SIGCONT)
         held.let_pass(8)
         assert run.ended() == 0, run.err
     assert attached.wait(60) == 0
