@@ -97,12 +97,15 @@ class ExternalStore:
     async def view(self, key: bytes, timeout: float | None = None) -> bytes:
         name = self._prefix + key
         look = partial(pop, name, name, 0.0 if timeout == 0 else self._wait, "LEFT")
+        loop = asyncio.get_running_loop()
+        due = None if timeout is None else loop.time() + timeout
         async with asyncio.timeout(timeout or None):
             while True:
                 value = await self._server.persist(look)
                 if value is not None:
                     return value
-                if timeout == 0:
+                # The client library may lose the cancellation by which the timeout ends a command.
+                if due is not None and loop.time() >= due:
                     raise TimeoutError
 
     async def claim(self, name: bytes, value: bytes, seconds: int, *, renew: bool = False) -> bool:
