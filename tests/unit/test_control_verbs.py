@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from pathlib import Path
 
 import msgspec
@@ -143,3 +144,23 @@ def test_words_that_mean_nothing(words: str, said: str, capsys: pytest.CaptureFi
     assert main(words.split(" ") if words else []) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and err.startswith("dbutil: ") and said in err
+
+
+def test_a_run_that_ends_while_it_is_asked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its driver took the connection, and answered no more."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(here / "driver"))
+        listener.listen()
+        connect("P", f"ipc://{here}/driver")
+        (here / "P_status.txt").touch()
+
+        def end() -> None:
+            taken, _ = listener.accept()
+            (here / "P_connect.json").unlink()
+            taken.close()
+
+        ending = threading.Thread(target=end)
+        ending.start()
+        assert main(["pause", "--run", "P", "--timeout", "0.5"]) == 2
+        ending.join()
+    assert capsys.readouterr().err == "dbutil: P: this run is over: there is no P_connect.json any more\n"
