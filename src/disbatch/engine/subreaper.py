@@ -38,4 +38,6 @@ def watch_children() -> int | None:
     if descriptor < 0:
         return None
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    # What started us may ignore it: the kernel would then reap children, and nobody would learn of their end.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return descriptor
