@@ -401,7 +401,7 @@ def killed_after(run: Running, log: Path, lines: int) -> bool:
         return log.read_bytes().count(b"\n") if log.exists() else 0
 
     before = count()
-    until(lambda: run.process.poll() is not None or count() > before + lines, "its log", log.parent)
+    run.until(lambda: run.process.poll() is not None or count() > before + lines, "its log", log.parent)
     if run.process.poll() is not None:
         return False
     run.signal(signal.SIGKILL)
