@@ -10,14 +10,17 @@ import sys
 
 from disbatch.engine.search_path import prefer_own
 
-LEAST_MEMORY = 96 << 20
-"""Bytes of address space without which a library of ours aborts."""
-
 
 def _main_of(module: str, name: str) -> int:
     """Run a command's `main`; the exit code."""
     prefer_own()
-    if not _has_memory(name):
+    from disbatch.cli.limits import check_memory
+    from disbatch.model.errors import UsageError
+
+    try:
+        check_memory()
+    except UsageError as error:
+        sys.stderr.write(f"{name}: {error}\n")
         return 2
     import signal
     from importlib import import_module
@@ -29,19 +32,6 @@ def _main_of(module: str, name: str) -> int:
     if usual:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return int(main())
-
-
-def _has_memory(name: str) -> bool:
-    """False, with one line for the user, if `ulimit -v` leaves too little to begin."""
-    import resource
-
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit == resource.RLIM_INFINITY or limit >= LEAST_MEMORY:
-        return True
-    sys.stderr.write(
-        f"{name}: ulimit -v {limit >> 10}: {name} needs at least {LEAST_MEMORY >> 10} kB of address space\n"
-    )
-    return False
 
 
 def disbatch() -> int:

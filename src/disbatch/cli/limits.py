@@ -1,4 +1,4 @@
-"""Refuses to start under limits of the shell with which nothing could run, rather than to fail midway."""
+"""Refuse to start under limits of the shell (`ulimit`) that are too low to run anything."""
 
 from __future__ import annotations
 
@@ -11,8 +11,19 @@ LEAST_FILES = 32
 """Open files that a driver needs besides those that it gets for its nodes."""
 LEAST_PROCESSES = 16
 """Processes and threads that a driver, its engine, keeper and one task need."""
+LEAST_MEMORY = 96 << 20
+"""Bytes of address space without which a library of ours aborts."""
 WORTH_COUNTING = 10_000
 """Processes; a higher limit is hardly what is in the way."""
+
+
+def check_memory() -> None:
+    """UsageError if `ulimit -v` is too low; to be called before anything large is imported."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_MEMORY:
+        raise UsageError(
+            f"ulimit -v {limit >> 10}: disbatch needs at least {LEAST_MEMORY >> 10} kB of address space"
+        )
 
 
 def check_limits() -> None:

@@ -1,4 +1,4 @@
-"""PREFIX_dbUtil.sh: `dbutil` bound to a run, which stays when that is over; and how to go on with the run."""
+"""Write and read PREFIX_dbUtil.sh, which runs `dbutil` for one run and holds the command that resumes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a run while it goes on: what somebody removes by mistake is there again soon.
+"""Write the files of a run again when they are removed while it goes on.
 
 Without them nobody finds the run, and nobody can take it over or resume it. Whether they are there is asked
 with the status file's name, by the thread that writes it: a file system may keep whoever asks waiting.

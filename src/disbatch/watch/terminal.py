@@ -1,4 +1,4 @@
-"""The terminal that a stream is."""
+"""Properties of the terminal that a stream writes to."""
 
 from __future__ import annotations
 

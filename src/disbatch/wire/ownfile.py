@@ -1,4 +1,4 @@
-"""Opens files whose names are not the user's words but follow from a run's prefix or a node's name.
+"""Open files whose names are derived from a run's prefix or a node's name, if they are our own user's.
 
 In a directory that others can write to, such a name may be a symbolic link to a file of ours, a named pipe
 that keeps whoever opens it waiting, or a file in which somebody else tells us what to believe. So only a
