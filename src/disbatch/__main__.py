@@ -1,4 +1,4 @@
-"""`python -m disbatch` runs `disbatch`, also where a blank in a path keeps scripts from starting."""
+"""`python -m disbatch` runs `disbatch`."""
 
 from __future__ import annotations
 

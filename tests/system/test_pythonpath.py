@@ -44,8 +44,9 @@ def test_all_our_processes_import_our_own(theirs: Path, tmp_path: Path, end: str
 
 
 def test_on_other_hosts(ssh_run: Run, theirs: Path) -> None:
-    """There it may be set by what the login shell reads."""
+    """There it may be set by what the login shell reads; and Python itself runs what it finds there."""
     (theirs / "disbatch.py").unlink()
+    (theirs / "sitecustomize.py").write_text("print('welcome')\n")
     python = ssh_run.directory / "python"
     python.write_text(f'#!/bin/sh\nPYTHONPATH={theirs}; export PYTHONPATH; exec {sys.executable} "$@"\n')
     python.chmod(0o755)

@@ -1,4 +1,5 @@
 #!python
+# Run the command that the first argument names: `dbutil`, or else `disbatch`.
 # Import from where disbatch is installed: what PYTHONPATH names is for the tasks, unless disbatch is there.
 # This is no entry point, because what installers write for one may import modules of PYTHONPATH first.
 import os
@@ -11,6 +12,6 @@ except OSError:
     pass  # the working directory is gone; what comes next says so
 sys.path.sort(key=lambda entry: entry in theirs and not os.path.exists(f"{entry}/disbatch/cli/begin.py"))
 
-from disbatch.cli.begin import dbutil
+from disbatch.cli import begin
 
-sys.exit(dbutil())
+sys.exit(begin.dbutil() if sys.argv.pop(1) == "dbutil" else begin.disbatch())
