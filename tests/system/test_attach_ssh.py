@@ -154,7 +154,7 @@ def test_a_host_that_loses_its_power(ssh_run: Run) -> None:
     with attach(ssh_run, "-s", "nodeA:2,nodeB:1", "-C", "8") as both:
         ssh_run.until_told(3)
         ssh_run.lab.poweroff("nodeA")
-        ssh_run.until_said("nodeA: engine lost: not heard for 3 s; its 2 tasks run again elsewhere")
+        ssh_run.until_said("nodeA: engine lost: not heard for 6 s; its 2 tasks run again elsewhere")
         both.until_said("nodeA: the driver does not hear its engine any more")
         ssh_run.open_gate()
         assert ssh_run.end() == 0 and both.ended() == 0

@@ -12,6 +12,11 @@ from ssh_run import HELD, QUICK, TELL, Run, Told
 from disbatch.model.status import Mark
 
 TWO = "nodeA:2,nodeB:2"
+ALONE = (
+    "trap '' TERM; exec 9> lock; flock -n 9 || : > beside; hostname >> began; "
+    "test $(wc -l < began) -gt 1 || sleep 1000"
+)
+"""Its first copy ends by SIGKILL only; its second one ends at once, and tells if the first is still there."""
 
 
 def _on(told: list[Told], host: str) -> list[int]:
@@ -30,7 +35,7 @@ def test_a_host_loses_power(ssh_run: Run) -> None:
     records = ssh_run.check_each_once(12)
     assert {record.node for record in records} == {"nodeB"}
     assert ssh_run.stderr.count("engine lost") == 1
-    assert "nodeA: engine lost: not heard for 3 s; its 2 tasks run again elsewhere" in ssh_run.stderr
+    assert "nodeA: engine lost: not heard for 6 s; its 2 tasks run again elsewhere" in ssh_run.stderr
     again = [told for told in ssh_run.told if told.task in lost]
     assert sorted(task for task, where, _ in again if where == "nodeB") == lost
 
@@ -84,7 +89,7 @@ def test_a_long_cut(ssh_run: Run) -> None:
     late, ended, early, kept = away = _on(ssh_run.told, "nodeA")
     there = _on(ssh_run.told, "nodeB")
     ssh_run.lab.cut("nodeA")
-    ssh_run.until_said("nodeA: engine lost: not heard for 3 s; its 4 tasks run again elsewhere")
+    ssh_run.until_said("nodeA: engine lost: not heard for 6 s; its 4 tasks run again elsewhere")
     for task in (late, early):
         (shell,) = ssh_run.attempt(task, "nodeA")
         ssh_run.open_gate(f"gate.{task}.nodeA")
@@ -147,6 +152,19 @@ def test_an_engine_is_killed(ssh_run: Run) -> None:
     records = ssh_run.check_each_once(8)
     assert {record.node for record in records} == {"nodeB"}
     assert set(lost) <= set(_on(ssh_run.told, "nodeB"))
+
+
+def test_patience_shorter_than_a_keeper_takes(ssh_run: Run) -> None:
+    """Of an engine that was killed on another host nothing is heard, while its keeper ends its tasks."""
+    ssh_run.tasks(ALONE)
+    ssh_run.start("-s", "nodeA:1,nodeB:1", "--patience", "1", "--heartbeat", "0.5", "Tasks")
+    began = ssh_run.directory / "began"
+    (host,) = ssh_run.until(lambda: began.exists() and began.read_text().split(), "the task")
+    (engine,) = ssh_run.engines(host)
+    ssh_run.kill(engine)
+    assert ssh_run.end() == 0, str(ssh_run)
+    assert len(began.read_text().split()) == 2
+    assert not (ssh_run.directory / "beside").exists()
 
 
 def test_the_driver_is_killed_and_the_run_resumed(ssh_run: Run) -> None:
@@ -238,7 +256,7 @@ def test_a_host_with_nothing_to_do_is_cut_off(ssh_run: Run) -> None:
     busy = ssh_run.until_told(4)[3].host
     idle = "nodeB" if busy == "nodeA" else "nodeA"
     ssh_run.lab.cut(idle)
-    ssh_run.until_said(f"{idle}: engine lost: not heard for 3 s\n")
+    ssh_run.until_said(f"{idle}: engine lost: not heard for 6 s\n")
     ssh_run.open_gate("other")
     assert ssh_run.end() == 0
     assert Counter(record.id for record in ssh_run.counting()) == Counter([0, 1, 2, 4])

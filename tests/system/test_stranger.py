@@ -359,7 +359,7 @@ def test_results_for_attempts_of_others(target: Target) -> None:
         stranger.heard()
         # Silent from now on: it is lost, and what it was given runs elsewhere.
         said = target.finish()
-        assert "elsewhere: engine lost: not heard for 2 s" in said
+        assert "elsewhere: engine lost: not heard for 6 s" in said
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_what_the_driver_had_on_another_host_is_started_here(held: Held) -> None
         path = held.directory / f"P_{name}.json"
         path.write_text(path.read_text().replace(f'"{host}"', '"elsewhere"'))
     with held.taking_over("--force", "--heartbeat", "0.5", "--patience", "1") as run:
-        run.until_said(f"elsewhere: not heard for 1 s; starting anew on {host}\n")
+        run.until_said(f"elsewhere: not heard for 6 s; starting anew on {host}\n")
         held.let_go(0)
         assert run.ended() == 0, run.err
 

@@ -166,7 +166,7 @@ def _lose_engine(pool: Pool, run: Running, times: int) -> None:
         log = (pool.directory / f"P_{HERE}_engine.txt").read_text()
         pid = [line.split(" pid ")[1].split(",")[0] for line in log.splitlines() if " pid " in line][-1]
         os.kill(int(pid), signal.SIGSTOP)
-        run.until(lambda: run.err.count("engine lost: not heard for 2 s") == times, "a loss")
+        run.until(lambda: run.err.count("engine lost: not heard for 6 s") == times, "a loss")
         assert attach.ended() == 0, attach.err
         assert "the driver does not hear its engine any more" in attach.err
 

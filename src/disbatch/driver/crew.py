@@ -427,19 +427,28 @@ class Crew:
 
     def _check(self) -> None:
         """Who was not heard for too long is lost, and who was spare for long enough is let go."""
-        now, patience = self.loop.time(), self._settings.patience
+        now = self.loop.time()
         late = now - self._checked > CHECK_INTERVAL + LATE_CHECK
         self._checked, self._timer = now, None
         for peer in list(self._hub.peers()):
             if late:
                 peer.heard = now
-            elif now - peer.heard > patience:
-                self._unheard(self.members[peer.name], f"not heard for {patience:g} s")
+            elif now - peer.heard > self._settings.patience:
+                member = self.members[peer.name]
+                patience = self._settings.patience if self._sees(member) else self._settings.patience_afar
+                if now - peer.heard > patience:
+                    self._unheard(member, f"not heard for {patience:g} s")
         if self.give_backs:
             for engine in self.give_backs.due(self._plan.spare, now):
                 self.tell(events.Drain(engine))
         if self._plan.present:
             self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
+
+    def _sees(self, member: Member) -> bool:
+        """Its process is on this host, and we learn when it has ended."""
+        if member.local and not member.inherited:
+            return True
+        return self._succession is not None and self._succession.sees(member.engine)
 
     def _unheard(self, member: Member, why: str) -> None:
         """It is lost; but one of this host is ended before its tasks may start elsewhere."""

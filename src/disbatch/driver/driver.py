@@ -430,7 +430,13 @@ class Driver:
         succession = None
         if s.takeover is not None:
             succession = Succession(
-                *(self._crew, self._holds, s.patience, s.takeover.told, s.takeover.ended),
+                *(
+                    self._crew,
+                    self._holds,
+                    s.patience_with(s.takeover.told),
+                    s.takeover.told,
+                    s.takeover.ended,
+                ),
                 look_beside=self._look_beside,
             )
             self._restore(s.takeover.told)

@@ -25,6 +25,9 @@ class Inherited:
         self._all_gone = asyncio.Event()
         self._all_gone.set()
 
+    def __contains__(self, engine: str) -> bool:
+        return engine in self._watched
+
     def watch(self, engine: str, pid: int) -> None:
         """Watch this process, once."""
         if engine in self._watched or not hasattr(os, "pidfd_open"):

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from disbatch.contexts.context import Context
+from disbatch.contexts.machine import this_machine
 from disbatch.driver.files import ClaimedFiles, RunFiles
 from disbatch.driver.told import Asked, Told
+from disbatch.engine import keeper
 from disbatch.keystore.address import Address
 from disbatch.wire.keys import ConnectFile
 
@@ -84,6 +86,18 @@ class Settings:
     keystore: Address | None = None
     key_prefix: str = ""
     output: Output | None = None
+
+    @property
+    def patience_afar(self) -> float:
+        """The patience with an engine whose end we do not see, as it is on another host: if it was killed,
+        its keeper ends its tasks during the silence."""
+        return max(self.patience, keeper.OVER)
+
+    def patience_with(self, told: Told) -> float:
+        """That with the engines of a former driver, until others are started for them."""
+        here = this_machine().hostname
+        afar = any(engine.pid and engine.host != here for engine in told.engines.values())
+        return self.patience_afar if afar else self.patience
 
     @property
     def number(self) -> int:

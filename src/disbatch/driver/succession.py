@@ -225,6 +225,10 @@ class Succession:
                 crew.tell(events.Drain(successor))
         self.look()
 
+    def sees(self, engine: str) -> bool:
+        """It is one of this machine, and `Crew.exited` follows when it has ended."""
+        return engine in self._watched
+
     def end(self, engine: str) -> bool:
         """End this engine; True if it is one of this machine, and `Crew.exited` follows."""
         return self._watched.end(engine)

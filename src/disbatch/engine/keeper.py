@@ -37,6 +37,8 @@ from disbatch.engine.subreaper import adopt_orphans
 WORD: Final = "q"
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL for what a dead engine left."""
+OVER = GRACE + 1.0
+"""Seconds after an engine's death in which all that it left has ended."""
 LOOK_FIRST = 0.1
 LOOK_MOST = 2.0
 """Seconds after which is looked again though no child has ended."""
