@@ -28,6 +28,16 @@ def test_every_wrong_directive_has_a_line(tmp_path: Path, capsys: pytest.Capture
     ]
 
 
+def test_warnings_are_shown_beside_wrong_directives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "echo a \\\n b\n#DISBATCH FOO\n# DISBATCH BARRIER\nc\\\n#DISBATCH REPEAT x\n"
+    code, out, err = check(tmp_path, capsys, One=text, Nul="a\\\n\0\n")
+    assert code == 2
+    assert [line.split(": ")[0] for line in out] == ["One:1", "One:4", "One:5", "Nul:1"]
+    assert [line.split(": ")[1] for line in err] == ["One:3", "One:6", "Nul:2"]
+
+
 def test_many_wrong_directives_are_all_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = check(tmp_path, capsys, Tasks="#DISBATCH FOO\n" * 300)
     assert (code, out) == (2, [])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from disbatch.driver.former import Former
+from disbatch.driver.former import Former, unrecorded
 from disbatch.model.errors import ResumeError
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome, Reason
 from disbatch.model.status import STATUS_HEADER, Mark, format_line, format_skipped, parse_line
@@ -350,3 +351,15 @@ def test_a_whole_task_file_against_the_original(read: Read) -> None:
     assert former.verify(iter(items), len(items)) == []
     tasks = [item for item in items if isinstance(item, Task)]
     assert [each.id for each in tasks if former.lookup(each) is None] == []
+
+
+def test_a_directory_that_cannot_be_listed_is_not_empty(write: Write, tmp_path: Path) -> None:
+    path = write(line(0))
+    former, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(ResumeError, match="cannot be listed: too many open files: results"):
+            unrecorded(Path(path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (former, hard))
+    assert unrecorded(Path(path)) == unrecorded(tmp_path / "none/P_status.txt") == []

@@ -140,6 +140,44 @@ def test_goes_on_after_a_torn_line(tmp_path: Path) -> None:
     assert set(read(path).engines) == {"a", "b"}
 
 
+@pytest.mark.parametrize("damage", [b"\0" * 20, b'{"type":"gone","engine":7}', b"", b"[" * 5000, b'{"type":"go'])
+def test_damage_is_told_and_where(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "P_run.json"
+    file = RunFile.create(path, ASKED)
+    file.add(here("a"), here("b"))
+    first, second, third = path.read_bytes().splitlines(keepends=True)
+    for number, lines in enumerate(([damage + b"\n", first], [first, damage + b"\n", third]), 1):
+        path.unlink()
+        path.write_bytes(b"".join(lines))
+        with pytest.raises(UsageError, match=rf"P_run\.json:{number}: this line is damaged: .* resume with -r"):
+            read(path)
+    assert not file.is_taken_over() and file.write_again()  # as it is our own, and we know it all
+    assert set(read(path).engines) == {"a", "b"}
+    file.close()
+
+
+def test_a_damaged_file_of_another_driver_is_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "P_run.json"
+    file = RunFile.create(path, ASKED)
+    told = read(path)
+    told.learn(TakenOver("elsewhere", 9, 1))
+    RunFile.go_on(path, told).close()
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first, b"x\n", *others]))
+    assert file.is_taken_over()
+    file.close()
+
+
+def test_passes_over_lines_of_a_later_version(tmp_path: Path) -> None:
+    path = tmp_path / "P_run.json"
+    file = RunFile.create(path, ASKED)
+    with path.open("ab") as later:
+        later.write(b'{"type":"invented later","engine":7}\n')
+    file.add(here("a"))
+    file.close()
+    assert set(read(path).engines) == {"a"}
+
+
 def test_stays_small_however_long_the_run_lasts(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
     file = RunFile.create(path, ASKED, small=10_000)

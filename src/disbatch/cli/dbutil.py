@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from disbatch import __version__
 from disbatch.cli.attach import add_attach, attach
@@ -139,10 +139,11 @@ def _check(paths: list[str]) -> int:
     worst = EXIT_COMPLETE
     for path in paths:
         try:
-            print(_describe(path))  # noqa: T201
+            _print_lines(_describe(path))
         except TaskFileError as error:
             for wrong in (error, *error.more):
                 _complain(str(wrong))
+            _print_lines(error.warnings)
             worst = error.exit_code
         except UsageError as error:
             _complain(str(error))
@@ -150,7 +151,12 @@ def _check(paths: list[str]) -> int:
     return worst
 
 
-def _describe(path: str) -> str:
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(printable(line))  # noqa: T201
+
+
+def _describe(path: str) -> list[str]:
     from disbatch.model.quantity import counted
     from disbatch.sources.opening import open_tasks
 
@@ -161,5 +167,4 @@ def _describe(path: str) -> str:
     held = [counted(opened.summary.tasks, "task")]
     if opened.summary.barriers:
         held.append(counted(opened.summary.barriers, "barrier"))
-    lines = [f"{opened.name}: {', '.join(held)}", *opened.summary.warnings]
-    return "\n".join(map(printable, lines))
+    return [f"{opened.name}: {', '.join(held)}", *opened.summary.warnings]

@@ -431,13 +431,19 @@ def unrecorded(path: Path, foreign: list[Path] | None = None) -> list[Path]:
 
     Those count that are ours, or belong to whom the status file belongs; the others are added to `foreign`.
     The prefix of another run in the same directory may begin with this one's and `_`; its files are its own.
+    ResumeError if the directory cannot be listed: there may be some.
     """
     if not path.name.endswith(STATUS_END):
         return []
     try:
         names = [each.name for each in path.parent.iterdir()]
-    except OSError:
-        return []
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # nor is the status file there, which is said elsewhere
+    except OSError as error:
+        raise ResumeError(
+            f"{path.parent}: cannot be listed: {(error.strerror or str(error)).lower()}: results that engines "
+            f"of this run could not deliver may be there; make it readable, or copy {path.name} elsewhere"
+        ) from error
     mine = Path(prefix_of(str(path))).name + "_"
     others = [
         other

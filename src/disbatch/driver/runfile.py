@@ -1,7 +1,7 @@
 """PREFIX_run.json: what another driver needs to know to take the run over, should this one be killed.
 
-A line for each thing worth knowing (see `told`), appended before anything follows from it; a torn line does
-no harm. When it has grown to twice what it would be if it were written anew, and is not small, it is written
+A line for each thing worth knowing (see `told`), appended before anything follows from it. The last line may
+be torn, as it was being written when the driver was killed; any other that cannot be read is damage. When it has grown to twice what it would be if it were written anew, and is not small, it is written
 anew: so it is as long as what there is to tell, however long the run lasts. The new file takes the place of
 the old one in one step, so a driver may be killed at any time; and one that was replaced, but lives, writes
 into a file that nobody reads.
@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 
@@ -34,6 +35,11 @@ NEW = ".new"
 """How the file is called while it is written anew."""
 
 _lines = msgspec.json.Decoder(Line)
+_KNOWN = frozenset(kind.__struct_config__.tag for kind in get_args(Line))
+
+
+class _Tagged(msgspec.Struct):
+    type: str
 
 
 class RunFile:
@@ -98,7 +104,7 @@ class RunFile:
         try:
             if identity(self._path.stat()) == self._identity:
                 return False
-            other = _read(self._path).driver
+            other = _read(self._path, damaged=True).driver
         except (FileNotFoundError, NotOwnError, UsageError):
             return False
         return other is not None and other.number >= self.told.number and other != self.told.driver
@@ -163,7 +169,7 @@ class RunFile:
 def _refuse_foreign(path: Path) -> None:
     """FileExistsError if there is something at this name that no driver of a run has written."""
     try:
-        _read(path)
+        _read(path, damaged=True)
     except FileNotFoundError:
         pass
     except UsageError as error:
@@ -172,6 +178,14 @@ def _refuse_foreign(path: Path) -> None:
 
 def _encoded(line: Line) -> bytes:
     return printable_json(msgspec.json.encode(line)) + b"\n"
+
+
+def _is_of_another_version(text: bytes) -> bool:
+    """A line of a kind that this version does not know."""
+    try:
+        return msgspec.json.decode(text, type=_Tagged).type not in _KNOWN
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 def read(path: Path, *, trusted: int | None = None) -> Told:
@@ -183,19 +197,24 @@ def read(path: Path, *, trusted: int | None = None) -> Told:
         raise UsageError(f"{path}: {error.strerror or error}") from error
 
 
-def _read(path: Path, trusted: int | None = None) -> Told:
-    """The same; OSError if it cannot be read."""
+def _read(path: Path, trusted: int | None = None, *, damaged: bool = False) -> Told:
+    """The same; OSError if it cannot be read. It may be `damaged`: then as far as its lines tell."""
     with os.fdopen(open_own(path, os.O_RDONLY, trusted=trusted), "rb") as file:
-        return _learn(path, file)
+        return _learn(path, file, damaged)
 
 
-def _learn(path: Path, lines: Iterable[bytes]) -> Told:
+def _learn(path: Path, lines: Iterable[bytes], damaged: bool) -> Told:
     told: Told | None = None
-    for text in lines:
+    for number, text in enumerate(lines, 1):
         try:
             line = _lines.decode(text)
-        except msgspec.DecodeError:
-            continue  # torn
+        except (msgspec.DecodeError, RecursionError) as error:
+            if text.endswith(b"\n") and not damaged and not _is_of_another_version(text):
+                raise UsageError(
+                    f"{path}:{number}: this line is damaged: the run cannot be taken over; when none of its "
+                    "tasks runs any more, resume with -r and --force-resume"
+                ) from error
+            continue
         if told is not None:
             told.learn(line)
         elif isinstance(line, Asked):

@@ -54,9 +54,10 @@ class UsageError(DisbatchError):
 
 class TaskFileError(UsageError):
     """A line of a task file is wrong. `source` is the file's name, `line` counts from 1. `more`: lines behind
-    it that are known to be wrong, too."""
+    it that are known to be wrong, too; `warnings`: what may be wrong as well, for the user to see."""
 
     more: tuple[TaskFileError, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, source: str, line: int, problem: str) -> None:
         super().__init__(f"{source}:{line}: {problem}")

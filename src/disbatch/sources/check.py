@@ -61,7 +61,7 @@ def check(name: str, descriptor: int) -> FileSummary:
     """Check a regular file from where `descriptor` stands, which stays there; `name` is what errors call it.
 
     Raises TaskFileError for the first wrong directive, NUL byte or overlong line, which knows the wrong
-    directives behind it (`more`), and UsageError if the file cannot be read.
+    directives behind it (`more`) and the warnings, and UsageError if the file cannot be read.
     """
     checker, checksums = _Checker(name), Checksums()
     try:
@@ -73,7 +73,7 @@ def check(name: str, descriptor: int) -> FileSummary:
         checker.errors.append(error)
     if checker.errors:
         first, *more = checker.errors
-        first.more = tuple(more)
+        first.more, first.warnings = tuple(more), tuple(checker.warnings)
         raise first
     return FileSummary(checker.parser.tasks, checker.parser.barriers, tuple(checker.warnings), checksums)
 
