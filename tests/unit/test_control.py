@@ -140,6 +140,25 @@ def test_what_is_idle_leaves_at_once() -> None:
     assert bench.asked(Stop(["n2"])) == ["n2 (rack): is leaving already"]
 
 
+def test_ranges_of_nodes() -> None:
+    bench = six()
+    assert len(bench.asked(Drain(["n[1-2]"]))) == 2
+    assert bench.told == [events.Drain("e-n1"), events.Drain("e-n2")]
+    assert bench.said == ["dbutil drain n1, n2"]
+    lines = bench.asked(Stop(["user@n[1,2],n3", "n[3]"]))
+    assert [line.split(":")[0].split()[0] for line in lines] == ["n1", "n2", "n3", "no"]
+
+
+def test_ranges_of_other_nodes() -> None:
+    assert six().refused(Stop(["n[2-5]"])).startswith("no node or label n4, n5; there are: n1")
+    assert six().refused(Stop(["n[01-02]"])).startswith("no node or label n01, n02; there are: n1")
+    assert six().refused(Drain(["n[2-1]"])) == "drain n[2-1]: [2-1]: write numbers and ranges, e.g. [1-3,7]"
+    assert six().refused(Drain(["n[1-99999]"])) == "drain n[1-99999]: more than 10000 hosts"
+    bench = six()
+    bench.members["e-n3"].label = "n[1-2]"
+    assert bench.asked(Drain(["n[1-2]"])) == ["n3 (n[1-2]): draining; 2 tasks are running there"]
+
+
 def test_a_drain_can_become_a_stop() -> None:
     bench = six()
     bench.asked(Drain(["n1"]))

@@ -358,7 +358,7 @@ def test_a_directory_that_cannot_be_listed_is_not_empty(write: Write, tmp_path: 
     former, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
-        with pytest.raises(ResumeError, match="cannot be listed: too many open files: results"):
+        with pytest.raises(ResumeError, match="cannot be listed: too many open files; results"):
             unrecorded(Path(path))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (former, hard))

@@ -140,16 +140,16 @@ def test_goes_on_after_a_torn_line(tmp_path: Path) -> None:
     assert set(read(path).engines) == {"a", "b"}
 
 
-@pytest.mark.parametrize("damage", [b"\0" * 20, b'{"type":"gone","engine":7}', b"", b"[" * 5000, b'{"type":"go'])
+@pytest.mark.parametrize("damage", [b"\0" * 20, b'{"type":"gone","engine":7}', b"", b"[" * 5000, b'{"ty'])
 def test_damage_is_told_and_where(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "P_run.json"
     file = RunFile.create(path, ASKED)
     file.add(here("a"), here("b"))
-    first, second, third = path.read_bytes().splitlines(keepends=True)
+    first, _, third = path.read_bytes().splitlines(keepends=True)
     for number, lines in enumerate(([damage + b"\n", first], [first, damage + b"\n", third]), 1):
         path.unlink()
         path.write_bytes(b"".join(lines))
-        with pytest.raises(UsageError, match=rf"P_run\.json:{number}: this line is damaged: .* resume with -r"):
+        with pytest.raises(UsageError, match=rf"P_run\.json:{number}: this line is damaged: .* with -r"):
             read(path)
     assert not file.is_taken_over() and file.write_again()  # as it is our own, and we know it all
     assert set(read(path).engines) == {"a", "b"}

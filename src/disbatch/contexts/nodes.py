@@ -111,6 +111,16 @@ def _parse_item(item: str, option: str) -> tuple[list[str], int]:
     return hosts, _parse_count(count, shown, host, option)
 
 
+def written_out(text: str, option: str) -> list[str]:
+    """The hosts that `text` names, as `parse_node_list` would know them, if cores stood behind each: those of
+    ranges and of a list. UsageError."""
+    hosts = []
+    for item in map(str.strip, _COMMA.split(text)):
+        user, at, address = item.rpartition("@")
+        hosts += [user + at + name for name in _names(address, f"{option} {in_short(item)}", item)]
+    return hosts
+
+
 def _names(address: str, where: str, item: str) -> list[str]:
     """The names that stand for `address`: those of a range, or one, without the brackets of IPv6."""
     if _RANGES.search(address):

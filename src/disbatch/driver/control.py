@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
+from disbatch.contexts.nodes import written_out
 from disbatch.driver.farewells import Farewells
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.roster import Member
@@ -145,6 +147,7 @@ class Control:
     # ---- nodes ----
 
     def _let_go(self, verb: str, names: list[str], one: Callable[[Member, bool], str]) -> list[str]:
+        names = self._written_out(verb, names)
         members = self._named(names)
         self._say(f"{self._asker(verb)} {_some(self._name_for_people(name) for name in names)}")
         going = {member.engine for member in members}
@@ -153,6 +156,12 @@ class Control:
         )
         lines = [one(member, alone) for member in members]
         return [*lines, self._alone] if alone else lines
+
+    def _written_out(self, verb: str, names: list[str]) -> list[str]:
+        """The names, with those of each range that is no name itself. UsageError."""
+        known = {name for member in self._members.values() for name in self._names(member)}
+        lists = ([name] if name in known or "[" not in name else written_out(name, verb) for name in names)
+        return list(dict.fromkeys(chain.from_iterable(lists)))
 
     def _named(self, names: list[str]) -> list[Member]:
         """The engines of these nodes and labels, each once; of those with one name, those that are there. An

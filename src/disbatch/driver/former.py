@@ -440,9 +440,10 @@ def unrecorded(path: Path, foreign: list[Path] | None = None) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []  # nor is the status file there, which is said elsewhere
     except OSError as error:
+        why = (error.strerror or str(error)).lower()
         raise ResumeError(
-            f"{path.parent}: cannot be listed: {(error.strerror or str(error)).lower()}: results that engines "
-            f"of this run could not deliver may be there; make it readable, or copy {path.name} elsewhere"
+            f"{path.parent}: cannot be listed: {why}; results that engines "
+            f"could not deliver may be there: make it readable, or copy {path.name} elsewhere"
         ) from error
     mine = Path(prefix_of(str(path))).name + "_"
     others = [

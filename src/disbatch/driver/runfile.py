@@ -1,10 +1,11 @@
 """PREFIX_run.json: what another driver needs to know to take the run over, should this one be killed.
 
 A line for each thing worth knowing (see `told`), appended before anything follows from it. The last line may
-be torn, as it was being written when the driver was killed; any other that cannot be read is damage. When it has grown to twice what it would be if it were written anew, and is not small, it is written
-anew: so it is as long as what there is to tell, however long the run lasts. The new file takes the place of
-the old one in one step, so a driver may be killed at any time; and one that was replaced, but lives, writes
-into a file that nobody reads.
+be torn, as it was being written when the driver was killed; any other that cannot be read is damage. When it
+has grown to twice what it would be if it were written anew, and is not small, it is written anew: so it is as
+long as what there is to tell, however long the run lasts. The new file takes the place of the old one in one
+step, so a driver may be killed at any time; and one that was replaced, but lives, writes into a file that
+nobody reads.
 
 The file holds the environment of the tasks, hence mode 0600. It goes with the run, as the connect file does.
 """
@@ -211,8 +212,8 @@ def _learn(path: Path, lines: Iterable[bytes], damaged: bool) -> Told:
         except (msgspec.DecodeError, RecursionError) as error:
             if text.endswith(b"\n") and not damaged and not _is_of_another_version(text):
                 raise UsageError(
-                    f"{path}:{number}: this line is damaged: the run cannot be taken over; when none of its "
-                    "tasks runs any more, resume with -r and --force-resume"
+                    f"{path}:{number}: this line is damaged: the run cannot be taken over, only resumed "
+                    "with -r"
                 ) from error
             continue
         if told is not None:
