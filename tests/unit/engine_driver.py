@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -258,11 +258,16 @@ def order(attempt: int, command: str | bytes) -> Order:
 
 
 class EngineProcess:
-    """A real engine; `stdin` stays open, as a local driver keeps it."""
+    """A real engine; `stdin` stays open, as a local driver keeps it. `program`: what Python is to run."""
 
-    def __init__(self, bootstrap: Bootstrap | bytes, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        bootstrap: Bootstrap | bytes,
+        environment: dict[str, str] | None = None,
+        program: Sequence[str] = ("-m", "disbatch.engine"),
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "disbatch.engine"],
+            [sys.executable, *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -59,6 +59,7 @@ from disbatch.engine.lifeline import Lifeline
 from disbatch.engine.outbox import Outbox
 from disbatch.engine.runner import Job, Runner
 from disbatch.engine.sessions import boot_id, look
+from disbatch.engine.subreaper import watch_children
 from disbatch.engine.unrecorded import write_unrecorded
 from disbatch.model.log import LogFormatter
 from disbatch.model.outcome import Ending, Outcome
@@ -146,8 +147,10 @@ class Engine:
         self._environment = TaskEnvironment(
             ready.environment, bootstrap.engine, bootstrap.cores_per_task, ready.division
         )
-        # Before the context: without descriptors that aborts the process.
+        # Before the context: it aborts the process if there are no descriptors, and a thread of its own that
+        # has just started may take the signal that a child has ended.
         files = raise_descriptor_limit(ready.division.slots)
+        children = watch_children()
         self._context = zmq.Context()
         self._link = EngineLink(
             loop,
@@ -177,6 +180,7 @@ class Engine:
             report=log.warning,
             trouble=self._trouble,
             files=files,
+            children=children,
             no_room=lambda reason: self._go(reason, EXIT_FAILED, deliver=True),
         )
         if self._output is not None:

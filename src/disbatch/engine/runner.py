@@ -37,7 +37,6 @@ from disbatch.engine.guard import Guard
 from disbatch.engine.readiness import Readiness
 from disbatch.engine.shortage import Shortage
 from disbatch.engine.spawn import spawn
-from disbatch.engine.subreaper import watch_children
 from disbatch.model.outcome import SNIPPET_EDGE, Ending, Outcome
 from disbatch.model.task import Phase
 from disbatch.wire.messages import Order, Running
@@ -106,7 +105,7 @@ class Runner:
     `captures` makes what reads the pipes of a task; when it was full, `go_on` is called later. `ended(job,
     outcome)` is called once for every job that was not recalled; `idle()` whenever nothing waits or runs any
     more; `report` gets a line for the log, `trouble` one for the user; `no_room(reason)`: no task can be
-    started. `files`: the limits on open files for tasks, if not ours.
+    started. `files`: the limits on open files for tasks, if not ours. `children`: from `watch_children`.
     """
 
     def __init__(
@@ -123,6 +122,7 @@ class Runner:
         trouble: Callable[[str], None],
         no_room: Callable[[str], None],
         files: tuple[int, int] | None,
+        children: int | None,
     ) -> None:
         self._loop = loop
         self._readiness = Readiness(loop)
@@ -147,7 +147,7 @@ class Runner:
         self._closed = False
         self._shortage = Shortage(loop, self._fill, trouble, no_room)
         self._files = files
-        self._children = watch_children()
+        self._children = children
         if self._children is None:
             loop.add_signal_handler(signal.SIGCHLD, self._children_ended)
         else:

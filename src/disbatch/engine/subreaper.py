@@ -24,7 +24,8 @@ def adopt_orphans() -> bool:
 
 def watch_children() -> int | None:
     """A descriptor that can be read when a child has ended, which costs less than a signal handler in Python;
-    None where there is no signalfd. SIGCHLD is blocked then, also in threads that are started later."""
+    None where there is no signalfd. SIGCHLD is blocked then, also in threads that are started later. Call it
+    before any thread is started: one that has not blocked the signal may take it, and nobody would learn."""
     try:
         import ctypes
 
