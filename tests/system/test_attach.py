@@ -140,7 +140,7 @@ def test_a_signal_takes_the_nodes_out_of_the_run(pool: Pool, number: signal.Sign
         once_more = "leaving; what runs here runs again elsewhere; once more to leave at once"
         assert attach.said[1:] == [f"dbutil: {number.name}: {once_more}", f"dbutil: {HERE}: left"]
         run.until(lambda: run.err.count(WAITS) == 2, "waiting again")
-        assert f"disbatch: {HERE}: leaving; what runs there runs again elsewhere" in run.err
+        assert f"disbatch: {HERE}: leaving; its tasks run again elsewhere" in run.err
         pool.open_gate()
         with pool.attach("-s", "localhost:2"):
             finish(pool, run, 6)
@@ -152,7 +152,7 @@ def test_a_second_signal_waits_for_nobody(pool: Pool) -> None:
         with pool.attach("-s", "localhost:2") as attach:
             pool.until_ran(2)
             attach.signal(signal.SIGINT)
-            run.until_said("leaving; what runs there runs again elsewhere")
+            run.until_said("leaving; its tasks run again elsewhere")
             attach.signal(signal.SIGINT)
             assert attach.ended() == 130
         run.until(lambda: run.err.count(WAITS) == 2, "waiting again")

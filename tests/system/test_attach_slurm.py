@@ -252,7 +252,7 @@ def test_its_time_is_up(slurm_run: SlurmRun) -> None:
     run.until_told(4)
     assert run.lab.ended(job) == ("COMPLETED", 0), said(run, job)
     assert "is ended, and runs again elsewhere" in said(run, job)
-    up = "the allocation's time is up; what runs there runs again elsewhere"
+    up = "the allocation's time is up; its tasks run again elsewhere"
     run.until(lambda: up in run.stderr, up)
     _goes_on_elsewhere(run, 6)
     assert all(record.mark in (Mark.TASK, Mark.SUPERSEDED) for record in run.records())
@@ -351,5 +351,5 @@ def test_interrupted_in_salloc(slurm_run: SlurmRun) -> None:
         run.until_told(4)
         run.lab.call("kill", "-INT", str(_attached("salloc-is-it")))
         assert interactive.ended() == 128 + signal.SIGINT, interactive.err
-    run.until_said("leaving; what runs there runs again elsewhere")
+    run.until_said("leaving; its tasks run again elsewhere")
     _goes_on_elsewhere(run, 6)

@@ -141,7 +141,7 @@ def test_a_complete_run_goes_on_only_with_what_failed(tmp_path: Path) -> None:
     found = figures(tmp_path, "P_status.txt").resume
     assert (found.rest, found.failed) == ("", retry)
     words = report(tmp_path, "P_status.txt")
-    assert words.endswith(f"Go on\n  all tasks have ended; try again what failed:\n    {retry}\n")
+    assert words.endswith(f"Go on\n  all tasks have ended; run the unsuccessful ones again:\n    {retry}\n")
     (tmp_path / "there").mkdir()
     there = figures(tmp_path / "there", str(tmp_path / "P_status.txt")).resume
     assert there.failed == f"cd {tmp_path} && {retry}"

@@ -85,7 +85,7 @@ def test_the_only_live_run_here() -> None:
     [
         (["-s", "localhost:1", "Tasks"], 5, "`disbatch --takeover P` goes on with it; or `dbutil finish"),
         (["-S"], None, "`disbatch --takeover P` goes on with it; or `dbutil finish"),
-        (["-"], None, "`COMMAND | disbatch --takeover P -`, with the same tasks, goes on with it; or `"),
+        (["-"], None, "`cat SAME_TASKS | disbatch --takeover P -` goes on with it; or `"),
         (["--taskcommand", "x"], None, "its tasks came from a program: `dbutil finish --run P` ends it; "),
         (["--no-such"], None, "`disbatch TASKFILE -r P_status.txt` goes on where it ended"),
     ],

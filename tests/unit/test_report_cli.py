@@ -72,7 +72,7 @@ def test_a_live_run(status: str, capsys: pytest.CaptureFixture[str]) -> None:
         file.flush()
         assert hold(file.fileno())
         assert main(["report", status]) == 0
-    note = "  note        run_status.txt: a run still writes it: what runs now is not in it yet\n"
+    note = "  note        run_status.txt: a run still writes it: tasks that are running are not in it yet\n"
     assert note in capsys.readouterr().out
 
 

@@ -11,7 +11,7 @@ from disbatch.model.failure import how_failed
 from disbatch.model.outcome import SNIPPET_EDGE, Reason
 from disbatch.model.status import Mark
 from disbatch.watch.report.failures import MOST_EXAMPLES, MOST_GROUPS
-from disbatch.watch.report.text import outcomes
+from disbatch.watch.report.text import outcomes, title_of_failures
 
 
 def test_groups(tmp_path: Path) -> None:
@@ -165,3 +165,12 @@ def test_a_damaged_file_of_output_is_left_aside(tmp_path: Path, text: bytes) -> 
 )
 def test_words(code: int, words: str) -> None:
     assert how_failed(code) == words
+
+
+def test_cancelled_tasks_alone_are_no_failures(tmp_path: Path) -> None:
+    cancelled = line(1, code=-15, reason=Reason.CANCELLED)
+    alone, both = (
+        reported(write(tmp_path / name, line(0), cancelled, line(2, code=code)))
+        for name, code in (("alone", 0), ("both", 1))
+    )
+    assert (title_of_failures(alone.tasks), title_of_failures(both.tasks)) == ("Cancelled tasks", "Failures")

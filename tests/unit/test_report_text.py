@@ -72,7 +72,7 @@ def test_what_is_not_there_is_not_mentioned(content: list[bytes], said: str) -> 
 def test_one_task() -> None:
     found = text(write(Path("s"), line(0)))
     assert "  slots       1 slot on 1 node, 100.0% used by tasks\n" in found
-    for title in ("Nodes", "Failures", "Slowest", "try again what failed", "start-up", "tail"):
+    for title in ("Nodes", "Failures", "Slowest", "run these and the unsuccessful ones", "start-up", "tail"):
         assert title not in found
 
 

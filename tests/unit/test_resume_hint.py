@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from disbatch.cli.options import parse
 from disbatch.cli.run import resume_hint
 from disbatch.driver.files import RunFiles
 
@@ -13,6 +14,9 @@ from disbatch.driver.files import RunFiles
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
+        ("-s a:1 -", "cat SAME_TASKS | disbatch -s a:1 - -r P_status.txt"),
+        ("/dev/fd/63 -R -r -", "cat SAME_TASKS | disbatch - -r - -r P_status.txt -R"),
+        ("/dev/stdin", "cat SAME_TASKS | disbatch - -r P_status.txt"),
         ("-s a:1 T", "disbatch -s a:1 T -r P_status.txt"),
         ("T -r O_status.txt -R", "disbatch T -r O_status.txt -r P_status.txt -R"),
         ("--retry -r O_status.txt -- T", "disbatch -r O_status.txt T -r P_status.txt -R"),
@@ -21,4 +25,4 @@ from disbatch.driver.files import RunFiles
 )
 def test_it_tries_again_what_failed_if_the_run_did(words: str, hint: str) -> None:
     files = RunFiles(Path("P"), Path("P_driver.txt"))
-    assert resume_hint(words.split(), files, moved=False) == hint
+    assert resume_hint(words.split(), parse(words.split()).taskfile, files, moved=False) == hint

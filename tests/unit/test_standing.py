@@ -90,6 +90,18 @@ def test_nodes_of_one_name_are_told_apart_by_their_labels() -> None:
         assert sum(shown in line for line in lines) == 3
 
 
+def test_cancelled_tasks_have_not_failed() -> None:
+    failures = [FailureRow(1, 3, 4, "vm", -15, 1.0, BASE, "", "sleep 9", reason="cancelled")]
+    kinds = [FailureKind(1, -15, "cancelled", "", 3, 4, "vm", 1, "sleep 9")]
+    shown = {"failures": failures, "failure_kinds": kinds, "failure_kinds_count": 1, "lost": 0}
+    lines = text(changed(failed=1, cancelled=1, **shown))
+    titles = [line.split()[0] for line in lines if line and line.split()[0].isupper()]
+    assert "CANCELLED" in titles and not {"FAILED", "FAILURES"} & set(titles)
+    lines = text(changed(failed=2, cancelled=1, **shown))
+    titles = [line.split()[0] for line in lines if line and line.split()[0].isupper()]
+    assert {"FAILED", "FAILURES"} < set(titles) and "CANCELLED" not in titles
+
+
 # ---- from a file ----
 
 

@@ -422,6 +422,18 @@ def test_summary_acts_upon_no_terminal() -> None:
     assert all(row.isprintable() for row in rows)
 
 
+def test_summary_does_not_call_cancelled_tasks_failed() -> None:
+    cancelled = [kind(3, -15, "", 8, reason="cancelled"), kind(1, -15, "half way", 9, reason="cancelled")]
+    both = summary(kinds=[cancelled[0], kind(1, 3, "no"), cancelled[1]], kinds_count=3)
+    assert render(both).splitlines()[3:8:2] == [
+        "  failed    task 7: exit 3: no",
+        "  cancelled 3 tasks, e.g. task 8",
+        "            task 9: half way",
+    ]
+    alone = render(summary(kinds=cancelled, kinds_count=2))
+    assert "  cancelled 3 tasks, e.g. task 8\n" in alone and "  failed " not in alone
+
+
 def test_summary_of_a_complete_run_says_how_to_retry_what_failed() -> None:
     rows = render(summary(retry="disbatch T -r P_status.txt -R", status_file="/my runs/P_status.txt"))
     assert rows.splitlines()[-3:] == [

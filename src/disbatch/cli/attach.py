@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DESCRIPTION = (
     "Add nodes to a run that goes on: other hosts, or the Slurm job that this is started in. It stays "
-    "until these nodes have left the run; ^C takes them out of it, and what runs there runs again elsewhere."
+    "until these nodes have left the run; ^C takes them out of it, and their tasks run again elsewhere."
 )
 
 

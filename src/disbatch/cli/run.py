@@ -26,6 +26,7 @@ from disbatch.cli.context import context_of
 from disbatch.cli.notices import Notices, choose_notices, mail_server
 from disbatch.cli.output import choose_output, inherited_output, write_output_file
 from disbatch.cli.requeue import former_life, restarted
+from disbatch.cli.runs import FEED_AGAIN
 from disbatch.cli.script import write_script
 from disbatch.cli.store import URL, choose_store, without_passwords
 from disbatch.contexts.nodes import Choice
@@ -94,9 +95,9 @@ class Left:
 
 ITEMS_A_TIME = 1024
 GRACE = 5.0
+"""Seconds from SIGTERM to SIGKILL for tasks that are to end, unless --grace says otherwise."""
 SHOWN_LINES = 10
 """Of those that are wrong."""
-"""Seconds from SIGTERM to SIGKILL for tasks that are to end, unless --grace says otherwise."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MESSAGES = (signal.SIGUSR1, signal.SIGUSR2)
 """What a scheduler sends to a job's programs when the job asked for it (sbatch --signal, qsub -notify)."""
@@ -148,8 +149,7 @@ def run(
             observer.say(warning)
         if opened.summary is None and options.taskfile is not None:
             observer.say(
-                f"{opened.name}: what was read before and is not recorded is not known; the same tasks are "
-                "expected again, from the first on "
+                f"{opened.name}: the same tasks are expected again, from the first on "
                 f"({counted(so_far.count, 'of them is done', 'of them are done')})"
             )
         if options.owned:
@@ -186,7 +186,7 @@ def run(
         max_losses=options.max_losses,
         grace=_grace(options.grace, choice.allocation, observer.say),
         moved=moved,
-        resume_hint=partial(resume_hint, arguments, moved=moved),
+        resume_hint=partial(resume_hint, arguments, options.taskfile, moved=moved),
         resume_hint_with_submitted=partial(
             _resume_hint_with_submitted, arguments, options.taskfile, moved=moved
         ),
@@ -344,7 +344,7 @@ def _tell_of_place(asked: str, output: Output, directory: str, say: Callable[[st
     place = os.fsdecode(output.directory)
     if place != str(Path(directory) / asked):
         say(
-            f"--output {asked}: tasks had other numbers there; what they print now goes to "
+            f"--output {asked}: tasks had other numbers there; their output now goes to "
             f"{os.path.join(asked, os.path.basename(place))}"  # noqa: PTH118, PTH119 - as it was given
         )
 
@@ -628,18 +628,21 @@ def _write_script(
     asked = RunCommand(
         directory=directory,
         status=str(files.status.absolute()),
-        resume=resume_hint(arguments, files, moved=False),
+        resume=resume_hint(arguments, taskfile, files, moved=False),
         resume_with_submitted=_resume_hint_with_submitted(arguments, taskfile, files, moved=False),
         tasks=tasks,
     )
     write_script(files, asked)
 
 
-def resume_hint(arguments: list[str], files: RunFiles, *, moved: bool) -> str:
+def resume_hint(arguments: list[str], taskfile: str | None, files: RunFiles, *, moved: bool) -> str:
     """The command that goes on when the run has ended; we are where it was started, the user may not be."""
-    # What came through <(...) is gone; the same tasks have to come again, through standard input.
-    again = ["-" if re.match(r"/dev/fd/|/proc/", word) else word for word in arguments]
-    return _first_go_there(moved) + shell_command(_resuming(again, _shown(files.status)))
+    feed = ""
+    if taskfile is not None and re.match(r"-\Z|/dev/(fd/|stdin\Z)|/proc/", taskfile):
+        # What came through standard input or <(...) is gone.
+        arguments = ["-" if word == taskfile else word for word in arguments]
+        feed = FEED_AGAIN
+    return _first_go_there(moved) + feed + shell_command(_resuming(arguments, _shown(files.status)))
 
 
 def _resuming(arguments: list[str], status: str) -> list[str]:

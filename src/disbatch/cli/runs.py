@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CONNECT = "_connect.json"
 STATUS = "_status.txt"
+FEED_AGAIN = "cat SAME_TASKS | "
+"""Before a command that reads, once more from the first on, the tasks that came through a stream."""
 ENDINGS = (CONNECT, STATUS, "_dbUtil.sh")
 """Of files whose names stand for the run, too."""
 
@@ -60,7 +62,7 @@ class Run:
             )
         over = f"`disbatch --takeover {prefix}`"
         if first.taskfile is not None and asked.size is None:
-            over = f"`COMMAND | disbatch --takeover {prefix} -`, with the same tasks,"
+            over = f"`{FEED_AGAIN}disbatch --takeover {prefix} -`"
         return f"{over} goes on with it; or `dbutil finish --run {prefix}` ends it, then {again} resumes it"
 
 

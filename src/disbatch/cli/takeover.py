@@ -18,7 +18,7 @@ import msgspec
 
 from disbatch.cli.abandoned import ended_engines, job_is_over
 from disbatch.cli.options import parse
-from disbatch.cli.runs import CONNECT, ENDINGS
+from disbatch.cli.runs import CONNECT, ENDINGS, FEED_AGAIN
 from disbatch.cli.store import without_passwords
 from disbatch.contexts.machine import this_machine
 from disbatch.contexts.nodes import Choice
@@ -53,8 +53,8 @@ def take_over(
     former = parse([*seized.arguments, *now])
     if former.taskserver is not None or former.taskcommand is not None:
         raise UsageError(
-            f"{prefix}: its tasks came from a program, and what was read of them went with the driver; "
-            f"`dbutil finish --run {_shown(prefix)}` ends what runs; then start the run anew with -r"
+            f"{prefix}: its tasks came from a program, and those that were waiting are lost with the driver; "
+            f"`dbutil finish --run {_shown(prefix)}` ends the running ones; then start the run anew with -r"
         )
     _check_tasks(former.taskfile, options, asked, prefix)
     choice = choose(former)
@@ -190,7 +190,8 @@ def _refuse_ended_job(files: RunFiles) -> None:
         from disbatch.cli.run import resume_hint
 
         moved = _enter(told.asked)
-        hint = resume_hint([os.fsdecode(argument) for argument in told.asked.arguments], files, moved=moved)
+        arguments = [os.fsdecode(argument) for argument in told.asked.arguments]
+        hint = resume_hint(arguments, parse(arguments).taskfile, files, moved=moved)
         over = f"Slurm job {told.asked.jobid} is over, and the run's engines with it"
         raise UsageError(f"{files.prefix}: {over}; resume with: {hint}")
 
@@ -243,8 +244,8 @@ def _check_tasks(taskfile: str | None, options: argparse.Namespace, asked: Asked
     if asked.size is None:
         if options.taskfile != "-":
             raise UsageError(
-                f"{prefix}: its tasks came as a stream, and what was read and not recorded is lost: give the "
-                "same tasks again, from the first on: COMMAND | disbatch --takeover PREFIX -"
+                f"{prefix}: its tasks came as a stream: give all of them again, from the first on: "
+                f"{FEED_AGAIN}disbatch --takeover PREFIX -"
             )
         return
     if options.taskfile is not None:

@@ -158,7 +158,7 @@ class Admission:
         staying = crew.of_context(verb.context)
         heard = sorted(member.name for member in staying if not member.lost)
         if heard:
-            how = "what runs there finishes" if verb.kindly else "what runs there runs again elsewhere"
+            how = "its tasks finish" if verb.kindly else "its tasks run again elsewhere"
             crew.say(f"{some(heard)}: {verb.why}; {how}")
         for member in (*launching, *staying):
             self._farewells.add(member, stop=not verb.kindly)

@@ -152,7 +152,7 @@ class ByCommand:
             commands = "1 command mentions" if tally.numbered == 1 else f"{tally.numbered:,} commands mention"
             words.append(
                 f"{self._source}:{tally.first}: {commands} TASKID or STREAM_INDEX, which count in the list "
-                "as it is now: where a number is not what it was, results may be mixed up or overwritten"
+                "as it is now: where a number has changed, results may be mixed up or overwritten"
             )
         return words
 

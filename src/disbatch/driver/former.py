@@ -309,8 +309,8 @@ class Former:
         where = f"the first: {self._source}:{self._first_forced}"
         tasks = "1 task" if self._forced == 1 else f"{self._forced:,} tasks"
         return [
-            f"--force-resume: {tasks} done before had another command ({where}), and will not run: what the "
-            "new status file tells of them is what ran"
+            f"--force-resume: {tasks} done before had another command ({where}), and will not run: the new "
+            "status file shows the command that ran"
         ]
 
     def knows(self, id: int) -> bool:

@@ -7,7 +7,7 @@ import re
 import signal
 from typing import TYPE_CHECKING
 
-from disbatch.model.outcome import LONGEST_LINE, SNIPPET_EDGE, Outcome, how_ended
+from disbatch.model.outcome import LONGEST_LINE, REASON_WORDS, SNIPPET_EDGE, Outcome, Reason, how_ended
 from disbatch.model.snippet import unquoted
 from disbatch.model.text import printable
 
@@ -83,6 +83,11 @@ def line_of_record(record: Record) -> str:
 def masked(line: str) -> str:
     """`line` with # for each number in it: equal for two that tell the same of different things."""
     return _NUMBER.sub("#", line)
+
+
+def is_cancelled(reason: str) -> bool:
+    """A task that ended for this reason was cancelled, and did not fail by itself."""
+    return reason == REASON_WORDS[Reason.CANCELLED]
 
 
 def how_failed(return_code: int, reason: str = "") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from disbatch.model.failure import how_failed
+from disbatch.model.failure import how_failed, is_cancelled
 from disbatch.model.quantity import counted
 from disbatch.model.snapshot import FailureKind, Summary
 from disbatch.model.text import shell_command, shown_path
@@ -87,10 +87,11 @@ class _Closing:
     # ---- what there is room for ----
 
     def _kinds(self, most: int) -> list[str]:
-        """At most so many rows: one for each kind, the most frequent first; then the rest of what tasks said
-        last; then which task the example is."""
+        """At most so many rows: one for each kind, the most frequent first, those that were cancelled behind
+        those that failed; then the rest of what tasks said last; then which task the example is."""
         kinds, total = self._summary.kinds, self._summary.kinds_count
         shown = kinds[: most if total <= most else max(0, most - 1)]
+        shown = sorted(shown, key=lambda kind: is_cancelled(kind.reason))
         more = total - len(shown)
         spare = most - len(shown) - (more > 0)
         blocks = []
@@ -101,12 +102,17 @@ class _Closing:
         if spare >= len(shown):
             for kind, block in zip(shown, blocks, strict=True):
                 block.append("  " + printable(f"{_place(kind)}: {kind.command}", self._room - 2))
-        rows = [row for block in blocks for row in block]
+        of_failed = sum(not is_cancelled(kind.reason) for kind in shown)
+        rows = [row for block in blocks[:of_failed] for row in block]
+        cancelled = [row for block in blocks[of_failed:] for row in block]
         if more > 0 and most:
             snapshot, known = self._summary.snapshot, sum(kind.count for kind in shown)
             rest = counted(max(0, snapshot.failed + self._summary.lost - known), "task")
-            rows.append(f"and {counted(more, 'more kind')} ({rest})" if shown else counted(more, "kind"))
-        return _labelled("failed", rows)
+            all_cancelled = all(is_cancelled(kind.reason) for kind in kinds)
+            (cancelled if cancelled or all_cancelled else rows).append(
+                f"and {counted(more, 'more kind')} ({rest})" if shown else counted(more, "kind")
+            )
+        return [*_labelled("failed", rows), *_labelled("cancelled", cancelled)]
 
     def _slowest(self, most: int) -> list[str]:
         if self._summary.snapshot.done < 2:
@@ -132,11 +138,11 @@ def _at_most(most: int, rows: list[str], width: int) -> list[str]:
 
 
 def _kind_words(kind: FailureKind) -> str:
-    how = how_failed(kind.return_code, kind.reason)
+    how = "" if is_cancelled(kind.reason) else f": {how_failed(kind.return_code, kind.reason)}"
     if kind.count == 1:
-        words = f"task {kind.id}: {how}"
+        words = f"task {kind.id}{how}"
     else:
-        words = f"{counted(kind.count, 'task')}: {how}, e.g. task {kind.id}"
+        words = f"{counted(kind.count, 'task')}{how}, e.g. task {kind.id}"
     if kind.various:
         words += ": various lines"
     line = printable(kind.last_line, LONGEST)

@@ -179,13 +179,18 @@ def running_cells(row: RunningRow) -> Row:
 
 
 def _kinds(view: View) -> Iterator[str]:
-    head = ("FAILURES", "HOW", "E.G. TASK", "NODES", "SAID LAST")
+    head = (_title(view, "FAILURES"), "HOW", "E.G. TASK", "NODES", "SAID LAST")
     shown = view.failure_kinds[:SHOWN_KINDS]
     yield from aligned([head, *map(kind_cells, shown)], left=0, text=(1, 3, 4))
     more = view.failure_kinds_count - len(shown)
     if more > 0:
         rest = max(0, view.failed + view.lost - sum(kind.count for kind in shown))
         yield f"and {counted(more, 'more kind')} ({counted(rest, 'task')})"
+
+
+def _title(view: View, usual: str) -> str:
+    """Of a table of tasks that did not succeed."""
+    return "CANCELLED" if view.failed == view.cancelled and not view.lost else usual
 
 
 def kind_cells(kind: FailureKind) -> Row:
@@ -207,7 +212,7 @@ def said_last(kind: FailureKind) -> str:
 
 
 def _failures(view: View) -> Iterator[str]:
-    head = ("FAILED", "LINE", "NODE", "HOW", "AFTER", "COMMAND")
+    head = (_title(view, "FAILED"), "LINE", "NODE", "HOW", "AFTER", "COMMAND")
     rows = list(reversed(view.failures))
     cells = list(aligned([head, *map(failure_cells, rows)], left=0, text=(2, 3, 5)))
     yield cells[0]

@@ -381,7 +381,7 @@ class Monitor(App[None]):
 
     def action_finish(self) -> None:
         """End the run."""
-        asked = "Finish the run? What runs is ended; `disbatch -r` goes on later with what is left."
+        asked = "Finish the run? Running tasks are ended; `disbatch -r` can run them and the rest later."
         self._confirm("Finish", asked, Finish())
 
     def _confirm(self, title: str, asked: str, verb: Verb) -> None:

@@ -231,7 +231,7 @@ def _notes(lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> list[s
                 f"{file.name}: {what} none of a status file, from line {file.first_bad} on; not counted"
             )
         if file.live:
-            notes.append(f"{file.name}: a run still writes it: what runs now is not in it yet")
+            notes.append(f"{file.name}: a run still writes it: tasks that are running are not in it yet")
         elif file.torn:
             notes.append(f"{file.name}: its last line is torn, and does not count")
     notes += _differing(lines, counts)

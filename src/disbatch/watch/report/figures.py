@@ -194,8 +194,8 @@ class PerEngine(msgspec.Struct, frozen=True):
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """The commands that go on: with what has no line that counts (empty: there is nothing), and with what
-    failed as well."""
+    """The commands that go on: `rest` runs the tasks that have no result (empty: all have one), `failed` also
+    runs those again that failed."""
 
     rest: str
     failed: str

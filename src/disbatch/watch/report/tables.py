@@ -9,7 +9,16 @@ from disbatch.model.failure import how_failed
 from disbatch.model.quantity import counted
 from disbatch.watch.report.figures import Failure, Node, Report
 from disbatch.watch.report.plots import spread_plot
-from disbatch.watch.report.text import UNBROKEN, by_interest, clean, examples, moment, share, where
+from disbatch.watch.report.text import (
+    UNBROKEN,
+    by_interest,
+    clean,
+    examples,
+    moment,
+    share,
+    title_of_failures,
+    where,
+)
 from disbatch.watch.words import count, duration, run_time
 
 _NODES = 40
@@ -135,7 +144,7 @@ def failures(report: Report) -> str:
     if report.failure_groups > _FAILURES:
         body += f"<p>And {counted(report.failure_groups - _FAILURES, 'more kind')}.</p>\n"
     return section(
-        "Failures",
+        title_of_failures(report.tasks),
         body,
         "By return code and the last line of their output, where all numbers count as equal.",
     )
@@ -231,9 +240,10 @@ def resume(report: Report) -> str:
     """The commands that go on."""
     body = ""
     if report.resume.rest:
-        body = "<p>With what has no line that counts:</p>\n" + _command(report.resume.rest)
+        body = "<p>Run the tasks that have no result:</p>\n" + _command(report.resume.rest)
     if report.tasks.failed:
-        what = "And try again what failed" if body else "All tasks have ended. Try again what failed"
+        again = "All tasks have ended. Run the unsuccessful ones again"
+        what = "Run these and the unsuccessful ones" if body else again
         body += f"<p>{what}:</p>\n" + _command(report.resume.failed)
     return section("Go on", body) if body else ""
 

@@ -44,7 +44,7 @@ def render(report: Report) -> list[Text]:
     if len(report.nodes) > 1:
         parts.append(_nodes(report.nodes))
     if report.failures:
-        parts.append(_failures(report.failures, report.failure_groups))
+        parts.append(_failures(report))
     if len(report.slowest) > 1:
         parts.append(_slowest(report))
     parts.append(_resume(report))
@@ -262,17 +262,22 @@ def by_interest(nodes: Iterable[Node]) -> list[Node]:
     return sorted(nodes, key=lambda node: (not node.remarks, -(node.ratio or 0.0), node.name))
 
 
-def _failures(failures: Sequence[Failure], groups: int) -> list[Text]:
-    lines = [_title("Failures")]
-    for failure in failures[:_FAILURES]:
+def title_of_failures(tasks: Tasks) -> str:
+    """Of the table of kinds."""
+    return "Failures" if tasks.failed > tasks.cancelled or tasks.lost else "Cancelled tasks"
+
+
+def _failures(report: Report) -> list[Text]:
+    lines = [_title(title_of_failures(report.tasks))]
+    for failure in report.failures[:_FAILURES]:
         lines.append(
             Text.assemble("  ", (f"{counted(failure.count, 'task')}: {failure.how}", "red"), where(failure))
         )
         said = wrapped(failure.last_line, WIDTH - 6) if failure.last_line else ()
         lines += [Text(("      " if at else "    > ") + line, "dim") for at, line in enumerate(said)]
         lines.append(Text("    " + examples(failure, WIDTH - 4)))
-    if groups > _FAILURES:
-        lines.append(Text(f"  and {counted(groups - _FAILURES, 'more kind')}"))
+    if report.failure_groups > _FAILURES:
+        lines.append(Text(f"  and {counted(report.failure_groups - _FAILURES, 'more kind')}"))
     return lines
 
 
@@ -311,11 +316,12 @@ def _resume(report: Report) -> list[Text]:
     lines = []
     if report.resume.rest:
         lines = [
-            Text("  with what has no line that counts:"),
+            Text("  run the tasks that have no result:"),
             Text("    " + clean(report.resume.rest, UNBROKEN)),
         ]
     if report.tasks.failed:
-        what = "and try again what failed" if lines else "all tasks have ended; try again what failed"
+        again = "all tasks have ended; run the unsuccessful ones again"
+        what = "run these and the unsuccessful ones" if lines else again
         lines += [Text(f"  {what}:"), Text("    " + clean(report.resume.failed, UNBROKEN))]
     return [_title("Go on"), *lines] if lines else []
 

@@ -114,7 +114,7 @@ class WebPage:
             return
         self._say(f"web page: {address_of(host, self._port, token)}")
         if self._host not in _LOOPBACK:
-            self._say("web page: what it shows is not encrypted on its way; a tunnel through ssh is")
+            self._say("web page: it is not encrypted; a tunnel through ssh would encrypt it")
 
     def _spawn(self, told: Told) -> None:
         assert self._socket is not None
