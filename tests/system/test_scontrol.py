@@ -13,7 +13,7 @@ from slurm_run import SlurmRun
 
 SCRIPT = """\
 import json, os, sys
-from disbatch.contexts.nodes import choose_nodes
+from disbatch.contexts.discovery import choose_nodes
 from disbatch.contexts.machine import this_machine
 from disbatch.contexts.scontrol import ask
 from disbatch.model.errors import UsageError

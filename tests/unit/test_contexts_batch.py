@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from disbatch.contexts.batch import share_of_job
-from disbatch.contexts.nodes import Choice, Machine, Node, choose_nodes
-from disbatch.contexts.slurm import JobFacts
+from disbatch.contexts.discovery import Choice, choose_nodes
+from disbatch.contexts.hetjob import JobFacts
+from disbatch.contexts.nodes import Machine, Node
 from disbatch.model.way import Way
 
 HERE = Machine("node1.cluster.org", 64, lambda: pytest.fail("no name server is needed"))

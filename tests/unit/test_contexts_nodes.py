@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from disbatch.contexts.discovery import Choice, choose_nodes
+from disbatch.contexts.hetjob import JobFacts
 from disbatch.contexts.machine import cpu_quota, this_machine, usable_cores
-from disbatch.contexts.nodes import MAX_CORES, Choice, Machine, Node, choose_nodes, parse_node_list, slots
-from disbatch.contexts.slurm import JobFacts
+from disbatch.contexts.nodes import MAX_CORES, Machine, Node, parse_node_list, slots
 from disbatch.model.errors import UsageError
 from disbatch.model.way import Way
 

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.contexts.hostlist import MAX_TEXT, expand
-from disbatch.contexts.nodes import MAX_NODES
+from disbatch.contexts.hostlist import MAX_NODES, MAX_TEXT, expand
 from disbatch.model.errors import UsageError
 
 

@@ -14,8 +14,7 @@ from disbatch.cli.options import parse
 from disbatch.cli.output import choose_output
 from disbatch.driver import outputfile
 from disbatch.driver.kept import Kept, read_lines
-from disbatch.driver.outputfile import Before, OutputFile, Renumbered, kept_before
-from disbatch.driver.settings import Output
+from disbatch.driver.outputfile import Before, Output, OutputFile, Renumbered, kept_before
 from disbatch.engine.filing import Done
 from disbatch.engine.packs import Packs
 from disbatch.engine.shelves import Shelves

@@ -4,8 +4,8 @@ from disbatch.api.original import DisBatcher
 from disbatch.api.records import read_status, to_polars
 from disbatch.api.run import DisBatch
 from disbatch.api.task import Task
-from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError, TaskFailedError, UsageError
-from disbatch.model.result import TaskResult
+from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError, UsageError
+from disbatch.model.result import TaskFailedError, TaskResult
 
 __all__ = [
     "DisBatch",

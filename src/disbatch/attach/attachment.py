@@ -36,8 +36,8 @@ from disbatch.driver import command as commands
 from disbatch.driver.allowance import TIME_IS_UP, grace_within
 from disbatch.driver.files import RunFiles
 from disbatch.driver.job import preemption
+from disbatch.driver.outputfile import Output
 from disbatch.driver.retirement import choose_retirement
-from disbatch.driver.settings import Output
 from disbatch.driver.starting import Orders
 from disbatch.driver.timelimit import TimeLimit
 from disbatch.model.errors import (

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from disbatch.driver.departures import some
-from disbatch.model.quantity import counted
+from disbatch.model.quantity import counted, short_list
 
 DELAY = 0.2
 """Seconds that a line waits for others."""
@@ -47,4 +46,4 @@ class Gathering:
         slots, self._slots = self._slots, 0
         for words, those in names.items():
             how = f" with {counted(slots, 'slot')}" if words == "joined" else ""
-            self._write(f"{some(sorted(those))}: {words}{how}")
+            self._write(f"{short_list(sorted(those))}: {words}{how}")

@@ -14,7 +14,6 @@ from pathlib import Path
 from disbatch.cli.runs import STATUS
 from disbatch.contexts.machine import this_machine
 from disbatch.driver.addresses import remove_folder
-from disbatch.driver.departures import some
 from disbatch.driver.driver import LIFE_SIGN
 from disbatch.driver.files import RunFiles, remove
 from disbatch.driver.held import hold, is_held
@@ -25,6 +24,7 @@ from disbatch.engine import keeper
 from disbatch.engine.remains import command_line, find_engine, find_remains
 from disbatch.engine.sessions import boot_id, look
 from disbatch.model.errors import ResumeError, UsageError
+from disbatch.model.quantity import short_list
 from disbatch.model.text import as_argument, shell_word
 from disbatch.model.way import Way
 from disbatch.wire.keys import ConnectFile
@@ -99,7 +99,7 @@ def _read_run_file(path: Path, owner: int | None) -> Told | None:
 
 
 def _refusal(status: str, there: list[Here], killed: bool, left: float) -> str:
-    names = some(sorted({each.name for each in there}))
+    names = short_list(sorted({each.name for each in there}))
     still = f"may still run tasks for {left:.0f} s" if left > 0 else "still run"
     can = "-r can after that time" if left > 0 else "-r can when they have ended"
     can += ", --force-resume at once"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from disbatch.cli.config import read_config
 from disbatch.contexts.context import Context
-from disbatch.contexts.nodes import Choice
+from disbatch.contexts.discovery import Choice
 from disbatch.contexts.slurm import RETIRE_COMMAND, Allocation
 from disbatch.contexts.srun import OPTIONS_FILE, SrunOptions, read_options_file
 from disbatch.contexts.ssh import SshOptions

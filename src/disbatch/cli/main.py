@@ -20,7 +20,8 @@ from disbatch.watch.lasting import lasting
 if TYPE_CHECKING:
     import argparse
 
-    from disbatch.contexts.nodes import Choice, Node
+    from disbatch.contexts.discovery import Choice
+    from disbatch.contexts.nodes import Node
     from disbatch.contexts.spawn import Spawned
 
 

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from disbatch.contexts.discovery import Choice, choose_nodes
 from disbatch.contexts.machine import this_machine
-from disbatch.contexts.nodes import Choice, choose_nodes
 
 if TYPE_CHECKING:
-    from disbatch.contexts.slurm import JobFacts
+    from disbatch.contexts.hetjob import JobFacts
 
 MOST_BYTES = 1 << 20
 """Of a file in which a scheduler names a job's hosts."""

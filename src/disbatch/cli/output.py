@@ -10,8 +10,7 @@ from pathlib import Path
 from disbatch.cli.requeue import restarted
 from disbatch.driver import outputfile
 from disbatch.driver.files import RunFiles
-from disbatch.driver.outputfile import Before, OutputFile
-from disbatch.driver.settings import Output
+from disbatch.driver.outputfile import Before, Output, OutputFile
 from disbatch.engine.shelves import prepare
 from disbatch.model.errors import UsageError
 from disbatch.model.output import DEFAULT_LIMIT, is_shard

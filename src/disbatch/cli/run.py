@@ -29,7 +29,7 @@ from disbatch.cli.requeue import former_life, restarted
 from disbatch.cli.runs import FEED_AGAIN
 from disbatch.cli.script import write_script
 from disbatch.cli.store import URL, choose_store, without_passwords
-from disbatch.contexts.nodes import Choice
+from disbatch.contexts.discovery import Choice
 from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.spawn import Spawned, limit_children
 from disbatch.driver.allowance import grace_within
@@ -39,8 +39,8 @@ from disbatch.driver.feed import Feed, Submitted
 from disbatch.driver.files import ClaimedFiles, Renamed, RunFiles, claim, known_elsewhere, working_directory
 from disbatch.driver.former import Former
 from disbatch.driver.observer import Observer
-from disbatch.driver.outputfile import Before, kept_before
-from disbatch.driver.settings import Output, Settings, Takeover
+from disbatch.driver.outputfile import Before, Output, kept_before
+from disbatch.driver.settings import Settings, Takeover
 from disbatch.driver.sofar import SoFar
 from disbatch.driver.told import Asked, Told
 from disbatch.model.errors import (

@@ -20,8 +20,8 @@ from disbatch.cli.abandoned import ended_engines, job_is_over
 from disbatch.cli.options import parse
 from disbatch.cli.runs import CONNECT, ENDINGS, FEED_AGAIN
 from disbatch.cli.store import without_passwords
+from disbatch.contexts.discovery import Choice
 from disbatch.contexts.machine import this_machine
-from disbatch.contexts.nodes import Choice
 from disbatch.driver.files import Renamed, RunFiles, known_elsewhere
 from disbatch.driver.runfile import read
 from disbatch.driver.seizure import claim_again, seize

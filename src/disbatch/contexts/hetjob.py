@@ -1,4 +1,5 @@
-"""A heterogeneous Slurm job as its components, each of which is asked about like a job of its own. Pure.
+"""What Slurm says of a job; and the components of a heterogeneous job, each of which is asked about like a
+job of its own. Pure.
 
 Slurm describes a component by the usual variables with _HET_GROUP_N behind their names (_PACK_GROUP_N before
 version 20.02), and scontrol has a line for each. Steps are started in the job of the first component only,
@@ -9,11 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from disbatch.contexts.slurm import JobFacts
+from dataclasses import dataclass, field
 
 SIZE_VARIABLES = ("SLURM_HET_SIZE", "SLURM_PACK_SIZE")
 """How many components the job has. An srun that finds neither takes the job for one without components."""
@@ -21,6 +18,40 @@ NODE_LISTS = ("SLURM_JOB_NODELIST", "SLURM_NODELIST")
 MOST_COMPONENTS = 128
 """Slurm's own limit."""
 _SUFFIXES = ("_HET_GROUP_", "_PACK_GROUP_")
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """What Slurm says of a job; what it does not say is None, empty or 0.
+
+    `nodes`: those that the job has now. `cpus`, `gpus`: of each of them. `gpus_per_node`: GPUs were asked for
+    per node only, so that each step gets them without asking. `batch_host`: where the batch script runs, ""
+    if there is none. `tasks`, `cpus_per_task`: as asked for. `end`: when its time is over, seconds since the
+    epoch. `kill_wait`: seconds from SIGTERM to SIGKILL. `version`: of srun. `preempted`: another job gets its
+    nodes; `requeue`: it may then be started again later, if `partition` or `qos` say so. `gone`: why the job
+    cannot be used, to follow "SLURM_JOB_ID is 7, but". `ending`: Slurm is ending what is left of it.
+    `problem`: why something is not known, one line. `components`: of a heterogeneous job, by number; the
+    first of them is this job itself. Its `end` is then that of the component whose time is over first.
+    """
+
+    nodes: list[str] | None = None
+    batch_host: str | None = None
+    end: float | None = None
+    gpus: Mapping[str, int] = field(default_factory=dict)
+    cpus: Mapping[str, int] = field(default_factory=dict)
+    gpus_per_node: bool = False
+    tasks: int | None = None
+    cpus_per_task: int | None = None
+    kill_wait: float | None = None
+    version: tuple[int, int] | None = None
+    preempted: bool = False
+    requeue: bool = False
+    partition: str = ""
+    qos: str = ""
+    gone: str = ""
+    problem: str = ""
+    ending: bool = False
+    components: Mapping[int, JobFacts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

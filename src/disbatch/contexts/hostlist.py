@@ -6,9 +6,13 @@ import itertools
 import math
 import re
 
-from disbatch.contexts.nodes import MAX_HOST, MAX_NODES, in_short
 from disbatch.model.errors import UsageError
+from disbatch.model.text import in_short
 
+MAX_NODES = 10_000
+"""Of a list."""
+MAX_HOST = 255
+"""Characters of a name."""
 MAX_TEXT = 1 << 20
 """Characters of a list."""
 _PIECES = re.compile(r"\[([^\[\]]*)\]|(,)|([^\[\],]+)|(.)", re.DOTALL)

@@ -1,26 +1,20 @@
-"""From what the user asked for to nodes and slots: `-s`, DISBATCH_SSH_NODELIST, a Slurm job, what a job of
-another scheduler has of this machine, or all of it. Pure, but for `ask` and `read`, which are given."""
+"""Nodes and their slots, and the lists of hosts that users write (`-s`). Pure."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from disbatch.contexts.hostlist import MAX_HOST, MAX_NODES, expand
 from disbatch.model.errors import UsageError
 from disbatch.model.quantity import counted
-from disbatch.model.text import printable
+from disbatch.model.text import in_short
 from disbatch.model.way import Way
-
-if TYPE_CHECKING:
-    from disbatch.contexts.slurm import Allocation, JobFacts
 
 MAX_CORES = 100_000
 """Cores of one node; slots of one engine."""
-MAX_NODES = 10_000
-MAX_HOST = 255
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _EXAMPLE = "say how many cores"
 _COMMA = re.compile(r",(?![^\[\]]*\])")
@@ -124,20 +118,12 @@ def written_out(text: str, option: str) -> list[str]:
 def _names(address: str, where: str, item: str) -> list[str]:
     """The names that stand for `address`: those of a range, or one, without the brackets of IPv6."""
     if _RANGES.search(address):
-        from disbatch.contexts.hostlist import expand
-
         return expand(address, where)
     if address.startswith("[") and address.endswith("]"):
         return [address[1:-1]]
     if ":" in address:
         raise UsageError(f"{where}: write an IPv6 address in brackets, with cores: [{in_short(item)}]:4")
     return [address]
-
-
-def in_short(text: str) -> str:
-    """What the user wrote, as it can stand in a line for the user."""
-    text = text if len(text) <= 80 else text[:77] + "..."
-    return printable(text)
 
 
 def _is_plain(name: str, besides: str) -> bool:
@@ -172,78 +158,6 @@ def slots(cores: int, cores_per_task: float, tasks_per_node: int | None = None) 
     if room > MAX_CORES:
         raise UsageError(f"-c {cores_per_task:g}: that makes more than {MAX_CORES} tasks at once on one node")
     return math.floor(room)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The nodes of a run; `warnings` for the user (a line each), e.g. of nodes that were left out; and the
-    scheduler's job that the nodes are of, if they are."""
-
-    nodes: list[Node]
-    warnings: list[str]
-    allocation: Allocation | None = None
-
-
-def choose_nodes(
-    lists: Iterable[str],
-    environ: Mapping[str, str],
-    machine: Machine,
-    *,
-    cores_per_task: float | None = None,
-    tasks_per_node: int | None = None,
-    fill: bool = False,
-    ask: Callable[[str], JobFacts],
-    read: Callable[[str], str],
-) -> Choice:
-    """The nodes of a run. UsageError if there are none, or nobody can say which.
-
-    `lists` are the values of `-s`; without any, DISBATCH_SSH_NODELIST; without that, the Slurm job that
-    `environ` tells of, and `ask(job)` says more about; without that, this machine, within the share of
-    another scheduler's job, whose files `read(path)` gives. `cores_per_task` (-c) is 1 unless given, or what
-    a Slurm job asked for.
-    """
-    texts, option = list(lists), "-s"
-    if not texts and environ.get("DISBATCH_SSH_NODELIST"):
-        texts, option = [environ["DISBATCH_SSH_NODELIST"]], "DISBATCH_SSH_NODELIST"
-    if not texts and (environ.get("SLURM_JOB_ID") or environ.get("SLURM_JOBID")):
-        from disbatch.contexts.slurm import allocation, job_of
-
-        facts = ask(job_of(environ) or "")
-        allocated, warnings = allocation(
-            environ,
-            machine.hostname,
-            facts,
-            cores_per_task=cores_per_task,
-            tasks_per_node=tasks_per_node,
-            fill=fill,
-        )
-        return Choice(allocated.nodes, warnings, allocated)
-    each = 1.0 if cores_per_task is None else cores_per_task
-    if texts:
-        return _of_hosts(parse_node_list(texts, option), machine, each, tasks_per_node)
-    from disbatch.contexts.batch import share_of_job
-
-    share = share_of_job(environ, machine, read)
-    cores = machine.cores if share is None else share.cores or 1
-    choice = _of_hosts({"localhost": cores}, machine, each, tasks_per_node)
-    return choice if share is None else Choice(choice.nodes, [share.words(), *choice.warnings])
-
-
-def _of_hosts(
-    hosts: Mapping[str, int], machine: Machine, cores_per_task: float, tasks_per_node: int | None
-) -> Choice:
-    nodes: list[Node] = []
-    warnings: list[str] = []
-    for name, cores in hosts.items():
-        room = slots(cores, cores_per_task, tasks_per_node)
-        if room:
-            way = Way.CHILD if machine.is_called(name) else Way.SSH
-            nodes.append(Node(name, cores, room, way, cores_per_task))
-        else:
-            warnings.append(left_out(name, cores, f"-c {cores_per_task:g}"))
-    if not nodes:
-        raise no_room(warnings)
-    return Choice(nodes, warnings)
 
 
 def left_out(name: str, cores: int, need: str) -> str:

@@ -16,7 +16,8 @@ import time
 from collections.abc import Mapping
 from typing import IO
 
-from disbatch.contexts.slurm import JobFacts, parse_config, parse_job, parse_version
+from disbatch.contexts.hetjob import JobFacts
+from disbatch.contexts.slurm import parse_config, parse_job, parse_version
 from disbatch.contexts.words import ended_how, lines
 
 TIMEOUT = 10.0

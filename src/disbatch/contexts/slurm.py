@@ -21,12 +21,13 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from disbatch.contexts.hetjob import NODE_LISTS, components
-from disbatch.contexts.hostlist import expand
-from disbatch.contexts.nodes import MAX_CORES, MAX_NODES, Node, in_short, left_out, no_room, slots
+from disbatch.contexts.hetjob import NODE_LISTS, JobFacts, components
+from disbatch.contexts.hostlist import MAX_NODES, expand
+from disbatch.contexts.nodes import MAX_CORES, Node, left_out, no_room, slots
 from disbatch.model.errors import UsageError
+from disbatch.model.text import in_short
 from disbatch.model.way import Way
 
 RETIRE_COMMAND = 'scontrol update JobId="$SLURM_JOBID" NodeList="${DRIVER_NODE:+$DRIVER_NODE,}$ACTIVE"'
@@ -44,40 +45,6 @@ _MEMBER = re.compile(
 )
 _GROUP = re.compile(r" Nodes=(\S+) CPU_IDs=(\S*) Mem=\S* GRES(?:_IDX)?=(\S*)")
 _IDS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
-
-
-@dataclass(frozen=True)
-class JobFacts:
-    """What Slurm says of a job; what it does not say is None, empty or 0.
-
-    `nodes`: those that the job has now. `cpus`, `gpus`: of each of them. `gpus_per_node`: GPUs were asked for
-    per node only, so that each step gets them without asking. `batch_host`: where the batch script runs, ""
-    if there is none. `tasks`, `cpus_per_task`: as asked for. `end`: when its time is over, seconds since the
-    epoch. `kill_wait`: seconds from SIGTERM to SIGKILL. `version`: of srun. `preempted`: another job gets its
-    nodes; `requeue`: it may then be started again later, if `partition` or `qos` say so. `gone`: why the job
-    cannot be used, to follow "SLURM_JOB_ID is 7, but". `ending`: Slurm is ending what is left of it.
-    `problem`: why something is not known, one line. `components`: of a heterogeneous job, by number; the
-    first of them is this job itself. Its `end` is then that of the component whose time is over first.
-    """
-
-    nodes: list[str] | None = None
-    batch_host: str | None = None
-    end: float | None = None
-    gpus: Mapping[str, int] = field(default_factory=dict)
-    cpus: Mapping[str, int] = field(default_factory=dict)
-    gpus_per_node: bool = False
-    tasks: int | None = None
-    cpus_per_task: int | None = None
-    kill_wait: float | None = None
-    version: tuple[int, int] | None = None
-    preempted: bool = False
-    requeue: bool = False
-    partition: str = ""
-    qos: str = ""
-    gone: str = ""
-    problem: str = ""
-    ending: bool = False
-    components: Mapping[int, JobFacts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

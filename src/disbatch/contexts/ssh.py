@@ -12,10 +12,10 @@ import sys
 from dataclasses import dataclass
 
 from disbatch.contexts.local import BOOT
+from disbatch.contexts.words import TUNNEL_MARK
 from disbatch.engine.search_path import package_path
 from disbatch.model.errors import UsageError
 
-TUNNEL_MARK = "disbatch-tunnel-ready"
 FAREWELL = b"bye\n"
 """Written to a tunnel's stdin when it is no longer needed, so that its directory is removed."""
 _HOST_PORT = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[0-9A-Za-z._-]+):[0-9]{1,5}")

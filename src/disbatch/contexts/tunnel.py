@@ -22,8 +22,8 @@ from collections.abc import Callable
 
 from disbatch.contexts.child import Child
 from disbatch.contexts.spawn import spawn
-from disbatch.contexts.ssh import FAREWELL, TUNNEL_MARK, SshOptions, tunnel_argv
-from disbatch.contexts.words import tunnel_words
+from disbatch.contexts.ssh import FAREWELL, SshOptions, tunnel_argv
+from disbatch.contexts.words import TUNNEL_MARK, tunnel_words
 from disbatch.model.errors import LaunchError
 
 DELAY_FIRST = 0.5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from disbatch.contexts.ssh import TUNNEL_MARK
 from disbatch.model.text import printable
 from disbatch.wire.messages import ERROR_MARK, READY_MARK
 
@@ -82,6 +81,9 @@ _SRUN_SAYS = (
     (r"unrecognized option|[Ii]nvalid option", "this srun lacks an option that disbatch needs ({line})"),
     (r"slurm.? controller|slurmctld|slurm_load_ctl_conf", "Slurm's controller does not answer ({line})"),
 )
+
+TUNNEL_MARK = "disbatch-tunnel-ready"
+
 
 
 def tidy(text: str) -> str:

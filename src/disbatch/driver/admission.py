@@ -10,13 +10,12 @@ from typing import Any
 from disbatch.contexts.room import room_for_connections
 from disbatch.driver.attached import Contexts
 from disbatch.driver.crew import Crew
-from disbatch.driver.departures import some
 from disbatch.driver.farewells import Farewells
 from disbatch.driver.roster import Member
 from disbatch.driver.settings import Settings
 from disbatch.driver.told import Joint
 from disbatch.model.errors import UsageError
-from disbatch.model.quantity import counted
+from disbatch.model.quantity import counted, short_list
 from disbatch.plan import events
 from disbatch.wire.descriptors import limit
 from disbatch.wire.hub import ENGINE_NAME
@@ -125,7 +124,7 @@ class Admission:
         crew.give_backs.add(context, verb.spare_after, frozenset(verb.keep))
         slots = sum(node.slots for node in verb.nodes)
         what = counted(slots, "slot") + (f", label {verb.label}" if verb.label else "")
-        crew.say(f"attached from {verb.host}: {some([node.node for node in verb.nodes])} ({what})")
+        crew.say(f"attached from {verb.host}: {short_list([node.node for node in verb.nodes])} ({what})")
         for node in verb.nodes:
             crew.expect(
                 Member(node.engine, node.node, crew.next_rank, node.slots, None, context, label=verb.label)
@@ -159,7 +158,7 @@ class Admission:
         heard = sorted(member.name for member in staying if not member.lost)
         if heard:
             how = "its tasks finish" if verb.kindly else "its tasks run again elsewhere"
-            crew.say(f"{some(heard)}: {verb.why}; {how}")
+            crew.say(f"{short_list(heard)}: {verb.why}; {how}")
         for member in (*launching, *staying):
             self._farewells.add(member, stop=not verb.kindly)
         return Answer(request.id, True, [])

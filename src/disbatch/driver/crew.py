@@ -22,7 +22,7 @@ from disbatch.contexts.spawn import Spawned
 from disbatch.contexts.tunnel import new_place
 from disbatch.driver.addresses import Addresses
 from disbatch.driver.attached import Contexts
-from disbatch.driver.departures import Departures, some
+from disbatch.driver.departures import Departures
 from disbatch.driver.giveback import GiveBacks
 from disbatch.driver.retirement import Retirement
 from disbatch.driver.roster import Member
@@ -32,6 +32,7 @@ from disbatch.driver.succession import Succession
 from disbatch.driver.told import Gone, Here, Line
 from disbatch.engine.sessions import boot_id
 from disbatch.model.errors import LaunchError
+from disbatch.model.quantity import short_list
 from disbatch.model.way import Way
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
@@ -416,7 +417,7 @@ class Crew:
         names = self.out_of_reach
         if names:
             limit = f"{self._settings.orphan_patience:g} s"
-            self.say(f"{some(names)}: tasks may still run there, for at most {limit}; resume after that")
+            self.say(f"{short_list(names)}: tasks may still run there, for at most {limit}; resume after that")
 
     # ---- who is heard ----
 

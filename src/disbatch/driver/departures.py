@@ -5,18 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from disbatch.model.quantity import short_list
+
 JOIN_DELAY = 0.5
 """Seconds that a line waits for others."""
-MOST_NAMED = 5
 BY_SIGNAL = "ended by SIG"
 """How the reason of an engine begins that a signal ended; see `engine.engine`."""
-
-
-def some(names: list[str], most: int = MOST_NAMED) -> str:
-    """The first names of a list; a name that stands there more than once is said once."""
-    different = list(dict.fromkeys(names))
-    rest = len(different) - most
-    return ", ".join(different[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 class Departures:
@@ -49,7 +43,7 @@ class Departures:
             self._timer = None
         told, self._names = self._names, {}
         for (reason, by_slurm), names in told.items():
-            self._say(f"{some(sorted(names))}: {self._words(reason, len(names) > 1, by_slurm)}")
+            self._say(f"{short_list(sorted(names))}: {self._words(reason, len(names) > 1, by_slurm)}")
 
     def _words(self, reason: str, several: bool, by_slurm: bool) -> str:
         if by_slurm and reason.startswith(BY_SIGNAL):

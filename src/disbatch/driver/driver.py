@@ -35,7 +35,6 @@ from disbatch.driver.attached import Contexts
 from disbatch.driver.belongings import Belongings
 from disbatch.driver.control import Control
 from disbatch.driver.crew import Crew
-from disbatch.driver.departures import some
 from disbatch.driver.exchange import Exchange
 from disbatch.driver.farewells import Farewells
 from disbatch.driver.feed import Feed
@@ -62,7 +61,7 @@ from disbatch.driver.told import Counted, Told
 from disbatch.driver.vacancy import Vacancy
 from disbatch.driver.watching import Watching
 from disbatch.model.errors import DisbatchError
-from disbatch.model.quantity import counted
+from disbatch.model.quantity import counted, short_list
 from disbatch.model.snapshot import Snapshot, Summary
 from disbatch.model.status import STATUS_HEADER
 from disbatch.model.text import as_argument, printable, shell_word, with_retry
@@ -166,7 +165,7 @@ class Driver:
             look=self._look_for_engines,
             is_over=self._over.done,
             time_is_up=lambda: bool(self._time_limit.words),
-            lets_go=lambda member: self._time_limit.lets_go(member) or member in self._farewells,
+            lets_go=lambda member: self._time_limit.lets_go(member.context) or member in self._farewells,
         )
         self._vacancy = Vacancy(loop, s, say=self._say, end=self._end_incomplete)
         self._farewells = Farewells(
@@ -193,8 +192,8 @@ class Driver:
             finish=self._finish_early,
             waits=s.waits != 0,
         )
-        for joined in (self._time_limit.joined, self._farewells.joined):
-            self._crew.when_joined(joined)
+        self._crew.when_joined(lambda member: self._time_limit.joined(member.engine, member.context))
+        self._crew.when_joined(self._farewells.joined)
         self._outlook = Outlook(self._matter())
         self._watching = Watching(loop, self._outlook, self._answer, s.number)
         self._performers: dict[type, Callable[[Any], None]] = {
@@ -262,7 +261,7 @@ class Driver:
                 unwritten = await self._close()
         result = self._result()
         if self._leaves_engines:
-            names = some(self._crew.not_heard or self._crew.out_of_reach)
+            names = short_list(self._crew.not_heard or self._crew.out_of_reach)
             prefix = shell_word(as_argument(str(self._settings.claimed.files.prefix)))
             words = f"the run is left as it was: `dbutil finish --run {prefix}` tries again"
             self._say(f"{names}: not heard; {words}")

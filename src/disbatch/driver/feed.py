@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from disbatch.driver.by_command import ByCommand
-from disbatch.driver.departures import some
 from disbatch.driver.former import Former
 from disbatch.driver.sofar import SoFar
 from disbatch.driver.told import Told
 from disbatch.model.errors import DisbatchError
+from disbatch.model.quantity import short_list
 from disbatch.model.status import Record
 from disbatch.model.task import Barrier, Item, PerEngine, Task
 from disbatch.plan.events import Completed, Event, Read, Recorded, SourceDry, SourceEnded
@@ -140,7 +140,7 @@ class Feed:
     def _not_met(self, plan: Plan) -> str:
         """Tasks that engines have from a former driver, and that were not read again."""
         has = (lambda id: False) if self._so_far is None else self._so_far.has
-        return some([str(id) for id in sorted(plan.strays) if not has(id)])
+        return short_list([str(id) for id in sorted(plan.strays) if not has(id)])
 
     @property
     def expects_program(self) -> bool:

@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from disbatch.contexts.hetjob import JobFacts
 from disbatch.contexts.hostlist import expand
-from disbatch.contexts.slurm import JobFacts, parse_job
+from disbatch.contexts.slurm import parse_job
 from disbatch.driver.command import Run
 from disbatch.model.errors import UsageError
 

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import msgspec
 
-from disbatch.driver.settings import Output
 from disbatch.model.errors import UsageError
 from disbatch.wire.ownfile import owner_of, read_own
 from disbatch.wire.runscript import prefix_of
 
 LARGEST = 1 << 20
 MOST_FORMER = 1000
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is kept of what tasks print: in `directory` (absolute), in packs or in files of their own, `limit`
+    bytes of each stream."""
+
+    directory: bytes
+    packed: bool
+    limit: int
 
 
 class Renumbered(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 from disbatch.contexts.context import Context
 from disbatch.contexts.machine import this_machine
 from disbatch.driver.files import ClaimedFiles, RunFiles
+from disbatch.driver.outputfile import Output
 from disbatch.driver.told import Asked, Told
 from disbatch.engine import keeper
 from disbatch.keystore.address import Address
@@ -28,16 +29,6 @@ class Takeover:
     ended: frozenset[str] = frozenset()
     finish: bool = False
     readable: bool = True
-
-
-@dataclass(frozen=True)
-class Output:
-    """What is kept of what tasks print: in `directory` (absolute), in packs or in files of their own, `limit`
-    bytes of each stream."""
-
-    directory: bytes
-    packed: bool
-    limit: int
 
 
 @dataclass(frozen=True)

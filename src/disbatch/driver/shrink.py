@@ -25,8 +25,8 @@ from collections.abc import Awaitable, Callable
 from disbatch.contexts.slurm import Allocation
 from disbatch.driver import command as commands
 from disbatch.driver.command import in_directory
-from disbatch.driver.departures import some
 from disbatch.driver.job import SlurmSilentError, job_facts, nodes_in_use
+from disbatch.model.quantity import short_list
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class Shrinker:
     def _tell(self, problem: str) -> None:
         if not self._told and problem != STILL_IN_USE:
             self._told = True
-            self._trouble(f"{some(list(self._returned))}: cannot be given back to Slurm: {problem}")
+            self._trouble(f"{short_list(list(self._returned))}: cannot be given back to Slurm: {problem}")
 
     async def _shrink(self) -> str | None:
         """Take out of the job what can be. What went wrong, or None if there is nothing to say."""

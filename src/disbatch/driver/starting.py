@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from disbatch.contexts.context import Context
 from disbatch.contexts.nodes import Node
 from disbatch.driver.files import RunFiles
-from disbatch.driver.settings import Output
+from disbatch.driver.outputfile import Output
 from disbatch.model.way import Way
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.messages import PROTOCOL, Bootstrap

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.departures import some
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.inherited import Inherited
 from disbatch.driver.roster import Member
 from disbatch.driver.told import Gone, Here, Told
 from disbatch.engine.remains import end_remains
+from disbatch.model.quantity import short_list
 from disbatch.model.task import Phase
 from disbatch.plan import events
 from disbatch.wire.messages import Hello
@@ -197,7 +197,7 @@ class Succession:
         if not names:
             return ""
         known = names <= {member.name for member in missing}
-        return "; starting anew " + ("there" if known else f"on {some(sorted(names))}")
+        return "; starting anew " + ("there" if known else f"on {short_list(sorted(names))}")
 
     def _may_replace(self, member: Member) -> bool:
         wanted = member.node is not None and member.node.name not in self._told.avoid
@@ -241,4 +241,4 @@ class Succession:
 
 
 def _names(engines: Iterable[Here | Member]) -> str:
-    return some(sorted({engine.name for engine in engines}))
+    return short_list(sorted({engine.name for engine in engines}))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 
 from disbatch.contexts.context import Context
 from disbatch.driver.allowance import TIME_IS_UP, Allowance, ask_slurm
-from disbatch.driver.roster import Member
 from disbatch.plan.events import Drain, Stop
 
 
@@ -70,14 +69,14 @@ class TimeLimit:
         if self._task is not None:
             self._task.cancel()
 
-    def lets_go(self, member: Member) -> bool:
-        """This engine comes too late."""
-        return self._event is not None and not member.context
+    def lets_go(self, context: str) -> bool:
+        """An engine comes too late. One of another context, whose id is not empty, has its own time."""
+        return self._event is not None and not context
 
-    def joined(self, member: Member) -> None:
-        """This engine came, maybe too late. One of another context has its own time."""
-        if self._event is not None and self.lets_go(member):
-            self._tell(self._event(member.engine))
+    def joined(self, engine: str, context: str) -> None:
+        """This engine came, maybe too late."""
+        if self._event is not None and self.lets_go(context):
+            self._tell(self._event(engine))
 
     def _all(self, event: type[Drain] | type[Stop]) -> None:
         self._event = event

@@ -9,19 +9,14 @@ printed once, by the command line; a traceback goes to the log only.
         ResumeError     2   a former status file that does not fit the tasks
       SilenceError      3   the driver of a run does not answer
       RunEndedError     3   a run ended before a task that a program handed in
-      TaskFailedError   1   a task failed, and a program wants that to be an error
+      TaskFailedError   1   a task failed, and a program wants that to be an error (`model/result.py`)
       ProtocolError     -   what came from a socket is not a message of ours; dropped and logged
       LaunchError       -   one node could not be started; the run goes on with the others
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from disbatch.model.text import printable
-
-if TYPE_CHECKING:
-    from disbatch.model.result import TaskResult
 
 EXIT_COMPLETE = 0
 """The run is complete, even if tasks failed."""
@@ -84,20 +79,6 @@ class SourceError(DisbatchError):
 
 class RunEndedError(DisbatchError):
     """The run ended, or its driver is gone, before the task had ended."""
-
-
-class TaskFailedError(DisbatchError):
-    """A task failed; `result` tells how."""
-
-    exit_code = EXIT_FAILED
-
-    def __init__(self, result: TaskResult) -> None:
-        err = result.err.decode("utf-8", "replace").strip()
-        super().__init__(f"{result}" + (f" ({err})" if err else ""))
-        self.result = result
-
-    def __reduce__(self) -> tuple[type[TaskFailedError], tuple[TaskResult]]:
-        return type(self), (self.result,)
 
 
 class ProtocolError(DisbatchError):

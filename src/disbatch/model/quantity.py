@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MOST_NAMED = 5
+
 
 def counted(number: float, noun: str, plural: str = "") -> str:
     """`1 task`, `2,000 tasks`, `0.5 cores`; `plural` if that is not the noun with an s."""
@@ -12,3 +14,10 @@ def counted(number: float, noun: str, plural: str = "") -> str:
 def with_label(node: str, label: str) -> str:
     """`vm (gpu)`: a node of a context that the user gave a label; several may have the same name."""
     return f"{node} ({label})" if label else node
+
+
+def short_list(names: list[str], most: int = MOST_NAMED) -> str:
+    """The first names of a list; a name that stands there more than once is said once."""
+    different = list(dict.fromkeys(names))
+    rest = len(different) - most
+    return ", ".join(different[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 import msgspec
 
-from disbatch.model.errors import TaskFailedError
+from disbatch.model.errors import EXIT_FAILED, DisbatchError
 from disbatch.model.outcome import LOST_RETURN_CODE, how_ended
 from disbatch.model.snippet import unquoted
 from disbatch.model.status import Mark, Record
@@ -94,6 +94,20 @@ class TaskResult(msgspec.Struct, frozen=True, gc=False):
         elif self.return_code < 0:
             how = f"ended by signal {-self.return_code}"
         return f"task {self.id} on {self.node}: {how}, {self.elapsed:.3f} s: {self.command}"
+
+
+class TaskFailedError(DisbatchError):
+    """A task failed; `result` tells how."""
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, result: TaskResult) -> None:
+        err = result.err.decode("utf-8", "replace").strip()
+        super().__init__(f"{result}" + (f" ({err})" if err else ""))
+        self.result = result
+
+    def __reduce__(self) -> tuple[type[TaskFailedError], tuple[TaskResult]]:
+        return type(self), (self.result,)
 
 
 def result_of(record: Record, command: bytes | None = None) -> TaskResult:

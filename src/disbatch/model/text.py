@@ -98,3 +98,9 @@ def _escaped(letter: str) -> str:
         return known or letter
     # Octal, since ksh takes any number of hexadecimal digits.
     return "".join(f"\\{byte:03o}" for byte in letter.encode("utf-8", "surrogateescape"))
+
+
+def in_short(text: str) -> str:
+    """What the user wrote, as it can stand in a line for the user."""
+    text = text if len(text) <= 80 else text[:77] + "..."
+    return printable(text)
