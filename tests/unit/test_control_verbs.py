@@ -15,7 +15,7 @@ from disbatch.cli.runs import find_run
 from disbatch.cli.verbs import parse_ranges
 from disbatch.driver.held import hold
 from disbatch.driver.runfile import RunFile
-from disbatch.driver.told import Asked
+from disbatch.driver.told import Asked, SourceKind
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.wire.keys import ConnectFile, RunKeys
 from disbatch.wire.messages import PROTOCOL
@@ -81,19 +81,19 @@ def test_the_only_live_run_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "size", "advice"),
+    ("source", "advice"),
     [
-        (["-s", "localhost:1", "Tasks"], 5, "`disbatch --takeover P` goes on with it; or `dbutil finish"),
-        (["-S"], None, "`disbatch --takeover P` goes on with it; or `dbutil finish"),
-        (["-"], None, "`cat SAME_TASKS | disbatch --takeover P -` goes on with it; or `"),
-        (["--taskcommand", "x"], None, "its tasks came from a program: `dbutil finish --run P` ends it; "),
-        (["--no-such"], None, "`disbatch TASKFILE -r P_status.txt` goes on where it ended"),
+        ("file", "`disbatch --takeover P` goes on with it; or `dbutil finish"),
+        ("", "`disbatch --takeover P` goes on with it; or `dbutil finish"),
+        ("submitted", "`disbatch --takeover P` goes on with it; or `dbutil finish"),
+        ("stream", "`cat SAME_TASKS | disbatch --takeover P -` goes on with it; or `"),
+        ("program", "its tasks came from a program: `dbutil finish --run P` ends it; "),
     ],
 )
-def test_what_a_dead_driver_leaves(here: Path, arguments: list[str], size: int | None, advice: str) -> None:
+def test_what_a_dead_driver_leaves(here: Path, source: SourceKind, advice: str) -> None:
     connect("P", "ipc:///nowhere")
-    words = [argument.encode() for argument in arguments]
-    RunFile.create(here / "P_run.json", Asked("0", words, b"/", "7", "Tasks", b"/log", size, size, 600.0, []))
+    asked = Asked("0", [], b"/", "7", "Tasks", b"/log", None, None, 600.0, [], source)
+    RunFile.create(here / "P_run.json", asked)
     with pytest.raises(SilenceError) as caught:
         find_run("P")
     assert f"is dead; {advice}" in str(caught.value)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from disbatch.driver.departures import Departures, some
+from disbatch.driver.departures import Departures
 
 
 def said(course: Callable[[Departures], None], *, by_slurm: bool) -> list[str]:
@@ -70,8 +70,3 @@ def test_a_line_comes_by_itself() -> None:
             return await line
 
     assert asyncio.run(run()) == "a: its engine left: x"
-
-
-def test_some() -> None:
-    assert some(["a", "b", "a"]) == "a, b"
-    assert some(["a", "b", "c"], most=2) == "a, b and 1 more"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from disbatch.model.quantity import counted, with_label
+from disbatch.model.quantity import counted, short_list, with_label
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,8 @@ def test_what_has_a_plural_of_its_own() -> None:
 
 def test_a_label_tells_nodes_of_one_name_apart() -> None:
     assert [with_label("vm", label) for label in ("", "day")] == ["vm", "vm (day)"]
+
+
+def test_a_short_list_names_each_once() -> None:
+    assert short_list(["a", "b", "a"]) == "a, b"
+    assert short_list(["a", "b", "c"], most=2) == "a, b and 1 more"

@@ -7,7 +7,6 @@ import asyncio
 from disbatch.contexts.context import Context
 from disbatch.contexts.slurm import Allocation
 from disbatch.driver.allowance import TIME_IS_UP
-from disbatch.driver.roster import Member
 from disbatch.driver.timelimit import TimeLimit
 from disbatch.plan.events import Drain, Stop
 
@@ -57,11 +56,11 @@ def test_what_runs_is_ended_and_nobody_is_waited_for() -> None:
 
 def test_an_engine_that_comes_late_is_told_the_same() -> None:
     run = Run(1000.0)
-    run.limit.joined(Member("c", "c", 2, 1))
+    run.limit.joined("c", "")
     assert run.log == []
     run.to_the_end()
     del run.log[:]
-    run.limit.joined(Member("c", "c", 2, 1))
+    run.limit.joined("c", "")
     assert run.log == [Stop("c")]
 
 

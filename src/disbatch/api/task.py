@@ -7,12 +7,23 @@ import os
 import threading
 from collections.abc import Generator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from disbatch.model.result import TaskResult
 
-if TYPE_CHECKING:
-    from disbatch.api.courier import Courier
+
+class Submitter(Protocol):
+    """What hands tasks in: in the process with the pid `process`, on a thread of its own with the identifier
+    `thread`."""
+
+    process: int
+    thread: int
+
+    def cancel(self, task: Task) -> bool:
+        """Never run it, or end it; True unless it has ended already."""
+
+    def runs(self, task: Task) -> bool:
+        """It is in a slot at this moment."""
 
 
 class Task(Future[TaskResult]):
@@ -25,17 +36,17 @@ class Task(Future[TaskResult]):
     taken it.
     """
 
-    def __init__(self, command: str, courier: Courier) -> None:
+    def __init__(self, command: str, submitter: Submitter) -> None:
         super().__init__()
         self.command = command
         self.id: int | None = None
         self.asked_to_cancel = False
-        self._courier = courier
+        self._submitter = submitter
 
     def cancel(self) -> bool:
         """Never run it, or end it; True unless it has ended already. The future is cancelled at once. A task
         that ends at this very moment may stand in the status file with its own result."""
-        return self._courier.cancel(self)
+        return self._submitter.cancel(self)
 
     def _cancel(self) -> bool:
         """Cancel the future."""
@@ -46,7 +57,7 @@ class Task(Future[TaskResult]):
         if self.done():
             return False
         self._forbid_to_wait()
-        return self._courier.runs(self)
+        return self._submitter.runs(self)
 
     def __await__(self) -> Generator[Any, None, TaskResult]:
         """How the task ended, on an asyncio loop. Cancelling that cancels the task."""
@@ -65,11 +76,11 @@ class Task(Future[TaskResult]):
     def _forbid_to_wait(self) -> None:
         if self.done():
             return
-        if self._courier.process != os.getpid():
+        if self._submitter.process != os.getpid():
             raise RuntimeError(
                 "this task belongs to the process that handed it in; only that can wait for it"
             )
-        if threading.get_ident() == self._courier.thread:
+        if threading.get_ident() == self._submitter.thread:
             raise RuntimeError("a callback of a task cannot wait for another one: it would wait for ever")
 
     def __repr__(self) -> str:

@@ -42,7 +42,7 @@ from disbatch.driver.observer import Observer
 from disbatch.driver.outputfile import Before, Output, kept_before
 from disbatch.driver.settings import Settings, Takeover
 from disbatch.driver.sofar import SoFar
-from disbatch.driver.told import Asked, Told
+from disbatch.driver.told import Asked, SourceKind, Told
 from disbatch.model.errors import (
     EXIT_COMPLETE,
     EXIT_INCOMPLETE,
@@ -442,6 +442,11 @@ def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     if isinstance(opened, Opened) and opened.summary is not None and not nameless:
         status = os.fstat(opened.descriptor)
         size, changed = status.st_size, status.st_mtime_ns
+    source: SourceKind = "stream" if size is None else "file"
+    if options.taskserver is not None or options.taskcommand is not None:
+        source = "program"
+    elif options.taskfile is None:
+        source = "submitted"
     return Asked(
         version=__version__,
         arguments=[os.fsencode("-" if nameless and a == options.taskfile else a) for a in arguments],
@@ -453,6 +458,7 @@ def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
         changed=changed,
         orphan_patience=options.orphan_patience,
         environment=list(environment.items()),
+        source=source,
     )
 
 

@@ -44,24 +44,22 @@ class Run:
     @property
     def resume(self) -> str:
         """How to go on with what a dead driver left."""
-        from disbatch.cli.options import parse
         from disbatch.driver.runfile import read
 
         name = as_argument(self.prefix)
         prefix, status = shell_word(name), shell_word(as_argument(status_file(self.prefix)))
         again = f"`disbatch TASKFILE -r {status}`"
         try:
-            asked = read(Path(f"{self.prefix}_run.json")).asked
-            first = parse([os.fsdecode(argument) for argument in asked.arguments])
+            source = read(Path(f"{self.prefix}_run.json")).asked.source
         except UsageError:
             return f"{again} goes on where it ended"
-        if first.taskserver is not None or first.taskcommand is not None:
+        if source == "program":
             return (
                 f"its tasks came from a program: `dbutil finish --run {prefix}` ends it; "
                 f"then start it anew with `-r {status}`"
             )
         over = f"`disbatch --takeover {prefix}`"
-        if first.taskfile is not None and asked.size is None:
+        if source == "stream":
             over = f"`{FEED_AGAIN}disbatch --takeover {prefix} -`"
         return f"{over} goes on with it; or `dbutil finish --run {prefix}` ends it, then {again} resumes it"
 

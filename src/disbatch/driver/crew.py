@@ -417,7 +417,9 @@ class Crew:
         names = self.out_of_reach
         if names:
             limit = f"{self._settings.orphan_patience:g} s"
-            self.say(f"{short_list(names)}: tasks may still run there, for at most {limit}; resume after that")
+            self.say(
+                f"{short_list(names)}: tasks may still run there, for at most {limit}; resume after that"
+            )
 
     # ---- who is heard ----
 

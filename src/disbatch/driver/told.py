@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,10 +20,14 @@ Ranges = list[tuple[int, int]]
 """First and last id of each."""
 
 
+SourceKind = Literal["", "file", "stream", "program", "submitted"]
+
+
 class Asked(msgspec.Struct, frozen=True, tag="asked"):
     """What the first driver was asked: `arguments` in `directory`. `size` (bytes) and `changed` (nanoseconds
     since the epoch) tell whether the task file is the same; None: the tasks came as a stream. `environment`
-    is that of the tasks. `orphan_patience` in seconds."""
+    is that of the tasks. `orphan_patience` in seconds. `source`: where the tasks come from; "" if a former
+    version wrote it."""
 
     version: str
     arguments: list[bytes]
@@ -35,6 +39,7 @@ class Asked(msgspec.Struct, frozen=True, tag="asked"):
     changed: int | None
     orphan_patience: float
     environment: list[tuple[bytes, bytes]]
+    source: SourceKind = ""
 
 
 class Here(msgspec.Struct, frozen=True, tag="here"):
