@@ -53,6 +53,7 @@ from disbatch.plan.events import (
 )
 from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Mode, Plan
+from disbatch.plan.turns import Turns
 
 ATTEMPTS = 1 << 40
 """Attempts of one driver."""
@@ -89,15 +90,15 @@ def check_consistency(plan: Plan) -> None:
         live += len(engine.assigned)
         recalling += engine.recalling
         lost += engine.state is State.LOST
-        active = engine.state is State.ACTIVE and rotation.may_take(engine.context)
+        active, may_take = engine.state is State.ACTIVE, rotation.may_take(engine.context)
         busy = len(engine.assigned) + len(engine.adrift) + len(engine.claims)
         own_room = max(0, engine.slots + engine.depth - busy) if active else 0
         assert engine.room == own_room, engine.id
-        room += own_room
+        room += own_room if may_take else 0
         resting = engine.state in (State.ACTIVE, State.DRAINING)
         for pool, member in (
-            ("idle", active and busy < engine.slots),
-            ("open", own_room > 0),
+            ("idle", active and may_take and busy < engine.slots),
+            ("open", may_take and own_room > 0),
             ("queued", engine.queued > 0 and not engine.recalling),
             ("resting", resting and not busy and not engine.per_engine),
         ):
@@ -106,7 +107,9 @@ def check_consistency(plan: Plan) -> None:
         if engine.state is State.LOST:
             assert not engine.assigned
     for pool_name, members in expected.items():
-        assert set(getattr(rotation, pool_name)) == members, pool_name
+        pool = getattr(rotation, pool_name)
+        names = [each.id for each in pool] if isinstance(pool, Turns) else list(pool)
+        assert len(names) == len(members) and set(names) == members, pool_name
     assert (plan.live, rotation.room, board.recalling, board.lost) == (live, room, recalling, lost)
     for context, limit in rotation.limits.items():
         assigned = sum(len(e.assigned) for e in plan.engines.values() if e.context == context)

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from plan_world import outcome, task
 
 from disbatch.model.task import Task
-from disbatch.plan.board import Board
+from disbatch.plan.backlog import Source
+from disbatch.plan.board import Board, Mode
 from disbatch.plan.claims import assign_inherited
+from disbatch.plan.dispatch import settle
 from disbatch.plan.engines import Engine, State
-from disbatch.plan.events import Assign, Drain, Finished, Joined, Lost, Read, Release
+from disbatch.plan.events import Assign, Drain, Finished, Joined, Lost, Read, Recall, Release, Returned
 from disbatch.plan.leaving import drain, let_go
 from disbatch.plan.plan import Plan
+from disbatch.plan.queues import rebalance
+from disbatch.plan.results import on_returned
 
 
 class Counting(dict[int, object]):
@@ -26,10 +30,21 @@ class Counting(dict[int, object]):
         return super().items()
 
 
-def board(engines: int) -> Board:
-    board = Board(max_losses=3, fail_fast=False, limits={}, first_attempt=1)
+class Looked(Engine):
+    """Counts how often somebody asks what an engine has."""
+
+    times = 0
+
+    @property
+    def busy(self) -> int:
+        Looked.times += 1
+        return super().busy
+
+
+def board(engines: int, limits: dict[str, int] | None = None) -> Board:
+    board = Board(max_losses=3, fail_fast=False, limits=limits or {}, first_attempt=1)
     for number in range(engines):
-        engine = board.engines[f"e{number}"] = Engine(f"e{number}", 1, "")
+        engine = board.engines[f"e{number}"] = Looked(f"e{number}", 1, "")
         board.rotation.move(engine, State.ACTIVE)
     return board
 
@@ -49,6 +64,60 @@ def test_engines_of_a_spent_context_go() -> None:
     assert not this.rotation.going
     this.rotation.count("")
     assert list(this.rotation.going) == ["e0", "e1", "e2"]
+
+
+def looks(engines: int, tasks: int) -> int:
+    """How often engines are looked at while a limit of `tasks` is used up and these come back, twice."""
+    this = board(engines, {"": tasks})
+    this.mode = Mode.RUNNING
+    Looked.times = 0
+    for _ in range(2):
+        this.backlog.ready.extend(map(task, range(tasks + 1)))
+        settle(this)
+        assert this.live == tasks and len(this.backlog.ready) == 1 and not this.rotation.may_take("")
+        assert not this.rotation.idle.open and not this.rotation.room
+        this.backlog.ready.clear()
+        for engine in [engine for engine in this.engines.values() if engine.assigned]:
+            on_returned(this, Returned(engine.id, list(engine.assigned)))
+        this.backlog.ready.clear()
+        assert len(list(this.rotation.idle)) == engines
+    return Looked.times
+
+
+def test_a_limit_that_is_used_up_costs_the_same_however_many_engines_it_is_about() -> None:
+    assert looks(10, 3) == looks(1000, 3)
+
+
+def test_queues_are_called_back_for_no_more_idle_slots_than_needed() -> None:
+    this = board(1000)
+    full = this.engines["e0"]
+    full.depth = 3
+    full.assigned = {number: task(number) for number in range(4)}
+    this.rotation.touch(full)
+    this.backlog.source = Source.ENDED
+    Looked.times = 0
+    rebalance(this)
+    assert [action.attempts for action in this.actions if isinstance(action, Recall)] == [[2, 3]]
+    assert Looked.times <= 10
+
+
+def test_engines_take_turns_whatever_contexts_they_are_of() -> None:
+    """Each has one turn a round, but those of a context that may take no more are passed over."""
+    plan = Plan(limits={"limited": 3})
+    for name, context in (("a", ""), ("b", "limited"), ("c", ""), ("d", "limited")):
+        plan.handle(Joined(name, 3, [], context))
+
+    def given(*ids: int) -> dict[str, list[int]]:
+        actions = plan.handle(Read([task(id) for id in ids]))
+        return {a.engine: [task.id for _, task in a.pairs] for a in actions if isinstance(a, Assign)}
+
+    assert given(0, 1, 2) == {"a": [0], "c": [1], "b": [2]}
+    assert given(3, 4) == {"d": [3], "a": [4]}
+    assert given(5, 6, 7, 8) == {"c": [5, 8], "b": [6], "a": [7]}
+    assert given(9) == {} and plan.waiting == 1, "b and d have slots, but no more tasks"
+    (attempt,) = plan.engines["d"].assigned
+    (back,) = (each for each in plan.handle(Returned("d", [attempt])) if isinstance(each, Assign))
+    assert back.engine == "d" and plan.waiting == 1, "one more for them: the one that came back"
 
 
 def test_claims_in_order_are_not_sorted() -> None:

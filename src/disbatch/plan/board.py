@@ -64,7 +64,7 @@ class Board:
         self.first_attempt = self.next_attempt = first_attempt
 
         self.engines: dict[str, Engine] = {}
-        self.rotation = Rotation(self.engines, limits)
+        self.rotation = Rotation(limits)
         self.live = 0
         """Attempts assigned to engines that are not lost."""
         self.lost = 0

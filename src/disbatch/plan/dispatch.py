@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from disbatch.model.task import Task
 from disbatch.plan.board import Board, Mode
-from disbatch.plan.engines import Engine, State
+from disbatch.plan.engines import State
 from disbatch.plan.events import Assign
 from disbatch.plan.leaving import let_go
 from disbatch.plan.queues import rebalance
 from disbatch.plan.reading import catch_up, complete_barrier
+from disbatch.plan.turns import Turns
 
 
 def settle(board: Board) -> None:
@@ -40,15 +39,14 @@ def _dispatch(board: Board) -> None:
         board.actions.append(Assign(name, pairs))
 
 
-def _spread(
-    board: Board, pool: OrderedDict[str, Engine], batches: dict[str, list[tuple[int, Task]]], *, queue: bool
-) -> None:
-    """Give one task to each engine of the pool in turn, as long as there are tasks and room."""
+def _spread(board: Board, turns: Turns, batches: dict[str, list[tuple[int, Task]]], *, queue: bool) -> None:
+    """Give one task to each of these engines in turn, as long as there are tasks and room."""
     ready, again, rotation = board.backlog.ready, board.backlog.again, board.rotation
     limited = bool(rotation.limits)
     touched = {}
-    while ready and pool:
-        name, engine = next(iter(pool.items()))
+    while ready and turns.open:
+        engines = next(iter(turns.open.values()))
+        name, engine = next(iter(engines.items()))
         task = ready.popleft()
         if again:
             again.discard(task.id)
@@ -58,10 +56,12 @@ def _spread(
         board.live += 1
         batches.setdefault(name, []).append((attempt, task))
         touched[name] = engine
+        if len(turns.open) > 1:
+            turns.took(engine.context)
         if engine.busy < engine.slots + (engine.depth if queue else 0):
-            pool.move_to_end(name)
+            engines.move_to_end(name)
         else:
-            del pool[name]
+            turns.remove(engine)
         if limited:
             rotation.spend(engine, 1)
     for engine in touched.values():

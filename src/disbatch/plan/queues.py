@@ -43,14 +43,20 @@ def rebalance(board: Board) -> None:
 
     What other engines were asked for already is not waited for: they may be silent for good."""
     idle, queued, backlog = board.rotation.idle, board.rotation.queued, board.backlog
-    if backlog.ready or not queued or not idle or board.held:
+    if backlog.ready or not queued or not idle.open or board.held:
         return
     if backlog.source is Source.FLOWING and backlog.barrier is None:
         return
-    wanted = sum(engine.slots - engine.busy for engine in idle.values())
-    while wanted > 0 and queued:
+    vacant = (engine.slots - engine.busy for engine in idle)
+    wanted = 0
+    while queued:
         engine = next(iter(queued.values()))
-        count = min(wanted, (engine.queued + 1) // 2)
+        most = (engine.queued + 1) // 2
+        while wanted < most and (more := next(vacant, 0)):
+            wanted += more
+        if not wanted:
+            return
+        count = min(wanted, most)
         recall(board, engine, count)
         wanted -= count
 
