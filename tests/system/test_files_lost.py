@@ -8,15 +8,19 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import DBUTIL, DEADLINE, DISBATCH, Running, environment, records, tasks, write
 
+from disbatch import DisBatch
+
 COUNT = 6
 FAILING = """
-import errno, os, runpy, sys
+import errno, os, sys
 
 def failing(call):
     def checked(*arguments, **options):
@@ -35,7 +39,8 @@ def is_ours(argument):
 for name in ("stat", "lstat", "fstat", "open", "pwrite", "write", "fsync", "utime", "pread", "unlink"):
     setattr(os, name, failing(getattr(os, name)))
 sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+from disbatch.cli.begin import disbatch
+sys.exit(disbatch())
 """
 """Runs a command on whose `disk` every call fails as long as there is a file `broken`."""
 
@@ -49,15 +54,15 @@ class Steps:
         self.disk.mkdir()
         for number in range(COUNT):
             os.mkfifo(directory / f"go{number}")
-        lines = [f"echo {n} >> ran; read x < go{n}" for n in range(COUNT)]
+        lines = [f"echo {n} >> ran; read x < go{n}; test $x = go" for n in range(COUNT)]
         write(directory / "Tasks", lines)
         self.run = Running(directory, "-s", "localhost:1", "-p", "disk/P", *options, "Tasks", wrapper=wrapper)
         self.status = self.disk / "P_status.txt"
 
-    def step(self, number: int) -> None:
-        """Let that task end, once it runs."""
+    def step(self, number: int, word: str = "go") -> None:
+        """Let that task end, once it runs; with another word it fails."""
         self.run.until(lambda: str(number) in self.ran, f"task {number}")
-        (self.directory / f"go{number}").write_text("go\n")
+        (self.directory / f"go{number}").write_text(f"{word}\n")
 
     @property
     def ran(self) -> list[str]:
@@ -150,20 +155,38 @@ def test_status_file_that_lost_its_name(tmp_path: Path, how: Callable[[Path], No
     assert f"{now}: removed while the run goes on; written again" in said
 
 
+def search(address: str, query: str) -> list[list[Any]]:
+    """What the page finds: a task each, its id first."""
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    opener.open(address, timeout=DEADLINE).close()
+    with opener.open(f"{address.partition('?')[0]}search?q={query}", timeout=DEADLINE) as answer:
+        found: list[list[Any]] = json.load(answer)["found"]
+    return found
+
+
 def test_record_is_found_under_its_new_name(tmp_path: Path) -> None:
-    steps = Steps(tmp_path, "--output", "out", "--on-finish", 'echo "$DISBATCH_STATUS_FILE" > told')
+    hook = 'echo "$DISBATCH_STATUS_FILE" >> told'
+    steps = Steps(tmp_path, "--output", "out", "-w", "--on-failure", hook, "--on-finish", hook)
     now = steps.disk / "P-2_status.txt"
-    with steps.run:
+    with steps.run as run:
         steps.step(0)
         steps.recorded(0)
         replaced(steps.status)
         steps.recorded(0, now)
-        steps.finish(1, now)
-    assert (tmp_path / "told").read_text() == f"{now}\n"
+        steps.step(1, "wrong")
+        steps.recorded(1, now)
+        with DisBatch.connect(steps.disk / "P", tasks=False) as program:
+            assert program.status_file == now
+            address = program.web_address
+        assert address is not None
+        assert [id for id, *_ in search(address, "read")] == [1, 0]
+        run.until((tmp_path / "told").exists, "the command at the first failure")
+        steps.finish(2, now)
+    assert (tmp_path / "told").read_text() == f"{now}\n" * 2
     shown = dbutil(tmp_path, DBUTIL, "status", "--run", "disk/P", "--json")
     assert json.loads(shown)["done"] == COUNT
     assert dbutil(tmp_path, DBUTIL, "cat", "--run", "disk/P", f"0-{COUNT - 1}") == ""
-    assert f"{COUNT}: {COUNT} succeeded" in dbutil(tmp_path, "disk/P_dbUtil.sh", "report")
+    assert f"{COUNT}: {COUNT - 1} succeeded, 1 failed" in dbutil(tmp_path, "disk/P_dbUtil.sh", "report")
     again = dbutil(
         tmp_path, DISBATCH, "-r", "disk/P-2_status.txt", "-p", "again", "-s", "localhost:1", "Tasks"
     )

@@ -17,14 +17,15 @@ from disbatch.model.status import Mark
 from disbatch.wire.keys import ConnectFile
 
 NO_LOCKS = """
-import fcntl, runpy, sys
+import fcntl, sys
 
 def flock(descriptor, operation):
     raise OSError(38, "Function not implemented")
 
 fcntl.flock = flock
 sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+from disbatch.cli.begin import disbatch
+sys.exit(disbatch())
 """
 """Runs a command as on a file system without locks."""
 

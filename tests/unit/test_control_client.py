@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -96,6 +97,36 @@ def test_suspended(deaf: str) -> None:
     assert is_here(connect) and listens_here(connect)
     with pytest.raises(SilenceError, match=r"deaf, but said nothing within 0.2 s.*Nothing was done"):
         ask(connect, Pause(), patience=0.2)
+
+
+def test_a_driver_that_does_not_listen_yet(tmp_path: Path) -> None:
+    """It is waited for, as one that takes a run over."""
+    address = f"ipc://{tmp_path}/hub"
+
+    async def course() -> Answer:
+        loop = asyncio.get_running_loop()
+        with zmq.Context() as context:
+            asking = partial(ask, connect_file(address), Pause(), is_starting=True)
+            answer = loop.run_in_executor(None, asking)
+            hub = Hub(
+                *(loop, context, KEYS),
+                hello=lambda peer, message: None,
+                receive=lambda peer, number, message: None,
+                bad=lambda text: None,
+                request=lambda request: Answer(request.id, True, ["here"]),
+            )
+            try:
+                hub.bind(address)
+                return await answer
+            finally:
+                hub.close()
+
+    assert asyncio.run(course()).lines == ["here"]
+
+
+def test_a_driver_that_never_listens(tmp_path: Path) -> None:
+    with pytest.raises(SilenceError, match=r"but did not listen within 0.3 s: ask it again"):
+        ask(connect_file(f"ipc://{tmp_path}/none"), Pause(), patience=0.3, is_starting=True)
 
 
 def test_asked_but_silent(tmp_path: Path) -> None:

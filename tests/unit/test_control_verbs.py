@@ -99,6 +99,22 @@ def test_what_a_dead_driver_leaves(here: Path, source: SourceKind, advice: str) 
     assert f"is dead; {advice}" in str(caught.value)
 
 
+@pytest.mark.parametrize("verb", ["finish", "pause"])
+def test_a_driver_that_takes_the_run_over_is_waited_for(
+    verb: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has the status file, and does not listen yet."""
+    descriptor = run_here("one")
+    assert find_run("one").is_starting
+    assert main([verb, "--run", "one", "--timeout", "0.2"]) == 3
+    said = capsys.readouterr().err
+    assert (
+        said
+        == "dbutil: one: a driver has taken the run over, but did not listen within 0.2 s: ask it again\n"
+    )
+    os.close(descriptor)
+
+
 def test_a_named_run(here: Path) -> None:
     os.mkdir("sub")
     descriptor = run_here("sub/my run")

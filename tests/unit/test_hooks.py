@@ -34,7 +34,9 @@ class Shell:
         return self.answer
 
     def hooks(self, commands: Commands = BOTH, run: Snapshot = RUN, *, again: bool = False) -> Hooks:
-        hooks = Hooks(commands, {"HOME": "/h"}, self.said.append, again, self.run)
+        known = {"HOME": "/h"}
+        status = "P-2_status.txt"
+        hooks = Hooks(commands, known, self.said.append, again, self.run, status_file=lambda: status)
         hooks.start(lambda: run)
         return hooks
 
@@ -88,7 +90,8 @@ def test_what_they_find() -> None:
         "DISBATCH_SECONDS": "2.500",
     }  # fmt: skip
     assert failure == counts | {
-        "DISBATCH_EVENT": "failure", "DISBATCH_FAILED_TASKID": "7", "DISBATCH_FAILED_LINE": "12",
+        "DISBATCH_EVENT": "failure", "DISBATCH_STATUS_FILE": "P-2_status.txt",
+        "DISBATCH_FAILED_TASKID": "7", "DISBATCH_FAILED_LINE": "12",
         "DISBATCH_FAILED_NODE": "n1", "DISBATCH_FAILED_RETURN_CODE": "3", "DISBATCH_FAILED_REASON": "",
         "DISBATCH_FAILED_COMMAND": "ab \udcff",
     }  # fmt: skip

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from disbatch.driver.observer import Listener
 from disbatch.model.errors import UsageError
 from disbatch.model.snapshot import Summary
 from disbatch.watch.summary import render
+from disbatch.wire.runscript import status_file
 
 if TYPE_CHECKING:
     from disbatch.watch.hooks import Hooks
@@ -130,8 +132,8 @@ def choose_notices(
             "DISBATCH_JOBID": jobid,
             "DISBATCH_NAMETASKS": name,
             "DISBATCH_PREFIX": str(files.prefix),
-            "DISBATCH_STATUS_FILE": str(files.status),
             "DISBATCH_LOG_FILE": str(files.log.absolute()),
         }
-        hooks = Hooks(Commands(options.on_finish or "", options.on_failure or ""), known, tell, again)
+        commands = Commands(options.on_finish or "", options.on_failure or "")
+        hooks = Hooks(commands, known, tell, again, status_file=partial(status_file, str(files.prefix)))
     return Notices(tell, mailer, hooks)

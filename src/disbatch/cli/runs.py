@@ -16,6 +16,7 @@ from disbatch.model.text import as_argument, shell_word
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.naming import is_gone
 from disbatch.wire.ownfile import NotOwnError, owner_of
+from disbatch.wire.reach import is_here, listens_here, sockets
 from disbatch.wire.runscript import status_file
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Run:
     def is_gone(self) -> bool:
         """Its driver ended without ending the run. Of a driver on another host only that host knows."""
         return is_dead(self.prefix, self.connect)
+
+    @property
+    def is_starting(self) -> bool:
+        """Of a run that is not gone: another driver takes it over, and does not listen yet."""
+        return is_here(self.connect) and bool(sockets(self.connect)) and not listens_here(self.connect)
 
     @property
     def resume(self) -> str:

@@ -64,7 +64,7 @@ def usual_options() -> argparse.ArgumentParser:
 def perform(options: argparse.Namespace) -> list[str]:
     """Ask the driver of the run; what it did, a line each."""
     wanted = _verb(options)
-    from disbatch.cli.runs import find_any_run, find_run
+    from disbatch.cli.runs import find_run
     from disbatch.model.errors import SilenceError
     from disbatch.wire.control import ask
     from disbatch.wire.reach import is_here
@@ -72,11 +72,11 @@ def perform(options: argparse.Namespace) -> list[str]:
     run = find_run(options.run)
     dead = "" if options.verb != "finish" or is_here(run.connect) else _where_to_finish(run)
     try:
-        answer = ask(run.connect, wanted, patience=options.timeout)
+        answer = ask(run.connect, wanted, patience=options.timeout, is_starting=run.is_starting)
     except UsageError as error:
         raise UsageError(f"{run.prefix}: {error}{dead}") from error
     except SilenceError as error:
-        find_any_run(run.prefix)  # UsageError if the run has ended meanwhile
+        find_run(run.prefix)  # says if the run has ended meanwhile, or its driver is dead
         raise SilenceError(f"{run.prefix}: {error}{dead}") from error
     if not answer.ok:
         raise UsageError(f"{run.prefix}: {' '.join(answer.lines)}")

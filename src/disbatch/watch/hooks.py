@@ -36,13 +36,15 @@ class Commands:
 @dataclass
 class Hooks:
     """A `Listener` that runs them. `environment`: the run's own, and what is known of it from the beginning;
-    `again`: this driver took the run over; `say` gets a line for the user."""
+    `again`: this driver took the run over; `say` gets a line for the user. `status_file` tells where the
+    record is now."""
 
     commands: Commands
     environment: Mapping[str, str]
     say: Callable[[str], None]
     again: bool = False
     run: Run = run
+    status_file: Callable[[], str] = lambda: ""
     patience: float = PATIENCE
     _failure: asyncio.Task[None] | None = field(default=None, init=False)
     _failed: bool = field(default=False, init=False)
@@ -62,7 +64,7 @@ class Hooks:
         snapshot = self._snapshot()
         if not self.commands.on_failure or (self.again and snapshot.failed - snapshot.cancelled > 1):
             return  # a former driver of the run has done it
-        facts = {"EVENT": "failure", **_counts(snapshot), **_task(task)}
+        facts = {"EVENT": "failure", "STATUS_FILE": self.status_file(), **_counts(snapshot), **_task(task)}
         self._failure = asyncio.get_running_loop().create_task(
             self._perform("--on-failure", self.commands.on_failure, facts)
         )

@@ -13,7 +13,7 @@ from disbatch.model.errors import SilenceError, UsageError
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.line import Line
 from disbatch.wire.messages import PROTOCOL
-from disbatch.wire.reach import ways
+from disbatch.wire.reach import sockets, ways
 from disbatch.wire.requests import Answer, Request, Verb
 
 PATIENCE = 10.0
@@ -32,13 +32,16 @@ def check_protocol(connect: ConnectFile) -> None:
         raise UsageError(f"{theirs}, this dbutil, {__version__}, {PROTOCOL}: use the dbutil of that version")
 
 
-def ask(connect: ConnectFile, verb: Verb, *, patience: float = PATIENCE) -> Answer:
-    """What the driver answers. Raises SilenceError if it does not within `patience` seconds, UsageError if
-    it cannot be asked from here."""
+def ask(
+    connect: ConnectFile, verb: Verb, *, patience: float = PATIENCE, is_starting: bool = False
+) -> Answer:
+    """What the driver answers; `is_starting`: it is known to live, and will listen at its socket. Raises
+    SilenceError if it does not answer within `patience` seconds, UsageError if it cannot be asked from here.
+    """
     check_protocol(connect)
-    addresses = ways(connect)
+    addresses = sockets(connect) if is_starting else ways(connect)
     with zmq.Context() as context:
-        line = Line(context, connect)
+        line = Line(context, connect, is_starting=is_starting)
         try:
             line.connect(addresses)
             return _wait(line, request_for(verb), patience)

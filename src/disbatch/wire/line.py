@@ -39,10 +39,14 @@ _answers = msgspec.msgpack.Decoder(Answer | Pulse | Refuse)
 
 
 class Line:
-    """A line to the driver of `connect`, to be closed. UsageError if that file's keys are none."""
+    """A line to the driver of `connect`, to be closed; `is_starting`: it may not listen yet. UsageError if
+    that file's keys are none."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], connect: ConnectFile) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], connect: ConnectFile, *, is_starting: bool = False
+    ) -> None:
         self._connect = connect
+        self._is_starting = is_starting
         self._driver = f"the driver (pid {connect.pid}) on {connect.host}"
         self._pending: dict[str, Request] = {}
         self._addresses: list[str] = []
@@ -111,8 +115,9 @@ class Line:
             self._good.discard(address)
         elif event == zmq.EVENT_CONNECTED:
             self._taken.add(address)
+            self._is_starting = False
         gone = event == zmq.EVENT_CONNECT_RETRIED and self._is_local and not listens_here(self._connect)
-        if gone:
+        if gone and not self._is_starting:
             raise SilenceError(f"{self._driver} ended before it {'answered' if self._sent else 'was asked'}")
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             raise SilenceError(f"{self._driver} does not know our key: was another run started in its place?")
@@ -148,6 +153,8 @@ class Line:
     def silence(self, patience: float) -> str:
         """Why there was no answer within so many seconds."""
         at = " and ".join(self._addresses)
+        if self._is_starting:
+            return f"a driver has taken the run over, but did not listen within {patience:g} s: ask it again"
         if self._sent:
             return f"{self._driver} was asked, but did not answer within {patience:g} s; it may do it yet"
         if self._taken or (self._is_local and listens_here(self._connect)):
