@@ -19,6 +19,7 @@ from command import (
     disbatch,
     environment,
     gone,
+    kill,
     processes,
     records,
     tasks,
@@ -166,7 +167,7 @@ def test_what_the_driver_had_on_another_host_is_started_here(held: Held) -> None
     held.task(0)
     held.begin_and_kill(0)
     for pid in processes(str(held.directory)):
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
     host = os.uname().nodename
     for name in ("connect", "run"):
         path = held.directory / f"P_{name}.json"

@@ -21,7 +21,7 @@ from disbatch.driver.kvsinfo import KvsInfo, kvsinfo_path
 from disbatch.driver.runfile import read
 from disbatch.driver.told import Here, Told
 from disbatch.engine import keeper
-from disbatch.engine.remains import command_line, find_engine, find_remains
+from disbatch.engine.remains import command_line, find_engine, find_remains, forget
 from disbatch.engine.sessions import boot_id, look
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.quantity import short_list
@@ -127,7 +127,9 @@ def clear_abandoned(status: str) -> None:
         if not status.endswith(STATUS) or not hold(descriptor) or owner_of(path) != os.geteuid():
             return
         with contextlib.suppress(UsageError):
-            told, connect = read(files.run), ConnectFile.read(files.connect)
+            told = read(files.run)
+            forget([*told.engines, *told.lost])
+            connect = ConnectFile.read(files.connect)
             info = KvsInfo(kvsinfo_path(files, told.asked.task_name, told.asked.jobid))
             if Path(info.told("connect") or "").name == files.connect.name:
                 remove(info.path, log.warning)

@@ -1,9 +1,10 @@
 """The engines' comings and goings: who is started, joins, is lost or leaves, and what becomes of their nodes.
 
 Engines that are not heard for the patience are lost; a local engine's death is known at once, because it is a
-child, and one that is not heard is ended first: no task starts elsewhere beside a copy that we can end. If
-this process was stopped for a while (a suspended laptop), the time it slept is nobody's silence: the check
-that comes late forgives everybody once. As long as no engine is there nothing is checked, and no timer runs.
+child. One of this host that is not heard is ended first: no task starts elsewhere beside a copy that we can
+end. If this process was stopped for a while (a suspended laptop), the time it slept is nobody's silence: the
+check that comes late forgives everybody once. As long as no engine is there nothing is checked, and no timer
+runs.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from disbatch.driver.addresses import Addresses
 from disbatch.driver.attached import Contexts
 from disbatch.driver.departures import Departures
 from disbatch.driver.giveback import GiveBacks
+from disbatch.driver.inherited import Inherited
 from disbatch.driver.retirement import Retirement
 from disbatch.driver.roster import Member
 from disbatch.driver.settings import Settings
 from disbatch.driver.starting import Orders
 from disbatch.driver.succession import Succession
 from disbatch.driver.told import Gone, Here, Line
+from disbatch.engine.remains import end_remains
 from disbatch.engine.sessions import boot_id
 from disbatch.model.errors import LaunchError
 from disbatch.model.quantity import short_list
@@ -99,6 +102,8 @@ class Crew:
         self.give_backs = GiveBacks(members, contexts.engines)
         self._timer: asyncio.TimerHandle | None = None
         self._checked = 0.0
+        self._watched = Inherited(loop, self._exited_here)
+        self._endings: set[asyncio.Task[None]] = set()
         self._on_joined: list[Callable[[Member], None]] = []
         self.give_backs.add("", settings.context.spare_after, settings.context.keep)
 
@@ -264,6 +269,7 @@ class Crew:
         member.joined, member.launching, member.slots = self.loop.time(), False, hello.slots
         member.lost = member.retired = False
         member.ended_for = ""
+        self._note_process(member, hello)
         if self._retirement is not None and not member.context:
             self._retirement.joined(member.name)
         place = (member.name, member.rank, hello.slots, member.node, hello.host, hello.pid, member.context)
@@ -305,6 +311,14 @@ class Crew:
         elif return_code:
             log.warning("%s: %s", member.name, words)
         self._fewer()
+
+    def _exited_here(self, engine: str) -> None:
+        """An engine of this host ended that is no child of ours; what it left is ended first."""
+        words = "its engine ended"
+        if self.members[engine].left:
+            self.exited(engine, 0, words)
+        else:
+            self._end_remains(engine, lambda: self.exited(engine, 0, words))
 
     def goodbye(self, peer: Peer, message: Goodbye) -> None:
         """It leaves in order."""
@@ -449,21 +463,38 @@ class Crew:
 
     def _sees(self, member: Member) -> bool:
         """Its process is on this host, and we learn when it has ended."""
-        if member.local and not member.inherited:
-            return True
-        return self._succession is not None and self._succession.sees(member.engine)
+        return (member.local and not member.inherited) or member.engine in self._watched
+
+    def _note_process(self, member: Member, hello: Hello) -> None:
+        if hello.host == self.hostname and not (member.local and not member.inherited):
+            member.pid, member.started = hello.pid, hello.started
+            if member.local:
+                self._watched.watch(member.engine, member.pid, member.started)
 
     def _unheard(self, member: Member, why: str) -> None:
         """It is lost; but one of this host is ended before its tasks may start elsewhere."""
         if member.ended_for:
             return
+        member.ended_for = why
         if member.local and not member.inherited and not member.exited:
-            member.ended_for = why
             self._launcher.end(member.engine)
-        elif self._succession is not None and self._succession.end(member.engine):
-            member.ended_for = why
+        elif member.pid and self._watched.watch(member.engine, member.pid, member.started):
+            self._watched.end(member.engine)
+        elif member.pid:
+            self._end_remains(member.engine, lambda: self.lose(member.engine, why))
         else:
             self.lose(member.engine, why)
+
+    def _end_remains(self, engine: str, ended: Callable[[], None]) -> None:
+        """End what it has left on this host, or is there of it."""
+
+        async def end() -> None:
+            await end_remains(self.loop, [engine], self.say)
+            ended()
+
+        task = self.loop.create_task(end())
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
 
     # ---- the end ----
 
@@ -492,6 +523,9 @@ class Crew:
         if not self._serves:
             return
         if self._succession is not None:
-            await self._succession.close(patience)
+            await self._succession.close()
+        await self._watched.close(patience)
+        if self._endings:
+            await asyncio.wait(self._endings)
         lost = {member.engine for member in self.members.values() if member.lost}
         await self._launcher.close(patience=patience, lost=lost)

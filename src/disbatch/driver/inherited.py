@@ -1,4 +1,4 @@
-"""Watches the engines of this machine that a former driver of the run started: no children of ours."""
+"""Watches engines of this machine that are no children of ours, as others started them."""
 
 from __future__ import annotations
 
@@ -28,26 +28,30 @@ class Inherited:
     def __contains__(self, engine: str) -> bool:
         return engine in self._watched
 
-    def watch(self, engine: str, pid: int) -> None:
-        """Watch this process, once."""
-        if engine in self._watched or not hasattr(os, "pidfd_open"):
-            return
+    def watch(self, engine: str, pid: int, started: int) -> bool:
+        """Watch this process, which started then; False if it is not there, or that cannot be."""
+        if engine in self._watched:
+            return True
+        if not hasattr(os, "pidfd_open"):
+            return False
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:
-            return
+            return False
+        process = sessions.look(pid)
+        if process is None or started not in (0, process.start):
+            os.close(pidfd)
+            return False
         self._watched[engine] = pidfd
         self._all_gone.clear()
         self._loop.add_reader(pidfd, self._ended, engine)
+        return True
 
-    def end(self, engine: str) -> bool:
-        """Have its keeper kill it, and end its tasks; `on_exit` follows, if that takes too long before they
-        have ended. False if it is not watched."""
-        if engine not in self._watched:
-            return False
+    def end(self, engine: str) -> None:
+        """Have the keeper of this one, which is watched, kill it, and end its tasks; `on_exit` follows, if
+        that takes too long before they have ended."""
         sessions.send(self._watched[engine], signal.SIGQUIT, signal.SIGCONT)
         self._loop.call_later(PATIENCE, self._ended, engine)
-        return True
 
     def _ended(self, engine: str) -> None:
         if engine in self._watched:

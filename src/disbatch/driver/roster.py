@@ -64,6 +64,9 @@ class Member:
     """A former driver of the run started it."""
     tunnel: str = ""
     """Where its tunnel ends on its host, if we have made one."""
+    pid: int = 0
+    """Its keeper, if that is on our host and no child of ours; `started` tells it from a later process."""
+    started: int = 0
 
     @property
     def shown(self) -> str:

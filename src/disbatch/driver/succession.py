@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from disbatch.contexts.nodes import Node
 from disbatch.driver.holds import Holds, Reason
-from disbatch.driver.inherited import Inherited
 from disbatch.driver.roster import Member
 from disbatch.driver.told import Gone, Here, Told
 from disbatch.engine.remains import end_remains
@@ -63,7 +62,6 @@ class Succession:
         """Engines that did not come in time, and those that took their place."""
         self.unheard: dict[str, Member] = {}
         """Engines that did not come before the run was ended, and may be there."""
-        self._watched = Inherited(crew.loop, lambda engine: crew.exited(engine, 0, "its engine ended"))
         if told.engines:
             holds.add(Reason.TAKEOVER, "waiting for the engines")
 
@@ -214,8 +212,6 @@ class Succession:
         """One of them is there, maybe late."""
         crew = self._crew
         self.unheard.pop(member.engine, None)
-        if member.local and hello.host == crew.hostname:
-            self._watched.watch(member.engine, hello.pid)
         successor = self._replaced.pop(member.engine, "")
         if successor:  # two would share the node's cores
             crew.say(f"{member.shown}: an engine of the former driver came after all")
@@ -225,19 +221,10 @@ class Succession:
                 crew.tell(events.Drain(successor))
         self.look()
 
-    def sees(self, engine: str) -> bool:
-        """It is one of this machine, and `Crew.exited` follows when it has ended."""
-        return engine in self._watched
-
-    def end(self, engine: str) -> bool:
-        """End this engine; True if it is one of this machine, and `Crew.exited` follows."""
-        return self._watched.end(engine)
-
-    async def close(self, patience: float) -> None:
-        """Wait until those of this machine have ended, at most so many seconds."""
+    async def close(self) -> None:
+        """Wait until what those that did not come have left has ended."""
         if self._ending is not None:
             await self._ending
-        await self._watched.close(patience)
 
 
 def _names(engines: Iterable[Here | Member]) -> str:

@@ -36,7 +36,7 @@ def main() -> int:
         # A terminal's Ctrl-C is the driver's to act on.
         os.setsid()
     # A library that starts threads must not come before.
-    parent = keeper.split(ready.division.slots)
+    parent = keeper.split(orders.engine, ready.division.slots)
 
     from disbatch.engine.engine import run
 

@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import zmq
 
 from disbatch import __version__
+from disbatch.engine import session_file
 from disbatch.engine.bootstrap import Ready, listens
 from disbatch.engine.burden import burden_now
 from disbatch.engine.capture import Counting
@@ -248,6 +249,7 @@ class Engine:
             self._idle.clear()
             await self._idle.wait()
         await self._end_leftovers()
+        self._guard.leave()
         self._held.release()
         if self._output is not None:
             await self._output.close()
@@ -496,6 +498,8 @@ async def run(ready: Ready, keeper: Keeper) -> int:
         *(ready.bootstrap.engine, ready.bootstrap.node, ready.division.slots, os.getpid(), keeper.pid),
         *(__version__, sys.version.split()[0]),
     )
+    if keeper.sessions is None:
+        log.warning("sessions of tasks cannot be noted in %s", session_file.DIRECTORY)
     if description := ready.division.description():
         log.info("%s", description)
     return await Engine(ready, keeper, asyncio.get_running_loop()).run()

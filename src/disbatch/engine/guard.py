@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import mmap
 import os
 from collections.abc import Callable
 
@@ -11,11 +10,8 @@ from disbatch.engine import keeper
 
 
 class Guard:
-    """`signalled(number)` is called when the keeper was told something by a signal, `died()` when it is gone.
-
-    Where there are no subreapers it holds the table of running sessions, see `keeper`: one word a slot, and
-    slot -1 has one, too.
-    """
+    """`signalled(number)` is called when the keeper was told something by a signal, `died()` when it is
+    gone."""
 
     def __init__(
         self,
@@ -28,15 +24,19 @@ class Guard:
         self._pipe = parent.pipe
         self._signalled = signalled
         self._died = died
-        self._words: memoryview | None = None
-        if parent.table is not None:
-            self._words = memoryview(mmap.mmap(parent.table, 0)).cast(keeper.WORD)
+        self._gone = False
+        self._sessions = parent.sessions
         loop.add_reader(self._pipe, self._heard)
 
     def record(self, slot: int, session: int) -> None:
-        """A task began in `slot`; `session` is its shell's number. 0: that shell has ended."""
-        if self._words is not None:
-            self._words[slot + 1] = session
+        """A task began in `slot`; `session` is its shell's number. 0: it is over."""
+        if self._sessions is not None:
+            self._sessions.note(slot, session)
+
+    def leave(self) -> None:
+        """Nothing runs any more. Does what a keeper that is gone would do."""
+        if self._gone and self._sessions is not None:
+            self._sessions.remove()
 
     def _heard(self) -> None:
         numbers = os.read(self._pipe, 64)
@@ -44,4 +44,5 @@ class Guard:
             self._signalled(number)
         if not numbers:
             self._loop.remove_reader(self._pipe)
+            self._gone = True
             self._died()

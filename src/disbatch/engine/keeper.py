@@ -17,24 +17,24 @@ What the keeper is told by a signal it hands on: SIGTERM, SIGINT and SIGHUP as a
 that the engine can tell it from the same signal that a scheduler sent to both; SIGQUIT makes it kill the
 engine.
 
-Where there are no subreapers (macOS), orphans are nobody's. There the engine writes the sessions of its tasks
-to a table in shared memory, one 64-bit word a slot: the number of the task's session, or 0.
+When both die at one instant, what they leave is found by the sessions that the engine notes in a file, see
+`session_file`. Where there are no subreapers (macOS), orphans are nobody's, and the keeper finds them by that
+file, too.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import resource
 import signal
 import sys
 import time
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from disbatch.engine import sessions
+from disbatch.engine import session_file, sessions
+from disbatch.engine.session_file import SessionFile
 from disbatch.engine.subreaper import adopt_orphans
 
-WORD: Final = "q"
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL for what a dead engine left."""
 OVER = GRACE + 1.0
@@ -51,62 +51,63 @@ _IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 
 class Keeper(NamedTuple):
     """The engine's parent, as the engine knows it: its process number; the pipe on which it hands signals on,
-    and which ends with it; the table of sessions, where there are no subreapers."""
+    and which ends with it; the file of sessions, if it could be made."""
 
     pid: int
     pipe: int
-    table: int | None
+    sessions: SessionFile | None
 
 
-def split(slots: int) -> Keeper:
-    """Return in a child, which is the engine; this process becomes its keeper. Not after threads were
-    started."""
-    table = None if adopt_orphans() else _nameless_file((slots + 1) * 8)
+def split(engine: str, slots: int) -> Keeper:
+    """Return in a child, which is the engine of that name; this process becomes its keeper. Not after threads
+    were started."""
+    adopts = adopt_orphans()
+    file = _session_file(engine, slots)
     reading, writing = os.pipe()
     here = os.getpid()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HEEDED)
-    engine = os.fork()
-    if engine:
+    child = os.fork()
+    if child:
         os.close(reading)
-        _become(engine, writing, table)
+        _become(child, writing, "" if file is None else file.path, adopts)
     os.close(writing)
     os.setsid()
-    if table is None:
+    if adopts:
         adopt_orphans()
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return Keeper(here, reading, table)
+    return Keeper(here, reading, file)
 
 
-def _nameless_file(size: int) -> int:
-    import tempfile
+def _session_file(engine: str, slots: int) -> SessionFile | None:
+    try:
+        return SessionFile(engine, slots)
+    except (OSError, ValueError):
+        return None
 
-    with tempfile.TemporaryFile() as file:
-        file.truncate(size)
-        return os.dup(file.fileno())
 
-
-def _become(engine: int, pipe: int, table: int | None) -> None:
+def _become(engine: int, pipe: int, path: str, adopts: bool) -> None:
     """Go on as the keeper; does not return."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
     home = os.path.abspath(__file__).rsplit("/", 3)[0]  # noqa: PTH100
     program = f"import sys; sys.path.append({home!r}); from disbatch.engine.keeper import main; main()"
-    numbers = [str(engine), str(pipe), *([] if table is None else [str(table)])]
-    for descriptor in (pipe, *([] if table is None else [table])):
-        os.set_inheritable(descriptor, True)
+    os.set_inheritable(pipe, True)
+    words = [str(engine), str(pipe), path, *(["adopts"] if adopts else [])]
     try:
-        os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", program, *numbers])
+        os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", program, *words])
     except OSError:  # then in an interpreter that is larger
-        keep(engine, pipe, table)
+        keep(engine, pipe, path, adopts)
 
 
 def main() -> None:
-    """Arguments: the engine's process number, the pipe to it, the table if there is one."""
-    keep(*(int(word) for word in sys.argv[1:]))
+    """Arguments: the engine's process number, the pipe to it, the path of the file of sessions, and a word if
+    this process is a subreaper."""
+    engine, pipe, path, *adopts = sys.argv[1:]
+    keep(int(engine), int(pipe), path, bool(adopts))
 
 
-def keep(engine: int, pipe: int, table: int | None = None) -> None:
+def keep(engine: int, pipe: int, path: str, adopts: bool) -> None:
     """Wait for the engine's end, end what it left, and end as it did."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in _IGNORED:
@@ -120,7 +121,8 @@ def keep(engine: int, pipe: int, table: int | None = None) -> None:
         ended, status = os.waitpid(-1, 0)
     signal.pthread_sigmask(signal.SIG_BLOCK, {*_HEEDED, signal.SIGCHLD})
     os.close(pipe)
-    end_all(set() if table is None else {engine} | recorded(table), GRACE)
+    end_all(set() if adopts else {engine, *session_file.read(path)}, GRACE)
+    session_file.remove(path)
     _end_as(status)
 
 
@@ -129,12 +131,6 @@ def _hand_on(pipe: int, number: int) -> None:
         os.write(pipe, bytes([number]))
     except OSError:  # it has just ended
         pass
-
-
-def recorded(table: int) -> set[int]:
-    """The sessions in the table."""
-    with mmap.mmap(table, 0, prot=mmap.PROT_READ) as memory, memoryview(memory) as view:
-        return {word for word in view.cast(WORD) if word > 0}
 
 
 def end_all(recorded: set[int], grace: float) -> None:

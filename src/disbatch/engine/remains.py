@@ -1,6 +1,7 @@
 """Tasks of an engine that was killed together with its keeper: find them on this host, and end them.
 
-They bear the engine's name in their environment. So does a batch job that a task has submitted; but that is a
+They bear the engine's name in their environment; if they have cleared that (`env -i`), the engine has noted
+their sessions, see `session_file`. A batch job that a task has submitted bears the name, too; but that is a
 child of its scheduler, and none of ours. An orphan has been adopted by process 1, by another one above us (a
 container's, a job's), or by the user's service manager; and a task has an engine or a keeper above it.
 """
@@ -9,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
-from disbatch.engine import sessions
+from disbatch.engine import session_file, sessions
 from disbatch.engine.ending import Ender, Quarry
 from disbatch.engine.environment import MARKER
 from disbatch.engine.keeper import GRACE
@@ -31,6 +32,7 @@ def find_remains(engines: Collection[str]) -> list[int]:
 def _roots(processes: sessions.Table, engines: Collection[str]) -> list[int]:
     markers = [MARKER + b"=" + engine.encode() for engine in engines]
     marked = {pid for marker in markers for pid in sessions.marked(processes, marker)}
+    marked |= _noted(processes, engines)
     adopters = {1, *_above(processes, os.getpid())}
     roots = set()
     for pid in marked:
@@ -42,6 +44,17 @@ def _roots(processes: sessions.Table, engines: Collection[str]) -> list[int]:
         elif parent not in marked and OURS in command:
             roots.add(parent)
     return sorted(pid for pid in roots if processes[pid].alive)
+
+
+def _noted(processes: sessions.Table, engines: Collection[str]) -> set[int]:
+    """The members of the sessions that these engines have noted."""
+    found = set()
+    for engine in engines if sessions.HAVE_PROC else ():
+        for session, when in session_file.read(session_file.path_of(engine)).items():
+            leader = processes.get(session)
+            if leader is None or (leader.session == session and leader.start <= when):
+                found.add(session)
+    return {process.pid for process in processes.values() if process.session in found} if found else set()
 
 
 def _above(processes: sessions.Table, pid: int) -> set[int]:
@@ -79,8 +92,6 @@ async def end_remains(
     found = {engine: _roots(processes, [engine]) for engine in engines}
     roots = sorted({pid for pids in found.values() for pid in pids})
     left = {engine for engine, pids in found.items() if pids}
-    if not roots:
-        return left
     gone = asyncio.Event()
     ender = Ender(loop, lambda: {os.getpid()}, report)
     ender.grace = GRACE
@@ -89,4 +100,12 @@ async def end_remains(
         await asyncio.wait_for(gone.wait(), GRACE + KILL_PATIENCE)
     except TimeoutError:
         report(f"processes that an engine has left do not end: {', '.join(map(str, roots))}")
+    else:
+        forget(engines)
     return left
+
+
+def forget(engines: Iterable[str]) -> None:
+    """Nothing is left of these engines."""
+    for engine in engines:
+        session_file.remove(session_file.path_of(engine))

@@ -386,7 +386,6 @@ class Runner:
             if task is not None:
                 task.over()
                 task.status = status
-                self._guard.record(task.slot, 0)
                 if task.quarry is None:
                     self._over(task)
 
@@ -395,6 +394,7 @@ class Runner:
         attempt = task.job.order.attempt
         del self._running[attempt]
         self._draining[attempt] = task
+        self._guard.record(task.slot, 0)
         self._give_slot_back(task)
         self._shortage.eased()
         self._drain(task.out)
