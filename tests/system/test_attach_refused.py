@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import DEADLINE, environment
+from command import DEADLINE, environment, in_copy
 from pool_run import HELD, RAN, Pool
+
+from disbatch.cli.dbutil import main
 
 HERE = socket.gethostname()
 DBUTIL = str(Path(sys.executable).with_name("dbutil"))
@@ -20,9 +22,10 @@ WAITS = "no engines are there; waiting for some"
 
 
 def refused(pool: Pool, *words: str, code: int = 2) -> str:
-    """What `P_dbUtil.sh WORDS` complains of, in one line."""
-    got, said = pool.asked(*words)
-    assert got == code and said.count("\n") == 1 and said.startswith("dbutil: "), said
+    """What `dbutil --run P WORDS` complains of, in one line."""
+    run = ["--run", str(pool.directory / "P")]
+    got, out, said = in_copy(main, pool.directory, *run, *words, env=pool.env)
+    assert got == code and not out and said.count("\n") == 1 and said.startswith("dbutil: "), said
     return said
 
 
@@ -54,6 +57,9 @@ def test_wrong_words(pool: Pool) -> None:
         run.until_said(WAITS)
         for words, complaint in WRONG:
             assert complaint in refused(pool, *words), words
+        words, complaint = WRONG[0]
+        code, said = pool.asked(*words)
+        assert code == 2 and complaint in said and said.count("\n") == 1
         assert "attached" not in run.err
 
 

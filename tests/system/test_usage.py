@@ -6,12 +6,10 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import pytest
-from command import DEADLINE, DISBATCH, disbatch, environment, write
+from command import DEADLINE, DISBATCH, disbatch, environment, in_copy, write
 
 from disbatch.cli.main import main
 
@@ -49,22 +47,7 @@ def contents(directory: Path) -> dict[str, tuple[int, int, bytes]]:
 def complaint(directory: Path, *arguments: str) -> str:
     """What the command says to wrong input, all of it; in a copy of this process, which is quick."""
     before = contents(directory)
-    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
-        child = os.fork()
-        if child == 0:
-            code = 99
-            try:
-                os.chdir(directory)
-                sys.stdout, sys.stderr = out, err
-                code = main(arguments)
-                sys.stderr.flush()
-            finally:
-                out.flush()
-                os._exit(code)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        out.seek(0)
-        err.seek(0)
-        return only_line(code, out.read(), err.read(), directory, before)
+    return only_line(*in_copy(main, directory, *arguments), directory, before)
 
 
 def complaint_of_command(directory: Path, *arguments: str | bytes, env: dict[str, str] | None = None) -> str:
