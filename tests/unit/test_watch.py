@@ -422,6 +422,20 @@ def test_summary_acts_upon_no_terminal() -> None:
     assert all(row.isprintable() for row in rows)
 
 
+def test_summary_says_nothing_twice() -> None:
+    kinds = [
+        kind(5, 127, "/bin/bash: line 1: prog: command not found", 1),
+        kind(4, 127, "env: 'prog': No such file", 2),
+        kind(3, 126, "/bin/bash: line 12: ./prog: Permission denied", 3),
+    ]
+    rows = render(summary(kinds=kinds, kinds_count=3), 120).splitlines()
+    assert rows[3:9:2] == [
+        "  failed    5 tasks: exit 127, e.g. task 1: prog: command not found",
+        "            4 tasks: exit 127 (command not found), e.g. task 2: env: 'prog': No such file",
+        "            3 tasks: exit 126 (cannot be executed), e.g. task 3: ./prog: Permission denied",
+    ]
+
+
 def test_summary_does_not_call_cancelled_tasks_failed() -> None:
     cancelled = [kind(3, -15, "", 8, reason="cancelled"), kind(1, -15, "half way", 9, reason="cancelled")]
     both = summary(kinds=[cancelled[0], kind(1, 3, "no"), cancelled[1]], kinds_count=3)

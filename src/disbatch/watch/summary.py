@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from disbatch.model.failure import how_failed, is_cancelled
@@ -17,6 +18,8 @@ MOST_ROWS = 10
 LABEL = 12
 SHOWN_SLOWEST = 3
 LONGEST = 1000
+_OF_THE_SHELL = re.compile(r"^/bin/bash: line [0-9]+: ")
+"""Before what the shell that runs each task says itself: which shell and line says nothing new."""
 
 
 def render(summary: Summary, width: int = WIDTH) -> str:
@@ -138,14 +141,18 @@ def _at_most(most: int, rows: list[str], width: int) -> list[str]:
 
 
 def _kind_words(kind: FailureKind) -> str:
-    how = "" if is_cancelled(kind.reason) else f": {how_failed(kind.return_code, kind.reason)}"
+    line = _OF_THE_SHELL.sub("", printable(kind.last_line, LONGEST))
+    how = how_failed(kind.return_code, kind.reason)
+    said, _, meaning = how.partition(" (")
+    if meaning and meaning.rstrip(")").lower() in line.lower():
+        how = said
+    how = "" if is_cancelled(kind.reason) else f": {how}"
     if kind.count == 1:
         words = f"task {kind.id}{how}"
     else:
         words = f"{counted(kind.count, 'task')}{how}, e.g. task {kind.id}"
     if kind.various:
         words += ": various lines"
-    line = printable(kind.last_line, LONGEST)
     return f"{words}: {line}" if line else words
 
 
