@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import product
 from typing import Any, cast
 
 import clock_loop
+import pytest
 
+from disbatch.contexts.nodes import Node
 from disbatch.driver.crew import Crew
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.roster import Member
 from disbatch.driver.succession import Succession
 from disbatch.driver.told import Asked, Here, Told
+from disbatch.model.way import Way
 from disbatch.plan import events
+from disbatch.wire.messages import PROTOCOL, Hello
 
 ENGINES = 500
 
@@ -39,6 +44,9 @@ class FewHands:
         self.said: list[str] = []
         self.say = self.said.append
 
+        self.hostname = "head"
+        self.next_rank = 0
+
     def add(self, member: Member) -> None:
         member.__class__ = Looked
         self.members[member.engine] = member
@@ -48,6 +56,30 @@ class FewHands:
 
     def reconnect(self, member: Member) -> None:
         """It is not far."""
+
+    def start(self, rank: int, node: Node) -> str:
+        """The engine that is on its way now."""
+        self.add(Member(f"new {node.name}", node.name, rank, 1, node))
+        return f"new {node.name}"
+
+    def note(self, line: object) -> None:
+        """Nobody reads it here."""
+
+    def unheard(self, member: Member) -> None:
+        """No context waits for it."""
+
+    def look(self) -> None:
+        """Somebody is there."""
+
+    def dismiss(self, member: Member) -> None:
+        member.launching = False
+        self.said.append(f"{member.engine}: dismissed")
+
+    def is_over(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
 
 
 def test_each_engine_that_comes_costs_the_same_however_many_are_missing() -> None:
@@ -66,5 +98,81 @@ def test_each_engine_that_comes_costs_the_same_however_many_are_missing() -> Non
         assert Reason.TAKEOVER not in holds and crew.told == [events.Heard()]
         assert crew.said[-1] == "all engines are there"
         assert Looked.times <= 3 * ENGINES
+
+    clock_loop.run(play())
+
+
+PATIENCE = 60.0
+MOMENTS = ("in time", "at the last moment", "late", "never")
+
+
+class Taken:
+    """A succession whose engines, `a` and `b`, were on nodes of these names."""
+
+    def __init__(self, *, lost: bool = False) -> None:
+        self.crew = FewHands()
+        self.holds = Holds(lambda event: None, lambda: None)
+        nodes = {name: Node(name, 1, 1, Way.SSH) for name in ("a", "b")}
+        here = {name: Here(name, name, 0, 1, node, host=name, pid=7) for name, node in nodes.items()}
+        told = Told(cast(Asked, None), lost=here) if lost else Told(cast(Asked, None), engines=here)
+        self.nodes = list(nodes.values())
+        self.last: list[str] = []
+        """Those that come when the patience is over, and before anybody was started for them."""
+        self.succession = Succession(
+            *(cast(Crew, self.crew), self.holds, PATIENCE, told), look_beside=self.patience_is_over
+        )
+
+    def patience_is_over(self) -> None:
+        for name in self.last:
+            self.crew.loop.call_soon(self.hello, name)
+
+    def hello(self, name: str) -> None:
+        """As `Crew.hello` does."""
+        member = self.crew.members[name]
+        member.launching = member.lost = False
+        self.succession.joined(member, Hello(PROTOCOL, name, name, name, 7, 1, "0", 0, 1, []))
+
+
+@pytest.mark.parametrize(("a", "b"), list(product(MOMENTS, MOMENTS)))
+def test_whenever_engines_come_the_wait_ends_and_the_user_is_told_how(a: str, b: str) -> None:
+    def came(*moments: str) -> list[str]:
+        return [name for name, moment in (("a", a), ("b", b)) if moment in moments]
+
+    async def play() -> tuple[Taken, bool]:
+        taken = Taken()
+        assert taken.succession.expect()
+        for name in came("in time"):
+            taken.hello(name)
+        taken.last = came("at the last moment")
+        await asyncio.sleep(PATIENCE + 1)
+        held = Reason.TAKEOVER in taken.holds
+        for name in came("late"):
+            taken.hello(name)
+        return taken, held
+
+    taken, held = clock_loop.run(play())
+    assert not held and taken.crew.told.count(events.Heard()) == 1
+    missing = ", ".join(came("late", "never"))
+    how = f"{missing}: not heard for 60 s; starting anew there" if missing else "all engines are there"
+    expected = ["taking the run over: expecting the engines of a, b", how]
+    for name in came("late"):
+        expected += [f"{name}: an engine of the former driver came after all", f"new {name}: dismissed"]
+    assert taken.crew.said == expected
+
+
+def test_one_that_was_given_up_and_comes_after_all_gets_its_node_back() -> None:
+    """Nobody was expected, so others were started at once: two on one node would share its cores."""
+
+    async def play() -> None:
+        taken = Taken(lost=True)
+        crew = taken.crew
+        assert not taken.succession.expect()
+        taken.succession.start_anew(taken.nodes)
+        crew.members["new b"].launching = False
+        for name in ("a", "b"):
+            taken.hello(name)
+        came = "an engine of the former driver came after all"
+        assert crew.said == [f"a: {came}", "new a: dismissed", f"b: {came}"]
+        assert crew.told == [events.Heard(), events.Drain("new b")]
 
     clock_loop.run(play())

@@ -135,10 +135,11 @@ class Crew:
         self._retirement, self._succession = retirement, succession
         if early is not None:
             self._launcher.adopt(early)
-        if succession is not None and succession.expect():
-            return
-        for node in nodes if succession is None else succession.of_use(nodes):
-            self.start(self.next_rank, node)
+        if succession is None:
+            for node in nodes:
+                self.start(self.next_rank, node)
+        elif not succession.expect():
+            succession.start_anew(nodes)
 
     def when_joined(self, call: Callable[[Member], None]) -> None:
         """Call this with each engine that joins."""

@@ -98,9 +98,18 @@ class Succession:
         self._expected.append(member)
         self._crew.reconnect(member)
 
-    def of_use(self, nodes: Iterable[Node]) -> list[Node]:
-        """Those on which a new engine may be started, as none is there: no user wanted one to leave."""
-        return [node for node in nodes if node.name not in self._told.avoid]
+    def start_anew(self, nodes: Iterable[Node]) -> None:
+        """No engine is expected: start one on each of these nodes, but not where a user let one go. It takes
+        the place of one that was given up there, and may come after all."""
+        crew, lost = self._crew, list(self._told.lost.values())
+        for node in nodes:
+            if node.name in self._told.avoid:
+                continue
+            successor = crew.start(crew.next_rank, node)
+            former = next((here for here in lost if here.name == node.name and not here.context), None)
+            if former is not None:
+                lost.remove(former)
+                self._replaced[former.engine] = successor
 
     def look(self) -> None:
         """Somebody came or left: are all there?"""
@@ -145,6 +154,9 @@ class Succession:
         self.replaces = False
         missing = [member for member in missing if member.launching or member.engine in ended]
         if Reason.TAKEOVER not in self._holds or crew.is_over():
+            return
+        if not missing:
+            self.look()  # they came at the last moment
             return
         for member in missing:
             if member.launching:
