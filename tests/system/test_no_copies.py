@@ -84,6 +84,13 @@ def start_and_kill(directory: Path, *victims: str, task: str = MARKED) -> int:
     return int(shell)
 
 
+def finish(directory: Path) -> subprocess.CompletedProcess[str]:
+    """`dbutil finish --run P`."""
+    return subprocess.run(
+        [DBUTIL, "finish", "--run", "P"], cwd=directory, capture_output=True, text=True, check=False
+    )
+
+
 def noted(directory: Path) -> list[Path]:
     """The files in which engines of that run have noted the sessions of their tasks."""
     told = read(directory / "P_run.json")
@@ -93,6 +100,45 @@ def noted(directory: Path) -> list[Path]:
 def check_alone(directory: Path) -> None:
     assert len((directory / "pids").read_text().split()) == 2
     assert (directory / "beside").read_text() == ""
+
+
+def start_and_halt_keeper(directory: Path) -> None:
+    """A run of one task without environment; its keeper is halted, engine and driver are killed."""
+    write_task(directory, CLEARED)
+    pids = directory / "pids"
+    with Running(directory, "-s", "localhost:1", "-p", "P", "Tasks") as run:
+        (shell,) = run.until(lambda: pids.exists() and pids.read_text().split(), "the task")
+        engine = above(int(shell))
+        os.kill(above(engine), signal.SIGSTOP)
+        os.kill(run.pid, signal.SIGKILL)
+        os.kill(engine, signal.SIGKILL)
+        run.ended()
+
+
+def test_resuming_lets_a_halted_keeper_go_on(tmp_path: Path) -> None:
+    start_and_halt_keeper(tmp_path)
+    resumed = disbatch(tmp_path, "-s", "localhost:1", "-r", "P_status.txt", "Tasks")
+    assert resumed.returncode == 0, resumed.stderr
+    check_alone(tmp_path)
+
+
+def test_finishing_without_a_driver_ends_what_a_halted_keeper_has(tmp_path: Path) -> None:
+    start_and_halt_keeper(tmp_path)
+    finished = finish(tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert disbatch(tmp_path, "-s", "localhost:1", "-r", "P_status.txt", "Tasks").returncode == 0
+    check_alone(tmp_path)
+
+
+def test_resuming_beside_a_halted_engine_names_it(tmp_path: Path) -> None:
+    shell = start_and_kill(tmp_path, "driver")
+    engine = above(shell)
+    os.kill(engine, signal.SIGSTOP)
+    refused = disbatch(tmp_path, "-s", "localhost:1", "-r", "P_status.txt", "Tasks")
+    assert refused.returncode == 2
+    assert f"`kill -CONT {engine}`" in refused.stderr and refused.stderr.count("\n") == 1
+    os.kill(engine, signal.SIGCONT)
+    assert finish(tmp_path).returncode == 0
 
 
 def test_resuming_waits_for_a_keeper(tmp_path: Path) -> None:
@@ -113,9 +159,11 @@ def test_resuming_beside_tasks_that_nobody_ends_is_refused(tmp_path: Path, task:
     os.killpg(shell, signal.SIGKILL)
     gone(lambda: [shell] if Path(f"/proc/{shell}").exists() else [], "the task's end")
     (file,) = noted(tmp_path)
+    address = tmp_path / "P_url.txt"
+    address.touch()  # of a web page that was killed, too
     assert disbatch(tmp_path, *resume).returncode == 0
     check_alone(tmp_path)
-    assert not file.exists()
+    assert not file.exists() and not address.exists()
 
 
 @pytest.mark.parametrize("task", [MARKED, CLEARED])
@@ -130,9 +178,7 @@ def test_taking_over_ends_tasks_that_nobody_else_ends(tmp_path: Path, task: str)
 def test_finishing_without_a_driver_ends_tasks_that_nobody_else_ends(tmp_path: Path, task: str) -> None:
     shell = start_and_kill(tmp_path, "driver", "keeper", "engine", task=task)
     (file,) = noted(tmp_path)
-    finished = subprocess.run(
-        [DBUTIL, "finish", "--run", "P"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    finished = finish(tmp_path)
     gone(lambda: [shell] if Path(f"/proc/{shell}").exists() else [], "the task's end")
     assert finished.returncode == 0, finished.stderr
     assert not file.exists()

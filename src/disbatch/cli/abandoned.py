@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import select
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,20 +17,20 @@ from disbatch.contexts.machine import this_machine
 from disbatch.driver.addresses import remove_folder
 from disbatch.driver.driver import LIFE_SIGN
 from disbatch.driver.files import RunFiles, remove
-from disbatch.driver.held import hold, is_held
+from disbatch.driver.held import hold, is_held, is_held_at
 from disbatch.driver.kvsinfo import KvsInfo, kvsinfo_path
 from disbatch.driver.runfile import read
 from disbatch.driver.told import Here, Told
 from disbatch.engine import keeper
-from disbatch.engine.remains import command_line, find_engine, find_remains, forget
-from disbatch.engine.sessions import boot_id, look
+from disbatch.engine.remains import command_line, find_engine, find_remains, forget, is_halted
+from disbatch.engine.sessions import boot_id, look, send
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.quantity import short_list
 from disbatch.model.text import as_argument, shell_word
 from disbatch.model.way import Way
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.naming import is_gone
-from disbatch.wire.ownfile import open_own, owner_of
+from disbatch.wire.ownfile import is_foreign, open_own, owner_of
 from disbatch.wire.reach import is_here
 from disbatch.wire.runscript import prefix_of
 
@@ -75,13 +76,13 @@ def refuse_abandoned(status: str, say: Callable[[str], None]) -> None:
     engines += told.engines.values() if killed else ()
     here = this_machine().hostname
     for each in engines:
-        if each.host == here and _is_seen(each) and find_engine(each.pid) is None:
+        if _ends_what_is_left(each):
             _wait_for_keeper(each, say)
     there = [each for each in engines if not has_ended(each, files, owner)]
     seen = [each for each in there if each.host == here and _is_seen(each)]
     left = time_left(changed, told)
     if seen or (there and left > 0):
-        raise ResumeError(_refusal(status, seen or there, killed, left))
+        raise ResumeError(_refusal(status, seen or there, killed, left) + _halted(seen))
     _refuse_remains(status, [*told.engines, *told.lost])
 
 
@@ -113,6 +114,13 @@ def _refusal(status: str, there: list[Here], killed: bool, left: float) -> str:
     )
 
 
+def _halted(seen: list[Here]) -> str:
+    """What to do if engines on this host, or their keepers, were stopped: these neither answer nor end."""
+    processes = [pid for each in seen for pid in (each.pid, find_engine(each.pid)) if pid]
+    halted = " ".join(str(pid) for pid in processes if is_halted(pid))
+    return f"; but first let them go on, as somebody has halted them: `kill -CONT {halted}`" if halted else ""
+
+
 def clear_abandoned(status: str) -> None:
     """Remove what the killed driver of the run that wrote this status file left, if none of its engines runs
     tasks: with the run that resumes from it, it serves for nothing. Files of other users stay."""
@@ -137,6 +145,8 @@ def clear_abandoned(status: str) -> None:
                 remove_folder(connect.addresses)
         for left in (files.connect, files.run):
             remove(left, log.warning)
+        if not is_foreign(files.url) and not is_held_at(files.url):  # a page that lives ends, and removes it
+            remove(files.url, log.warning)
     finally:
         os.close(descriptor)
 
@@ -154,16 +164,21 @@ def _refuse_remains(status: str, engines: list[str]) -> None:
         )
 
 
+def _ends_what_is_left(engine: Here) -> bool:
+    """It was killed on this host, and its keeper ends what it has left."""
+    here = engine.host == this_machine().hostname and _is_seen(engine)
+    return here and b"keeper" in command_line(engine.pid) and find_engine(engine.pid) is None
+
+
 def _wait_for_keeper(engine: Here, say: Callable[[str], None]) -> None:
-    """Its engine was killed, and it ends what that has left."""
-    if b"keeper" not in command_line(engine.pid):
-        return
+    """It ends what its engine has left, also if somebody had halted it."""
     try:
         pidfd = os.pidfd_open(engine.pid)
     except (OSError, AttributeError):
         return
     try:
         say(f"waiting for the tasks of a killed engine of that run on {engine.name} to end")
+        send(pidfd, signal.SIGCONT)
         select.select([pidfd], [], [], KEEPER_PATIENCE)
     finally:
         os.close(pidfd)
@@ -195,7 +210,9 @@ def ended_engines(files: RunFiles, told: Told, changed: float, owner: int | None
     late, here = time_left(changed, told) <= 0, this_machine().hostname
     unseen = {each.engine for each in engines if not (each.host == here and _is_seen(each))}
     return frozenset(
-        each.engine for each in engines if has_ended(each, files, owner) or (late and each.engine in unseen)
+        each.engine
+        for each in engines
+        if has_ended(each, files, owner) or (late and each.engine in unseen) or _ends_what_is_left(each)
     )
 
 

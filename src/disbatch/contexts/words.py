@@ -85,7 +85,6 @@ _SRUN_SAYS = (
 TUNNEL_MARK = "disbatch-tunnel-ready"
 
 
-
 def tidy(text: str) -> str:
     """One line, printable, of bounded length: it comes from another machine and goes to a terminal."""
     line = " ".join(printable(text).split())

@@ -67,8 +67,13 @@ def _above(processes: sessions.Table, pid: int) -> set[int]:
 
 def find_engine(keeper: int) -> int | None:
     """The engine of this keeper, if that lives."""
-    engines = [pid for pid in sessions.children(keeper) if OURS in command_line(pid)]
-    return next((pid for pid in engines if (found := sessions.look(pid)) and found.alive), None)
+    children = [each for each in sessions.table().values() if each.parent == keeper and each.alive]
+    return next((each.pid for each in children if OURS in command_line(each.pid)), None)
+
+
+def is_halted(pid: int) -> bool:
+    """Somebody has stopped it (SIGSTOP)."""
+    return _reads(pid, "stat").rpartition(b")")[2].split()[:1] == [b"T"]
 
 
 def command_line(pid: int) -> bytes:

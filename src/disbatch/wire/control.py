@@ -32,9 +32,7 @@ def check_protocol(connect: ConnectFile) -> None:
         raise UsageError(f"{theirs}, this dbutil, {__version__}, {PROTOCOL}: use the dbutil of that version")
 
 
-def ask(
-    connect: ConnectFile, verb: Verb, *, patience: float = PATIENCE, is_starting: bool = False
-) -> Answer:
+def ask(connect: ConnectFile, verb: Verb, *, patience: float = PATIENCE, is_starting: bool = False) -> Answer:
     """What the driver answers; `is_starting`: it is known to live, and will listen at its socket. Raises
     SilenceError if it does not answer within `patience` seconds, UsageError if it cannot be asked from here.
     """
