@@ -13,24 +13,58 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from disbatch.contexts.nodes import Node
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.roster import Member
-from disbatch.driver.told import Gone, Here, Told
+from disbatch.driver.told import Gone, Here, Line, Told
 from disbatch.engine.remains import end_remains
 from disbatch.model.quantity import short_list
 from disbatch.model.task import Phase
 from disbatch.plan import events
 from disbatch.wire.messages import Hello
 
-if TYPE_CHECKING:
-    from disbatch.driver.crew import Crew
-
-
 LATE = 5.0
 """Seconds after which the wait for the engines begins anew: this process was stopped, and heard nobody."""
+
+
+class Engines(Protocol):
+    """The engines of the run, which know nothing of a takeover: see `Crew`."""
+
+    loop: asyncio.AbstractEventLoop
+    members: dict[str, Member]
+    hostname: str
+    next_rank: int
+    tell: Callable[[events.Event], None]
+    say: Callable[[str], None]
+    note: Callable[[Line], object]
+    look: Callable[[], None]
+    is_over: Callable[[], bool]
+
+    def is_running(self) -> bool:
+        """Tasks are given out."""
+
+    def label_of(self, context: str) -> str:
+        """The label of that context's nodes."""
+
+    def start(self, rank: int, node: Node) -> str:
+        """Start an engine there; its permanent id."""
+
+    def reconnect(self, member: Member) -> None:
+        """Make the engine's tunnel again, if it had one."""
+
+    def add(self, member: Member) -> None:
+        """This engine is on its way."""
+
+    def unheard(self, member: Member) -> None:
+        """It is not heard, and may still come."""
+
+    def exited(self, engine: str, return_code: int, words: str) -> None:
+        """Its process ended."""
+
+    def dismiss(self, member: Member) -> None:
+        """It need not come."""
 
 
 class Succession:
@@ -39,7 +73,7 @@ class Succession:
 
     def __init__(
         self,
-        crew: Crew,
+        crew: Engines,
         holds: Holds,
         patience: float,
         told: Told,
