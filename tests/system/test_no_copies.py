@@ -141,6 +141,25 @@ def test_resuming_beside_a_halted_engine_names_it(tmp_path: Path) -> None:
     assert finish(tmp_path).returncode == 0
 
 
+@pytest.mark.parametrize("task", [MARKED, CLEARED])
+@pytest.mark.parametrize("removed", [("run",), ("run", "connect")])
+def test_resuming_beside_an_engine_whose_run_file_was_removed(
+    tmp_path: Path, task: str, removed: tuple[str, ...]
+) -> None:
+    engine = above(start_and_kill(tmp_path, "driver", task=task))
+    keeper = above(engine)
+    for name in removed:
+        (tmp_path / f"P_{name}.json").unlink()
+    resume = ("-s", "localhost:1", "-r", "P_status.txt", "Tasks")
+    refused = disbatch(tmp_path, *resume)
+    assert refused.returncode == 2
+    assert f"`kill -- -{engine}`" in refused.stderr and refused.stderr.count("\n") == 1
+    os.killpg(engine, signal.SIGTERM)
+    gone(lambda: [keeper] if Path(f"/proc/{keeper}").exists() else [], "the keeper's end")
+    assert disbatch(tmp_path, *resume).returncode == 0
+    check_alone(tmp_path)
+
+
 def test_resuming_waits_for_a_keeper(tmp_path: Path) -> None:
     start_and_kill(tmp_path, "driver", "engine")
     resumed = disbatch(tmp_path, "-s", "localhost:1", "-r", "P_status.txt", "Tasks")

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import select
 import signal
 import time
@@ -17,6 +18,7 @@ from disbatch.contexts.machine import this_machine
 from disbatch.driver.addresses import remove_folder
 from disbatch.driver.driver import LIFE_SIGN
 from disbatch.driver.files import RunFiles, remove
+from disbatch.driver.former import of_nodes
 from disbatch.driver.held import hold, is_held, is_held_at
 from disbatch.driver.kvsinfo import KvsInfo, kvsinfo_path
 from disbatch.driver.runfile import read
@@ -24,13 +26,14 @@ from disbatch.driver.told import Here, Told
 from disbatch.engine import keeper
 from disbatch.engine.remains import command_line, find_engine, find_remains, forget, is_halted
 from disbatch.engine.sessions import boot_id, look, send
+from disbatch.engine.unrecorded import LOG_END
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.quantity import short_list
 from disbatch.model.text import as_argument, shell_word
 from disbatch.model.way import Way
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.naming import is_gone
-from disbatch.wire.ownfile import is_foreign, open_own, owner_of
+from disbatch.wire.ownfile import is_foreign, open_own, owner_of, read_own
 from disbatch.wire.reach import is_here
 from disbatch.wire.runscript import prefix_of
 
@@ -39,6 +42,9 @@ log = logging.getLogger(__name__)
 LAST_WORD = b" INFO gone\n"
 """Of an engine's log."""
 LAST_WORD_WITHIN = 100
+_FIRST_WORD = re.compile(rb"^[-0-9:, ]+ INFO engine (\S+) on ", re.MULTILINE)
+MOST_OF_LOG = 1 << 20
+MOST_ENGINES = 64
 MARGIN = 15.0
 """Seconds for engines to end their tasks, and for clocks that differ."""
 KEEPER_PATIENCE = keeper.GRACE + 2.0
@@ -54,7 +60,9 @@ def refuse_abandoned(status: str, say: Callable[[str], None]) -> None:
     path = Path(status)
     files = RunFiles(Path(prefix_of(status)), path)
     if is_gone(files.run):
-        return  # it was ended in order, and so were its tasks; or is of a version that knows no takeover
+        # It was ended in order, and so were its tasks; or somebody has removed the file.
+        _refuse_remains(status, _engines_by_log(path))
+        return
     killed = not is_gone(files.connect)
     owner = owner_of(path)
     try:
@@ -151,15 +159,27 @@ def clear_abandoned(status: str) -> None:
         os.close(descriptor)
 
 
+def _engines_by_log(status: Path) -> list[str]:
+    """The engines of the run that did not end in order, as their logs tell."""
+    engines: list[str] = []
+    owner = owner_of(status)
+    for path in of_nodes(status, LOG_END):
+        with contextlib.suppress(OSError):
+            text = read_own(path, MOST_OF_LOG, trusted=owner)
+            if not text.endswith(LAST_WORD):
+                engines += [name.decode(errors="replace") for name in _FIRST_WORD.findall(text)]
+    return engines[-MOST_ENGINES:]
+
+
 def _refuse_remains(status: str, engines: list[str]) -> None:
-    """Tasks whose engine was killed together with its keeper run on until somebody ends them."""
+    """ResumeError if tasks of these engines run here, be the engines there or not."""
     remains = find_remains(engines)
     if remains:
         numbers = " ".join(
             f"-{pid}" if (it := look(pid)) and it.session == pid else str(pid) for pid in remains
         )
         raise ResumeError(
-            f"{status}: tasks of that run still run on this host, though its engine was killed; end them "
+            f"{status}: tasks of that run still run on this host, though its driver was killed; end them "
             f"(`kill -- {numbers}`), or wait for their end, and resume then; --force-resume does at once"
         )
 

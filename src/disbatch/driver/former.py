@@ -427,7 +427,13 @@ class Former:
 
 
 def unrecorded(path: Path, foreign: list[Path] | None = None) -> list[Path]:
-    """Results that engines of the run with this status file could not deliver: PREFIX_NODE_unrecorded.txt.
+    """Results that engines of the run with this status file could not deliver: PREFIX_NODE_unrecorded.txt; as
+    of `of_nodes`."""
+    return of_nodes(path, UNRECORDED_END, foreign)
+
+
+def of_nodes(path: Path, ending: str, foreign: list[Path] | None = None) -> list[Path]:
+    """What engines of the run with this status file have left there: PREFIX_NODE and that ending.
 
     Those count that are ours, or belong to whom the status file belongs; the others are added to `foreign`.
     The prefix of another run in the same directory may begin with this one's and `_`; its files are its own.
@@ -456,7 +462,7 @@ def unrecorded(path: Path, foreign: list[Path] | None = None) -> list[Path]:
     found = [
         path.with_name(name)
         for name in sorted(names)
-        if name.startswith(mine) and name.endswith(UNRECORDED_END) and not name.startswith(tuple(others))
+        if name.startswith(mine) and name.endswith(ending) and not name.startswith(tuple(others))
     ]
     owner = owner_of(path)
     passed_over = {each for each in found if is_foreign(each, trusted=owner)}
