@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from ports import free_port
 from redis_server import need
 
+from deadline import DEADLINE
 from disbatch.model.snapshot import View
 from disbatch.watch.web import app
 from disbatch.watch.web.guard import Guard
@@ -33,6 +34,7 @@ PICTURES = os.environ.get("WEB_PICTURES", "")
 def chromium() -> Iterator[Browser]:
     """The browser."""
     need("chromium")
+    expect.set_options(timeout=1000 * DEADLINE)  # its own is 5 s
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
@@ -51,6 +53,7 @@ class Tab:
         self.errors: list[str] = []
         self.context = context or browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **how})
         self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(1000 * DEADLINE)
         self.page.on("console", lambda message: self._hear(message.type, message.text))
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self._asked(request.url, address))
@@ -124,7 +127,7 @@ class Shown:
         async def acted() -> None:
             act(self.picture)
 
-        asyncio.run_coroutine_threadsafe(acted(), self._loop).result(30)
+        asyncio.run_coroutine_threadsafe(acted(), self._loop).result(DEADLINE)
 
     def take(self, view: View, *, over: bool = False) -> None:
         self.do(lambda picture: picture.take(view, over=over))
@@ -136,11 +139,11 @@ class Shown:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(30)
+        assert self._ready.wait(DEADLINE)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.server.should_exit = True
-        self._thread.join(30)
+        self._thread.join(DEADLINE)

@@ -177,7 +177,7 @@ def test_ctrl_c_at_a_terminal(tmp_path: Path) -> None:
             if not data:
                 break
             said += data
-        assert process.wait(30) == 130
+        assert process.wait(DEADLINE) == 130
     finally:
         process.kill()
         process.wait()
@@ -210,7 +210,7 @@ def test_terminal_goes_away(tmp_path: Path, leads: bool) -> None:
         os.close(master)
         if not leads:
             (tmp_path / "go").touch()
-        assert process.wait(30) == (128 + signal.SIGHUP if leads else 0)
+        assert process.wait(DEADLINE) == (128 + signal.SIGHUP if leads else 0)
     finally:
         process.kill()
         process.wait()

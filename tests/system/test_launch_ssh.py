@@ -295,8 +295,8 @@ def test_a_host_that_never_answers(path_to_netns_lab: Any, tmp_path: Path) -> No
 
 def test_an_engine_that_never_says_a_word(path_to_lab: Any, tmp_path: Path) -> None:
     python = _script(tmp_path / "python", "echo waiting >&2; exec sleep 1000")
-    error = _failure(tmp_path, SshOptions(python=python), timeout=2.0)
-    assert str(error) == "nodeA: no engine within 2 s; waited for ssh to start one there (waiting)"
+    error = _failure(tmp_path, SshOptions(python=python), timeout=5.0)
+    assert str(error) == "nodeA: no engine within 5 s; waited for ssh to start one there (waiting)"
 
 
 def test_no_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +348,7 @@ async def _tunnelled(
 ) -> None:
     events = Events()
     place = tmp_path / "d"
-    options = SshOptions(python=_fake_python(tmp_path), alive_interval=1, connect_timeout=2)
+    options = SshOptions(python=_fake_python(tmp_path), alive_interval=1, connect_timeout=5)
     async with _driver(place, events) as answer:
         launcher = _launcher(events, ssh=options, tunnel_to=str(place))
         launcher.start(_there("nodeA"), _orders(tmp_path, "nodeA"))
@@ -400,7 +400,7 @@ def test_a_real_engine_comes_back_through_a_tunnel_made_again(path_to_netns_lab:
             bad=events.note("bad"),
         )
         hub.bind(f"ipc://{tmp_path}/d")
-        options = SshOptions(alive_interval=1, connect_timeout=2)
+        options = SshOptions(alive_interval=1, connect_timeout=5)
         launcher = _launcher(events, ssh=options, tunnel_to=f"{tmp_path}/d")
         orders = _orders(tmp_path, "nodeC")
         orders = msgspec.structs.replace(

@@ -12,6 +12,8 @@ import pytest
 from command import DBUTIL, DISBATCH, Running, disbatch, environment, status_file, tasks
 from held_run import Held
 
+from deadline import DEADLINE
+
 NAMES = [b"caf\xe9.txt", b"\xff\xfe name\n$(x)\"'.txt", b"-t\ttab`y`", "\u2028é\u202e".encode()]
 LONG = b"\xe9" * 200
 
@@ -33,7 +35,7 @@ def command(directory: Path, *words: str | bytes | Path) -> subprocess.Completed
         capture_output=True,
         text=True,
         errors="surrogateescape",
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
 

@@ -141,7 +141,7 @@ def test_reading_is_quiet_when_nobody_listens(tmp_path: Path, way: tuple[str, ..
         os.close(writing)
         assert os.read(reading, 1) == b"1"
         reader.send_signal(signal.SIGINT)
-        assert reader.wait(30) == 130
+        assert reader.wait(DEADLINE) == 130
         assert reader.stderr is not None and reader.stderr.read() == b""
     os.close(reading)
 

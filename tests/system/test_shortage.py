@@ -39,7 +39,7 @@ def test_a_limit_under_which_nothing_can_run_is_named(tmp_path: Path, files: int
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
     assert done.returncode == 2

@@ -16,6 +16,7 @@ import zmq
 from command import Running, records, status_file, tasks, write
 from zmq.utils.monitor import recv_monitor_message
 
+from deadline import DEADLINE
 from disbatch.model.outcome import Ending, Outcome
 from disbatch.wire.keys import ConnectFile
 from disbatch.wire.messages import (
@@ -277,7 +278,9 @@ def test_a_crowd_of_strangers(tmp_path: Path) -> None:
         target.run.until_said("connections to our port know nothing of this run")
         assert len(os.listdir(f"/proc/{target.run.pid}/fd")) < 60
         script = next(tmp_path.glob("*_dbUtil.sh"))
-        asked = subprocess.run([script, "status", "--json"], capture_output=True, timeout=60, check=True)
+        asked = subprocess.run(
+            [script, "status", "--json"], capture_output=True, timeout=DEADLINE, check=True
+        )
         assert msgspec.json.decode(asked.stdout)["done"] == 0
         for raw in crowd:
             raw.close()

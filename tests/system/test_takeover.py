@@ -243,7 +243,7 @@ def test_stream(held: Held) -> None:
         env=environment(held.mark),
     )
     held.let_go(1)
-    assert again.wait(60) == 0
+    assert again.wait(DEADLINE) == 0
     held.check(3)
 
 
@@ -275,7 +275,7 @@ def test_limit_of_an_attached_context(held: Held) -> None:
             run.ended()
             with held.taking_over() as other:
                 held.let_go(3)
-                assert attached.process.wait(60) == 0
+                assert attached.process.wait(DEADLINE) == 0
                 assert held.ran() == Counter(range(5)), "four tasks, and the one that is held"
                 held.let_go(0)
                 assert other.ended() == 0, other.err

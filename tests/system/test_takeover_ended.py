@@ -15,6 +15,7 @@ import pytest
 from command import DBUTIL, Running, disbatch, environment, gone, processes, records, tasks, until, write
 from held_run import Held
 
+from deadline import DEADLINE
 from disbatch.model.status import Mark
 from disbatch.wire.keys import ConnectFile
 
@@ -28,7 +29,7 @@ def finish(held: Held, *words: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
 

@@ -11,6 +11,8 @@ from command import gone, processes, tasks
 from held_run import QUICK, Held
 from processes import children
 
+from deadline import DEADLINE
+
 HERE = os.uname().nodename
 CANCELLED = -signal.SIGTERM
 
@@ -73,7 +75,7 @@ def test_node_that_is_to_leave(held: Held, verb: str) -> None:
         os.kill(engines[0], signal.SIGCONT)
         held.let_pass(8)
         assert run.ended() == 0, run.err
-    assert attached.wait(60) == 0
+    assert attached.wait(DEADLINE) == 0
     ranks = held.ranks()
     assert ranks[1] == 1, "only what ran there when it was told to leave"
     assert sorted(tasks(held.directory / "P_status.txt")) == list(range(8))
@@ -158,7 +160,7 @@ def test_limits_are_exact(held: Held) -> None:
     held.let_pass(8)
     with run:
         assert run.ended() == 3, run.err
-    assert attached.wait(60) == 0
+    assert attached.wait(DEADLINE) == 0
     assert held.ranks() == Counter({0: 4, 1: 3})
     assert len(tasks(held.directory / "P_status.txt")) == 7
     gone(lambda: processes(str(held.directory)), "the end of all processes")

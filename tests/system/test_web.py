@@ -194,9 +194,9 @@ def test_another_driver_takes_the_run_over(browser: Browser, held: Held, tmp_pat
         expect(tab.page.locator("#notice")).to_contain_text("driver")
         again = held.taking_over()
         again.until_said("web page: goes on")
-        expect(tab.page.locator("#notice")).to_be_hidden(timeout=30_000)
+        expect(tab.page.locator("#notice")).to_be_hidden()
         held.let_go(0)
-        expect(tab.page.locator("#mode")).to_have_text("over", timeout=30_000)
+        expect(tab.page.locator("#mode")).to_have_text("over")
         assert fact(tab.page, "done").startswith("2")
         assert again.ended() == 0, again.err
     held.check(2)

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import report_lines
 
+from deadline import DEADLINE
 from disbatch import TaskFailedError, TaskResult, UsageError, read_status, to_polars
 from disbatch.api.original import _report
 from disbatch.model.outcome import LOST_RETURN_CODE, Outcome, Reason
@@ -127,7 +128,7 @@ def test_engines_and_the_command_line_import_nothing_of_it() -> None:
         "print([name for name in sys.modules if name.startswith('disbatch.api')])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=DEADLINE
     )
     assert done.stdout == "[]\n"
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deadline import DEADLINE
 from disbatch.api.template import Template, word
 
 
@@ -81,7 +82,7 @@ def test_what_does_not_fit(
 @given(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=30))
 def test_bash_reads_the_word_as_the_text(text: str) -> None:
     done = subprocess.run(
-        ["/bin/bash", "-c", f"printf %s {word(text)}"], capture_output=True, check=True, timeout=60
+        ["/bin/bash", "-c", f"printf %s {word(text)}"], capture_output=True, check=True, timeout=DEADLINE
     )
     assert done.stdout == text.encode()
     assert "\n" not in word(text)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import zmq
 
+from deadline import DEADLINE
 from disbatch.attach.attachment import Attachment
 from disbatch.contexts.context import Context
 from disbatch.contexts.nodes import Node
@@ -106,7 +107,7 @@ class Driver:
         self.changed.set()
 
     async def until(self, condition: Callable[[], Any]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
@@ -155,7 +156,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Course], N
         async def bounded() -> None:
             driver = Driver(tmp_path)
             try:
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(DEADLINE):
                     await course(driver)
             finally:
                 driver.close()

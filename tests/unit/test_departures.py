@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from deadline import DEADLINE
 from disbatch.driver.departures import Departures
 
 
@@ -66,7 +67,7 @@ def test_a_line_comes_by_itself() -> None:
         loop = asyncio.get_running_loop()
         line: asyncio.Future[str] = loop.create_future()
         Departures(loop, line.set_result, by_slurm=False).note("a", "x")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE):
             return await line
 
     assert asyncio.run(run()) == "a: its engine left: x"

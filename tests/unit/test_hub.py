@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import zmq
 
+from deadline import DEADLINE
 from disbatch.wire.hub import ANSWERS_KEPT, Hub, Peer
 from disbatch.wire.keys import RunKeys
 from disbatch.wire.link import EngineLink
@@ -63,7 +64,7 @@ class Bench:
         return add
 
     async def until(self, condition: Callable[[], Any]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()

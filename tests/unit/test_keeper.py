@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from engine_driver import alive, all_gone, wait_until
 
+from deadline import DEADLINE
 from disbatch.engine import sessions
 from disbatch.engine.remains import find_remains
 from disbatch.engine.session_file import HEAD, SessionFile
@@ -62,7 +63,7 @@ def test_keeper_without_subreapers_ends_the_sessions_that_were_noted(
         "if not engine: os._exit(7)\n"
         f"keeper.keep(engine, os.open('/dev/null', os.O_WRONLY), {noted.path!r}, False)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=DEADLINE)
     assert done.returncode == 7
     assert not alive(orphan) and not alive(child)
     assert not os.path.exists(noted.path)

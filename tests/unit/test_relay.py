@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deadline import DEADLINE
 from disbatch.wire.relay import GREETING, MOST_HANDSHAKES, OPENING, Relay, is_plausible
 
 HELLO = GREETING + b"\x04\xc8\x05HELLO" + bytes(194)
@@ -44,7 +45,7 @@ class Driver:
 
     async def until(self, came: int) -> None:
         """Wait until so many have come."""
-        async with asyncio.timeout(20), self.changed:
+        async with asyncio.timeout(DEADLINE), self.changed:
             await self.changed.wait_for(lambda: self.came >= came)
 
 
@@ -78,7 +79,7 @@ class Bench:
     async def hear(self, client: socket.socket, count: int) -> bytes:
         """So many bytes of what it is told; fewer at the end."""
         heard = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             while len(heard) < count:
                 data = await self.loop.sock_recv(client, count - len(heard))
                 if not data:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from deadline import DEADLINE
 from disbatch.driver.retire import ATTEMPTS, Retirer
 
 ALL = ["NODE", "RETCODE", "NODES", "RETCODES", "ACTIVE", "RETIRED", "DRIVER_NODE"]
@@ -23,7 +24,7 @@ def retire(
         for node in ("a", "b", "d"):
             retirer.joined(node)
         course(retirer)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE):
             await retirer.finish()
 
     asyncio.run(run())
@@ -115,7 +116,7 @@ def test_abandoned_while_the_command_runs(tmp_path: Path) -> None:
         await asyncio.to_thread((tmp_path / "began").read_bytes)
         retirer.abandon()
         retirer.retire("b", 0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE):
             await retirer.finish()
 
     asyncio.run(run())

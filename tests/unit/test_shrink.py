@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deadline import DEADLINE
 from disbatch.contexts.slurm import RETIRE_COMMAND, Allocation
 from disbatch.driver import command
 from disbatch.driver.command import Answer
@@ -79,7 +80,7 @@ class Slurm:
             for node in ("n1", "n2", "n3", "n4"):
                 shrinker.joined(node)
             course(shrinker)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(DEADLINE):
                 while not finish and (task := shrinker._task) is not None and not task.done():
                     await asyncio.wait([task])
                 await shrinker.finish()
