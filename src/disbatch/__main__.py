@@ -1,4 +1,4 @@
-"""`python -m disbatch` runs `disbatch`."""
+"""`python -m disbatch` runs `disbatch`, also where a blank in a path keeps scripts from starting."""
 
 from __future__ import annotations
 

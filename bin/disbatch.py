@@ -1,7 +1,7 @@
 #!python
-# Run the command that the first argument names: `dbutil`, or else `disbatch`.
 # Import from where disbatch is installed: what PYTHONPATH names is for the tasks, unless disbatch is there.
-# This is no entry point, because what installers write for one may import modules of PYTHONPATH first.
+# This is no entry point, because what installers write for one may import modules of PYTHONPATH first; and it
+# needs no other file beside it, because sbatch runs a copy elsewhere.
 import os
 import sys
 
@@ -12,6 +12,6 @@ except OSError:
     pass  # the working directory is gone; what comes next says so
 sys.path.sort(key=lambda entry: entry in theirs and not os.path.exists(f"{entry}/disbatch/cli/begin.py"))
 
-from disbatch.cli import begin
+from disbatch.cli.begin import disbatch
 
-sys.exit(begin.dbutil() if sys.argv.pop(1) == "dbutil" else begin.disbatch())
+sys.exit(disbatch())

@@ -1,1 +1,0 @@
-disbatch.sh

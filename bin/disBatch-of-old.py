@@ -1,0 +1,1 @@
+disbatch.py
