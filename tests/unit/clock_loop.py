@@ -35,6 +35,10 @@ class ClockLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.now
 
+    def stand_still(self, seconds: float) -> None:
+        """The process is stopped for so long."""
+        self._clock.now += seconds
+
 
 def run(play: Coroutine[Any, Any, Result]) -> Result:
     """As asyncio.run does, in no time."""

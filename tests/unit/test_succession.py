@@ -160,6 +160,28 @@ def test_whenever_engines_come_the_wait_ends_and_the_user_is_told_how(a: str, b:
     assert taken.crew.said == expected
 
 
+@pytest.mark.parametrize("before", [0.5, 5, 30, PATIENCE - 2])
+@pytest.mark.parametrize("stopped", [1.5, 4, 30, PATIENCE, 1000])
+def test_a_time_in_which_the_driver_was_stopped_is_nobodys_silence(before: float, stopped: float) -> None:
+    """They cannot come meanwhile; there is time left for them afterwards."""
+
+    async def play() -> None:
+        taken = Taken()
+        assert taken.succession.expect()
+        await asyncio.sleep(before)
+        loop = taken.crew.loop
+        assert isinstance(loop, clock_loop.ClockLoop)
+        loop.stand_still(stopped)
+        await asyncio.sleep(0.5)
+        for name in ("a", "b"):
+            taken.hello(name)
+        assert Reason.TAKEOVER not in taken.holds and taken.crew.said[-1] == "all engines are there"
+        await asyncio.sleep(2 * PATIENCE)
+        assert len(taken.crew.said) == 2
+
+    clock_loop.run(play())
+
+
 def test_one_that_was_given_up_and_comes_after_all_gets_its_node_back() -> None:
     """Nobody was expected, so others were started at once: two on one node would share its cores."""
 

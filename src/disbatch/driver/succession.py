@@ -25,6 +25,8 @@ from disbatch.model.task import Phase
 from disbatch.plan import events
 from disbatch.wire.messages import Hello
 
+STEP = 1.0
+"""Seconds in which the patience is counted: a time in which this process was stopped is one step at most."""
 LATE = 5.0
 """Seconds after which the wait for the engines begins anew: this process was stopped, and heard nobody."""
 
@@ -111,12 +113,23 @@ class Succession:
             self._all_heard()
             return False
         crew.say(f"taking the run over: expecting the engines of {_names(missing)}")
-        self._wait()
+        self._wait(self._patience)
         return True
 
-    def _wait(self) -> None:
-        loop = self._crew.loop
-        loop.call_later(self._patience, self._wait_no_longer, loop.time() + self._patience)
+    def _wait(self, left: float) -> None:
+        """Wait so many seconds, of those in which this process runs, for engines that are missing."""
+        loop, step = self._crew.loop, min(left, STEP)
+        loop.call_later(step, self._waited, left - step, loop.time() + step)
+
+    def _waited(self, left: float, due: float) -> None:
+        if Reason.TAKEOVER not in self._holds or self._crew.is_over():
+            return
+        if self._crew.loop.time() - due > LATE:
+            self._wait(self._patience)
+        elif left > 0:
+            self._wait(left)
+        else:
+            self._wait_no_longer()
 
     def _add(self, here: Here, *, lost: bool) -> None:
         needless = here.engine in self._told.unwanted and not here.pid  # it never was there
@@ -166,13 +179,8 @@ class Succession:
     def _missing(self) -> list[Member]:
         return [m for m in self._crew.members.values() if m.launching and m.inherited]
 
-    def _wait_no_longer(self, due: float) -> None:
+    def _wait_no_longer(self) -> None:
         crew, missing = self._crew, self._missing
-        if Reason.TAKEOVER not in self._holds or crew.is_over():
-            return
-        if crew.loop.time() - due > LATE:
-            self._wait()
-            return
         if not crew.is_running():
             self.give_up()
             return
