@@ -34,7 +34,7 @@ def engine(driver: FakeDriver) -> Iterator[EngineProcess]:
 @pytest.fixture
 def attached(driver: FakeDriver) -> Iterator[EngineProcess]:
     """An engine that a context has started, which was attached to the run."""
-    engine = EngineProcess(driver.bootstrap(by_driver=False, orphan_patience=0.5))
+    engine = EngineProcess(driver.bootstrap(by_driver=False))
     yield engine
     engine.finish()
 
@@ -280,7 +280,7 @@ def test_driver_that_is_gone_ends_an_engine_of_an_attached_context(
     driver: FakeDriver, attached: EngineProcess, tmp_path: Path
 ) -> None:
     """The context, whose child it is, lives on; that says nothing of the driver."""
-    driver.welcome["orphan_patience"] = 0.5
+    driver.welcome["orphan_patience"] = 2.0  # it hears nothing as soon as its tasks are started
     driver.acknowledges = False
     driver.start("exit 7", "echo $$ >> pids; sleep 1000; :")
     driver.outcome(1)
@@ -306,9 +306,13 @@ def test_end_of_an_attached_context_is_not_the_drivers(
     assert attached.wait() == 0
 
 
-def test_driver_that_never_answers(attached: EngineProcess) -> None:
+def test_driver_that_never_answers(driver: FakeDriver) -> None:
     """Somebody listens at its address, and never answers."""
-    assert attached.wait() == 3
+    attached = EngineProcess(driver.bootstrap(by_driver=False, orphan_patience=0.5))
+    try:
+        assert attached.wait() == 3
+    finally:
+        attached.finish()
 
 
 def test_another_driver_goes_on_with_what_runs(
