@@ -74,7 +74,7 @@ clean: ## remove all that these commands made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package is installed editable, so only a change of its metadata or commands asks for a new installation.
-$(VENV)/.installed: pyproject.toml src/disbatch/__init__.py $(wildcard bin/*)
+$(VENV)/.installed: pyproject.toml src/disbatch/model/version.py $(wildcard bin/*)
 	@scripts/make-venv $(PYTHON) $(VENV)
 	$(PIP) install -e .
 	@touch $@

@@ -17,8 +17,7 @@ import time
 from collections import deque
 from itertools import count, islice
 
-from disbatch.model.outcome import Outcome
-from disbatch.model.task import Task
+from disbatch.model.task import Outcome, Task
 from disbatch.plan.events import (
     Action,
     Assign,

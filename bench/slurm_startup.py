@@ -27,7 +27,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from disbatch.contexts.launch import STEP_FAN_OUT
+from disbatch.contexts.launcher import STEP_FAN_OUT
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "tests" / "lab"

@@ -24,8 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from disbatch import DisBatch, DisBatcher
-from disbatch.api.served import open_values
-from disbatch.sources.desk import DONE_TASK, RESULT_KEY, SOURCE_NAME, TASK_KEY
+from disbatch.api.compat import open_values
+from disbatch.sources.keystore import DONE_TASK, RESULT_KEY, SOURCE_NAME, TASK_KEY
 
 DISBATCH = str(Path(sys.executable).with_name("disbatch"))
 DBUTIL = str(Path(sys.executable).with_name("dbutil"))

@@ -10,8 +10,8 @@ try:
     theirs = [os.path.abspath(entry) for entry in theirs]
 except OSError:
     pass  # the working directory is gone; what comes next says so
-sys.path.sort(key=lambda entry: entry in theirs and not os.path.exists(f"{entry}/disbatch/cli/begin.py"))
+sys.path.sort(key=lambda entry: entry in theirs and not os.path.exists(f"{entry}/disbatch/cli/entry.py"))
 
-from disbatch.cli.begin import disbatch
+from disbatch.cli.entry import disbatch
 
 sys.exit(disbatch())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from disbatch.model.version import VERSION
+
+__version__ = VERSION
 
 # Not that of `typing`, which would be imported on every node.
 TYPE_CHECKING = False
@@ -32,7 +34,7 @@ def __getattr__(name: str) -> object:
     if name in __all__:
         return getattr(import_module("disbatch.api"), name)
     if name == "disBatch":  # where programs written for disBatch 3.0 look for DisBatcher
-        return import_module("disbatch.api.original")
+        return import_module("disbatch.api.compat")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

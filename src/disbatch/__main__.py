@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from disbatch.cli.begin import disbatch
+from disbatch.cli.entry import disbatch
 
 sys.exit(disbatch())

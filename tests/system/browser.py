@@ -20,11 +20,11 @@ from ports import free_port
 from redis_server import need
 
 from deadline import DEADLINE
-from disbatch.model.snapshot import View
-from disbatch.watch.web import app
-from disbatch.watch.web.guard import Guard
+from disbatch.model.view import View
+from disbatch.watch.web import server
+from disbatch.watch.web.security import Guard
 from disbatch.watch.web.state import Picture
-from disbatch.wire.requests import Verb
+from disbatch.wire.client_protocol import Verb
 
 PICTURES = os.environ.get("WEB_PICTURES", "")
 """Where pictures of the page are put, if anywhere: docs/pictures are made so."""
@@ -104,7 +104,7 @@ class Shown:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.picture = Picture()
-        self.shown = app.Page(self.picture, str(self._status).removesuffix("_status.txt"), self._order)
+        self.shown = server.Page(self.picture, str(self._status).removesuffix("_status.txt"), self._order)
         guard = Guard(
             self.shown.app,
             hosts=["node1"],

@@ -28,8 +28,8 @@ from math import inf
 
 from chaos_evidence import Attempt, Evidence, Life, Place
 
-from disbatch.model.outcome import LOST_RETURN_CODE
-from disbatch.model.status import Mark, Record
+from disbatch.model.statusline import Mark, Record
+from disbatch.model.task import LOST_RETURN_CODE
 
 CANCELLED = (-15, -9)
 SLACK = 0.1

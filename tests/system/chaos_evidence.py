@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from disbatch.driver.told import Gone, Here, Joint, Line
-from disbatch.model.status import Mark, Record, parse_line
+from disbatch.model.statusline import Mark, Record, parse_line
+from disbatch.rundir.journal import Gone, Here, Joint, JournalLine
 
 _SAID = re.compile(
     r"([SEAZ]) (?P<task>[0-9]+) (?P<engine>\S+) (?P<node>\S+) (?P<pid>[0-9]+) (?P<at>[0-9]+[.,][0-9]+)"
@@ -22,7 +22,7 @@ _LOST = re.compile(r"(\S+)(?: \([^()]*\))?: engine lost: ")
 _UNHEARD = re.compile(r"(\S+(?:, \S+)*): not heard for ")
 _JOINED = re.compile(r"(\S+): engine joined ")
 _BEGUN = re.compile(r"engine (\S+) on \S+: ")
-_lines = msgspec.json.Decoder(Line)
+_lines = msgspec.json.Decoder(JournalLine)
 _DRIVER = re.compile(r"disbatch \S+, pid [0-9]+ on ")
 _ORDERED = re.compile(r"attempt [0-9]+ \(line ([0-9]+)\) ended by order")
 

@@ -18,7 +18,7 @@ from typing import IO, Self, TypeVar
 from changes import Changes
 
 from deadline import DEADLINE
-from disbatch.model.status import Mark, Record, is_header, parse_line
+from disbatch.model.statusline import Mark, Record, is_header, parse_line
 
 DISBATCH = str(Path(sys.executable).with_name("disbatch"))
 DBUTIL = str(Path(sys.executable).with_name("dbutil"))

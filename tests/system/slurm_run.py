@@ -15,7 +15,7 @@ from slurm_lab import SlurmLab
 from ssh_run import Run, most_at_once
 
 from deadline import DEADLINE
-from disbatch.model.status import Mark, Record
+from disbatch.model.statusline import Mark, Record
 
 BIN = Path(sys.executable).parent
 DISBATCH = str(BIN / "disbatch")

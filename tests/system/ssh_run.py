@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from processes import TOKEN, children, command_line
 
 from deadline import DEADLINE
-from disbatch.model.status import Mark, Record, parse_line
+from disbatch.model.statusline import Mark, Record, parse_line
 
 DISBATCH = str(Path(sys.executable).with_name("disbatch"))
 QUICK = ["--patience", "3", "--heartbeat", "0.5", "--grace", "1"]

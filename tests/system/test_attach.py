@@ -11,7 +11,7 @@ import pytest
 from command import Running, records, tasks, until
 from pool_run import HELD, RAN, STUBBORN, Pool
 
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 
 HERE = socket.gethostname()
 WAITS = "no engines are there; waiting for some"

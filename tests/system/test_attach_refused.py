@@ -111,8 +111,8 @@ def test_somebody_elses_run(pool: Pool) -> None:
             if folder.owner() == "root" and folder.parent != folder:
                 folder.chmod(folder.stat().st_mode | 0o055)
         program = (
-            "import os, sys, disbatch.attach.attachment, disbatch.cli.context, disbatch.cli.nodes, "
-            "disbatch.cli.output, disbatch.cli.runs; from disbatch.cli.dbutil import main; "
+            "import os, sys, disbatch.attach.agent, disbatch.cli.context, disbatch.cli.context, "
+            "disbatch.cli.output, disbatch.client.find; from disbatch.cli.dbutil import main; "
             "os.setgid(65534); os.setuid(65534); "
             f"sys.exit(main(['attach', '--run', {str(pool.directory / 'P')!r}, '-s', 'localhost:1']))"
         )

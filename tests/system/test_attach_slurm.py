@@ -14,7 +14,7 @@ from processes import command_line
 from slurm_run import SlurmRun
 from ssh_run import HELD, QUICK, TELL
 
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 
 TWO = ["-N", "2", "--ntasks-per-node", "2"]
 WAITS = "no engines are there; waiting for some"

@@ -14,7 +14,7 @@ from command import until
 from pool_run import Attaching
 from ssh_run import HELD, QUICK, TELL, Run
 
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 
 DBUTIL = Path(sys.executable).with_name("dbutil")
 HERE = socket.gethostname()

@@ -15,7 +15,7 @@ from chaos_evidence import Attempt, Command, Engine, Evidence, Life, Order, Plac
 from chaos_plan import Flavour, make_plan
 from chaos_world import World
 
-from disbatch.model.status import Mark, Record
+from disbatch.model.statusline import Mark, Record
 
 BARRIER = 2
 HANDOVER = 60.0

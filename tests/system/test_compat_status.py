@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from command import disbatch, status_file, tasks, write
 
-from disbatch.model.snippet import unquoted
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark, unquoted
 
 DATA = Path(__file__).resolve().parents[1] / "unit" / "data"
 

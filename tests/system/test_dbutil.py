@@ -17,9 +17,9 @@ from command import until
 from slurm_run import SlurmRun
 from ssh_run import DEADLINE, HELD, TELL, Run
 
-from disbatch.model.outcome import Reason
-from disbatch.model.status import Mark
-from disbatch.wire.keys import ConnectFile
+from disbatch.model.statusline import Mark
+from disbatch.model.task import Reason
+from disbatch.wire.connect import ConnectFile
 
 DBUTIL = str(Path(sys.executable).with_name("dbutil"))
 TWO = "nodeA:2,nodeB:2"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from command import Running, disbatch, records, status_file, tasks, write
 
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 
 MANY = 400
 SMALL = "size=64k"

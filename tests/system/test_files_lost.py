@@ -39,7 +39,7 @@ def is_ours(argument):
 for name in ("stat", "lstat", "fstat", "open", "pwrite", "write", "fsync", "utime", "pread", "unlink"):
     setattr(os, name, failing(getattr(os, name)))
 sys.argv = sys.argv[1:]
-from disbatch.cli.begin import disbatch
+from disbatch.cli.entry import disbatch
 sys.exit(disbatch())
 """
 """Runs a command on whose `disk` every call fails as long as there is a file `broken`."""

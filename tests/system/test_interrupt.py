@@ -28,7 +28,7 @@ from command import (
 )
 
 from deadline import DEADLINE
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 
 STUBBORN = "trap '' TERM INT HUP; touch up.$DISBATCH_TASKID; while :; do sleep 600; done"
 HEEDFUL = "trap 'echo $DISBATCH_TASKID >> told; exit 7' TERM; touch up.$DISBATCH_TASKID; sleep 600 & wait"
@@ -249,8 +249,8 @@ class Interrupter:
         if name == sys.argv[2]:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupter())
-from disbatch.cli import begin
-sys.exit(getattr(begin, sys.argv[1])())
+from disbatch.cli import entry
+sys.exit(getattr(entry, sys.argv[1])())
 """
 
 

@@ -1,4 +1,4 @@
-"""keystore/external.py against a real server: whatever breaks, each value is put once and taken once."""
+"""keystore/redis.py against a real server: whatever breaks, each value is put once and taken once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from redis_server import Cable, RedisServer, certificates
 
 from deadline import DEADLINE
 from disbatch.keystore.address import parse_address
-from disbatch.keystore.external import ExternalStore
-from disbatch.keystore.server import Server
+from disbatch.keystore.redis import ExternalStore
+from disbatch.keystore.redis_server import Server
 from disbatch.model.errors import StoreError, UsageError
 
 WAIT = 0.5

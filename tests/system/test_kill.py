@@ -17,7 +17,7 @@ import pytest
 from processes import TOKEN, children, wait_gone
 
 from deadline import DEADLINE
-from disbatch.model.status import Mark, parse_line
+from disbatch.model.statusline import Mark, parse_line
 
 DISBATCH = str(Path(sys.executable).with_name("disbatch"))
 TASKS = 60

@@ -19,15 +19,14 @@ from processes import children
 from slurm_lab import SlurmLab
 
 from deadline import DEADLINE
-from disbatch.contexts.launch import Launcher
+from disbatch.contexts.launcher import Launcher
 from disbatch.contexts.nodes import Node
-from disbatch.contexts.srun import SrunOptions
+from disbatch.contexts.slurm_commands import SrunOptions
 from disbatch.model.errors import LaunchError
-from disbatch.model.outcome import Ending, Outcome
-from disbatch.model.way import Way
-from disbatch.wire.hub import Hub, Peer
-from disbatch.wire.keys import RunKeys
-from disbatch.wire.messages import (
+from disbatch.model.task import Ending, Outcome, Way
+from disbatch.wire.connect import RunKeys
+from disbatch.wire.driver_socket import Hub, Peer
+from disbatch.wire.engine_protocol import (
     PROTOCOL,
     READY_MARK,
     Bootstrap,

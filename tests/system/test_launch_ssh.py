@@ -15,15 +15,15 @@ import pytest
 import zmq
 
 from deadline import DEADLINE
-from disbatch.contexts.launch import Launcher
+from disbatch.contexts.launcher import Launcher
 from disbatch.contexts.local import spawn_local
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.ssh import SshOptions
 from disbatch.model.errors import LaunchError
-from disbatch.model.way import Way
-from disbatch.wire.hub import Hub
-from disbatch.wire.keys import RunKeys
-from disbatch.wire.messages import PROTOCOL, READY_MARK, Bootstrap
+from disbatch.model.task import Way
+from disbatch.wire.connect import RunKeys
+from disbatch.wire.driver_socket import Hub
+from disbatch.wire.engine_protocol import PROTOCOL, READY_MARK, Bootstrap
 
 FAKE_ENGINE = f"""
 import msgspec, os, socket, time

@@ -13,9 +13,8 @@ import msgspec
 import pytest
 from command import Running, disbatch, processes, records, status_file, tasks, until, write
 
-from disbatch.model.snippet import unquoted
-from disbatch.model.status import STATUS_HEADER, Mark, Record
-from disbatch.wire.keys import ConnectFile
+from disbatch.model.statusline import STATUS_HEADER, Mark, Record, unquoted
+from disbatch.wire.connect import ConnectFile
 
 
 def complete(directory: Path, lines: list[str], *options: str, code: int = 0) -> dict[int, Record]:

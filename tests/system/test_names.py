@@ -129,7 +129,7 @@ with DisBatch(nodes="localhost:1", prefix=name) as run:
     with DisBatch.connect(run.prefix) as other:
         assert other.submit("true").result().ok
     (info,) = glob.glob("*_kvsinfo.txt")
-    from disbatch.api.served import open_values
+    from disbatch.api.compat import open_values
     assert open_values(info).get("key", 10) == b"value"
 """
 

@@ -13,9 +13,9 @@ from pool_run import Pool
 from processes import children
 
 from deadline import DEADLINE
-from disbatch.driver.runfile import read
 from disbatch.engine.session_file import path_of
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
+from disbatch.rundir.journal_file import read
 
 STUBBORN = (
     "trap '' TERM; echo $$ >> pids; while [ $(wc -l < pids) -eq 1 ]; do sleep 1000; done; "

@@ -18,7 +18,7 @@ from test_disk import needs_root
 
 from deadline import DEADLINE
 from disbatch.model.output import place
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 
 DBUTIL = str(Path(sys.executable).with_name("dbutil"))
 WAYS = [(), ("--output-pack",)]

@@ -8,7 +8,7 @@ import pytest
 from command import disbatch, records, tasks, write
 
 from deadline import DEADLINE
-from disbatch.model.status import Mark, Record
+from disbatch.model.statusline import Mark, Record
 
 LINES = [
     "echo 0 >> ran",
@@ -80,7 +80,7 @@ def test_runs_what_is_missing(runs: Runs) -> None:
 
 
 def tasks_without_torn(data: bytes) -> dict[int, tuple[object, ...]]:
-    from disbatch.model.status import parse_line
+    from disbatch.model.statusline import parse_line
 
     parsed = [parse_line(line) for line in data.split(b"\n")[:-1]]
     return {record.id: fields(record) for record in parsed if record is not None}

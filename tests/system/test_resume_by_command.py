@@ -11,8 +11,8 @@ import pytest
 from command import DBUTIL, Running, disbatch, environment, status_file, tasks, write
 from held_run import QUICK, Held
 
-from disbatch.model.outcome import Outcome
-from disbatch.model.status import Mark, format_line
+from disbatch.model.statusline import Mark, format_line
+from disbatch.model.task import Outcome
 
 BY_COMMAND = ("--resume-by", "command")
 

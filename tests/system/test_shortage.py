@@ -10,7 +10,7 @@ import pytest
 from command import DBUTIL, DISBATCH, environment
 
 from deadline import DEADLINE
-from disbatch.model.status import parse_line
+from disbatch.model.statusline import parse_line
 
 
 def test_tasks_wait_for_descriptors(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from slurm_run import SlurmRun
 from ssh_run import TELL, most_at_once
 
-from disbatch.model.status import Record
+from disbatch.model.statusline import Record
 
 DEVICES = f"echo $CUDA_VISIBLE_DEVICES:$GPU_DEVICE_ORDINAL > devices-$DISBATCH_TASKID; {TELL}; : < gate"
 

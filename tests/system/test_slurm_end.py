@@ -11,7 +11,7 @@ import pytest
 from slurm_run import BIN, SlurmRun
 from ssh_run import TELL
 
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 
 TERM_PLAIN = f"{TELL}; : < gate; echo $DISBATCH_TASKID >> finished"
 TERM_IGNORED = f"trap '' TERM; {TERM_PLAIN}"

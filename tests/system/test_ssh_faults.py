@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from ssh_run import HELD, QUICK, TELL, Run, Told
 
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 
 TWO = "nodeA:2,nodeB:2"
 ALONE = (

@@ -7,7 +7,7 @@ import re
 
 from ssh_run import HELD, QUICK, Run
 
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 
 TWO = "nodeA:2,nodeB:2"
 

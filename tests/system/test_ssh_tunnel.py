@@ -11,9 +11,8 @@ import pytest
 from processes import command_line
 from ssh_run import DEADLINE, HELD, QUICK, TELL, Run
 
-from disbatch.contexts.ssh import TUNNEL_MARK, SshOptions
-from disbatch.contexts.tunnel import Tunnel, new_place
-from disbatch.model.status import Mark
+from disbatch.contexts.ssh import TUNNEL_MARK, SshOptions, Tunnel, new_place
+from disbatch.model.statusline import Mark
 
 TWO = "nodeA:2,nodeB:2"
 

@@ -17,9 +17,9 @@ from command import Running, records, status_file, tasks, write
 from zmq.utils.monitor import recv_monitor_message
 
 from deadline import DEADLINE
-from disbatch.model.outcome import Ending, Outcome
-from disbatch.wire.keys import ConnectFile
-from disbatch.wire.messages import (
+from disbatch.model.task import Ending, Outcome
+from disbatch.wire.connect import ConnectFile
+from disbatch.wire.engine_protocol import (
     MAX_FROM_ENGINE,
     PROTOCOL,
     Beat,

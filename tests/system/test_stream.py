@@ -11,7 +11,7 @@ import pytest
 from command import DISBATCH, Running, disbatch, environment, records, status_file, tasks, until, write
 
 from deadline import DEADLINE
-from disbatch.model.snippet import unquoted
+from disbatch.model.statusline import unquoted
 
 LARGEST_RSS = 150 << 20
 

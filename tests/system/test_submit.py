@@ -27,8 +27,7 @@ from command import (
     write,
 )
 
-from disbatch.model.snippet import unquoted
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark, unquoted
 
 DBUTIL = str(Path(sys.executable).with_name("dbutil"))
 OPEN = ("--keep-open", "-s", "localhost:2", "-p", "P")

@@ -30,7 +30,7 @@ from held_run import Held
 from redis_server import RedisServer
 
 from deadline import DEADLINE
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 
 
 def test_running_ended_and_waiting_tasks(held: Held) -> None:

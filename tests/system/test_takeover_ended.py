@@ -16,8 +16,8 @@ from command import DBUTIL, Running, disbatch, environment, gone, processes, rec
 from held_run import Held
 
 from deadline import DEADLINE
-from disbatch.model.status import Mark
-from disbatch.wire.keys import ConnectFile
+from disbatch.model.statusline import Mark
+from disbatch.wire.connect import ConnectFile
 
 
 def finish(held: Held, *words: str) -> subprocess.CompletedProcess[str]:

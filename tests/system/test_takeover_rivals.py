@@ -13,8 +13,8 @@ from pathlib import Path
 from command import DEADLINE, Running, disbatch, gone, processes, records, write
 from held_run import Held
 
-from disbatch.model.status import Mark
-from disbatch.wire.keys import ConnectFile
+from disbatch.model.statusline import Mark
+from disbatch.wire.connect import ConnectFile
 
 NO_LOCKS = """
 import fcntl, sys
@@ -24,7 +24,7 @@ def flock(descriptor, operation):
 
 fcntl.flock = flock
 sys.argv = sys.argv[1:]
-from disbatch.cli.begin import disbatch
+from disbatch.cli.entry import disbatch
 sys.exit(disbatch())
 """
 """Runs a command as on a file system without locks."""

@@ -28,7 +28,7 @@ from command import (
 )
 from redis_server import RedisServer, certificates
 
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 
 HERE = Path(__file__).parent
 SIGN_IN = """

@@ -20,11 +20,11 @@ from playwright.sync_api import Browser, Page, expect
 from views import STARTED, engine, failure, view
 
 from deadline import DEADLINE
-from disbatch.model.snapshot import LogRow
-from disbatch.watch.web.connections import MOST_STRANGERS
-from disbatch.watch.words import duration, per_second, run_time, whole_seconds
+from disbatch.model.text import duration, per_second, run_time, whole_seconds
+from disbatch.model.view import LogRow
+from disbatch.watch.web.security import MOST_STRANGERS
+from disbatch.wire.client_protocol import Cancel, Drain, Finish, Pause, Stop, Unpause
 from disbatch.wire.descriptors import raise_limit
-from disbatch.wire.requests import Cancel, Drain, Finish, Pause, Stop, Unpause
 
 pytestmark = pytest.mark.timeout(180)
 STATES = {3: "lost", 17: "draining", 40: "starting", 41: "launching", 70: "left", 71: "left"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from disbatch.model.snapshot import CoursePoint, EngineRow, FailureRow, LogRow, RunningRow, View
+from disbatch.model.view import CoursePoint, EngineRow, FailureRow, LogRow, RunningRow, View
 
 STARTED = 1_772_360_100.0
 

@@ -15,11 +15,9 @@ import msgspec
 import zmq
 
 from deadline import DEADLINE
-from disbatch.model.outcome import Outcome
-from disbatch.model.task import Phase
-from disbatch.model.way import Way
-from disbatch.wire.keys import RunKeys
-from disbatch.wire.messages import (
+from disbatch.model.task import Outcome, Phase, Way
+from disbatch.wire.connect import RunKeys
+from disbatch.wire.engine_protocol import (
     PROTOCOL,
     Beat,
     Bootstrap,

@@ -9,9 +9,9 @@ import msgspec
 from report_lines import BASE
 
 from disbatch.model.errors import DisbatchError, UsageError
-from disbatch.model.snapshot import CoursePoint, EngineRow, FailureKind, FailureRow, LogRow, RunningRow, View
-from disbatch.watch.standing import Standing, of_driver
-from disbatch.wire.requests import Verb
+from disbatch.model.view import CoursePoint, EngineRow, FailureKind, FailureRow, LogRow, RunningRow, View
+from disbatch.watch.run_state import Standing, of_driver
+from disbatch.wire.client_protocol import Verb
 
 NODES = [
     EngineRow("0-a", "node1", 0, "", "active", 16, 16, 4, 612, 0, 2.5, 1.2, 15.75, 27 << 30, 64 << 30),

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from disbatch.model.outcome import Ending, Outcome
-from disbatch.model.task import Barrier, Item, PerEngine, Phase, Task
-from disbatch.plan.engines import State
+from disbatch.model.idset import IdSet
+from disbatch.model.task import Barrier, Ending, Item, Outcome, PerEngine, Phase, Task
+from disbatch.plan.engine import State, Turns
 from disbatch.plan.events import (
     Action,
     Assign,
@@ -51,9 +51,7 @@ from disbatch.plan.events import (
     Stop,
     Verdict,
 )
-from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Mode, Plan
-from disbatch.plan.turns import Turns
 
 ATTEMPTS = 1 << 40
 """Attempts of one driver."""
@@ -125,7 +123,8 @@ def check_consistency(plan: Plan) -> None:
 
 @dataclass
 class FakeEngine:
-    """An engine as `wire.messages` describes it: what it was sent is in `inbox`, its answers in `outbox`."""
+    """An engine as `wire.engine_protocol` describes it: what it was sent is in `inbox`, its answers in
+    `outbox`."""
 
     name: str
     slots: int

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from disbatch.driver import outputfile
-from disbatch.driver.outputfile import OutputFile
-from disbatch.model.outcome import Outcome, Reason
 from disbatch.model.output import place
-from disbatch.model.status import Mark, format_line
+from disbatch.model.statusline import Mark, format_line
+from disbatch.model.task import Outcome, Reason
+from disbatch.rundir import output_manifest
+from disbatch.rundir.output_manifest import OutputFile
 from disbatch.watch.report.analysis import Analysis
 from disbatch.watch.report.figures import Report
 
@@ -61,7 +61,7 @@ def keep(status: str, said: dict[int, bytes]) -> None:
     """What those tasks printed to stderr, as a run with --output keeps it."""
     directory = Path(status).parent / "out"
     told = OutputFile(str(directory), packed=False, limit=1 << 20, run=status.removesuffix("_status.txt"))
-    outputfile.write(Path(f"{told.run}_output.json"), told)
+    output_manifest.write(Path(f"{told.run}_output.json"), told)
     for id, err in said.items():
         path = directory / place(id, 1)
         path.parent.mkdir(parents=True, exist_ok=True)

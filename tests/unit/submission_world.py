@@ -9,15 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from disbatch.driver.result_feed import Telling
 from disbatch.driver.submissions import Submissions
-from disbatch.driver.telling import Telling
-from disbatch.model.outcome import Outcome
-from disbatch.model.status import Mark, format_line
-from disbatch.model.task import Item, Task
+from disbatch.model.statusline import Mark, format_line
+from disbatch.model.task import Item, Outcome, Task
 from disbatch.sources.submitted import SubmittedFile, SubmittedSource
-from disbatch.wire.control import request_for
-from disbatch.wire.keys import ConnectFile
-from disbatch.wire.requests import REPEATABLE, Answer, Request, Verb
+from disbatch.wire.client_protocol import REPEATABLE, Answer, Request, Verb
+from disbatch.wire.client_socket import request_for
+from disbatch.wire.connect import ConnectFile
 
 
 class AtOnce(ThreadPoolExecutor):

@@ -12,14 +12,14 @@ import msgspec
 import pytest
 from engine_driver import all_gone, wait_until
 
-from disbatch.cli.abandoned import refuse_abandoned
+from disbatch.cli.resume import refuse_abandoned
 from disbatch.contexts.machine import this_machine
 from disbatch.contexts.nodes import Node
-from disbatch.driver.runfile import RunFile
-from disbatch.driver.told import Asked, Here
-from disbatch.engine.sessions import boot_id, look
+from disbatch.engine.process_tree import boot_id, look
 from disbatch.model.errors import ResumeError
-from disbatch.model.way import Way
+from disbatch.model.task import Way
+from disbatch.rundir.journal import Asked, Here
+from disbatch.rundir.journal_file import RunFile
 
 ASKED = Asked("0", [b"Tasks"], b"/", "7", "Tasks", b"/log", 3, 4, 600.0, [])
 ME = look(os.getpid())

@@ -7,15 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from disbatch.driver.allowance import (
-    TIME_IS_UP,
-    Allowance,
-    ask_slurm,
-    clock_time,
-    duration,
-    grace_within,
-)
-from disbatch.driver.command import Answer
+from disbatch.contexts.command import Answer
+from disbatch.contexts.walltime import TIME_IS_UP, Allowance, ask_slurm, clock_time, duration, grace_within
 
 NOON = 1_700_000_000.0
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from disbatch.api.arguments import OURS, _known, arguments
 from disbatch.api.run import DisBatch
+from disbatch.api.template import OURS, _known, arguments
 from disbatch.cli.options import build_parser, parse
 
 

@@ -13,10 +13,10 @@ import report_lines
 
 from deadline import DEADLINE
 from disbatch import TaskFailedError, TaskResult, UsageError, read_status, to_polars
-from disbatch.api.original import _report
-from disbatch.model.outcome import LOST_RETURN_CODE, Outcome, Reason
-from disbatch.model.report import report_of
-from disbatch.model.status import STATUS_HEADER, Mark, format_line
+from disbatch.api.compat import _report
+from disbatch.model.result import report_of
+from disbatch.model.statusline import STATUS_HEADER, Mark, format_line
+from disbatch.model.task import LOST_RETURN_CODE, Outcome, Reason
 
 DATA = Path(__file__).parent / "data"
 

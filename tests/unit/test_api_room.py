@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from disbatch.api import room as rooms
-from disbatch.api.room import Room
+from disbatch.api import backpressure as rooms
+from disbatch.api.backpressure import Room
 
 
 def test_as_many_as_there_is_room_for() -> None:

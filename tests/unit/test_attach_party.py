@@ -6,12 +6,11 @@ import asyncio
 
 import pytest
 
-from disbatch.attach.gathering import Gathering
-from disbatch.attach.party import Party
+from disbatch.attach.engines import Gathering, Party
 from disbatch.contexts.context import Context
 from disbatch.contexts.nodes import Node
-from disbatch.model.way import Way
-from disbatch.wire.requests import Fate
+from disbatch.model.task import Way
+from disbatch.wire.client_protocol import Fate
 
 JOINED, LOST, LEFT, SPARE = Fate.JOINED, Fate.LOST, Fate.LEFT, Fate.SPARE
 

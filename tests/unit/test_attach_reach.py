@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.attach.reach import Reach, environment_of_tasks
+from disbatch.attach.agent import Reach, environment_of_tasks
 from disbatch.contexts.context import Context
 from disbatch.contexts.nodes import Node
 from disbatch.model.errors import SilenceError, UsageError
-from disbatch.model.way import Way
-from disbatch.wire.keys import ConnectFile
-from disbatch.wire.messages import PROTOCOL
+from disbatch.model.task import Way
+from disbatch.wire.connect import ConnectFile
+from disbatch.wire.engine_protocol import PROTOCOL
 
 HERE = socket.gethostname()
 PORTS = ("tcp://@client:7", f"tcp://{HERE}:7")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from disbatch.driver.attached import Contexts
-from disbatch.driver.roster import Member
-from disbatch.wire.messages import PROTOCOL
-from disbatch.wire.requests import Answer, Attach, Event, Fate, Heed, Newcomer, News, Request
+from disbatch.driver.attachments import Contexts
+from disbatch.driver.engine_table import Member
+from disbatch.wire.client_protocol import Answer, Attach, Event, Fate, Heed, Newcomer, News, Request
+from disbatch.wire.engine_protocol import PROTOCOL
 
 
 def attach(*engines: str, label: str = "", kill_wait: float | None = None) -> Attach:

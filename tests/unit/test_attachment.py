@@ -14,17 +14,13 @@ import pytest
 import zmq
 
 from deadline import DEADLINE
-from disbatch.attach.attachment import Attachment
+from disbatch.attach.agent import Attachment
 from disbatch.contexts.context import Context
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.ssh import SshOptions
 from disbatch.model.errors import SilenceError, UsageError
-from disbatch.model.way import Way
-from disbatch.wire.caller import Caller
-from disbatch.wire.hub import Hub
-from disbatch.wire.keys import ConnectFile, RunKeys
-from disbatch.wire.messages import PROTOCOL
-from disbatch.wire.requests import (
+from disbatch.model.task import Way
+from disbatch.wire.client_protocol import (
     Answer,
     Attach,
     Attached,
@@ -38,6 +34,10 @@ from disbatch.wire.requests import (
     Request,
     Verb,
 )
+from disbatch.wire.client_socket import Caller
+from disbatch.wire.connect import ConnectFile, RunKeys
+from disbatch.wire.driver_socket import Hub
+from disbatch.wire.engine_protocol import PROTOCOL
 
 KEYS = RunKeys.generate()
 Course = Callable[["Driver"], Awaitable[None]]

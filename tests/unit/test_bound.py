@@ -10,11 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from disbatch.driver.command import run
+from disbatch.contexts.command import run
 
 STARTER = """
 import asyncio, sys
-from disbatch.driver.command import run
+from disbatch.contexts.command import run
 asyncio.run(run(["/bin/sh", "-c", sys.argv[1]], None, 300))
 """
 

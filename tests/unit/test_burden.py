@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.engine.burden import burden_now
+from disbatch.engine.liveness import burden_now
 
 
 def test_of_this_machine() -> None:

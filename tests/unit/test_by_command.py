@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.driver.by_command import ByCommand
 from disbatch.model.errors import ResumeError
-from disbatch.model.outcome import LOST_RETURN_CODE, Outcome
-from disbatch.model.status import Mark, format_line, format_skipped, parse_line
-from disbatch.model.task import NO_REPEAT, Barrier, PerEngine, Phase, Task
+from disbatch.model.statusline import Mark, format_line, format_skipped, parse_line
+from disbatch.model.task import LOST_RETURN_CODE, NO_REPEAT, Barrier, Outcome, PerEngine, Phase, Task
+from disbatch.rundir.resume_by_command import ByCommand
 
 DATA = Path(__file__).parent / "data"
 Read = Callable[..., ByCommand]
@@ -111,14 +110,14 @@ def test_what_an_engine_could_not_deliver_belongs_to_its_run(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in DATA.glob("*status*.txt")))
 def test_files_of_the_original_are_found_by_command_where_they_are_by_number(name: str) -> None:
-    from disbatch.driver.former import Former
+    from disbatch.rundir.resume import Former
 
     by_number = Former.read([str(DATA / name)], source="T")
     records = [
         parse_line(by_number.files[number].line_at(offset)) for number, offset, _ in by_number.entries()
     ]
     by_number.close()
-    from disbatch.model.snippet import readings
+    from disbatch.model.statusline import readings
 
     for pick in (0, -1):
         tasks = [

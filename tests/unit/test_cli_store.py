@@ -1,11 +1,11 @@
-"""cli/store.py: which key store a run uses, and that passwords stay where they were."""
+"""cli/keystore.py: which key store a run uses, and that passwords stay where they were."""
 
 from __future__ import annotations
 
 import pytest
 
+from disbatch.cli.keystore import choose_store, without_passwords
 from disbatch.cli.options import parse
-from disbatch.cli.store import choose_store, without_passwords
 from disbatch.keystore.address import Address
 from disbatch.model.errors import UsageError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.driver.command import Answer, in_directory, run
+from disbatch.contexts.command import Answer, in_directory, run
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from disbatch.contexts.slurm import (
     parse_version,
 )
 from disbatch.model.errors import UsageError
-from disbatch.model.way import Way
+from disbatch.model.task import Way
 
 # ---- what scontrol says ----
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from disbatch.contexts.launch_errors import srun_waits_for, srun_words
 from disbatch.contexts.local import engine_argv
 from disbatch.contexts.nodes import Node
-from disbatch.contexts.srun import (
+from disbatch.contexts.slurm_commands import (
     LONGEST_OPTIONS,
     SrunOptions,
     read_options_file,
     srun_argv,
     srun_environment,
 )
-from disbatch.contexts.words import srun_waits_for, srun_words
 from disbatch.model.errors import UsageError
-from disbatch.model.way import Way
-from disbatch.wire.messages import ERROR_MARK
+from disbatch.model.task import Way
+from disbatch.wire.engine_protocol import ERROR_MARK
 
 ALWAYS = ["--nodes=1", "--ntasks=1", "--nodelist=n7", "--job-name=disbatch"]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from disbatch.contexts.launch_errors import engine_said, local_words, ssh_words, tidy, tunnel_words
 from disbatch.contexts.local import BOOT, engine_argv
 from disbatch.contexts.ssh import TUNNEL_MARK, SshOptions, launch_argv, tunnel_argv
-from disbatch.contexts.words import engine_said, local_words, ssh_words, tidy, tunnel_words
 from disbatch.engine.search_path import package_path
 from disbatch.model.errors import UsageError
-from disbatch.wire.messages import ERROR_MARK
+from disbatch.wire.engine_protocol import ERROR_MARK
 
 SHELLS = [
     shell for shell in ("sh", "bash", "dash", "csh", "tcsh", "fish", "zsh", "ksh") if shutil.which(shell)

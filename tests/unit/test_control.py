@@ -8,19 +8,27 @@ import pytest
 from plan_world import barrier, outcome, task
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.control import ALONE, ALONE_AND_WAITS, UNKEPT, Control
-from disbatch.driver.farewells import Farewells
+from disbatch.driver.commands import ALONE, ALONE_AND_WAITS, UNKEPT, Control, Farewells
+from disbatch.driver.engine_table import Member
 from disbatch.driver.holds import Holds, Reason
-from disbatch.driver.roster import Member
-from disbatch.driver.told import Asked, Cancelled, Here, Line, Paused, Told, Unwanted
-from disbatch.model.outcome import Ending
-from disbatch.model.way import Way
+from disbatch.model.idset import IdSet
+from disbatch.model.task import Ending, Way
 from disbatch.plan import events
 from disbatch.plan.events import End, Finished, Hold, Interrupt, Joined, Lost, Read, Resume
-from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Mode, Plan
-from disbatch.wire.messages import PROTOCOL
-from disbatch.wire.requests import MOST_LINES, Cancel, Drain, Finish, Pause, Request, Stop, Unpause, Verb
+from disbatch.rundir.journal import Asked, Cancelled, Here, JournalLine, JournalState, Paused, Unwanted
+from disbatch.wire.client_protocol import (
+    MOST_LINES,
+    Cancel,
+    Drain,
+    Finish,
+    Pause,
+    Request,
+    Stop,
+    Unpause,
+    Verb,
+)
+from disbatch.wire.engine_protocol import PROTOCOL
 
 
 class Bench:
@@ -34,7 +42,7 @@ class Bench:
         self.actions: list[events.Action] = []
         self.dismissed: list[str] = []
         self.members: dict[str, Member] = {}
-        self.noted: list[Line] = []
+        self.noted: list[JournalLine] = []
         self.can_note = True
         self.reads = 0
         self.holds = Holds(self.tell, self.may_read)
@@ -79,7 +87,7 @@ class Bench:
     def may_read(self) -> None:
         self.reads += 1
 
-    def note(self, line: Line) -> bool:
+    def note(self, line: JournalLine) -> bool:
         self.noted.append(line)
         return self.can_note
 
@@ -328,8 +336,8 @@ def test_a_run_that_waits_without_nodes() -> None:
 # ---- over a takeover ----
 
 
-def told(**known: Any) -> Told:
-    return Told(Asked("0", [], b"/", "7", "Tasks", b"/log", 3, 4, 600.0, []), **known)
+def told(**known: Any) -> JournalState:
+    return JournalState(Asked("0", [], b"/", "7", "Tasks", b"/log", 3, 4, 600.0, []), **known)
 
 
 def test_orders_are_noted_before_they_are_answered() -> None:

@@ -14,13 +14,12 @@ import pytest
 import zmq
 
 from disbatch.model.errors import SilenceError, UsageError
-from disbatch.wire import control
-from disbatch.wire.control import ask
-from disbatch.wire.hub import Hub
-from disbatch.wire.keys import ConnectFile, RunKeys
-from disbatch.wire.messages import PROTOCOL
-from disbatch.wire.reach import is_here, listens_here
-from disbatch.wire.requests import Answer, Pause, Request
+from disbatch.wire import client_socket
+from disbatch.wire.client_protocol import Answer, Pause, Request
+from disbatch.wire.client_socket import ask
+from disbatch.wire.connect import ConnectFile, RunKeys, is_here, listens_here
+from disbatch.wire.driver_socket import Hub
+from disbatch.wire.engine_protocol import PROTOCOL
 
 KEYS = RunKeys.generate()
 
@@ -251,7 +250,7 @@ class LastWords:
 def test_an_answer_is_the_last_that_a_driver_does() -> None:
     with zmq.Context() as context:
         line = LastWords(context)
-        answer = control._wait(line, control.request_for(Pause()), 10.0)  # type: ignore[arg-type]
+        answer = client_socket._wait(line, client_socket.request_for(Pause()), 10.0)  # type: ignore[arg-type]
         assert answer.lines == ["ending the run"]
         for end in line.ends:
             end.close()

@@ -10,15 +10,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from disbatch.cli.control import parse_ranges
 from disbatch.cli.dbutil import main
-from disbatch.cli.runs import find_run
-from disbatch.cli.verbs import parse_ranges
-from disbatch.driver.held import hold
-from disbatch.driver.runfile import RunFile
-from disbatch.driver.told import Asked, SourceKind
+from disbatch.client.find import find_run
 from disbatch.model.errors import SilenceError, UsageError
-from disbatch.wire.keys import ConnectFile, RunKeys
-from disbatch.wire.messages import PROTOCOL
+from disbatch.rundir.journal import Asked, SourceKind
+from disbatch.rundir.journal_file import RunFile
+from disbatch.rundir.lock import hold
+from disbatch.wire.connect import ConnectFile, RunKeys
+from disbatch.wire.engine_protocol import PROTOCOL
 
 
 @pytest.fixture(autouse=True)

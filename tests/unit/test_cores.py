@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.engine.cores import Core, Topology, allot, format_cpus, parse_cpus, read_topology, whole_cores
+from disbatch.engine.cpu_topology import (
+    Core,
+    Topology,
+    allot,
+    format_cpus,
+    parse_cpus,
+    read_topology,
+    whole_cores,
+)
 
 
 def made(packages: int, domains: int, cores: int, threads: int) -> Topology:

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from disbatch.driver.course import MOST_POINTS, Course, Paces
-from disbatch.model.snapshot import CoursePoint
+from disbatch.driver.status_collector import MOST_POINTS, Course, Paces
+from disbatch.model.view import CoursePoint
 
 
 def point(seconds: float, done: int = 0) -> CoursePoint:

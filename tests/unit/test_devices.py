@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.contexts.words import tidy
-from disbatch.engine.devices import GPU_VARIABLES, Devices, entries, has_rocm, present_gpus, split
+from disbatch.contexts.launch_errors import tidy
+from disbatch.engine.resources import GPU_VARIABLES, Devices, entries, has_rocm, present_gpus, split
 from disbatch.model.errors import LaunchError
-from disbatch.model.way import Way
+from disbatch.model.task import Way
 
 CUDA = "CUDA_VISIBLE_DEVICES"
 ORDINAL = "GPU_DEVICE_ORDINAL"

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.model.directives import (
+from disbatch.model.task import Phase
+from disbatch.model.taskfile import (
     LARGEST,
     BarrierLine,
     Directive,
@@ -19,7 +20,6 @@ from disbatch.model.directives import (
     parse_directive,
     shown,
 )
-from disbatch.model.task import Phase
 
 RIGHT: list[tuple[bytes, Directive]] = [
     (b"#DISBATCH PREFIX cd /w ; ", Prefix(b"cd /w ; ")),

@@ -11,13 +11,12 @@ import pytest
 from engine_driver import EngineProcess, FakeDriver
 from test_cores import LAPTOP, TWO_SOCKETS, describe
 
-from disbatch.engine.binding import Binding
 from disbatch.engine.bootstrap import check
-from disbatch.engine.division import Division, Share, divide, variables_of_run
+from disbatch.engine.resources import Division, Share, divide, variables_of_run
+from disbatch.engine.spawn import Binding
 from disbatch.model.errors import LaunchError
-from disbatch.model.task import Phase
-from disbatch.model.way import Way
-from disbatch.wire.messages import PROTOCOL, Bootstrap, Hello, Trouble
+from disbatch.model.task import Phase, Way
+from disbatch.wire.engine_protocol import PROTOCOL, Bootstrap, Hello, Trouble
 
 CUDA = b"CUDA_VISIBLE_DEVICES"
 HERE = os.sched_getaffinity(0)

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from disbatch.cli.options import build_parser
-from disbatch.model.directives import is_directive, parse_directive
-from disbatch.model.taskfile import TaskParser
+from disbatch.model.taskfile import TaskParser, is_directive, parse_directive
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])

@@ -20,13 +20,12 @@ from deadline import DEADLINE
 from disbatch.engine.bootstrap import choose_address, launched_from, open_log
 from disbatch.engine.capture import Capture
 from disbatch.engine.environment import merge
-from disbatch.engine.runner import Job
-from disbatch.engine.sessions import Process, family, look, table
-from disbatch.engine.unrecorded import unrecorded_path, write_unrecorded
+from disbatch.engine.outbox import unrecorded_path, write_unrecorded
+from disbatch.engine.process_tree import Process, family, look, table
+from disbatch.engine.slots import Job
 from disbatch.model.errors import LaunchError
-from disbatch.model.outcome import Outcome
-from disbatch.model.way import Way
-from disbatch.wire.messages import ERROR_MARK, PROTOCOL, READY_MARK, Hello, Order, Trouble
+from disbatch.model.task import Outcome, Way
+from disbatch.wire.engine_protocol import ERROR_MARK, PROTOCOL, READY_MARK, Hello, Order, Trouble
 
 
 @pytest.fixture

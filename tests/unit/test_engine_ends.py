@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from engine_driver import EngineProcess, FakeDriver, alive, all_gone, command_line, read_pids, wait_until
 
-from disbatch.model.outcome import Ending
-from disbatch.model.status import parse_line
-from disbatch.model.task import Phase
-from disbatch.wire.messages import Goodbye, Hello, Recalled, Refuse
+from disbatch.model.statusline import parse_line
+from disbatch.model.task import Ending, Phase
+from disbatch.wire.engine_protocol import Goodbye, Hello, Recalled, Refuse
 
 
 @pytest.fixture

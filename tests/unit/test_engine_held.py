@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from disbatch.engine.held import HOLD, Held
-from disbatch.engine.runner import Job
-from disbatch.model.outcome import Ending, Outcome
-from disbatch.wire.messages import Order
+from disbatch.engine.scheduler_signals import HOLD, Held
+from disbatch.engine.slots import Job
+from disbatch.model.task import Ending, Outcome
+from disbatch.wire.engine_protocol import Order
 
 
 class Clock:

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from engine_driver import EngineProcess, FakeDriver, alive, wait_until
 
-from disbatch.engine.step_environment import merge_step
-from disbatch.model.outcome import Ending
-from disbatch.model.way import Way
-from disbatch.wire.messages import READY_MARK, Goodbye, Hello
+from disbatch.engine.environment import merge_step
+from disbatch.model.task import Ending, Way
+from disbatch.wire.engine_protocol import READY_MARK, Goodbye, Hello
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from engine_driver import EngineProcess, FakeDriver, alive, all_gone, wait_until
 
-from disbatch.model.outcome import Ending
-from disbatch.model.task import Phase
-from disbatch.wire.messages import Beat, Goodbye, Hello, Recalled
+from disbatch.model.task import Ending, Phase
+from disbatch.wire.engine_protocol import Beat, Goodbye, Hello, Recalled
 
 
 @pytest.fixture

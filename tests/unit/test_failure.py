@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from disbatch.engine.capture import Capture
 from disbatch.model.failure import CUT, last_line, line_of_outcome, line_of_record, line_of_snippet, masked
-from disbatch.model.outcome import LONGEST_LINE, Outcome
-from disbatch.model.status import format_line, parse_line
+from disbatch.model.statusline import format_line, parse_line
+from disbatch.model.task import LONGEST_LINE, Outcome
 
 TRACEBACK = b"""Traceback (most recent call last):
   File "<string>", line 1, in <module>

@@ -9,12 +9,11 @@ from contextlib import closing
 from pathlib import Path
 
 from disbatch.driver.feed import ITEMS_A_TURN, Feed, Submitted
-from disbatch.driver.former import Former
-from disbatch.model.outcome import Outcome
-from disbatch.model.status import format_line
-from disbatch.model.task import Task
+from disbatch.model.statusline import format_line
+from disbatch.model.task import Outcome, Task
 from disbatch.plan import events
 from disbatch.plan.plan import Plan
+from disbatch.rundir.resume import Former
 from disbatch.sources.opening import open_tasks
 from disbatch.sources.submitted import SubmittedFile
 

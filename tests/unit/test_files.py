@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.driver.files import ClaimedFiles, claim, working_directory
 from disbatch.model.errors import UsageError
+from disbatch.rundir.paths import ClaimedFiles, claim, working_directory
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from submission_world import AtOnce, BreakingLine, WorldDriver, connect_file
 
+from disbatch.client.follow import Follower, Told
 from disbatch.model.errors import SilenceError, UsageError
-from disbatch.wire.follower import Follower, Told
-from disbatch.wire.requests import Collect, Submit
+from disbatch.wire.client_protocol import Collect, Submit
 
 TURNS = 30
 """Of the loop: enough for everything that follows from a step."""

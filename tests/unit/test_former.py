@@ -10,12 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.driver.former import Former, unrecorded
 from disbatch.model.errors import ResumeError
-from disbatch.model.outcome import LOST_RETURN_CODE, Outcome, Reason
-from disbatch.model.status import STATUS_HEADER, Mark, format_line, format_skipped, parse_line
-from disbatch.model.task import NO_REPEAT, Barrier, Item, PerEngine, Phase, Task
+from disbatch.model.statusline import STATUS_HEADER, Mark, format_line, format_skipped, parse_line
+from disbatch.model.task import (
+    LOST_RETURN_CODE,
+    NO_REPEAT,
+    Barrier,
+    Item,
+    Outcome,
+    PerEngine,
+    Phase,
+    Reason,
+    Task,
+)
 from disbatch.model.taskfile import TaskParser
+from disbatch.rundir.resume import Former, unrecorded
 
 DATA = Path(__file__).parent / "data"
 

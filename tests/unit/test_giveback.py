@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from disbatch.driver.giveback import GiveBack, GiveBacks
-from disbatch.driver.roster import Member
+from disbatch.driver.engine_table import Member
+from disbatch.driver.idle_release import GiveBack, GiveBacks
 
 
 def test_when_one_was_spare_for_long_enough_all_go() -> None:

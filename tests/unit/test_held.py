@@ -1,4 +1,4 @@
-"""driver/held.py: who writes a status file now."""
+"""rundir/lock.py: who writes a status file now."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.driver.former import Former
-from disbatch.driver.held import hold, is_held
 from disbatch.model.errors import ResumeError
+from disbatch.rundir.lock import hold, is_held
+from disbatch.rundir.resume import Former
 
 
 def test_held_as_long_as_it_is_open(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
-from disbatch.driver.command import Answer, run
-from disbatch.model.snapshot import Snapshot, Summary, TaskView
+from disbatch.contexts.command import Answer, run
+from disbatch.model.view import Snapshot, Summary, TaskView
 from disbatch.watch.hooks import Commands, Hooks
 
 TASK = TaskView(7, 12, "n1", 3, 0.5, b"a\0b \xff", b"")

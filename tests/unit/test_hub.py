@@ -11,10 +11,10 @@ import msgspec
 import zmq
 
 from deadline import DEADLINE
-from disbatch.wire.hub import ANSWERS_KEPT, Hub, Peer
-from disbatch.wire.keys import RunKeys
-from disbatch.wire.link import EngineLink
-from disbatch.wire.messages import (
+from disbatch.wire.client_protocol import MOST_NAMES, Answer, Cancel, Drain, Pause, Request
+from disbatch.wire.connect import RunKeys
+from disbatch.wire.driver_socket import ANSWERS_KEPT, Hub, Peer
+from disbatch.wire.engine_protocol import (
     PROTOCOL,
     FromEngine,
     Goodbye,
@@ -26,7 +26,7 @@ from disbatch.wire.messages import (
     Trouble,
     Welcome,
 )
-from disbatch.wire.requests import MOST_NAMES, Answer, Cancel, Drain, Pause, Request
+from disbatch.wire.engine_socket import EngineLink
 from disbatch.wire.session import Session
 from disbatch.wire.sockets import SocketReader
 

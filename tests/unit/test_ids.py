@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.plan.ids import IdSet
+from disbatch.model.idset import IdSet
 
 ranges = st.lists(
     st.tuples(st.integers(0, 40), st.integers(0, 8)).map(lambda r: (r[0], r[0] + r[1])), max_size=9

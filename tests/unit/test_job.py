@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from disbatch.driver.command import Answer
-from disbatch.driver.job import PREEMPTION_MARGIN, preemption
+from disbatch.contexts.command import Answer
+from disbatch.contexts.slurm_commands import PREEMPTION_MARGIN, preemption
 
 JOB = (
     "JobId=7 JobName=x UserId=me(1) GroupId=me(1) MCS_label=N/A QOS={qos} JobState=RUNNING Requeue={requeue} "

@@ -14,7 +14,7 @@ import pytest
 from engine_driver import alive, all_gone, wait_until
 
 from deadline import DEADLINE
-from disbatch.engine import sessions
+from disbatch.engine import process_tree
 from disbatch.engine.remains import find_remains
 from disbatch.engine.session_file import HEAD, SessionFile
 
@@ -80,8 +80,10 @@ def test_remains_that_have_cleared_their_environment(
     noted.note(slot, orphan)
     assert find_remains([ENGINE]) == [orphan] and find_remains(["other"]) == []
     os.kill(orphan, signal.SIGKILL)
-    wait_until(lambda: orphan not in sessions.table() or not sessions.table()[orphan].alive, "its end")
-    (member,) = (each.pid for each in sessions.table().values() if each.session == orphan and each.alive)
+    wait_until(
+        lambda: orphan not in process_tree.table() or not process_tree.table()[orphan].alive, "its end"
+    )
+    (member,) = (each.pid for each in process_tree.table().values() if each.session == orphan and each.alive)
     assert find_remains([ENGINE]) == [member]
     noted.note(slot, 0)
     assert find_remains([ENGINE]) == []
@@ -93,12 +95,14 @@ def test_another_process_may_have_the_number_of_a_session(sleepers: list[int], n
     before = Path(noted.path).read_bytes()
     orphan = start_orphan(sleepers, "env", "-i", "sleep", "1000")
     wait_until(lambda: find_remains([ENGINE]) == [], "nothing that is marked")
-    started = sessions.table()[orphan].start
+    started = process_tree.table()[orphan].start
     for when, found in ((started - 1, []), (started, [orphan])):
         entry = struct.pack("=qq", orphan, when)
         Path(noted.path).write_bytes(before[: HEAD + 16] + entry)
         assert find_remains([ENGINE]) == found
-    Path(noted.path).write_bytes(before[: HEAD + 16].replace(sessions.boot_id().encode(), b"x" * 36) + entry)
+    Path(noted.path).write_bytes(
+        before[: HEAD + 16].replace(process_tree.boot_id().encode(), b"x" * 36) + entry
+    )
     assert find_remains([ENGINE]) == []
 
 

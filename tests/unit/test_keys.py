@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from disbatch.model.errors import UsageError
-from disbatch.wire.keys import ConnectFile, RunKeys
+from disbatch.wire.connect import ConnectFile, RunKeys
 
 
 def connect_file() -> ConnectFile:

@@ -7,9 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.model.failure import masked
-from disbatch.model.kinds import MOST_KINDS, Kinds
-from disbatch.model.snapshot import TaskView
+from disbatch.model.failure import MOST_KINDS, Kinds, masked
+from disbatch.model.view import TaskView
 
 
 def task(id: int, code: int = 1, line: str = "", *, node: str = "n", reason: str = "") -> TaskView:

@@ -1,4 +1,4 @@
-"""driver/kvsinfo.py: what the file is called and holds, and that it goes with the run."""
+"""rundir/kvsinfo.py: what the file is called and holds, and that it goes with the run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.driver.files import RunFiles
-from disbatch.driver.kvsinfo import KvsInfo, kvsinfo_path
 from disbatch.model.errors import UsageError
+from disbatch.rundir.kvsinfo import KvsInfo, kvsinfo_path
+from disbatch.rundir.paths import RunFiles
 
 
 @pytest.mark.parametrize(

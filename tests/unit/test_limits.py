@@ -1,4 +1,4 @@
-"""engine/shortage.py on a clock of the test's own; cli/limits.py."""
+"""engine/limits.py on a clock of the test's own; cli/limits.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from disbatch.cli.limits import check_processes
-from disbatch.engine.shortage import PATIENCE, Shortage
+from disbatch.engine.limits import PATIENCE, Shortage
 from disbatch.model.errors import UsageError
 
 SHORT = OSError(errno.EAGAIN, "Resource temporarily unavailable")

@@ -1,11 +1,11 @@
-"""driver/lingering.py: how long the driver stays for results that nobody has fetched."""
+"""driver/keystore.py: how long the driver stays for results that nobody has fetched."""
 
 from __future__ import annotations
 
 import asyncio
 
 from deadline import DEADLINE
-from disbatch.driver.lingering import Lingering
+from disbatch.driver.keystore import Lingering
 
 
 def lingered(left: int, *, fetches: bool = False, asks: bool = False, **patience: float) -> int:

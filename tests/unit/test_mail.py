@@ -10,10 +10,9 @@ from email.message import EmailMessage
 import pytest
 
 from deadline import DEADLINE
-from disbatch.model.snapshot import Snapshot
+from disbatch.model.view import Snapshot
 from disbatch.watch import mail
-from disbatch.watch.mail import Mailer
-from disbatch.watch.post import Post
+from disbatch.watch.mail import Mailer, Post
 
 POST = Post("mail.example.org")
 

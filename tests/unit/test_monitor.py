@@ -16,14 +16,14 @@ from monitor_run import NODES, TASKS, VIEW, FakeSource, standing
 from textual.pilot import Pilot
 
 from disbatch.model.errors import UsageError
-from disbatch.model.snapshot import CoursePoint
-from disbatch.watch.monitor import rows
+from disbatch.model.view import CoursePoint
+from disbatch.watch.monitor import panes
 from disbatch.watch.monitor.app import KEYS, Monitor
-from disbatch.watch.monitor.head import curve_lines, head_lines, rates_of, words_line
-from disbatch.watch.monitor.screens import HELP
+from disbatch.watch.monitor.dialogs import HELP
+from disbatch.watch.monitor.panes import curve_lines, head_lines, rates_of, words_line
 from disbatch.watch.monitor.table import Table
-from disbatch.watch.standing import DEAD, DRIVER, Standing
-from disbatch.wire.requests import Cancel, Drain, Finish, Pause, Stop, Unpause
+from disbatch.watch.run_state import DEAD, DRIVER, Standing
+from disbatch.wire.client_protocol import Cancel, Drain, Finish, Pause, Stop, Unpause
 
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 
@@ -156,10 +156,10 @@ def test_numbers_move_and_only_what_changed_is_drawn() -> None:
             return refresh(*regions, **how)  # type: ignore[arg-type]
 
         table.refresh = count  # type: ignore[assignment]
-        rows = [msgspec.structs.replace(NODES[0], done=613), *NODES[1:]]
-        await scene.tell(standing(done=1920, engines=rows))
+        panes = [msgspec.structs.replace(NODES[0], done=613), *NODES[1:]]
+        await scene.tell(standing(done=1920, engines=panes))
         assert "1,920 of 4,000 done" in scene.seen and " 613 " in scene.seen
-        await scene.tell(standing(done=1921, engines=rows))
+        await scene.tell(standing(done=1921, engines=panes))
         assert "1,921 of 4,000" in scene.seen
         table.refresh = whole  # type: ignore[method-assign]
 
@@ -170,9 +170,9 @@ def test_numbers_move_and_only_what_changed_is_drawn() -> None:
 def test_text_from_outside_does_no_harm() -> None:
     async def history(scene: Scene) -> None:
         bad = "\x1b[2J[bold]\x07 \u202e x\ny"
-        rows = [msgspec.structs.replace(NODES[0], node=bad)]
+        panes = [msgspec.structs.replace(NODES[0], node=bad)]
         failures = [msgspec.structs.replace(VIEW.failures[0], snippet=bad, command=bad)]
-        await scene.tell(standing(engines=rows, failures=failures, notice=bad))
+        await scene.tell(standing(engines=panes, failures=failures, notice=bad))
         for key in ("1", "3"):
             await scene.press(key, "enter")
             assert "\x1b" not in scene.seen and "[bold]" in scene.seen
@@ -457,7 +457,7 @@ def test_leaving() -> None:
 
 
 def test_words() -> None:
-    from disbatch.model.snapshot import BarrierRow
+    from disbatch.model.view import BarrierRow
 
     assert words_line(standing(), 80) == ""
     waits = standing(barrier=BarrierRow(7, 9), notice="paused")
@@ -500,7 +500,7 @@ def test_a_paused_run_has_no_time_left() -> None:
 def test_rates_of_nodes_have_the_unit_of_the_run() -> None:
     engines = [msgspec.structs.replace(row, rate=0.25) for row in standing().view.engines]
     view = standing(rate=6.1, engines=engines).view
-    assert {row.cells[5] for row in rows.nodes(view)} == {"0.25/s"}
+    assert {row.cells[5] for row in panes.nodes(view)} == {"0.25/s"}
     points = [CoursePoint(second, second / 4, 0, 1, 1) for second in range(61)]
     assert curve_lines(points, 30, 3, 6.1)[0].startswith("   0.25/s ")
 

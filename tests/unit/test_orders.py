@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from disbatch.driver.orders import BYTES_A_MESSAGE, ORDERS_A_MESSAGE, start_per_engine, starts
+from disbatch.driver.engine_orders import BYTES_A_MESSAGE, ORDERS_A_MESSAGE, start_per_engine, starts
 from disbatch.model.task import PerEngine, Phase, Task
 from disbatch.plan.events import Assign, AssignPerEngine
-from disbatch.wire.messages import Order, StartPerEngine
+from disbatch.wire.engine_protocol import Order, StartPerEngine
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""driver/outgoing.py: results go into the key store in order, and the run does not wait for that."""
+"""driver/keystore.py: results go into the key store in order, and the run does not wait for that."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from disbatch.driver.outgoing import BATCH, FULL, Outgoing
+from disbatch.driver.keystore import BATCH, FULL, Outgoing
 from disbatch.keystore.store import Pair
 from disbatch.model.errors import DisbatchError, StoreError
 

@@ -6,15 +6,15 @@ import msgspec
 import pytest
 from plan_world import barrier, outcome, task
 
+from disbatch.driver.engine_table import NEWEST_FAILURES, Member, Tally
 from disbatch.driver.holds import Holds, Reason
-from disbatch.driver.outlook import Matter, Outlook
-from disbatch.driver.roster import NEWEST_FAILURES, Member, Tally
-from disbatch.model.snapshot import EngineRow, View
+from disbatch.driver.status_collector import Matter, Outlook
+from disbatch.model.view import EngineRow, View
 from disbatch.plan import events
 from disbatch.plan.events import Drain, Finished, Joined, Lost, Read, SourceEnded
 from disbatch.plan.plan import Plan
-from disbatch.wire.messages import Beat, Running
-from disbatch.wire.watching import Wants
+from disbatch.wire.client_protocol import Wants
+from disbatch.wire.engine_protocol import Beat, Running
 
 ALL = Wants(running=1000, failures=1000, log=1000)
 

@@ -11,14 +11,13 @@ import pytest
 from deadline import DEADLINE
 from disbatch.engine import output as module
 from disbatch.engine.capture import Capture
-from disbatch.engine.filing import Done
 from disbatch.engine.output import KeptCapture, Output
-from disbatch.engine.runner import Job
-from disbatch.model.outcome import Ending, Outcome
+from disbatch.engine.output_writer import Done
+from disbatch.engine.slots import Job
 from disbatch.model.output import head_and_tail
 from disbatch.model.pack import Piece
-from disbatch.model.task import Phase
-from disbatch.wire.messages import Order
+from disbatch.model.task import Ending, Outcome, Phase
+from disbatch.wire.engine_protocol import Order
 
 
 class Paper:

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from engine_driver import EngineProcess, FakeDriver
 
-from disbatch.driver.packs import Pack
-from disbatch.model.outcome import Ending
 from disbatch.model.output import head_and_tail, left_out, place
-from disbatch.model.task import Phase
-from disbatch.wire.messages import ERROR_MARK, Hello
+from disbatch.model.task import Ending, Phase
+from disbatch.rundir.saved_packs import Pack
+from disbatch.wire.engine_protocol import ERROR_MARK, Hello
 
 LIMIT = 1 << 20
 

@@ -12,16 +12,16 @@ from disbatch.cli import dbutil
 from disbatch.cli.cat import parse_tasks, read_output
 from disbatch.cli.options import parse
 from disbatch.cli.output import choose_output
-from disbatch.driver import outputfile
-from disbatch.driver.kept import Kept, read_lines
-from disbatch.driver.outputfile import Before, Output, OutputFile, Renumbered, kept_before
-from disbatch.engine.filing import Done
-from disbatch.engine.packs import Packs
-from disbatch.engine.shelves import Shelves
+from disbatch.engine.output_files import Shelves
+from disbatch.engine.output_packs import Packs
+from disbatch.engine.output_writer import Done
 from disbatch.model.errors import UsageError
-from disbatch.model.outcome import Ending, Outcome, Reason
 from disbatch.model.pack import HEADER_SIZE, PIECE, About, End, Piece, parse_beginning, scan
-from disbatch.model.status import Mark, format_line
+from disbatch.model.statusline import Mark, format_line
+from disbatch.model.task import Ending, Outcome, Reason
+from disbatch.rundir import output_manifest
+from disbatch.rundir.output_manifest import Before, Output, OutputFile, Renumbered, kept_before
+from disbatch.rundir.saved_output import Kept, read_lines
 
 TASK = 7
 
@@ -200,7 +200,7 @@ def test_what_lacks_of_a_file_is_told(tmp_path: Path) -> None:
 
 def shown_by_cat(run: Run, capfd: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     """Exit code, output and words of `dbutil cat`."""
-    outputfile.write(run.status.with_name("run_output.json"), run.told)
+    output_manifest.write(run.status.with_name("run_output.json"), run.told)
     code = dbutil.main(["cat", "--run", str(run.status.with_name("run")), str(TASK)])
     return code, *capfd.readouterr()
 
@@ -340,7 +340,7 @@ def test_a_program_gets_no_damaged_output_for_a_whole_one(tmp_path: Path) -> Non
     run.attempt("n1", 1, LONG)
     run.record("n1", 1, len(LONG))
     (pack,) = run.directory.glob("*.pack")
-    outputfile.write(tmp_path / "run_output.json", run.told)
+    output_manifest.write(tmp_path / "run_output.json", run.told)
     assert read_output(str(tmp_path / "run"), TASK) == LONG
     hurt_payload(pack, LONG)
     with pytest.raises(UsageError, match=f"{pack} is damaged"):
@@ -376,10 +376,10 @@ def test_the_output_file_is_read_as_it_was_written(directory: str, tmp_path: Pat
         output, Path("/run"), Before(["/f", directory], [Renumbered("/s", ["/g", directory])])
     )
     path = tmp_path / "run_output.json"
-    outputfile.write(path, told)
-    assert outputfile.read(path) == told and told.output == output
+    output_manifest.write(path, told)
+    assert output_manifest.read(path) == told and told.output == output
     with pytest.raises(UsageError, match="File exists"):
-        outputfile.write(path, told)
+        output_manifest.write(path, told)
     names = [str(tmp_path / "run_status.txt"), "no", "no_status.txt"]
     assert kept_before(names, by_command=False) == Before([directory, "/f"], told.renumbered)
     kept = kept_before(names, by_command=True)
@@ -390,7 +390,7 @@ def test_the_output_file_is_read_as_it_was_written(directory: str, tmp_path: Pat
 def test_an_output_file_of_the_version_before_is_read(tmp_path: Path) -> None:
     path = tmp_path / "run_output.json"
     path.write_text('{"directory": "/d", "packed": false, "limit": 5000, "run": "/run", "former": ["/f"]}')
-    assert outputfile.read(path) == OutputFile("/d", False, 5000, "/run", ["/f"], [])
+    assert output_manifest.read(path) == OutputFile("/d", False, 5000, "/run", ["/f"], [])
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_an_output_file_that_is_none(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x_output.json"
     path.write_bytes(data)
     with pytest.raises(UsageError, match="is not what a run writes there"):
-        outputfile.read(path)
+        output_manifest.read(path)
 
 
 # ---- what is asked for ----

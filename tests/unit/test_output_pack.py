@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbatch.driver.packs import Pack
-from disbatch.engine.filing import Done
-from disbatch.engine.packs import Packs
+from disbatch.engine.output_packs import Packs
+from disbatch.engine.output_writer import Done
 from disbatch.model import pack
 from disbatch.model.output import left_out
 from disbatch.model.pack import About, End, Header, Piece
+from disbatch.rundir.saved_packs import Pack
 
 ABOUT = About("/home/me/run", "node1.example", "0-0123456789abcdef")
 HOW = End(5.25, 6.5, 99, 3, 0, 0, 0)

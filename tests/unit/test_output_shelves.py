@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from disbatch.engine.contact import Contact
-from disbatch.engine.filing import Done
-from disbatch.engine.shelves import MOST_OPEN, Shelves, prepare
+from disbatch.engine.liveness import Contact
+from disbatch.engine.output_files import MOST_OPEN, Shelves, prepare
+from disbatch.engine.output_writer import Done
 from disbatch.model.output import aside, left_out, parse_aside, place
 from disbatch.model.pack import End, Piece
 

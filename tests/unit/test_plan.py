@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from plan_world import barrier, outcome, task
 
-from disbatch.model.outcome import Ending
-from disbatch.model.task import PerEngine, Phase
+from disbatch.model.idset import IdSet
+from disbatch.model.task import Ending, PerEngine, Phase
 from disbatch.plan.backlog import LOOKAHEAD, READ_MOST
 from disbatch.plan.events import (
     Action,
@@ -42,7 +42,6 @@ from disbatch.plan.events import (
     Stop,
     Verdict,
 )
-from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Place, Plan
 
 History = list[tuple[Event, list[Action]]]

@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from plan_world import outcome, task
 
 from disbatch.model.task import Task
+from disbatch.plan.attempts import on_returned
 from disbatch.plan.backlog import Source
-from disbatch.plan.board import Board, Mode
-from disbatch.plan.claims import assign_inherited
+from disbatch.plan.departure import drain, let_go, rebalance
 from disbatch.plan.dispatch import settle
-from disbatch.plan.engines import Engine, State
+from disbatch.plan.engine import Engine, State
 from disbatch.plan.events import Assign, Drain, Finished, Joined, Lost, Read, Recall, Release, Returned
-from disbatch.plan.leaving import drain, let_go
 from disbatch.plan.plan import Plan
-from disbatch.plan.queues import rebalance
-from disbatch.plan.results import on_returned
+from disbatch.plan.state import Board, Mode
+from disbatch.plan.takeover import assign_inherited
 
 
 class Counting(dict[int, object]):

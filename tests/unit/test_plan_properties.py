@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from plan_world import FakeEngine, World
 
-from disbatch.model.outcome import Ending
-from disbatch.model.task import Phase
+from disbatch.model.task import Ending, Phase
 from disbatch.plan.events import Cancel, Drain, Finished, Hold, Interrupt, Resume, Stop
 from disbatch.plan.plan import Mode, Plan
 

@@ -8,8 +8,7 @@ from random import Random
 import pytest
 from plan_world import ATTEMPTS, World, barrier, outcome, task
 
-from disbatch.model.outcome import Ending
-from disbatch.model.task import PerEngine, Phase, Task
+from disbatch.model.task import Ending, PerEngine, Phase, Task
 from disbatch.plan.events import (
     Action,
     Assign,

@@ -1,4 +1,4 @@
-"""watch/post.py: which mail server DISBATCH_SMTP names."""
+"""watch/mail.py: which mail server DISBATCH_SMTP names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from disbatch.cli.notices import recipients
 from disbatch.model.errors import UsageError
-from disbatch.watch.post import Post, parse_post
+from disbatch.watch.mail import Post, parse_post
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,15 @@ def test_is_here(host: str) -> None:
 
 
 def test_what_a_server_repeats_is_kept_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    from disbatch.watch import post
+    from disbatch.watch import mail as mail
 
     def refuse(server: Post) -> smtplib.SMTP:
         raise smtplib.SMTPAuthenticationError(535, b"wrong: secret\r\nsecond line")
 
-    monkeypatch.setattr(post, "_connected", refuse)
+    monkeypatch.setattr(mail, "_connected", refuse)
     from email.message import EmailMessage
 
-    words = post.deliver(Post("h", 1, user="me", password="secret"), EmailMessage())
+    words = mail.deliver(Post("h", 1, user="me", password="secret"), EmailMessage())
     assert words == "535 wrong: *** second line"
 
 

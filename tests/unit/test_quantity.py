@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from disbatch.model.quantity import counted, short_list, with_label
+from disbatch.model.text import counted, short_list, with_label
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from deadline import DEADLINE
-from disbatch.driver.files import Renamed, RunFiles
-from disbatch.driver.record import Record
-from disbatch.driver.seizure import seize
-from disbatch.wire.naming import Sight
+from disbatch.driver.status_writer import Record
+from disbatch.rundir.paths import Renamed, RunFiles
+from disbatch.rundir.takeover import seize
+from disbatch.wire.renamed_files import Sight
 
 SOON = DEADLINE
 

@@ -1,4 +1,4 @@
-"""model/report.py: what a program is told of its tasks."""
+"""model/result.py: what a program is told of its tasks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from disbatch.model.outcome import Outcome
-from disbatch.model.report import LONGEST_COMMAND, report_of
-from disbatch.model.status import Mark, format_barrier, format_line, format_skipped, parse_line
-from disbatch.model.task import Barrier, Task
+from disbatch.model.result import LONGEST_COMMAND, report_of
+from disbatch.model.statusline import Mark, format_barrier, format_line, format_skipped, parse_line
+from disbatch.model.task import Barrier, Outcome, Task
 
 TASK = Task(7, 9, -1, b"echo \xff\t'\"")
 OUTCOME = Outcome(1, 0, 42, 3, 1.5, 100.25, 101.75, 5, b"a\n\xfe", 0, b"")

@@ -13,7 +13,7 @@ import pytest
 from report_lines import line, write
 
 from disbatch.cli.dbutil import main
-from disbatch.driver.held import hold
+from disbatch.rundir.lock import hold
 from disbatch.watch.report import figures
 from disbatch.watch.report.page import MARK
 

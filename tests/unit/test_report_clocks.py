@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from report_lines import line, reported, write
 
-from disbatch.watch.report.clocks import clock_errors
+from disbatch.watch.report.slots import clock_errors
 
 NODES = 3
 TASKS = 300

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from report_lines import barrier, line, reported, write
 
-from disbatch.model.status import Mark
-from disbatch.watch.report.counts import COPY, COUNTS, NOTHING, UNCOUNTED, Counts
-from disbatch.watch.report.lines import Lines
+from disbatch.model.statusline import Mark
+from disbatch.watch.report.data import COPY, COUNTS, NOTHING, UNCOUNTED, Counts, Lines
 
 SKIPPED, ENDED, ENGINE = Mark.SKIPPED, Mark.SUPERSEDED, Mark.PER_ENGINE
 

@@ -8,9 +8,9 @@ import pytest
 from report_lines import keep, line, reported, write
 
 from disbatch.model.failure import how_failed
-from disbatch.model.outcome import SNIPPET_EDGE, Reason
-from disbatch.model.status import Mark
-from disbatch.watch.report.failures import MOST_EXAMPLES, MOST_GROUPS
+from disbatch.model.statusline import Mark
+from disbatch.model.task import SNIPPET_EDGE, Reason
+from disbatch.watch.report.statistics import MOST_EXAMPLES, MOST_GROUPS
 from disbatch.watch.report.text import outcomes, title_of_failures
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from report_lines import BASE, line, write
 
 from disbatch.model.errors import UsageError
-from disbatch.model.status import STATUS_HEADER, Mark, parse_line, scan_block
+from disbatch.model.statusline import STATUS_HEADER, Mark, parse_line, scan_block
+from disbatch.rundir.statusfile import BLOCK
+from disbatch.watch.report.data import NUMBER, Lines
 from disbatch.watch.report.figures import File
-from disbatch.watch.report.lines import NUMBER, Lines
-from disbatch.watch.report.source import BLOCK
 
 DATA = Path(__file__).parent / "data"
 OLD = (

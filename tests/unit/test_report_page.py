@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from report_lines import barrier, line, write
 
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 from disbatch.watch.report.analysis import Analysis
 from disbatch.watch.report.page import MARK, render_page
-from disbatch.watch.report.timeline import MOST_ROWS, Timeline, draw_timeline
+from disbatch.watch.report.svg import MOST_ROWS, Timeline, draw_timeline
 
 VOID = {"meta", "br"}
 EVIL = b"</title></svg><script>alert('1')</script><img src=x onerror=\"a\">&amp;\xff\x00\x1b"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_lines import BASE, barrier, line, reported, write
 
-from disbatch.model.status import Mark
+from disbatch.model.statusline import Mark
 from disbatch.watch.report.slots import covered, partition
 
 moments = st.integers(0, 40).map(float)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from disbatch.watch.report.axis import bin_ticks, label, time_ticks
 from disbatch.watch.report.figures import Bin
-from disbatch.watch.report.scale import bin_ticks, label, time_ticks
-from disbatch.watch.report.spread import histogram, nice_step, percentile, spread_of
+from disbatch.watch.report.statistics import histogram, nice_step, percentile, spread_of
 
 seconds = st.one_of(st.floats(0, 1e6), st.integers(0, 100).map(float))
 durations = st.lists(seconds, max_size=60).map(sorted)

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from report_lines import barrier, line, reported, write
 from rich.cells import cell_len
 
-from disbatch.model.status import Mark
-from disbatch.watch.report.blocks import PLAIN, area, bar
-from disbatch.watch.report.text import WIDTH, clean, moment, render, share
+from disbatch.model.statusline import Mark
+from disbatch.watch.report.text import PLAIN, WIDTH, area, bar, clean, moment, render, share
 
 DATA = Path(__file__).parent / "data"
 HISTORY = [

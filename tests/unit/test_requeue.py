@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.cli.requeue import former_life, restarted
-from disbatch.driver.held import hold
+from disbatch.cli.resume import former_life, restarted
+from disbatch.rundir.lock import hold
 
 
 @pytest.mark.parametrize(

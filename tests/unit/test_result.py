@@ -1,11 +1,11 @@
-"""driver/result.py: what a run came to."""
+"""driver/shutdown.py: what a run came to."""
 
 from __future__ import annotations
 
 import pytest
 
-from disbatch.driver.result import Result
-from disbatch.driver.roster import Tally
+from disbatch.driver.engine_table import Tally
+from disbatch.driver.shutdown import Result
 from disbatch.model.errors import SourceError, TaskFileError
 from disbatch.plan.events import Conclusion
 

@@ -8,7 +8,7 @@ import pytest
 
 from disbatch.cli.options import parse
 from disbatch.cli.run import resume_hint
-from disbatch.driver.files import RunFiles
+from disbatch.rundir.paths import RunFiles
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deadline import DEADLINE
-from disbatch.driver.retire import ATTEMPTS, Retirer
+from disbatch.contexts.retire import ATTEMPTS, Retirer
 
 ALL = ["NODE", "RETCODE", "NODES", "RETCODES", "ACTIVE", "RETIRED", "DRIVER_NODE"]
 

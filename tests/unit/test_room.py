@@ -10,11 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from disbatch.contexts.nodes import Node
-from disbatch.contexts.room import A_CHILD, affordable, need, room_for_connections
+from disbatch.contexts.nodes import A_CHILD, Node, affordable, need, room_for_connections
 from disbatch.contexts.spawn import limit_children, limited
 from disbatch.model.errors import UsageError
-from disbatch.model.way import Way
+from disbatch.model.task import Way
 from disbatch.wire import descriptors
 
 

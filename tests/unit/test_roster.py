@@ -5,11 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.roster import NAMED_SLOWEST, NEWEST_FAILURES, Member, Tally
-from disbatch.model.outcome import Outcome, Reason
-from disbatch.model.status import format_line, parse_line
-from disbatch.model.task import Task
-from disbatch.model.way import Way
+from disbatch.driver.engine_table import NAMED_SLOWEST, NEWEST_FAILURES, Member, Tally
+from disbatch.model.statusline import format_line, parse_line
+from disbatch.model.task import Outcome, Reason, Task, Way
 
 
 def outcome(code: int = 0, elapsed: float = 1.0) -> Outcome:

@@ -15,12 +15,13 @@ import msgspec
 import pytest
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.roster import Member, Tally
-from disbatch.driver.runfile import RunFile, read
+from disbatch.driver.engine_table import Member, Tally
 from disbatch.driver.scribe import Scribe
-from disbatch.driver.seizure import cut_torn_line
-from disbatch.driver.sofar import SoFar
-from disbatch.driver.told import (
+from disbatch.model.errors import ResumeError, UsageError
+from disbatch.model.statusline import format_barrier, format_line
+from disbatch.model.task import LOST_RETURN_CODE, Barrier, Ending, Outcome, PerEngine, Phase, Task, Way
+from disbatch.plan.events import RecordPerEngine, RecordTask, Verdict
+from disbatch.rundir.journal import (
     Asked,
     Cancelled,
     Closed,
@@ -29,19 +30,15 @@ from disbatch.driver.told import (
     Gone,
     Here,
     Joint,
-    Line,
+    JournalLine,
+    JournalState,
     Paused,
     TakenOver,
-    Told,
     Unwanted,
 )
-from disbatch.model.errors import ResumeError, UsageError
-from disbatch.model.outcome import LOST_RETURN_CODE, Ending, Outcome
-from disbatch.model.status import format_barrier, format_line
-from disbatch.model.task import Barrier, PerEngine, Phase, Task
-from disbatch.model.way import Way
-from disbatch.plan.events import RecordPerEngine, RecordTask, Verdict
-from disbatch.wire.requests import Attach, Newcomer
+from disbatch.rundir.journal_file import RunFile, read
+from disbatch.rundir.takeover import SoFar, cut_torn_line
+from disbatch.wire.client_protocol import Attach, Newcomer
 
 NAME = b"caf\xe9"
 ASKED = Asked("0", [b"-p", NAME], b"/", "7", "Tasks", b"/log", 3, 4, 600.0, [(b"A", NAME)])
@@ -56,7 +53,7 @@ def attach(limit: int) -> Attach:
     return Attach("rack", "host", 7, [Newcomer("c", "C", 2)], limit=limit)
 
 
-HISTORY: list[Line] = [
+HISTORY: list[JournalLine] = [
     here("a"),
     here("b"),
     here("b", 5),
@@ -77,7 +74,7 @@ HISTORY: list[Line] = [
 ]
 
 
-def check_history(told: Told) -> None:
+def check_history(told: JournalState) -> None:
     """What that comes to."""
     assert told.asked == ASKED
     assert told.engines == {"b": here("b", 5)} and told.lost == {"c": here("c", context="c1")}
@@ -343,7 +340,7 @@ def test_tasks_that_count_for_a_limit(tmp_path: Path) -> None:
     """Noted and recorded; or left beside the status file by an engine of that context."""
     (tmp_path / "P_status.txt").write_bytes(line(0) + line(1) + line(4))
     (tmp_path / "P_N1_unrecorded.txt").write_bytes(line(1) + line(5))
-    told = Told(ASKED)
+    told = JournalState(ASKED)
     for each in (here("n1"), here("c", context="c1"), Counted("", [(0, 2)]), Counted("c1", [(3, 4)])):
         told.learn(each)
     told.engines["n1"] = msgspec.structs.replace(told.engines["n1"], name="n1")

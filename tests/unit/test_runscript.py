@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from disbatch.cli.script import write_script
-from disbatch.driver.files import RunFiles
-from disbatch.driver.former import unrecorded
-from disbatch.wire.runscript import RunCommand, prefix_of, status_file
+from disbatch.rundir.paths import RunFiles
+from disbatch.rundir.resume import unrecorded
+from disbatch.rundir.runscript import RunCommand, prefix_of, status_file
 
 
 def run(prefix: Path, status: Path) -> None:

@@ -71,7 +71,7 @@ def test_another_package_of_our_name_is_not_taken(argv: list[str], says: str, tm
     assert says in done.stdout and "the wrong" not in done.stderr
 
 
-@pytest.mark.parametrize(("module", "says"), [("disbatch", "disbatch "), ("disbatch.cli.begin", "dbutil ")])
+@pytest.mark.parametrize(("module", "says"), [("disbatch", "disbatch "), ("disbatch.cli.entry", "dbutil ")])
 def test_as_modules(module: str, says: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", module, "--version"], check=True, capture_output=True, text=True

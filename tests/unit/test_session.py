@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.model.errors import ProtocolError
-from disbatch.wire.messages import Order, Start, Trouble
-from disbatch.wire.requests import Answer, Cancel, Request
+from disbatch.wire.client_protocol import Answer, Cancel, Request
+from disbatch.wire.engine_protocol import Order, Start, Trouble
 from disbatch.wire.session import Envelope, Session, encode
 
 _decode = msgspec.msgpack.Decoder(int).decode

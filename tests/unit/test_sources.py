@@ -19,13 +19,20 @@ from deadline import DEADLINE
 from disbatch.model.errors import TaskFileError, UsageError
 from disbatch.model.task import NO_REPEAT, Barrier, Item, Task
 from disbatch.model.taskfile import MAX_COMMAND, TaskParser
-from disbatch.sources.check import BLOCK, MOST_ERRORS, MOST_WARNINGS, FileSummary, check
-from disbatch.sources.checksums import Checksums
-from disbatch.sources.desk import Desk
-from disbatch.sources.file import CHANGED, CHUNK, FileSource
-from disbatch.sources.lines import LineSplitter
+from disbatch.sources.file import (
+    CHANGED,
+    CHUNK,
+    MOST_ERRORS,
+    MOST_WARNINGS,
+    READ_BLOCK,
+    Checksums,
+    FileSource,
+    FileSummary,
+    check,
+)
+from disbatch.sources.keystore import Desk
 from disbatch.sources.opening import Opened, open_tasks
-from disbatch.sources.source import Source
+from disbatch.sources.source import LineSplitter, Source
 from disbatch.sources.stream import HIGH, READ, StreamSource
 
 
@@ -142,10 +149,10 @@ def test_counts(content: bytes, tasks: int, barriers: int) -> None:
             "Tasks:5: PERENGINE must",
         ),
         (b"#DISBATCH\n", "Tasks:1: #DISBATCH says nothing"),
-        (b"a\n" * BLOCK + b"#DISBATCH no", f"Tasks:{BLOCK + 1}: unknown directive 'no'"),
+        (b"a\n" * READ_BLOCK + b"#DISBATCH no", f"Tasks:{READ_BLOCK + 1}: unknown directive 'no'"),
         (b"a\n" + b"x" * (MAX_COMMAND + 1), "Tasks:2: the line is longer than 16 MiB"),
         (b"a\n" + b"x" * (MAX_COMMAND + 1) + b"\nb\n", "Tasks:2: the line is longer than 16 MiB"),
-        (b"a\n#" + b"x" * (MAX_COMMAND + BLOCK) + b"\nb\n", "Tasks:2: the line is longer than 16 MiB"),
+        (b"a\n#" + b"x" * (MAX_COMMAND + READ_BLOCK) + b"\nb\n", "Tasks:2: the line is longer than 16 MiB"),
         (b"\n#DISBATCH SUFFIX " + b"x" * MAX_COMMAND, "Tasks:2: the line is longer"),
         (b"#DISBATCH SUFFIX " + b"x" * (MAX_COMMAND - 20) + b"\n\n" + b"a" * 21, "Tasks:3: the command with"),
     ],
@@ -161,11 +168,11 @@ def test_all_wrong_directives_are_known() -> None:
     with pytest.raises(TaskFileError) as caught:
         checked(
             b"#DISBATCH\na\n#DISBATCH FOO\n"
-            + b"b\n" * BLOCK
+            + b"b\n" * READ_BLOCK
             + b"#DISBATCH REPEAT\n#DISBATCH PERENGINE STOP x"
         )
     lines = [caught.value.line, *(error.line for error in caught.value.more)]
-    assert lines == [1, 3, BLOCK + 4, BLOCK + 5]
+    assert lines == [1, 3, READ_BLOCK + 4, READ_BLOCK + 5]
 
 
 @pytest.mark.parametrize("end", [b"\0\n", b"x" * (MAX_COMMAND + 1) + b"\n"])

@@ -14,15 +14,14 @@ from monitor_run import VIEW
 from report_lines import line, write
 from test_control_client import KEYS, connect_file
 
-from disbatch.driver.held import hold
 from disbatch.model.errors import SilenceError, UsageError
-from disbatch.model.snapshot import FailureRow, LogRow
-from disbatch.watch.spectator import Spectator
-from disbatch.watch.standing import Standing
-from disbatch.wire.hub import Hub
-from disbatch.wire.keys import RunKeys
-from disbatch.wire.requests import Answer, Pause, Request
-from disbatch.wire.watching import Seen, Wants, Watch
+from disbatch.model.view import FailureRow, LogRow
+from disbatch.rundir.lock import hold
+from disbatch.watch.run_state import Standing
+from disbatch.watch.status_client import Spectator
+from disbatch.wire.client_protocol import Answer, Pause, Request, Seen, Wants, Watch
+from disbatch.wire.connect import RunKeys
+from disbatch.wire.driver_socket import Hub
 
 WANTS = Wants(running=5, failures=3, log=5, course=True)
 

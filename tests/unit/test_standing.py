@@ -10,13 +10,22 @@ import pytest
 from report_lines import BASE, barrier, keep, line, write
 
 from disbatch.model.errors import UsageError
-from disbatch.model.outcome import Reason
-from disbatch.model.snapshot import BarrierRow, EngineRow, FailureKind, FailureRow, LogRow, RunningRow, View
-from disbatch.model.status import Mark
-from disbatch.watch.recorded import POINTS, view_of
-from disbatch.watch.standing import DEAD, DRIVER, OVER, SCHEMA, STATUS_FILE, Standing, of_driver
-from disbatch.watch.table import render
-from disbatch.watch.words import memory
+from disbatch.model.statusline import Mark
+from disbatch.model.task import Reason
+from disbatch.model.text import memory
+from disbatch.model.view import BarrierRow, EngineRow, FailureKind, FailureRow, LogRow, RunningRow, View
+from disbatch.watch.run_state import (
+    DEAD,
+    DRIVER,
+    OVER,
+    POINTS,
+    SCHEMA,
+    STATUS_FILE,
+    Standing,
+    of_driver,
+    view_of,
+)
+from disbatch.watch.status_text import render
 
 ENGINE = EngineRow("0-ab", "node1", 0, "", "active", 16, 16, 4, 600, 3, 2.5, 1.2, 15.75, 13 << 30, 64 << 30)
 VIEW = View(

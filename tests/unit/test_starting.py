@@ -11,16 +11,15 @@ import pytest
 
 from disbatch.contexts.context import GIVE_BACK_AFTER, Context
 from disbatch.contexts.nodes import Node
+from disbatch.contexts.retire import Retirer, choose_retirement
 from disbatch.contexts.slurm import RETIRE_COMMAND, Allocation
+from disbatch.contexts.slurm_resize import Shrinker
 from disbatch.driver.addresses import Addresses
-from disbatch.driver.files import claim
-from disbatch.driver.retire import Retirer
-from disbatch.driver.retirement import choose_retirement
+from disbatch.driver.engine_orders import Orders
 from disbatch.driver.settings import Settings
-from disbatch.driver.shrink import Shrinker
-from disbatch.driver.starting import Orders
-from disbatch.model.way import Way
-from disbatch.wire.keys import RunKeys
+from disbatch.model.task import Way
+from disbatch.rundir.paths import claim
+from disbatch.wire.connect import RunKeys
 
 OWN = Node("n1", 4, 2, Way.STEP, 2.0)
 OTHER = Node("n2", 8, 4, Way.STEP, 2.0, gpus=2)

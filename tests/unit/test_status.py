@@ -10,12 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from disbatch.model.outcome import Outcome, Reason
-from disbatch.model.snippet import command_matches, quoted, quoted_snippet, readings, unquoted
-from disbatch.model.status import (
+from disbatch.model.statusline import (
     STATUS_HEADER,
     Mark,
     Record,
+    command_matches,
     format_barrier,
     format_line,
     format_recorded,
@@ -23,11 +22,15 @@ from disbatch.model.status import (
     is_header,
     mark_of,
     parse_line,
+    quoted,
+    quoted_snippet,
+    readings,
     reason_of,
     scan_block,
     scan_line,
+    unquoted,
 )
-from disbatch.model.task import Barrier, Task
+from disbatch.model.task import Barrier, Outcome, Reason, Task
 
 DATA = Path(__file__).parent / "data"
 QUIET = Outcome(7, 1, 8016, 0, 10.0486528873, 1458660919.78, 1458660929.83, 0, b"", 0, b"")

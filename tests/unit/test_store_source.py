@@ -1,4 +1,4 @@
-"""sources/store.py and sources/command.py: tasks that a program puts into the key store."""
+"""sources/keystore.py and sources/keystore.py: tasks that a program puts into the key store."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ from deadline import DEADLINE
 from disbatch.keystore.embedded import EmbeddedStore
 from disbatch.model.errors import SourceError, TaskFileError, UsageError
 from disbatch.model.task import Barrier, Item, Task
-from disbatch.sources.beside import MOST_BYTES
-from disbatch.sources.command import TaskCommand
-from disbatch.sources.desk import DONE_TASK, RESULT_KEY, SOURCE_NAME, TASK_KEY, Desk, SignIn
+from disbatch.sources.keystore import (
+    BATCH,
+    DONE_TASK,
+    HIGH,
+    RESULT_KEY,
+    SOURCE_NAME,
+    TASK_KEY,
+    Desk,
+    SignIn,
+    StoreSource,
+    TaskCommand,
+)
 from disbatch.sources.opening import Expected
 from disbatch.sources.source import Source
-from disbatch.sources.store import BATCH, HIGH, StoreSource
+from disbatch.sources.submitted import MOST_BYTES
 
 
 class Giver:

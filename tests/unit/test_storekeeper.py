@@ -1,4 +1,4 @@
-"""driver/storekeeper.py and wire/storefront.py: each put once, each value to one who lives."""
+"""keystore/service.py and client/keyvalue.py: each put once, each value to one who lives."""
 
 from __future__ import annotations
 
@@ -10,13 +10,26 @@ from typing import Any
 import pytest
 from clock_loop import run
 
-from disbatch.driver.storekeeper import Storekeeper
+from disbatch.client.keyvalue import NEW_STORE, Storefront
 from disbatch.keystore.embedded import EmbeddedStore
+from disbatch.keystore.service import Storekeeper
 from disbatch.model.errors import RunEndedError, StoreError, UsageError
-from disbatch.wire.control import request_for
-from disbatch.wire.requests import Answer, Request, Verb
-from disbatch.wire.storefront import NEW_STORE, Storefront
-from disbatch.wire.values import MAX_GIVEN, MAX_KEY, MAX_PUT, OVER, Forgo, Get, Given, Keep, Kept, Put
+from disbatch.wire.client_protocol import (
+    MAX_GIVEN,
+    MAX_KEY,
+    MAX_PUT,
+    OVER,
+    Answer,
+    Forgo,
+    Get,
+    Given,
+    Keep,
+    Kept,
+    Put,
+    Request,
+    Verb,
+)
+from disbatch.wire.client_socket import request_for
 
 HOLD = 0.02
 LEASE = 0.2

@@ -1,4 +1,4 @@
-"""engine/subreaper.py, in a process of its own."""
+"""engine/process_tree.py, in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deadline import DEADLINE
 
 CHILD = """
 import os, select, signal
-from disbatch.engine.subreaper import watch_children
+from disbatch.engine.process_tree import watch_children
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 descriptor = watch_children()

@@ -10,14 +10,14 @@ import clock_loop
 import pytest
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.crew import Crew
+from disbatch.driver.engine_table import Member
+from disbatch.driver.engines import Crew
 from disbatch.driver.holds import Holds, Reason
-from disbatch.driver.roster import Member
-from disbatch.driver.succession import Succession
-from disbatch.driver.told import Asked, Here, Told
-from disbatch.model.way import Way
+from disbatch.driver.takeover import Succession
+from disbatch.model.task import Way
 from disbatch.plan import events
-from disbatch.wire.messages import PROTOCOL, Hello
+from disbatch.rundir.journal import Asked, Here, JournalState
+from disbatch.wire.engine_protocol import PROTOCOL, Hello
 
 ENGINES = 500
 
@@ -87,7 +87,7 @@ def test_each_engine_that_comes_costs_the_same_however_many_are_missing() -> Non
         crew = FewHands()
         holds = Holds(lambda event: None, lambda: None)
         here = {f"e{n}": Here(f"e{n}", "node", n, 1, None) for n in range(ENGINES)}
-        told = Told(cast(Asked, None), engines=here)
+        told = JournalState(cast(Asked, None), engines=here)
         succession = Succession(cast(Crew, crew), holds, 60.0, told, look_beside=lambda: None)
         assert succession.expect()
         Looked.times = 0
@@ -114,7 +114,11 @@ class Taken:
         self.holds = Holds(lambda event: None, lambda: None)
         nodes = {name: Node(name, 1, 1, Way.SSH) for name in ("a", "b")}
         here = {name: Here(name, name, 0, 1, node, host=name, pid=7) for name, node in nodes.items()}
-        told = Told(cast(Asked, None), lost=here) if lost else Told(cast(Asked, None), engines=here)
+        told = (
+            JournalState(cast(Asked, None), lost=here)
+            if lost
+            else JournalState(cast(Asked, None), engines=here)
+        )
         self.nodes = list(nodes.values())
         self.last: list[str] = []
         """Those that come when the patience is over, and before anybody was started for them."""

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from submission_world import WorldDriver, line_of
 
-from disbatch.driver import telling
-from disbatch.model.outcome import Outcome
-from disbatch.model.status import Mark, format_line
-from disbatch.model.task import Task
-from disbatch.wire import told
-from disbatch.wire.control import request_for
-from disbatch.wire.requests import Answer, Collect, Request, Results, Submit, Taken, Verb
+from disbatch.driver import result_feed
+from disbatch.model.statusline import Mark, format_line
+from disbatch.model.task import Outcome, Task
+from disbatch.rundir import statusfile
+from disbatch.wire.client_protocol import Answer, Collect, Request, Results, Submit, Taken, Verb
+from disbatch.wire.client_socket import request_for
 
 EVERYTHING = [(0, (1 << 63) - 1)]
 
@@ -144,7 +143,9 @@ def test_what_does_not_count_is_not_told(play: Callable[[History], None]) -> Non
             assert line.startswith(b"RO  \t0\t")
 
     async def from_file(asker: Asker) -> Results:
-        lines, upto = told.look_through(asker.driver.status, 0, asker.driver.size, telling.IdSet(EVERYTHING))
+        lines, upto = statusfile.look_through(
+            asker.driver.status, 0, asker.driver.size, result_feed.IdSet(EVERYTHING)
+        )
         return Results(lines, upto)
 
     play(history)
@@ -169,11 +170,11 @@ def test_who_was_away_is_told_from_the_file(play: Callable[[History], None]) -> 
             asker.driver.run()
             asker.driver.read()
         await asker.driver.commit()
-        assert asker.driver.size > telling.BYTES_KEPT, "else all of it is kept"
+        assert asker.driver.size > result_feed.BYTES_KEPT, "else all of it is kept"
         found, after, answers = [], 0, 0
         while after < asker.driver.size:
             results = await asker.collect([(5, 30_000), (39_999, 39_999)], after)
-            assert sum(map(len, results.lines)) < told.BYTES_A_TIME + 300
+            assert sum(map(len, results.lines)) < statusfile.BYTES_A_TIME + 300
             found += ids(results)
             after = results.upto
             answers += 1
@@ -209,10 +210,13 @@ def test_a_very_long_line_is_told_without_its_command(play: Callable[[History], 
         await asker.driver.commit()
         results = await asker.collect(EVERYTHING)
         (line,) = results.lines
-        record = told.parse_told(line)
+        record = statusfile.parse_told(line)
         assert record is not None and (record.id, record.command, record.out) == (0, b"", b"'out'")
-        wanted = telling.IdSet(EVERYTHING)
-        assert told.look_through(asker.driver.status, 0, asker.driver.size, wanted) == ([line], results.upto)
+        wanted = result_feed.IdSet(EVERYTHING)
+        assert statusfile.look_through(asker.driver.status, 0, asker.driver.size, wanted) == (
+            [line],
+            results.upto,
+        )
 
     play(history)
 
@@ -249,7 +253,7 @@ def test_who_knows_more_than_there_is(play: Callable[[History], None]) -> None:
 
 def test_a_run_that_takes_no_tasks() -> None:
     from disbatch.driver.submissions import Submissions
-    from disbatch.wire.requests import Close
+    from disbatch.wire.client_protocol import Close
 
     submissions = Submissions(
         note=lambda line: None, ending=lambda: False, why_not="start it with --keep-open"
@@ -265,13 +269,13 @@ def test_the_same_request_is_taken_once_by_two_drivers(tmp_path: Path) -> None:
     async def history() -> None:
         request = request_for(Submit([b"a", b"b"]))
         first = WorldDriver(tmp_path)
-        told = first.submissions.request(request)
+        statusfile = first.submissions.request(request)
         first.close()
         second = WorldDriver(tmp_path, again=True)
         again = second.submissions.request(request)
-        assert told is not None and again is not None
-        assert isinstance(told.value, Taken) and isinstance(again.value, Taken)
-        assert (told.value.first, told.value.counts) == (again.value.first, again.value.counts)
+        assert statusfile is not None and again is not None
+        assert isinstance(statusfile.value, Taken) and isinstance(again.value, Taken)
+        assert (statusfile.value.first, statusfile.value.counts) == (again.value.first, again.value.counts)
         assert len(second.waiting) == 2 and not second.source.take(1)
         second.close()
 
@@ -281,13 +285,13 @@ def test_the_same_request_is_taken_once_by_two_drivers(tmp_path: Path) -> None:
 def test_look_through_lines_longer_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "status"
     outcome = Outcome(0, 0, 1, 0, 0.1, 1.0, 1.1, 0, b"", 0, b"")
-    sizes = [10, told.BLOCK - 100, 3 * told.BLOCK, 5, told.BLOCK]
+    sizes = [10, statusfile.SCAN_BLOCK - 100, 3 * statusfile.SCAN_BLOCK, 5, statusfile.SCAN_BLOCK]
     lines = [format_line(n, 1, -1, b"x" * size, "n", outcome) for n, size in enumerate(sizes)]
     path.write_bytes(b"not a line\n" + b"".join(lines))
     status = os.open(path, os.O_RDONLY)
     found, after, size = [], 0, path.stat().st_size
     while after < size:
-        some, upto = told.look_through(status, after, size, telling.IdSet(EVERYTHING))
+        some, upto = statusfile.look_through(status, after, size, result_feed.IdSet(EVERYTHING))
         assert upto > after
         found += [int(line.split(b"\t")[1]) for line in some]
         after = upto

@@ -6,8 +6,7 @@ import asyncio
 
 from disbatch.contexts.context import Context
 from disbatch.contexts.slurm import Allocation
-from disbatch.driver.allowance import TIME_IS_UP
-from disbatch.driver.timelimit import TimeLimit
+from disbatch.contexts.walltime import TIME_IS_UP, TimeLimit
 from disbatch.plan.events import Drain, Stop
 
 

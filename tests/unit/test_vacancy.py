@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from disbatch.driver.vacancy import Vacancy
+from disbatch.driver.shutdown import Vacancy
 
 Course = Callable[["Bench"], Awaitable[None]]
 

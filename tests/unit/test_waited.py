@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.model.directives import LARGEST
-from disbatch.wire.waited import Waited
+from disbatch.model.idset import Waited
+from disbatch.model.taskfile import LARGEST
 
 
 def test_a_hundred_million_are_one_range() -> None:

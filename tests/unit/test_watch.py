@@ -16,15 +16,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from disbatch.model.outcome import how_ended
-from disbatch.model.quantity import counted
-from disbatch.model.snapshot import EngineView, FailureKind, Snapshot, Summary, TaskView
-from disbatch.watch.lasting import lasting
-from disbatch.watch.pace import Pace
-from disbatch.watch.plain import INTERVAL, LONGEST_INTERVAL, PlainLines, pause_after, progress_words
-from disbatch.watch.progress import ProgressLine, line
+from disbatch.model.task import how_ended
+from disbatch.model.text import cells, count, counted, duration, one_line, per_second, run_time, whole_seconds
+from disbatch.model.view import EngineView, FailureKind, Snapshot, Summary, TaskView
+from disbatch.watch.progress import (
+    LINES_INTERVAL,
+    LONGEST_INTERVAL,
+    Pace,
+    PlainLines,
+    ProgressLine,
+    line,
+    pause_after,
+    progress_words,
+)
 from disbatch.watch.summary import render
-from disbatch.watch.words import cells, count, duration, one_line, per_second, run_time, whole_seconds
+from disbatch.watch.terminal import lasting
 
 
 @pytest.mark.parametrize(
@@ -486,6 +492,6 @@ def test_how_ended() -> None:
 
 
 def test_plain_lines_come_less_often_as_time_goes_by() -> None:
-    assert pause_after(0, INTERVAL) == pause_after(600, INTERVAL) == 30
-    assert pause_after(3600, INTERVAL) == 180
-    assert pause_after(1e6, INTERVAL) == LONGEST_INTERVAL
+    assert pause_after(0, LINES_INTERVAL) == pause_after(600, LINES_INTERVAL) == 30
+    assert pause_after(3600, LINES_INTERVAL) == 180
+    assert pause_after(1e6, LINES_INTERVAL) == LONGEST_INTERVAL

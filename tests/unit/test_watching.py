@@ -10,12 +10,11 @@ from clock_loop import run
 from plan_world import task
 from test_outlook import Scene
 
-from disbatch.driver.watching import NOTHING_NEW, Watching
-from disbatch.model.snapshot import View
+from disbatch.driver.status_feed import NOTHING_NEW, Watching
+from disbatch.model.view import View
 from disbatch.plan.events import Read
-from disbatch.wire.control import request_for
-from disbatch.wire.requests import Answer, Request
-from disbatch.wire.watching import Seen, Wants, Watch
+from disbatch.wire.client_protocol import Answer, Request, Seen, Wants, Watch
+from disbatch.wire.client_socket import request_for
 
 WANTS = Wants(failures=10, log=10)
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import clock_loop
 
-from disbatch.watch.web.connections import PATIENCE, Strangers
+from disbatch.watch.web.security import PATIENCE, Strangers
 
 
 class Crowd:

@@ -1,4 +1,4 @@
-"""watch/web/guard.py: who is let in, and that everybody else is not."""
+"""watch/web/security.py: who is let in, and that everybody else is not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
-from disbatch.watch.web.guard import HEADERS, MOST_SESSIONS, Guard
+from disbatch.watch.web.security import HEADERS, MOST_SESSIONS, Guard
 
 HOST = "127.0.0.1:4000"
 ORIGIN = f"http://{HOST}"

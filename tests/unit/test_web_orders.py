@@ -1,12 +1,12 @@
-"""watch/web/orders.py: what the page may order, and nothing else."""
+"""watch/web/security.py: what the page may order, and nothing else."""
 
 from __future__ import annotations
 
 import pytest
 
 from disbatch.model.errors import UsageError
-from disbatch.watch.web.orders import parse_order
-from disbatch.wire.requests import Cancel, Drain, Finish, Pause, Stop, Unpause, Verb
+from disbatch.watch.web.security import parse_order
+from disbatch.wire.client_protocol import Cancel, Drain, Finish, Pause, Stop, Unpause, Verb
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""watch/web/search.py: tasks in a status file, newest first, a piece at a time."""
+"""watch/web/page.py: tasks in a status file, newest first, a piece at a time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.model.outcome import Outcome
-from disbatch.model.status import STATUS_HEADER, Mark, format_barrier, format_line
-from disbatch.model.task import Barrier
-from disbatch.watch.web import search as module
-from disbatch.watch.web.search import search
+from disbatch.model.statusline import STATUS_HEADER, Mark, format_barrier, format_line
+from disbatch.model.task import Barrier, Outcome
+from disbatch.watch.web import page as module
+from disbatch.watch.web.page import search
 
 
 def line(id: int, command: bytes = b"true", code: int = 0, out: bytes = b"", mark: Mark = Mark.TASK) -> bytes:

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "system"))
 
 from views import course, engine, failure, view
 
-from disbatch.model.snapshot import LogRow
+from disbatch.model.view import LogRow
 from disbatch.watch.web import state
 from disbatch.watch.web.state import Picture
 

@@ -1,4 +1,4 @@
-"""watch/web/watcher.py: asks on with what it knows, over drivers, to the end."""
+"""watch/web/state.py: asks on with what it knows, over drivers, to the end."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "system"))
 
 from views import engine, failure, view
 
+from disbatch.client.follow import OverError
 from disbatch.model.errors import SilenceError
-from disbatch.model.snapshot import View
-from disbatch.watch.web.state import Picture
-from disbatch.watch.web.watcher import Watcher
-from disbatch.wire.follower import OverError
-from disbatch.wire.requests import Answer, Pause, Verb
-from disbatch.wire.watching import Seen, Watch
+from disbatch.model.view import View
+from disbatch.watch.web.state import Picture, Watcher
+from disbatch.wire.client_protocol import Answer, Pause, Seen, Verb, Watch
 
 
 class Driver:

@@ -26,30 +26,32 @@ from typing import NamedTuple
 
 import zmq
 
-from disbatch.api.deals import Deal, Deals, Result
+from disbatch.api.backpressure import Room
+from disbatch.api.keyvalue import Deal, Deals, Result
 from disbatch.api.launched import Launched
-from disbatch.api.room import Room
 from disbatch.api.task import Task
+from disbatch.client.follow import Follower
+from disbatch.client.keyvalue import Storefront
 from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError, UsageError
+from disbatch.model.idset import IdSet
 from disbatch.model.result import result_of
-from disbatch.model.status import Record
-from disbatch.plan.ids import IdSet
-from disbatch.wire.caller import Caller
-from disbatch.wire.follower import Follower
-from disbatch.wire.keys import ConnectFile
-from disbatch.wire.requests import (
+from disbatch.model.statusline import Record
+from disbatch.wire.client_protocol import (
     MAX_SUBMITTED,
     MOST_LINES_SUBMITTED,
     MOST_RANGES,
     Cancel,
     Close,
     Finish,
+    Seen,
     Submit,
     Taken,
     Verb,
+    Wants,
+    Watch,
 )
-from disbatch.wire.storefront import Storefront
-from disbatch.wire.watching import Seen, Wants, Watch
+from disbatch.wire.client_socket import Caller
+from disbatch.wire.connect import ConnectFile
 
 log = logging.getLogger("disbatch")
 

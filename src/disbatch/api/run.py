@@ -15,21 +15,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Never
 
-from disbatch.api.arguments import arguments
 from disbatch.api.courier import Courier, Line, Reached
-from disbatch.api.deals import Deal, Result
+from disbatch.api.keyvalue import Deal, Result, Values
 from disbatch.api.launched import Launched
 from disbatch.api.task import Task
-from disbatch.api.template import Template
-from disbatch.api.values import Values
+from disbatch.api.template import Template, arguments
 from disbatch.cli.cat import read_output
-from disbatch.cli.runs import Run, find_run
-from disbatch.model.directives import LARGEST
+from disbatch.client.find import Run, find_run
 from disbatch.model.errors import RunEndedError, UsageError
-from disbatch.model.quantity import counted
 from disbatch.model.result import TaskResult
-from disbatch.wire.requests import MAX_SUBMITTED
-from disbatch.wire.runscript import status_file
+from disbatch.model.taskfile import LARGEST
+from disbatch.model.text import counted
+from disbatch.rundir.runscript import status_file
+from disbatch.wire.client_protocol import MAX_SUBMITTED
 
 log = logging.getLogger("disbatch")
 

@@ -15,7 +15,7 @@ from disbatch.cli.options import add_reach, add_where
 from disbatch.model.errors import DisbatchError
 
 if TYPE_CHECKING:
-    from disbatch.attach.attachment import Attachment
+    from disbatch.attach.agent import Attachment
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DESCRIPTION = (
@@ -36,16 +36,15 @@ def add_attach(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Add the nodes, and stay until they have left; the exit code. `say` gets lines for the user."""
-    from disbatch.attach.attachment import Attachment
-    from disbatch.cli.context import context_of
-    from disbatch.cli.nodes import find_nodes
+    from disbatch.attach.agent import Attachment
+    from disbatch.cli.context import context_of, find_nodes
     from disbatch.cli.output import kept_output
-    from disbatch.cli.runs import find_run
+    from disbatch.client.find import find_run
     from disbatch.contexts.machine import this_machine
-    from disbatch.contexts.room import affordable
+    from disbatch.contexts.nodes import affordable
     from disbatch.contexts.spawn import limit_children
     from disbatch.wire.descriptors import raise_limit
-    from disbatch.wire.naming import is_gone
+    from disbatch.wire.renamed_files import is_gone
 
     logging.getLogger().addHandler(logging.NullHandler())  # the user is told all by `say`
     run = find_run(options.run)

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, UsageError
-from disbatch.model.quantity import counted
-from disbatch.model.text import shown_path
+from disbatch.model.text import counted, shown_path
+from disbatch.rundir.runscript import status_file
 from disbatch.wire.ownfile import is_foreign, owner_of
-from disbatch.wire.runscript import status_file
 
 if TYPE_CHECKING:
-    from disbatch.driver.kept import Found, Kept, Line
-    from disbatch.driver.outputfile import OutputFile
+    from disbatch.rundir.output_manifest import OutputFile
+    from disbatch.rundir.saved_output import Found, Kept, Line
 
 OUTPUT = "_output.json"
 CONNECT = "_connect.json"
@@ -51,7 +50,7 @@ def cat(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     of which there is nothing."""
     tasks = parse_tasks(options.tasks)
     prefix = _only_run() if options.run is None else _stripped(options.run)
-    from disbatch.driver.kept import Kept, read_lines
+    from disbatch.rundir.saved_output import Kept, read_lines
 
     told = _read(prefix)
     if sys.stdout is None:
@@ -73,7 +72,7 @@ def cat(options: argparse.Namespace, say: Callable[[str], None]) -> int:
 def read_output(prefix: str, task: int, *, err: bool = False) -> bytes:
     """All that a task printed to stdout, or `err`. UsageError if that is not there, was not kept, or is
     damaged."""
-    from disbatch.driver.kept import Kept, read_lines
+    from disbatch.rundir.saved_output import Kept, read_lines
 
     told, stream = _read(prefix), int(err)
     lines = read_lines(Path(status_file(prefix)), {task})
@@ -199,14 +198,14 @@ def _stripped(prefix: str) -> str:
 
 
 def _read(prefix: str) -> OutputFile:
-    from disbatch.driver import outputfile
+    from disbatch.rundir import output_manifest
 
     path = Path(prefix + OUTPUT)
     if not os.path.lexists(path):
         if os.path.lexists(status_file(prefix)):
             raise UsageError(f"{prefix}: this run keeps no output: it was started without --output")
         raise UsageError(f"{prefix}: there is no such run: no file {path}")
-    return outputfile.read(path, trusted=owner_of(prefix + STATUS))
+    return output_manifest.read(path, trusted=owner_of(prefix + STATUS))
 
 
 def _only_run() -> str:

@@ -7,16 +7,14 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from disbatch import __version__
 from disbatch.cli.attach import add_attach, attach
 from disbatch.cli.cat import add_cat, cat
-from disbatch.cli.monitor import add_monitor, monitor
+from disbatch.cli.control import add_verbs, finish_dead_run, perform
 from disbatch.cli.parser import Parser
 from disbatch.cli.report import add_report, report
-from disbatch.cli.status import add_status, status
 from disbatch.cli.submit import add_submit, submit
 from disbatch.cli.values import add_values, values
-from disbatch.cli.verbs import add_verbs, finish_dead_run, perform
+from disbatch.cli.watching import add_monitor, add_status, monitor, status
 from disbatch.model.errors import (
     EXIT_COMPLETE,
     EXIT_INCOMPLETE,
@@ -26,7 +24,8 @@ from disbatch.model.errors import (
     UsageError,
 )
 from disbatch.model.text import printable
-from disbatch.watch.lasting import lasting
+from disbatch.model.version import VERSION
+from disbatch.watch.terminal import lasting
 
 
 def build_parser() -> Parser:
@@ -34,7 +33,7 @@ def build_parser() -> Parser:
         prog="dbutil",
         description="What there is to do about task files and runs besides running them.",
     )
-    parser.add_argument("--version", action="version", version=f"dbutil {__version__}")
+    parser.add_argument("--version", action="version", version=f"dbutil {VERSION}")
     parser.add_argument("--run", metavar="PREFIX", help="the run: what its files begin with")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     check = verbs.add_parser("check", help="read task files, say what they hold, run nothing")
@@ -157,7 +156,7 @@ def _print_lines(lines: Iterable[str]) -> None:
 
 
 def _describe(path: str) -> list[str]:
-    from disbatch.model.quantity import counted
+    from disbatch.model.text import counted
     from disbatch.sources.opening import open_tasks
 
     opened = open_tasks(path)

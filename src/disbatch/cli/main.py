@@ -15,7 +15,7 @@ from disbatch.cli.limits import check_limits
 from disbatch.cli.options import parse
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
 from disbatch.model.text import printable
-from disbatch.watch.lasting import lasting
+from disbatch.watch.terminal import lasting
 
 if TYPE_CHECKING:
     import argparse
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = parse(arguments)
         if options.fix_paths:
-            from disbatch.cli.config import fix_paths
+            from disbatch.cli.context import fix_paths
 
             print("\n".join(fix_paths(os.environ)))  # noqa: T201
             return EXIT_COMPLETE
@@ -100,7 +100,7 @@ def _look_at(options: argparse.Namespace) -> None:
     """The commonest mistake deserves the quickest answer: the name of the file."""
     taskfile = options.taskfile
     if options.kvsserver is not None or options.taskserver is not None:
-        from disbatch.cli.store import choose_store
+        from disbatch.cli.keystore import choose_store
 
         choose_store(options, os.environ)
     if taskfile is None:
@@ -130,7 +130,7 @@ def _or_a_task(word: str) -> str:
 
 
 def _nodes(options: argparse.Namespace) -> Choice:
-    from disbatch.cli.nodes import find_nodes, no_nodes
+    from disbatch.cli.context import find_nodes, no_nodes
 
     return no_nodes() if options.startup_only else find_nodes(options, _complain)
 

@@ -12,17 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from disbatch.driver.files import RunFiles
-from disbatch.driver.observer import Listener
+from disbatch.driver.settings import Listener
 from disbatch.model.errors import UsageError
-from disbatch.model.snapshot import Summary
+from disbatch.model.view import Summary
+from disbatch.rundir.paths import RunFiles
+from disbatch.rundir.runscript import status_file
 from disbatch.watch.summary import render
-from disbatch.wire.runscript import status_file
 
 if TYPE_CHECKING:
     from disbatch.watch.hooks import Hooks
-    from disbatch.watch.mail import Mailer
-    from disbatch.watch.post import Post
+    from disbatch.watch.mail import Mailer, Post
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ def mail_server(options: argparse.Namespace, environment: Mapping[str, str]) -> 
     """Through which server mail goes; None if none is wanted. UsageError for what cannot be one."""
     if options.mail_to is None:
         return None
-    from disbatch.watch.post import VARIABLE, parse_post
+    from disbatch.watch.mail import VARIABLE, parse_post
 
     recipients(options.mail_to)
     post = parse_post(environment.get(VARIABLE, ""))

@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from disbatch import __version__
 from disbatch.cli.parser import Parser
 from disbatch.model.errors import UsageError
 from disbatch.model.output import DEFAULT_LIMIT, LEAST_LIMIT, MOST_LIMIT
+from disbatch.model.version import VERSION
 
 LONGEST_LABEL = 255
 """Characters, which fit into a request."""
@@ -110,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("taskfile", nargs="?", metavar="TASKFILE", help='tasks, one a line ("-" for standard input)')
-    add("--version", action="version", version=f"disbatch {__version__}")
+    add("--version", action="version", version=f"disbatch {VERSION}")
     add_where(parser.add_argument_group("where tasks run"))
     _add_pool(parser.add_argument_group("engines and tasks that come later (see dbutil attach, submit)"))
     _add_resume(parser.add_argument_group("going on from a former run, and when to end"))

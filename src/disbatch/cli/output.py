@@ -7,16 +7,16 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from disbatch.cli.requeue import restarted
-from disbatch.driver import outputfile
-from disbatch.driver.files import RunFiles
-from disbatch.driver.outputfile import Before, Output, OutputFile
-from disbatch.engine.shelves import prepare
+from disbatch.cli.resume import restarted
+from disbatch.engine.output_files import prepare
 from disbatch.model.errors import UsageError
 from disbatch.model.output import DEFAULT_LIMIT, is_shard
 from disbatch.model.pack import PACK_END
-from disbatch.wire.naming import is_gone
+from disbatch.rundir import output_manifest
+from disbatch.rundir.output_manifest import Before, Output, OutputFile
+from disbatch.rundir.paths import RunFiles
 from disbatch.wire.ownfile import owner_of
+from disbatch.wire.renamed_files import is_gone
 
 RUN = "run-"
 """What a directory within the one of --output is called, and the run's job id, if tasks have other numbers
@@ -87,7 +87,7 @@ def kept_output(prefix: str) -> Output | None:
     path = Path(f"{prefix}_output.json")
     if is_gone(path):
         return None
-    return outputfile.read(path, trusted=owner_of(f"{prefix}_status.txt")).output
+    return output_manifest.read(path, trusted=owner_of(f"{prefix}_status.txt")).output
 
 
 def inherited_output(options: argparse.Namespace, directory: str, files: RunFiles) -> Output | None:
@@ -105,4 +105,4 @@ def inherited_output(options: argparse.Namespace, directory: str, files: RunFile
 
 def write_output_file(output: Output, files: RunFiles, before: Before) -> None:
     """Leave word of it for `dbutil cat`."""
-    outputfile.write(files.output, OutputFile.of(output, Path(files.prefix), before))
+    output_manifest.write(files.output, OutputFile.of(output, Path(files.prefix), before))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from disbatch.cli.script import read_run_command
 from disbatch.model.errors import DisbatchError, UsageError
 from disbatch.model.text import printable_json, shell_word
-from disbatch.wire.runscript import prefix_of, status_file
+from disbatch.rundir.runscript import prefix_of, status_file
 
 if TYPE_CHECKING:
     from disbatch.watch.report.analysis import Asked
@@ -119,8 +119,7 @@ def _print_json(figures: Report) -> None:
 def _print_text(figures: Report) -> None:
     from rich.console import Console
 
-    from disbatch.watch.report.blocks import PLAIN
-    from disbatch.watch.report.text import render
+    from disbatch.watch.report.text import PLAIN, render
 
     console = Console(highlight=False, markup=False, emoji=False)
     with console.capture() as captured:

@@ -20,29 +20,20 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from disbatch import __version__
-from disbatch.cli.abandoned import clear_abandoned, refuse_abandoned
 from disbatch.cli.context import context_of
+from disbatch.cli.keystore import URL, choose_store, without_passwords
 from disbatch.cli.notices import Notices, choose_notices, mail_server
 from disbatch.cli.output import choose_output, inherited_output, write_output_file
-from disbatch.cli.requeue import former_life, restarted
-from disbatch.cli.runs import FEED_AGAIN
+from disbatch.cli.resume import clear_abandoned, former_life, refuse_abandoned, restarted
 from disbatch.cli.script import write_script
-from disbatch.cli.store import URL, choose_store, without_passwords
+from disbatch.client.find import FEED_AGAIN
 from disbatch.contexts.discovery import Choice
 from disbatch.contexts.slurm import Allocation
 from disbatch.contexts.spawn import Spawned, limit_children
-from disbatch.driver.allowance import grace_within
-from disbatch.driver.by_command import ByCommand
+from disbatch.contexts.walltime import grace_within
 from disbatch.driver.driver import Driver
 from disbatch.driver.feed import Feed, Submitted
-from disbatch.driver.files import ClaimedFiles, Renamed, RunFiles, claim, known_elsewhere, working_directory
-from disbatch.driver.former import Former
-from disbatch.driver.observer import Observer
-from disbatch.driver.outputfile import Before, Output, kept_before
-from disbatch.driver.settings import Settings, Takeover
-from disbatch.driver.sofar import SoFar
-from disbatch.driver.told import Asked, SourceKind, Told
+from disbatch.driver.settings import Observer, Settings, Takeover
 from disbatch.model.errors import (
     EXIT_COMPLETE,
     EXIT_INCOMPLETE,
@@ -52,23 +43,29 @@ from disbatch.model.errors import (
     UsageError,
 )
 from disbatch.model.log import LogFormatter
-from disbatch.model.quantity import counted
-from disbatch.model.snapshot import Summary
 from disbatch.model.task import Item
-from disbatch.model.text import as_argument, path_line, shell_command, shell_word, valid
+from disbatch.model.text import as_argument, counted, path_line, shell_command, shell_word, valid
+from disbatch.model.version import VERSION
+from disbatch.model.view import Summary
+from disbatch.rundir.journal import Asked, JournalState, SourceKind
+from disbatch.rundir.output_manifest import Before, Output, kept_before
+from disbatch.rundir.paths import ClaimedFiles, Renamed, RunFiles, claim, known_elsewhere, working_directory
+from disbatch.rundir.resume import Former
+from disbatch.rundir.resume_by_command import ByCommand
+from disbatch.rundir.runscript import RunCommand
+from disbatch.rundir.takeover import SoFar
 from disbatch.sources.file import FileSource
 from disbatch.sources.opening import Expected, Opened, no_tasks, open_tasks
 from disbatch.sources.submitted import SubmittedFile
-from disbatch.watch.choose import choose_observer
+from disbatch.watch.progress import choose_observer
 from disbatch.watch.summary import render
 from disbatch.watch.terminal import columns_of
+from disbatch.wire.connect import ConnectFile
 from disbatch.wire.descriptors import raise_limit
-from disbatch.wire.keys import ConnectFile
-from disbatch.wire.messages import SECRET_VARIABLES
-from disbatch.wire.runscript import RunCommand
+from disbatch.wire.engine_protocol import SECRET_VARIABLES
 
 if TYPE_CHECKING:
-    from disbatch.watch.web.start import WebPage
+    from disbatch.watch.web.launch import WebPage
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +77,7 @@ class Left:
     others: as of `Takeover`."""
 
     connect: ConnectFile
-    told: Told
+    told: JournalState
     claimed: ClaimedFiles
     moved: bool
     ended: frozenset[str] = frozenset()
@@ -161,7 +158,7 @@ def run(
     log_handler = _start_log(claimed, options.loglevel, observer.say)
     submitted = _submitted(options, opened, claimed) if left is None or left.readable else None
     source_name = claimed.files.submitted.name if options.taskfile is None else opened.name
-    log.info("disbatch %s, pid %d on %s: %s", __version__, os.getpid(), os.uname().nodename, arguments)
+    log.info("disbatch %s, pid %d on %s: %s", VERSION, os.getpid(), os.uname().nodename, arguments)
     if options.label:
         log.info("label: %s", options.label)
     script = partial(_write_script, arguments, options.taskfile, os.fsdecode(directory), total)
@@ -217,7 +214,7 @@ def _web_page(
     """The page of -w, which listens already: nothing is run if it cannot."""
     if not options.web:
         return None
-    from disbatch.watch.web.start import WebPage
+    from disbatch.watch.web.launch import WebPage
 
     page = WebPage(options.web_address or ("127.0.0.1", 0), say, options.orphan_patience)
     page.listen(None if left is None else left.url)
@@ -448,7 +445,7 @@ def _asked(  # noqa: PLR0917 - a line of facts about the run, and one caller
     elif options.taskfile is None:
         source = "submitted"
     return Asked(
-        version=__version__,
+        version=VERSION,
         arguments=[os.fsencode("-" if nameless and a == options.taskfile else a) for a in arguments],
         directory=directory,
         jobid=jobid,

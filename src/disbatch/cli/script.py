@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 
 from disbatch.contexts.local import own_argv
-from disbatch.driver.files import RunFiles
 from disbatch.model.errors import UsageError
-from disbatch.wire.runscript import MARK, RunCommand, prefix_of, read_script
+from disbatch.rundir.paths import RunFiles
+from disbatch.rundir.runscript import MARK, RunCommand, prefix_of, read_script
 
 SCRIPT = """\
 #!/bin/sh

@@ -8,14 +8,14 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from disbatch.cli.verbs import usual_options
+from disbatch.cli.control import usual_options
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, DisbatchError, SilenceError, UsageError
-from disbatch.model.quantity import counted
+from disbatch.model.text import counted
 
 if TYPE_CHECKING:
-    from disbatch.cli.runs import Run
-    from disbatch.wire.follower import Follower
-    from disbatch.wire.requests import Taken
+    from disbatch.client.find import Run
+    from disbatch.client.follow import Follower
+    from disbatch.wire.client_protocol import Taken
 
 READ = 1 << 20
 """Bytes of standard input asked for in one read."""
@@ -40,7 +40,7 @@ def add_submit(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 def submit(options: argparse.Namespace, out: BinaryIO, complain: Callable[[str], None]) -> int:
     """Hand the tasks in; the exit code. What happened goes to `out`, a line each."""
-    from disbatch.cli.runs import find_run
+    from disbatch.client.find import find_run
 
     run = find_run(options.run)
     try:
@@ -55,7 +55,7 @@ def type_of(error: DisbatchError) -> type[DisbatchError]:
 
 
 async def _submit(run: Run, options: argparse.Namespace, out: BinaryIO, say: Callable[[str], None]) -> int:
-    from disbatch.cli.runs import follow
+    from disbatch.client.find import follow
 
     async with follow(run, say) as follower:
         giver = _Giver(follower, options.timeout, None if options.wait else out)
@@ -67,7 +67,7 @@ async def _submit(run: Run, options: argparse.Namespace, out: BinaryIO, say: Cal
 
 async def _give_and_wait(giver: _Giver, commands: list[str], out: BinaryIO) -> int:
     """Print the status lines of the tasks as they end, while others are still handed in."""
-    from disbatch.wire.told import without_command
+    from disbatch.rundir.statusfile import without_command
 
     follower, failed = giver.follower, False
     giving = asyncio.create_task(giver.give(commands))
@@ -127,7 +127,7 @@ class _Giver:
         return f" (before it {counted(self._taken, 'line was', 'lines were')} taken)"
 
     async def _give(self, lines: Lines) -> None:
-        from disbatch.wire.requests import Submit
+        from disbatch.wire.client_protocol import Submit
 
         for source, number, some in batches(lines):
             try:
@@ -150,7 +150,7 @@ def _words(taken: Taken) -> str:
 
 def batches(lines: Lines) -> Iterator[Lines]:
     """As many lines at a time as the driver takes. UsageError for one that is too long."""
-    from disbatch.wire.requests import MAX_SUBMITTED, MOST_LINES_SUBMITTED
+    from disbatch.wire.client_protocol import MAX_SUBMITTED, MOST_LINES_SUBMITTED
 
     batch: list[bytes] = []
     number, size = lines.number, 0
@@ -185,8 +185,8 @@ def _groups(commands: list[str]) -> Iterator[list[bytes] | None]:
 async def _standard_input() -> AsyncIterator[Lines]:
     """Lines as they come. UsageError if it cannot be read."""
     from disbatch.sources.file import unreadable
-    from disbatch.sources.lines import LineSplitter
     from disbatch.sources.opening import STDIN_NAME, is_pollable
+    from disbatch.sources.source import LineSplitter
 
     splitter, pollable, data = LineSplitter(), is_pollable(0), b"-"
     while data:

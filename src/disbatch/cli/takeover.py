@@ -16,21 +16,20 @@ from pathlib import Path
 
 import msgspec
 
-from disbatch.cli.abandoned import ended_engines, job_is_over
+from disbatch.cli.keystore import without_passwords
 from disbatch.cli.options import parse
-from disbatch.cli.runs import CONNECT, ENDINGS, FEED_AGAIN
-from disbatch.cli.store import without_passwords
+from disbatch.cli.resume import ended_engines, job_is_over
+from disbatch.client.find import CONNECT, ENDINGS, FEED_AGAIN
 from disbatch.contexts.discovery import Choice
 from disbatch.contexts.machine import this_machine
-from disbatch.driver.files import Renamed, RunFiles, known_elsewhere
-from disbatch.driver.runfile import read
-from disbatch.driver.seizure import claim_again, seize
-from disbatch.driver.told import Asked, Gone, TakenOver, Told
 from disbatch.model.errors import UsageError
 from disbatch.model.text import as_argument, shell_word
-from disbatch.wire.keys import ConnectFile
-from disbatch.wire.messages import PROTOCOL, SECRET_VARIABLES
-from disbatch.wire.reach import is_here, listens_here
+from disbatch.rundir.journal import Asked, Gone, JournalState, TakenOver
+from disbatch.rundir.journal_file import read
+from disbatch.rundir.paths import Renamed, RunFiles, known_elsewhere
+from disbatch.rundir.takeover import claim_again, seize
+from disbatch.wire.connect import ConnectFile, is_here, listens_here
+from disbatch.wire.engine_protocol import PROTOCOL, SECRET_VARIABLES
 
 SESSION = (
     "SSH_AUTH_SOCK", "SSH_AGENT_PID", "SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "KRB5CCNAME", "TERM",
@@ -91,7 +90,7 @@ class _Seized:
     files: RunFiles
     status: int
     connect: ConnectFile
-    told: Told
+    told: JournalState
     arguments: list[str]
     ended: frozenset[str]
     moved: bool
@@ -146,7 +145,7 @@ def _can_read_tasks(former: argparse.Namespace, asked: Asked, prefix: Path) -> b
     return True
 
 
-def _renamed(told: Told) -> Renamed:
+def _renamed(told: JournalState) -> Renamed:
     names = (told.elsewhere.status, told.elsewhere.submitted)
     return Renamed(*(Path(os.fsdecode(name)) if name else None for name in names))
 

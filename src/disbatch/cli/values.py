@@ -8,11 +8,11 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from disbatch.cli.verbs import usual_options
+from disbatch.cli.control import usual_options
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, DisbatchError, SilenceError, UsageError
 
 if TYPE_CHECKING:
-    from disbatch.cli.runs import Run
+    from disbatch.client.find import Run
 
 READ = 1 << 20
 MOST_PATIENCE = 1e9
@@ -40,7 +40,7 @@ def add_values(add: Callable[..., argparse.ArgumentParser]) -> None:
 def values(options: argparse.Namespace, complain: Callable[[str], None]) -> int:
     """Do it; the exit code. A value goes to standard output."""
     pairs = _pairs(options) if options.verb == "put" else []
-    from disbatch.cli.runs import find_run
+    from disbatch.client.find import find_run
 
     run = find_run(options.run)
     try:
@@ -57,8 +57,8 @@ async def _values(
     pairs: list[tuple[bytes, bytes]],
     say: Callable[[str], None],
 ) -> int:
-    from disbatch.cli.runs import follow
-    from disbatch.wire.storefront import Storefront
+    from disbatch.client.find import follow
+    from disbatch.client.keyvalue import Storefront
 
     async with follow(run, say) as follower:
         store = Storefront(follower.ask, say=say)
@@ -105,7 +105,7 @@ def _pairs(options: argparse.Namespace) -> list[tuple[bytes, bytes]]:
 def _standard_input() -> bytes:
     """All of it; UsageError if it cannot be read, or is more than can be put."""
     from disbatch.sources.file import unreadable
-    from disbatch.wire.values import MAX_PUT
+    from disbatch.wire.client_protocol import MAX_PUT
 
     data = bytearray()
     try:

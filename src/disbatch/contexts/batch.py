@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from disbatch.contexts.nodes import MAX_CORES, Machine
-from disbatch.model.quantity import counted
-from disbatch.model.text import in_short
+from disbatch.model.text import counted, in_short
 
 _CONDOR_CPUS = re.compile(r"^Cpus\s*=\s*([0-9]{1,9})\s*$", re.MULTILINE | re.IGNORECASE)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.slurm import Allocation
-from disbatch.contexts.srun import SrunOptions
+from disbatch.contexts.slurm_commands import SrunOptions
 from disbatch.contexts.ssh import SshOptions
 
 GIVE_BACK_AFTER = 5.0

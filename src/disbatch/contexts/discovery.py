@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from disbatch.contexts.nodes import Machine, Node, left_out, no_room, parse_node_list, slots
-from disbatch.model.way import Way
+from disbatch.model.task import Way
 
 if TYPE_CHECKING:
-    from disbatch.contexts.hetjob import JobFacts
     from disbatch.contexts.slurm import Allocation
+    from disbatch.contexts.slurm_hetjob import JobFacts
 
 
 @dataclass(frozen=True)

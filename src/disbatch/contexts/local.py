@@ -31,13 +31,13 @@ _FROM_ITS_DIRECTORY = BOOT.replace(
 
 
 def own_argv(function: str, *arguments: str) -> list[str]:
-    """The command that calls this function of `cli.begin` in another process of this machine, which imports
+    """The command that calls this function of `cli.entry` in another process of this machine, which imports
     from where we do."""
     call = (
         "import sys;"
         "sys.path[:]=sys.argv[1:2]+[p for p in sys.path if p];"
         "del sys.argv[1];"
-        f"from disbatch.cli.begin import {function};"
+        f"from disbatch.cli.entry import {function};"
         f"sys.exit({function}())"
     )
     return [sys.executable or "python3", "-c", call, package_path(), *arguments]

@@ -1,4 +1,9 @@
-"""Nodes and their slots, and the lists of hosts that users write (`-s`). Pure."""
+"""Nodes and slots from what the user asked for, and how many nodes there are descriptors for.
+
+Nodes and their slots, and the lists of hosts that users write (`-s`). Pure.
+
+How many nodes a process can start and keep engines on, with the files that it may have open.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,10 @@ from dataclasses import dataclass
 
 from disbatch.contexts.hostlist import MAX_HOST, MAX_NODES, expand
 from disbatch.model.errors import UsageError
-from disbatch.model.quantity import counted
-from disbatch.model.text import in_short
-from disbatch.model.way import Way
+from disbatch.model.task import Way
+from disbatch.model.text import counted, in_short
+from disbatch.wire import descriptors
+from disbatch.wire.relay import most_connections
 
 MAX_CORES = 100_000
 """Cores of one node; slots of one engine."""
@@ -168,3 +174,50 @@ def left_out(name: str, cores: int, need: str) -> str:
 def no_room(warnings: list[str]) -> UsageError:
     """All nodes were left out, for these reasons."""
     return UsageError(f"no node has room for a task: {'; '.join(warnings[:3])}")
+
+
+A_CHILD = 3
+"""Descriptors of a process that stays as long as its engine: two pipes, and one for its end."""
+AT_ONCE = 64
+"""Descriptors of launches that go on at the same time and leave nothing open."""
+OF_ENGINES = 0.75
+"""The share of the connections through the relay that engines may take."""
+
+
+def need(node: Node, *, tunnel: bool, connected: bool) -> int:
+    """Descriptors that an engine on `node` takes; `connected`: those of its connection, too."""
+    child = node.way is not Way.SSH or tunnel
+    return A_CHILD * child + connected
+
+
+def room_for_connections(expected: int, others: int) -> int:
+    """How many more engines may connect to this driver, where so many are `expected`, and `others` are there
+    or expected."""
+    own = descriptors.limit() - descriptors.in_use() - descriptors.reserve() - expected
+    return max(0, min(own, int(most_connections() * OF_ENGINES) - others))
+
+
+def affordable(nodes: list[Node], *, tunnel: bool, connected: bool) -> tuple[list[Node], str]:
+    """As many of the nodes as there is room for, and a line for the user if these are not all. `connected`:
+    their engines connect to this process. UsageError if there is room for none."""
+    needs = [need(node, tunnel=tunnel, connected=connected) for node in nodes]
+    limit = descriptors.limit()
+    room = limit - descriptors.in_use() - descriptors.reserve()
+    ways = int(most_connections() * OF_ENGINES) if connected else len(nodes)
+    if any(node.way is Way.SSH for node in nodes) and sum(needs) + AT_ONCE > room:
+        room -= min(AT_ONCE, room // 2)
+    most = 0
+    for node, each in zip(nodes, needs, strict=True):
+        room -= each
+        ways -= node.way is Way.STEP or (node.way is Way.SSH and not tunnel)
+        if min(room, ways) < 0:
+            break
+        most += 1
+    if most == len(nodes):
+        return nodes, ""
+    cause = f"only {limit:,} files may be open (ulimit -Hn)"
+    if not most:
+        raise UsageError(f"{cause}, too few to start an engine: raise that limit")
+    left = len(nodes) - most
+    those = "1 node is" if left == 1 else f"{left:,} nodes are"
+    return nodes[:most], f"{cause}: {those} not used, from {nodes[most].name} on; raise that limit"

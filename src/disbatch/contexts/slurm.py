@@ -23,12 +23,12 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from disbatch.contexts.hetjob import NODE_LISTS, JobFacts, components
 from disbatch.contexts.hostlist import MAX_NODES, expand
 from disbatch.contexts.nodes import MAX_CORES, Node, left_out, no_room, slots
+from disbatch.contexts.slurm_hetjob import NODE_LISTS, JobFacts, components
 from disbatch.model.errors import UsageError
+from disbatch.model.task import Way
 from disbatch.model.text import in_short
-from disbatch.model.way import Way
 
 RETIRE_COMMAND = 'scontrol update JobId="$SLURM_JOBID" NodeList="${DRIVER_NODE:+$DRIVER_NODE,}$ACTIVE"'
 """What gives a job's nodes back, unless -k says otherwise."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from disbatch.model.quantity import short_list
+from disbatch.model.text import short_list
 
 JOIN_DELAY = 0.5
 """Seconds that a line waits for others."""

@@ -24,53 +24,54 @@ from typing import Any
 import msgspec
 import zmq
 
+from disbatch.contexts import command as commands
 from disbatch.contexts.machine import this_machine
-from disbatch.contexts.nodes import Node
-from disbatch.contexts.room import affordable
+from disbatch.contexts.nodes import Node, affordable
+from disbatch.contexts.retire import choose_retirement
+from disbatch.contexts.slurm_commands import preemption
 from disbatch.contexts.spawn import Spawned
-from disbatch.driver import command as commands
-from disbatch.driver.addresses import Addresses
-from disbatch.driver.admission import Admission
-from disbatch.driver.attached import Contexts
-from disbatch.driver.belongings import Belongings
-from disbatch.driver.control import Control
-from disbatch.driver.crew import Crew
-from disbatch.driver.exchange import Exchange
-from disbatch.driver.farewells import Farewells
+from disbatch.contexts.walltime import TimeLimit
+from disbatch.driver.addresses import Addresses, Port
+from disbatch.driver.attach_requests import Admission
+from disbatch.driver.attachments import Contexts
+from disbatch.driver.commands import Control, Farewells
+from disbatch.driver.engine_orders import Orders, start_per_engine, starts
+from disbatch.driver.engine_table import NAMED_KINDS, Member, Tally
+from disbatch.driver.engines import Crew
 from disbatch.driver.feed import Feed
 from disbatch.driver.holds import Holds, Reason
-from disbatch.driver.job import preemption
-from disbatch.driver.notes import Notes
-from disbatch.driver.observer import Listener, Observer
-from disbatch.driver.orders import start_per_engine, starts
-from disbatch.driver.outlook import Matter, Outlook
-from disbatch.driver.port import Port
-from disbatch.driver.receipts import Receipts
-from disbatch.driver.record import Record
-from disbatch.driver.result import Result
-from disbatch.driver.retirement import choose_retirement
-from disbatch.driver.roster import NAMED_KINDS, Member, Tally
-from disbatch.driver.scribe import Scribe
-from disbatch.driver.settings import Settings
-from disbatch.driver.starting import Orders
+from disbatch.driver.keystore import Exchange
+from disbatch.driver.result_feed import Telling
+from disbatch.driver.scribe import Notes, Scribe
+from disbatch.driver.settings import Listener, Observer, Settings
+from disbatch.driver.shutdown import Result, Vacancy
+from disbatch.driver.status_collector import Matter, Outlook
+from disbatch.driver.status_feed import Watching
+from disbatch.driver.status_writer import Receipts, Record
 from disbatch.driver.submissions import Submissions
-from disbatch.driver.succession import Succession
-from disbatch.driver.telling import Telling
-from disbatch.driver.timelimit import TimeLimit
-from disbatch.driver.told import Counted, Told
-from disbatch.driver.vacancy import Vacancy
-from disbatch.driver.watching import Watching
+from disbatch.driver.takeover import Succession
 from disbatch.model.errors import DisbatchError
-from disbatch.model.quantity import counted, short_list
-from disbatch.model.snapshot import Snapshot, Summary
-from disbatch.model.status import STATUS_HEADER
-from disbatch.model.text import as_argument, printable, shell_word, with_retry
+from disbatch.model.statusline import STATUS_HEADER
+from disbatch.model.text import as_argument, counted, printable, shell_word, short_list, with_retry
+from disbatch.model.view import Snapshot, Summary
 from disbatch.plan import events
 from disbatch.plan.plan import Mode, Plan
-from disbatch.sources.desk import Desk
-from disbatch.wire.hub import Hub, Peer
-from disbatch.wire.keys import RunKeys
-from disbatch.wire.messages import (
+from disbatch.rundir.journal import Counted, JournalState
+from disbatch.rundir.restore import Belongings
+from disbatch.sources.keystore import Desk
+from disbatch.wire.client_protocol import (
+    Answer,
+    Finish,
+    OfClients,
+    OfContexts,
+    OfPrograms,
+    OfUsers,
+    Request,
+    Watch,
+)
+from disbatch.wire.connect import RunKeys
+from disbatch.wire.driver_socket import Hub, Peer
+from disbatch.wire.engine_protocol import (
     Beat,
     End,
     Finished,
@@ -81,10 +82,7 @@ from disbatch.wire.messages import (
     Recalled,
     Trouble,
 )
-from disbatch.wire.naming import Sight
-from disbatch.wire.requests import Answer, Finish, OfClients, OfContexts, OfUsers, Request
-from disbatch.wire.values import OfPrograms
-from disbatch.wire.watching import Watch
+from disbatch.wire.renamed_files import Sight
 
 log = logging.getLogger(__name__)
 
@@ -464,7 +462,7 @@ class Driver:
             file.note = self._belongings.note_submitted
             self._belongings.keep(file.path, file.see_to_name)
 
-    def _restore(self, told: Told) -> None:
+    def _restore(self, told: JournalState) -> None:
         """What our predecessors were told, and the engines cannot tell."""
         here = told.engines.keys() | told.lost.keys()
         for name, asked in told.attached.items():

@@ -8,21 +8,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from disbatch.driver.by_command import ByCommand
-from disbatch.driver.former import Former
-from disbatch.driver.sofar import SoFar
-from disbatch.driver.told import Told
 from disbatch.model.errors import DisbatchError
-from disbatch.model.quantity import short_list
-from disbatch.model.status import Record
+from disbatch.model.idset import IdSet
+from disbatch.model.statusline import Record
 from disbatch.model.task import Barrier, Item, PerEngine, Task
+from disbatch.model.text import short_list
 from disbatch.plan.events import Completed, Event, Read, Recorded, SourceDry, SourceEnded
-from disbatch.plan.ids import IdSet
 from disbatch.plan.plan import Plan
-from disbatch.sources.desk import Desk
+from disbatch.rundir.journal import JournalState
+from disbatch.rundir.resume import Former
+from disbatch.rundir.resume_by_command import ByCommand
+from disbatch.rundir.takeover import SoFar
+from disbatch.sources.keystore import Desk, StoreSource
 from disbatch.sources.opening import Expected, Opened
 from disbatch.sources.source import Source
-from disbatch.sources.store import StoreSource
 from disbatch.sources.submitted import SubmittedFile, SubmittedSource, Taking
 
 ITEMS_A_TURN = 8192
@@ -105,7 +104,7 @@ class Feed:
         """Tasks can be handed in."""
         return self._submitted is not None or self.expects_program
 
-    def look_beside(self, told: Told) -> dict[str, IdSet]:
+    def look_beside(self, told: JournalState) -> dict[str, IdSet]:
         """Engines of a former driver may have left results beside the status file since that was read; the
         tasks that count for the limit of a context, then. DisbatchError."""
         if self._so_far is None:

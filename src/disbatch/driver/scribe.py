@@ -1,4 +1,9 @@
-"""Puts what the plan wants recorded into status lines, and counts it."""
+"""The plan's record actions as status lines, counts and journal entries.
+
+Puts what the plan wants recorded into status lines, and counts it.
+
+What this driver notes for one that may have to take the run over: the run file, once there is one.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +12,31 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from disbatch.driver.roster import Member, Tally, view_of
-from disbatch.driver.sofar import Line
+from disbatch.driver.engine_table import Member, Tally, view_of
+from disbatch.driver.settings import Settings
 from disbatch.model.failure import line_of_outcome
-from disbatch.model.outcome import LOST_RETURN_CODE, Outcome, Reason
-from disbatch.model.quantity import counted
-from disbatch.model.snapshot import TaskView
-from disbatch.model.status import Mark, Record, format_barrier, format_line, format_recorded, format_skipped
-from disbatch.model.task import NO_REPEAT, Barrier, Item, PerEngine, Task
+from disbatch.model.idset import IdSet
+from disbatch.model.statusline import (
+    Mark,
+    Record,
+    format_barrier,
+    format_line,
+    format_recorded,
+    format_skipped,
+)
+from disbatch.model.task import LOST_RETURN_CODE, NO_REPEAT, Barrier, Item, Outcome, PerEngine, Reason, Task
+from disbatch.model.text import counted
+from disbatch.model.view import TaskView
 from disbatch.plan import events
+from disbatch.plan.events import Action, RecordTask, Verdict
+from disbatch.rundir.journal import Counted, JournalLine
+from disbatch.rundir.journal_file import RunFile
+from disbatch.rundir.takeover import Line
 
 log = logging.getLogger(__name__)
 
@@ -186,3 +202,55 @@ class Scribe:
                 f"{self._where(barrier)}: BARRIER CHECK: {tasks} failed before it "
                 f"(first task {first.id}, line {first.line}); the run ends here"
             )
+
+
+class Notes:
+    """`add` notes a line; `begin` comes before."""
+
+    def __init__(self) -> None:
+        self._file: RunFile | None = None
+
+    def begin(self, settings: Settings) -> None:
+        """Begin the file, or go on with that of a former driver. UsageError."""
+        path = settings.claimed.files.run
+        if settings.takeover is not None:
+            self._file = RunFile.go_on(path, settings.takeover.told)
+        elif settings.asked is not None:
+            self._file = RunFile.create(path, settings.asked)
+
+    def add(self, line: JournalLine) -> bool:
+        """False if it is forgotten when the driver is killed, as the file cannot be written."""
+        return self._file is None or self._file.add(line)
+
+    def count(
+        self, actions: Sequence[Action], members: Mapping[str, Member], limited: Container[str]
+    ) -> None:
+        """Which results that are about to be recorded count for the limit of a context. What is noted and
+        then not recorded does not count; but what was recorded and not noted would be done once too often."""
+        ids: dict[str, IdSet] = {}
+        for action in actions:
+            if type(action) is RecordTask and action.verdict is Verdict.COUNTS:
+                context = members[action.engine].context
+                if context in limited:
+                    ids.setdefault(context, IdSet()).add(action.task.id, action.task.id)
+        for context, some in ids.items():
+            self.add(Counted(context, list(some)))
+
+    def is_taken_over(self) -> bool:
+        """Another driver has the run. Any thread may ask. OSError if that cannot be said now."""
+        return self._file is not None and self._file.is_taken_over()
+
+    @property
+    def are_gone(self) -> bool:
+        """There is nothing where they were. Any thread may ask."""
+        return self._file is not None and self._file.is_gone
+
+    def write_again(self) -> bool:
+        """If the file is not there, or could not be written. True if it was not there. OSError."""
+        return self._file is not None and self._file.write_again()
+
+    def close(self) -> None:
+        """The run is over."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,19 +1,26 @@
-"""What a run was asked to do, after the command line was read and checked."""
+"""What a run was asked to do, and who listens to it.
+
+What a run was asked to do, after the command line was read and checked.
+
+Who watches a run: what the driver tells those that show it to people, and those that hear of each task.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from disbatch.contexts.context import Context
 from disbatch.contexts.machine import this_machine
-from disbatch.driver.files import ClaimedFiles, RunFiles
-from disbatch.driver.outputfile import Output
-from disbatch.driver.told import Asked, Told
 from disbatch.engine import keeper
 from disbatch.keystore.address import Address
-from disbatch.wire.keys import ConnectFile
+from disbatch.model.view import Snapshot, TaskView
+from disbatch.rundir.journal import Asked, JournalState
+from disbatch.rundir.output_manifest import Output
+from disbatch.rundir.paths import ClaimedFiles, RunFiles
+from disbatch.wire.connect import ConnectFile
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Takeover:
     `readable`: its tasks can be read again."""
 
     connect: ConnectFile
-    told: Told
+    told: JournalState
     asides: set[int]
     ended: frozenset[str] = frozenset()
     finish: bool = False
@@ -84,7 +91,7 @@ class Settings:
         its keeper ends its tasks during the silence."""
         return max(self.patience, keeper.OVER)
 
-    def patience_with(self, told: Told) -> float:
+    def patience_with(self, told: JournalState) -> float:
         """That with the engines of a former driver, until others are started for them."""
         here = this_machine().hostname
         afar = any(engine.pid and engine.host != here for engine in told.engines.values())
@@ -94,3 +101,29 @@ class Settings:
     def number(self) -> int:
         """Which driver of the run this one is; the first is 0."""
         return 0 if self.takeover is None else self.takeover.told.number
+
+
+class Observer(Protocol):
+    """Shows a run. All calls come from the driver's loop; `say` may come before `start` and after `stop`."""
+
+    def start(self, snapshot: Callable[[], Snapshot]) -> None:
+        """The run begins; `snapshot` tells how it stands, whenever the observer wants to know."""
+
+    def say(self, text: str) -> None:
+        """One line that the user should see now."""
+
+    def stop(self) -> None:
+        """Nothing more will move."""
+
+
+class Listener(Protocol):
+    """Hears of each task that is done. All calls come from the driver's loop, and must return at once."""
+
+    def start(self, snapshot: Callable[[], Snapshot]) -> None:
+        """The run begins; `snapshot` tells how it stands."""
+
+    def ended(self, id: int, line: bytes) -> None:
+        """The task or barrier of that id got this line in the status file."""
+
+    def failed(self, task: TaskView) -> None:
+        """This task failed, or was given up; not because the user cancelled it."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from disbatch.driver.telling import Telling
-from disbatch.driver.told import Closed
+from disbatch.driver.result_feed import Telling
 from disbatch.model.errors import UsageError
+from disbatch.rundir.journal import Closed
 from disbatch.sources.submitted import Batch, Taking
-from disbatch.wire.requests import MAX_SUBMITTED, Answer, Close, Collect, Request, Submit, Taken
+from disbatch.wire.client_protocol import MAX_SUBMITTED, Answer, Close, Collect, Request, Submit, Taken
 
 NO_MORE = "the run takes no more tasks: the last one has come"
 CLOSED = "the run takes no more tasks: it was closed"

@@ -18,7 +18,7 @@ def main() -> int:
 
     from disbatch.engine import bootstrap, keeper
     from disbatch.model.errors import LaunchError
-    from disbatch.model.way import Way
+    from disbatch.model.task import Way
 
     try:
         orders = bootstrap.read_bootstrap(0)

@@ -16,13 +16,12 @@ from typing import BinaryIO, NamedTuple
 
 import msgspec
 
-from disbatch.engine.division import Division, divide, variables_of_run
-from disbatch.engine.environment import merge
+from disbatch.engine.environment import merge, merge_step
+from disbatch.engine.resources import Division, divide, variables_of_run
 from disbatch.engine.spawn import SHELL
-from disbatch.engine.step_environment import merge_step
 from disbatch.model.errors import LaunchError
-from disbatch.model.way import Way
-from disbatch.wire.messages import ERROR_MARK, PROTOCOL, READY_MARK, Bootstrap
+from disbatch.model.task import Way
+from disbatch.wire.engine_protocol import ERROR_MARK, PROTOCOL, READY_MARK, Bootstrap
 from disbatch.wire.ownfile import open_own
 
 LONGEST_BOOTSTRAP = 64 << 20
@@ -120,7 +119,7 @@ def check(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Ready:
 def _prepare_output(bootstrap: Bootstrap) -> None:
     """Make the directory for what tasks print. LaunchError if nothing can be written there: tasks that ran
     all the same would lose it."""
-    from disbatch.engine.shelves import prepare
+    from disbatch.engine.output_files import prepare
 
     try:
         prepare(bootstrap.output, bootstrap.engine)

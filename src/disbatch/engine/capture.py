@@ -6,9 +6,8 @@ import os
 from typing import Protocol
 
 from disbatch.model.failure import last_line
-from disbatch.model.outcome import SNIPPET_EDGE
-from disbatch.model.task import Phase
-from disbatch.wire.messages import Order
+from disbatch.model.task import SNIPPET_EDGE, Phase
+from disbatch.wire.engine_protocol import Order
 
 READ_SIZE = 65536
 READS_WHEN_DRAINING = 32

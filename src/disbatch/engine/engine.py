@@ -44,31 +44,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
-from disbatch import __version__
 from disbatch.engine import session_file
 from disbatch.engine.bootstrap import Ready, listens
-from disbatch.engine.burden import burden_now
 from disbatch.engine.capture import Counting
-from disbatch.engine.contact import Contact
-from disbatch.engine.descriptors import raise_descriptor_limit
 from disbatch.engine.environment import TaskEnvironment
-from disbatch.engine.guard import Guard
-from disbatch.engine.held import HOLD, Held
-from disbatch.engine.in_job import in_job
 from disbatch.engine.keeper import Keeper
-from disbatch.engine.lifeline import Lifeline
-from disbatch.engine.outbox import Outbox
-from disbatch.engine.runner import Job, Runner
-from disbatch.engine.sessions import boot_id, look
-from disbatch.engine.subreaper import watch_children
-from disbatch.engine.unrecorded import write_unrecorded
+from disbatch.engine.keeper_client import Guard
+from disbatch.engine.limits import raise_descriptor_limit
+from disbatch.engine.liveness import Contact, Lifeline, burden_now
+from disbatch.engine.outbox import Outbox, write_unrecorded
+from disbatch.engine.process_tree import boot_id, look, watch_children
+from disbatch.engine.resources import in_job
+from disbatch.engine.scheduler_signals import HOLD, Held
+from disbatch.engine.slots import Job, Runner
 from disbatch.model.log import LogFormatter
-from disbatch.model.outcome import Ending, Outcome
-from disbatch.model.task import Phase
+from disbatch.model.task import Ending, Outcome, Phase, Way
 from disbatch.model.text import shell_command, valid
-from disbatch.model.way import Way
-from disbatch.wire.link import EngineLink
-from disbatch.wire.messages import (
+from disbatch.model.version import VERSION
+from disbatch.wire.engine_protocol import (
     AS_TOLD,
     MAX_ATTEMPTS,
     PROTOCOL,
@@ -88,6 +81,7 @@ from disbatch.wire.messages import (
     Trouble,
     Welcome,
 )
+from disbatch.wire.engine_socket import EngineLink
 
 if TYPE_CHECKING:
     from disbatch.engine.output import Output
@@ -417,7 +411,7 @@ class Engine:
             host=socket.gethostname(),
             pid=self._keeper.pid,
             slots=self._ready.division.slots,
-            version=__version__,
+            version=VERSION,
             orders_seen=orders_seen,
             results_from=results_from,
             holding=[Claim(j.order.attempt, j.order.task_id, j.phase) for j in holding[:MAX_ATTEMPTS]],
@@ -496,9 +490,9 @@ async def run(ready: Ready, keeper: Keeper) -> int:
     log.info(
         "engine %s on %s: %d slots, pid %d, its keeper %d, disbatch %s, python %s",
         *(ready.bootstrap.engine, ready.bootstrap.node, ready.division.slots, os.getpid(), keeper.pid),
-        *(__version__, sys.version.split()[0]),
+        *(VERSION, sys.version.split()[0]),
     )
-    if keeper.sessions is None:
+    if keeper.session_file is None:
         log.warning("sessions of tasks cannot be noted in %s", session_file.DIRECTORY)
     if description := ready.division.description():
         log.info("%s", description)

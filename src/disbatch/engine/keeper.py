@@ -31,9 +31,9 @@ import sys
 import time
 from typing import NamedTuple
 
-from disbatch.engine import session_file, sessions
+from disbatch.engine import process_tree, session_file
+from disbatch.engine.process_tree import adopt_orphans
 from disbatch.engine.session_file import SessionFile
-from disbatch.engine.subreaper import adopt_orphans
 
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL for what a dead engine left."""
@@ -55,7 +55,7 @@ class Keeper(NamedTuple):
 
     pid: int
     pipe: int
-    sessions: SessionFile | None
+    session_file: SessionFile | None
 
 
 def split(engine: str, slots: int) -> Keeper:
@@ -141,20 +141,20 @@ def end_all(recorded: set[int], grace: float) -> None:
     deadline = time.monotonic() + grace
     pause, quiet = LOOK_FIRST, 0
     while _has_children() or (recorded and quiet < QUIET_LOOKS):
-        processes = sessions.table()
+        processes = process_tree.table()
         children = [each.pid for each in processes.values() if each.parent == here]
-        found = sessions.family(processes, children, recorded, {here})
+        found = process_tree.family(processes, children, recorded, {here})
         # A session without a member may give its number away: forget it.
         recorded &= {process.session for process in found}
         quiet = 0 if found else quiet + 1
         left = deadline - time.monotonic()
         if left <= 0:
-            sessions.signal_all(found, signal.SIGKILL)
+            process_tree.signal_all(found, signal.SIGKILL)
             pause = min(pause * 2, LOOK_MOST)
         else:
             fresh = [process for process in found if (process.pid, process.start) not in told]
             told |= {(process.pid, process.start) for process in fresh}
-            sessions.signal_all(fresh, signal.SIGTERM, signal.SIGCONT)
+            process_tree.signal_all(fresh, signal.SIGTERM, signal.SIGCONT)
         if _wait(pause if left <= 0 or recorded else left) == signal.SIGQUIT:
             deadline = 0.0
 

@@ -30,15 +30,14 @@ from collections import deque
 from collections.abc import Callable
 
 from disbatch.engine.capture import Capture
-from disbatch.engine.contact import Contact
-from disbatch.engine.filing import Done, Files, Filing
-from disbatch.engine.kept import KeptCapture
-from disbatch.engine.runner import Job
-from disbatch.model.outcome import Ending, Outcome
+from disbatch.engine.liveness import Contact
+from disbatch.engine.output_capture import KeptCapture
+from disbatch.engine.output_writer import Done, Files, Filing
+from disbatch.engine.slots import Job
 from disbatch.model.output import ERR, OUT, head_and_tail
 from disbatch.model.pack import About, End, Piece
-from disbatch.model.task import Phase
-from disbatch.wire.messages import Bootstrap, Order
+from disbatch.model.task import Ending, Outcome, Phase
+from disbatch.wire.engine_protocol import Bootstrap, Order
 
 PASS_ON = 65536
 """Bytes that one stream gathers."""
@@ -323,12 +322,12 @@ def choose_output(
 
     files: Files
     if bootstrap.output_pack:
-        from disbatch.engine.packs import Packs
+        from disbatch.engine.output_packs import Packs
 
         run = bootstrap.run.decode(errors="backslashreplace")
         files = Packs(bootstrap.output, About(run, bootstrap.node, bootstrap.engine), failed)
     else:
-        from disbatch.engine.shelves import Shelves
+        from disbatch.engine.output_files import Shelves
 
         files = Shelves(bootstrap.output, bootstrap.engine, contact.certain, failed)
     return Output(

@@ -12,10 +12,10 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Iterable
 
-from disbatch.engine import session_file, sessions
-from disbatch.engine.ending import Ender, Quarry
+from disbatch.engine import process_tree, session_file
 from disbatch.engine.environment import MARKER
 from disbatch.engine.keeper import GRACE
+from disbatch.engine.termination import Ender, Quarry
 
 OURS = b"disbatch.engine"
 """Is in the command lines of engines and keepers."""
@@ -26,12 +26,12 @@ KILL_PATIENCE = 2.0
 
 def find_remains(engines: Collection[str]) -> list[int]:
     """The uppermost processes here that these engines have left: tasks, or engines whose keeper is gone."""
-    return _roots(sessions.table(), engines)
+    return _roots(process_tree.table(), engines)
 
 
-def _roots(processes: sessions.Table, engines: Collection[str]) -> list[int]:
+def _roots(processes: process_tree.Table, engines: Collection[str]) -> list[int]:
     markers = [MARKER + b"=" + engine.encode() for engine in engines]
-    marked = {pid for marker in markers for pid in sessions.marked(processes, marker)}
+    marked = {pid for marker in markers for pid in process_tree.marked(processes, marker)}
     marked |= _noted(processes, engines)
     adopters = {1, *_above(processes, os.getpid())}
     roots = set()
@@ -46,10 +46,10 @@ def _roots(processes: sessions.Table, engines: Collection[str]) -> list[int]:
     return sorted(pid for pid in roots if processes[pid].alive)
 
 
-def _noted(processes: sessions.Table, engines: Collection[str]) -> set[int]:
+def _noted(processes: process_tree.Table, engines: Collection[str]) -> set[int]:
     """The members of the sessions that these engines have noted."""
     found = set()
-    for engine in engines if sessions.HAVE_PROC else ():
+    for engine in engines if process_tree.HAVE_PROC else ():
         for session, when in session_file.read(session_file.path_of(engine)).items():
             leader = processes.get(session)
             if leader is None or (leader.session == session and leader.start <= when):
@@ -57,7 +57,7 @@ def _noted(processes: sessions.Table, engines: Collection[str]) -> set[int]:
     return {process.pid for process in processes.values() if process.session in found} if found else set()
 
 
-def _above(processes: sessions.Table, pid: int) -> set[int]:
+def _above(processes: process_tree.Table, pid: int) -> set[int]:
     above: set[int] = set()
     while pid in processes and processes[pid].parent not in above:
         pid = processes[pid].parent
@@ -67,7 +67,7 @@ def _above(processes: sessions.Table, pid: int) -> set[int]:
 
 def find_engine(keeper: int) -> int | None:
     """The engine of this keeper, if that lives."""
-    children = [each for each in sessions.table().values() if each.parent == keeper and each.alive]
+    children = [each for each in process_tree.table().values() if each.parent == keeper and each.alive]
     return next((each.pid for each in children if OURS in command_line(each.pid)), None)
 
 
@@ -93,7 +93,7 @@ async def end_remains(
     loop: asyncio.AbstractEventLoop, engines: Collection[str], report: Callable[[str], None]
 ) -> set[str]:
     """End what these have left: SIGTERM, a grace, SIGKILL. The engines that had left something."""
-    processes = sessions.table()
+    processes = process_tree.table()
     found = {engine: _roots(processes, [engine]) for engine in engines}
     roots = sorted({pid for pids in found.values() for pid in pids})
     left = {engine for engine, pids in found.items() if pids}

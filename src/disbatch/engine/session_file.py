@@ -19,7 +19,7 @@ import os
 import struct
 import time
 
-from disbatch.engine import sessions
+from disbatch.engine import process_tree
 
 DIRECTORY = "/tmp"
 HEAD = 128
@@ -88,4 +88,4 @@ def _head() -> bytes:
         space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115
     except OSError:
         space = ""
-    return f"{sessions.boot_id()} {space}\n".encode().ljust(HEAD)[:HEAD]
+    return f"{process_tree.boot_id()} {space}\n".encode().ljust(HEAD)[:HEAD]

@@ -1,7 +1,7 @@
 """Where the output of a task is kept as a file of its own, and what stands there for bytes that are not kept.
 
     DIR/000/013/000013999.out                    task 13999's stdout; .err: its stderr
-    DIR/000/013/000013999.out.ENGINE.ATTEMPT     the same of another attempt, see `engine.shelves`
+    DIR/000/013/000013999.out.ENGINE.ATTEMPT     the same of another attempt, see `engine.output_files`
 
 A thousand tasks share a directory, and a thousand such directories another one.
 """

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from disbatch.model.outcome import Outcome
+from disbatch.model.task import Outcome
 
 PACK_LINE = b"disbatch output pack 1\n"
 INDEX_LINE = b"disbatch output index 1\n"
@@ -103,7 +103,7 @@ class Piece(NamedTuple):
 
 
 class End(NamedTuple):
-    """How an attempt ended, as in `model.outcome.Outcome`; `out_bytes` and `err_bytes` count all that the
+    """How an attempt ended, as in `model.task.Outcome`; `out_bytes` and `err_bytes` count all that the
     task printed, kept or not."""
 
     start: float

@@ -1,8 +1,17 @@
-"""What a line of a task file becomes: a task, a barrier, or a command for every engine."""
+"""Tasks, barriers and per-engine commands; how an attempt ended; how an engine is launched.
+
+What a line of a task file becomes: a task, a barrier, or a command for every engine.
+
+How one attempt of a task ended, as the engine that ran it tells.
+
+How an engine is started on a node, and what that means for its life.
+"""
 
 from __future__ import annotations
 
 import enum
+import signal
+from typing import Annotated
 
 import msgspec
 
@@ -54,3 +63,118 @@ class PerEngine(msgspec.Struct, frozen=True, gc=False):
 
 
 Item = Task | Barrier | PerEngine
+
+
+LOST_RETURN_CODE = -100
+"""Return code of a task that was given up after its engines were lost too often, and of one that was not run
+because something that it needs or waits for is not available (`Reason.NOT_RUN`)."""
+
+SNIPPET_EDGE = 40
+"""Bytes kept of the beginning and of the end of leaked output."""
+LONGEST_LINE = 200
+"""Characters of the last line that a task printed, for people."""
+
+
+Snippet = Annotated[bytes, msgspec.Meta(max_length=2 * SNIPPET_EDGE + 3)]
+Said = Annotated[str, msgspec.Meta(max_length=LONGEST_LINE)]
+Natural = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+# Bounds also keep out NaN, which would spoil every sum that it enters.
+Duration = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Moment = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+
+
+class Ending(enum.IntEnum):
+    """Why an attempt is over."""
+
+    OWN = 0
+    """The shell ended by itself (or was killed by somebody else): a result."""
+    ORDERED = 1
+    """The engine ended it because it was told to: not a result."""
+    UNSTARTED = 2
+    """The node could not start it at all (no memory, no more processes)."""
+
+
+class Reason(enum.Enum):
+    """Why an attempt ended as it did, if its return code does not say it: a flag of the status file."""
+
+    NONE = ""
+    CANCELLED = "X"
+    """The user cancelled the task, before it started or while it ran."""
+    TIME_LIMIT = "T"
+    """It was ended at its time limit."""
+    MEMORY = "M"
+    """It was ended because it took more memory than it may, or than there was."""
+    NOT_RUN = "N"
+    """Not run, because something that it needs or waits for is not available; it is still to be done."""
+
+    @property
+    def words(self) -> str:
+        """For people and programs; empty if there is no reason."""
+        return REASON_WORDS[self]
+
+
+REASON_WORDS = {
+    Reason.NONE: "",
+    Reason.CANCELLED: "cancelled",
+    Reason.TIME_LIMIT: "time limit",
+    Reason.MEMORY: "memory",
+    Reason.NOT_RUN: "not run",
+}
+_ENDED = {"cancelled": "cancelled", "time limit": "ended at its time limit", "memory": "out of memory"}
+
+
+def how_ended(return_code: int, reason: str = "") -> str:
+    """`exit 3`, `killed by SIGKILL`, `cancelled`, `lost with its node`; `reason` as in REASON_WORDS."""
+    if reason:
+        return _ENDED.get(reason, reason)
+    if return_code == LOST_RETURN_CODE:
+        return "lost with its node"
+    try:
+        return f"exit {return_code}" if return_code >= 0 else f"killed by {signal.Signals(-return_code).name}"
+    except ValueError:
+        return f"exit {return_code}"
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One finished attempt.
+
+    `attempt` is the number the driver gave it; `pid` the shell's; `return_code` as of `subprocess`
+    (minus the signal's number if killed by one); `elapsed` monotonic seconds; `start` and `finish` the
+    node's wall clock in seconds since the epoch; `out_bytes`, `err_bytes` count what leaked to stdout and
+    stderr, and the snippets hold the first 40 and last 40 bytes, with `...` between if some were left out.
+    `reason`: why it ended, if the engine knows more of that than the return code says. `last_line`: of stderr
+    (of stdout, if that has none), as `model.failure.last_line`; only of one that failed.
+    """
+
+    attempt: Natural
+    slot: int
+    pid: Natural
+    return_code: int
+    elapsed: Duration
+    start: Moment
+    finish: Moment
+    out_bytes: Natural
+    out_snippet: Snippet
+    err_bytes: Natural
+    err_snippet: Snippet
+    ending: Ending = Ending.OWN
+    reason: Reason = Reason.NONE
+    last_line: Said = ""
+
+    @property
+    def failed(self) -> bool:
+        """True if the attempt's return code is not 0."""
+        return self.return_code != 0
+
+
+class Way(enum.Enum):
+    """Who starts an engine, and how it learns that nobody wants it any more."""
+
+    CHILD = "child"
+    """The driver, on its own machine: the engine is its child, and the end of its standard input is the end
+    of the driver."""
+    SSH = "ssh"
+    """ssh: the engine goes to the background and survives its connection."""
+    STEP = "step"
+    """A scheduler, as the only process of a step (Slurm: `srun`): it must not go to the background, for the
+    step would end; and whatever signals the step signals the tasks, too."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from disbatch.model.task import Task
-from disbatch.plan.board import Board, Mode
-from disbatch.plan.engines import State
+from disbatch.plan.departure import let_go, rebalance
+from disbatch.plan.engine import State, Turns
 from disbatch.plan.events import Assign
-from disbatch.plan.leaving import let_go
-from disbatch.plan.queues import rebalance
 from disbatch.plan.reading import catch_up, complete_barrier
-from disbatch.plan.turns import Turns
+from disbatch.plan.state import Board, Mode
 
 
 def settle(board: Board) -> None:

@@ -6,8 +6,7 @@ import enum
 
 import msgspec
 
-from disbatch.model.outcome import Outcome
-from disbatch.model.task import Barrier, Item, PerEngine, Phase, Task
+from disbatch.model.task import Barrier, Item, Outcome, PerEngine, Phase, Task
 
 # ---- events: what happened ----
 

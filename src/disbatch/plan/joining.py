@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from disbatch.model.task import Phase
-from disbatch.plan.board import Board, Mode
-from disbatch.plan.claims import inherit, inherit_command
-from disbatch.plan.engines import Engine, State
+from disbatch.plan.attempts import may_rerun, run_again
+from disbatch.plan.departure import activate, drain, recall_answered, release_if_stopped, run_per_engine
+from disbatch.plan.engine import Engine, State
 from disbatch.plan.events import End, Heard, Joined, Left, Limit, Lost
-from disbatch.plan.fates import may_rerun, run_again
-from disbatch.plan.leaving import activate, drain, release_if_stopped, run_per_engine
-from disbatch.plan.queues import recall_answered
+from disbatch.plan.state import Board, Mode
+from disbatch.plan.takeover import inherit, inherit_command
 
 
 def on_heard(board: Board, event: Heard) -> None:

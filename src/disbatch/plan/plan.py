@@ -59,12 +59,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from disbatch.model.idset import IdSet
 from disbatch.model.task import Barrier
-from disbatch.plan import ending, fates, joining, leaving, queues, reading, results
+from disbatch.plan import attempts, departure, joining, reading
 from disbatch.plan.backlog import READ_MOST
-from disbatch.plan.board import Board, Mode
 from disbatch.plan.dispatch import settle, tail_is_short
-from disbatch.plan.engines import Engine
+from disbatch.plan.engine import Engine
 from disbatch.plan.events import (
     Action,
     Cancel,
@@ -86,7 +86,7 @@ from disbatch.plan.events import (
     SourceEnded,
     Stop,
 )
-from disbatch.plan.ids import IdSet
+from disbatch.plan.state import Board, Mode
 
 __all__ = ["Mode", "Place", "Plan"]
 
@@ -97,16 +97,16 @@ _HANDLERS: Final[dict[type, Callable[[Board, Any], None]]] = {
     Joined: joining.on_joined,
     Heard: joining.on_heard,
     Limit: joining.on_limit,
-    Finished: results.on_finished,
-    Returned: results.on_returned,
+    Finished: attempts.on_finished,
+    Returned: attempts.on_returned,
     Lost: joining.on_lost,
     Left: joining.on_left,
-    Drain: leaving.on_drain,
-    Stop: leaving.on_stop,
-    Cancel: fates.on_cancel,
-    Hold: queues.on_hold,
-    Resume: queues.on_resume,
-    Interrupt: ending.on_interrupt,
+    Drain: departure.on_drain,
+    Stop: departure.on_stop,
+    Cancel: attempts.on_cancel,
+    Hold: departure.on_hold,
+    Resume: departure.on_resume,
+    Interrupt: departure.on_interrupt,
 }
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from disbatch.model.task import Barrier, PerEngine, Phase, Task
+from disbatch.plan.attempts import close_task, finish_attempts, record_cancelled, run_again
 from disbatch.plan.backlog import Source
-from disbatch.plan.board import Board, Claimed, Mode
-from disbatch.plan.claims import assign_inherited, drop_claim, inherit_command
-from disbatch.plan.ending import wind_down
-from disbatch.plan.engines import State
+from disbatch.plan.departure import recall_everything, run_per_engine, wind_down
+from disbatch.plan.engine import State
 from disbatch.plan.events import (
     Completed,
     Conclusion,
@@ -19,10 +18,8 @@ from disbatch.plan.events import (
     SourceDry,
     SourceEnded,
 )
-from disbatch.plan.fates import close_task, record_cancelled, run_again
-from disbatch.plan.leaving import run_per_engine
-from disbatch.plan.queues import recall_everything
-from disbatch.plan.results import finish_attempts
+from disbatch.plan.state import Board, Claimed, Mode
+from disbatch.plan.takeover import assign_inherited, drop_claim, inherit_command
 
 
 def on_read(board: Board, event: Read) -> None:

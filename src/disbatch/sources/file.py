@@ -1,15 +1,85 @@
-"""Tasks from a regular file, read just ahead of need."""
+"""Tasks from a regular file: checked as a whole once, then read just ahead of need.
+
+Checksums of a file's blocks: what is read again must be what was there.
+
+Tasks from a regular file, read just ahead of need.
+
+Check a whole task file before anything runs, and count what is in it, at the speed of the disk.
+
+Theory of operation
+-------------------
+Ten million lines must not cost a Python step each. The file is cut into blocks of whole lines. In a block,
+directives are found with `bytes.find` and given to the real parser; what lies between two of them is a
+*stretch* of plain lines, which is counted by a regular expression and searched for NUL bytes in C. Only a
+stretch that holds a NUL, or is so long that a line in it might be too long, goes through the parser line by
+line. So the parser alone says what is right, and errors come in the order of the file.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+import zlib
+from array import array
+from collections.abc import Callable, Iterator
+
+import msgspec
 
 from disbatch.model.errors import TaskFileError, UsageError
 from disbatch.model.task import Item
-from disbatch.sources.checksums import Checksums, Verifier
-from disbatch.sources.items import ItemQueue
-from disbatch.sources.lines import LineSplitter
+from disbatch.model.taskfile import MARK, MAX_COMMAND, TaskParser, is_directive
+from disbatch.sources.source import ItemQueue, LineSplitter
+
+BLOCK = 1 << 20
+"""Bytes of a block."""
+
+
+class Checksums:
+    """Of a text that is added from its beginning on; `size` in bytes."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._whole = array("I")
+        self._last = 0
+
+    def add(self, data: bytes) -> None:
+        """The next bytes."""
+        rest = memoryview(data)
+        while rest:
+            part = rest[: BLOCK - self.size % BLOCK]
+            self._last = zlib.crc32(part, self._last)
+            self.size += len(part)
+            rest = rest[len(part) :]
+            if self.size % BLOCK == 0:
+                self._whole.append(self._last)
+                self._last = 0
+
+    def at(self, end: int) -> int:
+        """The checksum of the block that ends at `end`, which is the end of the text or of a whole block."""
+        return self._last if end % BLOCK else self._whole[end // BLOCK - 1]
+
+
+class Verifier:
+    """Compares a text with `checksums`, which may still grow, as it is read from its beginning on."""
+
+    def __init__(self, checksums: Checksums) -> None:
+        self._checksums = checksums
+        self._at = 0
+        self._sum = 0
+
+    @property
+    def room(self) -> int:
+        """How many bytes to read next: never beyond a block, or what is known; 0 at the end of that."""
+        return min(BLOCK - self._at % BLOCK, self._checksums.size - self._at)
+
+    def accept(self, data: bytes) -> bool:
+        """True if these are the next `room` bytes."""
+        if len(data) != self.room:
+            return False
+        self._sum = zlib.crc32(data, self._sum if self._at % BLOCK else 0)
+        self._at += len(data)
+        return self._sum == self._checksums.at(self._at)
+
 
 CHUNK = 1 << 20
 """Bytes read at a time."""
@@ -130,3 +200,168 @@ def _pread(descriptor: int, size: int, at: int) -> bytes:
         parts.append(part)
         size, at = size - len(part), at + len(part)
     return b"".join(parts)
+
+
+READ_BLOCK = 4 << 20
+"""Bytes read at a time."""
+MOST_WARNINGS = 10
+MOST_ERRORS = 1000
+"""Wrong directives that are told of; with so many it is no task file."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# What bytes.lstrip takes for blank, as the parser does, without the line feed.
+_BLANK_OR_COMMENT = re.compile(rb"\n[ \t\r\v\f]*+(?=[#\n])")
+_NEARLY = "a comment; a directive begins with #DISBATCH and a blank, in column 1, upper case"
+_CONTINUED = "ends in a backslash, which continues nothing here: the next line is a task of its own"
+_AT_BACKSLASH = re.compile(rb"(?<!\\)(?:\\\\)*+\\\r?\n")
+_STUCK = b":_-PSRBpsrb"  # what may stand at once behind the mark in something meant as a directive
+_NEARLY_DIRECTIVE = re.compile(
+    rb"\n[ \t]*+#[ \t]*+DISBATCH[ \t:_-]*+(?:PREFIX|SUFFIX|REPEAT|BARRIER|PERENGINE)(?=[ \t\r\n])",
+    re.I,
+)
+
+
+class FileSummary(msgspec.Struct, frozen=True):
+    """What a task file holds: tasks (those of REPEATs counted), barriers, and lines for the user to see.
+    `checksums` tell whether it is still the same when it is read again."""
+
+    tasks: int
+    barriers: int
+    warnings: tuple[str, ...]
+    checksums: Checksums
+
+    @property
+    def ids(self) -> int:
+        """How many ids tasks and barriers take; the last one is one less."""
+        return self.tasks + self.barriers
+
+
+def check(name: str, descriptor: int) -> FileSummary:
+    """Check a regular file from where `descriptor` stands, which stays there; `name` is what errors call it.
+
+    Raises TaskFileError for the first wrong directive, NUL byte or overlong line, which knows the wrong
+    directives behind it (`more`) and the warnings, and UsageError if the file cannot be read.
+    """
+    checker, checksums = _Checker(name), Checksums()
+    try:
+        for block in _blocks(descriptor, checksums):
+            checker.block(block)
+    except OSError as error:
+        raise unreadable(name, error) from error
+    except TaskFileError as error:
+        checker.errors.append(error)
+    if checker.errors:
+        first, *more = checker.errors
+        first.more, first.warnings = tuple(more), tuple(checker.warnings)
+        raise first
+    return FileSummary(checker.parser.tasks, checker.parser.barriers, tuple(checker.warnings), checksums)
+
+
+def _blocks(descriptor: int, checksums: Checksums) -> Iterator[bytes]:
+    """The file in pieces that each begin with a line feed of our own and end at a line's end.
+
+    A line that has no end within MAX_COMMAND is cut; it is refused anyway.
+    """
+    offset = os.lseek(descriptor, 0, os.SEEK_CUR)
+    rest = b""
+    while data := os.pread(descriptor, READ_BLOCK, offset):
+        offset += len(data)
+        checksums.add(data)
+        end = data.rfind(b"\n") + 1
+        if end:
+            yield b"".join((b"\n", rest, memoryview(data)[:end]))
+            rest = data[end:]
+        else:
+            rest += data
+            if len(rest) > MAX_COMMAND + 1:
+                break
+    if rest:
+        yield b"\n" + rest + b"\n"
+
+
+class _Checker:
+    """Goes through blocks in order; `parser` counts, `warnings` and `errors` collect.
+
+    An error is raised only if nothing of interest can follow: a file with a NUL byte is no text, and behind
+    an overlong line the count of lines is lost.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.parser = TaskParser(name)
+        self.warnings: list[str] = []
+        self.errors: list[TaskFileError] = []
+        self._name = name
+        self._line = 1  # the next line's number
+
+    def block(self, text: bytes) -> None:
+        if self._line == 1 and text.startswith(_BYTE_ORDER_MARK, 1):
+            if text.startswith(MARK, 1 + len(_BYTE_ORDER_MARK)):  # all tasks would do without it
+                problem = "a UTF-8 byte order mark hides a directive; save the file without it"
+                raise TaskFileError(self._name, 1, problem)
+            self._warn(1, "a UTF-8 byte order mark becomes part of this line; save the file without it")
+        mark = b"\n" + MARK
+        done = 0  # where the line feed stands that ends what was done so far
+        at = text.find(mark)
+        while at >= 0:
+            self._stretch(text, done, at)
+            done = text.index(b"\n", at + 1)
+            line = text[at + 1 : done + 1]
+            if line[len(MARK)] in _STUCK:
+                self._look_for_nearly(b"\n" + line)
+            self._parse(line)
+            at = text.find(mark, done)
+        self._stretch(text, done, len(text) - 1)
+
+    def _parse(self, line: bytes) -> None:
+        before = self._line
+        self._line += 1
+        try:
+            self.parser.parse(before, line)
+        except TaskFileError as error:
+            if b"\0" in line or len(line) > MAX_COMMAND:
+                raise
+            if len(self.errors) == MOST_ERRORS - 1:
+                problem = f"{error.problem}; the check ends here, at the {MOST_ERRORS:,}th wrong line"
+                raise TaskFileError(self._name, before, problem) from None
+            self.errors.append(error)
+        self._look_for_backslashes(b"\n" + line, before)
+
+    def _stretch(self, text: bytes, start: int, end: int) -> None:
+        """The plain lines between the line feeds at `start` and `end`."""
+        if start == end:
+            return
+        stretch = text[start : end + 1] if end - start + 1 < len(text) else text
+        if self.parser.glue + len(stretch) > MAX_COMMAND or b"\0" in stretch:
+            for line in stretch[1:-1].split(b"\n"):
+                self._parse(line + b"\n")
+            return
+        lines = stretch.count(b"\n") - 1
+        skipped = len(_BLANK_OR_COMMENT.findall(stretch))
+        if skipped:
+            self._look_for_nearly(stretch)
+        self.parser.pass_over(lines - skipped)
+        self._look_for_backslashes(stretch, self._line)
+        self._line += lines
+
+    def _look_for_nearly(self, stretch: bytes) -> None:
+        """Warn of comments that may have been meant as directives."""
+        for found in _NEARLY_DIRECTIVE.finditer(stretch):
+            if len(self.warnings) >= MOST_WARNINGS:
+                return
+            number = self._line + stretch.count(b"\n", 1, found.end())
+            self._warn(number, _NEARLY)
+
+    def _look_for_backslashes(self, stretch: bytes, first: int) -> None:
+        """Warn of lines, of which the first has the number `first`, that are written as in a shell script
+        where one goes on with the next."""
+        if b"\\\n" not in stretch and b"\\\r\n" not in stretch:
+            return
+        for found in _AT_BACKSLASH.finditer(stretch):
+            if len(self.warnings) >= MOST_WARNINGS:
+                return
+            line = stretch[stretch.rindex(b"\n", 0, found.start()) + 1 : found.start()].lstrip()
+            if not line.startswith(b"#") or is_directive(line):
+                self._warn(first + stretch.count(b"\n", 1, found.start()), _CONTINUED)
+
+    def _warn(self, number: int, text: str) -> None:
+        self.warnings.append(str(TaskFileError(self._name, number, text)))

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from disbatch.model.errors import UsageError
-from disbatch.sources.check import FileSummary, check
-from disbatch.sources.file import FileSource, unreadable
+from disbatch.sources.file import FileSource, FileSummary, check, unreadable
 from disbatch.sources.source import Source
 from disbatch.sources.stream import StreamSource
 
 if TYPE_CHECKING:
-    from disbatch.sources.command import TaskCommand
-    from disbatch.sources.desk import Desk
+    from disbatch.sources.keystore import Desk, TaskCommand
 
 RETRY_INTERVAL = 1.0
 """Seconds between two attempts to read a file: no event tells that its file system answers again."""
@@ -99,8 +97,7 @@ class Expected:
 
     def source(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None], desk: Desk | None) -> Source:
         """The items from the beginning."""
-        from disbatch.sources.command import TaskCommand
-        from disbatch.sources.store import StoreSource
+        from disbatch.sources.keystore import StoreSource, TaskCommand
 
         assert desk is not None
         if self._command is None:

@@ -17,8 +17,7 @@ from collections.abc import Callable
 from disbatch.model.errors import UsageError
 from disbatch.model.task import Item
 from disbatch.sources.file import unreadable
-from disbatch.sources.items import ItemQueue
-from disbatch.sources.lines import LineSplitter
+from disbatch.sources.source import ItemQueue, LineSplitter
 
 READ = 1 << 16
 """Bytes asked for in one read."""

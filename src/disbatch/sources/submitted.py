@@ -1,4 +1,6 @@
-"""Tasks that programs and `dbutil submit` hand in while the run goes on.
+"""Tasks that are submitted while the run goes on.
+
+Tasks that programs and `dbutil submit` hand in while the run goes on.
 
 Theory of operation
 -------------------
@@ -12,6 +14,8 @@ stands behind the last one, since nobody was told that this was taken; and who w
 driver was killed, and so asks again, is told what was taken.
 
 The file goes on where the run's own task file ends, if it has one: ids are counted on.
+
+Tasks that `dbutil submit` hands in to a run whose tasks come from a program: among the lines of that.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import copy
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -28,13 +32,10 @@ from typing import NamedTuple, Protocol
 from disbatch.model.errors import DisbatchError, TaskFileError, UsageError
 from disbatch.model.task import Item
 from disbatch.model.taskfile import TaskParser
-from disbatch.sources.checksums import BLOCK, Checksums, Verifier
-from disbatch.sources.file import unreadable
-from disbatch.sources.items import ItemQueue
-from disbatch.sources.lines import LineSplitter
-from disbatch.sources.source import Source
-from disbatch.wire.naming import Sight, end_naming, look, name_again
+from disbatch.sources.file import BLOCK, Checksums, Verifier, unreadable
+from disbatch.sources.source import ItemQueue, LineSplitter, Source
 from disbatch.wire.ownfile import open_own
+from disbatch.wire.renamed_files import Sight, end_naming, look, name_again
 
 CHUNK = 1 << 20
 """Bytes read at a time."""
@@ -353,3 +354,45 @@ def _cut_untaken(descriptor: int) -> int:
     if end < size:
         os.ftruncate(descriptor, end)
     return end
+
+
+MOST_BYTES = 64 << 20
+"""Of lines that wait to be run."""
+
+
+class Beside:
+    """Puts lines into the queue of the program's, before those that are not parsed yet, so that their ids are
+    known at once. What PREFIX and SUFFIX say there does not hold here, and the other way round."""
+
+    def __init__(self) -> None:
+        self._parser = TaskParser("")
+        self._lines = 0
+        self._waiting = 0
+
+    def add(self, queue: ItemQueue, lines: list[bytes], source: str, number: int) -> Batch:
+        """As `sources.submitted.Taking.add`."""
+        size = sum(map(len, lines))
+        if self._waiting + size > MOST_BYTES:
+            raise UsageError(f"{self._waiting >> 20} MiB of tasks wait already; hand in more when some ran")
+        parser = copy.copy(self._parser)
+        parser.go_on_after(queue.next_id)
+        batch = Batch(queue.next_id, [])
+        found: list[Iterable[Item]] = []
+        for at, line in enumerate(lines):
+            refuse_line_end(line, source, number + at)
+            before = parser.next_id
+            try:
+                found.append(parser.parse(self._lines + at + 1, line))
+            except TaskFileError as error:
+                raise TaskFileError(source, number + at, error.problem) from None
+            count(batch.counts, parser.next_id - before)
+        self._parser = parser
+        self._lines += len(lines)
+        self._waiting += size
+        queue.insert(self._given(found, size), parser.next_id - batch.first)
+        return batch
+
+    def _given(self, found: list[Iterable[Item]], size: int) -> Iterable[Item]:
+        for items in found:
+            yield from items
+        self._waiting -= size

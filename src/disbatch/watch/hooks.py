@@ -13,10 +13,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from disbatch.contexts.words import lines
-from disbatch.driver.command import Run, run
-from disbatch.model.quantity import counted
-from disbatch.model.snapshot import Snapshot, Summary, TaskView
+from disbatch.contexts.command import Run, run
+from disbatch.contexts.launch_errors import lines
+from disbatch.model.text import counted
+from disbatch.model.view import Snapshot, Summary, TaskView
 
 PATIENCE = 300.0
 """Seconds."""

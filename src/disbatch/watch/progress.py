@@ -1,24 +1,133 @@
-"""A run as one line at the bottom of a terminal, redrawn a few times a second; less often, and in the end
+"""A run as a progress line on a terminal, or as plain lines elsewhere.
+
+How fast a run goes and when it will be done, from successive snapshots.
+
+A run as plain lines, for logs and pipes: what matters at once, and how it goes: every 30 s at first,
+then less often, for a log that is read in the morning.
+
+A run as one line at the bottom of a terminal, redrawn a few times a second; less often, and in the end
 hardly ever looked at, while it shows nothing that moves: a run that waits for engines may do so for days.
 
 rich is imported when the line is first drawn, so that a run of half a second never pays for it.
+
+What shows a run: a progress line on a terminal, plain lines elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
-from disbatch.model.snapshot import Snapshot
-from disbatch.model.text import printable
-from disbatch.watch.pace import Pace
+from disbatch.driver.settings import Observer
+from disbatch.model.text import count, per_second, printable, whole_seconds
+from disbatch.model.view import Snapshot
 from disbatch.watch.terminal import columns_of
-from disbatch.watch.words import count, per_second, whole_seconds
 
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
+
+WINDOW = 60.0
+"""Seconds that the rate looks back."""
+MOST_POINTS = 600
+
+
+class Pace:
+    """Completions over the last minute."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, int]] = deque(maxlen=MOST_POINTS)
+
+    def update(self, snapshot: Snapshot) -> None:
+        """The run as it stands now."""
+        points = self._points
+        points.append((snapshot.seconds, snapshot.done - snapshot.inherited))
+        while len(points) > 2 and points[0][0] < snapshot.seconds - WINDOW:
+            points.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """Tasks a second; None while nothing can be said."""
+        if len(self._points) < 2:
+            return None
+        (before, was), (now, done) = self._points[0], self._points[-1]
+        return (done - was) / (now - before) if now > before and done > was else None
+
+    def remaining(self, snapshot: Snapshot) -> float | None:
+        """Seconds until all is done at this rate; None if that cannot be said, as in a run that is held up or
+        ending."""
+        if snapshot.total is None or not snapshot.slots or snapshot.notice:
+            return None
+        left = max(0, snapshot.total - snapshot.done - snapshot.skipped)
+        rate = self.rate
+        return left / rate if rate else None
+
+
+LINES_INTERVAL = 30.0
+LONGEST_INTERVAL = 600.0
+SHARE = 1 / 20
+"""Of the time that the run has taken so far: after an hour, a line every three minutes."""
+
+
+def progress_words(snapshot: Snapshot, pace: Pace) -> str:
+    """`120 of 1,000 done, 3 failed, 8 running, 12.3/s, 1:12 left`."""
+    done = snapshot.done + snapshot.skipped
+    total = "" if snapshot.total is None else f" of {count(snapshot.total)}"
+    words = [f"{count(done)}{total} done"]
+    if snapshot.failed > snapshot.cancelled:
+        words.append(f"{count(snapshot.failed - snapshot.cancelled)} failed")
+    if snapshot.cancelled:
+        words.append(f"{count(snapshot.cancelled)} cancelled")
+    words.append(f"{count(snapshot.running)} running")
+    if pace.rate is not None:
+        words.append(per_second(pace.rate))
+    remaining = pace.remaining(snapshot)
+    if remaining is not None:
+        words.append(f"{whole_seconds(remaining)} left")
+    if snapshot.notice:
+        words.append(snapshot.notice)
+    return ", ".join(words)
+
+
+def pause_after(seconds: float, interval: float) -> float:
+    """Seconds to the next line of a run that has taken `seconds`; never less than `interval`."""
+    return max(interval, min(LONGEST_INTERVAL, SHARE * seconds))
+
+
+class PlainLines:
+    """Writes to `stream`, at first every `interval` seconds."""
+
+    def __init__(self, stream: TextIO, interval: float = LINES_INTERVAL) -> None:
+        self._stream = stream
+        self._interval = interval
+        self._pace = Pace()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, snapshot: Callable[[], Snapshot]) -> None:
+        """The run begins."""
+        self._snapshot = snapshot
+        self._loop = asyncio.get_running_loop()
+        self._pace.update(snapshot())
+        self._timer = self._loop.call_later(self._interval, self._show)
+
+    def _show(self) -> None:
+        snapshot = self._snapshot()
+        self._pace.update(snapshot)
+        self.say(f"{whole_seconds(snapshot.seconds)}: {progress_words(snapshot, self._pace)}")
+        self._timer = self._loop.call_later(pause_after(snapshot.seconds, self._interval), self._show)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        print(f"disbatch: {printable(text)}", file=self._stream, flush=True)
+
+    def stop(self) -> None:
+        """The run is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+
 
 FIRST = 0.4
 INTERVAL = 0.25
@@ -134,3 +243,10 @@ def line(snapshot: Snapshot, pace: Pace, width: int) -> Table:
     else:
         grid.add_row(text)
     return grid
+
+
+def choose_observer(stream: TextIO) -> Observer:
+    """The observer that fits the stream (stderr)."""
+    if stream.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        return ProgressLine(stream)
+    return PlainLines(stream)

@@ -6,10 +6,20 @@ import re
 from collections.abc import Sequence
 
 from disbatch.model.failure import how_failed, is_cancelled
-from disbatch.model.quantity import counted
-from disbatch.model.snapshot import FailureKind, Summary
-from disbatch.model.text import shell_command, shown_path
-from disbatch.watch.words import cells, count, duration, one_line, per_second, printable, run_time, wrapped
+from disbatch.model.text import (
+    cells,
+    count,
+    counted,
+    duration,
+    one_line,
+    per_second,
+    run_time,
+    shell_command,
+    shortened,
+    shown_path,
+    wrapped,
+)
+from disbatch.model.view import FailureKind, Summary
 
 WIDTH = 80
 """Columns where there is no terminal."""
@@ -58,7 +68,7 @@ class _Closing:
 
     def _head(self) -> list[str]:
         summary = self._summary
-        words = f"disbatch: {printable(summary.conclusion, LONGEST)}: {_how_fast(summary)}"
+        words = f"disbatch: {shortened(summary.conclusion, LONGEST)}: {_how_fast(summary)}"
         first, *others = wrapped(words, self._width - 2)
         done = wrapped(_counts(summary), self._room)
         return [first, *(f"  {line}" for line in others), *_labelled("done", done)]
@@ -104,7 +114,7 @@ class _Closing:
             blocks.append(block)
         if spare >= len(shown):
             for kind, block in zip(shown, blocks, strict=True):
-                block.append("  " + printable(f"{_place(kind)}: {kind.command}", self._room - 2))
+                block.append("  " + shortened(f"{_place(kind)}: {kind.command}", self._room - 2))
         of_failed = sum(not is_cancelled(kind.reason) for kind in shown)
         rows = [row for block in blocks[:of_failed] for row in block]
         cancelled = [row for block in blocks[of_failed:] for row in block]
@@ -123,7 +133,7 @@ class _Closing:
         rows = []
         for task in self._summary.slowest[: min(most, SHOWN_SLOWEST)]:
             words = f"{duration(task.elapsed)}, task {task.id} (line {task.line}) on {task.place}: "
-            rows.append(printable(words + one_line(task.command, LONGEST), self._room))
+            rows.append(shortened(words + one_line(task.command, LONGEST), self._room))
         return _labelled("slowest", rows)
 
 
@@ -137,11 +147,11 @@ def _labelled(label: str, rows: Sequence[str]) -> list[str]:
 
 def _at_most(most: int, rows: list[str], width: int) -> list[str]:
     """So many of them; the last one tells whether that is not all."""
-    return rows if len(rows) <= most else [*rows[: most - 1], printable(" ".join(rows[most - 1 :]), width)]
+    return rows if len(rows) <= most else [*rows[: most - 1], shortened(" ".join(rows[most - 1 :]), width)]
 
 
 def _kind_words(kind: FailureKind) -> str:
-    line = _OF_THE_SHELL.sub("", printable(kind.last_line, LONGEST))
+    line = _OF_THE_SHELL.sub("", shortened(kind.last_line, LONGEST))
     how = how_failed(kind.return_code, kind.reason)
     said, _, meaning = how.partition(" (")
     if meaning and meaning.rstrip(")").lower() in line.lower():
@@ -157,7 +167,7 @@ def _kind_words(kind: FailureKind) -> str:
 
 
 def _place(kind: FailureKind) -> str:
-    return f"line {kind.line} on {printable(kind.node, LONGEST)}"
+    return f"line {kind.line} on {shortened(kind.node, LONGEST)}"
 
 
 def _how_fast(summary: Summary) -> str:

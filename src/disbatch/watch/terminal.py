@@ -1,9 +1,19 @@
-"""Properties of the terminal that a stream writes to."""
+"""Standard streams and terminals: their size, and what happens when they go away.
+
+Properties of the terminal that a stream writes to.
+
+A standard stream that may go away: a closed terminal, or a pipe that nobody reads, ends no run.
+"""
 
 from __future__ import annotations
 
+import io
 import os
-from typing import TextIO
+from contextlib import suppress
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def columns_of(stream: TextIO) -> int:
@@ -12,3 +22,39 @@ def columns_of(stream: TextIO) -> int:
         return os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         return 0
+
+
+class _Descriptor(io.RawIOBase):
+    """Writes to a descriptor what can be written to it, and drops the rest."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer) -> int:
+        view = memoryview(data)
+        rest = view
+        with suppress(OSError):
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        return len(view)
+
+
+def lasting(stream: TextIO) -> TextIO:
+    """What to write to instead of `stream`: no write to it fails. `stream` itself if it has no descriptor."""
+    try:
+        raw = _Descriptor(stream.fileno())
+    except (OSError, ValueError):
+        return stream
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=stream.encoding, errors="backslashreplace", line_buffering=True
+    )

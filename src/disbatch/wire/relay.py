@@ -61,7 +61,7 @@ CROWDED = "crowded"
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class Told(msgspec.Struct, frozen=True):
+class RelayOrders(msgspec.Struct, frozen=True):
     """What the process is told: it listens at `descriptor`, and passes clients on to the Unix socket `to`."""
 
     descriptor: int
@@ -341,7 +341,7 @@ def most_connections() -> int:
     return max(4, (limit() - _most_strangers() - _OWN_DESCRIPTORS) // 2)
 
 
-async def _serve(told: Told) -> None:
+async def _serve(told: RelayOrders) -> None:
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     loop.add_reader(0, over.set)
@@ -379,7 +379,7 @@ def main() -> int:
     raise_limit()
     with open(0, "rb", buffering=0, closefd=False) as stdin:
         line = stdin.readline()
-    asyncio.run(_serve(msgspec.json.decode(line, type=Told)))
+    asyncio.run(_serve(msgspec.json.decode(line, type=RelayOrders)))
     return 0
 
 

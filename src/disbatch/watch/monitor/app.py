@@ -18,12 +18,20 @@ from textual.geometry import Size
 from textual.widgets import Input, Static
 
 from disbatch.model.errors import SIGNAL_EXIT, DisbatchError
-from disbatch.watch.monitor.head import curve_lines, head_lines, words_line
-from disbatch.watch.monitor.rows import FAILED, KINDS, NODES, PANES, RUNNING
-from disbatch.watch.monitor.screens import HELP, Panel, Question, details
+from disbatch.watch.monitor.dialogs import HELP, Panel, Question, details
+from disbatch.watch.monitor.panes import (
+    FAILED,
+    KINDS,
+    NODES,
+    PANES,
+    RUNNING,
+    curve_lines,
+    head_lines,
+    words_line,
+)
 from disbatch.watch.monitor.table import Table
-from disbatch.watch.standing import OVER, Standing
-from disbatch.wire.requests import Cancel, Drain, Finish, Pause, Stop, Unpause, Verb
+from disbatch.watch.run_state import OVER, Standing
+from disbatch.wire.client_protocol import Cancel, Drain, Finish, Pause, Stop, Unpause, Verb
 
 TALL = 36
 """Lines from which on more than one table is seen."""
@@ -37,7 +45,7 @@ PATIENCE = 10.0
 
 
 class Source(Protocol):
-    """What `watch.spectator.Spectator` offers."""
+    """What `watch.status_client.Spectator` offers."""
 
     async def next(self) -> Standing:
         """How the run stands, as soon as that is new."""

@@ -16,7 +16,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from disbatch.watch.monitor.rows import BAD, DIM, Column, Pane, Row
+from disbatch.watch.monitor.panes import BAD, DIM, Column, Pane, Row
 
 LEAST = 12
 """Columns that the last column gets at least."""

@@ -8,18 +8,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
-from disbatch.model.quantity import counted
-from disbatch.model.snippet import command_matches, unquoted
-from disbatch.model.status import Record
-from disbatch.model.text import as_argument, shell_command, with_retry
+from disbatch.model.statusline import Record, command_matches, unquoted
+from disbatch.model.text import as_argument, count, counted, duration, shell_command, with_retry
 from disbatch.watch.report import figures
-from disbatch.watch.report.counts import COUNTS, Counts
-from disbatch.watch.report.failures import find_failures
-from disbatch.watch.report.lines import BARRIER, PER_ENGINE, Lines
-from disbatch.watch.report.nodes import compare_nodes
+from disbatch.watch.report.data import BARRIER, COUNTS, PER_ENGINE, Counts, Lines
 from disbatch.watch.report.slots import Place, Stretch, covered, find_stretches, went
-from disbatch.watch.report.spread import histogram, spread_of
-from disbatch.watch.words import count, duration
+from disbatch.watch.report.statistics import compare_nodes, find_failures, histogram, spread_of
 
 _BINS = 240
 _FEWEST_BINS = 12

@@ -6,18 +6,23 @@ import time
 from html import escape
 from pathlib import Path
 
-from disbatch import __version__
 from disbatch.model.failure import how_failed
-from disbatch.model.quantity import counted
-from disbatch.model.text import printable
+from disbatch.model.text import count, counted, duration, per_second, printable, run_time
+from disbatch.model.version import VERSION
 from disbatch.watch.report import tables
 from disbatch.watch.report.analysis import Analysis
+from disbatch.watch.report.data import REASONS
 from disbatch.watch.report.figures import Report, Went
-from disbatch.watch.report.lines import REASONS
-from disbatch.watch.report.plots import Axis, busy_plot, histogram_plot, timeline_plot
+from disbatch.watch.report.svg import (
+    Axis,
+    Bar,
+    Timeline,
+    busy_plot,
+    draw_timeline,
+    histogram_plot,
+    timeline_plot,
+)
 from disbatch.watch.report.text import WENT, besides, clean, moment, outcomes, share
-from disbatch.watch.report.timeline import Bar, Timeline, draw_timeline
-from disbatch.watch.words import count, duration, per_second, run_time
 
 MARK = b"<!doctype html>\n<!-- disbatch report -->\n"
 """How each page begins: only a file that begins like this is ever replaced."""
@@ -46,7 +51,7 @@ def render_page(analysis: Analysis, report: Report) -> bytes:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>\n{css}</style>\n</head>\n<body>\n{''.join(parts)}"
-        f"<footer>Made by disbatch {__version__} on {moment(time.time())}. Times are those of the nodes' "
+        f"<footer>Made by disbatch {VERSION} on {moment(time.time())}. Times are those of the nodes' "
         f"clocks, shown as {escape(time.strftime('%Z'))}.</footer>\n</body>\n</html>\n"
     )
     return MARK + text.encode("utf-8", "replace")

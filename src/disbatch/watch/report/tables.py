@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from disbatch.model.failure import how_failed
-from disbatch.model.quantity import counted
+from disbatch.model.text import count, counted, duration, run_time
 from disbatch.watch.report.figures import Failure, Node, Report
-from disbatch.watch.report.plots import spread_plot
+from disbatch.watch.report.svg import spread_plot
 from disbatch.watch.report.text import (
     UNBROKEN,
     by_interest,
@@ -19,7 +19,6 @@ from disbatch.watch.report.text import (
     title_of_failures,
     where,
 )
-from disbatch.watch.words import count, duration, run_time
 
 _NODES = 40
 _MOST_NODES = 2000

@@ -1,4 +1,9 @@
-"""A report as aligned lines for a terminal of 80 columns; what is not there is not mentioned."""
+"""A report as text for a terminal.
+
+Pictures of characters: bars and areas.
+
+A report as aligned lines for a terminal of 80 columns; what is not there is not mentioned.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,39 @@ from collections.abc import Iterable, Sequence
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from disbatch.model.quantity import counted
-from disbatch.watch.report.blocks import area, bar
+from disbatch.model.text import count, counted, duration, one_line, per_second, run_time, wrapped
+from disbatch.watch.report.axis import bin_ticks, time_ticks
 from disbatch.watch.report.figures import Durations, Failure, Node, Report, Run, Spread, Tasks, Went
-from disbatch.watch.report.scale import bin_ticks, time_ticks
-from disbatch.watch.words import count, duration, one_line, per_second, run_time, wrapped
+
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
+_LEFT_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+PLAIN = str.maketrans(
+    {
+        **dict(zip("▁▂▃▄▅▆▇█", "..::==##", strict=True)),
+        **dict(zip("▏▎▍▌▋▊▉", "..::==#", strict=True)),
+        "─": "-",
+        "×": "x",
+        "…": "~",
+    }
+)
+"""What stands for them where only ASCII can be shown."""
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of at most `width` columns; what is not nothing shows."""
+    eighths = max(1, round(share * width * 8)) if share > 0 else 0
+    return "█" * (eighths // 8) + (_LEFT_EIGHTHS[eighths % 8] if eighths % 8 else "")
+
+
+def area(shares: Sequence[float], height: int) -> list[str]:
+    """A column for each share of the height, from the top line down; what is not nothing shows."""
+    filled = [max(1, round(min(1.0, share) * height * 8)) if share > 0 else 0 for share in shares]
+    return [
+        "".join(_EIGHTHS[max(0, min(8, eighths - 8 * level))] for eighths in filled).rstrip()
+        for level in reversed(range(height))
+    ]
+
 
 WIDTH = 80
 UNBROKEN = 1 << 16

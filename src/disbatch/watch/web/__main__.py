@@ -13,19 +13,17 @@ from typing import cast
 import uvicorn
 import zmq
 
-from disbatch.driver.held import hold
+from disbatch.client.follow import Follower
 from disbatch.model.errors import DisbatchError
 from disbatch.model.text import shell_word, shown_path
-from disbatch.watch.web.app import Page
-from disbatch.watch.web.connections import Connection, Strangers, most_strangers
-from disbatch.watch.web.guard import Guard
-from disbatch.watch.web.start import Told, address_of, parse_told
-from disbatch.watch.web.state import Picture
-from disbatch.watch.web.watcher import Watcher
-from disbatch.wire.caller import Caller
+from disbatch.rundir.lock import hold
+from disbatch.watch.web.launch import Told, address_of, parse_told
+from disbatch.watch.web.security import Connection, Guard, Strangers, most_strangers
+from disbatch.watch.web.server import Page
+from disbatch.watch.web.state import Picture, Watcher
+from disbatch.wire.client_socket import Caller
+from disbatch.wire.connect import ConnectFile
 from disbatch.wire.descriptors import raise_limit
-from disbatch.wire.follower import Follower
-from disbatch.wire.keys import ConnectFile
 from disbatch.wire.ownfile import open_own
 
 LAST_WORDS = 2.0

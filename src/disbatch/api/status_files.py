@@ -1,0 +1,81 @@
+"""Reads status files for programs: line by line, or as a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from disbatch.model.errors import UsageError
+from disbatch.model.result import TaskResult, result_of
+from disbatch.model.statusline import is_header, parse_line
+from disbatch.model.text import valid
+
+if TYPE_CHECKING:
+    import polars
+
+LONGEST_LINE = 128 << 20
+"""Bytes: the longest command, all of whose bytes had to be escaped."""
+ROWS_A_TIME = 50_000
+
+
+def read_status(path: str | os.PathLike[str]) -> Iterator[TaskResult]:
+    """Every line of a status file, as this version, 1.x or 3.0 of disBatch wrote it; also of a run that goes
+    on: then as far as it has come. A header and a last line that is torn are passed over.
+
+    UsageError if the file cannot be read, or another line is not one of a status file.
+    """
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115 - closed when it has been read
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    return _lines(path, file)
+
+
+def _lines(path: str | os.PathLike[str], file: BinaryIO) -> Iterator[TaskResult]:
+    with file:
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
+            if not line.endswith(b"\n"):
+                return
+            record = parse_line(line)
+            if record is not None:
+                yield result_of(record)
+            elif not (number == 1 and is_header(line[:-1])):
+                raise UsageError(f"{path}:{number}: not a line of a status file")
+
+
+def to_polars(results: str | os.PathLike[str] | Iterable[TaskResult]) -> polars.DataFrame:
+    """A table of `results`, or of a status file: a row a line, a column a field of `TaskResult`. `start` and
+    `finish` are times in UTC, `elapsed` is in seconds, `out` and `err` are bytes.
+
+    ImportError if polars is not installed; UsageError as for `read_status`.
+    """
+    try:
+        import polars as pl
+    except ImportError as error:
+        raise ImportError("to_polars needs polars: pip install polars") from error
+    if isinstance(results, str | os.PathLike):
+        results = read_status(results)
+    columns = {
+        "id": pl.Int64, "line": pl.Int64, "repeat": pl.Int64, "node": pl.String, "pid": pl.Int64,
+        "return_code": pl.Int64, "elapsed": pl.Float64, "start": pl.Float64, "finish": pl.Float64,
+        "out_bytes": pl.Int64, "out": pl.Binary, "err_bytes": pl.Int64, "err": pl.Binary,
+        "command": pl.String, "kind": pl.String, "reason": pl.String,
+    }  # fmt: skip
+    rest = iter(results)
+    frames = [pl.DataFrame(schema=columns)]
+    while some := list(islice(rest, ROWS_A_TIME)):
+        frames.append(pl.DataFrame([_row(one) for one in some], schema=columns, orient="row"))
+    microseconds = (pl.col("start", "finish") * 1e6).round().cast(pl.Int64)
+    return pl.concat(frames).with_columns(microseconds.cast(pl.Datetime("us", "UTC")))
+
+
+def _row(result: TaskResult) -> tuple[object, ...]:
+    """What a table takes: text that is UTF-8."""
+    return tuple(
+        valid(value) if isinstance(value, str) else value for value in msgspec.structs.astuple(result)
+    )

@@ -1,0 +1,468 @@
+"""Launch a context's engines for a run that another process drives.
+
+Where the engines of an attached context find the driver, and what their tasks find in their
+environment.
+
+Starts a context's engines for a run that another process drives, and stays until they have left.
+
+Theory of operation
+-------------------
+The engines are announced to the driver, then started as the driver would start its own; from then on they
+talk to the driver, not to us. What we know before the driver (a launch that failed, a process that ended) we
+tell it; what it knows before us (an engine joined, left or is lost) it tells us, in answer to a request that
+waits. Both survive a driver that is killed and taken over: requests are sent again until they are answered.
+
+We stay because of what ends with us: Slurm's allocation, tunnels, the command that gives nodes back. An
+engine is done with when the driver says that it left, or when the process that we started for it has ended;
+one that is lost may come back, as long as its process lives. When the run is over, or its driver was not
+heard for as long as the engines wait for one, nobody is waited for any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+
+from disbatch.attach.engines import Gathering, Party, Sent
+from disbatch.contexts import command as commands
+from disbatch.contexts.context import Context
+from disbatch.contexts.launcher import Launcher
+from disbatch.contexts.nodes import Node
+from disbatch.contexts.retire import choose_retirement
+from disbatch.contexts.slurm_commands import preemption
+from disbatch.contexts.walltime import TIME_IS_UP, TimeLimit, grace_within
+from disbatch.driver.engine_orders import Orders
+from disbatch.engine.environment import merge
+from disbatch.model.errors import (
+    EXIT_COMPLETE,
+    EXIT_INCOMPLETE,
+    SIGNAL_EXIT,
+    DisbatchError,
+    LaunchError,
+    SilenceError,
+    UsageError,
+)
+from disbatch.model.task import Way
+from disbatch.plan.events import Drain, Stop
+from disbatch.rundir.output_manifest import Output
+from disbatch.rundir.paths import RunFiles
+from disbatch.wire.client_protocol import (
+    MOST_NODES,
+    Answer,
+    Attach,
+    Attached,
+    Detach,
+    Ended,
+    Event,
+    Fate,
+    Heed,
+    Newcomer,
+    News,
+    Verb,
+)
+from disbatch.wire.client_socket import Caller
+from disbatch.wire.connect import CLIENT, ConnectFile, is_loopback, listens_here, sockets, ways
+from disbatch.wire.engine_protocol import SECRET_VARIABLES
+
+OF_A_SCHEDULER = (b"SLURM_", b"SRUN_", b"SBATCH_", b"SALLOC_", b"PBS_", b"LSB_", b"SGE_")
+"""A job is somebody's place: what tasks are told of one is told of the context's, not of the driver's."""
+OF_DEVICES = frozenset(
+    b"CUDA_VISIBLE_DEVICES GPU_DEVICE_ORDINAL ROCR_VISIBLE_DEVICES HIP_VISIBLE_DEVICES "
+    b"ZE_AFFINITY_MASK".split()
+)
+
+
+class Reach:
+    """How the driver of `connect` is reached: from here, and from the nodes of `context`. UsageError if it
+    cannot be reached from there."""
+
+    def __init__(self, connect: ConnectFile, context: Context) -> None:
+        self._here = ways(connect)
+        self._sockets = sockets(connect) if listens_here(connect) else []
+        # Who comes from here comes from the driver's host only if we are there.
+        offered = [a for a in connect.addresses if self._sockets or CLIENT not in a]
+        ports = [a for a in (*offered, *self._here) if a.startswith("tcp://") and not is_loopback(a)]
+        self._ports = list(dict.fromkeys(ports))
+        far = {node.way for node in context.nodes} - {Way.CHILD}
+        if Way.SSH in far and context.tunnel:
+            far.discard(Way.SSH)
+        self.wants_port = bool(far) and bool(self._sockets) and self._sockets == connect.addresses
+        """The driver is to open a port before anything can be started."""
+        if far and not self._ports and not self.wants_port:
+            way = "attach them with --tunnel" if Way.SSH in far else "not even for the nodes of a job"
+            raise UsageError(f"the driver has no port for other hosts: {way}")
+
+    def prefer(self, address: str) -> None:
+        """Our own connection leads there: try that first."""
+        for addresses in (self._here, self._ports):
+            if address in addresses:
+                addresses.remove(address)
+                addresses.insert(0, address)
+
+    def addresses(self, node: Node) -> list[str]:
+        """What an engine on that node shall try, in order."""
+        if node.way is Way.CHILD:
+            return self._here
+        return [*self._sockets, *self._ports] if node.way is Way.STEP else self._ports
+
+    @property
+    def tunnel_end(self) -> str:
+        """Where tunnels lead on this side: a socket's path, or HOST:PORT."""
+        first = self._here[0]
+        return first.removeprefix("ipc://").removeprefix("tcp://")
+
+
+def environment_of_tasks(
+    run: Mapping[bytes, bytes], own: Mapping[bytes, bytes], directory: bytes
+) -> dict[bytes, bytes]:
+    """The run's environment, as on another node; of schedulers and devices what is so here (`own`)."""
+    of_the_run = {
+        name: value
+        for name, value in run.items()
+        if name not in OF_DEVICES and not name.startswith(OF_A_SCHEDULER)
+    }
+    merged = merge(of_the_run, own) | {b"PWD": directory}
+    return {name: value for name, value in merged.items() if name not in SECRET_VARIABLES}
+
+
+PATIENCE = 10.0
+"""Seconds that the driver has to let us in."""
+HEED_PATIENCE = 20.0
+"""Seconds without any answer, after which the driver may be dead: it answers every 10."""
+LEAST_MISSED = 30.0
+"""Seconds that an engine has at least to join, once it is started."""
+SEE_OFF = 1.0
+"""Seconds after its Goodbye at which an engine's process and tunnel are looked after."""
+
+
+class Attachment:
+    """`run` carries it out; the exit code. `output`: what the run keeps of what tasks print. `is_on()` tells
+    whether the run goes on, as far as can be seen; `say` gets lines for the user; `enter` gets the tasks'
+    environment, for what we start here. UsageError if the driver does not let us in, SilenceError if it does
+    not answer."""
+
+    def __init__(
+        self,
+        context: Context,
+        connect: ConnectFile,
+        output: Output | None,
+        *,
+        hostname: str,
+        is_on: Callable[[], bool],
+        say: Callable[[str], None],
+        enter: Callable[[Mapping[bytes, bytes]], None],
+    ) -> None:
+        if len(context.nodes) > MOST_NODES:
+            raise UsageError(f"at most {MOST_NODES:,} nodes at a time")
+        self._context = context
+        self._connect = connect
+        self._output = output
+        self._hostname = hostname
+        self._is_on = is_on
+        self._write = say
+        self._enter = enter
+        self._told: Attached | None = None
+        self._history = 0
+        self._silent = False
+        self._abandoned = False
+        self._calls: set[asyncio.Task[None]] = set()
+        self._signal = 0
+        self._signals = 0
+        self._interrupted = asyncio.Event()
+        self._leaving = asyncio.Event()
+        self._error: BaseException | None = None
+
+    async def run(self) -> int:
+        """Attach, and stay."""
+        loop = self._loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._broke)
+        self._gathering = Gathering(loop, self._write)
+        self._say = self._gathering.say
+        self._party = Party(self._context, self._hostname, self._gathering)
+        with zmq.Context() as context, tempfile.TemporaryDirectory(prefix="disbatch-") as folder:
+            self._reach = Reach(self._connect, self._context)
+            self._caller = Caller(loop, context, self._connect)
+            try:
+                attaching = loop.create_task(self._attach())
+                if await self._unless_left(attaching):
+                    await self._stay(attaching.result(), folder)
+            finally:
+                self._gathering.tell()
+                for call in self._calls:
+                    call.cancel()
+                self._caller.close()
+        if self._error is not None:
+            raise self._error
+        return self._exit_code()
+
+    def _exit_code(self) -> int:
+        if self._signal:
+            return SIGNAL_EXIT + self._signal
+        none_came = self._party.failures > 0 and not self._party.came
+        return EXIT_INCOMPLETE if self._abandoned or none_came else EXIT_COMPLETE
+
+    def interrupt(self, number: int) -> None:
+        """A signal came: the first lets our engines go, their tasks to be run elsewhere; the second does not
+        wait for that."""
+        if self._signals and number == signal.SIGHUP:
+            return
+        self._signals += 1
+        self._signal = self._signal or number
+        self._interrupted.set()
+        if self._signals > 1:
+            self._leaving.set()
+            return
+        runs = "leaving; what runs here runs again elsewhere" if self._told is not None else "leaving"
+        self._say(f"{signal.Signals(number).name}: {runs}; once more to leave at once")
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._told is not None:
+            self._tell(Detach(self._told.context))
+
+    def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback raised what it should not have."""
+        self._error = context.get("exception") or RuntimeError(context.get("message"))
+        self._leaving.set()
+
+    async def _unless_left(self, task: asyncio.Task[Any]) -> bool:
+        """Wait for it, and raise what it raises; False if we are to leave at once."""
+        leaving = self._loop.create_task(self._leaving.wait())
+        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if not task.done():
+            task.cancel()
+            return False
+        task.result()
+        return True
+
+    # ---- coming ----
+
+    async def _attach(self) -> Attached:
+        context, allocation = self._context, self._context.allocation
+        verb = Attach(
+            label=context.label,
+            host=self._hostname,
+            pid=os.getpid(),
+            nodes=[
+                Newcomer(sent.engine, sent.name, sent.node.slots) for sent in self._party.engines.values()
+            ],
+            limit=context.task_limit,
+            spare_after=context.spare_after,
+            keep=sorted(context.keep),
+            scheduled=allocation is not None,
+            kill_wait=None if allocation is None else allocation.kill_wait,
+            far=self._reach.wants_port,
+        )
+        answer = await self._caller.call(verb, PATIENCE)
+        if not answer.ok:
+            raise UsageError(" ".join(answer.lines))
+        assert isinstance(answer.value, Attached)
+        return answer.value
+
+    async def _stay(self, told: Attached, folder: str) -> None:
+        self._told = told
+        if self._reach.wants_port:
+            connect = msgspec.structs.replace(self._connect, addresses=told.addresses)
+            self._reach = Reach(connect, self._context)
+        limit = self._time_limit(told)
+        if limit.too_late:
+            await self._tell_surely(Detach(told.context))
+            raise DisbatchError(limit.too_late)
+        environment = environment_of_tasks(told.environment, os.environb, told.directory)
+        self._enter(environment)
+        self._reach.prefer(self._caller.proven)
+        self._party.retirement = choose_retirement(self._context, self._hostname, folder, self._say)
+        self._launcher = self._new_launcher()
+        if self._signal:
+            self._leave()
+        else:
+            self._launch(told, environment)
+        limit.start()
+        try:
+            await self._unless_left(self._loop.create_task(self._until_left()))
+        finally:
+            limit.close()
+            await self._close()
+
+    def _time_limit(self, told: Attached) -> TimeLimit:
+        allocation = self._context.allocation
+        kill_wait = None if allocation is None else allocation.kill_wait
+        return TimeLimit(
+            *(self._context, grace_within(kill_wait, told.grace)),
+            say=self._say,
+            tell=self._time_is_up,
+            engines=lambda: [told.context],
+            launches_end=lambda: None,
+            end_is_near=lambda grace: None,
+            then="runs again elsewhere",
+        )
+
+    def _time_is_up(self, event: Drain | Stop) -> None:
+        kindly = isinstance(event, Drain)
+        if kindly and self._context.time_limit_margin is None:
+            return  # what runs is ended at the same moment
+        why = "the allocation ends soon" if kindly else TIME_IS_UP
+        self._tell(Detach(event.engine, kindly, why))
+
+    def _new_launcher(self) -> Launcher:
+        context = self._context
+        return Launcher(
+            self._loop,
+            on_started=self._started,
+            on_failed=self._failed,
+            on_exit=self._exited,
+            on_trouble=self._say,
+            ssh=context.ssh,
+            srun=context.srun,
+            tunnel_to=self._reach.tunnel_end if context.tunnel else None,
+        )
+
+    def _launch(self, told: Attached, environment: dict[bytes, bytes]) -> None:
+        prefix = Path(os.fsdecode(told.prefix))
+        self._files = RunFiles(prefix, prefix, Path(os.fsdecode(told.known)) if told.known else None)
+        keys = self._connect.keys
+        orders = Orders(
+            *(self._context, told.directory, environment, self._files, keys),
+            orphan_patience=told.orphan_patience,
+            by_driver=False,
+            output=self._output,
+        )
+        for engine, sent in self._party.engines.items():
+            addresses = self._reach.addresses(sent.node)
+            bootstrap = orders.bootstrap(sent.node, name=sent.name, engine=engine, addresses=addresses)
+            self._launcher.start(sent.node, bootstrap)
+
+    # ---- what we tell ----
+
+    def _started(self, engine: str) -> None:
+        assert self._told is not None
+        patience = max(2 * self._told.patience, LEAST_MISSED)
+        self._loop.call_later(patience, self._missed, engine, patience)
+
+    def _missed(self, engine: str, patience: float) -> None:
+        sent = self._party.engines[engine]
+        if sent.joined or not sent.staying:
+            return
+        if self._silent:  # it had nobody to join
+            self._loop.call_later(patience, self._missed, engine, patience)
+            return
+        log = self._files.engine_log(sent.name)
+        self._failed(engine, LaunchError(sent.name, f"its engine started but did not join; see {log}"))
+        self._launcher.end(engine)
+
+    def _failed(self, engine: str, error: LaunchError) -> None:
+        self._party.failed(self._party.engines[engine], str(error))
+        self._ended(engine, came=False, return_code=0, words=str(error))
+
+    def _exited(self, engine: str, return_code: int, words: str) -> None:
+        if self._party.exited(self._party.engines[engine], return_code, words):
+            self._ended(engine, came=True, return_code=return_code, words=words)
+
+    def _ended(self, engine: str, *, came: bool, return_code: int, words: str) -> None:
+        assert self._told is not None
+        self._tell(Ended(self._told.context, engine, came, return_code, words[:4096]))
+
+    def _tell(self, verb: Verb) -> None:
+        """Tell the driver, as soon as there is one."""
+        call = self._loop.create_task(self._tell_surely(verb))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def _tell_surely(self, verb: Verb) -> None:
+        assert self._told is not None
+        with contextlib.suppress(SilenceError):
+            await self._caller.call(verb, self._told.orphan_patience)
+
+    # ---- what we hear ----
+
+    async def _until_left(self) -> None:
+        await self._heed()
+        allocation = self._context.allocation
+        if allocation is not None and self._party.ended_by_others and not self._signals:
+            # If the script ended by itself now the job would count as done, and not be started again.
+            found = await preemption(allocation.job, commands.run)
+            if found:
+                self._say(found.words)
+            if found and found.again is not False:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._interrupted.wait(), found.left)
+
+    async def _heed(self) -> None:
+        assert self._told is not None
+        context, known, heard = self._told.context, 0, self._loop.time()
+        while self._party.is_staying:
+            try:
+                answer = await self._caller.call(Heed(context, known, self._history), HEED_PATIENCE)
+            except SilenceError:
+                if self._is_given_up(heard):
+                    return
+                continue
+            heard = self._loop.time()
+            news = self._news(answer)
+            if news is None:
+                return
+            self._history, known = news.history, news.since + len(news.events)
+
+    def _is_given_up(self, heard: float) -> bool:
+        """The driver is not heard, since then. True if it will never be."""
+        assert self._told is not None
+        silence = self._loop.time() - heard
+        if not self._is_on():
+            self._say("the run is over")
+            return True
+        if not self._party.is_staying or silence > self._told.orphan_patience + HEED_PATIENCE:
+            self._abandoned = True
+            self._say(f"{self._driver} was not heard for {silence:.0f} s: nobody waits for it any more")
+            return True
+        if not self._silent:
+            self._say(f"{self._driver} is not heard; waiting for it, or for one that takes the run over")
+        self._silent = True
+        return False
+
+    @property
+    def _driver(self) -> str:
+        return f"the driver (pid {self._connect.pid}) on {self._connect.host}"
+
+    def _news(self, answer: Answer) -> News | None:
+        """What there is to hear; None if nothing will be any more."""
+        if self._silent:
+            self._silent = False
+            self._say("the driver is heard again")
+        news = answer.value
+        if not isinstance(news, News):
+            self._say(" ".join(answer.lines))
+            return None
+        if news.over:
+            self._say("the run is over")
+            self._caller.close()  # its driver waits for that
+            return None
+        for event in news.events:
+            if event.engine in self._party.engines:
+                self._became(event, self._party.engines[event.engine])
+        return news
+
+    def _became(self, event: Event, sent: Sent) -> None:
+        self._party.became(sent, event.fate)
+        if event.fate in (Fate.LEFT, Fate.SPARE):
+            self._loop.call_later(SEE_OFF, self._launcher.end, event.engine)
+        elif event.fate is Fate.LOST and sent.node.local:
+            self._launcher.end(event.engine)
+
+    # ---- going ----
+
+    async def _close(self) -> None:
+        patience = 1.0 if self._signals > 1 else 5.0
+        await self._party.go(at_once=self._signals > 1)
+        if self._calls and self._signals < 2:
+            await asyncio.wait(self._calls, timeout=patience)
+        await self._launcher.close(patience, self._party.lost)

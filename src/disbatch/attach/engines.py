@@ -1,0 +1,167 @@
+"""The engines that a context sends to a run, and what is told of them.
+
+Says what became of nodes: one line for all of which the same became at about one time.
+
+The engines that a context sends to a run: who is there, and what the user and their nodes' owner hear of
+their comings and goings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from disbatch.contexts.context import Context
+from disbatch.contexts.nodes import Node
+from disbatch.contexts.retire import Retirement
+from disbatch.model.text import counted, short_list
+from disbatch.wire.client_protocol import Fate
+
+DELAY = 0.2
+"""Seconds that a line waits for others."""
+
+
+class Gathering:
+    """`write` gets the lines."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, write: Callable[[str], None]) -> None:
+        self._loop = loop
+        self._write = write
+        self._names: dict[str, list[str]] = {}
+        self._slots = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def joined(self, name: str, slots: int) -> None:
+        """An engine joined the run there, with so many slots."""
+        self._slots += slots
+        self.became(name, "joined")
+
+    def became(self, name: str, words: str) -> None:
+        """That became of the node."""
+        self._names.setdefault(words, []).append(name)
+        if self._timer is None:
+            self._timer = self._loop.call_later(DELAY, self.tell)
+
+    def say(self, text: str) -> None:
+        """Something else, after that."""
+        self.tell()
+        self._write(text)
+
+    def tell(self) -> None:
+        """Say now what is not said yet."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        names, self._names = self._names, {}
+        slots, self._slots = self._slots, 0
+        for words, those in names.items():
+            how = f" with {counted(slots, 'slot')}" if words == "joined" else ""
+            self._write(f"{short_list(sorted(those))}: {words}{how}")
+
+
+@dataclass
+class Sent:
+    """An engine that we start. `staying`: it may be there, or come. `joined`: it was there. `in_use`: its
+    node was not given back since. `return_code`: of its process, once that has ended."""
+
+    engine: str
+    node: Node
+    name: str
+    staying: bool = True
+    joined: bool = False
+    in_use: bool = False
+    lost: bool = False
+    return_code: int = 0
+
+
+class Party:
+    """Those of `context`; `engines` has them by their names. `lines` takes what the user shall hear."""
+
+    def __init__(self, context: Context, hostname: str, lines: Gathering) -> None:
+        token = secrets.token_hex(8)
+        names = {f"a{n}-{token}": node for n, node in enumerate(context.nodes)}
+        self.engines = {e: Sent(e, node, context.name_of(node, hostname)) for e, node in names.items()}
+        self.retirement: Retirement | None = None
+        """What happens to nodes that are no longer needed."""
+        self.failures = 0
+        """How many could not be started, or died."""
+        self.ended_by_others = False
+        """One of them left that nobody had told to."""
+        self._lines = lines
+
+    @property
+    def is_staying(self) -> bool:
+        """One may be there, or come."""
+        return any(sent.staying for sent in self.engines.values())
+
+    @property
+    def came(self) -> bool:
+        """One was there."""
+        return any(sent.joined for sent in self.engines.values())
+
+    @property
+    def lost(self) -> set[str]:
+        """Those that the driver does not hear."""
+        return {sent.engine for sent in self.engines.values() if sent.lost}
+
+    def became(self, sent: Sent, fate: Fate) -> None:
+        """The driver says what became of it."""
+        if fate is Fate.JOINED:
+            self._join(sent)
+        elif fate is not Fate.LOST:
+            if sent.staying:
+                self._lines.became(sent.name, "left" if sent.joined else "need not join any more")
+            self.ended_by_others |= sent.joined and fate is Fate.LEFT
+            self.left(sent, spare=fate is Fate.SPARE)
+        elif sent.staying:
+            sent.lost = True
+            self._lines.say(f"{sent.name}: the driver does not hear its engine any more")
+
+    def _join(self, sent: Sent) -> None:
+        if not sent.joined:
+            self._lines.joined(sent.name, sent.node.slots)
+        elif sent.lost:
+            self._lines.say(f"{sent.name}: the driver hears its engine again")
+        sent.staying = sent.joined = True
+        sent.lost = False
+        if not sent.in_use and self.retirement is not None:
+            sent.in_use = True
+            self.retirement.joined(sent.name)
+
+    def failed(self, sent: Sent, words: str) -> None:
+        """It cannot be started."""
+        self.failures += 1
+        self._lines.say(words)
+        self.left(sent, spare=False)
+
+    def exited(self, sent: Sent, return_code: int, words: str) -> bool:
+        """The process that we started for it has ended. True if that says more than the driver has said."""
+        sent.return_code = return_code
+        if not sent.staying:
+            return False
+        if return_code or not sent.joined:
+            self.failures += 1
+            self._lines.say(f"{sent.name}: {'its engine is gone: ' if sent.joined else ''}{words}")
+        else:
+            self._lines.became(sent.name, "left")
+        self.left(sent, spare=False)
+        return True
+
+    def left(self, sent: Sent, *, spare: bool) -> None:
+        """It is not there any more; `spare`: as it had found nothing more to do."""
+        sent.staying = False
+        if sent.in_use and self.retirement is not None:
+            sent.in_use = False
+            self.retirement.retire(sent.name, sent.return_code, spare=spare)
+
+    async def go(self, *, at_once: bool) -> None:
+        """Nobody is waited for any more; their nodes are given back, unless this is to be over `at_once`."""
+        self._lines.tell()
+        if self.retirement is not None and at_once:
+            self.retirement.abandon()
+        for sent in self.engines.values():
+            self.left(sent, spare=False)
+        if self.retirement is not None:
+            await self.retirement.finish()

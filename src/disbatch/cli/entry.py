@@ -1,0 +1,53 @@
+"""The first steps of our processes: they are to import our own modules, and while that goes on, ^C ends them
+without a word. Python would tell where it was just then.
+
+`python -m disbatch.cli.entry` is `dbutil`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from disbatch.engine.search_path import prefer_own
+
+
+def _main_of(module: str, name: str) -> int:
+    """Run a command's `main`; the exit code."""
+    prefer_own()
+    from disbatch.cli.limits import check_memory
+    from disbatch.model.errors import UsageError
+
+    try:
+        check_memory()
+    except UsageError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return 2
+    import signal
+    from importlib import import_module
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and not ignored, as behind nohup
+    if usual:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    main = import_module(module).main
+    if usual:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return int(main())
+
+
+def disbatch() -> int:
+    """`disbatch`; the exit code."""
+    return _main_of("disbatch.cli.main", "disbatch")
+
+
+def dbutil() -> int:
+    """`dbutil`; the exit code."""
+    return _main_of("disbatch.cli.dbutil", "dbutil")
+
+
+def web_page() -> int:
+    """The process that serves the web page of a run; the exit code."""
+    return _main_of("disbatch.watch.web.__main__", "disbatch")
+
+
+if __name__ == "__main__":
+    sys.exit(dbutil())

@@ -1,0 +1,304 @@
+"""Runs that were left behind: resumed, requeued, or refused while their engines live.
+
+Runs whose driver was killed: their engines go on for a while, so that another driver may take over.
+
+A job that Slurm starts again goes on where its former life ended, without being told to.
+
+A job whose node died, or that was preempted or requeued, keeps its number and runs its script from the
+beginning (Slurm's JobRequeue is 1 unless a site or the user says otherwise). Then the same command finds the
+status files of its former life under the names that it would take itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from disbatch.client.find import STATUS
+from disbatch.contexts.machine import this_machine
+from disbatch.driver.addresses import remove_folder
+from disbatch.driver.driver import LIFE_SIGN
+from disbatch.engine import keeper
+from disbatch.engine.outbox import LOG_END
+from disbatch.engine.process_tree import boot_id, look, send
+from disbatch.engine.remains import command_line, find_engine, find_remains, forget, is_halted
+from disbatch.model.errors import ResumeError, UsageError
+from disbatch.model.task import Way
+from disbatch.model.text import as_argument, shell_word, short_list
+from disbatch.rundir.journal import Here, JournalState
+from disbatch.rundir.journal_file import read
+from disbatch.rundir.kvsinfo import KvsInfo, kvsinfo_path
+from disbatch.rundir.lock import hold, is_held, is_held_at
+from disbatch.rundir.paths import RunFiles, remove, status_files
+from disbatch.rundir.resume import of_nodes
+from disbatch.rundir.runscript import prefix_of
+from disbatch.wire.connect import ConnectFile, is_here
+from disbatch.wire.ownfile import is_foreign, open_own, owner_of, read_own
+from disbatch.wire.renamed_files import is_gone
+
+log = logging.getLogger(__name__)
+
+LAST_WORD = b" INFO gone\n"
+"""Of an engine's log."""
+LAST_WORD_WITHIN = 100
+_FIRST_WORD = re.compile(rb"^[-0-9:, ]+ INFO engine (\S+) on ", re.MULTILINE)
+MOST_OF_LOG = 1 << 20
+MOST_ENGINES = 64
+MARGIN = 15.0
+"""Seconds for engines to end their tasks, and for clocks that differ."""
+KEEPER_PATIENCE = keeper.GRACE + 2.0
+"""Seconds in which a keeper ends what a killed engine has left."""
+
+
+def refuse_abandoned(status: str, say: Callable[[str], None]) -> None:
+    """ResumeError if tasks of the run that wrote this status file may still be running; the clock says when
+    they can't be any more, but for those that can be seen. Waits for a keeper that is ending them, and says
+    so."""
+    if not status.endswith(STATUS):
+        return
+    path = Path(status)
+    files = RunFiles(Path(prefix_of(status)), path)
+    if is_gone(files.run):
+        # It was ended in order, and so were its tasks; or somebody has removed the file.
+        _refuse_remains(status, _engines_by_log(path))
+        return
+    killed = not is_gone(files.connect)
+    owner = owner_of(path)
+    try:
+        changed = path.stat().st_mtime
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return  # whoever reads the status file says what is wrong with it
+    try:
+        if is_held(descriptor):
+            return  # that is said later, too
+    finally:
+        os.close(descriptor)
+    told = _read_run_file(files.run, owner)
+    if told is None:
+        return
+    if job_is_over(told):
+        return
+    engines = [here for here in told.lost.values() if here.pid]
+    engines += told.engines.values() if killed else ()
+    here = this_machine().hostname
+    for each in engines:
+        if _ends_what_is_left(each):
+            _wait_for_keeper(each, say)
+    there = [each for each in engines if not has_ended(each, files, owner)]
+    seen = [each for each in there if each.host == here and _is_seen(each)]
+    left = time_left(changed, told)
+    if seen or (there and left > 0):
+        raise ResumeError(_refusal(status, seen or there, killed, left) + _halted(seen))
+    _refuse_remains(status, [*told.engines, *told.lost])
+
+
+def _read_run_file(path: Path, owner: int | None) -> JournalState | None:
+    """What the run file tells; None if it was removed just now. ResumeError if it cannot be read."""
+    try:
+        return read(path, trusted=owner)
+    except UsageError as error:
+        if is_gone(path):
+            return None
+        raise ResumeError(
+            f"{error}; without it nobody knows whether tasks of that run still run: make it readable, or, if "
+            "none of them does, add --force-resume"
+        ) from error
+
+
+def _refusal(status: str, there: list[Here], killed: bool, left: float) -> str:
+    names = short_list(sorted({each.name for each in there}))
+    still = f"may still run tasks for {left:.0f} s" if left > 0 else "still run"
+    can = "-r can after that time" if left > 0 else "-r can when they have ended"
+    can += ", --force-resume at once"
+    if not killed:
+        return f"{status}: {names} could not be reached when that run ended, and {still}: {can}"
+    prefix = shell_word(as_argument(prefix_of(status)))
+    return (
+        f"{status}: the driver of that run was killed, and its engines {still}: "
+        f"`disbatch --takeover {prefix}` goes on with it; `dbutil finish --run {prefix}` ends it, and -r "
+        f"works at once; {can}"
+    )
+
+
+def _halted(seen: list[Here]) -> str:
+    """What to do if engines on this host, or their keepers, were stopped: these neither answer nor end."""
+    processes = [pid for each in seen for pid in (each.pid, find_engine(each.pid)) if pid]
+    halted = " ".join(str(pid) for pid in processes if is_halted(pid))
+    return f"; but first let them go on, as somebody has halted them: `kill -CONT {halted}`" if halted else ""
+
+
+def clear_abandoned(status: str) -> None:
+    """Remove what the killed driver of the run that wrote this status file left, if none of its engines runs
+    tasks: with the run that resumes from it, it serves for nothing. Files of other users stay."""
+    path = Path(status)
+    files = RunFiles(Path(prefix_of(status)), path)
+    try:
+        refuse_abandoned(status, lambda _: None)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (ResumeError, OSError):
+        return
+    try:
+        if not status.endswith(STATUS) or not hold(descriptor) or owner_of(path) != os.geteuid():
+            return
+        with contextlib.suppress(UsageError):
+            told = read(files.run)
+            forget([*told.engines, *told.lost])
+            connect = ConnectFile.read(files.connect)
+            info = KvsInfo(kvsinfo_path(files, told.asked.task_name, told.asked.jobid))
+            if Path(info.told("connect") or "").name == files.connect.name:
+                remove(info.path, log.warning)
+            if is_here(connect):
+                remove_folder(connect.addresses)
+        for left in (files.connect, files.run):
+            remove(left, log.warning)
+        if not is_foreign(files.url) and not is_held_at(files.url):  # a page that lives ends, and removes it
+            remove(files.url, log.warning)
+    finally:
+        os.close(descriptor)
+
+
+def _engines_by_log(status: Path) -> list[str]:
+    """The engines of the run that did not end in order, as their logs tell."""
+    engines: list[str] = []
+    owner = owner_of(status)
+    for path in of_nodes(status, LOG_END):
+        with contextlib.suppress(OSError):
+            text = read_own(path, MOST_OF_LOG, trusted=owner)
+            if not text.endswith(LAST_WORD):
+                engines += [name.decode(errors="replace") for name in _FIRST_WORD.findall(text)]
+    return engines[-MOST_ENGINES:]
+
+
+def _refuse_remains(status: str, engines: list[str]) -> None:
+    """ResumeError if tasks of these engines run here, be the engines there or not."""
+    remains = find_remains(engines)
+    if remains:
+        numbers = " ".join(
+            f"-{pid}" if (it := look(pid)) and it.session == pid else str(pid) for pid in remains
+        )
+        raise ResumeError(
+            f"{status}: tasks of that run still run on this host, though its driver was killed; end them "
+            f"(`kill -- {numbers}`), or wait for their end, and resume then; --force-resume does at once"
+        )
+
+
+def _ends_what_is_left(engine: Here) -> bool:
+    """It was killed on this host, and its keeper ends what it has left."""
+    here = engine.host == this_machine().hostname and _is_seen(engine)
+    return here and b"keeper" in command_line(engine.pid) and find_engine(engine.pid) is None
+
+
+def _wait_for_keeper(engine: Here, say: Callable[[str], None]) -> None:
+    """It ends what its engine has left, also if somebody had halted it."""
+    try:
+        pidfd = os.pidfd_open(engine.pid)
+    except (OSError, AttributeError):
+        return
+    try:
+        say(f"waiting for the tasks of a killed engine of that run on {engine.name} to end")
+        send(pidfd, signal.SIGCONT)
+        select.select([pidfd], [], [], KEEPER_PATIENCE)
+    finally:
+        os.close(pidfd)
+
+
+def time_left(changed: float, told: JournalState) -> float:
+    """Seconds for which engines may still run tasks if no driver comes; `changed`: when the status file was
+    written last."""
+    return changed + LIFE_SIGN + told.asked.orphan_patience + MARGIN - time.time()
+
+
+def job_is_over(told: JournalState) -> bool:
+    """True if Slurm had its steps, and has ended them or is about to."""
+    engines = [*told.engines.values(), *told.lost.values()]
+    if not all(each.node is not None and each.node.way is Way.STEP for each in engines):
+        return False
+    from disbatch.contexts.slurm_commands import ask
+
+    job = ask(told.asked.jobid, os.environ)
+    return job.ending or bool(job.gone)
+
+
+def ended_engines(files: RunFiles, told: JournalState, changed: float, owner: int | None) -> frozenset[str]:
+    """The engines of a killed driver that are known to have ended; `changed` as of `time_left`, `owner` as of
+    `has_ended`."""
+    engines = [*told.engines.values(), *told.lost.values()]
+    if job_is_over(told):
+        return frozenset(each.engine for each in engines)
+    late, here = time_left(changed, told) <= 0, this_machine().hostname
+    unseen = {each.engine for each in engines if not (each.host == here and _is_seen(each))}
+    return frozenset(
+        each.engine
+        for each in engines
+        if has_ended(each, files, owner) or (late and each.engine in unseen) or _ends_what_is_left(each)
+    )
+
+
+def has_ended(engine: Here, files: RunFiles, owner: int | None) -> bool:
+    """True if that is known: it was on this machine and is not there any more, or its log says so, which is
+    ours or of the `owner` of the run."""
+    log = files.engine_log(engine.name)
+    if engine.host == this_machine().hostname and _has_ended_here(engine, boot_id()):
+        return True
+    try:
+        with os.fdopen(open_own(log, os.O_RDONLY, trusted=owner), "rb") as file:
+            file.seek(-min(LAST_WORD_WITHIN, os.fstat(file.fileno()).st_size), os.SEEK_END)
+            return file.read().endswith(LAST_WORD)
+    except OSError:
+        return False
+
+
+def _is_seen(engine: Here) -> bool:
+    """It is on this host, beyond doubt: no other process has its number."""
+    return bool(engine.pid and engine.started) and not _has_ended_here(engine, boot_id())
+
+
+def _has_ended_here(engine: Here, boot: str) -> bool:
+    """The same of an engine of this host, which started as `boot` last."""
+    if engine.boot and boot and engine.boot != boot:
+        return True
+    if not engine.pid:
+        return False
+    process = look(engine.pid)
+    later = process is not None and engine.started not in (0, process.start)
+    return later or not _is_there(engine.pid)
+
+
+def _is_there(pid: int) -> bool:
+    """False also if it has ended and nobody has asked for its exit status yet."""
+    try:
+        os.kill(pid, 0)
+        if not hasattr(os, "pidfd_open"):
+            return True
+        descriptor = os.pidfd_open(pid)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    try:
+        return not select.select([descriptor], [], [], 0)[0]
+    finally:
+        os.close(descriptor)
+
+
+def restarted(environ: Mapping[str, str]) -> bool:
+    """True in a job that Slurm has started before."""
+    return environ.get("SLURM_RESTART_COUNT", "0").strip("0") != "" and "SLURM_JOB_ID" in environ
+
+
+def former_life(prefix: str | None, task_name: str, jobid: str, named: list[str]) -> list[str]:
+    """Our status files that were written for tasks of this name in this job, besides those `named` with -r,
+    and besides those that another run of the job writes now."""
+    found = [path for path in status_files(prefix, task_name, jobid) if not is_foreign(path)]
+    return [os.path.relpath(path) for path in found if not _is_named(path, named) and not is_held_at(path)]
+
+
+def _is_named(path: Path, named: list[str]) -> bool:
+    return any(Path(name).exists() and path.samefile(name) for name in named)

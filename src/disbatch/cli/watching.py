@@ -1,0 +1,250 @@
+"""`dbutil status` and `dbutil monitor`.
+
+`dbutil status`: how a run stands, for people and for scripts, once or whenever that changes.
+
+`dbutil monitor`: a run on a whole terminal, while it goes on and after its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from disbatch.cli.control import run_option, usual_options
+from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, SilenceError, UsageError
+
+if TYPE_CHECKING:
+    from disbatch.client.find import Found
+    from disbatch.watch.run_state import Standing
+    from disbatch.wire.client_protocol import Wants
+
+MOST = 1000
+SHOWN = 5
+IN_JSON = 100
+WIDTH = 120
+"""Columns where there is no terminal."""
+SILENCE = 600.0
+"""Seconds for which --watch waits for a driver that is not heard, as engines do."""
+END_OF_LINE = "\x1b[K\n"
+
+
+def add_status(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Declare the verb with `add(name, help=...)`, which makes a parser."""
+    parser = add("status", parents=[usual_options()], help="how a run stands, also after its end")
+    parser.add_argument("--json", action="store_true", help="as JSON, in one line")
+    parser.add_argument("--watch", action="store_true", help="again whenever that changes, until the end")
+    for name, what in (
+        ("running", "tasks that run, the longest"),
+        ("failures", "tasks that failed, the last"),
+        ("log", "lines for the user, the last"),
+        ("engines", "engines"),
+    ):
+        usual = f"{SHOWN}; with --json {IN_JSON}" if name != "engines" else "20; with --json all"
+        parser.add_argument(f"--{name}", metavar="N", type=_number, help=f"so many {what} ({usual})")
+
+
+def _number(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 7 else -1
+    if not 0 <= number <= MOST:
+        raise argparse.ArgumentTypeError(f"{text}: give a number up to {MOST:,}")
+    return number
+
+
+def status(options: argparse.Namespace) -> int:
+    """Carry it out; the exit code."""
+    from disbatch.client.find import look_up
+
+    if sys.stdout is None:
+        raise UsageError("standard output is closed")
+    found = look_up(options.run)
+    out = _Output(options)
+    if options.watch and found.connect is not None:
+        return asyncio.run(_watch(found, _wants(options), out))
+    standing = _ask(found, _wants(options), options.timeout)
+    out.show(standing)
+    return EXIT_COMPLETE if standing.is_heard else EXIT_INCOMPLETE
+
+
+def _wants(options: argparse.Namespace) -> Wants:
+    from disbatch.model.failure import MOST_KINDS
+    from disbatch.watch.status_text import SHOWN_KINDS
+    from disbatch.wire.client_protocol import MOST_ENGINES, Wants
+
+    usual = IN_JSON if options.json else SHOWN
+    running, failures, log = (
+        usual if number is None else number for number in (options.running, options.failures, options.log)
+    )
+    engines = MOST_ENGINES if options.engines is None else options.engines
+    return Wants(engines, running, failures, log, kinds=MOST_KINDS if options.json else SHOWN_KINDS)
+
+
+# ---- once ----
+
+
+def _ask(found: Found, wants: Wants, patience: float) -> Standing:
+    from disbatch.rundir.driver_alive import is_dead
+    from disbatch.watch.run_state import DEAD, OVER, SILENT, of_driver
+    from disbatch.wire.client_protocol import Seen, Watch
+    from disbatch.wire.client_socket import ask
+    from disbatch.wire.renamed_files import is_gone
+
+    if found.connect is None:
+        return _of_file(found, SILENT if found.words else OVER, found.words, wants)
+    if is_dead(found.prefix, found.connect):
+        words = f"the driver (pid {found.connect.pid}) is dead; {resume(found)}"
+        return _of_file(found, DEAD, words, wants)
+    try:
+        answer = ask(found.connect, Watch(wants), patience=patience)
+    except (SilenceError, UsageError) as error:
+        if is_gone(f"{found.prefix}_connect.json"):
+            return _of_file(found, OVER, "", wants)  # it ended meanwhile
+        return _of_file(found, SILENT, str(error), wants)
+    if not answer.ok or not isinstance(answer.value, Seen):
+        raise UsageError(f"{found.prefix}: {' '.join(answer.lines)}")
+    return of_driver(found.prefix, answer.value.view)
+
+
+def _of_file(found: Found, state: str, words: str, wants: Wants) -> Standing:
+    from disbatch.rundir.runscript import status_file
+    from disbatch.watch.run_state import STATUS_FILE, Standing, view_of
+
+    name = os.path.basename(found.prefix)  # noqa: PTH119 - plain names
+    view = view_of(status_file(found.prefix), name=name, failures=wants.failures)
+    return Standing(found.prefix, state, words, STATUS_FILE, view)
+
+
+def resume(found: Found) -> str:
+    """How to go on with what a dead driver left."""
+    from disbatch.client.find import Run
+
+    assert found.connect is not None
+    return Run(found.prefix, found.connect).resume
+
+
+# ---- whenever it changes ----
+
+
+async def _watch(found: Found, wants: Wants, out: _Output) -> int:
+    import zmq
+
+    from disbatch.watch.run_state import OVER
+    from disbatch.watch.status_client import Spectator
+
+    with zmq.Context() as context:
+        spectator = Spectator(context, found.prefix, found.connect, wants, resume=resume(found))
+        heard = True
+        try:
+            while True:
+                async with asyncio.timeout(None if heard else SILENCE):
+                    standing = await spectator.next()
+                out.show(standing)
+                heard = standing.is_heard
+                if standing.state == OVER:
+                    return EXIT_COMPLETE
+        except TimeoutError:
+            return EXIT_INCOMPLETE
+        finally:
+            spectator.close()
+
+
+class _Output:
+    """Shows how a run stands on standard output: as JSON, or as text, which on a terminal takes the place of
+    what was there."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._json = options.json
+        self._engines = 20 if options.engines is None else options.engines
+        self._redraws = options.watch and not options.json and sys.stdout.isatty()
+        self._shown = 0
+
+    def show(self, standing: Standing) -> None:
+        """Show it now."""
+        if self._json:
+            sys.stdout.write(standing.json().decode() + "\n")
+        else:
+            self._show_text(standing)
+        sys.stdout.flush()
+        self._shown += 1
+
+    def _show_text(self, standing: Standing) -> None:
+        from disbatch.watch.status_text import render
+
+        size = shutil.get_terminal_size((WIDTH, 0)) if sys.stdout.isatty() else os.terminal_size((WIDTH, 0))
+        text = render(standing, max(40, size.columns), self._engines)
+        encoding = sys.stdout.encoding or "ascii"
+        text = text.encode(encoding, "replace").decode(encoding)
+        if self._redraws:
+            lines = text.split("\n")[: max(5, size.lines - 1)]
+            home = "\x1b[H\x1b[2J" if not self._shown else "\x1b[H"
+            sys.stdout.write(home + END_OF_LINE.join(lines) + "\x1b[K\n\x1b[J")
+        else:
+            sys.stdout.write(("\n" if self._shown else "") + text + "\n")
+
+
+MOST_RUNNING = 200
+MOST_FAILURES = 1000
+MOST_LOG = 500
+LONGEST_INTERVAL = 3600.0
+
+
+def add_monitor(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Declare the verb with `add(name, help=...)`, which makes a parser."""
+    parser = add("monitor", parents=[run_option()], help="watch a run on the terminal, and steer it by keys")
+    parser.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        type=_seconds,
+        default=1.0,
+        help="between two drawings, for a slow connection (%(default)g)",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0.1 <= seconds <= LONGEST_INTERVAL:
+        raise argparse.ArgumentTypeError(f"{text}: give seconds, from 0.1 to {LONGEST_INTERVAL:g}")
+    return seconds
+
+
+def monitor(options: argparse.Namespace) -> int:
+    """Show it until the user leaves; the exit code."""
+    if not _is_terminal():
+        raise UsageError("monitor: this is no terminal; `dbutil status --watch` writes lines")
+    from disbatch.client.find import look_up
+
+    found = look_up(options.run)
+    import zmq
+
+    from disbatch.model.failure import MOST_KINDS
+    from disbatch.watch.monitor.app import Monitor
+    from disbatch.watch.status_client import Spectator
+    from disbatch.wire.client_protocol import Wants
+
+    wants = Wants(running=MOST_RUNNING, failures=MOST_FAILURES, log=MOST_LOG, course=True, kinds=MOST_KINDS)
+    advice = resume(found) if found.connect is not None else found.words
+    with zmq.Context() as context:
+        app = Monitor(
+            lambda: Spectator(context, found.prefix, found.connect, wants, resume=advice),
+            interval=options.interval,
+            has_terminal=_is_terminal,
+        )
+        app.run()
+    if app.trouble is not None:
+        raise app.trouble
+    return app.return_code or EXIT_COMPLETE
+
+
+def _is_terminal() -> bool:
+    """It is drawn on standard error's."""
+    streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
+    return os.environ.get("TERM", "dumb") != "dumb" and all(
+        each is not None and each.isatty() for each in streams
+    )

@@ -1,0 +1,192 @@
+"""Finds the run that a command is about: by its prefix, or the only live one in the working directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from disbatch.model.errors import SilenceError, UsageError
+from disbatch.model.text import as_argument, shell_word
+from disbatch.rundir.driver_alive import is_dead
+from disbatch.rundir.runscript import status_file
+from disbatch.wire.connect import ConnectFile, is_here, listens_here, sockets
+from disbatch.wire.ownfile import NotOwnError, owner_of
+from disbatch.wire.renamed_files import is_gone
+
+if TYPE_CHECKING:
+    from disbatch.client.follow import Follower
+
+CONNECT = "_connect.json"
+STATUS = "_status.txt"
+FEED_AGAIN = "cat SAME_TASKS | "
+"""Before a command that reads, once more from the first on, the tasks that came through a stream."""
+ENDINGS = (CONNECT, STATUS, "_dbUtil.sh")
+"""Of files whose names stand for the run, too."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with a connect file; `prefix` as the user may write it."""
+
+    prefix: str
+    connect: ConnectFile
+
+    @property
+    def is_gone(self) -> bool:
+        """Its driver ended without ending the run. Of a driver on another host only that host knows."""
+        return is_dead(self.prefix, self.connect)
+
+    @property
+    def is_starting(self) -> bool:
+        """Of a run that is not gone: another driver takes it over, and does not listen yet."""
+        return is_here(self.connect) and bool(sockets(self.connect)) and not listens_here(self.connect)
+
+    @property
+    def resume(self) -> str:
+        """How to go on with what a dead driver left."""
+        from disbatch.rundir.journal_file import read
+
+        name = as_argument(self.prefix)
+        prefix, status = shell_word(name), shell_word(as_argument(status_file(self.prefix)))
+        again = f"`disbatch TASKFILE -r {status}`"
+        try:
+            source = read(Path(f"{self.prefix}_run.json")).asked.source
+        except UsageError:
+            return f"{again} goes on where it ended"
+        if source == "program":
+            return (
+                f"its tasks came from a program: `dbutil finish --run {prefix}` ends it; "
+                f"then start it anew with `-r {status}`"
+            )
+        over = f"`disbatch --takeover {prefix}`"
+        if source == "stream":
+            over = f"`{FEED_AGAIN}disbatch --takeover {prefix} -`"
+        return f"{over} goes on with it; or `dbutil finish --run {prefix}` ends it, then {again} resumes it"
+
+
+def find_run(prefix: str | None) -> Run:
+    """The run with that prefix, or with the connect file that DISBATCH_CONNECT names, or the only live one
+    here. UsageError if that cannot be said, SilenceError if its driver is known to be dead."""
+    run = find_any_run(prefix)
+    if run.is_gone:
+        where = f"the driver (pid {run.connect.pid}) is dead"
+        raise SilenceError(f"{run.prefix}: {where}; {run.resume}")
+    return run
+
+
+def find_any_run(prefix: str | None) -> Run:
+    """The same, be its driver alive or dead. UsageError."""
+    prefix = prefix or os.environ.get("DISBATCH_CONNECT") or None
+    return _only_run() if prefix is None else _run(prefix)
+
+
+@asynccontextmanager
+async def follow(run: Run, say: Callable[[str], None]) -> AsyncIterator[Follower]:
+    """Asks the driver of the run, or the next one, as long as the block lasts; `say` gets a line for the user
+    when none is heard."""
+    import zmq
+
+    from disbatch.client.follow import Follower
+    from disbatch.wire.client_socket import Caller
+
+    with zmq.Context() as context:
+        loop = asyncio.get_running_loop()
+        follower = Follower(
+            lambda lost: Caller(loop, context, run.connect, lost),
+            *(run.connect, run.prefix),
+            say=say,
+            advice=run.resume,
+        )
+        try:
+            yield follower
+        finally:
+            follower.close()
+
+
+class Found(NamedTuple):
+    """A run of which there is a status file; `connect` if its driver may be asked, or else `words` that say
+    why not (none: the run is over)."""
+
+    prefix: str
+    connect: ConnectFile | None
+    words: str = ""
+
+
+def look_up(prefix: str | None) -> Found:
+    """The run as for `find_run`, be it live, dead or over. UsageError if there is no such run."""
+    prefix = prefix or os.environ.get("DISBATCH_CONNECT") or None
+    if prefix is None:
+        run = _only_run()
+        return Found(run.prefix, run.connect)
+    prefix = _stripped(prefix)
+    if not is_gone(status_file(prefix)):
+        if is_gone(f"{prefix}{CONNECT}"):
+            return Found(prefix, None)
+        try:
+            return Found(prefix, _connect(prefix))
+        except UsageError as error:
+            return Found(prefix, None, f"the driver cannot be asked: {error}")
+    run = _run(prefix)
+    return Found(run.prefix, run.connect)
+
+
+def _stripped(prefix: str) -> str:
+    for ending in ENDINGS:
+        prefix = prefix.removesuffix(ending)
+    return prefix
+
+
+def _run(prefix: str) -> Run:
+    prefix = _stripped(prefix)
+    path = Path(f"{prefix}{CONNECT}")
+    if is_gone(path):
+        if not is_gone(status_file(prefix)):
+            raise UsageError(f"{prefix}: this run is over: there is no {path.name} any more")
+        raise UsageError(f"{prefix}: there is no such run: no file {path}")
+    return Run(prefix, _connect(prefix))
+
+
+def _connect(prefix: str) -> ConnectFile:
+    """The connect file of a run that the user named. UsageError. It must belong to whom the run belongs:
+    anybody may leave one in a directory that others can write to."""
+    return ConnectFile.read(Path(f"{prefix}{CONNECT}"), trusted=owner_of(f"{prefix}{STATUS}"))
+
+
+def _only_run() -> Run:
+    """Those of other users count for nothing."""
+    runs, others = [], 0
+    for name in _names():
+        try:
+            runs.append(Run(_stripped(name), ConnectFile.read(Path(name))))
+        except UsageError as error:
+            others += isinstance(error.__cause__, NotOwnError)
+    live = [run for run in runs if not run.is_gone]
+    if len(live) == 1:
+        return live[0]
+    if live:
+        raise UsageError(f"several runs are live here, choose one with --run: {_list(live)}")
+    if len(runs) == 1:
+        return runs[0]
+    if runs:
+        raise UsageError(f"no run is live here; the drivers of these are dead, to be resumed: {_list(runs)}")
+    whose = " of yours" if others else ""
+    raise UsageError(
+        f"no run{whose} is live in this directory: name one with --run PREFIX, as its files begin"
+    )
+
+
+def _list(runs: list[Run]) -> str:
+    shown = ", ".join(run.prefix for run in runs[:10])
+    return shown if len(runs) <= 10 else f"{shown} and {len(runs) - 10} more"
+
+
+def _names() -> list[str]:
+    try:
+        return sorted(name for name in os.listdir() if name.endswith(CONNECT))  # noqa: PTH208 - plain names
+    except OSError as error:
+        raise UsageError(f"the working directory: {error.strerror}; name a run with --run") from error

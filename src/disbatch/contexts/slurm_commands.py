@@ -1,0 +1,380 @@
+"""Slurm's commands: what scontrol and squeue are asked, and the arguments of srun.
+
+Asks Slurm's own commands about a job: which nodes it has now, when it ends, how it is ended.
+
+Each answers within milliseconds, or, where the controller is away, tries for a minute; so they run at the
+same time, and none is waited for beyond the limit.
+
+How an engine is started as a step of a Slurm job: the arguments and environment of `srun`. Pure but for
+the options file.
+
+One step a node, because a step dies on all of its nodes when one is lost. The step shall have all that the
+job has on its node, and share it with other steps: of another run in the same job, or of a task's own `srun`.
+
+What Slurm says of our job while the run goes on: its nodes, its end, and what runs where.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from disbatch.contexts.command import Run
+from disbatch.contexts.hostlist import expand
+from disbatch.contexts.launch_errors import ended_how, lines
+from disbatch.contexts.local import engine_argv
+from disbatch.contexts.nodes import Node
+from disbatch.contexts.slurm import parse_config, parse_job, parse_version
+from disbatch.contexts.slurm_hetjob import SIZE_VARIABLES, JobFacts
+from disbatch.model.errors import UsageError
+from disbatch.wire.engine_protocol import SECRET_VARIABLES, SRUN_VARIABLES
+
+TIMEOUT = 10.0
+"""Seconds for all of them."""
+KILLED = 1.0
+"""Seconds that a killed command has to be gone."""
+MAX_OUTPUT = 1 << 23
+"""Bytes of one stream; the configuration of a big site is about 1 MB."""
+_CHUNK = 1 << 16
+_NO_SUCH_JOB = b"Invalid job id specified"
+
+
+class _Command:
+    """A command, what it has said so far, and, once it is over, in one line why that is not to be used."""
+
+    def __init__(self, argv: list[str], environ: Mapping[str, str]) -> None:
+        self.name = " ".join(argv)
+        self.out = bytearray()
+        self.err = bytearray()
+        self.problem = ""
+        self.process: subprocess.Popen[bytes] | None = None
+        try:
+            # A group of its own: what is to be killed may be a site's shell script around the real command.
+            self.process = subprocess.Popen(
+                argv,
+                env=dict(environ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            self.problem = f"there is no {argv[0]} command in PATH"
+        except OSError as error:
+            self.problem = f"{argv[0]} cannot be run: {error.strerror or error}"
+
+    def streams(self) -> list[tuple[IO[bytes], bytearray]]:
+        """Its pipes, and where what comes out of them belongs."""
+        if self.process is None or self.process.stdout is None or self.process.stderr is None:
+            return []
+        return [(self.process.stdout, self.out), (self.process.stderr, self.err)]
+
+    def conclude(self, deadline: float, timeout: float) -> None:
+        """See it end until `deadline` (monotonic), or kill it; it had `timeout` seconds in all."""
+        if self.process is None:
+            return
+        try:
+            code = self.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.problem = f"{self.name}: no answer within {timeout:g} s"
+            return
+        self._close()
+        if code:
+            said = lines(bytes(self.err))
+            self.problem = f"{self.name}: {said[-1] if said else ended_how(code)}"
+
+    def kill(self) -> None:
+        """End it, and what it started."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(KILLED)
+        self._close()
+
+    def _close(self) -> None:
+        for pipe, _ in self.streams():
+            pipe.close()
+
+
+def ask(job: str, environ: Mapping[str, str], timeout: float = TIMEOUT) -> JobFacts:
+    """What `scontrol` and `srun`, found by `environ`'s PATH, say of the job, after `timeout` seconds at most.
+
+    What they do not say is not known, and `problem` says in one line why.
+    """
+    environ = {**environ, "SLURM_TIME_FORMAT": "%s"}  # not local time in a format of the user's
+    deadline = time.monotonic() + timeout
+    argvs = (f"scontrol show job -d -o {job}", "scontrol show config", "srun --version")
+    commands = [_Command(argv.split(), environ) for argv in argvs]
+    try:
+        _listen(commands, deadline)
+    except BaseException:  # Ctrl-C: leave nothing behind
+        for command in commands:
+            command.kill()
+        raise
+    for command in commands:
+        command.conclude(deadline, timeout)
+    about_job, config, version = commands
+    if _NO_SUCH_JOB in about_job.err:
+        return JobFacts(gone="Slurm knows no such job (Invalid job id specified)")
+    facts = JobFacts() if about_job.problem else parse_job(about_job.out.decode(errors="replace"), job)
+    return dataclasses.replace(
+        facts,
+        kill_wait=parse_config(config.out.decode(errors="replace")),
+        version=parse_version(version.out.decode(errors="replace")),
+        problem=next(filter(None, (facts.problem, *(command.problem for command in commands))), ""),
+    )
+
+
+def _listen(commands: list[_Command], deadline: float) -> None:
+    """Take what they say until all have closed their streams, or the deadline."""
+    with selectors.DefaultSelector() as selector:
+        for command in commands:
+            for pipe, taken in command.streams():
+                selector.register(pipe, selectors.EVENT_READ, taken)
+        while selector.get_map() and (left := deadline - time.monotonic()) > 0:
+            for key, _ in selector.select(left):
+                data = os.read(key.fd, _CHUNK)
+                key.data.extend(data[: MAX_OUTPUT - len(key.data)])
+                if not data:
+                    selector.unregister(key.fileobj)
+
+
+OPTIONS_FILE = "DISBATCH_SLURM_SRUN_OPTIONS_FILE"
+LONGEST_OPTIONS = 64 << 10
+"""Bytes of an options file; the environment of a process has to take it."""
+OVERLAP_SINCE = (20, 11)
+"""Slurm's version with --overlap; before it, steps share cores unless told otherwise."""
+GPUS_SINCE = (19, 5)
+HET_GROUP_SINCE = (20, 2)
+"""Before it the option was called --pack-group."""
+
+_OF_SLURM = ("SLURM_", "SRUN_", "SBATCH_", "SALLOC_")
+_FINDS_THE_JOB = frozenset(
+    {
+        *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JWT"),
+        *("SLURM_CLUSTER_NAME", "SLURM_WORKING_CLUSTER", "SLURM_NODE_ALIASES", "SLURM_STEPMGR"),
+        *SIZE_VARIABLES,
+    }
+)
+"""All that srun needs of its environment: where the cluster and the job are, and who we are to them."""
+_INSTEAD_OF = {
+    "--cpu-bind=": ("SLURM_CPU_BIND", "SLURM_CPU_BIND_TYPE"),
+    "--export=": ("SLURM_EXPORT_ENV",),
+    "--gpus=": ("SLURM_GPUS", "SLURM_GPUS_PER_NODE", "SLURM_GPUS_PER_TASK"),
+    "--mem=": ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU"),
+    "--mpi=": ("SLURM_MPI_TYPE",),
+    "--overlap": ("SLURM_OVERLAP", "SLURM_EXACT", "SLURM_EXCLUSIVE"),
+}
+"""srun's own order is arguments before variables; what the user wrote for it shall win over ours."""
+_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+
+
+@dataclass(frozen=True)
+class SrunOptions:
+    """`version` of Slurm, as (22, 5); None: unknown, and taken for a recent one. `variables`: more for srun's
+    environment, from the options file. `python`: the interpreter on the nodes; None: ours. `package`: the
+    directory where the package lies there; None: where ours lies."""
+
+    version: tuple[int, int] | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    python: str | None = None
+    package: str | None = None
+
+
+def srun_argv(node: Node, options: SrunOptions) -> list[str]:
+    """The command that starts an engine on `node` as the only process of a step."""
+    recent = options.version is None
+    wishes = [
+        "--cpu-bind=none",
+        "--mem=0",  # all of the job's there
+        "--mpi=none",
+        "--export=ALL",
+    ]
+    if recent or (options.version or ()) >= OVERLAP_SINCE:
+        wishes.append("--overlap")
+    if node.gpus and (recent or (options.version or ()) >= GPUS_SINCE):
+        wishes.append(f"--gpus={node.gpus}")
+    place = []
+    if node.component is not None:
+        option = "--het-group" if recent or (options.version or ()) >= HET_GROUP_SINCE else "--pack-group"
+        place.append(f"{option}={node.component}")
+    return [
+        *("srun", "--nodes=1", "--ntasks=1", f"--nodelist={node.name}", "--job-name=disbatch"),
+        *place,
+        *(wish for wish in wishes if not _is_given(wish, options.variables)),
+        "--",
+        *engine_argv(options.python, options.package),
+    ]
+
+
+def _is_given(wish: str, variables: Mapping[str, str]) -> bool:
+    name = wish[: wish.find("=") + 1] or wish
+    return any(variable in variables for variable in _INSTEAD_OF[name])
+
+
+def srun_environment(environ: Mapping[str, str], options: SrunOptions) -> dict[str, str]:
+    """What srun finds: `environ`, which it passes on to the engine, without what would be read as options.
+
+    Nearly every one of Slurm's own variables is one: a batch script's SLURM_NTASKS, SLURM_HINT or
+    SLURM_MEM_PER_CPU would shape a step that is to be shaped by `srun_argv` alone. The names of
+    `options.variables` go along, so that the engine can keep them from its tasks.
+    """
+    secret = {os.fsdecode(name) for name in SECRET_VARIABLES}
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name not in secret and (name in _FINDS_THE_JOB or not name.startswith(_OF_SLURM))
+    }
+    if options.variables:
+        kept |= options.variables
+        kept[os.fsdecode(SRUN_VARIABLES)] = ":".join(options.variables)
+    return kept
+
+
+def read_options_file(path: Path) -> dict[str, str]:
+    """The variables of a file of VAR=VALUE lines (DISBATCH_SLURM_SRUN_OPTIONS_FILE).
+
+    Blank lines and lines that begin with # are skipped; `export VAR=VALUE` is taken, and quotes around a
+    whole value are taken off. Nothing is expanded. UsageError, with the line, for anything else.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(LONGEST_OPTIONS + 1)
+    except OSError as error:
+        raise UsageError(f"{OPTIONS_FILE}: cannot read {path}: {error.strerror or error}") from error
+    if len(data) > LONGEST_OPTIONS:
+        raise UsageError(f"{OPTIONS_FILE}: {path} is longer than {LONGEST_OPTIONS >> 10} KiB")
+    variables: dict[str, str] = {}
+    for number, line in enumerate(os.fsdecode(data).split("\n"), 1):
+        text = line.strip()
+        if text and not text.startswith("#"):
+            name, value = _parse_option(text, f"{path}:{number}")
+            variables[name] = value
+    return variables
+
+
+def _parse_option(text: str, where: str) -> tuple[str, str]:
+    match = _LINE.fullmatch(text)
+    if match is None or "\0" in text:
+        raise UsageError(f"{where}: not VAR=VALUE")
+    name, value = match[1], match[2].strip()
+    quote = value[:1]
+    if quote in ("'", '"') and quote:
+        if len(value) < 2 or value[-1] != quote or quote in value[1:-1]:
+            raise UsageError(f"{where}: {name}: a quote is not closed, or not around the whole value")
+        value = value[1:-1]
+    return name, value
+
+
+log = logging.getLogger(__name__)
+
+ASK_TIMEOUT = 10.0
+PREEMPTION_MARGIN = 30.0
+"""Seconds beyond the grace of a preemption that Slurm may take to come back to it."""
+NOT_STEPS_OF_ANYBODY = ("batch", "extern", "interactive")
+
+
+class SlurmSilentError(Exception):
+    """Slurm's commands did not tell; the text says what went wrong."""
+
+
+async def job_facts(job: str, run: Run, timeout: float = ASK_TIMEOUT) -> JobFacts:
+    """What scontrol says of the job. SlurmSilentError if it does not."""
+    environment = {**os.environ, "SLURM_TIME_FORMAT": "%s"}
+    answer = await run(["scontrol", "show", "job", "-d", "-o", job], environment, timeout)
+    if answer.problem is not None:
+        raise SlurmSilentError(f"scontrol show job: {answer.problem}")
+    facts = parse_job(answer.out, job)
+    if facts.problem:
+        raise SlurmSilentError(facts.problem)
+    return facts
+
+
+class Preemption(NamedTuple):
+    """A job has to make room for another one. `left`: seconds that it may have until Slurm ends it. `again`:
+    it will be started again later; None: that is not known."""
+
+    left: float
+    again: bool | None
+
+    @property
+    def words(self) -> str:
+        """What the user is told."""
+        if self.again is None:
+            return "Slurm preempts this job: waiting until it ends it, or starts it again later"
+        later = (
+            ", to start it again later: waiting for that" if self.again else " and will not start it again"
+        )
+        return f"Slurm preempts this job{later}"
+
+
+async def preemption(job: str, run: Run) -> Preemption | None:
+    """Whether Slurm ends the job because it preempts it, and what it does with it then; None if not."""
+    try:
+        facts = await job_facts(job, run)
+    except SlurmSilentError as error:
+        log.info("whether the job is preempted is not known: %s", error)
+        return None
+    if not facts.preempted:
+        return None
+    again = await _requeues(facts, run) if facts.requeue else False
+    return Preemption(max(0.0, (facts.end or 0.0) - time.time()) + PREEMPTION_MARGIN, again)
+
+
+async def _requeues(facts: JobFacts, run: Run) -> bool | None:
+    """Whether the mode of preemption is to requeue: that of the job's partition or QOS, whichever decides on
+    this cluster, or of the cluster, if they have none of their own. None if nobody says."""
+    config = await _said(["scontrol", "show", "config"], run)
+    kind, mode = _field(config, "PreemptType"), _field(config, "PreemptMode")
+    if "PARTITION" in kind:
+        mode = _field(
+            await _said(["scontrol", "-o", "show", "partition", facts.partition], run), "PreemptMode"
+        )
+    elif "QOS" in kind and facts.qos:
+        argv = ["scontrol", "show", "assoc_mgr", f"qos={facts.qos}", "flags=qos"]
+        own = _field(await _said(argv, run), "PreemptMode")
+        mode = mode if own in ("CLUSTER", "OFF") else own
+    return "REQUEUE" in mode if mode else None
+
+
+async def _said(argv: list[str], run: Run) -> str:
+    return (await run(argv, None, ASK_TIMEOUT)).out
+
+
+def _field(text: str, name: str) -> str:
+    """The value of `name = VALUE` or `name=VALUE`, in upper case; "" if it is not there."""
+    match = re.search(rf"\b{name}\s*=\s*(\S+)", text)
+    return match[1].upper() if match else ""
+
+
+async def nodes_in_use(job: str, nodes: Iterable[str], run: Run) -> set[str]:
+    """Those of the nodes on which the job has steps that somebody started, and maybe others. SlurmSilentError
+    if squeue does not tell."""
+    argv = ["squeue", "-h", "-s", "-j", job, "-w", ",".join(nodes), "-o", "%i|%N"]
+    answer = await run(argv, None, ASK_TIMEOUT)
+    if answer.problem is not None:
+        raise SlurmSilentError(f"squeue: {answer.problem}")
+    used: set[str] = set()
+    for line in answer.out.splitlines():
+        step, _, names = line.strip().partition("|")
+        if names and step.rpartition(".")[2] not in NOT_STEPS_OF_ANYBODY:
+            try:
+                used.update(expand(names))
+            except UsageError as error:
+                raise SlurmSilentError(f"squeue: {error}") from error
+    return used

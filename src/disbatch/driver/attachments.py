@@ -1,0 +1,139 @@
+"""Contexts that were attached to the run: other processes that start engines for it, here or elsewhere.
+
+Theory of operation
+-------------------
+A context announces its engines (`Attach`) before it starts them, so that each has a rank and a place from the
+first. It then stays until they have left: it holds what they need there (an allocation, tunnels), and learns
+from us what became of each (`Heed`), as a history of events that it can ask for again. What it knows before
+us (a launch that failed, a process that ended) it tells (`Ended`). If it dies, its engines go on by
+themselves: they talk to us, not to it.
+
+Contexts outlive the driver: one that takes the run over finds them in the run file. Their histories begin
+anew then, under another number: that of the driver among those of the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from disbatch.contexts.walltime import grace_within
+from disbatch.driver.engine_table import Member
+from disbatch.wire.client_protocol import Answer, Attach, Event, Fate, Heed, News, Request
+
+NOTHING_NEW = 10.0
+"""Seconds after which a context is told that there is nothing new: it knows by that that we are there."""
+HEARD = 3 * NOTHING_NEW
+"""A context that asked for news within so many seconds is there."""
+EVENTS_A_TIME = 1000
+
+
+@dataclass
+class Attachment:
+    """A context that was attached, as it asked to be, and what became of its engines."""
+
+    name: str
+    asked: Attach
+    heard: float
+    """When it last asked, by the loop's time."""
+    events: list[Event] = field(default_factory=list)
+    waiting: dict[str, tuple[Request, asyncio.TimerHandle]] = field(default_factory=dict)
+
+
+class Contexts:
+    """All of them. `answer` takes the answers to requests that had to wait; `history` is the number of
+    these."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        answer: Callable[[Request, Answer], None],
+        history: int = 0,
+    ) -> None:
+        self._loop = loop
+        self._answer = answer
+        self._history = history
+        self._attached: dict[str, Attachment] = {}
+
+    def add(self, asked: Attach, name: str = "") -> Attachment:
+        """Take one in; `name` if it has one from a former driver."""
+        name = name or f"c{len(self._attached) + 1}"
+        self._attached[name] = attachment = Attachment(name, asked, self._loop.time())
+        return attachment
+
+    def find(self, asked: Attach) -> str | None:
+        """The name of the one that asked just this: it may ask a driver again that took the run over."""
+        return next((name for name, one in self._attached.items() if one.asked == asked), None)
+
+    def __len__(self) -> int:
+        return len(self._attached)
+
+    def get(self, name: str) -> Attachment | None:
+        """The context of that name."""
+        return self._attached.get(name)
+
+    def label(self, name: str) -> str:
+        """What its nodes are called together."""
+        attachment = self._attached.get(name)
+        return "" if attachment is None else attachment.asked.label
+
+    def engines(self, name: str) -> list[str]:
+        """All that it announced."""
+        attachment = self._attached.get(name)
+        return [] if attachment is None else [node.engine for node in attachment.asked.nodes]
+
+    def is_heard(self, name: str) -> bool:
+        """The process that attached it is there."""
+        attachment = self._attached.get(name)
+        return attachment is not None and self._loop.time() - attachment.heard < HEARD
+
+    def grace(self, name: str, grace: float) -> float:
+        """The grace (seconds) that tasks can have on its nodes."""
+        attachment = self._attached.get(name)
+        return grace if attachment is None else grace_within(attachment.asked.kill_wait, grace)
+
+    def is_scheduled(self, name: str) -> bool:
+        """Its nodes are a scheduler's."""
+        attachment = self._attached.get(name)
+        return attachment is not None and attachment.asked.scheduled
+
+    def became(self, member: Member, fate: Fate) -> None:
+        """Something became of an engine."""
+        attachment = self._attached.get(member.context)
+        if attachment is None:
+            return
+        attachment.events.append(Event(member.engine, fate))
+        for request, timer in list(attachment.waiting.values()):
+            timer.cancel()
+            self._tell(attachment, request)
+
+    def heed(self, request: Request, verb: Heed) -> Answer | None:
+        """Answer now, or later."""
+        attachment = self._attached.get(verb.context)
+        if attachment is None:
+            return Answer(request.id, False, ["this run does not know that context"])
+        attachment.heard = self._loop.time()
+        if verb.history != self._history or len(attachment.events) != verb.known:
+            return self._news(attachment, request, verb)
+        timer = self._loop.call_later(NOTHING_NEW, self._tell, attachment, request)
+        attachment.waiting[request.id] = (request, timer)
+        return None
+
+    def _tell(self, attachment: Attachment, request: Request) -> None:
+        del attachment.waiting[request.id]
+        assert isinstance(request.verb, Heed)
+        self._answer(request, self._news(attachment, request, request.verb))
+
+    def _news(self, attachment: Attachment, request: Request, verb: Heed) -> Answer:
+        known = verb.known if verb.history == self._history else 0
+        events = attachment.events[known : known + EVENTS_A_TIME]
+        return Answer(request.id, True, [], News(known, events, history=self._history))
+
+    def close(self) -> None:
+        """The run is over."""
+        for attachment in self._attached.values():
+            for request, timer in attachment.waiting.values():
+                timer.cancel()
+                self._answer(request, Answer(request.id, True, [], News(0, [], over=True)))
+            attachment.waiting.clear()

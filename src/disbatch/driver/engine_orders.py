@@ -1,0 +1,90 @@
+"""What an engine is told when it starts, and the plan's assignments as messages.
+
+What an engine is told when it is started.
+
+The plan's assignments as messages to an engine, none of them too large.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from disbatch.contexts.context import Context
+from disbatch.contexts.nodes import Node
+from disbatch.model.task import NO_REPEAT, Way
+from disbatch.plan.events import Assign, AssignPerEngine
+from disbatch.rundir.output_manifest import Output
+from disbatch.rundir.paths import RunFiles
+from disbatch.wire.connect import RunKeys
+from disbatch.wire.engine_protocol import PROTOCOL, Bootstrap, Order, Start, StartPerEngine
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What all engines of a context are told: the tasks' `directory` and `environment`, the run's `files` and
+    its `keys`; `by_driver` and `orphan_patience` as in `Bootstrap`; `output`: what is kept of what tasks
+    print."""
+
+    context: Context
+    directory: bytes
+    environment: dict[bytes, bytes]
+    files: RunFiles
+    keys: RunKeys
+    orphan_patience: float
+    by_driver: bool = True
+    output: Output | None = None
+
+    def bootstrap(self, node: Node, *, name: str, engine: str, addresses: list[str]) -> Bootstrap:
+        """The Bootstrap of the engine `engine` on `node`, which the run calls `name`."""
+        context, output = self.context, self.output
+        return Bootstrap(
+            protocol=PROTOCOL,
+            engine=engine,
+            node=name,
+            slots=node.slots,
+            cores_per_task=node.cores_per_task,
+            directory=self.directory,
+            log=os.fsencode(self.files.elsewhere.engine_log(name)),
+            addresses=addresses,
+            server_key=self.keys.server_key,
+            client_key=self.keys.client_key,
+            client_secret=self.keys.client_secret,
+            environment=self.environment,
+            way=node.way,
+            gpu=context.gpu,
+            share=context.share,
+            bind=context.bind,
+            cores=node.cores if node.way is Way.STEP else None,
+            run=os.fsencode(self.files.prefix),
+            by_driver=self.by_driver,
+            orphan_patience=self.orphan_patience,
+            output=output.directory if output else b"",
+            output_pack=output.packed if output else False,
+            output_limit=output.limit if output else 0,
+        )
+
+
+ORDERS_A_MESSAGE = 256
+BYTES_A_MESSAGE = 1 << 20
+
+
+def starts(action: Assign) -> Iterator[Start]:
+    """The tasks in their order, so many to a message."""
+    orders: list[Order] = []
+    size = 0
+    for attempt, task in action.pairs:
+        if len(orders) >= ORDERS_A_MESSAGE or size > BYTES_A_MESSAGE:
+            yield Start(orders)
+            orders, size = [], 0
+        orders.append(Order(attempt, task.id, task.line, task.repeat, task.command))
+        size += len(task.command)
+    yield Start(orders)
+
+
+def start_per_engine(action: AssignPerEngine) -> StartPerEngine:
+    """A PERENGINE command."""
+    command = action.command
+    order = Order(action.attempt, command.id, command.line, NO_REPEAT, command.command)
+    return StartPerEngine(command.phase, order)

@@ -1,0 +1,363 @@
+"""The run's key store: opened, announced, and told what programs wait for.
+
+Puts what a run tells programs into the key store, in order, without letting the run wait for that.
+
+Keeps the driver's own key store for a while when all tasks have ended: results may still be fetched.
+
+A program that we did not start may live on, and the store ends with us. So we stay until it has fetched the
+reports of all tasks; but not for one who is gone (he asked for nothing in SILENT seconds), nor for one who
+fetches nothing any more (for IDLE seconds).
+
+A run's side of its key store: opens it, says where it is, and puts there what programs wait for.
+
+| key | value |
+|---|---|
+| `RESULT_KEY ID` | the report of a task, JSON; `RESULT_KEY` is the task source's own word |
+| `RESULT_KEY done tasks` | the id of each task of which there is a report |
+| the key of a `BARRIER key` | the barrier's id |
+| `DisBatch status` | the state of the run, JSON; replaced as it changes |
+
+A report or an id is put when the line of the task or barrier is in the status file, so that no program knows
+of what might be run again. When results cannot be put, the run goes on until many wait; then it starts
+nothing until there are fewer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from disbatch.driver.holds import Holds, Reason
+from disbatch.driver.settings import Settings
+from disbatch.keystore.embedded import EmbeddedStore
+from disbatch.keystore.service import Storekeeper
+from disbatch.keystore.store import KeyStore, Pair
+from disbatch.model.errors import DisbatchError
+from disbatch.model.result import Report, report_of
+from disbatch.model.task import Barrier
+from disbatch.model.text import counted, path_line
+from disbatch.model.view import Snapshot
+from disbatch.rundir.kvsinfo import KvsInfo, kvsinfo_path
+from disbatch.sources.keystore import Desk, SignIn
+from disbatch.wire.client_protocol import Answer, Request
+
+if TYPE_CHECKING:
+    from disbatch.keystore.address import Address
+    from disbatch.keystore.redis import Lease
+
+BATCH = 256
+"""Results that are put at once."""
+FULL = 20_000
+"""Results that may wait: with more the run starts nothing until some are gone."""
+
+
+class Outgoing:
+    """`add` one result after the other. `full(True)` is called when too much waits, `full(False)` when it
+    does no more; `refused` when the store will never take some."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        store: KeyStore,
+        *,
+        full: Callable[[bool], None],
+        refused: Callable[[DisbatchError], None],
+    ) -> None:
+        self._loop = loop
+        self._store = store
+        self._tell_full = full
+        self._refused = refused
+        self._waiting: deque[tuple[Pair, ...]] = deque()
+        self._full = False
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def add(self, *pairs: Pair) -> None:
+        """Put these together, after those before."""
+        self._waiting.append(pairs)
+        if self._task is None:
+            self._task = self._loop.create_task(self._send())
+        self._look()
+
+    async def _send(self) -> None:
+        # What is added in this turn of the loop goes in one batch.
+        await asyncio.sleep(0)
+        while self._waiting:
+            batch = list(islice(self._waiting, BATCH))
+            try:
+                await self._store.put([pair for pairs in batch for pair in pairs])
+            except DisbatchError as error:
+                self._refused(error)
+            for _ in batch:
+                self._waiting.popleft()
+            self._look()
+        self._task = None
+
+    def _look(self) -> None:
+        full = len(self._waiting) > (FULL // 2 if self._full else FULL)
+        if full != self._full:
+            self._full = full
+            self._tell_full(full)
+
+    async def close(self, patience: float) -> int:
+        """Put what waits, within so many seconds; how many could not be put."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=patience)
+        if self._task is not None:
+            self._task.cancel()
+        return len(self._waiting)
+
+
+SILENT = 60.0
+IDLE = 600.0
+
+
+class Lingering:
+    """`left()` is true while there are results that nobody has fetched; `stirred` is to be called when
+    somebody asked for something, `end` when we shall go at once."""
+
+    def __init__(self, left: Callable[[], bool], *, silent: float = SILENT, idle: float = IDLE) -> None:
+        self._left = left
+        self._silent = silent
+        self._idle = idle
+        self._ended = False
+        self._event = asyncio.Event()
+
+    def stirred(self) -> None:
+        """Somebody asked."""
+        self._event.set()
+
+    def end(self) -> None:
+        """Wait no more."""
+        self._ended = True
+        self._event.set()
+
+    async def last(self, held: Callable[[], int]) -> None:
+        """Wait. `held()`: how much there is, which becomes less as somebody fetches."""
+        loop = asyncio.get_running_loop()
+        before, since = held(), loop.time()
+        while self._left() and not self._ended:
+            if (now := held()) < before:
+                before, since = now, loop.time()
+            left = min(self._silent, since + self._idle - loop.time())
+            self._event.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._event.wait()
+            except TimeoutError:
+                return
+
+
+log = logging.getLogger(__name__)
+
+STATUS_KEY = b"DisBatch status"
+STATUS_INTERVAL = 2.0
+"""Seconds between two looks whether the state has changed."""
+LAST_WORDS = 3.0
+"""Seconds for what is put at the very end."""
+
+
+class Exchange:
+    """`open` it before the source begins, `settle` and `close` it when the record is closed.
+
+    `mark` calls back when all lines so far are in the status file; `snapshot` is the state of the run; `say`
+    gets a line for the user. `request` answers what programs ask of the store, at once or through `answer`.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: Settings,
+        holds: Holds,
+        *,
+        mark: Callable[[Callable[[], None]], None],
+        snapshot: Callable[[], Snapshot],
+        say: Callable[[str], None],
+        answer: Callable[[Request, Answer], None],
+    ) -> None:
+        self._loop = loop
+        self._settings = settings
+        self._holds = holds
+        self._mark = mark
+        self._snapshot = snapshot
+        self._say = say
+        files = settings.claimed.files
+        self.info = KvsInfo(kvsinfo_path(files, settings.task_name, settings.jobid))
+        self._lease: Lease | None = None
+        self._away: Callable[[], bool] = lambda: False
+        self._publishing: asyncio.Task[None] | None = None
+        self._results: bytes | None = None
+        """The key that results go to, with a blank behind it; None if nobody wants any."""
+        self._over = False
+        self._store: KeyStore | None = None
+        self._storekeeper = Storekeeper(loop, answer)
+        self._lingering: Lingering | None = None
+        self.request = self._storekeeper.request
+
+    # ---- where it is ----
+
+    async def reach(self) -> None:
+        """Find the server, if the store is one. UsageError if there is none."""
+        if self._settings.keystore is not None:
+            self._lease = await self._open_server(self._settings.keystore)
+
+    def open(self, address: str) -> Desk:
+        """Be ready; `address` is the driver's own. UsageError if nobody can be told where the store is."""
+        s = self._settings
+        connect = s.claimed.files.connect
+        environment = {b"DISBATCH_CONNECT": bytes(connect), b"DISBATCH_JOBID": s.jobid.encode()}
+        again = s.takeover is not None
+        store: KeyStore
+        if s.keystore is None or self._lease is None:
+            store = embedded = EmbeddedStore(
+                trouble=self._say, recovered=lambda: self._say("the key store has room again")
+            )
+            embedded.supply(STATUS_KEY, self._status)
+            self.info.write([address, f"connect {path_line(str(connect))}"], again=again)
+            where = f"the run's own, see {self.info.path}"
+        else:
+            lease = self._lease
+            self.info.write([str(s.keystore), f"prefix {lease.prefix}"], again=again)
+            where = f"{s.keystore}, its keys begin with {lease.prefix}"
+            environment[b"DISBATCH_KVS_URL"] = s.keystore.url.encode()
+            environment[b"DISBATCH_KVS_PREFIX"] = lease.prefix.encode()
+            store = lease.store
+            self._publishing = self._loop.create_task(self._publish(lease))
+        self._outgoing = Outgoing(self._loop, store, full=self._full, refused=self._refused)
+        self._store = store
+        self._storekeeper.open(store, secrets.token_hex(8) if s.keystore is None else "")
+        return Desk(store, where, {**s.environment, **environment}, self._signed_in, self._say)
+
+    async def _open_server(self, address: Address) -> Lease:
+        from disbatch.keystore.redis import find_prefix
+        from disbatch.keystore.redis_server import Server
+
+        s = self._settings
+        server = Server(
+            address, trouble=self._say, recovered=lambda: self._say(f"key store {address}: is there again")
+        )
+        await server.open()
+        self._away = lambda: server.away
+        former = self.info.told("prefix") if s.takeover is not None else None
+        return await find_prefix(server, s.jobid, s.key_prefix, former)
+
+    def _signed_in(self, source: SignIn) -> None:
+        log.info("task source %r has signed in: tasks under %r", source.name, source.tasks)
+        if source.results:
+            self._results = source.results + b" "
+
+    # ---- what is put ----
+
+    def keyed(self, barrier: Barrier) -> None:
+        """This barrier is complete; whoever waits for its key shall know."""
+        if barrier.key is not None:
+            self._mark(partial(self._outgoing.add, (barrier.key, str(barrier.id).encode())))
+
+    def ended(self, id: int, line: bytes) -> None:
+        """This is the status line of a task that is done, or of a barrier."""
+        report = None if self._results is None else report_of(line)
+        if self._results is not None and report is not None:
+            self._mark(partial(self._put_report, self._results, report))
+
+    def _put_report(self, results: bytes, report: Report) -> None:
+        id = str(report.id).encode()
+        self._outgoing.add((results + id, report.json()), (results + b"done tasks", id))
+
+    def _full(self, full: bool) -> None:
+        if full:
+            waiting = counted(len(self._outgoing), "result waits", "results wait") + " for the key store"
+            words = f"{waiting}; no task starts until it takes some"
+            self._say(words)
+            self._holds.add(Reason.STORE, words)
+        else:
+            self._holds.remove(Reason.STORE)
+
+    def _refused(self, error: DisbatchError) -> None:
+        self._say(f"results are lost: {error}")
+
+    # ---- the state of the run ----
+
+    def _status(self) -> bytes:
+        told = msgspec.structs.asdict(self._snapshot())
+        head = {"jobid": self._settings.jobid, "state": "over" if self._over else "running"}
+        return msgspec.json.encode(head | told)
+
+    async def _publish(self, lease: Lease) -> None:
+        from disbatch.keystore.redis import RENEW
+
+        last, renewed = None, self._loop.time()
+        while True:
+            now = msgspec.structs.replace(self._snapshot(), seconds=0.0)
+            try:
+                if now != last:
+                    await lease.store.replace(STATUS_KEY, self._status())
+                    last = now
+                if self._loop.time() >= renewed + RENEW:
+                    renewed = self._loop.time()
+                    await lease.renew()
+            except DisbatchError as error:
+                log.warning("the state of the run is not put: %s", error)
+            await asyncio.sleep(STATUS_INTERVAL)
+
+    # ---- the end ----
+
+    async def settle(self, patience: float) -> None:
+        """All is recorded: put what is left to put."""
+        self._over = True
+        if self._store is not None:
+            left = await self._outgoing.close(patience)
+            if left:
+                self._say(f"{counted(left, 'result')} could not be put into the key store")
+
+    async def linger(self) -> None:
+        """Stay as long as a program may want to fetch results."""
+        store, results = self._store, self._results
+        if results is None or not isinstance(store, EmbeddedStore) or not self._unfetched():
+            return
+        self._lingering = lingering = Lingering(self._unfetched)
+        self._storekeeper.stirred = lingering.stirred
+        most = f"at most {SILENT:g} s after the last request"
+        self._say(f"all tasks have ended; the key store stays until their results are fetched, {most}")
+        await lingering.last(lambda: store.held)
+        if self._unfetched():
+            self._say("some results were not fetched from the key store; they are in the status file")
+
+    def _unfetched(self) -> bool:
+        """Reports of tasks are there, or on their way."""
+        store, results = self._store, self._results
+        if results is None or not isinstance(store, EmbeddedStore):
+            return False
+        return store.has(results, but=results + b"done tasks") or self._storekeeper.holds(results)
+
+    def hurry(self) -> None:
+        """Stay for nobody."""
+        if self._lingering is not None:
+            self._lingering.end()
+
+    async def close(self) -> None:
+        """Let go of the store."""
+        await self._storekeeper.close()
+        if self._publishing is not None:
+            self._publishing.cancel()
+        if self._lease is not None and not self._away():
+            with contextlib.suppress(DisbatchError, TimeoutError):
+                await asyncio.wait_for(self._say_goodbye(self._lease), LAST_WORDS)
+        self.info.remove(self._say)
+        if self._store is not None:
+            await self._store.close()
+
+    async def _say_goodbye(self, lease: Lease) -> None:
+        await lease.store.replace(STATUS_KEY, self._status())
+        await lease.end()

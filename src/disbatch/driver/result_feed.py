@@ -1,0 +1,206 @@
+"""Tells programs how the tasks ended that they ask about, as soon as that is in the status file.
+
+Theory of operation
+-------------------
+What is told are lines of the status file, and who asks says up to which byte of it is known. So nothing is
+kept for anybody, and a connection that breaks, or another driver that takes the run over, loses nothing and
+tells nothing twice.
+
+Whoever knows all that is in the file waits, and is told of the lines that he waits for when they have got
+there. The newest lines are kept in memory, as the next question comes a moment later; who was away for
+longer, because his computer slept, is told from the file, a piece at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import takewhile
+from typing import NamedTuple
+
+from disbatch.model.idset import IdSet
+from disbatch.rundir.statusfile import BYTES_A_TIME, cut, look_through
+from disbatch.wire.client_protocol import Answer, Collect, Request, Results
+
+NOTHING_NEW = 10.0
+"""Seconds after which somebody is told that there is nothing new."""
+BYTES_KEPT = 1 << 22
+"""Of the newest lines."""
+READING_PATIENCE = 1.0
+"""Seconds that the end waits for a piece of the file that is being read."""
+
+
+class _Line(NamedTuple):
+    """A line of the status file and the byte behind it."""
+
+    end: int
+    id: int
+    text: bytes
+
+
+class _Waiting(NamedTuple):
+    """A question without an answer yet."""
+
+    request: Request
+    wanted: IdSet
+    timer: asyncio.TimerHandle
+
+
+class Telling:
+    """`collect` answers a question, or returns None: the answer comes later, through `answer`. `status` is
+    the status file, of which `size()` tells how long it is with all lines so far; `safely` calls back when
+    these are in it. Who waits is told after `nothing_new` seconds that he waits in vain."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        status: int,
+        *,
+        answer: Callable[[Request, Answer], None],
+        size: Callable[[], int],
+        safely: Callable[[Callable[[], None]], None],
+        nothing_new: float = NOTHING_NEW,
+    ) -> None:
+        self._loop = loop
+        self._status = os.dup(status)
+        self._answer = answer
+        self._size = size
+        self._safely = safely
+        self._patience = nothing_new
+        self.told = size()
+        """Bytes of the status file that may be told of."""
+        self._fresh: list[_Line] = []
+        """Lines that may be told when they are in the status file, and not before."""
+        self._recent: deque[_Line] = deque()
+        self._recent_bytes = 0
+        self._recent_from = self.told
+        self._waiting: dict[str, _Waiting] = {}
+        self._readings: set[asyncio.Task[None]] = set()
+        self._words: str | None = None
+
+    # ---- what ended ----
+
+    def ended(self, id: int, line: bytes) -> None:
+        """The task or barrier of that id got this line, the last one so far."""
+        if not self._fresh:
+            self._loop.call_soon(self._mark)
+        self._fresh.append(_Line(self._size(), id, line))
+
+    def _mark(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        upto = self._size()
+        self._safely(lambda: self._recorded(fresh, upto))
+
+    def _recorded(self, fresh: list[_Line], upto: int) -> None:
+        self.told = upto
+        self._keep(fresh)
+        ids = sorted(line.id for line in fresh)
+        for waiting in [one for one in self._waiting.values() if _meet(one.wanted, ids)]:
+            self._tell(waiting, self._found(waiting.request, fresh, waiting.wanted))
+
+    def _keep(self, fresh: list[_Line]) -> None:
+        recent = self._recent
+        recent.extend(fresh)
+        self._recent_bytes += sum(len(line.text) for line in fresh)
+        while self._recent_bytes > BYTES_KEPT:
+            oldest = recent.popleft()
+            self._recent_bytes -= len(oldest.text)
+            self._recent_from = oldest.end
+
+    def follow(self, status: int) -> None:
+        """The text goes on in this file."""
+        os.dup2(status, self._status, inheritable=False)
+
+    # ---- who asks ----
+
+    def collect(self, request: Request, verb: Collect) -> Answer | None:
+        """Answer it, or let it wait."""
+        wanted, after = IdSet(verb.ranges), min(verb.after, self.told)
+        if after < self._recent_from:
+            reading = self._loop.create_task(self._read(request, wanted, after))
+            self._readings.add(reading)
+            reading.add_done_callback(self._readings.discard)
+            return None
+        answer = self._found(request, self._newer(after), wanted)
+        if self._has_news(answer):
+            return answer
+        self._wait(request, wanted)
+        return None
+
+    def _newer(self, after: int) -> list[_Line]:
+        newer = list(takewhile(lambda line: line.end > after, reversed(self._recent)))
+        newer.reverse()
+        return newer
+
+    def _wait(self, request: Request, wanted: IdSet) -> None:
+        timer = self._loop.call_later(self._patience, self._nothing_new, request.id)
+        self._waiting[request.id] = _Waiting(request, wanted, timer)
+
+    def _nothing_new(self, id: str) -> None:
+        waiting = self._waiting[id]
+        self._tell(waiting, self._found(waiting.request, (), waiting.wanted))
+
+    def _tell(self, waiting: _Waiting, answer: Answer) -> None:
+        waiting.timer.cancel()
+        del self._waiting[waiting.request.id]
+        self._answer(waiting.request, answer)
+
+    def _has_news(self, answer: Answer) -> bool:
+        return isinstance(answer.value, Results) and (bool(answer.value.lines) or answer.value.over)
+
+    def _found(self, request: Request, lines: Iterable[_Line], wanted: IdSet) -> Answer:
+        """Those of the lines that are wanted, the last of all that there are; as many as fit."""
+        found: list[bytes] = []
+        size = 0
+        for line in lines:
+            if line.id in wanted:
+                found.append(cut(line.text))
+                size += len(found[-1])
+                if size > BYTES_A_TIME:
+                    return self._results(request, found, line.end)
+        return self._results(request, found, self.told)
+
+    def _results(self, request: Request, lines: list[bytes], upto: int) -> Answer:
+        over = self._words is not None and upto == self.told
+        return Answer(request.id, True, [], Results(lines, upto, over, self._words or "" if over else ""))
+
+    # ---- what is in the file alone ----
+
+    async def _read(self, request: Request, wanted: IdSet, after: int) -> None:
+        """Tell from the file. A thread reads it: a disk may keep whoever reads waiting."""
+        try:
+            lines, upto = await self._loop.run_in_executor(
+                None, look_through, self._status, after, self._recent_from, wanted
+            )
+        except OSError as error:
+            self._answer(request, Answer(request.id, False, [f"the status file: {error.strerror}"]))
+            return
+        self._answer(request, self._results(request, lines, upto))
+
+    # ---- the end ----
+
+    async def close(self, words: str) -> None:
+        """The run is over; how it ended, in `words`."""
+        self._words = words
+        for waiting in list(self._waiting.values()):
+            self._tell(waiting, self._found(waiting.request, (), waiting.wanted))
+        if self._readings:
+            await asyncio.wait(self._readings, timeout=READING_PATIENCE)
+
+    def shut(self) -> None:
+        """Nobody can be told anything any more."""
+        for reading in self._readings:
+            reading.cancel()
+        os.close(self._status)
+
+
+def _meet(wanted: IdSet, ids: list[int]) -> bool:
+    """One of these ids, which are in order, is wanted."""
+    for first, last in wanted:
+        at = bisect_left(ids, first)
+        if at < len(ids) and ids[at] <= last:
+            return True
+    return False

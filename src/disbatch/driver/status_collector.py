@@ -1,0 +1,376 @@
+"""The view of a run, collected when somebody asks for it, and the course of the run so far.
+
+How a run went so far: points of its course, ever fewer the longer it lasts, and its pace.
+
+Collects what those see that watch a run, when one of them wants to know: nothing here is kept up to date
+with each task, so a run that nobody watches pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+from disbatch.driver.engine_table import Member, Tally
+from disbatch.driver.holds import Holds, Reason
+from disbatch.model.idset import IdSet
+from disbatch.model.task import Task
+from disbatch.model.text import valid
+from disbatch.model.view import (
+    BarrierRow,
+    CoursePoint,
+    EngineRow,
+    FailureRow,
+    LogRow,
+    RunningRow,
+    TaskView,
+    View,
+)
+from disbatch.plan.engine import Engine, State
+from disbatch.plan.plan import Plan
+from disbatch.plan.state import Mode
+from disbatch.wire.client_protocol import MOST_LOG, Wants
+
+FIRST_STEP = 1.0
+"""Seconds between two points, at first."""
+MOST_POINTS = 600
+"""When there are so many every other one goes, and the step doubles."""
+WINDOW = 60.0
+"""Seconds that the pace looks back."""
+
+
+class Course:
+    """`add` a point now and then; those that come too soon after another are not kept."""
+
+    def __init__(self) -> None:
+        self.points: list[CoursePoint] = []
+        self._step = FIRST_STEP
+        self._recent: deque[tuple[float, int]] = deque()
+        """When, and how many were done that were not before."""
+        self._now = (0.0, 0)
+
+    def add(self, point: CoursePoint, inherited: int = 0) -> None:
+        """The run as it stands now; so many of what is done was so when it was taken over."""
+        points, recent = self.points, self._recent
+        self._now = now = (point.seconds, point.done - inherited)
+        if not points or point.seconds >= points[-1].seconds + self._step:
+            points.append(point)
+            if len(points) > MOST_POINTS:
+                del points[1::2]
+                self._step *= 2
+        if not recent or point.seconds >= recent[-1][0] + FIRST_STEP:
+            recent.append(now)
+            while len(recent) > 2 and recent[1][0] <= point.seconds - WINDOW:
+                recent.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """Tasks a second over the last minute or so; None while nothing can be said."""
+        if not self._recent:
+            return None
+        (then, before), (now, done) = self._recent[0], self._now
+        return (done - before) / (now - then) if now > then and done > before else None
+
+
+class Paces:
+    """The rate of each of many engines, looked at now and then."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, int, float]] = {}
+        """When it was looked at, what was done by then, the rate."""
+
+    def rate(self, engine: str, now: float, done: int, begun: float) -> float:
+        """Tasks a second: of the last minute or so, or since it has `begun` if that is less."""
+        known = self._known.get(engine)
+        if known is None:
+            rate = done / (now - begun) if now > begun else 0.0
+        else:
+            then, before, rate = known
+            since = now - then
+            if since < FIRST_STEP:
+                return rate
+            weight = min(1.0, since / min(WINDOW, max(since, now - begun)))
+            rate += weight * ((done - before) / since - rate)
+        self._known[engine] = (now, done, rate)
+        return rate
+
+
+_Row = TypeVar("_Row")
+
+SHOWN = 400
+"""Bytes of a command."""
+STATES = {
+    State.STARTING: "starting",
+    State.ACTIVE: "active",
+    State.DRAINING: "draining",
+    State.STOPPING: "leaving",
+    State.LEAVING: "leaving",
+    State.LOST: "lost",
+}
+
+
+class Matter(NamedTuple):
+    """What there is to look at. `driver`, `jobid`, `name`, `total`: as of `View`. `label_of` gives a
+    context's label, `heard` when an engine was heard last, `notice` what people should know; `now()` is the
+    loop's time, as `heard` is."""
+
+    driver: int
+    jobid: str
+    name: str
+    total: Callable[[], int | None]
+    plan: Plan
+    members: Mapping[str, Member]
+    tally: Tally
+    holds: Holds
+    label_of: Callable[[str], str]
+    heard: Callable[[str], float | None]
+    notice: Callable[[], str]
+    now: Callable[[], float]
+
+
+class Outlook:
+    """`look` collects; `view` gives as much of that as somebody wants."""
+
+    def __init__(self, matter: Matter) -> None:
+        self._matter = matter
+        self._log: deque[LogRow] = deque(maxlen=MOST_LOG)
+        self._said = 0
+        self._paces = Paces()
+        self._course = Course()
+        self._begun = matter.now()
+        self._started = time.time()
+        self._seconds = 0.0
+        self._engines: list[EngineRow] = []
+        self._running: list[RunningRow] = []
+        self._looked_for = 0
+
+    def say(self, text: str) -> None:
+        """The user was told this."""
+        self._said += 1
+        self._log.append(LogRow(self._said, time.time(), text))
+
+    def note(self) -> None:
+        """Remember where the run stands now."""
+        m = self._matter
+        self._seconds = m.now() - self._begun
+        slots = sum(member.slots for member in m.members.values() if member.joined is not None)
+        self._point = CoursePoint(self._seconds, m.tally.done, m.tally.failed, min(m.plan.live, slots), slots)
+        self._course.add(self._point, m.tally.inherited)
+
+    def look(self) -> None:
+        """Collect what the next views show."""
+        self.note()
+        before = dict(self._matter.tally.before)
+        self._engines = [self._row(member, before.pop(member.name, None)) for member in self._members]
+        self._engines += [_row_of_before(member) for member in before.values()]
+        self._running, self._looked_for = [], 0
+
+    # ---- what they see ----
+
+    def view(self, wants: Wants, number: int) -> View:
+        """As much of the run as it stood at the last look, under this number."""
+        m, point = self._matter, self._point
+        barrier = m.plan.barrier
+        return View(
+            number=number,
+            driver=m.driver,
+            jobid=valid(m.jobid),
+            name=valid(m.name),
+            time=self._started + self._seconds,
+            started=self._started,
+            seconds=self._seconds,
+            mode=m.plan.mode.name.lower().replace("_", " "),
+            notice=valid(m.notice()),
+            paused=Reason.PAUSE in m.holds,
+            barrier=None if barrier is None else BarrierRow(barrier.id, barrier.line),
+            total=m.total(),
+            done=point.done,
+            failed=point.failed,
+            cancelled=m.tally.cancelled,
+            not_run=m.tally.not_run,
+            skipped=m.tally.skipped,
+            skipped_failed=m.tally.skipped_failed,
+            running=point.running,
+            waiting=m.plan.waiting + max(0, m.plan.live - point.running),
+            lost=m.tally.lost,
+            retried=m.plan.reruns,
+            slots=point.slots,
+            rate=self._course.rate,
+            remaining=self._remaining(),
+            engines_count=len(self._engines),
+            engines=self._there_first(wants.engines),
+            running_tasks=self._longest(wants.running),
+            failures=self._failures(wants),
+            failure_kinds=m.tally.kinds.most_frequent(wants.kinds),
+            failure_kinds_count=m.tally.kinds.count,
+            log=[row for row in _newest(self._log, wants.log) if row.number > wants.log_known],
+            course=self._course.points if wants.course else [],
+        )
+
+    def _remaining(self) -> float | None:
+        m, rate, total = self._matter, self._course.rate, self._matter.total()
+        if total is None or m.holds.words or m.plan.mode is not Mode.RUNNING:
+            return None
+        left = max(0, total - m.tally.done - m.tally.skipped - m.tally.lost)
+        if not left:
+            return 0.0
+        return left / rate if rate else None
+
+    def _failures(self, wants: Wants) -> list[FailureRow]:
+        found = _newest(self._matter.tally.newest, wants.failures)
+        return [_failure(*each) for each in found if each[0] > wants.failures_known]
+
+    # ---- engines ----
+
+    def _there_first(self, most: int) -> list[EngineRow]:
+        rows = self._engines
+        if len(rows) <= most:
+            return rows
+        there = [row for row in rows if row.state not in ("left", "failed")]
+        gone = [row for row in rows if row.state in ("left", "failed")]
+        return [*there, *reversed(gone)][:most]
+
+    @property
+    def _members(self) -> Iterable[Member]:
+        return self._matter.members.values()
+
+    def _row(self, member: Member, before: Member | None) -> EngineRow:
+        """`before`: what the record has of its node from when a former driver was there."""
+        m, beat = self._matter, member.beat
+        engine = m.plan.engines.get(member.engine)
+        busy = 0 if engine is None or engine.state is State.LOST else engine.busy
+        now, begun = self._begun + self._seconds, member.joined
+        heard = None if begun is None and not member.lost else m.heard(member.engine)
+        return EngineRow(
+            engine=member.engine,
+            node=valid(member.name),
+            rank=member.rank,
+            label=valid(m.label_of(member.context)),
+            state=_state(member, engine),
+            slots=member.slots,
+            running=min(busy, member.slots),
+            waiting=max(0, busy - member.slots),
+            done=member.done + (before.done if before else 0),
+            failed=member.failed + (before.failed if before else 0),
+            rate=None if begun is None else self._paces.rate(member.engine, now, member.done, begun),
+            heard=None if heard is None else max(0.0, now - heard),
+            load=None if beat is None else beat.load,
+            memory_used=beat.memory_used if beat is not None and beat.memory_total else None,
+            memory_total=beat.memory_total if beat is not None and beat.memory_total else None,
+        )
+
+    # ---- running tasks ----
+
+    def running_of(self, ids: list[tuple[int, int]]) -> list[int]:
+        """Those of these tasks that are in slots now."""
+        plan = self._matter.plan
+        lost = {name for name, engine in plan.engines.items() if engine.state is State.LOST}
+        found = plan.find(IdSet(ids))
+        return sorted(id for id, place in found.items() if place.engine and place.engine not in lost)
+
+    def _longest(self, most: int) -> list[RunningRow]:
+        if most > self._looked_for:
+            self._running, self._looked_for = self._find_longest(most), most
+        return self._running[:most]
+
+    def _find_longest(self, most: int) -> list[RunningRow]:
+        """Engines tell what runs longest first, but they tell it now and then: what has ended since is left
+        out, and what has started since comes last."""
+        told = (self._told(member) for member in self._members if member.beat is not None)
+        rows = [
+            _running(member, task, seconds)
+            for seconds, _, member, task in islice(
+                heapq.merge(*told, key=lambda each: (-each[0], each[1])), most
+            )
+        ]
+        if len(rows) < most:
+            known = {(row.engine, row.id) for row in rows}
+            young = ((m, t) for m, t in self._started_last() if (m.engine, t.id) not in known)
+            rows += [_running(member, task, None) for member, task in islice(young, most - len(rows))]
+        return rows
+
+    def _told(self, member: Member) -> Iterator[tuple[float, int, Member, Task]]:
+        engine = self._matter.plan.engines.get(member.engine)
+        if engine is None or member.beat is None:
+            return
+        since = max(0.0, self._begun + self._seconds - member.beat_at)
+        assigned = engine.assigned
+        for running in member.beat.running:
+            task = assigned.get(running.attempt)
+            if task is not None:
+                yield running.elapsed + since, task.id, member, task
+
+    def _started_last(self) -> Iterator[tuple[Member, Task]]:
+        for engine in self._matter.plan.engines.values():
+            if engine.state is not State.LOST:
+                free = max(0, engine.slots - len(engine.adrift) - len(engine.claims))
+                for task in islice(engine.assigned.values(), free):
+                    yield self._matter.members[engine.id], task
+
+
+def _newest(rows: deque[_Row], most: int) -> list[_Row]:
+    return list(islice(rows, max(0, len(rows) - most), None))
+
+
+def _state(member: Member, engine: Engine | None) -> str:
+    if engine is not None:
+        leaves = engine.draining and engine.state in (State.STARTING, State.ACTIVE)
+        return "draining" if leaves else STATES[engine.state]
+    if member.launching:
+        return "launching"
+    if member.lost:
+        return "lost"
+    return "left" if member.came else "failed"
+
+
+def _row_of_before(member: Member) -> EngineRow:
+    """A node that is not there since this driver is."""
+    return EngineRow(
+        engine="",
+        node=valid(member.name),
+        rank=-1,
+        label="",
+        state="left",
+        slots=0,
+        running=0,
+        waiting=0,
+        done=member.done,
+        failed=member.failed,
+    )
+
+
+def _running(member: Member, task: Task, seconds: float | None) -> RunningRow:
+    return RunningRow(
+        task.id,
+        task.line,
+        member.engine,
+        valid(member.name),
+        seconds,
+        _text(task.command),
+        valid(member.label),
+    )
+
+
+def _failure(number: int, finish: float, view: TaskView) -> FailureRow:
+    return FailureRow(
+        number=number,
+        id=view.id,
+        line=view.line,
+        node=valid(view.node),
+        return_code=view.return_code,
+        seconds=view.elapsed,
+        time=finish,
+        snippet=_text(view.snippet),
+        command=_text(view.command),
+        label=valid(view.label),
+        reason=view.reason,
+        last_line=view.last_line,
+    )
+
+
+def _text(text: bytes) -> str:
+    return text[:SHOWN].decode("utf-8", "backslashreplace")

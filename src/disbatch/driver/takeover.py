@@ -1,0 +1,285 @@
+"""The engines that a killed driver of this run left to us: expected, heard, or replaced.
+
+Nothing starts before they have told what they run, or had time to (`patience`). Then those that the driver
+itself had started get a successor on their node, unless they were to leave; others belong to a context that
+lives by itself. Engines that the driver had given up are not waited for, but they may come back, too.
+
+If the run is ended meanwhile, these engines are waited for all the same, as what they have is to be recorded.
+Those that are not heard within the ending time stay in the run file: the run is left as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from disbatch.contexts.nodes import Node
+from disbatch.driver.engine_table import Member
+from disbatch.driver.holds import Holds, Reason
+from disbatch.engine.remains import end_remains
+from disbatch.model.task import Phase
+from disbatch.model.text import short_list
+from disbatch.plan import events
+from disbatch.rundir.journal import Gone, Here, JournalLine, JournalState
+from disbatch.wire.engine_protocol import Hello
+
+STEP = 1.0
+"""Seconds in which the patience is counted: a time in which this process was stopped is one step at most."""
+LATE = 5.0
+"""Seconds after which the wait for the engines begins anew: this process was stopped, and heard nobody."""
+
+
+class Engines(Protocol):
+    """The engines of the run, which know nothing of a takeover: see `Crew`."""
+
+    loop: asyncio.AbstractEventLoop
+    members: dict[str, Member]
+    hostname: str
+    next_rank: int
+    tell: Callable[[events.Event], None]
+    say: Callable[[str], None]
+    note: Callable[[JournalLine], object]
+    look: Callable[[], None]
+    is_over: Callable[[], bool]
+
+    def is_running(self) -> bool:
+        """Tasks are given out."""
+
+    def label_of(self, context: str) -> str:
+        """The label of that context's nodes."""
+
+    def start(self, rank: int, node: Node) -> str:
+        """Start an engine there; its permanent id."""
+
+    def reconnect(self, member: Member) -> None:
+        """Make the engine's tunnel again, if it had one."""
+
+    def add(self, member: Member) -> None:
+        """This engine is on its way."""
+
+    def unheard(self, member: Member) -> None:
+        """It is not heard, and may still come."""
+
+    def exited(self, engine: str, return_code: int, words: str) -> None:
+        """Its process ended."""
+
+    def dismiss(self, member: Member) -> None:
+        """It need not come."""
+
+
+class Succession:
+    """What `crew` has from a former driver, as that `told`; of these engines some are known to have `ended`.
+    `look_beside` is called before engines are given up that may have ended, for what these have left."""
+
+    def __init__(
+        self,
+        crew: Engines,
+        holds: Holds,
+        patience: float,
+        told: JournalState,
+        ended: frozenset[str] = frozenset(),
+        *,
+        look_beside: Callable[[], None],
+    ) -> None:
+        self._crew = crew
+        self._holds = holds
+        self._patience = patience
+        self._told = told
+        self._ended = ended
+        self._ending: asyncio.Task[object] | None = None
+        self.replaces = False
+        """What engines that did not come have left is being ended, before others are started instead."""
+        self._look_beside = look_beside
+        self._expected: deque[Member] = deque()
+        """Those that may still be missing, so that each of them is looked at once, however many join."""
+        self._replaced: dict[str, str] = {}
+        """Engines that did not come in time, and those that took their place."""
+        self.unheard: dict[str, Member] = {}
+        """Engines that did not come before the run was ended, and may be there."""
+        if told.engines:
+            holds.add(Reason.TAKEOVER, "waiting for the engines")
+
+    def expect(self) -> bool:
+        """Wait for those that were there or on their way; False if there are none."""
+        crew, told = self._crew, self._told
+        for here in told.lost.values():
+            self._add(here, lost=True)
+        for here in told.engines.values():
+            self._add(here, lost=False)
+        missing = self._missing
+        if not missing:
+            self._all_heard()
+            return False
+        crew.say(f"taking the run over: expecting the engines of {_names(missing)}")
+        self._wait(self._patience)
+        return True
+
+    def _wait(self, left: float) -> None:
+        """Wait so many seconds, of those in which this process runs, for engines that are missing."""
+        loop, step = self._crew.loop, min(left, STEP)
+        loop.call_later(step, self._waited, left - step, loop.time() + step)
+
+    def _waited(self, left: float, due: float) -> None:
+        if Reason.TAKEOVER not in self._holds or self._crew.is_over():
+            return
+        if self._crew.loop.time() - due > LATE:
+            self._wait(self._patience)
+        elif left > 0:
+            self._wait(left)
+        else:
+            self._wait_no_longer()
+
+    def _add(self, here: Here, *, lost: bool) -> None:
+        needless = here.engine in self._told.unwanted and not here.pid  # it never was there
+        member = Member(
+            *(here.engine, here.name, here.rank, here.slots, here.node, here.context),
+            label=self._crew.label_of(here.context),
+            launching=not (lost or needless),
+            lost=lost and here.pid > 0,
+            inherited=True,
+            tunnel=here.tunnel,
+        )
+        self._crew.add(member)
+        self._expected.append(member)
+        self._crew.reconnect(member)
+
+    def start_anew(self, nodes: Iterable[Node]) -> None:
+        """No engine is expected: start one on each of these nodes, but not where a user let one go. It takes
+        the place of one that was given up there, and may come after all."""
+        crew, lost = self._crew, list(self._told.lost.values())
+        for node in nodes:
+            if node.name in self._told.avoid:
+                continue
+            successor = crew.start(crew.next_rank, node)
+            former = next((here for here in lost if here.name == node.name and not here.context), None)
+            if former is not None:
+                lost.remove(former)
+                self._replaced[former.engine] = successor
+
+    def look(self) -> None:
+        """Somebody came or left: are all there?"""
+        if Reason.TAKEOVER in self._holds and self._all_there and not self.replaces:
+            self._crew.say("all engines are there")
+            self._all_heard()
+
+    def _all_heard(self) -> None:
+        """Nobody is expected any more."""
+        self._crew.tell(events.Heard())
+        self._holds.remove(Reason.TAKEOVER)
+
+    @property
+    def _all_there(self) -> bool:
+        while self._expected and not self._expected[0].launching:
+            self._expected.popleft()
+        return not self._expected
+
+    @property
+    def _missing(self) -> list[Member]:
+        return [m for m in self._crew.members.values() if m.launching and m.inherited]
+
+    def _wait_no_longer(self) -> None:
+        crew, missing = self._crew, self._missing
+        if not crew.is_running():
+            self.give_up()
+            return
+        self._look_beside()
+        self.replaces = True
+        self._ending = crew.loop.create_task(self._replace(missing))
+
+    async def _replace(self, missing: list[Member]) -> None:
+        """Start others for them, but not beside a copy of a task that can be found on this host. An engine
+        that is ended here may greet before it leaves: it is replaced, too."""
+        crew = self._crew
+        ended = await end_remains(crew.loop, [m.engine for m in missing if self._was_here(m)], crew.say)
+        self.replaces = False
+        missing = [member for member in missing if member.launching or member.engine in ended]
+        if Reason.TAKEOVER not in self._holds or crew.is_over():
+            return
+        if not missing:
+            self.look()  # they came at the last moment
+            return
+        for member in missing:
+            if member.launching:
+                self._miss(member)
+                crew.note(Gone(member.engine, lost=True))
+            if self._may_replace(member) and member.node is not None:
+                self._replaced[member.engine] = crew.start(member.rank, member.node)
+        crew.say(f"{_names(missing)}: not heard for {self._patience:g} s{self._anew(missing)}")
+        self._all_heard()
+        crew.look()
+
+    def _was_here(self, member: Member) -> bool:
+        """It ran on this host, as far as is known."""
+        return self._told.engines[member.engine].host in ("", self._crew.hostname)
+
+    def _miss(self, member: Member) -> None:
+        """It did not come in time."""
+        member.launching = False
+        member.lost = True
+        self._crew.unheard(member)
+
+    def expect_the_living(self) -> None:
+        """The run is ended: those that have ended are not waited for."""
+        for member in self._missing:
+            if member.engine in self._ended:
+                member.launching, member.exited = False, True
+                self._crew.note(Gone(member.engine))
+        if self._ended and self._ending is None:
+            self._ending = self._crew.loop.create_task(
+                end_remains(self._crew.loop, self._ended, self._crew.say)
+            )
+        if Reason.TAKEOVER in self._holds and self._all_there:
+            self._all_heard()
+
+    def give_up(self) -> None:
+        """The run is ended, and they had their time to come."""
+        if Reason.TAKEOVER not in self._holds:
+            return
+        for member in self._missing:
+            self._miss(member)
+            self.unheard[member.engine] = member
+        self._all_heard()
+
+    def _anew(self, missing: list[Member]) -> str:
+        """Where engines were started instead: what the former driver had on its own host is on ours now."""
+        successors = [self._replaced[each.engine] for each in missing if each.engine in self._replaced]
+        names = {self._crew.members[engine].name for engine in successors}
+        if not names:
+            return ""
+        known = names <= {member.name for member in missing}
+        return "; starting anew " + ("there" if known else f"on {short_list(sorted(names))}")
+
+    def _may_replace(self, member: Member) -> bool:
+        wanted = member.node is not None and member.node.name not in self._told.avoid
+        return wanted and not member.context and self._crew.is_running()
+
+    def past(self, hello: Hello) -> events.Past:
+        """What this engine has from the former driver."""
+        commands: dict[tuple[Phase, int], int | None] = dict.fromkeys(hello.ran)
+        commands |= {(c.phase, c.task_id): c.attempt for c in hello.holding if c.phase is not None}
+        tasks = {c.attempt: c.task_id for c in hello.holding if c.phase is None}
+        return events.Past(tasks, commands, hello.leaving)
+
+    def joined(self, member: Member, hello: Hello) -> None:
+        """One of them is there, maybe late."""
+        crew = self._crew
+        self.unheard.pop(member.engine, None)
+        successor = self._replaced.pop(member.engine, "")
+        if successor:  # two would share the node's cores
+            crew.say(f"{member.shown}: an engine of the former driver came after all")
+            if crew.members[successor].launching:
+                crew.dismiss(crew.members[successor])
+            else:
+                crew.tell(events.Drain(successor))
+        self.look()
+
+    async def close(self) -> None:
+        """Wait until what those that did not come have left has ended."""
+        if self._ending is not None:
+            await self._ending
+
+
+def _names(engines: Iterable[Here | Member]) -> str:
+    return short_list(sorted({engine.name for engine in engines}))

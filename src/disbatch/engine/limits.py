@@ -1,0 +1,216 @@
+"""Descriptors, shortage of processes, and descriptors on the event loop at little cost.
+
+A node that is short of processes, memory or descriptors: tasks wait for room instead of failing.
+
+Such a shortage is mostly over as soon as one of the running tasks has ended; if none of them is ours,
+somebody else's must, and nothing tells us: then a timer tries again. After PATIENCE without a single start,
+and with nothing running, the engine leaves, and its tasks run elsewhere, or when the run is resumed: they
+have not failed.
+
+Callbacks for descriptors that become readable, at a fraction of what `loop.add_reader` costs.
+
+A task has two descriptors, and most tasks are short: the loop's own bookkeeping would cost more than the
+system calls. So they have an epoll set of their own, which is one readable descriptor to the loop.
+
+Descriptors are scarce: how many an engine may have, and the pipes that nobody listens to any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import resource
+import select
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from disbatch.engine.capture import READ_SIZE
+
+SHORT = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+RETRY = 1.0
+"""Seconds until the next attempt if no task of ours ends before."""
+PATIENCE = 60.0
+"""Seconds without a single start after which this is no place for tasks."""
+
+
+class Shortage:
+    """Whether starts wait for room. `retry` is called when they may be tried; `trouble` is told once;
+    `hopeless(reason)` when there was none for too long."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        retry: Callable[[], None],
+        trouble: Callable[[str], None],
+        hopeless: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._retry = retry
+        self._trouble = trouble
+        self._hopeless = hopeless
+        self._told = False
+        self._since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def waits(self) -> bool:
+        """True while nothing should be started."""
+        return self._timer is not None
+
+    def waits_for(self, error: Exception, *, idle: bool) -> bool:
+        """A start failed: True if for want of room, for which it waits from now on. `idle`: no task runs."""
+        if not isinstance(error, OSError) or error.errno not in SHORT:
+            return False
+        now = self._loop.time()
+        if self._since is None:
+            self._since = now
+            if not self._told:
+                self._told = True
+                self._trouble(f"no room for another task ({error.strerror}); tasks wait until there is")
+        elif now - self._since > PATIENCE and idle:
+            self._hopeless(f"no room for a task ({error.strerror})")
+        if self._timer is None:
+            self._timer = self._loop.call_later(RETRY, self._try_again)
+        return True
+
+    def _try_again(self) -> None:
+        self._timer = None
+        self._retry()
+
+    def eased(self) -> None:
+        """A task ended: there may be room now. The caller tries to start what waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def over(self) -> None:
+        """A task was started."""
+        self._since = None
+
+
+EVENTS_A_TURN = 256
+
+
+class Readiness:
+    """Watches descriptors, each until `close` closes it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._callbacks: dict[int, tuple[Callable[..., None], Any]] = {}
+        self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        if self._epoll is not None:
+            loop.add_reader(self._epoll.fileno(), self._turn)
+
+    def watch(self, descriptor: int, callback: Callable[..., None], *args: Any) -> None:
+        """Call `callback(*args)` whenever `descriptor` can be read; takes the place of a former callback."""
+        if self._epoll is None:
+            self._loop.add_reader(descriptor, callback, *args)
+            return
+        if descriptor not in self._callbacks:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        self._callbacks[descriptor] = (callback, args)
+
+    def rest(self, descriptor: int) -> None:
+        """Watch it no more, until `watch` is called again."""
+        if self._epoll is None:
+            self._loop.remove_reader(descriptor)
+        elif self._callbacks.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Watch it no more, and close it."""
+        # Closing alone would not take it out while a child between fork and exec still holds a copy.
+        self.rest(descriptor)
+        os.close(descriptor)
+
+    def _turn(self) -> None:
+        assert self._epoll is not None
+        for descriptor, _ in self._epoll.poll(0, EVENTS_A_TURN):
+            # A callback of this turn may have closed it, and another may have its number: it finds nothing.
+            entry = self._callbacks.get(descriptor)
+            if entry is None:
+                continue
+            try:
+                entry[0](*entry[1])
+            except Exception as error:
+                # The boundary of one task: the others go on.
+                self._loop.call_exception_handler({"message": f"in {entry[0]}", "exception": error})
+
+
+MOST_PARKED = 64
+SPARE_DESCRIPTORS = 256
+DESCRIPTORS_A_TASK = 2
+
+
+def raise_descriptor_limit(slots: int) -> tuple[int, int] | None:
+    """Make room for the descriptors of `slots` tasks; the limits that tasks shall have, None if unchanged."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = slots * DESCRIPTORS_A_TASK + SPARE_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return None
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    return soft, hard
+
+
+class Reserve:
+    """Some descriptors that are taken while there are any, to be spent when there are no others: for work
+    that cannot wait until tasks have ended."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._held: list[int] = []
+        self._take()
+
+    def _take(self) -> None:
+        with contextlib.suppress(OSError):
+            while len(self._held) < self._count:
+                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def release(self) -> None:
+        """Let them go: now they are needed."""
+        while self._held:
+            os.close(self._held.pop())
+
+    @contextlib.contextmanager
+    def spent(self) -> Iterator[None]:
+        """Let them go for a while. Tasks may take them meanwhile, then they are back when these end."""
+        self.release()
+        try:
+            yield
+        finally:
+            self._take()
+
+
+class Parked:
+    """Pipes of ended tasks that background children still hold: what comes is thrown away, so that these
+    neither wait nor get SIGPIPE. At most MOST_PARKED; then the oldest is closed."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
+        self._descriptors: OrderedDict[int, None] = OrderedDict()
+
+    def park(self, descriptor: int) -> None:
+        """Take over a pipe's reading end, which must not block."""
+        while len(self._descriptors) >= MOST_PARKED:
+            self._close(next(iter(self._descriptors)))
+        self._descriptors[descriptor] = None
+        self._readiness.watch(descriptor, self._discard, descriptor)
+
+    def _discard(self, descriptor: int) -> None:
+        try:
+            if os.read(descriptor, READ_SIZE):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        del self._descriptors[descriptor]
+        self._readiness.close(descriptor)

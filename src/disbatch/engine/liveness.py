@@ -1,0 +1,167 @@
+"""Whether the driver is there, whether it may have given this engine up, and the load of the node.
+
+Whether the driver may have given this engine up meanwhile, so that others have its tasks.
+
+Tells a child of the driver whether that is there, be it stopped: messages cannot.
+
+The first driver holds the other end of our standard input, which ends with it. One that took the run over is
+no parent of ours, but a process of the same machine, which can be waited for.
+
+What the node has to bear, for people: its load and how much of its memory is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+MARGIN = 0.75
+"""Of the driver's patience: silence for longer than that may have been too long."""
+
+
+class Contact:
+    """Keeps what the engine knows of the driver's view of it; times in seconds of `now`.
+
+    The driver gives up an engine that it has not heard for its patience; what the engine itself knows is when
+    it has last heard the driver, which answers it each heartbeat, and that this does not know it any more. An
+    attempt that was running when it may have been given up stays in doubt, although the engine is heard
+    again: whether somebody else was given the task is never told. `silent()`: for how long the driver was not
+    heard.
+    """
+
+    def __init__(self, now: Callable[[], float], silent: Callable[[], float]) -> None:
+        self.now = now
+        self._silent = silent
+        self._patience = float("inf")
+        self._heartbeat = float("inf")
+        self._ticked = now()
+        self._sure_since: float | None = None
+        """What began before may run elsewhere, too; None: nothing does."""
+
+    def welcomed(self, patience: float, heartbeat: float) -> None:
+        """The driver, or one that took the run over, answered a Hello: the first, or one after a break."""
+        self.tick()
+        self._patience, self._heartbeat = patience, heartbeat
+
+    def forgotten(self) -> None:
+        """The driver does not know us: it has given us up, or is another one, which does not know us yet."""
+        self._doubt()
+
+    def tick(self) -> None:
+        """A heartbeat. One that comes late means that this process did not run."""
+        if self._is_late() or self._is_silent():
+            self._doubt()
+        self._ticked = self.now()
+
+    def certain(self, begun: float) -> bool:
+        """True if nobody else can have been given an attempt that runs here since `begun`."""
+        if self._is_late() or self._is_silent():
+            self._doubt()
+        return self._sure_since is None or begun > self._sure_since
+
+    def _is_silent(self) -> bool:
+        return self._silent() > self._patience * MARGIN
+
+    def _is_late(self) -> bool:
+        return self.now() - self._ticked > self._heartbeat + self._patience * MARGIN / 2
+
+    def _doubt(self) -> None:
+        self._sure_since = self.now()
+
+
+log = logging.getLogger("disbatch.engine")
+
+
+class Lifeline:
+    """`ended(held)` is called when standard input ends, or a driver; `held`: if that means that the driver is
+    gone. `of_driver`: standard input is the driver's."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, of_driver: bool, ended: Callable[[bool], None]
+    ) -> None:
+        self._loop = loop
+        self._of_driver = of_driver
+        self._ended = ended
+        self.holds = False
+        """The driver is known to be there."""
+
+    def watch_input(self) -> None:
+        """Standard input is somebody's lifeline."""
+        try:
+            self._loop.add_reader(0, self._readable)
+            self.holds = self._of_driver
+        except (OSError, ValueError):
+            log.info("standard input is a file: it cannot tell when the driver is gone")
+
+    def watch_process(self, pid: int) -> None:
+        """This is the driver now, on the machine on which the one was whose child we are; 0: nobody knows."""
+        if self.holds or not self._of_driver or not pid or not hasattr(os, "pidfd_open"):
+            return
+        with contextlib.suppress(OSError):
+            pidfd = os.pidfd_open(pid)
+            self._loop.add_reader(pidfd, self._driver_ended, pidfd)
+            self.holds = True
+
+    def _readable(self) -> None:
+        try:
+            if os.read(0, 4096):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._loop.remove_reader(0)
+        self._let_go()
+
+    def _driver_ended(self, pidfd: int) -> None:
+        self._loop.remove_reader(pidfd)
+        os.close(pidfd)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        held, self.holds = self.holds, False
+        self._ended(held)
+
+
+_MEMINFO = "/proc/meminfo"
+_KIB = re.compile(rb"^(MemTotal|MemAvailable): +([0-9]{1,15}) kB$", re.M)
+
+
+class Burden(NamedTuple):
+    """The 1-minute load average; bytes of memory that are taken, and that there are (0: nobody knows)."""
+
+    load: float
+    memory_used: int
+    memory_total: int
+
+
+def burden_now(meminfo: str = _MEMINFO) -> Burden:
+    """As it is now. Taken is what could not be had without swapping, as the kernel estimates it."""
+    return Burden(_load(), *_memory(meminfo))
+
+
+def _load() -> float:
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return 0.0
+
+
+def _memory(meminfo: str) -> tuple[int, int]:
+    try:
+        descriptor = os.open(meminfo, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0, 0
+    try:
+        found = {name: int(kib) << 10 for name, kib in _KIB.findall(os.read(descriptor, 4096))}
+    except OSError:
+        return 0, 0
+    finally:
+        os.close(descriptor)
+    total, available = found.get(b"MemTotal", 0), found.get(b"MemAvailable")
+    return (0, 0) if available is None or not total else (max(0, total - available), total)

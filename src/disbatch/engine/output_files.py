@@ -1,0 +1,321 @@
+"""One output file for each task and stream.
+
+One file that an attempt writes: made by it alone, closed when descriptors are scarce, and found again.
+
+Each task's output as files of its own, in directories of a thousand.
+
+Theory of operation
+-------------------
+    ID.out                    the plain file
+    ID.out.ENGINE.ATTEMPT     the same of an attempt that found one of its plain files there: "aside"
+
+A file is written only by the one who made it (O_EXCL; `engine.output_files`). So no two attempts ever write
+into one file, whatever they know of each other. As a rule the plain file is not there when a task prints for
+the first time: it is made, written to, closed; an empty one is never made.
+
+If a plain file of the task is there, of a former run or of an attempt that was lost, the new attempt writes
+aside. When it has ended by itself, its files take the place of the plain ones (a rename, so each is there
+whole at any time), and a plain file of which it has nothing goes: no stdout of one attempt stays beside the
+stderr of another. What was ended by order, or killed with its engine, replaces nothing.
+
+Two attempts at once, on two nodes, come of a link that was cut for so long that the driver gave the first
+node up. The second attempt is the one that counts then, as a rule, and the first one must not take its place.
+The engine of the first does not know of the second, but it knows that it has not heard the driver for long:
+it is in *doubt* about the attempts that ran at the time (`engine.liveness`), and what is in doubt does not
+take a place that is taken:
+
+| first attempt, in doubt | second attempt | the plain file is that |
+|---|---|---|
+| made the plain file, ends before or after | writes aside, takes the place at its end | of the second |
+| ends and makes it before the second prints | the same | of the second |
+| prints only after the second did | made the plain file | of the second; the first stays aside |
+| its engine comes back, and it counts after all | is ended by order, stays aside | of the first |
+
+What stays aside bears the time of the attempt's end as its file time, as the status file has it, so that
+`dbutil cat` finds it if it is what the record tells of. One case is left: the second attempt has ended and
+taken the place, its engine dies before the driver hears of it, and then the first comes back with its result,
+which counts. The plain file is that of the second attempt then: it ran to its end, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+
+from disbatch.engine.limits import Reserve
+from disbatch.engine.output_writer import Done
+from disbatch.model.output import aside, left_out, place, shard
+from disbatch.model.pack import Piece
+from disbatch.wire.ownfile import make_own_directory, open_own
+
+
+class Replaced(OSError):
+    """What is at the file's path now is another file: a later attempt's, or nothing."""
+
+
+class Sheet:
+    """A new file at `path`; OSError if there is one, or it cannot be made. `aside`: it is not the plain one.
+    `reached` is how far in its stream it goes."""
+
+    __slots__ = ("_descriptor", "_identity", "_size", "aside", "path", "reached")
+
+    def __init__(self, path: bytes, *, aside: bool) -> None:
+        self.path = path
+        self.aside = aside
+        self.reached = 0
+        self._size = 0
+        self._descriptor = _create(path)
+        status = os.fstat(self._descriptor)
+        self._identity = (status.st_dev, status.st_ino)
+
+    @property
+    def is_open(self) -> bool:
+        """True if it holds a descriptor."""
+        return self._descriptor >= 0
+
+    def open(self) -> None:
+        """Open it again. Replaced if that is not the one that was closed: it has the same identity, and all
+        that was written to it."""
+        descriptor = open_own(self.path, os.O_WRONLY | os.O_APPEND)
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) != self._identity or status.st_size != self._size:
+            os.close(descriptor)
+            raise Replaced
+        self._descriptor = descriptor
+
+    def put(self, position: int, data: bytes) -> None:
+        """Append `data`, which stands at `position` of the stream; a gap before it is told of. OSError, with
+        `reached` telling how much is there."""
+        if position > self.reached:
+            gap = left_out(position - self.reached)
+            while gap:
+                gap = gap[self._write(gap) :]
+            self.reached = position
+        rest = memoryview(data)
+        while rest:
+            written = self._write(rest)
+            self.reached += written
+            rest = rest[written:]
+
+    def _write(self, data: bytes | memoryview) -> int:
+        written = os.write(self._descriptor, data)
+        self._size += written
+        return written
+
+    def date(self, seconds: float) -> None:
+        """Make this its time, as a status line would have it: with microseconds."""
+        when = round(seconds * 1e6) * 1000
+        os.utime(self.path, ns=(when, when), follow_symlinks=False)
+
+    def close(self) -> None:
+        """Let the descriptor go. OSError if the system finds only now that something was not written."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+    def discard(self) -> None:
+        """Remove it, as nothing could be written to it."""
+        self.close()
+        os.unlink(self.path)  # noqa: PTH108 - bytes
+
+
+def _create(path: bytes) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120 - bytes
+        return os.open(path, flags, 0o666)
+
+
+MOST_OPEN = 64
+"""Files that are kept open; those of other tasks that run are opened again for each of their pieces."""
+
+MOST_SHARDS = 1000
+"""Directories that are remembered."""
+
+Key = tuple[int, int]
+"""Attempt and stream."""
+
+
+class Shelves:
+    """Writes below `directory`, for one engine. `certain(begun)`: no other engine can have been given an
+    attempt that runs here since then. `failed(error)` is told of everything that could not be written, which
+    is then missing, and marked if something follows it."""
+
+    clears = True
+    """An attempt without output has something to do here at its end: former files go."""
+
+    def __init__(
+        self,
+        directory: bytes,
+        engine: str,
+        certain: Callable[[float], bool],
+        failed: Callable[[OSError], None],
+    ) -> None:
+        self._directory = directory
+        self._engine = engine
+        self._certain = certain
+        self._failed = failed
+        self._sheets: dict[Key, Sheet] = {}
+        """Of the attempts that have not ended."""
+        self._open: OrderedDict[Key, Sheet] = OrderedDict()
+        """Those of them that are open, the one that was longest not written first."""
+        self._reserve = Reserve(1)
+        self._shards: set[str] = set()
+        """Directories that are known to be ours."""
+        self._aside: set[int] = set()
+        """Attempts that found a plain file."""
+
+    def file(self, work: list[Piece | Done]) -> None:
+        """Write these, in this order."""
+        for each in work:
+            if type(each) is Piece:
+                self._guarded(self._write, each)
+            elif type(each) is Done:
+                self._end(each)
+
+    def sync(self) -> None:
+        """Not needed: a file is closed when its task has ended."""
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._close_all()
+        self._reserve.release()
+
+    def _path(self, name: str) -> bytes:
+        return self._directory + b"/" + name.encode()
+
+    # ---- a piece ----
+
+    def _write(self, piece: Piece) -> None:
+        key = (piece.attempt, piece.stream)
+        sheet = self._sheets.get(key)
+        try:
+            sheet = self._ready(key, sheet, piece)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            # All others are closed, so this one finds room; it must not keep it.
+            self._close_all()
+            with self._reserve.spent():
+                sheet = self._ready(key, sheet, piece)
+                try:
+                    self._put(key, sheet, piece)
+                finally:
+                    self._close_all()
+            return
+        self._put(key, sheet, piece)
+        if len(self._open) > MOST_OPEN:
+            self._open.popitem(last=False)[1].close()
+
+    def _ready(self, key: Key, sheet: Sheet | None, piece: Piece) -> Sheet:
+        """The file of that stream, open."""
+        if sheet is None:
+            sheet = self._sheets[key] = self._create(piece)
+        elif not sheet.is_open:
+            sheet.open()
+        self._open[key] = sheet
+        self._open.move_to_end(key)
+        return sheet
+
+    def _put(self, key: Key, sheet: Sheet, piece: Piece) -> None:
+        try:
+            sheet.put(piece.position, piece.data)
+        except OSError:
+            if not sheet.reached:  # the disk is full: no empty files
+                del self._sheets[key], self._open[key]
+                sheet.discard()
+            raise
+
+    def _create(self, piece: Piece) -> Sheet:
+        task, attempt = piece.task, piece.attempt
+        self._see_to_shard(task)
+        if attempt not in self._aside:
+            if (attempt, 1 - piece.stream) in self._sheets or not self._is_there(task, 1 - piece.stream):
+                try:
+                    return Sheet(self._path(place(task, piece.stream)), aside=False)
+                except FileExistsError:
+                    pass
+            self._aside.add(attempt)
+        return Sheet(self._path(aside(task, piece.stream, self._engine, attempt)), aside=True)
+
+    def _see_to_shard(self, task: int) -> None:
+        """Make the directory of this task's files. NotOwnError if somebody else has made something there."""
+        name = shard(task)
+        if name in self._shards:
+            return
+        if len(self._shards) >= MOST_SHARDS:
+            self._shards.clear()
+        outer = name.partition("/")[0]
+        try:
+            make_own_directory(self._path(outer))
+        except FileNotFoundError:  # somebody removed all of it
+            os.makedirs(self._path(outer))  # noqa: PTH103 - bytes
+        make_own_directory(self._path(name))
+        self._shards.add(name)
+
+    def _is_there(self, task: int, stream: int) -> bool:
+        return os.path.lexists(self._path(place(task, stream)))
+
+    def _close_all(self) -> None:
+        while self._open:
+            with contextlib.suppress(OSError):
+                self._open.popitem()[1].close()
+
+    # ---- an end ----
+
+    def _end(self, done: Done) -> None:
+        self._aside.discard(done.attempt)
+        for stream, total in enumerate((done.how.out_bytes, done.how.err_bytes)):
+            key = (done.attempt, stream)
+            sheet = self._sheets.pop(key, None)
+            self._open.pop(key, None)
+            if sheet is not None:
+                self._guarded(self._finish, sheet, total)
+            if sheet is None or sheet.aside:
+                self._guarded(self._settle, sheet, done, stream)
+
+    def _guarded(self, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            call(*arguments)
+        except Replaced:
+            pass  # of an attempt that does not count
+        except OSError as error:
+            self._failed(error)
+
+    def _finish(self, sheet: Sheet, total: int) -> None:
+        try:
+            if total > sheet.reached:
+                with self._reserve.spent():
+                    if not sheet.is_open:
+                        sheet.open()
+                sheet.put(total, b"")
+        finally:
+            sheet.close()
+
+    def _settle(self, sheet: Sheet | None, done: Done, stream: int) -> None:
+        """Give the plain file's place to `sheet`, or to nothing, if this attempt is the one."""
+        path = self._path(place(done.task, stream))
+        # A server that was cut off answers late, and the task may be somebody else's by then: look, and ask
+        # only after that.
+        taken = os.path.lexists(path)
+        if not (done.own and self._certain(done.begun)):
+            if sheet is not None:
+                sheet.date(done.how.finish)
+        elif sheet is not None:
+            os.replace(sheet.path, path)  # noqa: PTH105 - bytes
+        elif taken:
+            self._see_to_shard(done.task)
+            os.unlink(path)  # noqa: PTH108 - bytes
+
+
+def prepare(directory: bytes, name: str) -> None:
+    """Make the directory, and see whether files can be made in it; `name` is the caller's own. OSError."""
+    probe = b"%b/.%b" % (directory, name.encode())
+    os.makedirs(directory, exist_ok=True)  # noqa: PTH103 - bytes
+    os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    os.unlink(probe)  # noqa: PTH108 - bytes

@@ -1,0 +1,143 @@
+"""All output of an engine in one file that only grows, and its index: see `model.pack`.
+
+Each record is written where the last whole one ended. So a write that failed half-way, on a full disk, is
+written over by the next one; and a reader who comes between finds a torn end and stops there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from disbatch.engine.limits import Reserve
+from disbatch.engine.output_writer import Done
+from disbatch.model import pack
+from disbatch.model.pack import About, Piece
+
+LONGEST_NODE = 100
+"""Letters of the node's name in the name of its pack: file systems take 255 bytes."""
+
+
+class _Growing:
+    """A file that is made when something is first written to it."""
+
+    def __init__(self, path: bytes, beginning: bytes) -> None:
+        self._path = path
+        self._beginning = beginning
+        self.descriptor = -1
+        self.end = len(beginning)
+        """Where the next write goes, which is where the last whole one ended."""
+
+    def append(self, data: bytes) -> None:
+        """Write all of it, or raise OSError and count nothing of it."""
+        if self.descriptor < 0:
+            self._create()
+        _write_at(self.descriptor, data, self.end)
+        self.end += len(data)
+
+    def _create(self) -> None:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            _write_at(descriptor, self._beginning, 0)
+        except OSError:
+            os.close(descriptor)
+            os.unlink(self._path)  # noqa: PTH108 - bytes
+            raise
+        self.descriptor = descriptor
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class Packs:
+    """Writes the pack of one engine in `directory`. `failed(error)` is told of what could not be written."""
+
+    clears = False
+
+    def __init__(self, directory: bytes, about: About, failed: Callable[[OSError], None]) -> None:
+        node = about.node.replace("/", "_")[:LONGEST_NODE]
+        stem = directory + b"/" + os.fsencode(f"{node}_{about.engine}")
+        self._pack = _Growing(stem + pack.PACK_END.encode(), pack.beginning(about))
+        self._index = _Growing(stem + pack.INDEX_END.encode(), pack.INDEX_LINE)
+        self._failed = failed
+        self._reserve = Reserve(2)
+        self._last: dict[int, int] = {}
+        """Where the last record of an attempt is that has not ended."""
+        self._owed = b""
+        """Entries that the index lacks, since it could not be written: later ones must not come before."""
+
+    def file(self, work: list[Piece | Done]) -> None:
+        """Write these, in this order; if there is no room for all, those for which there is."""
+        try:
+            self._append(work)
+        except OSError as error:
+            self._failed(error)
+            for each in work if len(work) > 1 else []:
+                with contextlib.suppress(OSError):
+                    self._append([each])
+        for each in work:
+            if type(each) is Done:
+                self._last.pop(each.attempt, None)
+        try:
+            if self._owed:
+                self._index.append(self._owed)
+                self._owed = b""
+        except OSError as error:
+            self._failed(error)
+
+    def _append(self, work: list[Piece | Done]) -> None:
+        at = self._pack.end
+        last: dict[int, int] = {}
+        tasks: dict[int, int] = {}
+        records = []
+        for each in work:
+            attempt = each.attempt
+            previous = last.get(attempt) or self._last.get(attempt, 0)
+            if type(each) is Piece:
+                record = pack.piece_record(at, previous, each)
+            else:
+                assert type(each) is Done
+                record = pack.end_record(at, previous, each.task, attempt, each.how)
+            # Only the last of them is found through the index, the others through it.
+            last.pop(attempt, None)
+            last[attempt] = at
+            tasks[attempt] = each.task
+            at += len(record)
+            records.append(record)
+        if self._pack.descriptor < 0:
+            self._reserve.release()
+        self._pack.append(b"".join(records))
+        self._last |= last
+        *others, final = last.items()
+        entries = [pack.entry(tasks[attempt], attempt, offset, 0) for attempt, offset in others]
+        attempt, offset = final
+        entries.append(pack.entry(tasks[attempt], attempt, offset, at - offset))
+        self._owed += b"".join(entries)
+
+    def sync(self) -> None:
+        """Force what was written to the disk."""
+        try:
+            for file in (self._pack, self._index):
+                if file.descriptor >= 0:
+                    getattr(os, "fdatasync", os.fsync)(file.descriptor)
+        except OSError as error:
+            self._failed(error)
+
+    def close(self) -> None:
+        """Close both files."""
+        try:
+            self._reserve.release()
+            self._pack.close()
+            self._index.close()
+        except OSError as error:
+            self._failed(error)
+
+
+def _write_at(descriptor: int, data: bytes, at: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(descriptor, rest, at)
+        rest, at = rest[written:], at + written

@@ -1,0 +1,116 @@
+"""The one thread of an engine that keeps output: it writes while the loop goes on.
+
+A file system may let a write wait for a minute, as a server on the network does when it is restarted. The
+engine must be heard meanwhile, or its tasks would be run again elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from disbatch.model.pack import End, Piece
+
+SYNC_EVERY = 5.0
+"""Seconds after which a file that stays open is forced to its disk, so that other hosts see what is in it."""
+
+
+class Done(NamedTuple):
+    """No more comes of this attempt, which has run since `begun` (`engine.liveness`). `own`: it ended by
+    itself, which makes what there is of former attempts void."""
+
+    task: int
+    attempt: int
+    how: End
+    own: bool
+    begun: float
+
+
+class Files(Protocol):
+    """Puts output into files; called in the thread alone. `clears`: an attempt that printed nothing matters,
+    too."""
+
+    clears: bool
+
+    def file(self, work: list[Piece | Done]) -> None:
+        """Write these, in this order; never raises OSError."""
+
+    def sync(self) -> None:
+        """Force what was written to the disk, where it would not be soon."""
+
+    def close(self) -> None:
+        """Close all files."""
+
+
+class Filing:
+    """Hands work to the thread, a list at a time; `filed()` is called on the loop for each list, in order;
+    `broken(error)` before it, if an error in the program kept some of it from being written."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        files: Files,
+        filed: Callable[[], None],
+        broken: Callable[[Exception], None],
+    ) -> None:
+        self._loop = loop
+        self._files = files
+        self._filed = filed
+        self._broken = broken
+        self._work: queue.SimpleQueue[list[Piece | Done] | None] = queue.SimpleQueue()
+        # A daemon: one that is stuck in a file system must not keep the engine from leaving.
+        self._thread = threading.Thread(target=self._run, name="filing", daemon=True)
+        self._started = False
+
+    def put(self, work: list[Piece | Done]) -> None:
+        """Have these written."""
+        if not self._started:
+            self._started = True
+            self._thread.start()
+        self._work.put(work)
+
+    def close(self) -> None:
+        """Close the files when all is written; `filed` is called once more then."""
+        if self._started:
+            self._work.put(None)
+        else:
+            self._filed()
+
+    def _run(self) -> None:
+        # Signals are for the loop's thread, which must notice them at once.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        due: float | None = None
+        while True:
+            try:
+                work = self._work.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                work = []
+            if work is None:
+                self._guarded(self._files.close)
+                self._tell(self._filed)
+                return
+            if work:
+                self._guarded(self._files.file, work)
+                self._tell(self._filed)
+                if due is None:
+                    due = time.monotonic() + SYNC_EVERY
+            if due is not None and time.monotonic() >= due:
+                self._guarded(self._files.sync)
+                due = None
+
+    def _guarded(self, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            call(*arguments)
+        except Exception as error:
+            # The boundary of the thread: the results that wait for it shall not wait for ever.
+            self._tell(self._broken, error)
+
+    def _tell(self, call: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(call, *arguments)

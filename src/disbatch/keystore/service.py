@@ -1,0 +1,328 @@
+"""Serves the run's key store to programs elsewhere: each put once, each value to one who lives.
+
+What programs and we promise each other is told in `wire.client_protocol`. Here each channel has one *deal*,
+the last that it began: a put or a wait. A deal is over when its work is done and, if that took a value, the
+program has confirmed that this arrived; or when its program is taken for dead, or has gone on to the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from disbatch.keystore.store import KeyStore
+from disbatch.model.errors import DisbatchError
+from disbatch.wire.client_protocol import (
+    HOLD,
+    LEASE,
+    MAX_GIVEN,
+    OVER,
+    Answer,
+    Get,
+    Given,
+    Keep,
+    Kept,
+    OfPrograms,
+    Put,
+    Request,
+)
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 600.0
+"""Seconds for which a silent channel is remembered: nobody asks again after that."""
+MOST_CHANNELS = 20_000
+"""With more, silent ones are forgotten earlier; and if none is silent, nobody else is served."""
+LAST_PATIENCE = 2.0
+"""Seconds that the end waits for values to go back."""
+
+
+class _Deal:
+    """What a channel wants: `work` does it, `now` or when there is a value."""
+
+    def __init__(self, verb: Put | Get, serial: int, work: asyncio.Task[bytes | None]) -> None:
+        self.number = verb.number
+        self.serial = serial
+        self.key = verb.key if isinstance(verb, Get) else b""
+        self.takes = isinstance(verb, Get) and verb.takes
+        self.now = _is_now(verb)
+        self.work = work
+        self.value: bytes | None = None
+        """What the work took, until somebody has it for good."""
+        self.kept = False
+        self.gone = False
+        """Nobody waits any more."""
+        self.asked: Request | None = None
+        """To be answered."""
+        self.last = False
+        self.hold: asyncio.TimerHandle | None = None
+
+    @property
+    def has_value(self) -> bool:
+        """Which its program does not have for good."""
+        work = self.work
+        if self.kept or self.gone or not self.takes:
+            return False
+        return work.done() and not work.cancelled() and work.exception() is None
+
+    @property
+    def settled(self) -> bool:
+        """Nothing will become of it any more."""
+        return self.gone or self.kept or (self.work.done() and self.value is None)
+
+
+def _is_now(verb: Put | Get) -> bool:
+    return isinstance(verb, Get) and verb.last and not verb.seconds
+
+
+class _Channel:
+    """A program, as far as we know it: when it was heard last, and its deal."""
+
+    def __init__(self, deal: _Deal) -> None:
+        self.deal = deal
+        self.heard = 0.0
+        self.lease: asyncio.TimerHandle | None = None
+
+
+class Storekeeper:
+    """`request` answers a request, or returns None: the answer comes later, through `answer`. Requests wait
+    until `open`. Seconds to `hold` a request and of a `lease` as in `wire.client_protocol`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        answer: Callable[[Request, Answer], None],
+        *,
+        hold: float = HOLD,
+        lease: float = LEASE,
+    ) -> None:
+        self._loop = loop
+        self._answer = answer
+        self._hold = hold
+        self._lease = lease
+        self._store: KeyStore | None = None
+        self._name = ""
+        self._serial = 0
+        self._early: list[Request] = []
+        self._channels: OrderedDict[str, _Channel] = OrderedDict()
+        """Those not heard for longest first."""
+        self._returns: set[asyncio.Task[None]] = set()
+        self._over = False
+        self.stirred: Callable[[], None] = lambda: None
+        """Called when somebody asks for something."""
+
+    # ---- its time ----
+
+    def open(self, store: KeyStore, name: str) -> None:
+        """From now on there is a store. `name`: another one if what a former driver's held is not in it."""
+        self._store = store
+        self._name = name
+        early, self._early = self._early, []
+        for request in early:
+            answer = self.request(request)
+            if answer is not None:
+                self._answer(request, answer)
+
+    async def close(self) -> None:
+        """Nobody gets anything any more; what was taken for nobody goes back."""
+        self._over = True
+        for request in self._early:
+            self._answer(request, _refusal(request, OVER))
+        for channel in self._channels.values():
+            self._abandon(channel.deal, OVER)
+            if channel.lease is not None:
+                channel.lease.cancel()
+        if self._returns:
+            await asyncio.wait(self._returns, timeout=LAST_PATIENCE)
+
+    def holds(self, prefix: bytes) -> bool:
+        """A value of a key that begins so is on its way to somebody."""
+        deals = (channel.deal for channel in self._channels.values())
+        return any(deal.has_value and deal.key.startswith(prefix) for deal in deals)
+
+    # ---- requests ----
+
+    def request(self, request: Request) -> Answer | None:
+        """Do it."""
+        verb = request.verb
+        assert isinstance(verb, OfPrograms)
+        if self._over:
+            return _refusal(request, OVER)
+        if self._store is None:
+            self._early.append(request)
+            return None
+        self._loop.call_soon(self.stirred)
+        channel = self._channels.get(verb.channel)
+        if isinstance(verb, Put | Get):
+            return self._begin_or_go_on(self._store, request, verb, channel)
+        deal = None if channel is None or channel.deal.number != verb.number else channel.deal
+        if channel is not None:
+            self._hear(verb.channel, channel)
+        if isinstance(verb, Keep):
+            ours = deal is not None and deal.serial == verb.serial and _keep(deal)
+            return Answer(request.id, True, [], Kept(ours))
+        if deal is not None:
+            self._abandon(deal)
+        return Answer(request.id, True, [])
+
+    def _begin_or_go_on(
+        self, store: KeyStore, request: Request, verb: Put | Get, channel: _Channel | None
+    ) -> Answer | None:
+        if channel is None:
+            if not self._has_room():
+                return _refusal(request, f"{len(self._channels):,} programs use the key store; no more may")
+            channel = self._channels[verb.channel] = _Channel(self._begin(store, verb))
+        elif verb.number < channel.deal.number:
+            return _refusal(request, "an old copy of a request")
+        elif verb.number > channel.deal.number or channel.deal.gone:
+            self._abandon(channel.deal)
+            channel.deal = self._begin(store, verb)
+        self._hear(verb.channel, channel)
+        deal = channel.deal
+        if deal.work.done():
+            return self._outcome(request, deal)
+        self._let_wait(deal, request, verb)
+        return None
+
+    def _has_room(self) -> bool:
+        """Forget who was silent for long, or, if there are many, at least has nothing to expect."""
+        long_ago, now = self._loop.time() - REMEMBERED, self._loop.time() - self._lease
+        while self._channels:
+            name, oldest = next(iter(self._channels.items()))
+            full = len(self._channels) >= MOST_CHANNELS
+            if not oldest.deal.settled or oldest.heard > (now if full else long_ago):
+                return not full
+            del self._channels[name]
+        return True
+
+    def _begin(self, store: KeyStore, verb: Put | Get) -> _Deal:
+        work: Coroutine[Any, Any, bytes | None]
+        if isinstance(verb, Put):
+            work = store.offer(verb.pairs)
+        else:
+            log.debug("a program asks for a value")
+            timeout = 0.0 if _is_now(verb) else None
+            work = store.get(verb.key, timeout) if verb.takes else store.view(verb.key, timeout)
+        self._serial += 1
+        deal = _Deal(verb, self._serial, self._loop.create_task(work))
+        deal.work.add_done_callback(lambda _: self._done(deal))
+        return deal
+
+    def _hear(self, name: str, channel: _Channel) -> None:
+        """It lives."""
+        channel.heard = self._loop.time()
+        self._channels.move_to_end(name)
+        if channel.lease is None and not channel.deal.settled:
+            channel.lease = self._loop.call_later(self._lease, self._look_at, channel)
+
+    def _look_at(self, channel: _Channel) -> None:
+        """It may be dead."""
+        channel.lease = None
+        left = channel.heard + self._lease - self._loop.time()
+        if channel.deal.settled:
+            return
+        if left > 0:
+            channel.lease = self._loop.call_later(left, self._look_at, channel)
+        elif channel.deal.key:
+            self._abandon(channel.deal)
+
+    # ---- deals ----
+
+    def _let_wait(self, deal: _Deal, request: Request, verb: Put | Get) -> None:
+        if deal.asked is not None and deal.asked.id != request.id:
+            self._tell(deal, self._given(deal.asked, deal, None))
+        deal.asked = request
+        deal.last = isinstance(verb, Get) and verb.last
+        if isinstance(verb, Get) and deal.hold is None and not deal.now:
+            deal.hold = self._loop.call_later(min(verb.seconds, self._hold), self._nothing_yet, deal)
+
+    def _nothing_yet(self, deal: _Deal) -> None:
+        deal.hold = None
+        if deal.asked is None or deal.work.done():
+            return
+        if deal.last:
+            self._abandon(deal)
+        log.debug("a program is told that there is nothing yet")
+        self._tell(deal, self._given(deal.asked, deal, None))
+
+    def _tell(self, deal: _Deal, answer: Answer) -> None:
+        request, deal.asked = deal.asked, None
+        if deal.hold is not None:
+            deal.hold.cancel()
+            deal.hold = None
+        if request is not None:
+            self._answer(request, answer)
+
+    def _done(self, deal: _Deal) -> None:
+        """Its work has ended."""
+        work = deal.work
+        error = None if work.cancelled() else work.exception()
+        if error is not None and not isinstance(error, DisbatchError | TimeoutError):
+            log.error("key store: %r", error, exc_info=error)
+        if deal.takes and not work.cancelled() and error is None:
+            deal.value = work.result()
+            if deal.gone:  # it was too late to stop it
+                self._give_back(deal)
+        if deal.asked is not None:
+            self._tell(deal, self._outcome(deal.asked, deal))
+
+    def _outcome(self, request: Request, deal: _Deal) -> Answer:
+        """What came of it, to tell as often as it is asked."""
+        if deal.gone or deal.work.cancelled():
+            return self._given(request, deal, None)
+        error = deal.work.exception()
+        if isinstance(error, TimeoutError):
+            return self._given(request, deal, None)
+        if error is not None:
+            return _refusal(request, str(error) or repr(error))
+        if not deal.key:
+            return Answer(request.id, True, [])
+        value = deal.value if deal.takes else deal.work.result()
+        if value is not None and len(value) > MAX_GIVEN:
+            self._abandon(deal)
+            most = f"more than the {MAX_GIVEN >> 20} MiB that can be sent from here"
+            return _refusal(request, f"a value of {len(value):,} bytes, {most}")
+        return self._given(request, deal, value)
+
+    def _given(self, request: Request, deal: _Deal, value: bytes | None) -> Answer:
+        return Answer(request.id, True, [], Given(value, deal.serial, self._name))
+
+    def _abandon(self, deal: _Deal, words: str = "") -> None:
+        """Nobody waits for this any more; whoever asked nevertheless hears why."""
+        if deal.asked is not None and words:
+            self._tell(deal, _refusal(deal.asked, words))
+        if deal.kept or deal.gone or not deal.key:
+            return
+        deal.gone = True
+        deal.work.cancel()
+        if deal.value is not None:
+            self._give_back(deal)
+
+    def _give_back(self, deal: _Deal) -> None:
+        value, deal.value = deal.value, None
+        if value is None or self._store is None:
+            return
+        task = self._loop.create_task(self._store.give_back(deal.key, [value]))
+        self._returns.add(task)
+        task.add_done_callback(self._returned)
+
+    def _returned(self, task: asyncio.Task[None]) -> None:
+        self._returns.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.warning("key store: a value that nobody got could not be put back: %s", error)
+
+
+def _refusal(request: Request, words: str) -> Answer:
+    return Answer(request.id, False, [words])
+
+
+def _keep(deal: _Deal) -> bool:
+    """The value is the program's for good, unless it is gone."""
+    if deal.value is not None:
+        deal.value = None
+        deal.kept = True
+    return deal.kept

@@ -1,0 +1,3 @@
+"""The version of disbatch."""
+
+VERSION = "0.1.0"

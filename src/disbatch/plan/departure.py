@@ -1,0 +1,206 @@
+"""Recall, drain, stop, leave, and the end of the run.
+
+What waits in an engine's queue is called back: for slots that are idle elsewhere, or because nothing more
+shall start there.
+
+An engine's course once it is there: it takes work, is drained or stopped, runs STOP commands, leaves.
+
+The run ends before everything is done: nothing new starts, and what runs finishes or is ended.
+"""
+
+from __future__ import annotations
+
+from disbatch.model.task import Outcome, PerEngine, Phase
+from disbatch.plan.backlog import Source
+from disbatch.plan.engine import Engine, State
+from disbatch.plan.events import (
+    AssignPerEngine,
+    Conclusion,
+    Drain,
+    End,
+    Finish,
+    Hold,
+    Interrupt,
+    Recall,
+    RecordPerEngine,
+    Release,
+    Resume,
+    Stop,
+)
+from disbatch.plan.state import Board, Mode
+
+
+def recall(board: Board, engine: Engine, count: int) -> None:
+    """Ask for the `count` attempts that it would start last; not if it has yet to answer."""
+    if count > 0 and not engine.recalling:
+        engine.recalling = count
+        board.recalling += count
+        board.actions.append(Recall(engine.id, engine.newest(count)))
+        board.rotation.touch(engine)
+
+
+def recall_answered(board: Board, engine: Engine) -> None:
+    """It answered, or will not."""
+    board.recalling -= engine.recalling
+    engine.recalling = 0
+
+
+def recall_unwanted(board: Board, engine: Engine) -> None:
+    """If nothing more shall start on this engine, call back what waits in its queue."""
+    if engine.stopped:
+        return  # it was told to end that
+    if board.held or engine.state is State.DRAINING or board.mode is not Mode.RUNNING:
+        recall(board, engine, engine.queued)
+
+
+def recall_everything(board: Board) -> None:
+    """Nothing more shall start anywhere."""
+    for engine in list(board.rotation.queued.values()):
+        recall(board, engine, engine.queued)
+
+
+def rebalance(board: Board) -> None:
+    """Nothing can be read or dispatched: call back what waits in queues for slots that are idle.
+
+    What other engines were asked for already is not waited for: they may be silent for good."""
+    idle, queued, backlog = board.rotation.idle, board.rotation.queued, board.backlog
+    if backlog.ready or not queued or not idle.open or board.held:
+        return
+    if backlog.source is Source.FLOWING and backlog.barrier is None:
+        return
+    vacant = (engine.slots - engine.busy for engine in idle)
+    wanted = 0
+    while queued:
+        engine = next(iter(queued.values()))
+        most = (engine.queued + 1) // 2
+        while wanted < most and (more := next(vacant, 0)):
+            wanted += more
+        if not wanted:
+            return
+        count = min(wanted, most)
+        recall(board, engine, count)
+        wanted -= count
+
+
+def on_hold(board: Board, event: Hold) -> None:
+    board.held = True
+    recall_everything(board)
+
+
+def on_resume(board: Board, event: Resume) -> None:
+    board.held = False
+
+
+def activate(board: Board, engine: Engine) -> None:
+    """Its START commands are done."""
+    board.rotation.move(engine, State.DRAINING if engine.draining else State.ACTIVE)
+    recall_unwanted(board, engine)
+
+
+def drain(board: Board, engine: Engine) -> None:
+    """It shall leave when it has nothing any more."""
+    if not engine.draining:
+        engine.draining = True
+        if engine.state is State.ACTIVE:
+            activate(board, engine)
+
+
+def on_drain(board: Board, event: Drain) -> None:
+    engine = board.engines.get(event.engine)
+    if engine is not None:
+        drain(board, engine)
+
+
+def on_stop(board: Board, event: Stop) -> None:
+    engine = board.engines.get(event.engine)
+    if engine is None:
+        return
+    engine.stopped = True
+    engine.at_once |= event.at_once
+    if engine.state is not State.LOST:
+        # Its STOP commands are part of leaving in order.
+        stopping = engine.state is State.STOPPING and not engine.at_once
+        attempts = [*engine.assigned, *engine.claims, *([] if stopping else engine.per_engine)]
+        if attempts:
+            board.actions.append(End(engine.id, attempts, engine.at_once))
+    drain(board, engine)
+
+
+# ---- PERENGINE ----
+
+
+def run_per_engine(board: Board, engine: Engine, command: PerEngine) -> None:
+    """Have the engine run it."""
+    attempt = board.new_attempt()
+    engine.per_engine[attempt] = command
+    board.actions.append(AssignPerEngine(engine.id, attempt, command))
+
+
+def per_engine_done(board: Board, engine: Engine, command: PerEngine, outcome: Outcome) -> None:
+    """It ran it."""
+    board.actions.append(RecordPerEngine(engine.id, command, outcome))
+    if engine.state is State.STARTING and not engine.per_engine:
+        activate(board, engine)
+    elif engine.state is State.STOPPING:
+        release_if_stopped(board, engine)
+
+
+# ---- off it goes ----
+
+
+def let_go(board: Board) -> None:
+    """Engines that can expect nothing more leave; the run is over when the last has left."""
+    rotation = board.rotation
+    going = rotation.resting if board.mode is Mode.CLOSING else rotation.going
+    if going and not (board.nothing_read and board.reads):
+        for engine in list(going.values()):
+            retire(board, engine)
+    if board.mode is Mode.CLOSING and not board.present:
+        board.mode = Mode.OVER
+        board.actions.append(Finish(board.conclusion))
+
+
+def retire(board: Board, engine: Engine) -> None:
+    """Nothing is left for this engine: its STOP commands, then it leaves."""
+    board.rotation.move(engine, State.STOPPING)
+    engine.retired = True
+    if not (board.at_once or engine.at_once):
+        for command in board.commands[Phase.STOP]:
+            if command.id not in engine.stops_given:
+                run_per_engine(board, engine, command)
+    release_if_stopped(board, engine)
+
+
+def release_if_stopped(board: Board, engine: Engine) -> None:
+    """It leaves if its STOP commands are done."""
+    if not engine.per_engine:
+        board.rotation.move(engine, State.LEAVING)
+        board.actions.append(Release(engine.id))
+
+
+def wind_down(board: Board, mode: Mode, conclusion: Conclusion) -> None:
+    """Nothing new starts; what runs and is not known to be of this run's tasks is ended at once."""
+    board.mode = mode
+    board.conclusion = conclusion
+    for claimed in board.claims.values():
+        if claimed.outcome is None and mode is not Mode.ENDING and claimed.engine.state is not State.LOST:
+            board.actions.append(End(claimed.engine.id, [claimed.attempt], at_once=False))
+    if not board.reads:
+        board.backlog.clear()
+
+
+def end_everything(board: Board, *, at_once: bool) -> None:
+    """End all that runs, and all that waits on engines."""
+    for engine in board.engines.values():
+        if engine.state is not State.LOST:
+            attempts = [*engine.assigned, *engine.claims, *engine.per_engine]
+            if attempts:
+                board.actions.append(End(engine.id, attempts, at_once))
+
+
+def on_interrupt(board: Board, event: Interrupt) -> None:
+    if board.mode in (Mode.RUNNING, Mode.WINDING_DOWN):
+        wind_down(board, Mode.ENDING, Conclusion.INTERRUPTED)
+    board.at_once |= event.at_once
+    if board.mode is not Mode.OVER:
+        end_everything(board, at_once=event.at_once)

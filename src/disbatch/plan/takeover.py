@@ -1,0 +1,146 @@
+"""What engines have from a former driver of the run: claims to tasks that this plan has yet to read.
+
+A claim takes a slot and a part of its context's limit, and becomes an attempt like any other when its task is
+read; if it has ended by then, its outcome was kept until now. Of two claims to one task the later attempt is
+the valid one. An engine that comes late, when its task was given to another engine by this plan, has it back:
+it runs there longer. A claim to what is recorded already is ended.
+"""
+
+from __future__ import annotations
+
+from disbatch.model.task import Outcome, PerEngine, Phase, Task
+from disbatch.plan.departure import drain
+from disbatch.plan.engine import Engine, State
+from disbatch.plan.events import End, Past, RecordPerEngine
+from disbatch.plan.state import Board, Claimed
+
+
+def inherit(board: Board, engine: Engine, past: Past) -> list[int]:
+    """A new engine has this from a former driver. Returns the attempts that it shall end."""
+    unwanted: list[int] = []
+    engine.commands.update(past.commands)
+    if past.leaving or any(phase is Phase.STOP for phase, _ in past.commands):
+        drain(board, engine)
+    backlog = board.backlog
+    unread = backlog.unread_tasks()
+    wanted = {id for id in past.tasks.values() if id < backlog.read_to and id not in unread}
+    ready = {task.id: task for task in backlog.ready if task.id in wanted} if wanted else {}
+    taken: set[int] = set()
+    elsewhere: dict[int, tuple[int, Engine]] = {}
+    if wanted:
+        for other in board.engines.values():
+            elsewhere |= {t.id: (a, other) for a, t in other.assigned.items() if t.id in wanted}
+    for attempt, id in sorted(past.tasks.items()):
+        if id not in wanted:
+            won = claim(board, engine, attempt, id)
+        elif id in ready:
+            won = True
+            taken.add(id)
+            board.rotation.spend(engine, 1)
+            assign_inherited(board, engine, attempt, ready.pop(id))
+        else:
+            won = id in elsewhere and _win(board, engine, attempt, *elsewhere[id])
+        if not won:
+            engine.adrift[attempt] = None
+            unwanted.append(attempt)
+        elif id in wanted:
+            elsewhere[id] = (attempt, engine)  # which may have a later attempt of that, too
+    if taken:
+        backlog.remove_all(taken)
+    return unwanted
+
+
+def claim(board: Board, engine: Engine, attempt: int, id: int) -> bool:
+    """False if another engine has a later attempt of that task."""
+    rival = board.claims.get(id)
+    if rival is not None:
+        if rival.attempt > attempt:
+            return False
+        _give_up(board, rival)
+    board.claims[id] = Claimed(engine, attempt)
+    engine.claims[attempt] = id
+    board.rotation.spend(engine, 1)
+    return True
+
+
+def _win(board: Board, engine: Engine, attempt: int, theirs: int, rival: Engine) -> bool:
+    """The task was given to `rival`: by this driver, when nobody knew that it runs on `engine`, or by a
+    former one."""
+    if attempt < theirs < board.first_attempt:
+        return False
+    task = rival.assigned.pop(theirs)
+    board.live -= 1
+    board.rotation.spend(rival, -1)
+    _end_replaced(board, rival, theirs, task)
+    board.rotation.spend(engine, 1)
+    assign_inherited(board, engine, attempt, task)
+    return True
+
+
+def _end_replaced(board: Board, engine: Engine, attempt: int, task: Task | None) -> None:
+    engine.adrift[attempt] = task
+    if engine.state is not State.LOST:
+        board.actions.append(End(engine.id, [attempt], board.at_once or engine.at_once))
+    board.rotation.touch(engine)
+
+
+def assign_inherited(board: Board, engine: Engine, attempt: int, task: Task) -> None:
+    """The engine has this attempt, and it is valid; its context's limit has room for it."""
+    last = next(reversed(engine.assigned), 0)
+    engine.assigned[attempt] = task
+    if attempt < last:
+        engine.assigned = dict(sorted(engine.assigned.items()))  # the order in which it starts them
+    board.live += 1
+    if engine.state is not State.LOST and (engine.stopped or task.id in board.cancelled):
+        board.actions.append(End(engine.id, [attempt], board.at_once or engine.at_once))
+
+
+def drop_claim(board: Board, id: int) -> None:
+    """Its task is recorded already, or is none."""
+    claimed = board.claims.pop(id, None) if board.claims else None
+    if claimed is not None:
+        _give_up(board, claimed)
+
+
+def _give_up(board: Board, claimed: Claimed) -> None:
+    board.rotation.spend(claimed.engine, -1)
+    if claimed.outcome is None:
+        del claimed.engine.claims[claimed.attempt]
+        _end_replaced(board, claimed.engine, claimed.attempt, None)
+    else:
+        claimed.engine.kept -= 1
+
+
+def keep(board: Board, engine: Engine, outcome: Outcome) -> bool:
+    """Something ended that a former driver ordered and that is not read again: its outcome waits for that.
+    False if it is not of that kind."""
+    id = engine.claims.pop(outcome.attempt, None)
+    if id is not None:
+        board.claims[id] = Claimed(engine, outcome.attempt, outcome)
+        engine.kept += 1
+        return True
+    for key, held in engine.commands.items():
+        if held == outcome.attempt:
+            engine.commands[key] = outcome
+            engine.kept += 1
+            return True
+    return False
+
+
+def inherit_command(board: Board, engine: Engine, command: PerEngine) -> bool:
+    """True if a former driver had this command run on the engine, or it is running there."""
+    key = (command.phase, command.id)
+    if key not in engine.commands:
+        return False
+    held = engine.commands.pop(key)
+    if isinstance(held, Outcome):
+        engine.kept -= 1
+        board.actions.append(RecordPerEngine(engine.id, command, held))
+    elif held is not None:
+        engine.per_engine[held] = command
+        if engine.state is State.ACTIVE and command.phase is Phase.START:
+            board.rotation.move(engine, State.STARTING)
+    if command.phase is Phase.STOP:
+        engine.stops_given.add(command.id)
+    board.rotation.touch(engine)
+    return True

@@ -1,0 +1,1 @@
+"""The files of a run: names, lock, journal, status file, resume index, saved output."""

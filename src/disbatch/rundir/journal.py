@@ -1,0 +1,262 @@
+"""What the run file tells: its lines, and what they come to together.
+
+A driver that takes the run over knows by these who is there, what users ordered, and what else its
+predecessors knew and nobody can tell again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from disbatch.contexts.nodes import Node
+from disbatch.model.idset import IdSet
+from disbatch.wire.client_protocol import Attach
+
+Ranges = list[tuple[int, int]]
+"""First and last id of each."""
+
+
+SourceKind = Literal["", "file", "stream", "program", "submitted"]
+
+
+class Asked(msgspec.Struct, frozen=True, tag="asked"):
+    """What the first driver was asked: `arguments` in `directory`. `size` (bytes) and `changed` (nanoseconds
+    since the epoch) tell whether the task file is the same; None: the tasks came as a stream. `environment`
+    is that of the tasks. `orphan_patience` in seconds. `source`: where the tasks come from; "" if a former
+    version wrote it."""
+
+    version: str
+    arguments: list[bytes]
+    directory: bytes
+    jobid: str
+    task_name: str
+    log: bytes
+    size: int | None
+    changed: int | None
+    orphan_patience: float
+    environment: list[tuple[bytes, bytes]]
+    source: SourceKind = ""
+
+
+class Here(msgspec.Struct, frozen=True, tag="here"):
+    """An engine was started on `node`, or came: then with its `pid`, and `started` tells it from a later
+    process of that number. `host` and its `boot` are known if it came, or is on the driver's own host.
+    `context`: the one that was attached and started it; `node` is not known then. `tunnel`: where on its host
+    its tunnel ends, if it has one."""
+
+    engine: str
+    name: str
+    rank: int
+    slots: int
+    node: Node | None
+    host: str = ""
+    pid: int = 0
+    context: str = ""
+    tunnel: str = ""
+    boot: str = ""
+    started: int = 0
+
+
+class Gone(msgspec.Struct, frozen=True, tag="gone"):
+    """An engine left; or it was given up (`lost`), there or on its way, and may come nevertheless."""
+
+    engine: str
+    lost: bool = False
+
+
+class Unwanted(msgspec.Struct, frozen=True, tag="unwanted"):
+    """A user wants this engine to leave, or never to come; `stop`: at once, with what runs there ended."""
+
+    engine: str
+    stop: bool
+
+
+class Avoided(msgspec.Struct, frozen=True, tag="avoided"):
+    """Engines on these nodes were to leave."""
+
+    nodes: list[str]
+
+
+class Paused(msgspec.Struct, frozen=True, tag="paused"):
+    """A user wants nothing to start, or, if not `on`, tasks to start again."""
+
+    on: bool
+
+
+class Cancelled(msgspec.Struct, frozen=True, tag="cancelled"):
+    """A user does not want these tasks."""
+
+    ranges: Ranges
+
+
+class Joint(msgspec.Struct, frozen=True, tag="attached"):
+    """A context was attached, under this name, as it asked to be (its nodes aside)."""
+
+    name: str
+    asked: Attach
+
+
+class Counted(msgspec.Struct, frozen=True, tag="counted"):
+    """Results of these tasks are about to be recorded, and count for the limit of that context. If they never
+    were, they do not."""
+
+    context: str
+    ranges: Ranges
+
+
+class Closed(msgspec.Struct, frozen=True, tag="closed"):
+    """No more tasks are handed in."""
+
+
+class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
+    """From here on another driver writes: the one of this number; the first was 0."""
+
+    host: str
+    pid: int
+    number: int
+
+
+class Elsewhere(msgspec.Struct, frozen=True, tag="elsewhere"):
+    """Something else took the name of the status file, or of the file of tasks that were handed in, which is
+    here since then; empty: it was not."""
+
+    status: bytes = b""
+    submitted: bytes = b""
+
+
+JournalLine = (
+    Asked
+    | Here
+    | Gone
+    | Unwanted
+    | Avoided
+    | Paused
+    | Cancelled
+    | Joint
+    | Counted
+    | Closed
+    | TakenOver
+    | Elsewhere
+)
+
+
+@dataclass
+class JournalState:
+    """`engines` were there, or on their way, at the end; `lost` were given up. `unwanted` are those of both
+    that shall leave: True if at once. Nodes to `avoid` had an engine of the first context that was to leave.
+    `attached` are the contexts that were, `counted` the tasks that count for a context's limit;
+    `closed`: no more may be handed in. `number`: which driver of the run wrote last.
+    """
+
+    asked: Asked
+    engines: dict[str, Here] = field(default_factory=dict)
+    lost: dict[str, Here] = field(default_factory=dict)
+    unwanted: dict[str, bool] = field(default_factory=dict)
+    avoid: set[str] = field(default_factory=set)
+    paused: bool = False
+    cancelled: IdSet = field(default_factory=IdSet)
+    attached: dict[str, Attach] = field(default_factory=dict)
+    counted: dict[str, IdSet] = field(default_factory=dict)
+    closed: bool = False
+    driver: TakenOver | None = None
+    """Who took the run over last."""
+    elsewhere: Elsewhere = Elsewhere()  # noqa: RUF009 - frozen
+
+    @property
+    def number(self) -> int:
+        """Which driver of the run wrote last; the first is 0."""
+        return 0 if self.driver is None else self.driver.number
+
+    def learn(self, line: JournalLine) -> None:
+        """The next line."""
+        learn = _LEARNERS.get(type(line))
+        if learn is not None:
+            learn(self, line)
+
+    def _here(self, line: Here) -> None:
+        self.lost.pop(line.engine, None)
+        self.engines[line.engine] = line
+
+    def _gone(self, line: Gone) -> None:
+        here = self.engines.pop(line.engine, None) or self.lost.pop(line.engine, None)
+        if line.lost and here is not None:
+            self.lost[line.engine] = here
+        else:
+            self.unwanted.pop(line.engine, None)
+
+    def _unwanted(self, line: Unwanted) -> None:
+        here = self.engines.get(line.engine) or self.lost.get(line.engine)
+        if here is None:
+            return
+        self.unwanted[line.engine] = line.stop or self.unwanted.get(line.engine, False)
+        if here.node is not None:
+            self.avoid.add(here.node.name)
+
+    def _avoided(self, line: Avoided) -> None:
+        self.avoid.update(line.nodes)
+
+    def _paused(self, line: Paused) -> None:
+        self.paused = line.on
+
+    def _closed(self, line: Closed) -> None:
+        self.closed = True
+
+    def _joint(self, line: Joint) -> None:
+        self.attached[line.name] = line.asked
+
+    def _taken_over(self, line: TakenOver) -> None:
+        self.driver = line
+
+    def _elsewhere(self, line: Elsewhere) -> None:
+        self.elsewhere = line
+
+    def _cancelled(self, line: Cancelled) -> None:
+        for first, last in line.ranges:
+            self.cancelled.add(first, last)
+
+    def _counted(self, line: Counted) -> None:
+        ids = self.counted.setdefault(line.context, IdSet())
+        for first, last in line.ranges:
+            ids.add(first, last)
+
+    def lines(self) -> Iterator[JournalLine]:
+        """As few lines as tell the same."""
+        yield self.asked
+        yield from (*self.lost.values(), *self.engines.values())
+        for name, stop in self.unwanted.items():
+            yield Unwanted(name, stop)
+        for name in self.lost:
+            yield Gone(name, lost=True)
+        if self.avoid:
+            yield Avoided(sorted(self.avoid))
+        yield from (Joint(name, asked) for name, asked in self.attached.items())
+        yield from (Counted(context, list(ids)) for context, ids in self.counted.items() if ids)
+        if self.cancelled:
+            yield Cancelled(list(self.cancelled))
+        if self.paused:
+            yield Paused(True)
+        if self.closed:
+            yield Closed()
+        if self.elsewhere != Elsewhere():
+            yield self.elsewhere
+        if self.driver is not None:
+            yield self.driver
+
+
+_LEARNERS: dict[type, Callable[[JournalState, Any], None]] = {
+    Here: JournalState._here,
+    Gone: JournalState._gone,
+    Unwanted: JournalState._unwanted,
+    Avoided: JournalState._avoided,
+    Paused: JournalState._paused,
+    Cancelled: JournalState._cancelled,
+    Joint: JournalState._joint,
+    Counted: JournalState._counted,
+    Closed: JournalState._closed,
+    TakenOver: JournalState._taken_over,
+    Elsewhere: JournalState._elsewhere,
+}

@@ -1,0 +1,227 @@
+"""PREFIX_run.json: what another driver needs to know to take the run over, should this one be killed.
+
+A line for each thing worth knowing (see `told`), appended before anything follows from it. The last line may
+be torn, as it was being written when the driver was killed; any other that cannot be read is damage. When it
+has grown to twice what it would be if it were written anew, and is not small, it is written anew: so it is as
+long as what there is to tell, however long the run lasts. The new file takes the place of the old one in one
+step, so a driver may be killed at any time; and one that was replaced, but lives, writes into a file that
+nobody reads.
+
+The file holds the environment of the tasks, hence mode 0600. It goes with the run, as the connect file does.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from disbatch.model.errors import UsageError
+from disbatch.model.text import printable_json
+from disbatch.rundir.journal import Asked, JournalLine, JournalState
+from disbatch.rundir.paths import identity
+from disbatch.wire.ownfile import NotOwnError, open_own
+from disbatch.wire.renamed_files import is_gone
+
+log = logging.getLogger(__name__)
+
+SMALL = 1 << 20
+"""Bytes that are not worth writing anew."""
+NEW = ".new"
+"""How the file is called while it is written anew."""
+
+_lines = msgspec.json.Decoder(JournalLine)
+_KNOWN = frozenset(kind.__struct_config__.tag for kind in get_args(JournalLine))
+
+
+class _Tagged(msgspec.Struct):
+    type: str
+
+
+class RunFile:
+    """The file while the run goes on; `told` is what it tells. That it cannot be written goes to the log: the
+    run needs it only if its driver is killed. `small` as SMALL."""
+
+    def __init__(self, path: Path, told: JournalState, small: int = SMALL) -> None:
+        self.told = told
+        self._path = path
+        self._small = small
+        self._descriptor = -1
+        self._identity = (0, 0)
+        self._size = self._most = 0
+        self._complete = True
+        """The file tells all that `told` does."""
+        self._told_of_trouble = False
+
+    @classmethod
+    def create(cls, path: Path, asked: Asked, *, small: int = SMALL) -> RunFile:
+        """Begin the file. UsageError if it cannot be created."""
+        file = cls(path, JournalState(asked), small)
+        try:
+            file._write_anew(path)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
+        return file
+
+    @classmethod
+    def go_on(cls, path: Path, told: JournalState, *, small: int = SMALL) -> RunFile:
+        """Take the place of a former driver's file. UsageError if it cannot be written."""
+        file = cls(path, told, small)
+        try:
+            file._replace()
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+        return file
+
+    def add(self, *lines: JournalLine) -> bool:
+        """Append these. False if that cannot be: they are forgotten if the driver is killed, unless there is
+        room again when the next ones come."""
+        for line in lines:
+            self.told.learn(line)
+        try:
+            if self._complete:
+                data = b"".join(map(_encoded, lines))
+                self._size += len(data)
+                self._complete = False
+                self._complete = os.write(self._descriptor, data) == len(data)
+            if (not self._complete or self._size > self._most) and not self.is_taken_over():
+                self._replace()
+            self._told_of_trouble = False
+        except OSError as error:
+            if not self._told_of_trouble:
+                log.warning("%s cannot be written: %s", self._path, error.strerror)
+            self._told_of_trouble = True
+            self._most *= 2
+        return self._complete
+
+    def is_taken_over(self) -> bool:
+        """The file that is there names another driver, which has the run now. Any thread may ask. OSError if
+        that cannot be said: the file system may only fail for a while."""
+        try:
+            if identity(self._path.stat()) == self._identity:
+                return False
+            other = _read(self._path, damaged=True).driver
+        except (FileNotFoundError, NotOwnError, UsageError):
+            return False
+        return other is not None and other.number >= self.told.number and other != self.told.driver
+
+    @property
+    def is_gone(self) -> bool:
+        """There is nothing at its name. Any thread may ask."""
+        return is_gone(self._path)
+
+    def write_again(self) -> bool:
+        """Somebody removed the file, or put another one there, which names no other driver; or it could not
+        be written before. True if it has been written again, and was not there. OSError."""
+        try:
+            there = identity(self._path.stat()) == self._identity
+        except FileNotFoundError:
+            there = False
+        if there and self._complete:
+            return False
+        if not there:
+            _refuse_foreign(self._path)
+        if self.is_taken_over():
+            return False
+        self._replace()
+        return not there
+
+    def _replace(self) -> None:
+        """Write all there is to tell, in the place of what is there. OSError."""
+        former, which = self._descriptor, self._identity
+        new = self._path.with_name(self._path.name + NEW)
+        new.unlink(missing_ok=True)
+        try:
+            self._write_anew(new)
+            os.fsync(self._descriptor)
+            new.replace(self._path)
+        except OSError:
+            self._descriptor, self._identity = former, which
+            new.unlink(missing_ok=True)
+            raise
+        self._complete = True
+        if former >= 0:
+            os.close(former)
+
+    def _write_anew(self, path: Path) -> None:
+        """Create the file and write all there is to tell. OSError."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            rest = memoryview(b"".join(map(_encoded, self.told.lines())))
+            self._size = len(rest)
+            self._most = max(self._small, 2 * self._size)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        self._identity = identity(os.fstat(descriptor))
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """FileExistsError if there is something at this name that no driver of a run has written."""
+    try:
+        _read(path, damaged=True)
+    except FileNotFoundError:
+        pass
+    except UsageError as error:
+        raise FileExistsError(errno.EEXIST, "is another file now", str(path)) from error
+
+
+def _encoded(line: JournalLine) -> bytes:
+    return printable_json(msgspec.json.encode(line)) + b"\n"
+
+
+def _is_of_another_version(text: bytes) -> bool:
+    """A line of a kind that this version does not know."""
+    try:
+        return msgspec.json.decode(text, type=_Tagged).type not in _KNOWN
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
+def read(path: Path, *, trusted: int | None = None) -> JournalState:
+    """What the file says, which must be ours, or belong to `trusted`. UsageError if it cannot be read, or is
+    none."""
+    try:
+        return _read(path, trusted)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+
+
+def _read(path: Path, trusted: int | None = None, *, damaged: bool = False) -> JournalState:
+    """The same; OSError if it cannot be read. It may be `damaged`: then as far as its lines tell."""
+    with os.fdopen(open_own(path, os.O_RDONLY, trusted=trusted), "rb") as file:
+        return _learn(path, file, damaged)
+
+
+def _learn(path: Path, lines: Iterable[bytes], damaged: bool) -> JournalState:
+    told: JournalState | None = None
+    for number, text in enumerate(lines, 1):
+        try:
+            line = _lines.decode(text)
+        except (msgspec.DecodeError, RecursionError) as error:
+            if text.endswith(b"\n") and not damaged and not _is_of_another_version(text):
+                raise UsageError(
+                    f"{path}:{number}: this line is damaged: the run cannot be taken over, only resumed "
+                    "with -r"
+                ) from error
+            continue
+        if told is not None:
+            told.learn(line)
+        elif isinstance(line, Asked):
+            told = JournalState(line)
+        else:
+            break
+    if told is None:
+        raise UsageError(f"{path}: does not say what was asked: the run cannot be taken over")
+    return told

@@ -1,0 +1,113 @@
+"""Write the files of a run again when they are removed while it goes on.
+
+Without them nobody finds the run, and nobody can take it over or resume it. Whether they are there is asked
+with the status file's name, by the thread that writes it: a file system may keep whoever asks waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from disbatch.model.errors import DisbatchError
+from disbatch.rundir.journal import Elsewhere
+from disbatch.rundir.paths import Renamed, RunFiles
+from disbatch.wire.renamed_files import Sight, is_gone
+
+log = logging.getLogger(__name__)
+
+
+class Belongings:
+    """`files` are the names as they are now. `say` gets lines for the user, `note` what a driver that takes
+    the run over must know; it answers whether that was written. `script` tells it those who look for the
+    record when the run is over."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        files: RunFiles,
+        *,
+        say: Callable[[str], None],
+        note: Callable[[Elsewhere], bool],
+        script: Callable[[RunFiles], object],
+    ) -> None:
+        self.files = files
+        self._loop = loop
+        self._say = say
+        self._note = note
+        self._script = script
+        self._makers: dict[Path, Callable[[], object]] = {}
+
+    def keep(self, path: Path, make: Callable[[], object]) -> None:
+        """This file shall be there as long as the run goes on; `make` makes it again."""
+        self._makers[path] = make
+
+    def close(self) -> None:
+        """From now on files are missing on purpose."""
+        self._makers.clear()
+
+    def look(self) -> None:
+        """Find out whether one is missing. Any thread may ask."""
+        missing = [path for path in list(self._makers) if is_gone(path)]
+        if missing:
+            self._loop.call_soon_threadsafe(self._make_again, missing)
+
+    def _make_again(self, missing: list[Path]) -> None:
+        made = []
+        for path in missing:
+            make = self._makers.get(path)
+            if make is None:
+                continue
+            try:
+                make()
+            except (OSError, DisbatchError) as error:
+                log.warning("%s: was removed, and cannot be written again: %s", path, error)
+            else:
+                made.append(path.name)
+        if made:
+            self._say(f"{', '.join(made)}: removed while the run goes on; written again")
+
+    def note_status(self, path: Path) -> None:
+        """The status file is about to get this name. OSError if that cannot be noted."""
+        names = self.files.renamed._replace(status=path)
+        self._note_names(names)
+        try:
+            self._script(replace(self.files, renamed=names))
+        except DisbatchError as error:
+            log.warning("%s", error)
+
+    def note_submitted(self, path: Path) -> None:
+        """The same of the tasks that were handed in."""
+        self._note_names(self.files.renamed._replace(submitted=path))
+
+    def _note_names(self, names: Renamed) -> None:
+        status, submitted = names
+        if not self._note(Elsewhere(bytes(status or b""), bytes(submitted or b""))):
+            raise OSError(errno.EIO, f"{os.strerror(errno.EIO)} (the run file)", str(self.files.run))
+
+    def status_renamed(self, sight: Sight, path: Path) -> None:
+        """The text of the status file was written again, there."""
+        former = self.files.status
+        self.files = replace(self.files, renamed=self.files.renamed._replace(status=path))
+        if sight is Sight.OVERWRITTEN:
+            self._say(f"{former}: somebody wrote over it: what it told is lost; the record goes on in {path}")
+        else:
+            self._tell(former, sight, path, "the record of the run")
+
+    def submitted_renamed(self, sight: Sight, path: Path) -> None:
+        """The same of the tasks that were handed in."""
+        former = self.files.submitted
+        self.files = replace(self.files, renamed=self.files.renamed._replace(submitted=path))
+        self._tell(former, sight, path, "the list of tasks that were handed in")
+
+    def _tell(self, former: Path, sight: Sight, path: Path, what: str) -> None:
+        if path == former:
+            self._say(f"{former}: removed while the run goes on; written again")
+            return
+        why = "is another file now" if sight is Sight.ANOTHER else "cannot be written again"
+        self._say(f"{former}: {why}; {what} is {path}")

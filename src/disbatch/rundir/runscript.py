@@ -1,0 +1,80 @@
+"""What PREFIX_dbUtil.sh tells of its run, also when that is over: how to go on, and where the record is.
+
+The record is PREFIX_status.txt; but if something else takes that name while the run goes on, the record goes
+on as PREFIX-2_status.txt, or another number (see `naming`), and the script is written anew before. That name
+could also be the record of a run of its own, with the prefix PREFIX-2: such a run has a script of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import msgspec
+
+from disbatch.wire.ownfile import owner_of, read_own
+from disbatch.wire.renamed_files import is_gone
+
+MARK = "# run: "
+LARGEST = 1 << 20
+STATUS = "_status.txt"
+SCRIPT = "_dbUtil.sh"
+_NUMBER = re.compile(r"-[0-9]{1,5}\Z")
+
+
+class RunCommand(msgspec.Struct, frozen=True):
+    """The command that goes on with a run, in `directory`, with its status file `status` (absolute); the
+    other one, if tasks were handed in. `tasks`: how many the task file has; None if it is none."""
+
+    directory: str
+    status: str
+    resume: str
+    resume_with_submitted: str
+    tasks: int | None = None
+
+
+def read_script(prefix: str) -> RunCommand | None:
+    """What the script of this run of ours, or of the owner of its record, tells; None if nobody knows."""
+    try:
+        text = read_own(f"{prefix}{SCRIPT}", LARGEST, trusted=owner_of(f"{prefix}{STATUS}"))
+        lines = text.decode(errors="surrogateescape").splitlines()
+        told = next((line for line in lines if line.startswith(MARK)), MARK)
+        return msgspec.convert(json.loads(told.removeprefix(MARK)), RunCommand)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def status_file(prefix: str) -> str:
+    """The record of the run with this prefix."""
+    usual = f"{prefix}{STATUS}"
+    told = read_script(prefix)
+    if told is None:
+        return usual
+    name = Path(told.status).name
+    there = os.path.join(os.path.dirname(usual), name)  # noqa: PTH118, PTH120 - spelled as the prefix is
+    stem = name.removesuffix(STATUS)
+    if stem == name or is_gone(there) or Path(prefix).name not in _shorter(stem):
+        return usual
+    return usual if _has_script(there.removesuffix(STATUS)) else there
+
+
+def prefix_of(status: str) -> str:
+    """The prefix of the run whose record this is, or would be."""
+    own = status.removesuffix(STATUS)
+    if own != status and not _has_script(own):
+        return next((each for each in _shorter(own) if Path(status_file(each)) == Path(status)), own)
+    return own
+
+
+def _has_script(prefix: str) -> bool:
+    return not is_gone(f"{prefix}{SCRIPT}")
+
+
+def _shorter(prefix: str) -> list[str]:
+    """What is left of it without its last number, and so on."""
+    found = []
+    while prefix != (prefix := _NUMBER.sub("", prefix)):
+        found.append(prefix)
+    return found

@@ -1,0 +1,207 @@
+"""The files and the record of a dead driver's run, for the driver that takes it over.
+
+Takes the files of a run whose driver was killed, so that nobody else writes its record: neither another
+one that takes the run over at the same time, nor that driver, should it live after all.
+
+Theory of operation
+-------------------
+A living driver holds a lock on the status file (`held`), also over NFS, and the kernel takes it away with the
+process. So whoever gets the lock is alone, if the driver was on this host, whatever the file system.
+
+A driver on another host may live where no lock tells of it (a file system without locks, or with such as hold
+on one host alone), and may only have been stopped, or cut off. Then the run file and the status file are
+written anew, and put in the place of the old ones, in that order. That driver writes into files that have no
+name any more; it acknowledges nothing that went there, and leaves the run alone as soon as it sees it.
+
+What a run has recorded so far, for a driver that takes it over: its status file is theirs together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from disbatch.model.errors import UsageError
+from disbatch.model.idset import IdSet
+from disbatch.model.statusline import Mark, Record, unquoted
+from disbatch.model.task import Barrier, Item, Task
+from disbatch.plan.events import Recorded
+from disbatch.rundir.journal import JournalState
+from disbatch.rundir.journal_file import RunFile
+from disbatch.rundir.lock import hold
+from disbatch.rundir.paths import ClaimedFiles, RunFiles
+from disbatch.rundir.resume import Former
+from disbatch.wire.ownfile import open_own
+from disbatch.wire.renamed_files import copy_text, end_naming
+
+NEW = ".new"
+"""How the status file is called while it is copied."""
+_BLOCK = 1 << 16
+
+
+def seize(files: RunFiles) -> int:
+    """Lock the status file; its descriptor. UsageError if another process has it, or it cannot be written."""
+    try:
+        if files.renamed.status is not None:
+            end_naming(files.status)
+        status = open_own(files.status, os.O_RDWR)
+    except OSError as error:
+        raise UsageError(f"{files.status}: cannot be written: {error.strerror}") from error
+    if not hold(status):
+        os.close(status)
+        raise UsageError(f"{files.prefix}: a driver has this run: {files.status.name} is locked")
+    return status
+
+
+def claim_again(
+    files: RunFiles, status: int, told: JournalState, *, apart: bool, own_log: bool
+) -> ClaimedFiles:
+    """The files of the run, for us to write; `status` was seized. `apart`: the former driver was on another
+    host. `own_log`: the user did not name the log. UsageError if they cannot be written."""
+    try:
+        if apart:
+            RunFile.go_on(files.run, told).close()
+            status = _renewed(files, status)
+        recorded = cut_torn_line(status)
+        log = _log(files, own=own_log)
+    except OSError as error:
+        path = error.filename or files.status
+        raise UsageError(f"{os.fsdecode(path)}: cannot be written: {error.strerror}") from error
+    return ClaimedFiles(
+        *(files, status, log),
+        own_log=False,
+        new=False,
+        recorded=recorded,
+    )
+
+
+def _log(files: RunFiles, *, own: bool) -> int:
+    """As it was claimed: one that the user named, with -l, may be anything. OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    if own:
+        return open_own(files.log, flags)
+    # Without O_NONBLOCK a named pipe that nobody reads would keep us here.
+    log = os.open(files.log, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    os.set_blocking(log, True)
+    return log
+
+
+def _renewed(files: RunFiles, status: int) -> int:
+    """A copy of the status file in its place; the descriptor. OSError."""
+    path = files.status.with_name(files.status.name + NEW)
+    path.unlink(missing_ok=True)
+    mode = os.fstat(status).st_mode & 0o777
+    copy = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        hold(copy)
+        copy_text(status, copy, os.fstat(status).st_size)
+        os.fsync(copy)
+        path.replace(files.status)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    os.close(status)
+    return copy
+
+
+def cut_torn_line(descriptor: int) -> int:
+    """A driver that was killed may have written a part of a line: no engine was told that its result is safe,
+    so that part is cut off. Returns the length of the file, bytes. OSError."""
+    size = os.fstat(descriptor).st_size
+    at = size
+    while at > 0:
+        begin = max(0, at - _BLOCK)
+        found = os.pread(descriptor, at - begin, begin).rfind(b"\n")
+        if found >= 0:
+            at = begin + found + 1
+            break
+        at = begin
+    if at < size:
+        os.ftruncate(descriptor, at)
+    return at
+
+
+class Line(NamedTuple):
+    """A line of the run: in its status file, or (`written` False) in a file that an engine left, which no
+    driver had answered."""
+
+    record: Record
+    written: bool
+
+
+class SoFar:
+    """Tells of each task and barrier whether the run is done with it. `source`: what messages call the task
+    file. `asides`: hashes of the lines that are about neither."""
+
+    def __init__(self, former: Former, source: str) -> None:
+        self._former = former
+        self.source = source
+        self.asides = former.asides
+
+    @classmethod
+    def read(cls, status: Path, source: str, *, forced: bool = False) -> SoFar:
+        """Read the status file, which this process holds, and what engines left beside it; `forced`: tasks
+        were skipped in it whatever their commands. ResumeError."""
+        return cls(Former.read([str(status)], source=source, force=forced, whole=True), source)
+
+    @property
+    def count(self) -> int:
+        """How many tasks and barriers the run is done with."""
+        return self._former.count
+
+    def has(self, id: int) -> bool:
+        """The run is done with that task or barrier."""
+        return self._former.has(id)
+
+    def beyond(self, ids: int) -> list[str]:
+        """As `Former.beyond`."""
+        return self._former.beyond(ids)
+
+    def verify(self, items: Iterable[Item], ids: int) -> list[str]:
+        """As `Former.verify`."""
+        return self._former.verify(items, ids)
+
+    def look_beside(self) -> None:
+        """Engines may have left more beside the status file since. ResumeError."""
+        self._former.look_beside()
+
+    def counting(self, told: JournalState) -> dict[str, IdSet]:
+        """The tasks that count for the limit of a context, by context: of those that were about to be
+        recorded the ones that were; and those whose results engines had to leave beside the status file. By
+        the name of its node such an engine is known: where two contexts have one of that name, it counts for
+        both."""
+        counting = {context: self._ours_of(ids) for context, ids in told.counted.items()}
+        contexts: dict[str, set[str]] = {}
+        for here in (*told.engines.values(), *told.lost.values()):
+            contexts.setdefault(here.name, set()).add(here.context)
+        for record in self._former.others():
+            for context in contexts.get(record.node, ()):
+                if record.mark is Mark.TASK:
+                    counting.setdefault(context, IdSet()).add(record.id, record.id)
+        return counting
+
+    def _ours_of(self, ids: IdSet) -> IdSet:
+        each = (id for first, last in ids for id in range(first, last + 1))
+        return IdSet((id, id) for id in each if self._former.is_ours(id))
+
+    def recorded(self, item: Task | Barrier) -> Recorded | None:
+        """What there is of that. ResumeError if it is not the same that it was."""
+        found = self._former.line(item)
+        if found is None:
+            return None
+        record, written = found
+        failed = record.failed and record.mark in (Mark.TASK, Mark.SKIPPED)
+        return Recorded(item, failed, Line(record, written))
+
+    def tasks_from(self, first: int) -> Iterator[tuple[Task, Record]]:
+        """The tasks from that id on that the run is done with."""
+        for record in self._former.lines_from(first):
+            if record.mark is not Mark.BARRIER:
+                command = unquoted(record.command) or record.command
+                yield Task(record.id, record.line, record.repeat, command), record
+
+    def close(self) -> None:
+        """Nothing can be asked any more."""
+        self._former.close()

@@ -1,0 +1,362 @@
+"""Tasks from a program through the key store.
+
+What a program that gives the tasks of a run finds, and what it has said of itself.
+
+Tasks from a program that puts them into the key store, line by line, until its done token.
+
+Theory of operation
+-------------------
+The source signs in: one value under each of four keys. Then one task on the loop takes values off its task
+key, in batches as large as there are, and hands them to the parser as lines, until HIGH bytes wait there; it
+goes on below a half of that. A value is one line, whatever it holds: a command may span several.
+
+If a process is to give the lines (`Giver`), its end matters: a bad one ends the source at once; after a
+good one what is in the store is read, and must end with the done token.
+
+Others may hand in tasks besides (`add`), and may say that there are no more (`close_soon`), which is as good
+as the done token.
+
+The command of --taskcommand: a process that gives the tasks through the key store.
+
+It runs in the driver's directory, in a session of its own, with nothing on its standard input, and ends with
+the driver, also if that is killed. What it prints is not about tasks: it goes where our own output goes; on a
+terminal, line by line past the progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from disbatch.contexts.command import bound
+from disbatch.contexts.launch_errors import ended_how, lines
+from disbatch.contexts.spawn import limited
+from disbatch.keystore.store import KeyStore
+from disbatch.model.errors import DisbatchError, SourceError
+from disbatch.model.task import Item
+from disbatch.model.taskfile import without_end
+from disbatch.model.text import printable
+from disbatch.sources.source import ItemQueue
+from disbatch.sources.submitted import Batch, Beside
+
+SOURCE_NAME = b"task source name"
+DONE_TASK = b"task source done task"
+RESULT_KEY = b"task source result key"
+TASK_KEY = b"task source task key"
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """A source: its name, the line that says that there are no more (`done`), the key that its lines come
+    under, and the one that its results go to; without that, nobody wants them."""
+
+    name: bytes
+    done: bytes
+    results: bytes
+    tasks: bytes
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Where a source signs in. `store`: the key store of the run, which `where` names; `environment`: that of
+    a command that gives the tasks; `signed_in` is told who came, `say` gets a line for the user."""
+
+    store: KeyStore
+    where: str
+    environment: Mapping[bytes, bytes]
+    signed_in: Callable[[SignIn], None]
+    say: Callable[[str], None]
+
+
+log = logging.getLogger(__name__)
+
+BATCH = 512
+"""Most values taken at once."""
+HIGH = 1 << 20
+"""Bytes of waiting lines at which taking stops."""
+LINGERS = 10.0
+"""Seconds after the done token until people are told what the run waits for."""
+SIGNING_IN = "signing in as a task source (to run what it prints: COMMAND | disbatch -)"
+CLOSING = "`dbutil close`, which says that all tasks are handed in"
+
+
+class Giver(Protocol):
+    """A process that is to give the lines. `over` gets why that cannot go on, or None for a good end."""
+
+    over: asyncio.Future[str | None]
+
+
+class StoreSource:
+    """A `Source` on `loop`, from `desk`; `ready()` is called when there are items, or the end, after `take`
+    could give fewer than were asked for. With a `giver` it ends when that has ended, too."""
+
+    def __init__(
+        self,
+        name: str,
+        desk: Desk,
+        loop: asyncio.AbstractEventLoop,
+        ready: Callable[[], None],
+        giver: Giver | None = None,
+    ) -> None:
+        self._name = name
+        self._desk = desk
+        self._loop = loop
+        self._ready = ready
+        self._giver = giver
+        self._items = ItemQueue(name)
+        self._beside = Beside()
+        self._number = 1
+        self._hungry = True
+        self._lacks = SIGNING_IN
+        self._done = False
+        """The done token came, or a word that is as good."""
+        self._complete = False
+        """And nothing is expected of the giver any more."""
+        self._error: DisbatchError | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+        self._reading = loop.create_task(self._read())
+        if giver is not None:
+            giver.over.add_done_callback(self._giver_left)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def ended(self) -> bool:
+        if self._error is not None:
+            return True
+        return self._items.empty and (self._complete or self._items.error is not None)
+
+    @property
+    def error(self) -> DisbatchError | None:
+        if self._error is not None:
+            return self._error
+        return self._items.error if self._items.empty else None
+
+    def take(self, most: int) -> list[Item]:
+        if self._error is not None:
+            return []
+        taken = self._items.take(most)
+        self._hungry = len(taken) < most
+        if self._items.error is not None:
+            self.close()
+        elif self._items.waiting_bytes < HIGH // 2:
+            self._room.set()
+        return taken
+
+    def close(self) -> None:
+        self._reading.cancel()
+
+    # ---- what others hand in ----
+
+    @property
+    def closed(self) -> bool:
+        """It takes nothing more."""
+        return self._done or self._error is not None or self._items.error is not None
+
+    @property
+    def is_unused(self) -> bool:
+        """What was handed in stands in no file."""
+        return True
+
+    @property
+    def former(self) -> Mapping[str, Batch]:
+        """A run of ours has one driver only."""
+        return {}
+
+    def add(self, lines: list[bytes], request: str, source: str, number: int) -> Batch:
+        """As `sources.submitted.Taking.add`."""
+        batch = self._beside.add(self._items, lines, source, number)
+        if lines and self._lacks == SIGNING_IN:
+            self._lacks = CLOSING
+        self._tell()
+        return batch
+
+    def close_soon(self) -> None:
+        """No more tasks come, from whomever."""
+        if not self._done:
+            self._done = True
+            self._reading.cancel()
+            self._reading = self._loop.create_task(self._end())
+
+    # ---- reading ----
+
+    async def _read(self) -> None:
+        try:
+            sign_in = await self._signed_in()
+            await self._read_lines(sign_in)
+            self._done = True
+            await self._end()
+        except TimeoutError:
+            self._fail(SourceError(f"{self._name} ended without {self._lacks}"))
+        except DisbatchError as error:
+            self._fail(error)
+
+    async def _end(self) -> None:
+        if self._giver is not None:
+            await self._see_off(self._giver)
+        self._complete = True
+        self._tell()
+
+    async def _see_off(self, giver: Giver) -> None:
+        """It may still fetch results. Its bad end is told elsewhere."""
+        if not (await asyncio.wait([giver.over], timeout=LINGERS))[0]:
+            self._desk.say(f"{self._name} has given its last task; the run ends when that has ended, too")
+            await asyncio.wait([giver.over])
+
+    async def _signed_in(self) -> SignIn:
+        said = {}
+        for key in (SOURCE_NAME, DONE_TASK, RESULT_KEY, TASK_KEY):
+            said[key] = without_end((await self._next(key, 1))[0])
+        sign_in = SignIn(said[SOURCE_NAME], said[DONE_TASK], said[RESULT_KEY], said[TASK_KEY])
+        if not sign_in.tasks:
+            raise SourceError(f"{self._name} signed in with an empty task key")
+        text = sign_in.name.decode(errors="replace")[:100]
+        self._items.rename(printable(text) or self._name)
+        self._lacks = "its done token"
+        self._desk.signed_in(sign_in)
+        return sign_in
+
+    async def _read_lines(self, sign_in: SignIn) -> None:
+        while True:
+            await self._room.wait()
+            lines = [without_end(value) for value in await self._next(sign_in.tasks, BATCH)]
+            if sign_in.done in lines:
+                last = lines.index(sign_in.done)
+                if last + 1 < len(lines):
+                    log.warning("%s: %d lines behind the done token", self._name, len(lines) - last - 1)
+                self._add(lines[:last])
+                return
+            self._add(lines)
+
+    def _add(self, lines: list[bytes]) -> None:
+        self._items.add(self._number, lines)
+        self._number += len(lines)
+        if self._items.waiting_bytes >= HIGH:
+            self._room.clear()
+        self._tell()
+
+    async def _next(self, key: bytes, most: int) -> list[bytes]:
+        """The next values; TimeoutError if nobody is there who could put any."""
+        store, giver = self._desk.store, self._giver
+        if giver is None:
+            return await store.take(key, most)
+        if not giver.over.done():
+            taking = self._loop.create_task(store.take(key, most))
+            either: list[asyncio.Future[Any]] = [taking, giver.over]
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not taking.done():
+                    taking.cancel()
+                    await asyncio.wait([taking])
+            if not taking.cancelled():
+                return taking.result()
+        return await store.take(key, most, 0)
+
+    def _giver_left(self, over: asyncio.Future[str | None]) -> None:
+        words = None if over.cancelled() else over.result()
+        if words is not None:
+            self._fail(SourceError(f"{self._name} {words}"))
+
+    def _fail(self, error: DisbatchError) -> None:
+        """Nothing that was not taken is of use any more."""
+        if self._error is None and not self._complete:
+            self._error = error
+            self.close()
+            self._hungry = True
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._hungry and (self.ended or not self._items.empty):
+            self._hungry = False
+            self._ready()
+
+
+GRACE = 3.0
+"""Seconds between SIGTERM and SIGKILL."""
+LONGEST_LINE = 1 << 12
+"""Bytes of a line without an end after which it is shown as it is."""
+
+
+class TaskCommand(asyncio.SubprocessProtocol):
+    """The process of `command`; a `sources.keystore.Giver`. `start` it, `end` it."""
+
+    def __init__(self, command: str, desk: Desk, loop: asyncio.AbstractEventLoop) -> None:
+        self.over: asyncio.Future[str | None] = loop.create_future()
+        self._command = command
+        self._desk = desk
+        self._loop = loop
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._rest = {1: b"", 2: b""}
+        self._starting = loop.create_task(self._start())
+
+    async def _start(self) -> None:
+        """Terminals are ours to draw on, so what goes there passes through us."""
+        out, err = (asyncio.subprocess.PIPE if os.isatty(each) else None for each in (1, 2))
+        try:
+            transport, _ = await self._loop.subprocess_exec(
+                lambda: self,
+                *limited(bound(["/bin/bash", "-c", self._command])),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=out,
+                stderr=err,
+                env=dict(self._desk.environment),
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._is_over(f"cannot be started: {error.strerror or error}")
+            return
+        self._transport = transport
+
+    # ---- what the loop calls ----
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        data = self._rest[fd] + data
+        whole, _, self._rest[fd] = data.rpartition(b"\n")
+        if len(self._rest[fd]) > LONGEST_LINE:
+            whole, self._rest[fd] = data, b""
+        for line in lines(whole):
+            self._desk.say(f"task command: {line}")
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        for line in lines(self._rest.pop(fd, b"")):
+            self._desk.say(f"task command: {line}")
+
+    def process_exited(self) -> None:
+        assert self._transport is not None
+        code = self._transport.get_returncode() or 0
+        self._is_over(f"ended with {ended_how(code)}" if code else None)
+
+    def _is_over(self, words: str | None) -> None:
+        if not self.over.done():
+            self.over.set_result(words)
+
+    # ---- ending it ----
+
+    async def end(self) -> None:
+        """See that it has ended; SIGTERM to it and to what it started, then SIGKILL."""
+        await asyncio.wait([self._starting])
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.over.done():
+                break
+            self._signal(number)
+            await asyncio.wait([self.over], timeout=GRACE)
+        if self._transport is not None:
+            self._transport.close()
+
+    def _signal(self, number: int) -> None:
+        if self._transport is not None and self._transport.get_returncode() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._transport.get_pid(), number)

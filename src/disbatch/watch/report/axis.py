@@ -1,0 +1,81 @@
+"""Where the labels of an axis stand, and what they say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from disbatch.model.text import duration
+from disbatch.watch.report.figures import Bin
+from disbatch.watch.report.statistics import nice_step
+
+_ROUND = (
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    15.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+    900.0,
+    1800.0,
+    3600.0,
+    7200.0,
+    10800.0,
+    21600.0,
+    43200.0,
+    86400.0,
+)
+
+_DECADES = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0, 86400.0, 864000.0, 8640000.0)
+
+SHORTEST = 1e-9
+"""Seconds of an axis that has labels; no status file tells of less, but one that somebody made up."""
+
+Tick = tuple[float, str]
+"""A share of the axis, 0 to 1, and a label."""
+
+
+def time_ticks(seconds: float, most: int) -> list[Tick]:
+    """Labels for a time that begins at 0, at round numbers of seconds, minutes or hours."""
+    if seconds < SHORTEST:
+        return []
+    least = seconds / most
+    if least < 0.5:
+        step = nice_step(least)
+    elif least > 86400:
+        step = nice_step(least / 86400) * 86400
+    else:
+        step = next(each for each in _ROUND if each >= least)
+    return [(at * step / seconds, label(at * step)) for at in range(math.floor(seconds / step + 1e-9) + 1)]
+
+
+def bin_ticks(bins: Sequence[Bin], logarithmic: bool, most: int = 6) -> list[Tick]:
+    """Labels for an axis of bins of equal width, at round durations."""
+    low, high = bins[0].low, bins[-1].high
+    if not logarithmic:
+        step = nice_step((high - low) / most)
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        return [((at * step - low) / (high - low), label(at * step)) for at in range(first, last + 1)]
+    # The first bin may begin at 0, where no logarithm is; all bins are of equal width.
+    top, bottom = math.log10(high), math.log10(bins[0].high)
+    wide = (top - bottom) / (len(bins) - 1) if len(bins) > 1 else 1.0
+    span = wide * len(bins)
+    for choice in (_DECADES, [each * times for each in _DECADES for times in (1, 2, 5)]):
+        ticks = [(1 - (top - math.log10(each)) / span, label(each)) for each in choice]
+        ticks = [(max(0.0, at), words) for at, words in ticks if -1e-9 <= at <= 1 + 1e-9]
+        if len(ticks) > 1:
+            break
+    return ticks
+
+
+def label(seconds: float) -> str:
+    """A round duration, short: `0`, `100 ms`, `2 s`, `2.5 s`, `1:00`."""
+    if seconds == 0:
+        return "0"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 59.95 else duration(seconds)

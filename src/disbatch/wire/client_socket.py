@@ -1,0 +1,333 @@
+"""A client's connection to the driver: one question, or a connection that stays.
+
+A connection of somebody who asks the driver of a run: requests out, answers in, over any number of
+connections.
+
+Theory of operation
+-------------------
+Each way to the driver that the connect file knows is tried at once, and what is not answered yet is sent over
+every connection as soon as that has proved, by its key, to end at the driver. So it is also sent again if a
+connection breaks; the driver acts upon it once. Which steps were reached decides what a user is told when no
+answer comes: whether anything may still be done, and where to look.
+
+A line has no loop of its own: `monitor` and `socket` are to be polled, and `look` and `read` called.
+
+Asks the driver of a run to do something, and waits for its answer: `dbutil`'s end of the wire.
+
+Asks the driver of a run on an asyncio loop, as often as one likes and for as long as it takes: for
+programs that stay with a run. They outlive its driver: another one that takes the run over is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from disbatch.model.errors import ProtocolError, SilenceError, UsageError
+from disbatch.model.version import VERSION
+from disbatch.wire.client_protocol import MAX_ANSWER, Answer, Request, Verb
+from disbatch.wire.connect import ConnectFile, listens_here, sockets, ways
+from disbatch.wire.engine_protocol import PROTOCOL, Pulse, Refuse
+from disbatch.wire.session import Session
+from disbatch.wire.sockets import SocketReader, tune
+
+_WATCHED = (
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_DISCONNECTED
+)
+_answers = msgspec.msgpack.Decoder(Answer | Pulse | Refuse)
+
+
+class Line:
+    """A line to the driver of `connect`, to be closed; `is_starting`: it may not listen yet. UsageError if
+    that file's keys are none."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], connect: ConnectFile, *, is_starting: bool = False
+    ) -> None:
+        self._connect = connect
+        self._is_starting = is_starting
+        self._driver = f"the driver (pid {connect.pid}) on {connect.host}"
+        self._pending: dict[str, Request] = {}
+        self._addresses: list[str] = []
+        self._taken: set[str] = set()
+        """Addresses at which a connection was taken, and is there."""
+        self._good: set[str] = set()
+        """Those of them that have proved to lead to the driver."""
+        self._sent = False
+        self.proven = ""
+        """The address that was seen last to lead to the driver."""
+        self.socket = context.socket(zmq.DEALER)
+        self.monitor: zmq.Socket[Any] | None = None
+        try:
+            tune(self.socket, MAX_ANSWER)
+            self.socket.curve_serverkey = connect.server_key.encode()
+            self.socket.curve_publickey = connect.client_key.encode()
+            self.socket.curve_secretkey = connect.client_secret.encode()
+            self.monitor = self.socket.get_monitor_socket(_WATCHED)
+        except (zmq.ZMQError, ValueError) as error:
+            self.close()
+            raise UsageError(f"the connect file has keys that are none: {error}") from error
+        self._session = Session(self._transmit, _answers.decode)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self.monitor is not None:
+            self.socket.disable_monitor()
+            self.monitor.close(0)
+        self.socket.close(0)
+
+    def connect(self, addresses: list[str]) -> None:
+        """Try these. UsageError for one that is none."""
+        self._addresses += addresses
+        if len(self._addresses) > 1:
+            # Send nothing to where nobody is. Not with one address: when the connection breaks, libzmq then
+            # throws away what has come and was not read yet, such as the last answer of a driver that ends.
+            self.socket.setsockopt(zmq.IMMEDIATE, 1)
+        for address in addresses:
+            try:
+                self.socket.connect(address)
+            except zmq.ZMQError as error:
+                raise UsageError(f"{address}: no address: {error.strerror}") from error
+
+    def send(self, request: Request) -> None:
+        """Send this until it is answered."""
+        self._pending[request.id] = request
+        if self._good:
+            self._session.tell(request)
+
+    def drop(self, request: Request) -> None:
+        """Nobody waits for the answer any more."""
+        self._pending.pop(request.id, None)
+
+    @property
+    def reached(self) -> bool:
+        """There is a connection, as far as can be seen."""
+        return bool(self._taken)
+
+    def look(self, frames: list[bytes]) -> None:
+        """Something happened to a connection: a message of `monitor`. SilenceError if the driver is not
+        there, as far as can be seen."""
+        seen = parse_monitor_message(frames)
+        event, address = seen["event"], seen["endpoint"].decode(errors="replace")
+        if event in (zmq.EVENT_CLOSED, zmq.EVENT_DISCONNECTED):
+            self._taken.discard(address)
+            self._good.discard(address)
+        elif event == zmq.EVENT_CONNECTED:
+            self._taken.add(address)
+            self._is_starting = False
+        gone = event == zmq.EVENT_CONNECT_RETRIED and self._is_local and not listens_here(self._connect)
+        if gone and not self._is_starting:
+            raise SilenceError(f"{self._driver} ended before it {'answered' if self._sent else 'was asked'}")
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            raise SilenceError(f"{self._driver} does not know our key: was another run started in its place?")
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self.proven = address
+            self._good.add(address)
+            # The monitor may be quicker than the socket, which learns of connections when it is asked.
+            self.socket.getsockopt(zmq.EVENTS)
+            for request in self._pending.values():
+                self._session.tell(request)
+
+    @property
+    def _is_local(self) -> bool:
+        return all(address.startswith("ipc://") for address in self._addresses)
+
+    def _transmit(self, data: bytes) -> None:
+        try:
+            self.socket.send(data, zmq.NOBLOCK)
+        except zmq.Again:
+            return  # broken already; it is sent over the next connection
+        self._sent = True
+
+    def read(self, frames: list[bytes]) -> Answer | None:
+        """The answer in a message of `socket`, if it is one that somebody waits for."""
+        try:
+            message = self._session.peek(frames[-1])
+        except ProtocolError:
+            return None
+        if isinstance(message, Answer) and self._pending.pop(message.id, None) is not None:
+            return message
+        return None
+
+    def silence(self, patience: float) -> str:
+        """Why there was no answer within so many seconds."""
+        at = " and ".join(self._addresses)
+        if self._is_starting:
+            return f"a driver has taken the run over, but did not listen within {patience:g} s: ask it again"
+        if self._sent:
+            return f"{self._driver} was asked, but did not answer within {patience:g} s; it may do it yet"
+        if self._taken or (self._is_local and listens_here(self._connect)):
+            busy = f"takes connections at {at}, but said nothing within {patience:g} s"
+            return f"{self._driver} {busy}: is it suspended, or busy? Nothing was done"
+        return f"{self._driver} cannot be reached at {at} within {patience:g} s: does it still run?"
+
+
+PATIENCE = 10.0
+"""Seconds that a driver has to answer, unless told otherwise."""
+
+
+def request_for(verb: Verb, by: str = "") -> Request:
+    """A new request; `by` as there."""
+    return Request(PROTOCOL, secrets.token_hex(16), VERSION, verb, by)
+
+
+def check_protocol(connect: ConnectFile) -> None:
+    """UsageError if the driver does not speak ours."""
+    if connect.protocol != PROTOCOL:
+        theirs = f"the run speaks protocol {connect.protocol}"
+        raise UsageError(f"{theirs}, this dbutil, {VERSION}, {PROTOCOL}: use the dbutil of that version")
+
+
+def ask(connect: ConnectFile, verb: Verb, *, patience: float = PATIENCE, is_starting: bool = False) -> Answer:
+    """What the driver answers; `is_starting`: it is known to live, and will listen at its socket. Raises
+    SilenceError if it does not answer within `patience` seconds, UsageError if it cannot be asked from here.
+    """
+    check_protocol(connect)
+    addresses = sockets(connect) if is_starting else ways(connect)
+    with zmq.Context() as context:
+        line = Line(context, connect, is_starting=is_starting)
+        try:
+            line.connect(addresses)
+            return _wait(line, request_for(verb), patience)
+        finally:
+            line.close()
+
+
+def _wait(line: Line, request: Request, patience: float) -> Answer:
+    deadline = time.monotonic() + patience
+    poller = zmq.Poller()
+    for readable in (line.socket, line.monitor):
+        poller.register(readable, zmq.POLLIN)
+    line.send(request)
+    while (left := deadline - time.monotonic()) > 0:
+        ready = dict(poller.poll(math.ceil(left * 1000)))
+        ended = None
+        if line.monitor is not None and line.monitor in ready:
+            try:
+                line.look(line.monitor.recv_multipart())
+            except SilenceError as error:
+                ended = error
+        if (answer := _read(line)) is not None:
+            return answer  # and then it ended
+        if ended is not None:
+            raise ended
+    raise SilenceError(line.silence(patience))
+
+
+def _read(line: Line) -> Answer | None:
+    """The answer, if it is there."""
+    while True:
+        try:
+            frames = line.socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        answer = line.read(frames)
+        if answer is not None:
+            return answer
+
+
+GIVEN_UP = "the line to the driver was given up"
+
+
+class Caller:
+    """A line to the driver of `connect` on a loop, to be closed. UsageError or SilenceError if there is no
+    way to it from here; once there was one, only a call's own patience counts. `lost` is called whenever a
+    connection could not be made, or was lost. `addresses`: try these, whether or not somebody is there.
+    `by`: who asks, as in `Request`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: zmq.Context[zmq.Socket[bytes]],
+        connect: ConnectFile,
+        lost: Callable[[], None] = lambda: None,
+        addresses: Sequence[str] = (),
+        *,
+        by: str = "",
+    ) -> None:
+        check_protocol(connect)
+        found = list(addresses) or ways(connect)
+        self._loop = loop
+        self._by = by
+        self._lost = lost
+        self._closed = False
+        self._calls: dict[str, asyncio.Future[Answer]] = {}
+        self._line = line = Line(context, connect)
+        self._readers = [SocketReader(loop, line.socket, self._read)]
+        if line.monitor is not None:
+            self._readers.append(SocketReader(loop, line.monitor, self._look))
+        line.connect(found)
+
+    @property
+    def proven(self) -> str:
+        """The address that was seen last to lead to the driver."""
+        return self._line.proven
+
+    async def call(self, verb: Verb, patience: float | None) -> Answer:
+        """What the driver answers. SilenceError if it does not within `patience` seconds (None: wait for
+        ever), or the line is closed."""
+        if self._closed:
+            raise SilenceError(GIVEN_UP)
+        request = request_for(verb, self._by)
+        call: asyncio.Future[Answer] = self._loop.create_future()
+        self._calls[request.id] = call
+        self._line.send(request)
+        self._check()
+        try:
+            async with asyncio.timeout(patience):
+                return await call
+        except TimeoutError:
+            raise SilenceError(self._line.silence(patience or 0.0)) from None
+        finally:
+            self._line.drop(request)
+            del self._calls[request.id]
+
+    def silence(self, patience: float) -> str:
+        """Why there was no answer within so many seconds."""
+        return self._line.silence(patience)
+
+    def _look(self, frames: list[bytes]) -> None:
+        # That nobody is there now does not say that nobody will be.
+        try:
+            self._line.look(frames)
+            lost = not self._line.reached
+        except SilenceError:
+            lost = True
+        self._check()
+        if lost:
+            self._lost()
+
+    def _read(self, frames: list[bytes]) -> None:
+        answer = self._line.read(frames)
+        call = None if answer is None else self._calls.get(answer.id)
+        if answer is not None and call is not None and not call.done():
+            call.set_result(answer)
+
+    def _check(self) -> None:
+        for reader in self._readers:
+            reader.check()
+
+    def close(self) -> None:
+        """Give the line up; calls that wait are not answered. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        for call in self._calls.values():
+            if not call.done():
+                call.set_exception(SilenceError(GIVEN_UP))
+        for reader in self._readers:
+            reader.close()
+        self._line.close()

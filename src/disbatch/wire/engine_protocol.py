@@ -1,0 +1,259 @@
+"""The whole protocol between the driver and its engines: two unions of messages.
+
+Theory of operation
+-------------------
+An engine connects and says `Hello`; the driver answers `Welcome` (or `Refuse`). From then on each side
+sends numbered messages (1, 2, 3, ... in each direction) and keeps each until the other side has
+acknowledged its number, which rides on everything that is sent. A connection may break and come back at
+any time: the engine then says `Hello` again with the numbers it has seen, and both sides send again what
+the other lacks. A number that was seen already is dropped, one that comes too early is dropped too (it
+will be sent again), so each message is acted upon exactly once and in order. See `wire.session`.
+
+`Hello`, `Welcome`, `Refuse`, `Beat` and `Pulse` carry no number of their own: they say only what is true now.
+
+The driver acknowledges `Finished` only when its lines are in the status file.
+
+Changing a message: append fields with defaults only; anything else raises PROTOCOL.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from disbatch.model.task import Outcome, Phase, Way
+
+PROTOCOL = 3
+"""Raised whenever an older peer could misunderstand; `Hello` and `Bootstrap` carry it."""
+
+MAX_FROM_ENGINE = 2 << 20
+"""Largest message from an engine, bytes; a connection that sends more is dropped."""
+MAX_TO_ENGINE = 64 << 20
+"""Largest message to an engine, bytes: one command of MAX_COMMAND and its neighbours fit."""
+
+MAX_OUTCOMES = 1024
+MAX_ATTEMPTS = 65536
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Attempts = Annotated[list[Count], msgspec.Meta(max_length=MAX_ATTEMPTS)]
+
+
+class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One attempt to start: `attempt` is unique within the run; the rest as in `model.task.Task`."""
+
+    attempt: int
+    task_id: int
+    line: int
+    repeat: int
+    command: bytes
+
+
+# ---- to an engine ----
+
+
+class Welcome(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """You are in. Times in seconds. `results_seen`: the last number received from you;
+    `next_order`: the number that the next numbered message to you will bear. `pid`: the driver's."""
+
+    rank: int
+    jobid: str
+    task_name: bytes
+    heartbeat: float
+    patience: float
+    orphan_patience: float
+    grace: float
+    results_seen: int
+    next_order: int
+    pid: int = 0
+
+
+class Refuse(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """You cannot join; end your tasks and exit."""
+
+    reason: str
+
+
+class Pulse(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The driver is there. `known` false: it does not know you (any more); say Hello."""
+
+    known: bool = True
+
+
+class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Run these, in this order, as slots come free."""
+
+    orders: list[Order]
+
+
+class StartPerEngine(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Run this PERENGINE command, after the ones that came before it, outside the slots (rank -1)."""
+
+    phase: Phase
+    order: Order
+
+
+class Recall(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Give back those of these attempts that have not started; answer with `Recalled`, even if none."""
+
+    attempts: list[int]
+
+
+class End(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """End these attempts: SIGTERM, the grace, SIGKILL (`at_once`: SIGKILL). Each is answered in `Finished`
+    with Ending.ORDERED, also the ones that had not started (pid 0); unknown ones are passed over."""
+
+    attempts: list[int]
+    at_once: bool
+
+
+class Leave(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """No more work will come: end what is left of ended tasks, send what is unsent, say `Goodbye`, exit."""
+
+
+ToEngine = Welcome | Refuse | Pulse | Start | StartPerEngine | Recall | End | Leave
+
+
+# ---- from an engine ----
+
+
+class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An attempt that an engine has, and what it is of: the task `task_id`, or the PERENGINE command of that
+    number and phase."""
+
+    attempt: Count
+    task_id: Count
+    phase: Phase | None = None
+
+
+class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """I am here (again). `engine` is this engine's own name for good; `node` the name of the computer as the
+    user gave it; `slots` how many tasks at once; `orders_seen` the last number received;
+    `results_from` the number of the first message that I still keep; `holding` the attempts that I have:
+    waiting, running, or ended and not acknowledged. For a driver that took the run over: `ran` are the
+    PERENGINE commands whose results I gave already, `leaving` that I was told to leave. `boot` and
+    `started` tell this process from a later one of that number: see `engine.process_tree`."""
+
+    protocol: Count
+    engine: Name
+    node: Name
+    host: Name
+    pid: Count
+    slots: Annotated[int, msgspec.Meta(ge=1, le=100_000)]
+    version: Text
+    orders_seen: Count
+    results_from: Count
+    holding: Annotated[list[Claim], msgspec.Meta(max_length=MAX_ATTEMPTS)]
+    ran: Annotated[list[tuple[Phase, Count]], msgspec.Meta(max_length=MAX_ATTEMPTS)] = []
+    leaving: bool = False
+    boot: Text = ""
+    started: Count = 0
+
+
+class Running(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An attempt that runs: since `elapsed` seconds, in slot `slot`."""
+
+    attempt: Count
+    slot: int
+    elapsed: float
+
+
+class Beat(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """The engine is there. `running`: the longest first; `waiting`: attempts not started. Of the node:
+    `load`, its 1-minute load average, and bytes of memory (0: not known)."""
+
+    running: Annotated[list[Running], msgspec.Meta(max_length=MAX_ATTEMPTS)]
+    waiting: Count
+    load: float
+    memory_used: Count = 0
+    memory_total: Count = 0
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """These attempts ended."""
+
+    outcomes: Annotated[list[Outcome], msgspec.Meta(max_length=MAX_OUTCOMES)]
+
+
+class Recalled(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Answer to one `Recall`: these had not started, and never will here."""
+
+    attempts: Attempts
+
+
+class Trouble(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """One line that the user should see."""
+
+    text: Text
+
+
+AS_TOLD = "all is done"
+"""The reason of an engine that leaves because it was told to."""
+
+
+class Goodbye(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """All is acknowledged and ended; this engine exits now."""
+
+    reason: Text
+
+
+FromEngine = Hello | Beat | Finished | Recalled | Trouble | Goodbye
+
+
+# ---- on an engine's standard input, before there is a connection ----
+
+
+class Bootstrap(msgspec.Struct, frozen=True, tag=True):
+    """What an engine needs to start: four bytes of length (big endian), then this as msgpack.
+
+    `addresses` are tried in order: `ipc://PATH`, `tcp://HOST:PORT`, or `tcp://@client:PORT`, where `@client`
+    stands for the address that the ssh connection or the srun command came from. Keys are Z85 text (CURVE).
+    `environment` holds what the tasks shall find, already merged for a local engine; others merge it with
+    their own.
+    `log` is the log file's path, `directory` the tasks' working directory. `way`: how it was started.
+
+    `slots` is what the node may run at once; the engine takes less if there are fewer devices than that.
+    `gpu`: split the GPUs that the node's environment lists over the slots; `share`: split what these
+    variables list, too. `bind`: bind each slot to cores of its own; None: if these are surely ours alone.
+    `cores`: how many a scheduler gave us on the node; None: it did not say. `run`: what the run's files begin
+    with, for messages. `by_driver`: the driver itself started it, not a context that was attached.
+    `orphan_patience`: seconds, as in Welcome, for the time before that.
+    `output`: the directory that keeps what tasks print; empty: none does. `output_pack`: in a pack instead of
+    files; `output_limit`: bytes of each stream of a task.
+    """
+
+    protocol: int
+    engine: str
+    node: str
+    slots: int
+    cores_per_task: float
+    directory: bytes
+    log: bytes
+    addresses: list[str]
+    server_key: str
+    client_key: str
+    client_secret: str
+    environment: dict[bytes, bytes]
+    way: Way
+    gpu: bool = False
+    share: list[str] = []
+    bind: bool | None = False
+    cores: int | None = None
+    run: bytes = b""
+    by_driver: bool = True
+    orphan_patience: float = 600.0
+    output: bytes = b""
+    output_pack: bool = False
+    output_limit: int = 0
+
+
+SECRET_VARIABLES = frozenset({b"DISBATCH_SMTP", b"DISBATCH_KVS_URL"})
+"""Variables of the user's that hold passwords; no engine and no task gets them."""
+SRUN_VARIABLES = b"DISBATCH_SRUN_VARIABLES"
+"""Tells the engine of a step which variables were set for srun alone: their names, joined by colons."""
+READY_MARK = "disbatch-engine-ready"
+"""An engine prints this and its pid on a line of stdout when it needs its launcher's pipes no more."""
+ERROR_MARK = "disbatch-engine-error"
+"""An engine prints this and one line for the user on stdout when it cannot start; it then exits 2."""
