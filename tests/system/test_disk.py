@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 from command import Running, disbatch, records, status_file, tasks, write
+from small_disk import needs_root
 
 from disbatch.model.statusline import Mark
 
@@ -18,14 +18,6 @@ MANY = 400
 SMALL = "size=64k"
 TAIL = "x" * 1000
 """Makes lines long, so that few of them fill the disk."""
-
-
-def needs_root() -> None:
-    missing = "not root" if os.geteuid() else "no unshare" if not shutil.which("unshare") else ""
-    if missing and os.environ.get("CI") == "true":
-        pytest.fail(f"cannot mount a small disk: {missing}")
-    if missing:
-        pytest.skip(f"cannot mount a small disk: {missing}")
 
 
 class SmallDisk:

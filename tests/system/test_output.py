@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from command import Running, disbatch, environment, kill, processes, records, status_file, tasks, write
 from slurm_run import SlurmRun
+from small_disk import needs_root
 from ssh_run import HELD, QUICK, Run
-from test_disk import needs_root
 
 from deadline import DEADLINE
 from disbatch.model.output import place

@@ -17,7 +17,6 @@ from browser import Shown, Tab
 from command import Running, disbatch, gone, processes, status_file, write
 from held_run import Held
 from playwright.sync_api import Browser, Page, expect
-from views import STARTED, engine, failure, view
 
 from deadline import DEADLINE
 from disbatch.model.text import duration, per_second, run_time, whole_seconds
@@ -25,6 +24,7 @@ from disbatch.model.view import LogRow
 from disbatch.watch.web.security import MOST_STRANGERS
 from disbatch.wire.client_protocol import Cancel, Drain, Finish, Pause, Stop, Unpause
 from disbatch.wire.descriptors import raise_limit
+from views import STARTED, engine, failure, view
 
 pytestmark = pytest.mark.timeout(180)
 STATES = {3: "lost", 17: "draining", 40: "starting", 41: "launching", 70: "left", 71: "left"}

@@ -32,7 +32,7 @@ from disbatch.model.statusline import (
 )
 from disbatch.model.task import Barrier, Outcome, Reason, Task
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 QUIET = Outcome(7, 1, 8016, 0, 10.0486528873, 1458660919.78, 1458660929.83, 0, b"", 0, b"")
 LOUD = Outcome(7, 1, 99, -9, 0.5, 1.0, 1.5, 6, b"out\t\xff\n", 2, "é'".encode())
 SEED_LINE = (

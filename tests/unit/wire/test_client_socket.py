@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,30 +11,15 @@ from pathlib import Path
 import msgspec
 import pytest
 import zmq
+from connect_files import KEYS, connect_file
 
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.wire import client_socket
 from disbatch.wire.client_protocol import Answer, Pause, Request
 from disbatch.wire.client_socket import ask
-from disbatch.wire.connect import ConnectFile, RunKeys, is_here, listens_here
+from disbatch.wire.connect import RunKeys, is_here, listens_here
 from disbatch.wire.driver_socket import Hub
 from disbatch.wire.engine_protocol import PROTOCOL
-
-KEYS = RunKeys.generate()
-
-
-def connect_file(*addresses: str, keys: RunKeys = KEYS) -> ConnectFile:
-    return ConnectFile(
-        protocol=PROTOCOL,
-        jobid="J",
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        started=0.0,
-        addresses=list(addresses),
-        status_file="s",
-        directory="d",
-        **msgspec.structs.asdict(keys),
-    )
 
 
 def asked(at: list[str], *addresses: str, keys: RunKeys = KEYS) -> Answer:

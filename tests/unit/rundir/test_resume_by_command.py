@@ -16,7 +16,7 @@ from disbatch.model.statusline import Mark, format_line, format_skipped, parse_l
 from disbatch.model.task import LOST_RETURN_CODE, NO_REPEAT, Barrier, Outcome, PerEngine, Phase, Task
 from disbatch.rundir.resume_by_command import ByCommand
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 Read = Callable[..., ByCommand]
 
 

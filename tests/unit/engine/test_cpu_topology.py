@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from computers import EPYC, HYBRID, LAPTOP, TWO_SOCKETS, describe, made
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,26 +19,6 @@ from disbatch.engine.cpu_topology import (
     parse_cpus,
     read_topology,
     whole_cores,
-)
-
-
-def made(packages: int, domains: int, cores: int, threads: int) -> Topology:
-    """A computer with so many packages, NUMA domains in each, cores in each, hyperthreads in each. CPUs are
-    numbered as Linux mostly does: first one thread of every core, then the others."""
-    total = packages * domains * cores
-    return Topology(
-        [
-            Core(core // cores, core // (domains * cores), tuple(core + total * t for t in range(threads)))
-            for core in range(total)
-        ]
-    )
-
-
-LAPTOP = made(1, 1, 4, 2)
-TWO_SOCKETS = made(2, 2, 4, 1)
-EPYC = made(1, 8, 8, 2)
-HYBRID = Topology(
-    [Core(0, 0, (2 * core, 2 * core + 1)) for core in range(4)] + [Core(0, 0, (cpu,)) for cpu in range(8, 12)]
 )
 
 
@@ -199,22 +180,6 @@ def test_slots_that_fit_are_whole_cores_of_one_domain(shape: tuple[int, int, int
 
 
 # ---- reading ----
-
-
-def describe(system: Path, topology: Topology, *, numa: bool = True) -> None:
-    """Write it as the kernel does."""
-    domains: dict[int, list[int]] = {}
-    for core in topology.cores:
-        for cpu in core.cpus:
-            folder = system / f"cpu/cpu{cpu}/topology"
-            folder.mkdir(parents=True)
-            (folder / "physical_package_id").write_text(f"{core.package}\n")
-            (folder / "core_id").write_text(f"{core.cpus[0]}\n")
-            (folder / "thread_siblings_list").write_text(",".join(map(str, core.cpus)) + "\n")
-            domains.setdefault(core.domain, []).append(cpu)
-    for domain, cpus in domains.items() if numa else ():
-        (system / f"node/node{domain}").mkdir(parents=True)
-        (system / f"node/node{domain}/cpulist").write_text(",".join(map(str, cpus)) + "\n")
 
 
 @pytest.mark.parametrize("topology", [LAPTOP, TWO_SOCKETS, EPYC, HYBRID])

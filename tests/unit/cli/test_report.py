@@ -17,7 +17,7 @@ from disbatch.rundir.lock import hold
 from disbatch.watch.report import figures
 from disbatch.watch.report.page import MARK
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "report.md"
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "report.md"
 TAKEN = "is there and is no report; it is not overwritten: name another file"
 ROWS = [line(0), line(1, code=3), line(2, 2, 1)]
 

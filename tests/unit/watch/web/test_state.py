@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "system"))
-
-from views import course, engine, failure, view
-
 from disbatch.model.view import LogRow
 from disbatch.watch.web import state
 from disbatch.watch.web.state import Picture
+from views import course, engine, failure, view
 
 
 def names(news: dict[str, Any]) -> list[str]:

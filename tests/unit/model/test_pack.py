@@ -309,7 +309,7 @@ def test_a_piece_that_inflates_to_more_than_it_says_is_damaged() -> None:
 
 def test_a_pack_of_the_first_version() -> None:
     """As it was written by the first program that wrote one; whatever comes, this is read."""
-    opened = Pack.open(Path(__file__).parent / "data" / "output-1.pack")
+    opened = Pack.open(Path(__file__).parents[1] / "data" / "output-1.pack")
     assert opened is not None
     assert opened.about == About("/home/me/Tasks_4711", "node32", "0-0123456789abcdef")
     found = opened.find({314, 315})
@@ -326,7 +326,7 @@ def test_a_pack_of_the_first_version() -> None:
 
 def test_a_pack_is_read_as_the_page_says() -> None:
     """docs/output.md, followed with nothing but its tables."""
-    folder = Path(__file__).parent / "data"
+    folder = Path(__file__).parents[1] / "data"
     data, index = (folder / "output-1.pack").read_bytes(), (folder / "output-1.index").read_bytes()
     lines = data.split(b"\n", 2)
     assert lines[0] == b"disbatch output pack 1" and json.loads(lines[1])["node"] == "node32"

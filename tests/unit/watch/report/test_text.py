@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from disbatch.model.statusline import Mark
 from disbatch.watch.report.text import PLAIN, WIDTH, area, bar, clean, moment, render, share
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 HISTORY = [
     b"bad\n",
     line(0, 0, 0.5, mark=Mark.PER_ENGINE, command=b"module load x"),

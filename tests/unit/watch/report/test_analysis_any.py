@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 import pytest
+from html_reader import Reader
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from report_lines import write
-from test_report_page import Reader
 
 from disbatch.watch.report.analysis import Analysis
 from disbatch.watch.report.page import render_page

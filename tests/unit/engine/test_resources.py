@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from computers import LAPTOP, TWO_SOCKETS, describe
 from engine_driver import EngineProcess, FakeDriver
-from test_cores import LAPTOP, TWO_SOCKETS, describe
 
 from disbatch.engine.bootstrap import check
 from disbatch.engine.resources import Division, Share, divide, variables_of_run

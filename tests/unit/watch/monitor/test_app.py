@@ -25,7 +25,7 @@ from disbatch.watch.monitor.table import Table
 from disbatch.watch.run_state import DEAD, DRIVER, Standing
 from disbatch.wire.client_protocol import Cancel, Drain, Finish, Pause, Stop, Unpause
 
-PICTURES = Path(__file__).resolve().parents[2] / "docs" / "pictures"
+PICTURES = Path(__file__).resolve().parents[4] / "docs" / "pictures"
 
 
 class Scene:

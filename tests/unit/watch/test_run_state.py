@@ -272,7 +272,7 @@ def test_json_is_one_line_with_these_names() -> None:
 
 
 def test_every_name_is_in_the_page() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "watching.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "watching.md").read_text()
     told = json.loads(of_driver("P", VIEW).json())
     names = [
         *told,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from clock_loop import run
 from plan_world import task
-from test_outlook import Scene
+from status_scene import Scene
 
 from disbatch.driver.status_feed import NOTHING_NEW, Watching
 from disbatch.model.view import View

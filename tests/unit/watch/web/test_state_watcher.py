@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterable
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "system"))
-
-from views import engine, failure, view
 
 from disbatch.client.follow import OverError
 from disbatch.model.errors import SilenceError
 from disbatch.model.view import View
 from disbatch.watch.web.state import Picture, Watcher
 from disbatch.wire.client_protocol import Answer, Pause, Seen, Verb, Watch
+from views import engine, failure, view
 
 
 class Driver:

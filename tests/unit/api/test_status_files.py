@@ -18,7 +18,7 @@ from disbatch.model.result import report_of
 from disbatch.model.statusline import STATUS_HEADER, Mark, format_line
 from disbatch.model.task import LOST_RETURN_CODE, Outcome, Reason
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def line(id: int = 0, command: bytes = b"true", code: int = 0, mark: Mark = Mark.TASK) -> bytes:

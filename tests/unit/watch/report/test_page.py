@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from html_reader import Reader
 from report_lines import barrier, line, write
 
 from disbatch.model.statusline import Mark
@@ -14,38 +14,7 @@ from disbatch.watch.report.analysis import Analysis
 from disbatch.watch.report.page import MARK, render_page
 from disbatch.watch.report.svg import MOST_ROWS, Timeline, draw_timeline
 
-VOID = {"meta", "br"}
 EVIL = b"</title></svg><script>alert('1')</script><img src=x onerror=\"a\">&amp;\xff\x00\x1b"
-
-
-class Reader(HTMLParser):
-    """What is in a page; complains if a tag is not closed, or closed twice."""
-
-    def __init__(self, page: bytes) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
-        self.feed(page.decode())
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
-
-    def named(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def page(*paths: str) -> bytes:

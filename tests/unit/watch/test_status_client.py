@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 import zmq
+from connect_files import KEYS, connect_file
 from monitor_run import VIEW
 from report_lines import line, write
-from test_control_client import KEYS, connect_file
 
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.model.view import FailureRow, LogRow

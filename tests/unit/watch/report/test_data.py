@@ -16,7 +16,7 @@ from disbatch.rundir.statusfile import BLOCK
 from disbatch.watch.report.data import NUMBER, Lines
 from disbatch.watch.report.figures import File
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 OLD = (
     b"R  \t3\t4\t-1\tworker032\t8016\t1\t10.0486528873\t1458660919.78\t1458660929.83\t0\t\"\"\t3\t'no\\n'"
     b"\t'cd /work ; prog > 3.log 2>&1'\n"

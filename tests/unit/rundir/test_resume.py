@@ -26,7 +26,7 @@ from disbatch.model.task import (
 from disbatch.model.taskfile import TaskParser
 from disbatch.rundir.resume import Former, unrecorded
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def line(

@@ -1,0 +1,70 @@
+"""A run as its driver knows it, for tests of what the driver shows of it."""
+
+from __future__ import annotations
+
+from disbatch.driver.engine_table import Member, Tally
+from disbatch.driver.holds import Holds
+from disbatch.driver.status_collector import Matter, Outlook
+from disbatch.model.view import EngineRow, View
+from disbatch.plan import events
+from disbatch.plan.events import Joined
+from disbatch.plan.plan import Plan
+from disbatch.wire.client_protocol import Wants
+from disbatch.wire.engine_protocol import Beat, Running
+
+ALL = Wants(running=1000, failures=1000, log=1000)
+
+
+class Scene:
+    """A run as its driver knows it; `clock` is the loop's time."""
+
+    def __init__(self, *engines: tuple[str, int], total: int | None = 100) -> None:
+        self.clock = 100.0
+        self.plan = Plan()
+        self.members: dict[str, Member] = {}
+        self.tally = Tally()
+        self.notice = ""
+        self.holds = Holds(self.tell, lambda: None)
+        matter = Matter(
+            *(0, "J", "Tasks", lambda: total),
+            *(self.plan, self.members, self.tally, self.holds),
+            label_of=lambda context: context or "rack",
+            heard=lambda engine: self.clock - 1.5,
+            notice=lambda: self.notice,
+            now=lambda: self.clock,
+        )
+        self.outlook = Outlook(matter)
+        for name, slots in engines:
+            self.launch(name, slots)
+            self.join(name)
+
+    def launch(self, name: str, slots: int) -> None:
+        self.members[name] = Member(name, f"on-{name}", len(self.members), slots)
+
+    def join(self, name: str) -> None:
+        member = self.members[name]
+        member.launching, member.joined = False, self.clock
+        self.tell(Joined(name, member.slots, []))
+
+    def tell(self, event: events.Event) -> None:
+        for action in self.plan.handle(event):
+            if isinstance(action, events.RecordTask):
+                self.tally.count(self.members[action.engine], action.task, action.outcome)
+
+    def attempts(self, engine: str) -> list[int]:
+        return list(self.plan.engines[engine].assigned)
+
+    def beat(self, engine: str, *elapsed: float, waiting: int = 0) -> None:
+        """It tells that its first attempts run since so many seconds."""
+        running = [
+            Running(a, s, e) for s, (a, e) in enumerate(zip(self.attempts(engine), elapsed, strict=False))
+        ]
+        member = self.members[engine]
+        member.beat, member.beat_at = Beat(running, waiting, 0.75, 3 << 30, 4 << 30), self.clock
+
+    def view(self, wants: Wants = ALL) -> View:
+        self.outlook.look()
+        return self.outlook.view(wants, 7)
+
+    def row(self, engine: str) -> EngineRow:
+        return next(row for row in self.view().engines if row.engine == engine)
