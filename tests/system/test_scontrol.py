@@ -15,7 +15,7 @@ SCRIPT = """\
 import json, os, sys
 from disbatch.contexts.discovery import choose_nodes
 from disbatch.contexts.machine import this_machine
-from disbatch.contexts.slurm_commands import ask
+from disbatch.contexts.slurm.commands import ask
 from disbatch.model.errors import UsageError
 
 try:

@@ -38,7 +38,7 @@ from disbatch.contexts.context import Context
 from disbatch.contexts.launcher import Launcher
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.retire import choose_retirement
-from disbatch.contexts.slurm_commands import preemption
+from disbatch.contexts.slurm.commands import preemption
 from disbatch.contexts.walltime import TIME_IS_UP, TimeLimit, grace_within
 from disbatch.driver.engine_orders import Orders
 from disbatch.engine.environment import merge

@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING
 from disbatch.contexts.context import Context
 from disbatch.contexts.discovery import Choice, choose_nodes
 from disbatch.contexts.machine import this_machine
-from disbatch.contexts.slurm import RETIRE_COMMAND, Allocation
-from disbatch.contexts.slurm_commands import OPTIONS_FILE, SrunOptions, read_options_file
+from disbatch.contexts.slurm.commands import OPTIONS_FILE, SrunOptions, read_options_file
+from disbatch.contexts.slurm.job import RETIRE_COMMAND, Allocation
 from disbatch.contexts.ssh import SshOptions
 from disbatch.engine.search_path import package_path
 from disbatch.model.errors import UsageError
 
 if TYPE_CHECKING:
-    from disbatch.contexts.slurm_hetjob import JobFacts
+    from disbatch.contexts.slurm.hetjob import JobFacts
 
 SIZE_LIMIT = 1 << 20
 
@@ -212,7 +212,7 @@ def no_nodes() -> Choice:
 
 
 def _ask_slurm(job: str) -> JobFacts:
-    from disbatch.contexts.slurm_commands import ask
+    from disbatch.contexts.slurm.commands import ask
 
     return ask(job, os.environ)
 

@@ -222,7 +222,7 @@ def job_is_over(told: JournalState) -> bool:
     engines = [*told.engines.values(), *told.lost.values()]
     if not all(each.node is not None and each.node.way is Way.STEP for each in engines):
         return False
-    from disbatch.contexts.slurm_commands import ask
+    from disbatch.contexts.slurm.commands import ask
 
     job = ask(told.asked.jobid, os.environ)
     return job.ending or bool(job.gone)

@@ -28,7 +28,7 @@ from disbatch.cli.resume import clear_abandoned, former_life, refuse_abandoned, 
 from disbatch.cli.script import write_script
 from disbatch.client.find import FEED_AGAIN
 from disbatch.contexts.discovery import Choice
-from disbatch.contexts.slurm import Allocation
+from disbatch.contexts.slurm.job import Allocation
 from disbatch.contexts.spawn import Spawned, limit_children
 from disbatch.contexts.walltime import grace_within
 from disbatch.driver.driver import Driver

@@ -11,8 +11,8 @@ from disbatch.contexts.nodes import Machine, Node, left_out, no_room, parse_node
 from disbatch.model.task import Way
 
 if TYPE_CHECKING:
-    from disbatch.contexts.slurm import Allocation
-    from disbatch.contexts.slurm_hetjob import JobFacts
+    from disbatch.contexts.slurm.hetjob import JobFacts
+    from disbatch.contexts.slurm.job import Allocation
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def choose_nodes(
     if not texts and environ.get("DISBATCH_SSH_NODELIST"):
         texts, option = [environ["DISBATCH_SSH_NODELIST"]], "DISBATCH_SSH_NODELIST"
     if not texts and (environ.get("SLURM_JOB_ID") or environ.get("SLURM_JOBID")):
-        from disbatch.contexts.slurm import allocation, job_of
+        from disbatch.contexts.slurm.job import allocation, job_of
 
         facts = ask(job_of(environ) or "")
         allocated, warnings = allocation(

@@ -23,7 +23,7 @@ from typing import Protocol
 
 from disbatch.contexts.command import run
 from disbatch.contexts.context import Context
-from disbatch.contexts.slurm_resize import Shrinker
+from disbatch.contexts.slurm.resize import Shrinker
 
 log = logging.getLogger(__name__)
 

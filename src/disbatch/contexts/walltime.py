@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from disbatch.contexts import command as commands
 from disbatch.contexts.context import Context
-from disbatch.contexts.slurm_commands import SlurmSilentError, job_facts
+from disbatch.contexts.slurm.commands import SlurmSilentError, job_facts
 from disbatch.plan.events import Drain, Stop
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from disbatch.contexts import command as commands
 from disbatch.contexts.machine import this_machine
 from disbatch.contexts.nodes import Node, affordable
 from disbatch.contexts.retire import choose_retirement
-from disbatch.contexts.slurm_commands import preemption
+from disbatch.contexts.slurm.commands import preemption
 from disbatch.contexts.spawn import Spawned
 from disbatch.contexts.walltime import TimeLimit
 from disbatch.driver.addresses import Addresses, Port

@@ -7,7 +7,7 @@ import pytest
 from disbatch.contexts.batch import share_of_job
 from disbatch.contexts.discovery import Choice, choose_nodes
 from disbatch.contexts.nodes import Machine, Node
-from disbatch.contexts.slurm_hetjob import JobFacts
+from disbatch.contexts.slurm.hetjob import JobFacts
 from disbatch.model.task import Way
 
 HERE = Machine("node1.cluster.org", 64, lambda: pytest.fail("no name server is needed"))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from disbatch.contexts.discovery import Choice, choose_nodes
 from disbatch.contexts.machine import cpu_quota, this_machine, usable_cores
 from disbatch.contexts.nodes import MAX_CORES, Machine, Node, parse_node_list, slots
-from disbatch.contexts.slurm_hetjob import JobFacts
+from disbatch.contexts.slurm.hetjob import JobFacts
 from disbatch.model.errors import UsageError
 from disbatch.model.task import Way
 

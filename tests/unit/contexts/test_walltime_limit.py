@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from disbatch.contexts.context import Context
-from disbatch.contexts.slurm import Allocation
+from disbatch.contexts.slurm.job import Allocation
 from disbatch.contexts.walltime import TIME_IS_UP, TimeLimit
 from disbatch.plan.events import Drain, Stop
 

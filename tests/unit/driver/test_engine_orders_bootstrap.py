@@ -12,8 +12,8 @@ import pytest
 from disbatch.contexts.context import GIVE_BACK_AFTER, Context
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.retire import Retirer, choose_retirement
-from disbatch.contexts.slurm import RETIRE_COMMAND, Allocation
-from disbatch.contexts.slurm_resize import Shrinker
+from disbatch.contexts.slurm.job import RETIRE_COMMAND, Allocation
+from disbatch.contexts.slurm.resize import Shrinker
 from disbatch.driver.addresses import Addresses
 from disbatch.driver.engine_orders import Orders
 from disbatch.driver.settings import Settings

@@ -35,8 +35,8 @@ from disbatch.contexts.hostlist import expand
 from disbatch.contexts.launch_errors import ended_how, lines
 from disbatch.contexts.local import engine_argv
 from disbatch.contexts.nodes import Node
-from disbatch.contexts.slurm import parse_config, parse_job, parse_version
-from disbatch.contexts.slurm_hetjob import SIZE_VARIABLES, JobFacts
+from disbatch.contexts.slurm.hetjob import SIZE_VARIABLES, JobFacts
+from disbatch.contexts.slurm.job import parse_config, parse_job, parse_version
 from disbatch.model.errors import UsageError
 from disbatch.wire.engine_protocol import SECRET_VARIABLES, SRUN_VARIABLES
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.contexts.nodes import Node
-from disbatch.contexts.slurm import (
+from disbatch.contexts.slurm.job import (
     Allocation,
     JobFacts,
     allocation,

@@ -24,8 +24,8 @@ from collections.abc import Awaitable, Callable
 
 from disbatch.contexts import command as commands
 from disbatch.contexts.command import in_directory
-from disbatch.contexts.slurm import Allocation
-from disbatch.contexts.slurm_commands import SlurmSilentError, job_facts, nodes_in_use
+from disbatch.contexts.slurm.commands import SlurmSilentError, job_facts, nodes_in_use
+from disbatch.contexts.slurm.job import Allocation
 from disbatch.model.text import short_list
 
 log = logging.getLogger(__name__)

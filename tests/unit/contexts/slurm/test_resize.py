@@ -11,9 +11,9 @@ import pytest
 from deadline import DEADLINE
 from disbatch.contexts import command
 from disbatch.contexts.command import Answer
-from disbatch.contexts.slurm import RETIRE_COMMAND, Allocation
-from disbatch.contexts.slurm_resize import JOIN_DELAY as FIRST
-from disbatch.contexts.slurm_resize import PAUSE, RETRIES, Shrinker
+from disbatch.contexts.slurm.job import RETIRE_COMMAND, Allocation
+from disbatch.contexts.slurm.resize import JOIN_DELAY as FIRST
+from disbatch.contexts.slurm.resize import PAUSE, RETRIES, Shrinker
 
 NAMES = ["NODE", "RETCODE", "NODES", "RETCODES", "ACTIVE", "RETIRED", "DRIVER_NODE", "SLURM_JOBID"]
 BUSY = Answer("exit code 1: Job update not available right now, try again in a bit", "")

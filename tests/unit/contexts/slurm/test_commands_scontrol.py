@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.contexts.slurm_commands import MAX_OUTPUT, ask
-from disbatch.contexts.slurm_hetjob import JobFacts
+from disbatch.contexts.slurm.commands import MAX_OUTPUT, ask
+from disbatch.contexts.slurm.hetjob import JobFacts
 
 SCONTROL = """\
 case "$*" in

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from disbatch.contexts.command import Answer
-from disbatch.contexts.slurm_commands import PREEMPTION_MARGIN, preemption
+from disbatch.contexts.slurm.commands import PREEMPTION_MARGIN, preemption
 
 JOB = (
     "JobId=7 JobName=x UserId=me(1) GroupId=me(1) MCS_label=N/A QOS={qos} JobState=RUNNING Requeue={requeue} "

@@ -9,7 +9,7 @@ import pytest
 from disbatch.contexts.launch_errors import srun_waits_for, srun_words
 from disbatch.contexts.local import engine_argv
 from disbatch.contexts.nodes import Node
-from disbatch.contexts.slurm_commands import (
+from disbatch.contexts.slurm.commands import (
     LONGEST_OPTIONS,
     SrunOptions,
     read_options_file,

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 
 from disbatch.contexts.hostlist import MAX_NODES, expand
 from disbatch.contexts.nodes import MAX_CORES, Node, left_out, no_room, slots
-from disbatch.contexts.slurm_hetjob import NODE_LISTS, JobFacts, components
+from disbatch.contexts.slurm.hetjob import NODE_LISTS, JobFacts, components
 from disbatch.model.errors import UsageError
 from disbatch.model.task import Way
 from disbatch.model.text import in_short

@@ -1,0 +1,1 @@
+"""Slurm: a job's nodes as a context."""
