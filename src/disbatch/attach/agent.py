@@ -32,10 +32,11 @@ from typing import Any
 import msgspec
 import zmq
 
-from disbatch.attach.engines import Gathering, Party, Sent
+from disbatch.attach.engines import Party, Sent
 from disbatch.contexts import command as commands
 from disbatch.contexts.context import Context
 from disbatch.contexts.launcher import Launcher
+from disbatch.contexts.node_messages import NodeMessages
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.retire import choose_retirement
 from disbatch.contexts.slurm.commands import preemption
@@ -185,9 +186,9 @@ class Attachment:
         """Attach, and stay."""
         loop = self._loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._broke)
-        self._gathering = Gathering(loop, self._write)
-        self._say = self._gathering.say
-        self._party = Party(self._context, self._hostname, self._gathering)
+        self._messages = NodeMessages(loop, self._write)
+        self._say = self._messages.notify
+        self._party = Party(self._context, self._hostname, self._messages)
         with zmq.Context() as context, tempfile.TemporaryDirectory(prefix="disbatch-") as folder:
             self._reach = Reach(self._connect, self._context)
             self._caller = Caller(loop, context, self._connect)
@@ -196,7 +197,7 @@ class Attachment:
                 if await self._unless_left(attaching):
                     await self._stay(attaching.result(), folder)
             finally:
-                self._gathering.tell()
+                self._messages.flush()
                 for call in self._calls:
                     call.cancel()
                 self._caller.close()

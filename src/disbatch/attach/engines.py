@@ -1,64 +1,16 @@
-"""The engines that a context sends to a run, and what is told of them.
-
-Says what became of nodes: one line for all of which the same became at about one time.
-
-The engines that a context sends to a run: who is there, and what the user and their nodes' owner hear of
-their comings and goings.
-"""
+"""The engines that an attached context sends to a run: which of them are there, and what the user and the
+owner of their nodes are told of them."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from disbatch.contexts.context import Context
+from disbatch.contexts.node_messages import NodeMessages
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.retire import Retirement
-from disbatch.model.text import counted, short_list
 from disbatch.wire.client_protocol import Fate
-
-DELAY = 0.2
-"""Seconds that a line waits for others."""
-
-
-class Gathering:
-    """`write` gets the lines."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, write: Callable[[str], None]) -> None:
-        self._loop = loop
-        self._write = write
-        self._names: dict[str, list[str]] = {}
-        self._slots = 0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def joined(self, name: str, slots: int) -> None:
-        """An engine joined the run there, with so many slots."""
-        self._slots += slots
-        self.became(name, "joined")
-
-    def became(self, name: str, words: str) -> None:
-        """That became of the node."""
-        self._names.setdefault(words, []).append(name)
-        if self._timer is None:
-            self._timer = self._loop.call_later(DELAY, self.tell)
-
-    def say(self, text: str) -> None:
-        """Something else, after that."""
-        self.tell()
-        self._write(text)
-
-    def tell(self) -> None:
-        """Say now what is not said yet."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        names, self._names = self._names, {}
-        slots, self._slots = self._slots, 0
-        for words, those in names.items():
-            how = f" with {counted(slots, 'slot')}" if words == "joined" else ""
-            self._write(f"{short_list(sorted(those))}: {words}{how}")
 
 
 @dataclass
@@ -77,9 +29,9 @@ class Sent:
 
 
 class Party:
-    """Those of `context`; `engines` has them by their names. `lines` takes what the user shall hear."""
+    """Those of `context`; `engines` has them by their names. `messages` gets what the user is told."""
 
-    def __init__(self, context: Context, hostname: str, lines: Gathering) -> None:
+    def __init__(self, context: Context, hostname: str, messages: NodeMessages) -> None:
         token = secrets.token_hex(8)
         names = {f"a{n}-{token}": node for n, node in enumerate(context.nodes)}
         self.engines = {e: Sent(e, node, context.name_of(node, hostname)) for e, node in names.items()}
@@ -89,7 +41,7 @@ class Party:
         """How many could not be started, or died."""
         self.ended_by_others = False
         """One of them left that nobody had told to."""
-        self._lines = lines
+        self._messages = messages
 
     @property
     def is_staying(self) -> bool:
@@ -112,18 +64,18 @@ class Party:
             self._join(sent)
         elif fate is not Fate.LOST:
             if sent.staying:
-                self._lines.became(sent.name, "left" if sent.joined else "need not join any more")
+                self._messages.add(sent.name, "left" if sent.joined else "need not join any more")
             self.ended_by_others |= sent.joined and fate is Fate.LEFT
             self.left(sent, spare=fate is Fate.SPARE)
         elif sent.staying:
             sent.lost = True
-            self._lines.say(f"{sent.name}: the driver does not hear its engine any more")
+            self._messages.notify(f"{sent.name}: the driver does not hear its engine any more")
 
     def _join(self, sent: Sent) -> None:
         if not sent.joined:
-            self._lines.joined(sent.name, sent.node.slots)
+            self._messages.joined(sent.name, sent.node.slots)
         elif sent.lost:
-            self._lines.say(f"{sent.name}: the driver hears its engine again")
+            self._messages.notify(f"{sent.name}: the driver hears its engine again")
         sent.staying = sent.joined = True
         sent.lost = False
         if not sent.in_use and self.retirement is not None:
@@ -133,7 +85,7 @@ class Party:
     def failed(self, sent: Sent, words: str) -> None:
         """It cannot be started."""
         self.failures += 1
-        self._lines.say(words)
+        self._messages.notify(words)
         self.left(sent, spare=False)
 
     def exited(self, sent: Sent, return_code: int, words: str) -> bool:
@@ -143,9 +95,9 @@ class Party:
             return False
         if return_code or not sent.joined:
             self.failures += 1
-            self._lines.say(f"{sent.name}: {'its engine is gone: ' if sent.joined else ''}{words}")
+            self._messages.notify(f"{sent.name}: {'its engine is gone: ' if sent.joined else ''}{words}")
         else:
-            self._lines.became(sent.name, "left")
+            self._messages.add(sent.name, "left")
         self.left(sent, spare=False)
         return True
 
@@ -158,7 +110,7 @@ class Party:
 
     async def go(self, *, at_once: bool) -> None:
         """Nobody is waited for any more; their nodes are given back, unless this is to be over `at_once`."""
-        self._lines.tell()
+        self._messages.flush()
         if self.retirement is not None and at_once:
             self.retirement.abandon()
         for sent in self.engines.values():

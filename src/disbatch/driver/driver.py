@@ -665,14 +665,14 @@ class Driver:
             words = "no engine is left" if self._crew.ever_joined else "no engine could start"
             if not self._members:
                 words = "no engines were attached"
-        self._crew.departures.tell()
+        self._crew.node_messages.flush()
         self._vacancy.begins(words)
 
     def _end_incomplete(self, words: str) -> None:
         self._incomplete = words
         if self._over.done():
             return
-        if self._crew.departures.slurm_signalled and not self._signals:
+        if self._crew.slurm_signalled and not self._signals:
             self._preemption = self._loop.create_task(self._see_preemption_out())
         else:
             self._over.set_result(None)

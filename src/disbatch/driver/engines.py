@@ -18,13 +18,13 @@ from collections.abc import Callable
 import msgspec
 
 from disbatch.contexts.launcher import Launcher
+from disbatch.contexts.node_messages import BY_SIGNAL, NodeMessages
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.retire import Retirement
 from disbatch.contexts.spawn import Spawned
 from disbatch.contexts.ssh import new_place
 from disbatch.driver.addresses import Addresses
 from disbatch.driver.attachments import Contexts
-from disbatch.driver.departures import Departures
 from disbatch.driver.engine_orders import Orders
 from disbatch.driver.engine_table import Member
 from disbatch.driver.idle_release import GiveBacks
@@ -96,7 +96,9 @@ class Crew:
         self.ever_joined = False
         self.next_rank = 0
         self._serves = False
-        self.departures = Departures(loop, say, by_slurm=settings.context.allocation is not None)
+        self.node_messages = NodeMessages(loop, say)
+        self.slurm_signalled = False
+        """Slurm ended an engine of the driver's own context."""
         self._succession: Succession | None = None
         self._retirement: Retirement | None = None
         self.give_backs = GiveBacks(members, contexts.engines)
@@ -326,8 +328,9 @@ class Crew:
         member = self.members[peer.name]
         log.info("%s: engine left (%s)", member.name, message.reason)
         if message.reason != AS_TOLD and self.is_running():
-            scheduled = self._contexts.is_scheduled(member.context) if member.context else None
-            self.departures.note(member.shown, message.reason, by_slurm=scheduled)
+            by_slurm = self._is_slurms(member)
+            self.slurm_signalled |= by_slurm and not member.context and message.reason.startswith(BY_SIGNAL)
+            self.node_messages.left(member.shown, message.reason, by_slurm=by_slurm)
         member.left = True
         member.spare = message.reason == AS_TOLD and self.is_running() and not self._time_is_up()
         self._gone(member)
@@ -335,6 +338,12 @@ class Crew:
         self.tell(events.Left(peer.name))
         self.loop.call_later(SEE_OFF, self._launcher.end, peer.name)
         self.look()
+
+    def _is_slurms(self, member: Member) -> bool:
+        """Its node is Slurm's."""
+        if member.context:
+            return self._contexts.is_scheduled(member.context)
+        return self._settings.context.allocation is not None
 
     def lose(self, engine: str, why: str) -> None:
         """It is given up."""
@@ -503,7 +512,7 @@ class Crew:
         """Nobody's silence matters any more."""
         if self._timer is not None:
             self._timer.cancel()
-        self.departures.tell()
+        self.node_messages.flush()
 
     async def retire_all(self) -> None:
         """All nodes are no longer needed."""

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from disbatch.attach.engines import Gathering, Party
+from disbatch.attach.engines import Party
 from disbatch.contexts.context import Context
+from disbatch.contexts.node_messages import NodeMessages
 from disbatch.contexts.nodes import Node
 from disbatch.model.task import Way
 from disbatch.wire.client_protocol import Fate
@@ -39,7 +40,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.lines = Gathering(asyncio.get_running_loop(), self.said.append)
+        self.lines = NodeMessages(asyncio.get_running_loop(), self.said.append)
         nodes = [Node("n1", 2, 2, Way.SSH, 1.0), Node("n2", 1, 1, Way.SSH, 1.0)]
         self.party = Party(Context(nodes=nodes), "here", self.lines)
         self.owner = self.party.retirement = Owner()
@@ -49,7 +50,7 @@ class Bench:
         """What was said of that."""
         for node, fate in history:
             self.party.became(self.n1 if node == "n1" else self.n2, fate)
-        self.lines.tell()
+        self.lines.flush()
         said, self.said[:] = list(self.said), []
         return said
 
@@ -141,22 +142,3 @@ def test_going() -> None:
     retired = ["n1 retired 0", "n2 retired 0", "finished"]
     assert asyncio.run(course(at_once=False)) == retired
     assert asyncio.run(course(at_once=True)) == ["abandoned", *retired]
-
-
-def test_lines_gather_by_themselves() -> None:
-    async def course() -> list[str]:
-        said: list[str] = []
-        enough = asyncio.Event()
-
-        def write(text: str) -> None:
-            said.append(text)
-            enough.set()
-
-        lines = Gathering(asyncio.get_running_loop(), write)
-        for number in range(9):
-            lines.joined(f"n{number}", 4)
-        assert said == []
-        await asyncio.wait_for(enough.wait(), 20)
-        return said
-
-    assert asyncio.run(course()) == ["n0, n1, n2, n3, n4 and 4 more: joined with 36 slots"]

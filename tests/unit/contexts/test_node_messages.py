@@ -1,4 +1,4 @@
-"""How the user hears that engines left by themselves."""
+"""contexts/node_messages.py: how the user hears what happened to nodes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable
 import pytest
 
 from deadline import DEADLINE
-from disbatch.driver.departures import Departures
+from disbatch.contexts.node_messages import NodeMessages
 
 
-def said(course: Callable[[Departures], None], *, by_slurm: bool) -> list[str]:
+def said(course: Callable[[NodeMessages], None]) -> list[str]:
     lines: list[str] = []
 
     async def run() -> None:
-        departures = Departures(asyncio.get_running_loop(), lines.append, by_slurm=by_slurm)
-        course(departures)
-        departures.tell()
-        departures.tell()
+        messages = NodeMessages(asyncio.get_running_loop(), lines.append)
+        course(messages)
+        messages.flush()
+        messages.flush()
 
     asyncio.run(run())
     return lines
@@ -46,28 +46,47 @@ def said(course: Callable[[Departures], None], *, by_slurm: bool) -> list[str]:
     ],
 )
 def test_one_line(nodes: str, reason: str, by_slurm: bool, line: str) -> None:
-    def course(departures: Departures) -> None:
+    def course(messages: NodeMessages) -> None:
         for node in nodes.split():
-            departures.note(node, reason)
+            messages.left(node, reason, by_slurm=by_slurm)
 
-    assert said(course, by_slurm=by_slurm) == [line]
+    assert said(course) == [line]
 
 
 def test_a_line_for_each_reason() -> None:
-    def course(departures: Departures) -> None:
-        departures.note("a", "x")
-        departures.note("b", "y")
-        departures.note("c", "x")
+    def course(messages: NodeMessages) -> None:
+        messages.left("a", "x", by_slurm=False)
+        messages.left("b", "y", by_slurm=False)
+        messages.left("c", "x", by_slurm=False)
 
-    assert said(course, by_slurm=False) == ["a, c: their engines left: x", "b: its engine left: y"]
+    assert said(course) == ["a, c: their engines left: x", "b: its engine left: y"]
 
 
 def test_a_line_comes_by_itself() -> None:
     async def run() -> str:
         loop = asyncio.get_running_loop()
         line: asyncio.Future[str] = loop.create_future()
-        Departures(loop, line.set_result, by_slurm=False).note("a", "x")
+        NodeMessages(loop, line.set_result).left("a", "x", by_slurm=False)
         async with asyncio.timeout(DEADLINE):
             return await line
 
     assert asyncio.run(run()) == "a: its engine left: x"
+
+
+def test_nodes_that_join_have_one_line() -> None:
+    async def course() -> list[str]:
+        said: list[str] = []
+        enough = asyncio.Event()
+
+        def write(text: str) -> None:
+            said.append(text)
+            enough.set()
+
+        messages = NodeMessages(asyncio.get_running_loop(), write)
+        for number in range(9):
+            messages.joined(f"n{number}", 4)
+        assert said == []
+        await asyncio.wait_for(enough.wait(), DEADLINE)
+        return said
+
+    assert asyncio.run(course()) == ["n0, n1, n2, n3, n4 and 4 more: joined with 36 slots"]
