@@ -1,4 +1,4 @@
-"""`python -m disbatch.engine`: one engine; its orders come on standard input, see `bootstrap`."""
+"""`python -m disbatch.engine`: run one engine; its orders come on standard input, see `bootstrap`."""
 
 from __future__ import annotations
 

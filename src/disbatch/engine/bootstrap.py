@@ -1,6 +1,6 @@
-"""From the first byte on stdin to an engine that may run: read, check, choose the driver's address, detach.
+"""Turn a new process into an engine: read the Bootstrap, check the node, choose the driver's address, detach.
 
-No ZeroMQ here: a library that starts threads must not come before the fork.
+ZeroMQ must not be imported here: a library that starts threads must not come before the fork.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What leaks from a task's stdout or stderr: how many bytes, and the first and last of them."""
+"""Capture a task's stdout or stderr: count its bytes, and keep the first and last of them."""
 
 from __future__ import annotations
 

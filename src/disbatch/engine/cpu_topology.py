@@ -1,7 +1,7 @@
-"""Which CPUs each slot has for itself, from the kernel's description of the node.
+"""Allot the node's CPUs to slots, from the kernel's description of its topology.
 
-A CPU is what the kernel calls so (a hyperthread), a core one or more of them (siblings), a domain a NUMA
-node, or a package where the kernel knows nothing of NUMA.
+A CPU is what the kernel calls one (a hyperthread), a core is one CPU or several (siblings), and a domain is a
+NUMA node, or a package where the kernel reports no NUMA.
 """
 
 from __future__ import annotations

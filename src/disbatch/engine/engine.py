@@ -1,31 +1,32 @@
-"""One engine: messages in, tasks run, results out, and a clean end whatever happens.
+"""One engine: messages in, tasks run, results out, and a complete clean-up however it ends.
 
 Theory of operation
 -------------------
 Everything happens in callbacks on one loop: `Runner` runs tasks, `Outbox` sends and keeps results,
-`EngineLink` talks, `Guard` hears the keeper. The engine's own life is one coroutine, `run`: it waits
-for a reason to depart, and then departs:
+`EngineLink` exchanges messages, `Guard` listens to the keeper. The engine's own life is one coroutine, `run`:
+it waits for a reason to depart, and then departs:
 
 | reason | what happens | exit status |
 |---|---|---|
-| Leave, and all is run and acknowledged | | 0 |
-| the driver, or one that took the run over, not heard for `orphan_patience` | tasks are ended | 3 |
-| the same before it ever answered: standard input ended, or the first patience is over | | 3 |
+| Leave, and every task has ended and is acknowledged | | 0 |
+| neither the driver nor a successor was heard for `orphan_patience` | tasks are ended | 3 |
+| no driver ever answered: standard input ended, or the first patience is over | | 3 |
 | Refuse | tasks are ended | 4 |
 | an error in the engine itself | the keeper ends the tasks | 1 |
 | SIGTERM, SIGINT, SIGHUP (twice: at once) | tasks are ended, their outcomes delivered | 128 + signal |
-| the keeper was killed, or there is no room for a single task | the same | 1 |
+| the keeper was killed, or there is not room for a single task | the same | 1 |
 
-A child of the driver knows that it is there as long as its standard input is open, and waits for it without
-end; when that ends, and for all others, only messages tell (a child of an attached context is one of these:
-what started it may outlive the driver). An engine that hears nothing goes on with what it
-has: another driver may take the run over.
+A child of the driver knows that its driver lives as long as its standard input is open, and waits without
+limit until then; after that, and for all other engines, only messages tell (a child of an attached context is
+such an engine: the process that started it may outlive the driver). An engine that hears nothing continues
+with the tasks that it has, since another driver may take the run over.
 
-An engine in a scheduler's job is signalled together with all its tasks, see `held`; the signals that
-jobs use for messages to their programs (SIGUSR1, SIGUSR2) are the tasks' business and do nothing to it.
+A scheduler signals an engine in its job together with all its tasks, see `scheduler_signals`. Signals by
+which jobs send messages to their programs (SIGUSR1, SIGUSR2) are for the tasks, and do nothing to the engine.
 
-In each case what ended tasks left running is ended, and results that no driver has are written beside the
-log. Each signal counts once, be it sent to the engine, to its keeper, or, as schedulers do, to both.
+In every case, processes that ended tasks left running are ended, and results that no driver has acknowledged
+are written beside the log. Each signal counts once, whether it was sent to the engine, to its keeper or, as
+schedulers do, to both.
 """
 
 from __future__ import annotations

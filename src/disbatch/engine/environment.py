@@ -1,9 +1,4 @@
-"""The environment of a task, also inside a scheduler's step.
-
-What a task finds in its environment.
-
-What the tasks of an engine that is a scheduler's step (Slurm's, by srun) find in their environment.
-"""
+"""The environment of a task, also of one inside a scheduler's step (Slurm: `srun`)."""
 
 from __future__ import annotations
 

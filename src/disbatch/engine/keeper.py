@@ -1,25 +1,25 @@
-"""The keeper: the engine's parent, which ends whatever the engine leaves behind when it dies. Stdlib only.
+"""The keeper: the engine's parent, which ends every process that a dead engine leaves behind. Standard
+library only.
 
 Theory of operation
 -------------------
-The process that was started to be an engine splits: the child goes on as the engine, the parent becomes its
-keeper, in a small interpreter that knows nothing else. Both are subreapers, which means that an orphan among
-their descendants becomes their child, whatever it did to its session and environment. So:
+The process that was started as an engine forks: the child continues as the engine, and the parent becomes its
+keeper, in a small interpreter that loads nothing else. Both are subreapers: an orphan among their descendants
+becomes their child, even if it changed its session and environment. So:
 
-* while the engine lives, what its tasks leave running is the engine's child;
-* when the engine dies, all that it had is the keeper's. The keeper ends it: SIGTERM, a grace, SIGKILL, until
-  it has no child, and so no descendant, any more. Then it ends as the engine did, with the same exit status
-  or by the same signal. So what was started as an engine ends when the last of its processes has.
-* when the keeper dies, the engine still has all that is there. It sees the end of a pipe that only the keeper
-  can write to, ends its tasks, and leaves.
+* while the engine lives, processes that its tasks leave running are the engine's children;
+* when the engine dies, they become the keeper's children. The keeper ends them: SIGTERM, a grace period,
+  SIGKILL, until it has no child, and so no descendant. Then it exits with the engine's exit status or signal.
+  So the process that was started as an engine ends when the last of its descendants has;
+* when the keeper dies, the engine still has all its descendants. It reads the end of a pipe that only the
+  keeper can write to, ends its tasks, and leaves.
 
-What the keeper is told by a signal it hands on: SIGTERM, SIGINT and SIGHUP as a byte through that pipe, so
-that the engine can tell it from the same signal that a scheduler sent to both; SIGQUIT makes it kill the
-engine.
+The keeper forwards signals: SIGTERM, SIGINT and SIGHUP as a byte through that pipe, so that the engine can
+tell such a signal from one that a scheduler sent to both; on SIGQUIT it kills the engine.
 
-When both die at one instant, what they leave is found by the sessions that the engine notes in a file, see
-`session_file`. Where there are no subreapers (macOS), orphans are nobody's, and the keeper finds them by that
-file, too.
+When both die at the same time, their processes are found by the sessions that the engine recorded in a file,
+see `session_file`. Where there are no subreapers (macOS), nobody adopts orphans, and the keeper, too, finds
+them by that file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The engine's side of its keeper: hear what that hands on and when it dies; record sessions for it."""
+"""The engine's side of its keeper: receive the signals that it forwards, notice its death, record sessions
+for it."""
 
 from __future__ import annotations
 

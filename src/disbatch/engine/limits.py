@@ -1,18 +1,13 @@
-"""Descriptors, shortage of processes, and descriptors on the event loop at little cost.
+"""Limited resources of a node: file descriptors, and room for processes.
 
-A node that is short of processes, memory or descriptors: tasks wait for room instead of failing.
+When a node has no processes, memory or descriptors left, tasks wait for room instead of failing. Such a
+shortage usually ends when one of the running tasks ends; if none of ours runs, it ends by a process that we
+do not see, so a timer tries again. After PATIENCE without a single start, and with nothing running, the
+engine leaves, and its tasks run elsewhere or when the run is resumed: they have not failed.
 
-Such a shortage is mostly over as soon as one of the running tasks has ended; if none of them is ours,
-somebody else's must, and nothing tells us: then a timer tries again. After PATIENCE without a single start,
-and with nothing running, the engine leaves, and its tasks run elsewhere, or when the run is resumed: they
-have not failed.
-
-Callbacks for descriptors that become readable, at a fraction of what `loop.add_reader` costs.
-
-A task has two descriptors, and most tasks are short: the loop's own bookkeeping would cost more than the
-system calls. So they have an epoll set of their own, which is one readable descriptor to the loop.
-
-Descriptors are scarce: how many an engine may have, and the pipes that nobody listens to any more.
+A task needs two descriptors, and most tasks are short, so the bookkeeping of `loop.add_reader` would cost
+more than the system calls. Hence the pipes of tasks have an epoll set of their own, which the loop sees as
+one readable descriptor.
 """
 
 from __future__ import annotations

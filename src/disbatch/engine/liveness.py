@@ -1,13 +1,11 @@
-"""Whether the driver is there, whether it may have given this engine up, and the load of the node.
+"""Whether the driver lives, whether it may have given this engine up, and the load of the node.
 
-Whether the driver may have given this engine up meanwhile, so that others have its tasks.
+A driver that gave this engine up has handed its tasks to others; messages alone tell of that. A child of the
+driver knows that its driver lives, even if it is stopped, by its standard input, which ends with the first
+driver. A driver that took the run over is not the engine's parent, but if it is a process of the same
+machine, its end can be waited for.
 
-Tells a child of the driver whether that is there, be it stopped: messages cannot.
-
-The first driver holds the other end of our standard input, which ends with it. One that took the run over is
-no parent of ours, but a process of the same machine, which can be waited for.
-
-What the node has to bear, for people: its load and how much of its memory is taken.
+Load average and memory use of the node are reported for display.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Results until they are acknowledged, or written beside the engine's log.
+"""Results until the driver has acknowledged them, or until they are written beside the engine's log.
 
-Results on their way: gathered for a few milliseconds, sent, and kept until the driver has them on disk.
-
-Results that no driver took: written beside the engine's log as lines of a status file, so that no work
-that was done is lost.
+Results are collected for a few milliseconds, sent, and kept until the driver has them on disk. Results that
+no driver acknowledged are written beside the log as lines of a status file, so that no finished work is lost.
 """
 
 from __future__ import annotations

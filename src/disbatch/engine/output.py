@@ -1,24 +1,23 @@
-"""Keeps what tasks print (--output): takes it from the pipes, has it written, and lets a result go only then.
+"""Keep what tasks print (--output): read the pipes, write the output, and only then release the result.
 
 Theory of operation
 -------------------
     pipe --> KeptCapture --(64 KiB, or a second)--> Piece --+
-    outcome ----------------------------------------> Done --+--> filing: one thread --> shelves or packs
+    outcome ----------------------------------------> Done --+--> one writer thread --> output files or packs
                                                                     |
     the driver <-- outbox <-- outcome <---------- written ----------+
 
-The engine reads the pipes as ever, since it counts the bytes and keeps their ends for the status line; what
-is to be kept goes on from there. An outcome waits until its output is written, so a task that is recorded has
-its output in the files, though the engine be killed in the next moment. The task's slot does not wait.
+The engine reads all pipes anyway, since it counts the bytes and keeps both ends for the status line; output
+to be kept goes on from there. An outcome waits until its output is written, so a recorded task has its output
+in the files even if the engine is killed in the next moment. The task's slot does not wait.
 
-No task can fill the memory: while PENDING bytes of one stream are not written, nobody reads its pipe, and the
-task waits as it would for a slow disk; while MOST_PENDING bytes of all of them are not written, no pipe is
-read and no task started.
+No task can fill the memory: while PENDING bytes of one stream are unwritten, its pipe is not read, and the
+task blocks as it would on a slow disk; while MOST_PENDING bytes of all streams are unwritten, no pipe is read
+and no task started.
 
-A file system that refuses (it is full) or that lets the thread wait fails no task. What is refused is missing
-in the files, and marked there if something comes after it. If nothing at all is written for STALL seconds,
-outcomes do not wait any more, and neither do tasks: what comes beyond MOST_PENDING is left out until the
-thread goes on.
+A file system that refuses to write (it is full) or blocks the thread fails no task. What it refuses is
+missing in the files, with a marker there if more output follows. If nothing at all is written for STALL
+seconds, outcomes and tasks no longer wait: output beyond MOST_PENDING is dropped until the thread continues.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is kept of one stream of a task, on its way from the pipe: gathered, and cut to the limit."""
+"""The part of a task's stream that is kept: collected from the pipe, and cut to the limit."""
 
 from __future__ import annotations
 

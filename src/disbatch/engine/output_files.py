@@ -1,40 +1,38 @@
-"""One output file for each task and stream.
-
-One file that an attempt writes: made by it alone, closed when descriptors are scarce, and found again.
-
-Each task's output as files of its own, in directories of a thousand.
+"""Write each task's output to files of its own, one for each stream, in directories of a thousand tasks.
 
 Theory of operation
 -------------------
     ID.out                    the plain file
     ID.out.ENGINE.ATTEMPT     the same of an attempt that found one of its plain files there: "aside"
 
-A file is written only by the one who made it (O_EXCL; `engine.output_files`). So no two attempts ever write
-into one file, whatever they know of each other. As a rule the plain file is not there when a task prints for
-the first time: it is made, written to, closed; an empty one is never made.
+Only the attempt that created a file (O_EXCL) writes to it, so no two attempts ever write to the same file,
+whatever they know of each other. As a rule the plain file does not exist when a task first prints: it is
+created, written and closed; an empty file is never created. Files are closed when descriptors are scarce, and
+opened again.
 
-If a plain file of the task is there, of a former run or of an attempt that was lost, the new attempt writes
-aside. When it has ended by itself, its files take the place of the plain ones (a rename, so each is there
-whole at any time), and a plain file of which it has nothing goes: no stdout of one attempt stays beside the
-stderr of another. What was ended by order, or killed with its engine, replaces nothing.
+If a plain file of the task exists, from a former run or from an attempt that was lost, the new attempt writes
+aside. When it has ended by itself, its files replace the plain ones (by renaming, so that each is complete at
+any time), and a plain file that it has no counterpart for is removed: stdout of one attempt never stays
+beside stderr of another. An attempt that was ended by order, or killed with its engine, replaces nothing.
 
-Two attempts at once, on two nodes, come of a link that was cut for so long that the driver gave the first
-node up. The second attempt is the one that counts then, as a rule, and the first one must not take its place.
-The engine of the first does not know of the second, but it knows that it has not heard the driver for long:
-it is in *doubt* about the attempts that ran at the time (`engine.liveness`), and what is in doubt does not
-take a place that is taken:
+Two attempts run at once, on two nodes, when a link was cut for so long that the driver gave the first node
+up. As a rule the second attempt counts, and the first one must not replace its files. The engine of the first
+does not know of the second, but it knows that it has not heard the driver for long: it is in *doubt* about
+the attempts that ran at the time (`engine.liveness`), and an attempt in doubt does not replace an existing
+file:
 
 | first attempt, in doubt | second attempt | the plain file is that |
 |---|---|---|
-| made the plain file, ends before or after | writes aside, takes the place at its end | of the second |
+| made the plain file, ends before or after | writes aside, replaces it at its end | of the second |
 | ends and makes it before the second prints | the same | of the second |
 | prints only after the second did | made the plain file | of the second; the first stays aside |
 | its engine comes back, and it counts after all | is ended by order, stays aside | of the first |
 
-What stays aside bears the time of the attempt's end as its file time, as the status file has it, so that
-`dbutil cat` finds it if it is what the record tells of. One case is left: the second attempt has ended and
-taken the place, its engine dies before the driver hears of it, and then the first comes back with its result,
-which counts. The plain file is that of the second attempt then: it ran to its end, too.
+A file that stays aside has the time of the attempt's end as its modification time, the same as in the status
+file, so that `dbutil cat` finds it if the status line is of that attempt. One case remains: the second
+attempt ended and replaced the files, its engine died before the driver heard of it, and then the first comes
+back with its result, which counts. Then the plain file is that of the second attempt, which also ran to its
+end.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""All output of an engine in one file that only grows, and its index: see `model.pack`.
+"""Write all output of an engine to one append-only file and its index: see `model.pack`.
 
-Each record is written where the last whole one ended. So a write that failed half-way, on a full disk, is
-written over by the next one; and a reader who comes between finds a torn end and stops there.
+Each record is written where the last complete one ended. So a write that failed half-way, on a full disk, is
+overwritten by the next one; a reader that comes between finds a torn end and stops there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The one thread of an engine that keeps output: it writes while the loop goes on.
+"""The writer thread of an engine: it writes output while the loop continues.
 
-A file system may let a write wait for a minute, as a server on the network does when it is restarted. The
-engine must be heard meanwhile, or its tasks would be run again elsewhere.
+A write may block for a minute, for example while a file server restarts. The engine must send heartbeats
+meanwhile, or its tasks would be run again elsewhere.
 """
 
 from __future__ import annotations

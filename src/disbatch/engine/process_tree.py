@@ -1,17 +1,15 @@
-"""Find and signal every process of a task; adopt orphans. Standard library only.
-
-Find and signal every process of a task: its session, its descendants and their sessions. Stdlib only.
+"""Find and signal every process of a task: its session, its descendants and their sessions; adopt orphans.
+Standard library only.
 
 Theory of operation
 -------------------
-A process number alone says little: it may be somebody else's by the time a signal is sent. So a process is
-its number *and* its start time, and a signal goes through a pidfd that was opened before the start time was
-compared. A session's number, in turn, cannot be reused while the session has a member, nor while its
-leader has not been reaped; whoever keeps a session's number keeps it only as long as one of these holds.
+A process id alone is ambiguous: it may belong to another process by the time a signal is sent. So a process
+is identified by its id *and* its start time, and a signal goes through a pidfd that was opened before the
+start time was compared. A session id cannot be reused while the session has a member, nor before its leader
+has been reaped; a session id is kept only as long as one of these holds.
 
-Without /proc (macOS) `ps` tells less: there is no start time, and process groups stand in for sessions.
-
-Ask Linux to make orphans among this process's descendants its children, and to tell when a child ends.
+Linux makes orphans among the descendants of a subreaper its children, and tells it when a child ends. Without
+/proc (macOS) `ps` tells less: there is no start time, and process groups stand in for sessions.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Tasks of an engine that was killed together with its keeper: find them on this host, and end them.
+"""Find and end, on this host, the tasks of an engine that was killed together with its keeper.
 
-They bear the engine's name in their environment; if they have cleared that (`env -i`), the engine has noted
-their sessions, see `session_file`. A batch job that a task has submitted bears the name, too; but that is a
-child of its scheduler, and none of ours. An orphan has been adopted by process 1, by another one above us (a
-container's, a job's), or by the user's service manager; and a task has an engine or a keeper above it.
+The tasks have the engine's id in their environment; if they have cleared it (`env -i`), the engine has
+recorded their sessions, see `session_file`. A batch job that a task has submitted has the id, too, but it is
+a child of its scheduler, so it is not a task of ours. An orphan has been adopted by process 1, by a subreaper
+above us (of a container or a job), or by the user's service manager; a task that is not an orphan has an
+engine or a keeper above it.
 """
 
 from __future__ import annotations

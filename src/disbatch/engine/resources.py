@@ -1,22 +1,21 @@
-"""What each slot owns alone: devices and cores.
+"""What each slot owns exclusively: devices and cores.
 
-Whether we are in a job of a scheduler, which then has a say in what is ours and how it ends.
-
-Split the devices that a node's variables list over its slots: whole ones, and none of them twice.
+The lists in variables such as CUDA_VISIBLE_DEVICES are divided among the slots: whole devices, none of them
+twice.
 
 Theory of operation
 -------------------
-A variable like CUDA_VISIBLE_DEVICES lists devices, separated by commas. What an entry means is its reader's
-business: a number (`0`), a name (`GPU-8932f937-...`), a part of a device that is handed out as a whole
-(`MIG-GPU-.../1/0`, `0.1`). Here entries are opaque, and the same one is the same device. Only a range of GPUs
-(`0-3`), which people write though no library reads it, is written out.
+Such a variable lists devices, separated by commas. Only the library that reads it knows what an entry means:
+a number (`0`), a name (`GPU-8932f937-...`), a part of a device that is handed out as a whole
+(`MIG-GPU-.../1/0`, `0.1`). Here entries are opaque, and equal entries are the same device. Only a range of
+GPUs (`0-3`), which people write although no library reads it, is expanded.
 
-The variables in GPU_VARIABLES name the same devices for different libraries, so they are split in step. What
-any other variable lists is a resource of its own. Slot 0 gets the first entries, slot 1 the next, all of
-them the same number: tasks that find more devices in one slot than in another behave differently there, which
-surprises people more than an idle device, and of that they are told.
+The variables in GPU_VARIABLES name the same devices for different libraries, so they are divided in parallel.
+The list in any other variable is a resource of its own. Slot 0 gets the first entries, slot 1 the next, all
+of them the same number: tasks that found more devices in one slot than in another would behave differently
+there, which is worse than an idle device, and users are told of idle devices.
 
-What belongs to each slot of an engine alone: cores and devices.
+Inside a scheduler's job, the scheduler decides which devices and cores are ours.
 """
 
 from __future__ import annotations

@@ -1,23 +1,22 @@
-"""Outcomes of a job's tasks, held back until it is clear that no signal to the whole job caused them.
+"""Hold back outcomes of tasks in a scheduler's job until it is clear that no signal to the whole job caused
+them.
 
 Theory of operation
 -------------------
 When a job is cancelled, preempted, or at its time limit, the scheduler signals the engine and every process
-of its tasks, one after the other in no order that we could know, with nothing but a few milliseconds between
-the first and the last. A task that dies of that is no result: it was ended, and a resumed run must do it
-again. Its engine can tell only by having been signalled itself, which may come to pass a moment later.
+of its tasks, one after the other in an unknown order, with a few milliseconds between the first and the last.
+A task that such a signal ended has no result: a resumed run must run it again. Its engine recognises this
+only by being signalled itself, which may happen a moment later.
 
-So an outcome that could stem from a signal, which is any but return code 0 (a shell says 143, a program may
-catch the signal and say 1), waits HOLD seconds, counted from when the engine has seen the task's end. If the
-engine is signalled meanwhile, the outcome becomes Ending.ORDERED; so does everything that comes after the
-signal, whatever its code: a task that caught the signal and ended with 0 has not been seen to finish its
-work.
+So an outcome that a signal may have caused, which is any but return code 0 (a shell reports 143; a program
+may catch the signal and exit with 1), waits HOLD seconds from the time at which the engine saw the task's
+end. If the engine is signalled meanwhile, the outcome becomes Ending.ORDERED; so does every outcome after the
+signal, whatever its code: a task that caught the signal and ended with 0 may not have finished its work.
 
-What cannot be told apart: a task that ends with 0 because of the signal before the engine gets it. The
-signal's handler runs between two instructions of the engine, not when its loop comes round, so the task
-would have to be signalled, end, and be reaped in the time between two of the scheduler's kill calls. And a
-scheduler that pauses longer than HOLD between these: the task is recorded as failed, and a resume with -R
-does it again.
+Two cases cannot be told apart: a task that ends with 0 because of the signal before the engine gets it (the
+engine's signal handler runs between two of its instructions, not when its loop comes round, so the task would
+have to be signalled, end, and be reaped between two kill calls of the scheduler); and a scheduler that pauses
+longer than HOLD between its kill calls (the task is recorded as failed, and a resume with -R runs it again).
 
 Only the outcome waits: the task's slot is free at once.
 """

@@ -1,8 +1,8 @@
-"""Where our own processes import from: our installation, not what the user's PYTHONPATH names.
+"""Make our own processes import from our installation, not from the user's PYTHONPATH.
 
-Modules of a cluster's software set PYTHONPATH for the programs that tasks run. It comes before the standard
-library, so an old `zmq`, or an `enum.py` for Python 2, would break driver and engines. The variable itself
-stays as it is, for the tasks.
+Environment modules of a cluster set PYTHONPATH for the programs that tasks run. It precedes the standard
+library in the search path, so an old `zmq`, or an `enum.py` for Python 2, would break driver and engines. The
+variable itself stays as it is, for the tasks.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""The file in which an engine notes the sessions of running tasks, for whoever must find them if the engine
-was killed together with its keeper. Stdlib only.
+"""The file in which an engine records the sessions of its running tasks, so that they can be found if the
+engine is killed together with its keeper. Standard library only.
 
 Theory of operation
 -------------------
-A task is a session of its own, and stays in it whatever it does to its environment. The file lies in the
-host's own /tmp, as process numbers mean nothing elsewhere. It bears the engine's name, which the driver and
-its run file know. It has a head, which names the boot and the namespace of process numbers, and an entry of
-fixed size for each slot: the session, and the time since boot at which it was noted. A session leader of that
-number that started later is another process.
+Each task is a session of its own, and stays in it whatever it does to its environment. The file is in the
+host's own /tmp, as process ids mean nothing elsewhere. Its name contains the engine's id, which the driver
+and its journal know. It has a header, which names the boot and the pid namespace, and an entry of fixed size
+for each slot: the session, and the time since boot at which it was recorded. A session leader with that id
+that started later is another process.
 
-The file is removed by whoever sees that nothing of the engine is left: its keeper; the engine, if the keeper
-was killed; the next driver, if both were.
+The file is removed by the process that finds nothing of the engine left: its keeper; the engine, if the
+keeper was killed; the next driver, if both were.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""The slots of an engine: which order runs where, from its shell's start to the outcome.
+r"""The slots of an engine: which order runs where, from the start of its shell to its outcome.
 
 Theory of operation
 -------------------
     waiting --spawn--> running --shell ends--> draining --pipes end, or DRAIN_GRACE--> outcome
-       |                  \\--End--> quarry (see `ending`) --gone--------------------> outcome
-       \\--Recall--> given back
+       |                  \--End--> `Quarry` (see `termination`) --gone-------------> outcome
+       \--Recall--> given back
 
 A task is over when its shell is. Its slot is then free at once; the outcome waits a moment for what is still
-in the pipes, which a background child may hold open for as long as it likes: such a pipe is *parked*, read
-and thrown away, so that the child is not killed by SIGPIPE.
+in the pipes. A background child may hold a pipe open for as long as it likes: such a pipe is *parked*, which
+means that it is read and its data discarded, so that the child is not killed by SIGPIPE.
 
-There is no future, coroutine or thread a task, only callbacks of the loop on two descriptors and SIGCHLD.
-What tasks leave running becomes a child of this process when its parent ends, and is reaped as a shell is.
+There is no future, coroutine or thread for each task, only callbacks of the loop on two descriptors and
+SIGCHLD. Processes that tasks leave running become children of this process when their parent ends, and are
+reaped as shells are.
 """
 
 from __future__ import annotations

@@ -1,15 +1,13 @@
-"""Start a task's shell, on its slot's CPUs.
+"""Start a task's shell: in its own session, on its slot's CPUs, with no standard input and with pipes for
+stdout and stderr.
 
-Start one task's shell: its own session, nothing on stdin, a pipe for stdout and one for stderr.
+A child inherits the CPU affinity of its parent's thread, and `posix_spawn` cannot change it. Binding the
+child afterwards would miss processes that it has started by then. So the engine's thread binds itself to the
+slot's CPUs, which are idle since the slot is free, starts the child there, and restores its own affinity.
+Affinity belongs to the thread, so ZeroMQ's threads stay where they are.
 
-Start a slot's tasks on the slot's own CPUs.
-
-A child begins where its parent may run, and `posix_spawn` has no say in it. Binding the child afterwards
-would be too late for what it has started by then. So the engine's thread itself goes to the slot's CPUs,
-which idle since the slot is free, starts the child there and comes back. The affinity is the thread's own:
-ZeroMQ's threads stay where they are.
-
-Going and coming back costs the engine 30 us of CPU a task (measured), and nothing where slots are not bound.
+Binding and restoring costs the engine 30 us of CPU for each task (measured), and nothing where slots are not
+bound.
 """
 
 from __future__ import annotations

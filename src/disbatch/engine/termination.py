@@ -1,18 +1,18 @@
-"""End tasks whole: SIGTERM to every process they have, a grace, SIGKILL until none is left.
+"""End tasks completely: SIGTERM to all their processes, a grace period, then SIGKILL until none is left.
 
 Theory of operation
 -------------------
-What is ended is a `Quarry`: some root processes and their sessions. A scan finds its living processes;
-each is signalled once a stage and watched through a pidfd. When all that were watched are gone, another
-scan looks for what they started meanwhile; when a scan finds nothing, the quarry is gone and says so. So
-nothing is polled, and a task that heeds SIGTERM is over as soon as its last process is. After the grace, the
-stage changes to SIGKILL; from then on a scan also comes now and then by itself, since a process that
-cannot die (in a stuck network file system) would hold up the hunt for its children.
+The target is a `Quarry`: some root processes and their sessions. A scan finds its living processes; each is
+signalled once in each stage and watched through a pidfd. When all watched processes are gone, another scan
+looks for those that they started meanwhile; when a scan finds nothing, the quarry is gone and reports so. So
+there is no polling, and a task that heeds SIGTERM is over as soon as its last process is. After the grace
+period the stage changes to SIGKILL; from then on a timer also starts scans, since a process that cannot die
+(on a hanging network file system) would otherwise hide its children.
 
 One scan of /proc serves all quarries that are due in the same turn of the loop.
 
-A number of a process, or of a session, may become another's once nothing of that number is left; so a quarry
-remembers processes with their start, and sessions only as long as the last scan found a member.
+A process or session id may be reused once nothing with that id is left; so a quarry remembers processes with
+their start time, and sessions only as long as the last scan found a member.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
-"""Failures for people: what a task returned and said last, and the kinds of failures of a run.
-
-How tasks failed, for people: what they returned and said last, and which failed in the same way.
-
-Which kinds of failures a run has, counted as they come, in bounded memory.
-"""
+"""Describe failures: a task's last line of output, and the kinds of failures in a run, counted in bounded
+memory."""
 
 from __future__ import annotations
 

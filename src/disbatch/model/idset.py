@@ -1,8 +1,6 @@
-"""Sets of task ids as ranges, and the ids of ranges that are still open.
+"""Sets of task ids stored as ranges, and ranges of ids with a count of those that have not ended.
 
-A set of task ids that is as small as the ranges it was given, however many ids these hold.
-
-The tasks that somebody waits for: as small as the ranges of their ids, however many these hold.
+Memory depends on the number of ranges, not on the number of ids.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the lines of logs are written: one for each record, in printable characters."""
+"""Format log records: one line each, printable characters only."""
 
 from __future__ import annotations
 

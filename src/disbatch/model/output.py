@@ -1,9 +1,9 @@
-"""Where the output of a task is kept as a file of its own, and what stands there for bytes that are not kept.
+"""Paths of output files, and the marker that replaces output that was not kept.
 
-    DIR/000/013/000013999.out                    task 13999's stdout; .err: its stderr
-    DIR/000/013/000013999.out.ENGINE.ATTEMPT     the same of another attempt, see `engine.output_files`
+DIR/000/013/000013999.out                    task 13999's stdout; .err: its stderr
+DIR/000/013/000013999.out.ENGINE.ATTEMPT     the same for another attempt, see `engine.output_files`
 
-A thousand tasks share a directory, and a thousand such directories another one.
+A directory holds the files of a thousand tasks, or a thousand such directories.
 """
 
 from __future__ import annotations

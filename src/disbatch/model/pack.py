@@ -1,20 +1,20 @@
-"""The format of a pack: the output of all tasks of one engine in one file that only grows, and its index.
+"""The pack format: the output of all tasks of one engine in one append-only file, and its index.
 
-docs/output.md has it byte by byte. Numbers are little-endian.
+docs/output.md describes it byte by byte. Numbers are little-endian.
 
-    pack     the line of the version, a line of JSON (`About`), then records
-    record   a header of 56 bytes, then what it announces: a piece of a stream, or the end of an attempt
-    index    the line of the version, then entries of 32 bytes: which attempt has a record where
+pack     the version line, a line of JSON (`About`), then records record   a header of 56 bytes, then its
+payload: a piece of a stream, or the end of an attempt index    the version line, then entries of 32 bytes:
+which attempt has a record where
 
 Theory of operation
 -------------------
-Each record knows where the one before it of the same attempt is, so the whole of an attempt is found from
-its last record; the index tells where that is. The engine writes the records first and their entries after
-them. If it is killed between, or the index is damaged, what the index does not cover is found by going
-through the pack itself: the checksum of a header covers its place, so that neither torn records nor the
-pack's own bytes in a task's output are taken for one.
+Each record holds the offset of the previous record of the same attempt, so the last record of an attempt
+leads to all of them; the index holds the offset of that last record. The engine writes records first and
+their index entries after them. If it is killed between the two, or if the index is damaged, the records that
+the index does not cover are found by scanning the pack. The checksum of a header includes the header's own
+offset, so neither a torn record nor a copy of a pack inside a task's output is mistaken for a record.
 
-Changing the format: raise the number in the first line; the reader keeps reading the former ones.
+Changing the format: raise the number in the version line; the reader must keep reading all earlier versions.
 """
 
 from __future__ import annotations

@@ -1,16 +1,12 @@
-r"""A status line as a `TaskResult` for programs, and as the original's JSON report.
+r"""A status line as a `TaskResult` for programs, and as a JSON report with the field names of the original.
 
-How a task ended, for programs: a line of the status file with everything in it read.
-
-How a task ended, for the program that gave it: JSON with the names of the original's reports.
-
-| name | as in the status file |
+| name in the report | field of the status file |
 |---|---|
 | `Flags` | the flags, four columns, or five |
 | `TaskId`, `TaskStreamIndex`, `TaskRepIndex` | id, line, repeat index |
 | `Host`, `PID`, `ReturnCode` | node, shell, return code |
 | `Elapsed`, `Start`, `End` | seconds |
-| `OutBytes`, `OutData`, `ErrBytes`, `ErrData` | what leaked, as text: what is not UTF-8 in it reads `\xNN` |
+| `OutBytes`, `OutData`, `ErrBytes`, `ErrData` | captured output as text; bytes that are not UTF-8: `\xNN` |
 | `TaskCmd` | the command, as text |
 """
 

@@ -1,27 +1,26 @@
-"""The lines of a status file: format, parse and scan them; quote snippets.
+"""The lines of a status file: format, parse and scan them; quote snippets and commands.
 
-Quote bytes as a Python string literal and read such literals back: snippets and commands of a status file.
+A status file has one line for each finished attempt, with 15 fields between tabs:
 
-Bytes are taken as UTF-8; what is not UTF-8 becomes lone surrogates (`surrogateescape`), which `repr` escapes.
-So every bytes value has one literal, the literal is printable, and reading it gives the bytes back.
-
-Write and read the lines of a status file: one for each finished attempt, 15 fields between tabs.
-
-| field | what |
+| field | content |
 |---|---|
-| flags | four columns: `R` return code not 0; `O`, `E` output leaked; the `Mark`; a fifth: the `Reason` |
+| flags | four columns: `R` return code not 0; `O`, `E` output captured; the `Mark`; a fifth: the `Reason` |
 | id, line, repeat | as in `model.task.Task` |
-| node, pid | where it ran, its shell |
+| node, pid | the node, and the process id of the task's shell |
 | return code | minus the signal's number if a signal killed it |
 | elapsed, start, finish | seconds; the latter two since the epoch, by the node's clock |
-| bytes, snippet | of leaked stdout: how many, and the first and last 40 as a literal |
-| bytes, snippet | of leaked stderr |
-| command | as a literal; last, so that tabs in a bare one (the original's 3.0) do no harm |
+| bytes, snippet | of captured stdout: how many, and the first and last 40 as a literal |
+| bytes, snippet | of captured stderr |
+| command | as a literal; last, so that tabs in an unquoted one (the original's 3.0) do no harm |
 
 The fifth column of the flags is written only if there is a reason.
 
-Changing the format: nothing but new values of the mark and of the reason may be added, since other programs
-split these lines; extend `parse_line` first, with a sample of the new line in its test.
+Snippets and commands are Python string literals. Bytes are decoded as UTF-8; other bytes become lone
+surrogates (`surrogateescape`), which `repr` escapes. So each bytes value has exactly one literal, the literal
+is printable, and reading it returns the same bytes.
+
+Changing the format: other programs split these lines, so only new values of the mark and of the reason may be
+added. Extend `parse_line` first, with a sample of the new line in its test.
 """
 
 from __future__ import annotations

@@ -1,11 +1,4 @@
-"""Tasks, barriers and per-engine commands; how an attempt ended; how an engine is launched.
-
-What a line of a task file becomes: a task, a barrier, or a command for every engine.
-
-How one attempt of a task ended, as the engine that ran it tells.
-
-How an engine is started on a node, and what that means for its life.
-"""
+"""Tasks, barriers and per-engine commands; how an attempt ended; how an engine is launched."""
 
 from __future__ import annotations
 

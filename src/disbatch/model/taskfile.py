@@ -1,20 +1,16 @@
 """Parse a task file line by line, directives included.
 
-Read one `#DISBATCH` line: which directive it is and what it says.
-
-A directive stands in column 1, in upper case, and a blank (space or tab) or the end of the line follows
-it; `#DISBATCHES` is a comment like any other. Keywords are taken in any case, with any run of blanks before
-them; text that goes into a command is taken as it stands after exactly one blank, so that blanks that
-matter are kept.
-
-Turn the lines of a task file into tasks, barriers and per-engine commands, one line at a time.
+A directive begins in column 1 with `#DISBATCH` in upper case, followed by a blank (space or tab) or the end
+of the line; `#DISBATCHES` is a comment like any other. Keywords are case-insensitive and may be preceded by
+any number of blanks. Text that becomes part of a command begins after exactly one blank, so that further
+blanks are kept.
 
 Theory of operation
 -------------------
-`TaskParser.parse` takes one line and hands out what it becomes. What later lines depend on (the next id,
-PREFIX and SUFFIX, whether a task has been seen) moves on within the call, not as its result is
-iterated: so a REPEAT of fifty million is a few iterators in C until somebody iterates them, and ids never
-depend on how, or how fast, the file is read.
+`TaskParser.parse` takes one line and returns its items. The state on which later lines depend (the next id,
+PREFIX and SUFFIX, whether there has been a task) changes during the call, not while its result is iterated.
+So a REPEAT of fifty million is a few C iterators until it is iterated, and ids never depend on how, or how
+fast, the file is read.
 """
 
 from __future__ import annotations

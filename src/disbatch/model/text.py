@@ -1,13 +1,8 @@
-"""Text for people and programs: printable characters, numbers, durations, sizes, lists of names.
+"""Text for people, shells and JSON: printable characters, quoting, numbers, durations, sizes, lists of names.
 
-Text from outside, such as names of files: as JSON, a terminal and a shell can take it.
-
-The name of a file is bytes, and may hold any but NUL and the slash. Python has those that are not UTF-8 as
-lone surrogates (`os.fsdecode`), which nothing but the file system takes.
-
-Numbers of things, and names of nodes, as people are told.
-
-How numbers and commands are written for people.
+A file name is bytes, and may hold any byte but NUL and the slash. Python represents bytes that are not UTF-8
+as lone surrogates (`os.fsdecode`), which only the file system accepts; the functions here make such names fit
+for JSON, a terminal and a shell.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A run at one moment, for people: what every view of it renders."""
+"""The state of a run at one moment, as all displays render it."""
 
 from __future__ import annotations
 

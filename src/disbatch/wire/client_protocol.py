@@ -1,42 +1,38 @@
 """Requests and answers of clients: dbutil, programs, watchers, attached contexts.
 
-What programs ask of the run's key store, through its driver: puts, gets that wait, and views.
+A client connects with the run's client key and sends no Hello; only engines do. When a connection breaks, the
+client does not know whether its request was carried out, so it sends the request again, with the same `id`,
+over the next connection. The driver remembers its answers to the latest ids and does nothing twice. An answer
+may be delayed: `Heed`, `Watch`, `Collect` and `Get` are answered when there is something new.
 
-Theory of operation
--------------------
-A program asks over a *channel*, whose name it makes up, one thing after the other, and numbers them. The
-driver remembers the last number of each channel and what came of it. So a request may come any number of
-times, over any number of connections: what has this number is the same put or the same waiter, what has a
-smaller one is an old copy and does nothing, and a greater one says that the former is over.
+Watching a run
+--------------
+`Watch` carries what the client has already: the number of the last view (see `model.view.View`), and the
+numbers of the last failure and the last log line. So an answer holds only new failures and log lines; it
+always holds all engines and running tasks. Numbers belong to one driver: after a takeover, the new driver
+sends everything.
 
-ZeroMQ tells nobody that a program died. So whoever waits asks again and again (`Get`, the driver answers
-every HOLD seconds that there is nothing yet), and is forgotten if it does not for LEASE seconds.
+The key store
+-------------
+A program sends its requests over a *channel*, whose name it makes up, one at a time, and numbers them. The
+driver remembers the last number of each channel and its outcome. So a request may arrive any number of times,
+over any number of connections: the same number refers to the same put or the same waiting get, a smaller
+number is an old copy and is ignored, and a greater number means that the former request is over.
 
-A value that is taken must reach one who lives, and him alone. The driver sends it, but keeps it; the program
-says that it has arrived (`Keep`), and may use it when it has been told that it is its own (`Kept`). Then
+ZeroMQ does not report that a program has died. So a waiting program repeats its request (the driver answers a
+`Get` at least every HOLD seconds, if only to say that there is nothing yet), and is forgotten when it has not
+asked for LEASE seconds.
 
-* a program that dies, or is cut off, before its `Keep` came has consumed nothing: after LEASE seconds the
-  value goes back to the head of its queue;
-* a `Keep` that comes after that is told that the value is not its own, so nobody uses a value twice;
-* a `Keep` whose answer was lost is sent again, and the channel knows that it was answered with yes.
+A taken value must reach exactly one living program. The driver sends the value but keeps it; the program
+confirms its arrival (`Keep`), and may use it once the driver has answered that the value is its own (`Kept`).
+Then
 
-What is left is the moment between `Kept` and the program's own use: who dies there dies with his value.
+* a program that dies, or is cut off, before its `Keep` arrives has consumed nothing: after LEASE seconds the
+  value returns to the head of its queue;
+* a `Keep` that arrives after that is answered with no, so no value is used twice;
+* a `Keep` whose answer was lost is sent again, and the channel remembers that the answer was yes.
 
-How a run is watched: the question how it stands, and the answer, which comes when that has changed.
-
-Whoever asks says what he knows: the number of the last view (see `model.view.View`), and up to which
-numbers he has failures and lines of the log. So each answer holds only what is new of these; engines and
-running tasks stand in it as they are. Numbers count for one driver alone: who asks another one, because the
-run was taken over, is told everything.
-
-Changing a message: as in `wire.engine_protocol`.
-
-What `dbutil` asks the driver of a running run, and the answer.
-
-A request comes over a connection of its own, with the run's client key and without a Hello; engines make
-none. Whoever asks does not know what became of a request when the connection breaks, so it is sent again,
-with the same `id`, over the next one. The driver remembers what it answered to the last ids, and does nothing
-twice. An answer may come later: one to `Heed` comes when there is something new to tell.
+One gap remains: a client that crashes between `Kept` and its own use of the value loses the value.
 
 Changing a message: as in `wire.engine_protocol`.
 """

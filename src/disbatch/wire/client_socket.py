@@ -1,21 +1,15 @@
-"""A client's connection to the driver: one question, or a connection that stays.
-
-A connection of somebody who asks the driver of a run: requests out, answers in, over any number of
-connections.
+"""A client's connection to the driver: a single question, or a long-lived connection on an asyncio loop.
 
 Theory of operation
 -------------------
-Each way to the driver that the connect file knows is tried at once, and what is not answered yet is sent over
-every connection as soon as that has proved, by its key, to end at the driver. So it is also sent again if a
-connection breaks; the driver acts upon it once. Which steps were reached decides what a user is told when no
-answer comes: whether anything may still be done, and where to look.
+Every address in the connect file is tried at once. As soon as a connection has proved by its key that it ends
+at the driver, all unanswered requests are sent over it. So a request is also sent again when a connection
+breaks; the driver carries it out once. If no answer comes, the steps that were reached decide what the user
+is told: whether the request may still be carried out, and where to look.
 
-A line has no loop of its own: `monitor` and `socket` are to be polled, and `look` and `read` called.
-
-Asks the driver of a run to do something, and waits for its answer: `dbutil`'s end of the wire.
-
-Asks the driver of a run on an asyncio loop, as often as one likes and for as long as it takes: for
-programs that stay with a run. They outlive its driver: another one that takes the run over is asked again.
+`ask` sends one request and waits, without an event loop. A `Caller` stays connected for as long as its
+program likes, and outlives the driver: after a takeover, it asks the new one. A `Line`, which both use, has
+no loop of its own: its user polls `monitor` and `socket`, and calls `look` and `read`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
-"""The keys of a run, its connect file, and where the driver can be reached from here.
+"""The keys of a run, its connect file, and the addresses at which its driver can be reached from here.
 
-The secrets of a run, and the file that lets an engine or a monitor join it.
-
-Each run makes two CURVE key pairs: the server's and one client pair. Whoever holds the client's secret key
-is let in; nobody else is. Both travel only through an engine's standard input and through
-PREFIX_connect.json (mode 0600), never on a command line or in an environment.
-
-Where the driver of a run can be reached from here, as far as its connect file tells.
+Each run generates two CURVE key pairs: the server's, and one for all clients. The client secret key is the
+only admission to a run. Keys travel only through an engine's standard input and through PREFIX_connect.json
+(mode 0600), never on a command line or in an environment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many files this process may have open (`ulimit -n`), and how many it has."""
+"""The limit on open files of this process (`ulimit -n`), and the number that are open."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
 """The driver's end of all connections: a ROUTER socket on the event loop, with a session for each engine.
 
-Who may speak: CURVE encrypts, and the ZAP handler lets in the run's one client key and nobody else. Whoever
-has that key is still not trusted to make sense: what does not decode is dropped and counted, a message larger
-than MAX_FROM_ENGINE closes its connection, and a peer that has not said Hello is not listened to, unless it
-makes a request (see `wire.client_protocol`), which is answered on the spot.
+CURVE encrypts, and the ZAP handler admits the run's client key and no other. A peer with that key is still
+not trusted to send valid data: a message that does not decode is dropped and counted, a message larger than
+MAX_FROM_ENGINE closes its connection, and messages of a peer before its Hello are ignored, except for
+requests (see `wire.client_protocol`), which are answered at once.
 
-Each engine has its own name for good, and each of its connections a routing id of its own, which the socket
-makes up. A Hello under a name takes the place of the connection that had it (the old cable was cut and
-nobody told us); what still comes over the old one is answered with "say Hello". The name is not the routing
-id, because libzmq's handover of a routing id leaves the old connection open and deaf, and aborts the whole
-process when such a connection breaks after it was sent something.
+Each engine has a permanent id, and each of its connections has a routing id of its own, which the socket
+assigns. A Hello with an engine's id replaces the connection that this engine had (the old one was cut without
+notice); whatever still arrives over the old connection is answered with "say Hello". The engine's id is not
+its routing id, because libzmq's handover of a routing id leaves the old connection open but deaf, and aborts
+the whole process when such a connection breaks after something was sent to it.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
-"""The whole protocol between the driver and its engines: two unions of messages.
+"""The protocol between the driver and its engines: two unions of messages.
 
 Theory of operation
 -------------------
-An engine connects and says `Hello`; the driver answers `Welcome` (or `Refuse`). From then on each side
-sends numbered messages (1, 2, 3, ... in each direction) and keeps each until the other side has
-acknowledged its number, which rides on everything that is sent. A connection may break and come back at
-any time: the engine then says `Hello` again with the numbers it has seen, and both sides send again what
-the other lacks. A number that was seen already is dropped, one that comes too early is dropped too (it
-will be sent again), so each message is acted upon exactly once and in order. See `wire.session`.
+An engine connects and says `Hello`; the driver answers `Welcome` (or `Refuse`). From then on each side sends
+numbered messages (1, 2, 3, ... in each direction) and keeps each message until the other side has
+acknowledged its number; acknowledgements ride on everything that is sent. A connection may break and be
+replaced at any time: the engine then says `Hello` again with the last number that it has seen, and both sides
+resend what the other lacks. A number that was seen already is dropped, and so is one that comes too early (it
+will be resent), so each message is processed exactly once and in order. See `wire.session`.
 
-`Hello`, `Welcome`, `Refuse`, `Beat` and `Pulse` carry no number of their own: they say only what is true now.
+`Hello`, `Welcome`, `Refuse`, `Beat` and `Pulse` are not numbered: they describe only the current state.
 
 The driver acknowledges `Finished` only when its lines are in the status file.
 
-Changing a message: append fields with defaults only; anything else raises PROTOCOL.
+Changing a message: only append fields with defaults; any other change raises PROTOCOL.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""Open files whose names are derived from a run's prefix or a node's name, if they are our own user's.
+"""Open files whose names are derived from a run's prefix or a node's name, but only if they belong to our
+user.
 
-In a directory that others can write to, such a name may be a symbolic link to a file of ours, a named pipe
-that keeps whoever opens it waiting, or a file in which somebody else tells us what to believe. So only a
-regular file of our own user will do; for root, root's.
+In a directory that others can write to, such a name may be a symbolic link to another file of ours, a named
+pipe that blocks its reader, or a file with somebody else's content. So only a regular file of our own user is
+accepted; for root, one of root's.
 
-Some network file systems give all files another owner. So if the owner is not we, he is compared with whom a
-file belongs to that we make there.
+Some network file systems show another owner for all files. So if the owner is not our user, it is compared
+with the owner of a file that we create in the same directory.
 """
 
 from __future__ import annotations

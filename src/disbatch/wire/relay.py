@@ -1,25 +1,25 @@
-"""The relay between the run's TCP port and the driver's Unix socket: a process of its own, which keeps those
-out who do not know the run (`python -m disbatch.wire.relay`).
+"""The relay between the run's TCP port and the driver's Unix socket, as a process of its own: it keeps
+clients out that do not know the run (`python -m disbatch.wire.relay`).
 
 Theory of operation
 -------------------
-libzmq accepts whoever connects, and aborts the process when no descriptor is left for that. So the driver has
-no TCP port: the relay has it. A connection costs the driver a descriptor only after its first CURVE message
-is there, which the driver refuses at once if its sender does not know the run's public key. Whoever says
-less waits here, for HANDSHAKE_TIMEOUT at most.
+libzmq accepts every connection, and aborts the process when it has no descriptor left for one. So the relay,
+not the driver, listens on the TCP port. A connection costs the driver a descriptor only after its first CURVE
+message has arrived, and the driver refuses that message at once if its sender does not know the run's public
+key. A connection that sends less waits in the relay, for HANDSHAKE_TIMEOUT at most.
 
-To get that far the client must see a greeting, so the relay sends the one of ZMTP 3.1 with CURVE, which is
-the same for every server (rfc.zeromq.org/spec/37), and drops the driver's own. From then on it only copies
-bytes: keys, messages and limits are between the two ends.
+A client sends that message only after a greeting. So the relay sends the greeting of ZMTP 3.1 with CURVE,
+which is the same for every server (rfc.zeromq.org/spec/37), and drops the driver's own. From then on it only
+copies bytes: keys, messages and limits are a matter of the two ends.
 
-At most `most_strangers` connections are not authenticated. When that many are there, no other is accepted
-until one of them is, or is closed; those that are older than PRESSED are closed then. What was authenticated
-before stays. An authenticated connection is one on which the driver has said more than its greeting and its
-WELCOME; at most MOST_HANDSHAKES others are at the driver at a time.
+At most `most_strangers` connections are unauthenticated. At that limit no other is accepted until one of them
+is authenticated or closed, and those older than PRESSED are closed. Authenticated connections are never
+closed for this. A connection counts as authenticated once the driver has sent more over it than its greeting
+and its WELCOME; at most MOST_HANDSHAKES others are connected to the driver at a time.
 
-Standard input is one line, `Told`, and ends with the driver: then the port is closed at once, and the rest
-when all has been sent. `marker` is a Unix socket on which we listen as long as we have the port, so that the
-driver's successor can wait for it.
+Standard input is one line, `Told`, and ends when the driver does: then the port is closed at once, and each
+connection when all its data has been sent. `marker` is a Unix socket that exists as long as the relay has the
+port, so that the driver's successor can wait for the port.
 """
 
 from __future__ import annotations

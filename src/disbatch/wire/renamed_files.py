@@ -1,8 +1,8 @@
-"""Open files and their names: does this file still have its name, and if not, give its text one again.
+"""Notice that an open file has lost its name, and write its text to that name again.
 
-Somebody may remove, rename or replace a file of the run by mistake. What is written to it then goes into a
-file that nobody can open, although no write fails. And a file system that fails for a while may answer
-anything but the truth: only "no such entry", or another file there, means that the name is lost.
+A file of the run may be removed, renamed or replaced by mistake. What is written to it then goes into a file
+that nobody can open, although no write fails. A failing file system may return any error for a while: only
+"no such entry", or another file under the name, means that the name is lost.
 """
 
 from __future__ import annotations

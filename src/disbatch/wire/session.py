@@ -1,16 +1,16 @@
-"""A numbered stream of messages in each direction that outlives the connection beneath it.
+"""A numbered, acknowledged stream of messages in each direction that outlives the connection beneath it.
 
 Theory of operation
 -------------------
 An envelope is (number, acknowledged, body). A *posted* message gets the next number and is kept until the
-peer acknowledges it; a *told* message has number 0 and is forgotten at once. The receiver acts on exactly
-the number that follows the last one it acted on. Everything else is dropped: a lower number is a repeat,
-a higher one came over a new connection before the messages that an old connection lost, and they will
-all be sent again.
+peer acknowledges it; a *told* message has number 0 and is not kept. The receiver processes only the number
+that follows the last one that it processed. Everything else is dropped: a lower number is a repeat; a higher
+one overtook, on a new connection, messages that an old connection lost, and all of them will be resent.
 
-The peers agree after each (re)connection: the engine's Hello tells what it has seen, the driver's Welcome
-likewise, and each calls `resend(seen)`. A driver that has given an engine up calls `forget_posted`: what
-was not acknowledged then will never be sent, and Welcome's `next_order` makes the engine skip its numbers.
+The peers synchronise after each (re)connection: the engine's Hello tells what it has seen, the driver's
+Welcome likewise, and each calls `resend(seen)`. A driver that has given an engine up calls `forget_posted`:
+its unacknowledged messages will never be sent again, and Welcome's `next_order` makes the engine skip their
+numbers.
 
 `acknowledge` is separate from receiving: the driver acknowledges a result when it is in the status file.
 """

@@ -1,8 +1,8 @@
-"""ZeroMQ sockets on an asyncio loop: options that every socket has, and a reader that misses nothing.
+"""ZeroMQ sockets on an asyncio loop: the options of every socket, and an edge-triggered reader.
 
-A ZeroMQ socket's descriptor is edge-triggered: it becomes readable when the socket's state changes, once.
-After every receive *and every send* the state must be looked at, or a message waits until something else
-wakes the loop. `SocketReader.check` does that; whoever sends calls it.
+A ZeroMQ socket's descriptor is edge-triggered: it becomes readable once when the socket's state changes. So
+the state must be checked after every receive *and every send*; otherwise a message waits until something else
+wakes the loop. `SocketReader.check` does that, and every sender calls it.
 """
 
 from __future__ import annotations
