@@ -1,4 +1,5 @@
-"""How many tasks may be under way: whoever wants to hand in more waits until some have ended."""
+"""A limit on submitted tasks that have not ended: a program that wants to submit more waits until some
+have."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
-"""`DisBatcher`, as programs written for disBatch 3.0 use it.
+"""`DisBatcher`, for programs written for disBatch 3.0; new programs use `DisBatch`.
 
-The key store of a run that somebody else has started, wherever that is: in its driver, or in a server.
-
-A program that gives tasks, through its key store, to a run that somebody started with --taskserver.
-
-`DisBatcher`: what programs written for disBatch 3.0 use. New ones have `DisBatch`.
+It covers both uses of the original: a program that gives tasks, through its key store, to a run that was
+started with --taskserver, and a program that uses the key store of a run, in its driver or in a server.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Carries tasks to the driver of a run and their results back: a thread with an event loop of its own.
+"""A thread with an event loop of its own that submits tasks to the driver of a run and delivers their
+results.
 
 Theory of operation
 -------------------
-What is handed in waits in a queue, and goes to the driver in batches: whatever has come while the last batch
-was on its way. Their order is kept, so ids count in the order in which tasks were handed in. Results come
-from a `Follower`, which outlives drivers.
+Submitted tasks wait in a queue, and go to the driver in batches: a batch is everything that came while the
+last one was on its way. Order is kept, so ids count in the order of submission. Results come from a
+`Follower`, which outlives drivers.
 
 The thread is a daemon, so that it ends with the interpreter; but before that the courier is closed
-(`atexit`), which waits until everything that was handed in has ended.
+(`atexit`), which waits until every submitted task has ended.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
-"""The key store of a run for programs.
-
-Puts, gets and views of a run's key store, on the loop of its courier.
-
-The key store of a run, as programs have it: what `DisBatch` can do with values, besides tasks.
-"""
+"""The key store of a run for programs: puts, gets and views of `DisBatch`, carried out on the loop of its
+courier."""
 
 from __future__ import annotations
 

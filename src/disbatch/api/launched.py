@@ -1,4 +1,5 @@
-"""A `disbatch` that this process has started: it takes tasks as long as we live and want it to."""
+"""A `disbatch` process that this program has started: it accepts tasks as long as the program lives and keeps
+it open."""
 
 from __future__ import annotations
 

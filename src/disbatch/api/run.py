@@ -1,4 +1,4 @@
-"""`DisBatch`: a run of disbatch that a program hands tasks to."""
+"""`DisBatch`: a run of disbatch to which a program submits tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads status files for programs: line by line, or as a table."""
+"""Read status files in programs: line by line, or as a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task that was handed in: a future whose result tells how it ended."""
+"""A submitted task: a future whose result describes how the task ended."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
-"""Commands and options from templates and keyword arguments.
-
-Makes commands from a template and values: `myprog {x} {y}`, each value as one word for the shell.
-
-Turns keyword arguments into the command line of `disbatch`: `fail_fast=True` is --fail-fast.
-"""
+"""Commands from templates (`myprog {x} {y}`, each value one word for the shell), and the options of
+`disbatch` from keyword arguments (`fail_fast=True` is --fail-fast)."""
 
 from __future__ import annotations
 

@@ -1,1 +1,2 @@
-"""Values under keys, through which programs and a run talk: in the driver, or in a Redis-protocol server."""
+"""Values under keys, through which programs and a run communicate: in the driver, or in a Redis-protocol
+server."""

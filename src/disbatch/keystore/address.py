@@ -1,13 +1,13 @@
-"""Where a Redis-protocol server is, and what it takes to be let in: HOST:PORT, redis://..., rediss://...
+"""The address of a Redis-protocol server, with what it takes to log in: HOST:PORT, redis://..., rediss://...
 
-| part | |
+| part | meaning |
 |---|---|
 | `redis`, `valkey` | plain TCP |
 | `rediss`, `valkeys` | TLS; the server's certificate must be valid for the host |
 | `user:password@` | percent-encoded where they hold `@ : / ? #` or `%`; `:password@` is the default user's |
-| `:PORT` | 6379 |
-| `/N` | the database, 0 |
-| `?ssl_ca_certs=FILE` | trust what FILE signs, besides the system's authorities; for TLS, as the next two |
+| `:PORT` | 6379 by default |
+| `/N` | the database, 0 by default |
+| `?ssl_ca_certs=FILE` | trust the authorities in FILE, besides the system's; for TLS, as the next two |
 | `ssl_certfile=FILE`, `ssl_keyfile=FILE` | the client's own certificate |
 """
 

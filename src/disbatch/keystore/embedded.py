@@ -1,17 +1,16 @@
-"""The key store in the driver's own loop: queues, and those who wait for them.
+"""The key store in the driver's own loop: queues of values, and clients that wait for them.
 
 Theory of operation
 -------------------
-Under each key there are values or waiters, never both: a value that comes is given at once to those who wait,
-in the order in which they began to. Each of them who only looks (`view`) gets it, until the first who takes
-(`get`) has it; those behind wait for the next.
+A key has values or waiters, never both: a value that is put goes at once to the waiters, in the order in
+which they began to wait. Each waiter that only looks (`view`) gets a copy, until the first one that takes
+(`get`) has consumed the value; the waiters after it wait for the next value.
 
-A value that was given is the waiter's; one who goes away without having looked at it (`Waiter.withdraw`)
-gives it back to the head of the queue, where others may wait for it by now. So nobody who goes away consumes
-anything.
+A waiter that leaves without having read its value (`Waiter.withdraw`) returns it to the head of the queue,
+where others may wait for it by now. So a client that leaves consumes nothing.
 
-Everything counts against the limits, keys as well, so that no program can make the driver grow without end. A
-put that does not fit is refused whole (`add`), or waits for room (`put`).
+Everything counts against the limits, including keys, so that no program can make the driver grow without
+bound. A put that does not fit is refused as a whole (`add`), or waits for room (`put`).
 """
 
 from __future__ import annotations

@@ -1,37 +1,36 @@
-"""The key store in a Redis-protocol server, and the prefix of a run's keys there.
-
-The key store in a Redis-protocol server: lists, blocking pops, and everything done once.
+"""The key store in a Redis-protocol server: lists, blocking pops, exactly-once commands, and a prefix for
+each run.
 
 Theory of operation
 -------------------
-A key's queue is the list PREFIX + key, oldest value on the left: put is RPUSH, get takes from the left, as
-RPUSH and BLPOP of a plain client do.
+The queue of a key is the list PREFIX + key, oldest value on the left: put is RPUSH, get takes from the left,
+like RPUSH and BLPOP of any client.
 
-A connection may break after the server has done a command and before its answer came. Worse, a command that
-we gave up may be done later still, as the server reads what lay in its socket, or when a pop that blocks for
-a connection which nobody reads any more finds a value. So:
+A connection may break after the server has executed a command and before its answer arrives. Worse, a command
+that we gave up may be executed later: the server may read it from its socket late, or a blocking pop of a
+closed connection may still find a value. So:
 
-* **What we write is done once** by a transaction (`_commit`) that also writes its number under a key of this
-  client's, its *mark*. Each try watches the mark, and does nothing if the number stands there already. If an
-  earlier try is done late, then either before our own transaction, which then fails and finds the number when
-  it is tried again; or after it, and then the earlier one fails, as the mark that it watched has changed.
-* **What we take is never on its way alone:** BLMOVE moves it, on the server, to a list of this client and
-  this key's, *taken*. Values are ours when they were read from there (LRANGE, which may be repeated), and
-  are then removed by such a transaction. What a lost answer or a late pop has moved there is found by the
-  next reading, in order.
-* **A pop waits** WAIT seconds at most, then another begins; so a pop for a connection that is gone can do no
-  more after that time, and `close` waits for it where one may be left. A value that came when nobody waited
-  for it any more goes back to the left end, where it was.
+* **Each write is executed once**, by a transaction (`_commit`) that also stores its number under a key of
+  this client, its *mark*. Each try watches the mark, and does nothing if the number is there already. If an
+  earlier try is executed late, it is either before our own transaction, which then fails and finds the number
+  when it is tried again; or after it, and then the earlier one fails, as the mark that it watched has
+  changed.
+* **A value in transit is always on the server:** BLMOVE moves it to a list of this client and key, *taken*.
+  Values are ours when they have been read from there (LRANGE, which may be repeated), and are then removed by
+  such a transaction. Values that a lost answer or a late pop has moved there are found by the next read, in
+  order.
+* **A pop waits** WAIT seconds at most, then another begins; so a pop of a closed connection has no effect
+  after that time, and `close` waits for it where there may be one. A value that arrives when no client waits
+  for it any longer returns to the left end, where it was.
 * **Looking** is BLMOVE from the left end of a list to the same place, which changes nothing.
 
-If this process is killed, what it had moved and not handed on is in `taken`; nobody else takes it from there.
-If the server comes back without its data, or with older data, the mark tells: nobody can mend that, but it is
-said. All this needs no more than Redis 6.2.
+If this process is killed, values that it had moved but not delivered are in `taken`; no other process takes
+them from there. If the server comes back without its data, or with older data, the mark shows it: the loss
+cannot be repaired, but it is reported. All this needs only Redis 6.2.
 
-What the keys of one run begin with, so that many runs share one server: no two at a time the same.
-
-The prefix is a run's as long as PREFIX.driver says so: a random word that its driver renews, and which the
-server forgets by itself if that is killed.
+Every key of a run begins with the run's prefix, so that many runs can share one server: no two runs at a time
+have the same. A run owns its prefix as long as the key PREFIX.driver holds the random word that its driver
+renews; the server expires that key by itself if the driver is killed.
 """
 
 from __future__ import annotations

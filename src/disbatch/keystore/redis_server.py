@@ -1,7 +1,8 @@
-"""A Redis-protocol server as one that may go away and come back: each step is tried until it is there.
+"""A connection to a Redis-protocol server that may go away and come back: each step is retried until it
+succeeds.
 
-A step (`Server.persist`) must be one that does no harm if it is done twice, since a connection may break when
-the server has done it and before we hear of it; `external` builds on that what is done once.
+A step (`Server.persist`) must be idempotent, since a connection may break after the server has executed it
+and before its answer arrives; `redis` builds exactly-once commands on that.
 """
 
 from __future__ import annotations

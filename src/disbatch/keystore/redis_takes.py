@@ -1,4 +1,4 @@
-"""Takes values off one list of a server, so that each is taken once; see `external` for how and why."""
+"""Take values off one list of a server, each of them once; `redis` explains how and why."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Serves the run's key store to programs elsewhere: each put once, each value to one who lives.
+"""Serve the run's key store to remote programs: each put is executed once, and each value reaches one living
+program.
 
-What programs and we promise each other is told in `wire.client_protocol`. Here each channel has one *deal*,
-the last that it began: a put or a wait. A deal is over when its work is done and, if that took a value, the
-program has confirmed that this arrived; or when its program is taken for dead, or has gone on to the next.
+`wire.client_protocol` describes the protocol. Here each channel has one *deal*, its latest put or wait. A
+deal is over when it is done and, if it took a value, the program has confirmed the arrival; or when its
+program is considered dead, or has begun its next deal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every key store offers: under each key a queue of values, and waiting for a value to be there."""
+"""The protocol of all key stores: under each key a queue of values, and waiting for a value to arrive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the driver of a run is dead, as far as that can be seen from here."""
+"""Find out whether the driver of a run is dead, as far as that can be seen from here."""
 
 from __future__ import annotations
 

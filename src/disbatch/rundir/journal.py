@@ -1,7 +1,7 @@
-"""What the run file tells: its lines, and what they come to together.
+"""The records of a run's journal, and the state that they add up to.
 
-A driver that takes the run over knows by these who is there, what users ordered, and what else its
-predecessors knew and nobody can tell again.
+From it, a driver that takes the run over learns which engines there are, what users ordered, and everything
+else that only its predecessors knew.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""PREFIX_run.json: what another driver needs to know to take the run over, should this one be killed.
+"""PREFIX_run.json, the journal: what another driver needs in order to take the run over if this one is
+killed.
 
-A line for each thing worth knowing (see `told`), appended before anything follows from it. The last line may
-be torn, as it was being written when the driver was killed; any other that cannot be read is damage. When it
-has grown to twice what it would be if it were written anew, and is not small, it is written anew: so it is as
-long as what there is to tell, however long the run lasts. The new file takes the place of the old one in one
-step, so a driver may be killed at any time; and one that was replaced, but lives, writes into a file that
-nobody reads.
+Each record is a line (see `journal`), appended before anything follows from it. The last line may be torn, if
+the driver was killed while it wrote; any other unreadable line is damage. When the file has grown to twice
+the size that it would have if it were rewritten, and is not small, it is rewritten: so its size depends on
+the present state, not on the duration of the run. The new file replaces the old one in one step, so a driver
+may be killed at any time; a driver that was replaced, but lives, writes to a file that nobody reads.
 
-The file holds the environment of the tasks, hence mode 0600. It goes with the run, as the connect file does.
+The file holds the environment of the tasks, so its mode is 0600. It is removed at the end of the run, as the
+connect file is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The file that tells where a run's key store is: disBatch_JOBID_kvsinfo.txt, or with -p PREFIX_kvsinfo.txt.
 
-The first line is the address, without a password; each line behind it a word and what it names:
-`prefix TEXT`, with which every key begins in a server that others use, too; or `connect FILE`, for `dbutil`
-and Python, if the store is in the driver. Mode 0600; it goes with the run.
+The first line is the address, without a password; each further line is a word and its value: `prefix TEXT`,
+the beginning of every key in a shared server; or `connect FILE`, for `dbutil` and Python, if the store is in
+the driver. Mode 0600; the file is removed at the end of the run.
 """
 
 from __future__ import annotations

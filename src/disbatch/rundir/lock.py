@@ -1,7 +1,7 @@
-"""The mark that a living run leaves on its status file, so that nobody resumes from a run that goes on.
+"""The lock of a living run on its status file, so that nobody resumes a run that is still going on.
 
-It is a lock on the open file: the kernel takes it away with the process, however that ends. On a file system
-without locks it is not there, and nothing depends on it.
+The kernel releases the lock with the process, however that ends. A file system without locks has none, and no
+correctness depends on it.
 """
 
 from __future__ import annotations

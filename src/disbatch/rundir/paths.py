@@ -1,11 +1,10 @@
-"""The names of a run's files, and the claim that makes them this run's alone.
+"""The names of a run's files, and the claim that reserves them for this run.
 
 With the default prefix, in the working directory: TASKS_JOBID_status.txt, disBatch_JOBID_driver.txt,
 TASKS_JOBID_NODE_engine.txt, TASKS_JOBID_connect.json, TASKS_JOBID_run.json, TASKS_JOBID_output.json,
-TASKS_JOBID_tasks.txt, TASKS_JOBID_url.txt, TASKS_JOBID_dbUtil.sh.
-With -p PATH all begin with PATH.
+TASKS_JOBID_tasks.txt, TASKS_JOBID_url.txt, TASKS_JOBID_dbUtil.sh. With -p PATH all begin with PATH.
 
-Two runs may start in the same second with the same names, also on two hosts with a common file system: the
+Two runs may start in the same second with the same names, also on two hosts with a shared file system: the
 names are tried with "", "-2", "-3", ... until the status file and the log could be *created*.
 """
 

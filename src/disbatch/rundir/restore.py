@@ -1,7 +1,7 @@
 """Write the files of a run again when they are removed while it goes on.
 
-Without them nobody finds the run, and nobody can take it over or resume it. Whether they are there is asked
-with the status file's name, by the thread that writes it: a file system may keep whoever asks waiting.
+Without them nobody finds the run, and nobody can take it over or resume it. The thread that writes the status
+file checks its name and theirs, since a file system may block the check.
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
-"""What former runs completed, by the number of the task: the index behind -r, -R and --force-resume.
+"""The resume index by task id: what former runs completed, for -r, -R and --force-resume.
 
 Theory of operation
 -------------------
-A former run may have had ten million tasks, so no record is kept: the index holds eight bytes a task, in
-which file and where its line begins, and whether it failed. `lookup` reads the line again when its task
-comes by; tasks come by in about the order in which they ended, so a few pages of the file serve many.
+A former run may have had ten million tasks, so no record is kept in memory: the index holds eight bytes for
+each task, which are the file and offset of its line, and whether it failed. `lookup` reads the line again
+when its task is reached; tasks are reached in about the order in which they ended, so a few pages of the file
+serve many.
 
-A line counts if it tells how a task ended. Barriers and per-engine commands do not count, nor attempts that
-were superseded, nor tasks given up because their engines were lost, or not run for want of something. Where
-a task stands more than once, success beats failure, and of two equals the later one holds. The last line of
-a file may be torn; any other line that is none of a status file's means that the user named the wrong file.
+A line counts if it tells how a task ended. Lines of barriers and per-engine commands do not count, nor do
+superseded attempts, nor tasks that were given up because their engines were lost, or were not run because
+something was not available. If a task has several lines, success beats failure, and of two equals the later
+one counts. The last line of a file may be torn; any other line that is not a status line means that the user
+named the wrong file.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""What former runs completed, by command: the index behind --resume-by command, for a list that was edited.
+"""The resume index by command: what former runs completed, for --resume-by command, when the task file was
+edited.
 
 Theory of operation
 -------------------
-A task was done before if a former run completed one of the same command (with PREFIX and SUFFIX) and repeat
-index. Of several copies the first in the list is the one that had the lowest number in that run, the second
-the next one, and so on; so tasks must come by in order, and each of them once.
+A task was done before if a former run completed one with the same command (with PREFIX and SUFFIX) and repeat
+index. Of several copies, the first in the list corresponds to the copy with the lowest id in that run, the
+second to the next one, and so on; so tasks must be looked up in order, and each of them once.
 
-Numbers of one run mean nothing to another, and a run that was resumed tells again what was done before it. So
-of several runs the one with the most copies counts, and of the n-th copies success beats failure, and the
-later run the earlier one. A task may run again because of that, but none is left out.
+Ids of one run mean nothing to another, and a resumed run repeats the records of its former run. So of several
+runs the one with the most copies counts; of the n-th copies, success beats failure, and the later run beats
+the earlier one. Because of that a task may run again, but none is left out.
 
-As in `former`, the index holds no record: a hash of each command, where its line begins, and the number of
-the next copy. A hash table that leads to the first copy holds places of four bytes.
+As in `resume`, the index holds no record: a hash of each command, the offset of its line, and the number of
+the next copy. A hash table that leads to the first copy holds positions of four bytes.
 """
 
 from __future__ import annotations

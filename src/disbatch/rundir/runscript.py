@@ -1,8 +1,9 @@
-"""What PREFIX_dbUtil.sh tells of its run, also when that is over: how to go on, and where the record is.
+"""Read PREFIX_dbUtil.sh, which also describes a run that is over: how to continue it, and where its record
+is.
 
-The record is PREFIX_status.txt; but if something else takes that name while the run goes on, the record goes
-on as PREFIX-2_status.txt, or another number (see `naming`), and the script is written anew before. That name
-could also be the record of a run of its own, with the prefix PREFIX-2: such a run has a script of its own.
+The record is PREFIX_status.txt; but if another file takes that name during the run, the record continues as
+PREFIX-2_status.txt, or another number (see `wire.renamed_files`), and the script is rewritten first. That
+name could also be the record of a separate run with the prefix PREFIX-2: such a run has its own script.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Finds what tasks of a run printed: of the attempt that the record tells of, or of the latest one.
+"""Find the output of a run's tasks: of the attempt in the record, or of the latest one.
 
 Theory of operation
 -------------------
-Several attempts of a task may have left output (`engine.output_files`, `model.pack`): of runs before this
-one, of engines that were lost. The status file tells which one counts, by its shell's number and the times of
-its start and end: in a pack these stand at the attempt's end; a file aside bears its end as its file time,
-and the plain file is of the attempt that counts unless such a file is. As long as nothing is recorded, what
-was written last is what the task prints now.
+Several attempts of a task may have left output (`engine.output_files`, `model.pack`): of former runs, or of
+engines that were lost. The status file tells which one counts, by the process id of its shell and the times
+of its start and end. In a pack these are in the record of the attempt's end; a file aside has its end as its
+modification time, and the plain file belongs to the attempt that counts unless such a file does. As long as
+nothing is recorded, the latest file holds what the task prints now.
 
-A task that was skipped because a former run completed it bears that run's record, and its output may lie in
-that run's directory: under its number, or, if tasks had other numbers there, under the one that bears the
-same record in that run's status file.
+A task that was skipped because a former run completed it has that run's record, and its output may be in that
+run's directory: under its own id or, if tasks had other ids there, under the id of the same record in that
+run's status file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads packs: which attempts of a task are in those of a directory, and what they printed."""
+"""Read packs: which attempts of a task are in the packs of a directory, and what they printed."""
 
 from __future__ import annotations
 

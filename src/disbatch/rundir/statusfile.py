@@ -1,9 +1,4 @@
-"""Read a status file: whole lines in blocks, single lines again, the lines of certain tasks.
-
-One status file, open for reading: blocks of whole lines, and single lines again later.
-
-Finds the lines of a status file that tell how certain tasks ended, a piece of the file at a time.
-"""
+"""Read a status file: blocks of whole lines, single lines again by offset, and the lines of certain tasks."""
 
 from __future__ import annotations
 

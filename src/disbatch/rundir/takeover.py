@@ -1,19 +1,16 @@
-"""The files and the record of a dead driver's run, for the driver that takes it over.
-
-Takes the files of a run whose driver was killed, so that nobody else writes its record: neither another
-one that takes the run over at the same time, nor that driver, should it live after all.
+"""Take over the files and the record of a dead driver's run, so that no other process writes its record:
+neither another takeover at the same time, nor the former driver, if it lives after all.
 
 Theory of operation
 -------------------
-A living driver holds a lock on the status file (`held`), also over NFS, and the kernel takes it away with the
-process. So whoever gets the lock is alone, if the driver was on this host, whatever the file system.
+A living driver holds a lock on the status file (`lock`), also over NFS, and the kernel releases it with the
+process. So if the former driver was on this host, the process that gets the lock is alone, whatever the file
+system.
 
-A driver on another host may live where no lock tells of it (a file system without locks, or with such as hold
-on one host alone), and may only have been stopped, or cut off. Then the run file and the status file are
-written anew, and put in the place of the old ones, in that order. That driver writes into files that have no
-name any more; it acknowledges nothing that went there, and leaves the run alone as soon as it sees it.
-
-What a run has recorded so far, for a driver that takes it over: its status file is theirs together.
+A driver on another host may be alive without a visible lock (on a file system without locks, or with locks
+that hold on one host alone), and may only have been stopped, or cut off. Therefore the journal and the status
+file are rewritten, and replace the old ones, in that order. The former driver then writes to files that no
+longer have a name; it acknowledges nothing that went there, and abandons the run as soon as it notices.
 """
 
 from __future__ import annotations

@@ -1,18 +1,14 @@
-"""Tasks from a regular file: checked as a whole once, then read just ahead of need.
+"""Tasks from a regular file: checked as a whole before anything runs, then read just ahead of need.
 
-Checksums of a file's blocks: what is read again must be what was there.
-
-Tasks from a regular file, read just ahead of need.
-
-Check a whole task file before anything runs, and count what is in it, at the speed of the disk.
+What is read again must be what was checked, so the check keeps a checksum of each block.
 
 Theory of operation
 -------------------
 Ten million lines must not cost a Python step each. The file is cut into blocks of whole lines. In a block,
-directives are found with `bytes.find` and given to the real parser; what lies between two of them is a
-*stretch* of plain lines, which is counted by a regular expression and searched for NUL bytes in C. Only a
-stretch that holds a NUL, or is so long that a line in it might be too long, goes through the parser line by
-line. So the parser alone says what is right, and errors come in the order of the file.
+directives are found with `bytes.find` and given to the real parser; between two of them is a *stretch* of
+plain lines, which is counted by a regular expression and searched for NUL bytes in C. Only a stretch that
+holds a NUL, or is so long that one of its lines may be too long, goes through the parser line by line. So the
+parser alone decides what is valid, and errors come in the order of the file.
 """
 
 from __future__ import annotations

@@ -1,26 +1,19 @@
-"""Tasks from a program through the key store.
-
-What a program that gives the tasks of a run finds, and what it has said of itself.
-
-Tasks from a program that puts them into the key store, line by line, until its done token.
+"""Tasks from a program through the key store, line by line, until its done token.
 
 Theory of operation
 -------------------
-The source signs in: one value under each of four keys. Then one task on the loop takes values off its task
-key, in batches as large as there are, and hands them to the parser as lines, until HIGH bytes wait there; it
-goes on below a half of that. A value is one line, whatever it holds: a command may span several.
+The source signs in: it puts one value under each of four keys. Then one asyncio task takes values off its
+task key, as many at a time as there are, and hands them to the parser as lines, until HIGH bytes wait there;
+it continues below half of that. A value is one line, whatever it holds: a command may span several lines of
+text.
 
-If a process is to give the lines (`Giver`), its end matters: a bad one ends the source at once; after a
-good one what is in the store is read, and must end with the done token.
+--taskcommand starts a process that gives the lines (`Giver`): in the driver's directory, in a session of its
+own, with nothing on its standard input; it ends with the driver, even if that is killed. Its output goes
+where our own output goes, on a terminal line by line above the progress line. Its end matters: a bad one ends
+the source at once; after a good one the rest in the store is read, and must end with the done token.
 
-Others may hand in tasks besides (`add`), and may say that there are no more (`close_soon`), which is as good
-as the done token.
-
-The command of --taskcommand: a process that gives the tasks through the key store.
-
-It runs in the driver's directory, in a session of its own, with nothing on its standard input, and ends with
-the driver, also if that is killed. What it prints is not about tasks: it goes where our own output goes; on a
-terminal, line by line past the progress.
+Others may submit tasks, too (`add`), and may end the submissions (`close_soon`), which has the same effect as
+the done token.
 """
 
 from __future__ import annotations

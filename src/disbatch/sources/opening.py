@@ -1,4 +1,5 @@
-"""From the command line to a source: a file, standard input, a named pipe, `<(command)`, a task source."""
+"""Open the source that the command line names: a file, standard input, a named pipe, `<(command)`, a task
+source."""
 
 from __future__ import annotations
 

@@ -1,11 +1,5 @@
-"""What a source of tasks offers; lines cut, numbered and parsed.
-
-What every source of tasks offers the driver.
-
-Cut bytes that come in pieces into numbered lines.
-
-Lines waiting to be parsed, and the items that come out of them one by one: the inner part of a source.
-"""
+"""The interface of every source of tasks, and its inner part: cut bytes into numbered lines, parse them, hold
+the items."""
 
 from __future__ import annotations
 

@@ -2,10 +2,11 @@
 
 Theory of operation
 -------------------
-The descriptor may be shared with other processes (standard input nearly always is), and O_NONBLOCK belongs to
-what they share; so it is never set. Instead the loop says when there is something, and then exactly one
-`os.read` is made, which cannot block. When HIGH bytes of lines wait to be parsed the reader is taken off
-the loop, and put back when the driver has taken enough: memory is bounded by HIGH, one read, and one line.
+The descriptor may be shared with other processes (standard input nearly always is), and O_NONBLOCK would
+affect all of them; so it is never set. Instead, when the loop reports that there is data, exactly one
+`os.read` is made, which cannot block. When HIGH bytes of lines wait to be parsed, the reader is removed from
+the loop; it is added again when the driver has taken enough. So memory is bounded by HIGH, one read, and one
+line.
 """
 
 from __future__ import annotations

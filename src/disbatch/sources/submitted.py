@@ -1,21 +1,18 @@
-"""Tasks that are submitted while the run goes on.
-
-Tasks that programs and `dbutil submit` hand in while the run goes on.
+"""Tasks that programs and `dbutil submit` submit while the run goes on.
 
 Theory of operation
 -------------------
-What is handed in is appended to a file, PREFIX_tasks.txt, before anybody is told that it was taken: so it is
-not lost if the driver is killed, and the file is a task file to resume from. Lines are checked by one parser
-when they come, all of a request or none of it, and read back from the file by another one when there is room
-for them: memory does not grow with what waits.
+Submitted lines are appended to a file, PREFIX_tasks.txt, before they are acknowledged: so they are not lost
+if the driver is killed, and the file is a task file to resume from. One parser checks them on arrival, all
+lines of a request or none; another one reads them back from the file when there is room for them, so memory
+does not grow with the number of waiting tasks.
 
-Behind the lines of a request stands a comment that names it. A driver that takes the run over cuts off what
-stands behind the last one, since nobody was told that this was taken; and who was told nothing because the
-driver was killed, and so asks again, is told what was taken.
+A comment that names the request follows its lines. A driver that takes the run over truncates the file after
+the last such comment, since later lines were never acknowledged; a client that got no answer because the
+driver was killed asks again, and is told what was accepted.
 
-The file goes on where the run's own task file ends, if it has one: ids are counted on.
-
-Tasks that `dbutil submit` hands in to a run whose tasks come from a program: among the lines of that.
+The file continues the run's own task file, if there is one: ids are counted on. If the tasks of the run come
+from a program, submitted tasks are interleaved with those of the program.
 """
 
 from __future__ import annotations

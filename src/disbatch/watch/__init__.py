@@ -1,1 +1,1 @@
-"""What people see: each a renderer of one Snapshot."""
+"""Displays of a run: each renders a view of the same state."""

@@ -1,8 +1,8 @@
-"""Runs the user's own commands when a run ends (--on-finish), and at its first failure (--on-failure).
+"""Run the user's own commands when a run ends (--on-finish), and at its first failure (--on-failure).
 
-Each is run once at most, by the shell, here, in the run's directory and environment, and finds in variables
-of its own what it is about; they stand in docs/mail.md. It has PATIENCE seconds, and is then killed with what
-it started. What it prints is shown, a few lines of it; and how it ended, if not with 0.
+Each is run at most once, by the shell, on this machine, in the run's directory and environment, with
+additional variables that describe the event (docs/mail.md lists them). It has PATIENCE seconds, and is then
+killed with all its processes. A few lines of its output are shown; so is its end, unless that was 0.
 """
 
 from __future__ import annotations

@@ -1,24 +1,22 @@
-"""Mail: what is mailed when, and the server that takes it.
+"""Mail about a run: after every N completions, with the lines of the status file, and at its end.
 
-Where mail is handed in: the server that DISBATCH_SMTP names, and what it takes to be heard there.
+DISBATCH_SMTP names the mail server:
 
-| part | |
+| part | meaning |
 |---|---|
-| `smtp://` | plain TCP, then TLS if the server offers it; no password goes to another host without |
+| `smtp://` | plain TCP, then TLS if the server offers it; without TLS, a password is sent to this host only |
 | `smtps://` | TLS from the beginning |
 | `user:password@` | percent-encoded where they hold `@ : / ? #` or `%` |
-| `:PORT` | 25, with `smtps` 465 |
-| `?ssl_ca_certs=FILE` | trust what FILE signs, besides the system's authorities |
+| `:PORT` | 25 by default, with `smtps` 465 |
+| `?ssl_ca_certs=FILE` | trust the authorities in FILE, besides the system's |
 
-Certificates are verified for `smtps` and wherever a password is sent. All this blocks: call it in a thread.
-
-Mails how a run goes: every N completions, with the lines of the status file, and once it has ended.
+Certificates are verified for `smtps` and wherever a password is sent.
 
 Theory of operation
 -------------------
-One mail is on its way at a time, in a thread of its own, so that a mail server that does not answer holds
-nothing up. Others wait, in order; of more than MOST_WAITING the last ones become one. A mail that was not
-taken is tried again when there is another one, but not before RETRY seconds; the trouble is told once.
+One mail is sent at a time, in a thread of its own, so that a mail server that does not answer blocks nothing.
+Others wait, in order; if more than MOST_WAITING wait, the last ones are merged into one. A mail that was not
+accepted is tried again with the next one, but not before RETRY seconds; the failure is reported once.
 """
 
 from __future__ import annotations

@@ -1,16 +1,10 @@
-"""A run as a progress line on a terminal, or as plain lines elsewhere.
+"""Show a run as a progress line on a terminal, or as plain lines elsewhere, with its rate and remaining time.
 
-How fast a run goes and when it will be done, from successive snapshots.
-
-A run as plain lines, for logs and pipes: what matters at once, and how it goes: every 30 s at first,
-then less often, for a log that is read in the morning.
-
-A run as one line at the bottom of a terminal, redrawn a few times a second; less often, and in the end
-hardly ever looked at, while it shows nothing that moves: a run that waits for engines may do so for days.
+The progress line is at the bottom of the terminal and is redrawn a few times a second; less often, and in the
+end hardly ever, while nothing on it changes: a run may wait for engines for days. Plain lines, for logs and
+pipes, report important events at once, and the progress every 30 s at first, then less often.
 
 rich is imported when the line is first drawn, so that a run of half a second never pays for it.
-
-What shows a run: a progress line on a terminal, plain lines elsewhere.
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
-"""How a run stands, from its driver or from its status file.
+"""The state of a run as `dbutil status` reports it: from its driver, or as far as its status file tells.
 
-How a run stands, for whoever asks: what its driver tells, or what its status file does.
-
-The document that `json` makes is a promise to scripts (docs/watching.md lists its names). Fields may be
-added; one that changes its meaning gets another name, and one that goes raises SCHEMA.
-
-How a run stands as far as its status file tells: tasks that have ended, nodes, failures, the course.
+The JSON document is a promise to scripts (docs/watching.md lists its names). Fields may be added; a field
+that changes its meaning gets another name, and removing one raises SCHEMA.
 """
 
 from __future__ import annotations

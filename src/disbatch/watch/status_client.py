@@ -1,12 +1,12 @@
-"""Follows how a run stands, whoever drives it, to its end and beyond.
+"""Follow the state of a run, whichever driver it has, to its end and beyond.
 
 Theory of operation
 -------------------
-The driver is asked again and again how the run stands, with the number of what is known; it answers when that
-has changed. If it is not heard there are three cases. The connect file is gone: the run is over, and the
-status file tells the rest. It is another one: another driver took the run over elsewhere, and is asked. It is
-the same: the driver is dead, busy or out of reach; we say so, once, and go on listening, as another one may
-take the run over at the same place.
+The driver is asked repeatedly for the state of the run, with the number of the last known view; it answers
+when the state has changed. If it is not heard there are three cases. The connect file is gone: the run is
+over, and the status file tells the rest. The connect file is another one: a new driver took the run over
+elsewhere, and is asked. It is the same: the driver is dead, busy or out of reach; this is reported once, and
+the client keeps listening, as a new driver may take the run over at the same place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a run stands as text: a head, a table of engines, and the tasks that run and have failed."""
+"""The state of a run as text: a head, a table of engines, and the running and failed tasks."""
 
 from __future__ import annotations
 

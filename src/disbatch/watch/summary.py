@@ -1,4 +1,4 @@
-"""How a run went, in at most ten rows of a terminal."""
+"""The summary at the end of a run, in at most ten rows of a terminal."""
 
 from __future__ import annotations
 

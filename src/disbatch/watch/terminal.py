@@ -1,8 +1,6 @@
-"""Standard streams and terminals: their size, and what happens when they go away.
+"""Terminals and standard streams: width and properties, and streams that survive a closed terminal or pipe.
 
-Properties of the terminal that a stream writes to.
-
-A standard stream that may go away: a closed terminal, or a pipe that nobody reads, ends no run.
+A terminal that is closed, or a pipe that nobody reads, must not end the run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The monitor: follows a run and shows it; what each key does."""
+"""The monitor application: follow a run, show it, and act on keys."""
 
 from __future__ import annotations
 

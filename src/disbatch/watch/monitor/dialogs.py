@@ -1,4 +1,4 @@
-"""What lies over the tables for a moment: help, a row as a whole, and a question that wants a yes."""
+"""Dialogs over the tables: help, a row in full, and a question that must be confirmed."""
 
 from __future__ import annotations
 

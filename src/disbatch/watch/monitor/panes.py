@@ -1,9 +1,5 @@
-"""What the monitor's head and tables hold.
-
-What the tables of the monitor hold: nodes, running tasks, failures, the log.
-
-The run in a few lines, and its throughput as a curve.
-"""
+"""What the monitor shows: the head with the throughput curve, and the tables of nodes, running tasks,
+failures and log."""
 
 from __future__ import annotations
 

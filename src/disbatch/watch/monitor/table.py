@@ -1,5 +1,5 @@
-"""A table on a terminal: sorted, filtered, searched. Lines that stay as they were are not drawn again, so a
-slow connection carries little."""
+"""A sorted, filtered, searchable table on a terminal. Unchanged lines are not drawn again, to spare slow
+connections."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What status files tell about a run: read, reckon, and show as text, JSON or a page.
+"""Reports on finished or running runs: read status files, analyse them, and show the result as text, JSON or
+HTML.
 
-    files -> lines -> counts -> rooms -> summing up -> Report -> text, JSON, page
+    files -> data -> slots -> statistics -> figures -> text, JSON, page
 
-The standard library is enough for it: a million lines take a few seconds, and what a login node has
-installed is all that is needed.
+The standard library is enough: a million lines take a few seconds, and nothing needs to be installed on a
+login node.
 """

@@ -1,4 +1,4 @@
-"""From status files to a report."""
+"""Turn status files into the figures of a report."""
 
 from __future__ import annotations
 

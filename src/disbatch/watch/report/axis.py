@@ -1,4 +1,4 @@
-"""Where the labels of an axis stand, and what they say."""
+"""Positions and labels of the ticks of an axis."""
 
 from __future__ import annotations
 

@@ -1,17 +1,14 @@
-"""The lines of status files as columns, and which of them count.
-
-The lines of status files as columns: what a report needs of each, 47 bytes a line.
+"""The lines of status files as columns, 47 bytes a line, and which of the lines count.
 
 Theory of operation
 -------------------
 A block of lines is split by one regular expression and turned into numbers column by column, so that Python
-does little for each line. A block with a line that is none of a status file is taken line by line, which
-tells the bad ones. What is asked of few lines only (command, line number) is read again from the file.
+does little for each line. A block with an invalid line is parsed line by line, to report the bad ones. Fields
+that are needed of few lines only (command, line number) are read again from the file.
 
-Which lines count: each task once, however often it stands in the files.
-
-As for `-r`: success beats failure, a failure beats a task that was lost with its node, and of two equals the
-later one holds. The line of a task that ran beats a copy of it (flag S) in the file of the run that went on.
+Each task counts once, however often it stands in the files. As for `-r`: success beats failure, a failure
+beats a task that was lost with its node, and of two equals the later one counts. The line of a task that ran
+beats a copy of it (flag S) in the file of the resumed run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a report says, as numbers: what `--json` prints, and all that the text and the page are made of.
+"""The contents of a report as values: what `--json` prints, and what text and page render.
 
-The names and meanings are a promise to scripts (docs/report.md lists them). Fields may be added; one that
-changes its meaning gets another name, and one that goes raises `FORMAT`. Seconds are durations, moments are
-seconds since the epoch by the clock of the node.
+Names and meanings are a promise to scripts (docs/report.md lists them). Fields may be added; a field that
+changes its meaning gets another name, and removing one raises `FORMAT`. Durations are in seconds; times are
+in seconds since the epoch by the clock of the node.
 """
 
 from __future__ import annotations

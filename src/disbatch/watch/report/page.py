@@ -1,4 +1,4 @@
-"""A report as one HTML file: pictures inside, no script, nothing fetched from anywhere."""
+"""A report as one HTML file: pictures inside, no script, no external resources."""
 
 from __future__ import annotations
 

@@ -1,22 +1,19 @@
-"""The slots of a run, found again, and nodes whose clocks are wrong.
-
-Nodes whose clocks are wrong, found by the order of the lines.
-
-A driver writes a line as soon as it hears of a task's end, so lines stand in the order of time, whatever the
-clocks of the nodes say. A finish that lies far from those of another node in the lines just before and after
-it tells of a clock. Pictures and shares of time are made with clocks put right; nothing else is.
-
-Slots, which a status file does not name, found again; and where their time went.
+"""Reconstruct the slots of a run, which a status file does not name, and detect nodes whose clocks are wrong.
 
 Theory of operation
 -------------------
-The tasks of a node are intervals of its clock. Taken by their start, each goes to the slot that has been free
-for longest, or to a new one if none is free: so as many slots come out as tasks ran at once, at most. They
-need not be the slots that the tasks had, but times and numbers are the same.
+The tasks of a node are intervals of its clock. In the order of their starts, each is assigned to the slot
+that has been free for longest, or to a new one if none is free: so the number of slots is the largest number
+of tasks that ran at once. They may differ from the slots that the tasks really had, but times and numbers are
+the same.
 
-A gap between two tasks of a slot is a barrier's if the id of a barrier lies between theirs: no clock is
-asked. Where each run begins and ends is the same moment for all nodes, so start-up and tail do depend on
-their clocks.
+A gap between two tasks of a slot is attributed to a barrier if the id of a barrier lies between theirs: no
+clock is needed. The beginning and the end of each run are the same moment for all nodes, so start-up and tail
+do depend on the clocks.
+
+A driver writes a line as soon as it learns of a task's end, so lines are in the order of time, whatever the
+clocks of the nodes say. A finish that is far from those of another node in the lines just before and after it
+reveals a wrong clock. Pictures and shares of time use corrected clocks; nothing else does.
 """
 
 from __future__ import annotations

@@ -1,15 +1,11 @@
-"""Durations, nodes and failures compared.
+"""Statistics of a report: percentiles and a histogram of durations, nodes that stand out, failures by kind.
 
-How long tasks took: percentiles and a histogram.
+Nodes run different tasks, so a difference between nodes is reported only if it is hardly due to chance: about
+half of the tasks of an average node take longer than the median of all, and an average node has its share of
+all failures.
 
-Nodes compared: a slow one, and one on which tasks fail, stand out.
-
-Nodes run different tasks, so a difference is remarked only if chance hardly makes it: were a node like all,
-about half of its tasks would take longer than the median of all, and of all failures it would have its share.
-
-What failed tasks printed last, where their runs kept what tasks print (--output).
-
-Failed tasks, grouped by what they returned and said last.
+The last line of a failed task's output comes from the files of --output where the run kept output, else from
+the snippet in the status file.
 """
 
 from __future__ import annotations

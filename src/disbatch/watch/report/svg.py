@@ -1,15 +1,12 @@
-"""The pictures of a report: plots and timeline.
+"""The pictures of the page: plots, and a timeline of what each slot did, as hand-written SVG.
 
-What each slot did when, thinned to what a picture can show.
+Hand-written SVG is a tenth of the size of what a plotting library writes. It holds only shapes, and is
+stretched to the width of the page; the labels of the axes are text of the page, placed in per cent. So they
+are readable on a phone, and colours follow the page's, dark or light.
 
-Few tasks are shown one by one, in a row for each slot. Of many, a row shows how busy it was in each of a few
-hundred parts of the time; and where slots are many, too, a row is a node or several nodes.
-
-The pictures of the page: SVG drawn by hand, as it is a tenth of what a plotting library writes.
-
-Only shapes are in the SVG, which is stretched to the width of the page; the labels of the axes are text of
-the page, placed in per cent. So they can be read on a phone, and the colours follow the page's, dark or
-light.
+In the timeline, few tasks are shown one by one, in a row for each slot. Of many tasks, a row shows how busy
+its slot was in each of a few hundred intervals; if there are many slots, too, a row is a node or several
+nodes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
-"""A report as text for a terminal.
-
-Pictures of characters: bars and areas.
-
-A report as aligned lines for a terminal of 80 columns; what is not there is not mentioned.
-"""
+"""A report as aligned lines for a terminal of 80 columns, with bars and curves of characters; empty parts are
+left out."""
 
 from __future__ import annotations
 

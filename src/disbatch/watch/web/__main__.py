@@ -1,4 +1,4 @@
-"""`python -m disbatch.watch.web`: the page's process. A line of standard input tells it what to do."""
+"""`python -m disbatch.watch.web`: the process of the web page. A line of standard input holds its orders."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Starts the page's process, from the driver: the socket, the first address, and PREFIX_url.txt.
+"""Start the process of the web page from the driver: the socket, the first address, and PREFIX_url.txt.
 
-Imports nothing of the server: whoever starts the page does not load it.
+Nothing of the server is imported here, so the driver does not load it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """The page as HTML, and its search in the status file.
 
-The page as HTML: with all its numbers, so that it tells how the run stands without any script; the script
-then takes its tables over.
-
-Finds tasks in the status file, newest first, within bounds: a search reads so many bytes and takes so
-long, then tells how far it got, to go on from there.
+The HTML holds all numbers, so the page shows the state of the run without any script; the script then updates
+its tables. A search finds tasks in the status file, newest first, within bounds: it reads a limited number of
+bytes in a limited time, then reports its position, from which the next one continues.
 """
 
 from __future__ import annotations

@@ -1,25 +1,22 @@
-"""Who may see the page and act on it.
-
-What somebody at the page may want the run to do: JSON in, a verb of the control channel out.
-
-Bounds the connections that have not shown yet that they may see the page, so that they keep no others out.
-
-Anybody on this host can connect. A connection counts as a stranger's until a request on it has brought the
-token or the cookie (`guard`). There are MOST_STRANGERS of these at most: another one takes the place of the
-oldest. None lasts longer than PATIENCE, whatever comes on it, and each is closed after its first answer. A
-browser says all in its first packet, so its connection is a stranger's for a moment only.
-
-Who may see the page and act on it: each request passes here first, and each answer leaves through here.
+"""Who may see the page and act on the run: tokens, cookies, origins, limits on connections, and the orders
+that are allowed.
 
 Theory of operation
 -------------------
-Whoever has the printed address has a token, which is good once: it is exchanged for a cookie, which no script
-can read and no other site can make a browser send. The file PREFIX_url.txt then gets another address, so who
-can read that file can always come in. Everything else is refused without a cookie.
+The printed address holds a token, which is valid once: it is exchanged for a cookie, which no script can read
+and no other site can make a browser send. The file PREFIX_url.txt then gets another address, so a user who
+can read that file can always log in. Every other request without the cookie is refused.
 
-A page of another site may make a browser send requests here. It has no cookie (SameSite=Strict), is seen by
-its Origin, and a name of its own that it made point here (DNS rebinding) is seen by the Host. Ports are not
-compared there: tunnels change them.
+A page of another site may make a browser send requests here. Such a request has no cookie (SameSite=Strict)
+and the wrong Origin, and if the site made a name of its own point here (DNS rebinding), the wrong Host. Ports
+are not compared there: tunnels change them.
+
+Anybody on this host can connect. A connection counts as a stranger's until a request on it has brought the
+token or the cookie. There are at most MOST_STRANGERS such connections: a new one replaces the oldest. None
+lasts longer than PATIENCE, whatever it sends, and each is closed after its first answer. A browser sends its
+whole request in the first packet, so its connection is a stranger's for a moment only.
+
+An order of the page is JSON, and becomes a request to the driver like one of `dbutil`.
 """
 
 from __future__ import annotations

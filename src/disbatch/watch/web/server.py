@@ -1,5 +1,5 @@
-"""What the page's server answers: the page and its parts, the events that keep it up to date, searches, and
-orders."""
+"""The web server of the page: the page and its parts, the event stream that keeps it up to date, searches,
+and orders."""
 
 from __future__ import annotations
 

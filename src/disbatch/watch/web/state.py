@@ -1,11 +1,7 @@
-"""The run as the page shows it, and what of that is new to a browser.
+"""The run as the page shows it, and the part of it that a browser does not have yet; requests to the driver.
 
-The run as the page shows it, and what of that is new to a browser.
-
-Each change has a version. A browser is told all that bears a later version than what it heard last, however
-much it missed; so a slow one costs nothing, and holds nobody up. Plain data, no input and output.
-
-Asks the driver how the run stands, again and again, and what to do when somebody at the page wants it.
+Each change has a version. A browser gets everything with a later version than the one that it was last told
+of, however much it missed; so a slow browser costs nothing, and blocks no other.
 """
 
 from __future__ import annotations
