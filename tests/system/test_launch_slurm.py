@@ -21,7 +21,7 @@ from slurm_lab import SlurmLab
 from deadline import DEADLINE
 from disbatch.contexts.launcher import Launcher
 from disbatch.contexts.nodes import Node
-from disbatch.contexts.slurm.commands import SrunOptions
+from disbatch.contexts.slurm.srun import SrunOptions
 from disbatch.model.errors import LaunchError
 from disbatch.model.task import Ending, Outcome, Way
 from disbatch.wire.connect import RunKeys

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING
 from disbatch.contexts.context import Context
 from disbatch.contexts.discovery import Choice, choose_nodes
 from disbatch.contexts.machine import this_machine
-from disbatch.contexts.slurm.commands import OPTIONS_FILE, SrunOptions, read_options_file
 from disbatch.contexts.slurm.job import RETIRE_COMMAND, Allocation
+from disbatch.contexts.slurm.srun import OPTIONS_FILE, SrunOptions, read_options_file
 from disbatch.contexts.ssh import SshOptions
 from disbatch.engine.search_path import package_path
 from disbatch.model.errors import UsageError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from disbatch.contexts.nodes import Node
-from disbatch.contexts.slurm.commands import SrunOptions
 from disbatch.contexts.slurm.job import Allocation
+from disbatch.contexts.slurm.srun import SrunOptions
 from disbatch.contexts.ssh import SshOptions
 
 GIVE_BACK_AFTER = 5.0

@@ -10,7 +10,6 @@ from disbatch.wire.engine_protocol import ERROR_MARK, READY_MARK
 LONGEST = 300
 _INSTALL = "install it there as here, or name an interpreter that has it with --ssh-python PATH"
 _NEWER = "name a newer one with --ssh-python PATH"
-_SHARE = "run disbatch from an installation that all nodes of the job see at the same path"
 _NO_MODULE = re.compile(r"(?:ModuleNotFound|Import)Error: No module named '?([\w.]+)'?")
 _OURS = ("disbatch", "zmq", "msgspec")
 _LOADER = re.compile(
@@ -40,46 +39,6 @@ _SSH_SAYS = (
     ("Network is unreachable", "unreachable ({line})"),
     ("Connection closed", "it closed the ssh connection ({line})"),
     ("Connection reset", "it closed the ssh connection ({line})"),
-)
-
-_SRUN_PREFIX = re.compile(r"(?:(?:srun|slurmstepd|slurmd)[\w.-]*: )+(?:(?:error|fatal|warning|info): )?")
-_SRUN_NOISE = re.compile(
-    r"lacks support for cpu binding|^Job step aborted: Waiting up to|^Force Terminated|"
-    r"^forcing job termination|^Terminating (?:job step|StepId)|got SIG(?:CONT|TERM)|^Step created for|"
-    r"^Cancelled pending job step|^Check SLURM_JOB_ID|pmix|PMIx|pmi/|couldn't chdir to|"
-    r"^Timed out waiting for job step|task 0: (?:Exited with|Killed|Terminated)|"
-    r"^(?:\S+: )?tasks? 0: running$|^Try .srun --help"
-)
-"""What srun says besides, whatever the trouble."""
-_SRUN_WAITS = re.compile(r"[Ss]tep creation (?:temporarily|still) disabled|retrying")
-_SRUN_SAYS = (
-    (r"execve\(\): (.*): No such file or directory", "there is no {0} there: " + _SHARE),
-    (r"execve\(\): (.*): Permission denied", "{0} cannot be run there (permission denied): " + _SHARE),
-    (
-        r"(?i)(?:exceeded|beyond) .*memory limit|oom[-_ ]kill|out[-_ ]of[-_ ]memory",
-        "Slurm ended its step, whose tasks took more memory than the job has there ({line}): ask for more "
-        "(--mem), or run fewer at once (-t)",
-    ),
-    (r"CANCELLED AT \S+ DUE TO (.*?) \*\*\*", "Slurm ended its step ({0})"),
-    (r"\*\*\* (?:JOB|STEP) .* CANCELLED AT", "its step was cancelled"),
-    (r"[Nn]ode [Ff]ailure|NODE FAILURE", "Slurm lost the node ({line})"),
-    (
-        r"Requested node configuration is not available|Invalid node name|Requested nodes? .*not (?:in|part)",
-        "Slurm cannot start a step there ({line}): is it still one of the job's nodes?",
-    ),
-    (
-        r"Invalid job id|already completing or completed|Expired or invalid job|job \d+ has expired|"
-        r"Job credential (?:revoked|expired)",
-        "the Slurm job is over, or about to end ({line})",
-    ),
-    (
-        r"Communication connection failure|No route to host|Connection refused|Unable to resolve|"
-        r"Task launch .* failed|Zero Bytes were transmitted",
-        "the node does not answer to Slurm ({line})",
-    ),
-    (r"GRES|generic resource|\(gres\)", "Slurm does not give a step the GPUs of the job ({line})"),
-    (r"unrecognized option|[Ii]nvalid option", "this srun lacks an option that disbatch needs ({line})"),
-    (r"slurm.? controller|slurmctld|slurm_load_ctl_conf", "Slurm's controller does not answer ({line})"),
 )
 
 TUNNEL_MARK = "disbatch-tunnel-ready"
@@ -117,7 +76,7 @@ def engine_said(out: bytes, err: bytes, install: str = _INSTALL, newer: str = _N
     return None
 
 
-def _telling(said: list[str]) -> str:
+def telling(said: list[str]) -> str:
     """The line that tells most: the last one as a rule; "" if there is none."""
     return next(filter(_FATAL.search, said), "") or next(reversed(said), "")
 
@@ -126,7 +85,7 @@ def local_words(returncode: int, out: bytes, err: bytes) -> str:
     """Why a local engine ended, in one line."""
     said = engine_said(out, err)
     if said is None:
-        said = _telling(lines(err))
+        said = telling(lines(err))
     return f"{said} ({ended_how(returncode)})" if said else f"it ended with {ended_how(returncode)}"
 
 
@@ -159,7 +118,7 @@ def ssh_words(host: str, python: str | None, returncode: int, out: bytes, err: b
         return f"{python or 'python3'} cannot be run there ({why})"
     if returncode < 0:
         return f"ssh was ended by {ended_how(returncode)}"
-    why = _telling(errors) or _telling(lines(out))
+    why = telling(errors) or telling(lines(out))
     how = f"the command there failed ({ended_how(returncode)})"
     return f"{how}: {why}" if why else how
 
@@ -169,29 +128,3 @@ def tunnel_words(host: str, returncode: int, out: bytes, err: bytes) -> str:
     if returncode != 255 and b"port forwarding failed" in err:
         return "its sshd does not allow the tunnel (see AllowStreamLocalForwarding there)"
     return ssh_words(host, None, returncode, out, err)
-
-
-def srun_words(returncode: int, out: bytes, err: bytes) -> str:
-    """Why an engine that was to be a step of a Slurm job did not start, or ended, from what its srun said."""
-    said = engine_said(out, err, _SHARE, _SHARE)
-    if said is not None:
-        return said
-    told = [_SRUN_PREFIX.sub("", line, count=1) for line in lines(err)]
-    told = [line for line in told if not _SRUN_NOISE.search(line)]
-    matters = [line for line in told if not _SRUN_WAITS.search(line)]
-    for pattern, words in _SRUN_SAYS:
-        for line in reversed(matters):
-            match = re.search(pattern, line)
-            if match:
-                return words.format(*match.groups(), line=line.rstrip("."))
-    why = _telling(matters or told)
-    how = f"srun was ended by {ended_how(returncode)}"
-    if returncode >= 0:
-        how = f"its step ended with {ended_how(128 - returncode if returncode > 128 else returncode)}"
-    return f"{how}: {why}" if why else how
-
-
-def srun_waits_for(err: bytes) -> str:
-    """What an srun that starts no step says it waits for; "" if it does not say."""
-    told = [_SRUN_PREFIX.sub("", line, count=1) for line in lines(err)]
-    return next((line for line in reversed(told) if not _SRUN_NOISE.search(line)), "")

@@ -36,10 +36,10 @@ from typing import Any
 import msgspec
 
 from disbatch.contexts.child import UNKNOWN_EXIT, Child, EngineChild
-from disbatch.contexts.launch_errors import lines, local_words, srun_waits_for, srun_words, ssh_words
+from disbatch.contexts.launch_errors import lines, local_words, ssh_words
 from disbatch.contexts.local import spawn_local
 from disbatch.contexts.nodes import Node
-from disbatch.contexts.slurm.commands import SrunOptions, srun_argv, srun_environment
+from disbatch.contexts.slurm.srun import SrunOptions, srun_argv, srun_environment, srun_waits_for, srun_words
 from disbatch.contexts.spawn import Spawned, spawn
 from disbatch.contexts.ssh import SshOptions, Tunnel, launch_argv, new_place
 from disbatch.engine.remains import end_remains

@@ -1,17 +1,7 @@
-"""Slurm's commands: what scontrol and squeue are asked, and the arguments of srun.
+"""What scontrol and squeue say of a job: its nodes, its end, its preemption, and what runs where.
 
-Asks Slurm's own commands about a job: which nodes it has now, when it ends, how it is ended.
-
-Each answers within milliseconds, or, where the controller is away, tries for a minute; so they run at the
-same time, and none is waited for beyond the limit.
-
-How an engine is started as a step of a Slurm job: the arguments and environment of `srun`. Pure but for
-the options file.
-
-One step a node, because a step dies on all of its nodes when one is lost. The step shall have all that the
-job has on its node, and share it with other steps: of another run in the same job, or of a task's own `srun`.
-
-What Slurm says of our job while the run goes on: its nodes, its end, and what runs where.
+Each command answers within milliseconds, or, where the controller is away, tries for a minute; so they run at
+the same time, and none is waited for beyond the limit.
 """
 
 from __future__ import annotations
@@ -26,19 +16,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, NamedTuple
 
 from disbatch.contexts.command import Run
 from disbatch.contexts.hostlist import expand
 from disbatch.contexts.launch_errors import ended_how, lines
-from disbatch.contexts.local import engine_argv
-from disbatch.contexts.nodes import Node
-from disbatch.contexts.slurm.hetjob import SIZE_VARIABLES, JobFacts
+from disbatch.contexts.slurm.hetjob import JobFacts
 from disbatch.contexts.slurm.job import parse_config, parse_job, parse_version
 from disbatch.model.errors import UsageError
-from disbatch.wire.engine_protocol import SECRET_VARIABLES, SRUN_VARIABLES
 
 TIMEOUT = 10.0
 """Seconds for all of them."""
@@ -152,133 +137,6 @@ def _listen(commands: list[_Command], deadline: float) -> None:
                 key.data.extend(data[: MAX_OUTPUT - len(key.data)])
                 if not data:
                     selector.unregister(key.fileobj)
-
-
-OPTIONS_FILE = "DISBATCH_SLURM_SRUN_OPTIONS_FILE"
-LONGEST_OPTIONS = 64 << 10
-"""Bytes of an options file; the environment of a process has to take it."""
-OVERLAP_SINCE = (20, 11)
-"""Slurm's version with --overlap; before it, steps share cores unless told otherwise."""
-GPUS_SINCE = (19, 5)
-HET_GROUP_SINCE = (20, 2)
-"""Before it the option was called --pack-group."""
-
-_OF_SLURM = ("SLURM_", "SRUN_", "SBATCH_", "SALLOC_")
-_FINDS_THE_JOB = frozenset(
-    {
-        *("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_JWT"),
-        *("SLURM_CLUSTER_NAME", "SLURM_WORKING_CLUSTER", "SLURM_NODE_ALIASES", "SLURM_STEPMGR"),
-        *SIZE_VARIABLES,
-    }
-)
-"""All that srun needs of its environment: where the cluster and the job are, and who we are to them."""
-_INSTEAD_OF = {
-    "--cpu-bind=": ("SLURM_CPU_BIND", "SLURM_CPU_BIND_TYPE"),
-    "--export=": ("SLURM_EXPORT_ENV",),
-    "--gpus=": ("SLURM_GPUS", "SLURM_GPUS_PER_NODE", "SLURM_GPUS_PER_TASK"),
-    "--mem=": ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU"),
-    "--mpi=": ("SLURM_MPI_TYPE",),
-    "--overlap": ("SLURM_OVERLAP", "SLURM_EXACT", "SLURM_EXCLUSIVE"),
-}
-"""srun's own order is arguments before variables; what the user wrote for it shall win over ours."""
-_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
-
-
-@dataclass(frozen=True)
-class SrunOptions:
-    """`version` of Slurm, as (22, 5); None: unknown, and taken for a recent one. `variables`: more for srun's
-    environment, from the options file. `python`: the interpreter on the nodes; None: ours. `package`: the
-    directory where the package lies there; None: where ours lies."""
-
-    version: tuple[int, int] | None = None
-    variables: dict[str, str] = field(default_factory=dict)
-    python: str | None = None
-    package: str | None = None
-
-
-def srun_argv(node: Node, options: SrunOptions) -> list[str]:
-    """The command that starts an engine on `node` as the only process of a step."""
-    recent = options.version is None
-    wishes = [
-        "--cpu-bind=none",
-        "--mem=0",  # all of the job's there
-        "--mpi=none",
-        "--export=ALL",
-    ]
-    if recent or (options.version or ()) >= OVERLAP_SINCE:
-        wishes.append("--overlap")
-    if node.gpus and (recent or (options.version or ()) >= GPUS_SINCE):
-        wishes.append(f"--gpus={node.gpus}")
-    place = []
-    if node.component is not None:
-        option = "--het-group" if recent or (options.version or ()) >= HET_GROUP_SINCE else "--pack-group"
-        place.append(f"{option}={node.component}")
-    return [
-        *("srun", "--nodes=1", "--ntasks=1", f"--nodelist={node.name}", "--job-name=disbatch"),
-        *place,
-        *(wish for wish in wishes if not _is_given(wish, options.variables)),
-        "--",
-        *engine_argv(options.python, options.package),
-    ]
-
-
-def _is_given(wish: str, variables: Mapping[str, str]) -> bool:
-    name = wish[: wish.find("=") + 1] or wish
-    return any(variable in variables for variable in _INSTEAD_OF[name])
-
-
-def srun_environment(environ: Mapping[str, str], options: SrunOptions) -> dict[str, str]:
-    """What srun finds: `environ`, which it passes on to the engine, without what would be read as options.
-
-    Nearly every one of Slurm's own variables is one: a batch script's SLURM_NTASKS, SLURM_HINT or
-    SLURM_MEM_PER_CPU would shape a step that is to be shaped by `srun_argv` alone. The names of
-    `options.variables` go along, so that the engine can keep them from its tasks.
-    """
-    secret = {os.fsdecode(name) for name in SECRET_VARIABLES}
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if name not in secret and (name in _FINDS_THE_JOB or not name.startswith(_OF_SLURM))
-    }
-    if options.variables:
-        kept |= options.variables
-        kept[os.fsdecode(SRUN_VARIABLES)] = ":".join(options.variables)
-    return kept
-
-
-def read_options_file(path: Path) -> dict[str, str]:
-    """The variables of a file of VAR=VALUE lines (DISBATCH_SLURM_SRUN_OPTIONS_FILE).
-
-    Blank lines and lines that begin with # are skipped; `export VAR=VALUE` is taken, and quotes around a
-    whole value are taken off. Nothing is expanded. UsageError, with the line, for anything else.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(LONGEST_OPTIONS + 1)
-    except OSError as error:
-        raise UsageError(f"{OPTIONS_FILE}: cannot read {path}: {error.strerror or error}") from error
-    if len(data) > LONGEST_OPTIONS:
-        raise UsageError(f"{OPTIONS_FILE}: {path} is longer than {LONGEST_OPTIONS >> 10} KiB")
-    variables: dict[str, str] = {}
-    for number, line in enumerate(os.fsdecode(data).split("\n"), 1):
-        text = line.strip()
-        if text and not text.startswith("#"):
-            name, value = _parse_option(text, f"{path}:{number}")
-            variables[name] = value
-    return variables
-
-
-def _parse_option(text: str, where: str) -> tuple[str, str]:
-    match = _LINE.fullmatch(text)
-    if match is None or "\0" in text:
-        raise UsageError(f"{where}: not VAR=VALUE")
-    name, value = match[1], match[2].strip()
-    quote = value[:1]
-    if quote in ("'", '"') and quote:
-        if len(value) < 2 or value[-1] != quote or quote in value[1:-1]:
-            raise UsageError(f"{where}: {name}: a quote is not closed, or not around the whole value")
-        value = value[1:-1]
-    return name, value
 
 
 log = logging.getLogger(__name__)

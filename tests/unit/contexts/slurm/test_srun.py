@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.contexts.launch_errors import srun_waits_for, srun_words
 from disbatch.contexts.local import engine_argv
 from disbatch.contexts.nodes import Node
-from disbatch.contexts.slurm.commands import (
+from disbatch.contexts.slurm.srun import (
     LONGEST_OPTIONS,
     SrunOptions,
     read_options_file,
     srun_argv,
     srun_environment,
+    srun_waits_for,
+    srun_words,
 )
 from disbatch.model.errors import UsageError
 from disbatch.model.task import Way
