@@ -36,7 +36,7 @@ from disbatch.model.text import as_argument, shell_word, short_list
 from disbatch.rundir.journal import Here, JournalState
 from disbatch.rundir.journal_file import read
 from disbatch.rundir.kvsinfo import KvsInfo, kvsinfo_path
-from disbatch.rundir.lock import hold, is_held, is_held_at
+from disbatch.rundir.lock import hold, is_held_at
 from disbatch.rundir.paths import RunFiles, remove, status_files
 from disbatch.rundir.resume import of_nodes
 from disbatch.rundir.runscript import prefix_of
@@ -74,14 +74,10 @@ def refuse_abandoned(status: str, say: Callable[[str], None]) -> None:
     owner = owner_of(path)
     try:
         changed = path.stat().st_mtime
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return  # whoever reads the status file says what is wrong with it
-    try:
-        if is_held(descriptor):
-            return  # that is said later, too
-    finally:
-        os.close(descriptor)
+    if is_held_at(path):
+        return  # that is said later, too
     told = _read_run_file(files.run, owner)
     if told is None:
         return

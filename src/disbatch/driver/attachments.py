@@ -17,13 +17,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from disbatch.contexts.walltime import grace_within
 from disbatch.driver.engine_table import Member
 from disbatch.wire.client_protocol import Answer, Attach, Event, Fate, Heed, News, Request
+from disbatch.wire.longpoll import NOTHING_NEW, LongPoll
 
-NOTHING_NEW = 10.0
-"""Seconds after which a context is told that there is nothing new: it knows by that that we are there."""
 HEARD = 3 * NOTHING_NEW
 """A context that asked for news within so many seconds is there."""
 EVENTS_A_TIME = 1000
@@ -38,7 +38,14 @@ class Attachment:
     heard: float
     """When it last asked, by the loop's time."""
     events: list[Event] = field(default_factory=list)
-    waiting: dict[str, tuple[Request, asyncio.TimerHandle]] = field(default_factory=dict)
+
+
+class _Waiting(NamedTuple):
+    """A question for news that has no answer yet."""
+
+    attachment: Attachment
+    request: Request
+    verb: Heed
 
 
 class Contexts:
@@ -55,6 +62,7 @@ class Contexts:
         self._answer = answer
         self._history = history
         self._attached: dict[str, Attachment] = {}
+        self._waiting: LongPoll[_Waiting] = LongPoll(loop, self._tell)
 
     def add(self, asked: Attach, name: str = "") -> Attachment:
         """Take one in; `name` if it has one from a former driver."""
@@ -104,9 +112,8 @@ class Contexts:
         if attachment is None:
             return
         attachment.events.append(Event(member.engine, fate))
-        for request, timer in list(attachment.waiting.values()):
-            timer.cancel()
-            self._tell(attachment, request)
+        for waiting in self._waiting.take_all(lambda each: each.attachment is attachment):
+            self._tell(waiting)
 
     def heed(self, request: Request, verb: Heed) -> Answer | None:
         """Answer now, or later."""
@@ -116,14 +123,11 @@ class Contexts:
         attachment.heard = self._loop.time()
         if verb.history != self._history or len(attachment.events) != verb.known:
             return self._news(attachment, request, verb)
-        timer = self._loop.call_later(NOTHING_NEW, self._tell, attachment, request)
-        attachment.waiting[request.id] = (request, timer)
+        self._waiting.wait(request.id, _Waiting(attachment, request, verb))
         return None
 
-    def _tell(self, attachment: Attachment, request: Request) -> None:
-        del attachment.waiting[request.id]
-        assert isinstance(request.verb, Heed)
-        self._answer(request, self._news(attachment, request, request.verb))
+    def _tell(self, waiting: _Waiting) -> None:
+        self._answer(waiting.request, self._news(*waiting))
 
     def _news(self, attachment: Attachment, request: Request, verb: Heed) -> Answer:
         known = verb.known if verb.history == self._history else 0
@@ -132,8 +136,5 @@ class Contexts:
 
     def close(self) -> None:
         """The run is over."""
-        for attachment in self._attached.values():
-            for request, timer in attachment.waiting.values():
-                timer.cancel()
-                self._answer(request, Answer(request.id, True, [], News(0, [], over=True)))
-            attachment.waiting.clear()
+        for _, request, _ in self._waiting.take_all():
+            self._answer(request, Answer(request.id, True, [], News(0, [], over=True)))

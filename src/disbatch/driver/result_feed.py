@@ -24,9 +24,8 @@ from typing import NamedTuple
 from disbatch.model.idset import IdSet
 from disbatch.rundir.statusfile import BYTES_A_TIME, cut, look_through
 from disbatch.wire.client_protocol import Answer, Collect, Request, Results
+from disbatch.wire.longpoll import NOTHING_NEW, LongPoll
 
-NOTHING_NEW = 10.0
-"""Seconds after which somebody is told that there is nothing new."""
 BYTES_KEPT = 1 << 22
 """Of the newest lines."""
 READING_PATIENCE = 1.0
@@ -46,7 +45,6 @@ class _Waiting(NamedTuple):
 
     request: Request
     wanted: IdSet
-    timer: asyncio.TimerHandle
 
 
 class Telling:
@@ -69,7 +67,6 @@ class Telling:
         self._answer = answer
         self._size = size
         self._safely = safely
-        self._patience = nothing_new
         self.told = size()
         """Bytes of the status file that may be told of."""
         self._fresh: list[_Line] = []
@@ -77,7 +74,7 @@ class Telling:
         self._recent: deque[_Line] = deque()
         self._recent_bytes = 0
         self._recent_from = self.told
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: LongPoll[_Waiting] = LongPoll(loop, self._tell, nothing_new)
         self._readings: set[asyncio.Task[None]] = set()
         self._words: str | None = None
 
@@ -98,8 +95,8 @@ class Telling:
         self.told = upto
         self._keep(fresh)
         ids = sorted(line.id for line in fresh)
-        for waiting in [one for one in self._waiting.values() if _meet(one.wanted, ids)]:
-            self._tell(waiting, self._found(waiting.request, fresh, waiting.wanted))
+        for waiting in self._waiting.take_all(lambda each: _meet(each.wanted, ids)):
+            self._tell(waiting, fresh)
 
     def _keep(self, fresh: list[_Line]) -> None:
         recent = self._recent
@@ -127,7 +124,7 @@ class Telling:
         answer = self._found(request, self._newer(after), wanted)
         if self._has_news(answer):
             return answer
-        self._wait(request, wanted)
+        self._waiting.wait(request.id, _Waiting(request, wanted))
         return None
 
     def _newer(self, after: int) -> list[_Line]:
@@ -135,18 +132,8 @@ class Telling:
         newer.reverse()
         return newer
 
-    def _wait(self, request: Request, wanted: IdSet) -> None:
-        timer = self._loop.call_later(self._patience, self._nothing_new, request.id)
-        self._waiting[request.id] = _Waiting(request, wanted, timer)
-
-    def _nothing_new(self, id: str) -> None:
-        waiting = self._waiting[id]
-        self._tell(waiting, self._found(waiting.request, (), waiting.wanted))
-
-    def _tell(self, waiting: _Waiting, answer: Answer) -> None:
-        waiting.timer.cancel()
-        del self._waiting[waiting.request.id]
-        self._answer(waiting.request, answer)
+    def _tell(self, waiting: _Waiting, lines: Iterable[_Line] = ()) -> None:
+        self._answer(waiting.request, self._found(waiting.request, lines, waiting.wanted))
 
     def _has_news(self, answer: Answer) -> bool:
         return isinstance(answer.value, Results) and (bool(answer.value.lines) or answer.value.over)
@@ -185,8 +172,8 @@ class Telling:
     async def close(self, words: str) -> None:
         """The run is over; how it ended, in `words`."""
         self._words = words
-        for waiting in list(self._waiting.values()):
-            self._tell(waiting, self._found(waiting.request, (), waiting.wanted))
+        for waiting in self._waiting.take_all():
+            self._tell(waiting)
         if self._readings:
             await asyncio.wait(self._readings, timeout=READING_PATIENCE)
 

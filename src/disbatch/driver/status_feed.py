@@ -20,13 +20,12 @@ import msgspec
 from disbatch.driver.status_collector import Outlook
 from disbatch.model.view import View
 from disbatch.wire.client_protocol import Answer, Request, Seen, Wants, Watch
+from disbatch.wire.longpoll import NOTHING_NEW, LongPoll
 
 INTERVAL = 0.5
 """Seconds between two looks, at least."""
 SHARE = 0.02
 """Of the driver's time, for looking and telling, at most."""
-NOTHING_NEW = 10.0
-"""Seconds after which somebody is told that nothing is new."""
 
 
 class _Waiting(NamedTuple):
@@ -34,7 +33,6 @@ class _Waiting(NamedTuple):
 
     wants: Wants
     tell: Callable[[View], None]
-    timer: asyncio.TimerHandle
 
 
 class Watching:
@@ -56,13 +54,12 @@ class Watching:
         self._answer = answer
         self._driver = driver
         self._shortest = self._interval = interval
-        self._nothing_new = nothing_new
         self._number = 1
         """Rises with each change."""
         self._seen = 0
         """The number at the last look."""
         self._looked: float | None = None
-        self._waiting: dict[str | object, _Waiting] = {}
+        self._waiting: LongPoll[_Waiting] = LongPoll(loop, self._tell, nothing_new)
         self._timer: asyncio.TimerHandle | None = None
         self._over: str | None = None
         """How the run ended, once it has."""
@@ -115,13 +112,10 @@ class Watching:
         try:
             return await found
         finally:
-            waiting = self._waiting.pop(key, None)
-            if waiting is not None:
-                waiting.timer.cancel()
+            self._waiting.take(key)
 
     def _wait(self, key: str | object, wants: Wants, known: int, tell: Callable[[View], None]) -> None:
-        timer = self._loop.call_later(self._nothing_new, self._tell, key)
-        self._waiting[key] = _Waiting(wants, tell, timer)
+        self._waiting.wait(key, _Waiting(wants, tell))
         if known < self._number and self._timer is None:
             self._timer = self._loop.call_later(max(0.0, self._rest()), self._tell_all)
 
@@ -138,13 +132,11 @@ class Watching:
         self._timer = None
         began = time.perf_counter()
         self._look()
-        for key in list(self._waiting):
-            self._tell(key)
+        for waiting in self._waiting.take_all():
+            self._tell(waiting)
         self._interval = max(self._shortest, (time.perf_counter() - began) / SHARE)
 
-    def _tell(self, key: str | object) -> None:
-        waiting = self._waiting.pop(key)
-        waiting.timer.cancel()
+    def _tell(self, waiting: _Waiting) -> None:
         waiting.tell(self.view(waiting.wants))
 
     def close(self, words: str) -> None:

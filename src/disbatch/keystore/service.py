@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 from disbatch.keystore.store import KeyStore
 from disbatch.model.errors import DisbatchError
@@ -30,6 +31,7 @@ from disbatch.wire.client_protocol import (
     Put,
     Request,
 )
+from disbatch.wire.longpoll import LongPoll
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +58,6 @@ class _Deal:
         self.kept = False
         self.gone = False
         """Nobody waits any more."""
-        self.asked: Request | None = None
-        """To be answered."""
-        self.last = False
-        self.hold: asyncio.TimerHandle | None = None
 
     @property
     def has_value(self) -> bool:
@@ -77,6 +75,14 @@ class _Deal:
 
 def _is_now(verb: Put | Get) -> bool:
     return isinstance(verb, Get) and verb.last and not verb.seconds
+
+
+class _Waiting(NamedTuple):
+    """A request that waits for what becomes of its deal. `last`: nobody asks again."""
+
+    deal: _Deal
+    request: Request
+    last: bool
 
 
 class _Channel:
@@ -103,6 +109,7 @@ class Storekeeper:
         self._loop = loop
         self._answer = answer
         self._hold = hold
+        self._waiting: LongPoll[_Waiting] = LongPoll(loop, self._nothing_yet)
         self._lease = lease
         self._store: KeyStore | None = None
         self._name = ""
@@ -233,29 +240,21 @@ class Storekeeper:
     # ---- deals ----
 
     def _let_wait(self, deal: _Deal, request: Request, verb: Put | Get) -> None:
-        if deal.asked is not None and deal.asked.id != request.id:
-            self._tell(deal, self._given(deal.asked, deal, None))
-        deal.asked = request
-        deal.last = isinstance(verb, Get) and verb.last
-        if isinstance(verb, Get) and deal.hold is None and not deal.now:
-            deal.hold = self._loop.call_later(min(verb.seconds, self._hold), self._nothing_yet, deal)
+        former = self._waiting.take(deal)
+        if former is not None and former.request.id != request.id:
+            self._answer(former.request, self._given(former.request, deal, None))
+        seconds = min(verb.seconds, self._hold) if isinstance(verb, Get) and not deal.now else math.inf
+        self._waiting.wait(deal, _Waiting(deal, request, isinstance(verb, Get) and verb.last), seconds)
 
-    def _nothing_yet(self, deal: _Deal) -> None:
-        deal.hold = None
-        if deal.asked is None or deal.work.done():
+    def _nothing_yet(self, waiting: _Waiting) -> None:
+        deal, request, last = waiting
+        if deal.work.done():  # and `_done` is about to be called
+            self._waiting.wait(deal, waiting, math.inf)
             return
-        if deal.last:
+        if last:
             self._abandon(deal)
         log.debug("a program is told that there is nothing yet")
-        self._tell(deal, self._given(deal.asked, deal, None))
-
-    def _tell(self, deal: _Deal, answer: Answer) -> None:
-        request, deal.asked = deal.asked, None
-        if deal.hold is not None:
-            deal.hold.cancel()
-            deal.hold = None
-        if request is not None:
-            self._answer(request, answer)
+        self._answer(request, self._given(request, deal, None))
 
     def _done(self, deal: _Deal) -> None:
         """Its work has ended."""
@@ -267,8 +266,9 @@ class Storekeeper:
             deal.value = work.result()
             if deal.gone:  # it was too late to stop it
                 self._give_back(deal)
-        if deal.asked is not None:
-            self._tell(deal, self._outcome(deal.asked, deal))
+        waiting = self._waiting.take(deal)
+        if waiting is not None:
+            self._answer(waiting.request, self._outcome(waiting.request, deal))
 
     def _outcome(self, request: Request, deal: _Deal) -> Answer:
         """What came of it, to tell as often as it is asked."""
@@ -293,8 +293,9 @@ class Storekeeper:
 
     def _abandon(self, deal: _Deal, words: str = "") -> None:
         """Nobody waits for this any more; whoever asked nevertheless hears why."""
-        if deal.asked is not None and words:
-            self._tell(deal, _refusal(deal.asked, words))
+        waiting = self._waiting.take(deal) if words else None
+        if waiting is not None:
+            self._answer(waiting.request, _refusal(waiting.request, words))
         if deal.kept or deal.gone or not deal.key:
             return
         deal.gone = True

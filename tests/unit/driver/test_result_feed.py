@@ -158,7 +158,7 @@ def test_nothing_new(play: Callable[[History], None]) -> None:
         await asker.driver.commit()
         results = await asker.collect([(1, 1)])
         assert results == Results([], asker.driver.size)
-        assert asker.driver.telling._waiting == {}
+        assert not asker.driver.telling._waiting
 
     play(nothing_new)
 

@@ -10,11 +10,12 @@ from clock_loop import run
 from plan_world import task
 from status_scene import Scene
 
-from disbatch.driver.status_feed import NOTHING_NEW, Watching
+from disbatch.driver.status_feed import Watching
 from disbatch.model.view import View
 from disbatch.plan.events import Read
 from disbatch.wire.client_protocol import Answer, Request, Seen, Wants, Watch
 from disbatch.wire.client_socket import request_for
+from disbatch.wire.longpoll import NOTHING_NEW
 
 WANTS = Wants(failures=10, log=10)
 
@@ -176,7 +177,7 @@ def test_who_watches_in_the_driver_itself(play: Callable[[History], None]) -> No
         await asyncio.wait([gone])
         watcher.watching.stir()
         assert (await coming).number > view.number
-        assert watcher.watching._waiting == {}
+        assert not watcher.watching._waiting
 
     play(history)
 
