@@ -21,7 +21,7 @@ from disbatch.model.text import printable
 EXIT_COMPLETE = 0
 """The run is complete, even if tasks failed."""
 EXIT_FAILED = 1
-"""A task failed and -e, -f or BARRIER CHECK asked to hear of it."""
+"""A task failed, and -e, -f or BARRIER CHECK asked for this exit code."""
 EXIT_USAGE = 2
 """Bad usage or bad input."""
 EXIT_INCOMPLETE = 3
@@ -32,12 +32,12 @@ EXIT_SIGINT = 130
 
 
 class DisbatchError(Exception):
-    """One clear line for the user; `exit_code` is what the command ends with."""
+    """An error that is reported to the user as one line; `exit_code` is the exit code of the command."""
 
     exit_code = EXIT_INCOMPLETE
 
     def __str__(self) -> str:
-        """The line, which a program may not catch: Python shows it on a terminal."""
+        """The line; Python shows it on a terminal if a program does not catch the error."""
         return printable(super().__str__())
 
 
@@ -48,8 +48,9 @@ class UsageError(DisbatchError):
 
 
 class TaskFileError(UsageError):
-    """A line of a task file is wrong. `source` is the file's name, `line` counts from 1. `more`: lines behind
-    it that are known to be wrong, too; `warnings`: what may be wrong as well, for the user to see."""
+    """A line of a task file is invalid. `source` is the file's name, `line` counts from 1. `more`: later
+    lines that are known to be invalid, too; `warnings`: lines that may be invalid as well, to show to the
+    user."""
 
     more: tuple[TaskFileError, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -66,15 +67,15 @@ class ResumeError(UsageError):
 
 
 class SilenceError(DisbatchError):
-    """The driver of a run that should be there does not answer, or is not there."""
+    """The driver of a run that should be alive does not answer, or is gone."""
 
 
 class StoreError(DisbatchError):
-    """The key store cannot be reached, is full, or holds under a key what is not ours."""
+    """The key store cannot be reached, is full, or holds foreign data under one of our keys."""
 
 
 class SourceError(DisbatchError):
-    """A program that gives the tasks went away before it said that there are no more."""
+    """A program that gives the tasks went away before it ended its list."""
 
 
 class RunEndedError(DisbatchError):
@@ -82,7 +83,7 @@ class RunEndedError(DisbatchError):
 
 
 class ProtocolError(DisbatchError):
-    """Bytes from a socket that are not a message of this protocol."""
+    """Bytes from a socket that are not a valid message."""
 
 
 class LaunchError(DisbatchError):

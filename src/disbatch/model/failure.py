@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from disbatch.model.statusline import Record
 
 CUT = "…"
-"""Stands where something of a line was left out."""
+"""Replaces the part of a line that was left out."""
 
-# What terminals act upon: colours and the like, titles and links, and what selects a character set.
+# Escape sequences of terminals: colours and the like, titles and links, and the choice of a character set.
 _ESCAPE = re.compile(
     "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?|\x1b[ -/]*[0-~]"
 )
-# Ids of many letters, some of which are digits, are as good as numbers.
+# Long hexadecimal ids are masked like numbers.
 _NUMBER = re.compile(
     r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b"
     r"|\b(?=[a-f]*[0-9])[0-9a-f]{8,}\b"
@@ -34,15 +34,16 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _KNOWN = {126: "cannot be executed", 127: "command not found"}
-"""What bash means by these."""
+"""The meaning of these return codes in bash."""
 _CONTINUATION = bytes(range(0x80, 0xC0))
 """Bytes that do not begin a character in UTF-8."""
 
 
 def last_line(said: bytes, *, cut: bool = False) -> str:
-    """The last line of `said` that is not empty, printable, without colours; `cut`: `said` begins somewhere
-    within a text, of which the line may be without its beginning. A carriage return ends a line, as whatever
-    draws its progress begins it again. At most LONGEST_LINE characters; empty if there is no such line."""
+    """The last line of `said` that is not empty, made printable, without colours. `cut`: `said` begins in the
+    middle of a text, so its first line may lack its beginning. A carriage return ends a line, since progress
+    displays use it to begin the line again. At most LONGEST_LINE characters; empty if there is no such
+    line."""
     first, *others = said.splitlines() or [b""]
     for line in reversed(others):
         text = _clean(line)
@@ -53,7 +54,8 @@ def last_line(said: bytes, *, cut: bool = False) -> str:
 
 
 def line_of_snippet(snippet: bytes, count: int) -> str:
-    """The same of the snippet in a status line, of a text of `count` bytes: whole words of it."""
+    """The last line of a snippet from a status line, whole words only; the snippet is of a text of `count`
+    bytes."""
     if not count:
         return ""  # nothing was printed: the snippet of a task that never ran tells why
     if count <= 2 * SNIPPET_EDGE or len(snippet) <= 2 * SNIPPET_EDGE:
@@ -66,7 +68,7 @@ def line_of_snippet(snippet: bytes, count: int) -> str:
 
 
 def line_of_outcome(outcome: Outcome) -> str:
-    """What that task said last, for people; an engine of an older version tells its snippets alone."""
+    """The last line that the task printed; an engine of an older version reports only the snippets."""
     o = outcome
     if o.last_line:
         return printable(o.last_line)
@@ -74,7 +76,7 @@ def line_of_outcome(outcome: Outcome) -> str:
 
 
 def line_of_record(record: Record) -> str:
-    """The same, as far as its line in a status file tells."""
+    """The last line that the task printed, as far as its status line shows it."""
     r = record
     for field, count in ((r.err, r.err_bytes), (r.out, r.out_bytes)):
         line = line_of_snippet(unquoted(field) or b"", count)
@@ -85,12 +87,12 @@ def line_of_record(record: Record) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def masked(line: str) -> str:
-    """`line` with # for each number in it: equal for two that tell the same of different things."""
+    """`line` with # for each number in it, so that two lines that differ only in numbers compare equal."""
     return _NUMBER.sub("#", line)
 
 
 def is_cancelled(reason: str) -> bool:
-    """A task that ended for this reason was cancelled, and did not fail by itself."""
+    """True if the task was cancelled, and did not fail by itself."""
     return reason == REASON_WORDS[Reason.CANCELLED]
 
 
@@ -115,7 +117,7 @@ def _clean(line: bytes) -> str:
 
 
 def _without_beginning(text: str) -> str:
-    """`text` lacks its beginning: from its first whole word on."""
+    """`text` lacks its beginning: return it from its first whole word on."""
     text = text[1 - LONGEST_LINE :]
     _, blank, words = text.partition(" ")
     return f"{CUT} {words}" if blank and words else CUT + text
@@ -126,7 +128,7 @@ def _without_end(text: str) -> str:
 
 
 def _whole_words(text: str) -> str:
-    """Without the last word, which is cut, unless there is no other one."""
+    """Without the last word, which is incomplete, unless it is the only one."""
     words, blank, _ = text.rpartition(" ")
     return f"{words} " if blank and words else text
 
@@ -149,22 +151,22 @@ class _Kind:
 
 
 class Kinds:
-    """Of the tasks that were added. Where there are too many kinds, one that came once gives its place to a
-    new one, and counts among the various ones."""
+    """The kinds of failures among the tasks that were added. At the limit of kinds, one that occurred once is
+    dropped for a new one, and counted as various."""
 
     def __init__(self) -> None:
         self._kinds: dict[_Key, _Kind] = {}
         self._once: OrderedDict[_Key, None] = OrderedDict()
-        """Those that came once, the oldest first."""
+        """Kinds that occurred once, oldest first."""
         self._various: dict[tuple[int, str], _Kind] = {}
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of kinds."""
         return len(self._kinds) + len(self._various)
 
     def add(self, task: TaskView, count: int = 1, nodes: Iterable[str] = ()) -> None:
-        """So many tasks failed as this one did, the first of them, there and on these nodes."""
+        """Add `count` tasks that failed in the same way as this one, the first of them, on these nodes."""
         key = task.return_code, task.reason, masked(task.last_line)
         kind = self._kinds.get(key)
         if kind is None:
@@ -177,7 +179,8 @@ class Kinds:
             kind.nodes.update(nodes)
 
     def add_various(self, task: TaskView, count: int) -> None:
-        """So many tasks failed with the return code and reason of this one; what they said is not known."""
+        """Add `count` tasks that failed with the return code and reason of this one; their last lines are not
+        known."""
         kind = self._various.setdefault((task.return_code, task.reason), _Kind(task))
         kind.count += count
         kind.nodes.add(task.place)
@@ -196,7 +199,7 @@ class Kinds:
         return kind
 
     def most_frequent(self, most: int) -> list[FailureKind]:
-        """The most frequent ones, at most so many."""
+        """The most frequent kinds, at most `most`."""
         found = [_shown(kind, various=False) for kind in self._kinds.values()]
         found += [_shown(kind, various=True) for kind in self._various.values()]
         return sorted(found, key=lambda kind: (-kind.count, kind.id))[:most]

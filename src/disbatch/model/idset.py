@@ -12,7 +12,7 @@ from disbatch.model.taskfile import LARGEST
 
 
 class IdSet:
-    """Ids from 0, in ranges that neither overlap nor touch."""
+    """Ids from 0, as ranges that neither overlap nor touch."""
 
     def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
         self._firsts: list[int] = []
@@ -21,7 +21,7 @@ class IdSet:
             self.add(first, last)
 
     def add(self, first: int, last: int) -> None:
-        """Put in `first` to `last`, both included."""
+        """Add `first` to `last`, both included."""
         firsts, lasts = self._firsts, self._lasts
         begin = bisect_left(lasts, first - 1)
         end = bisect_right(firsts, last + 1)
@@ -35,7 +35,7 @@ class IdSet:
 
     @property
     def count(self) -> int:
-        """How many ids."""
+        """The number of ids."""
         return sum(self._lasts) - sum(self._firsts) + len(self._firsts)
 
     def __bool__(self) -> bool:
@@ -47,20 +47,20 @@ class IdSet:
 
 
 class Waited:
-    """Ranges of ids, each with how many of it have not ended. `left`: how many that is in all."""
+    """Ranges of ids, each with the number of its ids that have not ended; `left` is the sum of these."""
 
     def __init__(self) -> None:
         self.left = 0
         self.next = 0
-        """The id behind the last one."""
+        """One more than the last id."""
         self._firsts: list[int] = []
         self._lasts: list[int] = []
         self._open: list[int] = []
         self._ended = 0
-        """Ranges of which everything has ended."""
+        """Ranges in which every id has ended."""
 
     def add(self, first: int, last: int) -> None:
-        """Wait for these, too, which come after all others; for none if `last` is less than `first`."""
+        """Add a range of ids that follow all earlier ones; none if `last` is less than `first`."""
         if last < first:
             return
         count = last - first + 1
@@ -77,7 +77,7 @@ class Waited:
         self._open.append(count)
 
     def end(self, id: int) -> bool:
-        """This one has ended; true if somebody waits for it. No id ends twice."""
+        """Record that this id has ended; true if it is in a range. No id ends twice."""
         at = bisect_right(self._firsts, id) - 1
         if at < 0 or id > self._lasts[at] or not self._open[at]:
             return False
@@ -87,8 +87,8 @@ class Waited:
         return True
 
     def ranges(self, most: int, *, and_later: bool = False) -> list[tuple[int, int]]:
-        """(first, last) id of at most so many ranges that hold all that have not ended; and perhaps others.
-        `and_later`: as well as those that are yet to come."""
+        """(first, last) of at most `most` ranges that hold all ids that have not ended, and possibly others.
+        `and_later`: include all ids that are yet to come."""
         found = list(self._live())
         if and_later:
             found.append((self.next, LARGEST))

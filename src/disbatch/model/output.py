@@ -16,7 +16,7 @@ ENDINGS = ("out", "err")
 OUT, ERR = 0, 1
 
 TAIL = 16384
-"""Bytes kept of the end of a stream that goes beyond its limit, unless that is half of the limit or more."""
+"""Bytes kept of the end of a stream that exceeds its limit, but at most half of the limit."""
 DEFAULT_LIMIT = 64 << 20
 LEAST_LIMIT = 1024
 MOST_LIMIT = 1 << 50
@@ -26,7 +26,7 @@ _SHARD = re.compile(r"[0-9]{3,13}")
 
 
 class Aside(NamedTuple):
-    """Whose a file is that stands beside the plain one."""
+    """The engine and attempt that a file beside the plain one belongs to."""
 
     task: int
     stream: int
@@ -45,12 +45,12 @@ def place(task: int, stream: int) -> str:
 
 
 def aside(task: int, stream: int, engine: str, attempt: int) -> str:
-    """The same for an attempt that found the place taken."""
+    """The same for an attempt that found the plain file already there."""
     return f"{place(task, stream)}.{engine}.{attempt}"
 
 
 def parse_aside(name: str) -> Aside | None:
-    """What the last part of such a path says; None if it is none."""
+    """Parse the last component of such a path; None if it is not one."""
     found = _ASIDE.fullmatch(name)
     if found is None:
         return None
@@ -58,16 +58,16 @@ def parse_aside(name: str) -> Aside | None:
 
 
 def is_shard(name: str) -> bool:
-    """True for the name of a directory that this module makes right below DIR."""
+    """True for the name of a directory that this module creates directly below DIR."""
     return _SHARD.fullmatch(name) is not None
 
 
 def head_and_tail(limit: int) -> tuple[int, int]:
-    """How many bytes are kept of the beginning and of the end of a stream of which `limit` may be kept."""
+    """How many bytes are kept of the beginning and of the end of a stream whose limit is `limit`."""
     tail = min(TAIL, limit // 2)
     return limit - tail, tail
 
 
 def left_out(count: int) -> bytes:
-    """What stands in the output for `count` bytes that are not there."""
+    """The marker that replaces `count` bytes of output."""
     return b"\n[disbatch: %d bytes left out]\n" % count

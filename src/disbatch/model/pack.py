@@ -47,22 +47,22 @@ END_SIZE = _END.size
 PIECE, END = 1, 2
 """Kinds of records."""
 PLAIN, DEFLATED = 0, 1
-"""How a piece stands there."""
+"""How the bytes of a piece are stored."""
 MOST_PIECE = 1 << 20
-"""Bytes of a stream in one record."""
+"""The most bytes of a stream in one record."""
 MOST_STORED = MOST_PIECE + 4096
 _BLOCK = 65536
 DEFLATE_FROM = 4096
-"""Pieces of so many bytes are compressed, if that makes them smaller."""
+"""Pieces of at least this many bytes are compressed, if that makes them smaller."""
 LEVEL = 1
 
 Read = Callable[[int, int], bytes]
-"""`read(offset, size)`: so many bytes from there, fewer at the end of the file."""
+"""`read(offset, size)`: `size` bytes from there, fewer at the end of the file."""
 
 
 class About(msgspec.Struct, frozen=True):
-    """Whose pack it is: `run` is what the run's files begin with, `node` the node's name in the status file,
-    `engine` the engine's own name."""
+    """The owner of a pack: `run` is the prefix of the run's files, `node` the node's name in the status file,
+    `engine` the engine's id."""
 
     run: str
     node: str
@@ -70,9 +70,9 @@ class About(msgspec.Struct, frozen=True):
 
 
 class Header(NamedTuple):
-    """One record without what follows it. `previous`: the place of the attempt's record before it, 0 if it
-    is the first; `position`: of a piece's first byte in its stream; `length` bytes of which `stored` are in
-    the pack, with the checksum `check`."""
+    """A record without its payload. `previous`: the offset of the attempt's previous record, 0 for the first;
+    `position`: of a piece's first byte in its stream; `length` bytes, of which `stored` are in the pack, with
+    the checksum `check`."""
 
     kind: int
     stream: int
@@ -92,8 +92,8 @@ class Header(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Bytes of a task's stdout (`stream` 0) or stderr (1), MOST_PIECE at most; `position`: of the first of
-    them in the stream."""
+    """Bytes of a task's stdout (`stream` 0) or stderr (1), MOST_PIECE at most; `position`: the position of
+    the first of them in the stream."""
 
     task: int
     attempt: int
@@ -103,7 +103,7 @@ class Piece(NamedTuple):
 
 
 class End(NamedTuple):
-    """How an attempt ended, as in `model.task.Outcome`; `out_bytes` and `err_bytes` count all that the
+    """How an attempt ended, as in `model.task.Outcome`; `out_bytes` and `err_bytes` count everything that the
     task printed, kept or not."""
 
     start: float
@@ -116,14 +116,14 @@ class End(NamedTuple):
 
     @classmethod
     def of(cls, outcome: Outcome) -> End:
-        """What the pack needs of it."""
+        """The part of an outcome that the pack stores."""
         o = outcome
         return cls(o.start, o.finish, o.pid, o.return_code, o.ending, o.out_bytes, o.err_bytes)
 
 
 class Entry(NamedTuple):
-    """One entry of the index: the attempt's last record so far is at `offset`. `covers`: if not 0, all
-    records up to that many bytes behind `offset` are found through the entries up to this one."""
+    """An entry of the index: the last record of the attempt so far is at `offset`. `covers`: if not 0, all
+    records up to that many bytes after `offset` can be found through the entries up to this one."""
 
     task: int
     attempt: int
@@ -135,12 +135,12 @@ class Entry(NamedTuple):
 
 
 def beginning(about: About) -> bytes:
-    """What a pack begins with."""
+    """The beginning of a pack."""
     return PACK_LINE + msgspec.json.encode(about) + b"\n"
 
 
 def piece_record(at: int, previous: int, piece: Piece) -> bytes:
-    """The record of a piece, for the place `at` of the pack."""
+    """The record of a piece, at offset `at` of the pack."""
     task, attempt, stream, position, data = piece
     stored, coding = data, PLAIN
     if len(data) >= DEFLATE_FROM:
@@ -151,7 +151,7 @@ def piece_record(at: int, previous: int, piece: Piece) -> bytes:
 
 
 def end_record(at: int, previous: int, task: int, attempt: int, how: End) -> bytes:
-    """The record of an attempt's end, for the place `at`."""
+    """The record of an attempt's end, at offset `at`."""
     return _record(at, (END, 0, PLAIN, 0, task, attempt, previous, 0, END_SIZE), _END.pack(*how))
 
 
@@ -174,8 +174,8 @@ def entry(task: int, attempt: int, offset: int, covers: int) -> bytes:
 
 
 def parse_beginning(data: bytes) -> tuple[About, int] | None:
-    """What a pack says of itself, and where its records begin; None if that is no pack of ours. `data` are
-    its first bytes, enough for the longest beginning."""
+    """The pack's description of itself, and the offset of its first record; None if it is not a pack of ours.
+    `data` are its first bytes, enough for the longest beginning."""
     if not data.startswith(PACK_LINE):
         return None
     after = data.find(b"\n", len(PACK_LINE), len(PACK_LINE) + LONGEST_ABOUT) + 1
@@ -188,7 +188,7 @@ def parse_beginning(data: bytes) -> tuple[About, int] | None:
 
 
 def parse_header(data: bytes, at: int) -> Header | None:
-    """The header in these HEADER_SIZE bytes from the place `at`; None if they are none."""
+    """Parse a header from these HEADER_SIZE bytes at offset `at`; None if they are not one."""
     if len(data) != HEADER_SIZE or not data.startswith(MARK):
         return None
     head = data[: _HEADER.size]
@@ -206,7 +206,7 @@ def parse_header(data: bytes, at: int) -> Header | None:
 
 
 def parse_piece(header: Header, stored: bytes) -> bytes | None:
-    """The bytes of the stream; None if they are damaged."""
+    """The bytes of the stream; None if damaged."""
     if len(stored) != header.stored or zlib.crc32(stored) != header.check:
         return None
     if header.coding == PLAIN:
@@ -220,14 +220,14 @@ def parse_piece(header: Header, stored: bytes) -> bytes | None:
 
 
 def parse_end(header: Header, stored: bytes) -> End | None:
-    """How the attempt ended; None if that is damaged."""
+    """How the attempt ended; None if damaged."""
     if len(stored) != END_SIZE or zlib.crc32(stored) != header.check:
         return None
     return End(*_END.unpack(stored))
 
 
 def parse_entries(data: bytes) -> Iterator[Entry]:
-    """The entries in these bytes, up to the first that is none."""
+    """The entries in these bytes, up to the first invalid one."""
     for at in range(0, len(data) - ENTRY_SIZE + 1, ENTRY_SIZE):
         body = data[at : at + _ENTRY.size]
         if zlib.crc32(body) != _CHECK.unpack_from(data, at + _ENTRY.size)[0]:
@@ -236,8 +236,8 @@ def parse_entries(data: bytes) -> Iterator[Entry]:
 
 
 def scan(read: Read, at: int, size: int) -> Iterator[tuple[int, Header]]:
-    """All whole records from `at` to the end of a pack of `size` bytes, and where they are; what is torn or
-    damaged is passed over. What follows the headers is not looked at."""
+    """All complete records from `at` to the end of a pack of `size` bytes, with their offsets; torn and
+    damaged ones are skipped. Payloads are not checked."""
     while at + HEADER_SIZE <= size:
         header = parse_header(read(at, HEADER_SIZE), at)
         if header is not None and at + header.size <= size:
@@ -248,7 +248,7 @@ def scan(read: Read, at: int, size: int) -> Iterator[tuple[int, Header]]:
 
 
 def _next_mark(read: Read, at: int, size: int) -> int:
-    """Where a record might begin, at `at` or after it; `size` if nowhere."""
+    """The next offset, at `at` or later, where a record may begin; `size` if there is none."""
     while at < size:
         block = read(at, _BLOCK)
         found = block.find(MARK)
@@ -261,8 +261,8 @@ def _next_mark(read: Read, at: int, size: int) -> int:
 
 
 def chain(read: Read, last: int) -> Iterator[tuple[int, Header]]:
-    """The records of one attempt and where they are, from the one at `last` back to the first; they end early
-    if one is damaged."""
+    """The records of one attempt with their offsets, from the one at `last` back to the first; ends early at
+    a damaged one."""
     owner: tuple[int, int] | None = None
     while last:
         header = parse_header(read(last, HEADER_SIZE), last)
@@ -274,5 +274,5 @@ def chain(read: Read, last: int) -> Iterator[tuple[int, Header]]:
 
 
 def payload(read: Read, at: int, header: Header) -> bytes:
-    """What follows the header of the record at `at`."""
+    """The payload of the record at `at`."""
     return read(at + HEADER_SIZE, header.stored)

@@ -36,13 +36,13 @@ KINDS: dict[Mark, Kind] = {
 class TaskResult(msgspec.Struct, frozen=True, gc=False):
     """One line of the status file: how a task ended, where and when.
 
-    `id` counts from 0 in the order in which tasks were handed in; `line` is that of PREFIX_tasks.txt, or of
-    the task file, from 1; `repeat` is the task's DISBATCH_REPEAT_INDEX, -1 if it has none. `node` ran it,
-    `pid` is its shell's. `return_code` is minus the signal's number if a signal ended it. `elapsed` is in
-    seconds; `start` and `finish` are in seconds since 1970, by the node's clock. `out_bytes` and `err_bytes`
-    count what it wrote to its standard output and error, and `out` and `err` are the first and last 40 bytes
-    of that, with `...` between if some were left out. `command` is what ran, with PREFIX and SUFFIX; bytes
-    that are not UTF-8 stand in it as in file names (`os.fsdecode`).
+    `id` counts from 0 in the order of submission; `line` is the line in PREFIX_tasks.txt, or in the task
+    file, from 1; `repeat` is the task's DISBATCH_REPEAT_INDEX, -1 if it has none. `node` is where it ran,
+    `pid` the process id of its shell. `return_code` is minus the signal's number if a signal ended it.
+    `elapsed` is in seconds; `start` and `finish` are in seconds since 1970, by the node's clock. `out_bytes`
+    and `err_bytes` count the bytes that it wrote to its standard output and error, and `out` and `err` are
+    the first and last 40 bytes of these, with `...` between if some were left out. `command` includes PREFIX
+    and SUFFIX; bytes that are not UTF-8 are represented as in file names (`os.fsdecode`).
 
     `kind` is "task", or "skipped" (a former run completed it, and these are its fields), or, in a status
     file, "barrier", "perengine" (a PERENGINE command, with an id of its own count) or "superseded" (an
@@ -71,26 +71,26 @@ class TaskResult(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def ok(self) -> bool:
-        """The return code is 0."""
+        """True if the return code is 0."""
         return self.return_code == 0
 
     @property
     def lost(self) -> bool:
-        """It was given up because its nodes were lost too often."""
+        """True if it was given up because its nodes were lost too often."""
         return self.return_code == LOST_RETURN_CODE and self.reason != "not run"
 
     @property
     def counts(self) -> bool:
-        """It tells how a task ended; each task of a run has one such line."""
+        """True if the line is a task's result; each task of a run has one such line."""
         return self.kind in ("task", "skipped")
 
     @property
     def command_bytes(self) -> bytes:
-        """The command as it ran."""
+        """The command, as bytes."""
         return os.fsencode(self.command)
 
     def check(self) -> TaskResult:
-        """This, if the task succeeded. TaskFailedError if not."""
+        """Return self if the task succeeded. Raises TaskFailedError if not."""
         if self.ok:
             return self
         raise TaskFailedError(self)
@@ -107,7 +107,7 @@ class TaskResult(msgspec.Struct, frozen=True, gc=False):
 
 
 class TaskFailedError(DisbatchError):
-    """A task failed; `result` tells how."""
+    """A task failed; `result` is its result."""
 
     exit_code = EXIT_FAILED
 
@@ -121,7 +121,7 @@ class TaskFailedError(DisbatchError):
 
 
 def result_of(record: Record, command: bytes | None = None) -> TaskResult:
-    """The line `record` of a status file; `command`: instead of what it says."""
+    """The result in the line `record` of a status file; `command` replaces the recorded one."""
     if command is None:
         command = unquoted(record.command)
     if command is None:
@@ -147,7 +147,7 @@ def result_of(record: Record, command: bytes | None = None) -> TaskResult:
 
 
 LONGEST_COMMAND = 1 << 20
-"""Bytes of a command that a report has at most."""
+"""The longest command in a report, in bytes."""
 
 
 class Report(
@@ -172,7 +172,7 @@ class Report(
         "command": "TaskCmd",
     },
 ):
-    """One report; times in seconds."""
+    """A report; times in seconds."""
 
     flags: str
     id: int
@@ -191,12 +191,12 @@ class Report(
     command: str
 
     def json(self) -> bytes:
-        """As it stands in the key store."""
+        """The value that is put into the key store."""
         return msgspec.json.encode(self)
 
 
 def report_of(line: bytes) -> Report | None:
-    """What a line of the status file says of a task; None if it is not about one."""
+    """The report of a line of the status file; None if the line is not about a task."""
     r = parse_line(line)
     if r is None or r.mark not in (Mark.TASK, Mark.SKIPPED):
         return None

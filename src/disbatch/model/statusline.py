@@ -47,7 +47,7 @@ def quoted(data: bytes) -> str:
 
 
 def quoted_snippet(data: bytes) -> str:
-    """A snippet as it stands in a status file: `""` if empty."""
+    """A snippet as a field of a status file: `""` if empty."""
     return repr(data.decode("utf-8", "surrogateescape")) if data else EMPTY
 
 
@@ -60,10 +60,10 @@ def unquoted(literal: bytes) -> bytes | None:
 
 
 def readings(field: bytes) -> list[bytes]:
-    """Every command that a status file's command field may stand for.
+    r"""Every command that the command field of a status file may stand for.
 
-    Ours and the original's 1.x quote each command; 3.0 writes it bare, and as `b'...'` if it is not UTF-8. A
-    Python 2 literal wrote bytes above 127 as `\\xNN`. Which one wrote the file is not said in it.
+    This version and the original's 1.x quote each command; 3.0 writes it bare, and as `b'...'` if it is not
+    UTF-8. A Python 2 literal has bytes above 127 as `\xNN`. The file does not say which version wrote it.
     """
     found = [field]
     value = _evaluated(field)
@@ -78,23 +78,23 @@ def readings(field: bytes) -> list[bytes]:
 
 
 def command_of(field: bytes) -> bytes:
-    """The command that a status file's command field most likely stands for: the first of `readings` that is
-    not the field itself, if there is one."""
+    """The command that a command field most likely stands for: the first of `readings` that is not the field
+    itself, if there is one."""
     if field[:1] == field[-1:] == b"'" and b"\\" not in field and len(field) > 1 and b"'" not in field[1:-1]:
-        return field[1:-1]  # most are so
+        return field[1:-1]  # the usual case
     value = unquoted(field)
     return field if value is None else value
 
 
 def command_key(field: bytes) -> tuple[bytes, bool]:
-    """By what a status file's command field can be looked up: `command_of` it, and whether bytes in it may
-    stand for other ones, as Python 2 wrote them."""
+    """The key by which a command field can be looked up: its `command_of`, and whether its bytes may have
+    another reading, as Python 2 wrote them."""
     command = command_of(field)
     return command, not command.isascii() and b"\\x" in field
 
 
 def command_keys(command: bytes) -> list[tuple[bytes, bool]]:
-    """The `command_key` of every field that may stand for `command`, the likeliest first."""
+    """The `command_key` of every field that may stand for `command`, most likely first."""
     keys = [(command, False)]
     if not command.isascii():
         keys += [(command, True), (command.decode("latin-1").encode(), True)]
@@ -103,7 +103,7 @@ def command_keys(command: bytes) -> list[tuple[bytes, bool]]:
 
 
 def command_matches(field: bytes, command: bytes) -> bool:
-    """True if a status file's command field, read in any of its ways, is `command`."""
+    """True if one of the readings of a command field is `command`."""
     return field == command or field == quoted(command).encode() or command in readings(field)
 
 
@@ -114,7 +114,7 @@ def _evaluated(literal: bytes) -> str | bytes | None:
     if _LITERAL.fullmatch(text) is None:
         return None
     try:
-        # Bytes that are not UTF-8 may stand in a literal of an old Python; the parser takes no surrogates.
+        # A literal of Python 2 may hold bytes that are not UTF-8; the parser accepts no surrogates.
         value = ast.literal_eval(_SURROGATE.sub(_escaped, text))
     except (ValueError, SyntaxError, MemoryError):
         return None
@@ -153,28 +153,29 @@ FIELDS = (
     "command",
 )
 STATUS_HEADER = "\t".join(FIELDS).encode() + b"\n"
-"""The line that --status-header puts first; `is_header` knows it and the original's."""
+"""The line that --status-header writes first; `is_header` recognises it and the original's."""
 
 
 UNRECORDED_END = "_unrecorded.txt"
-"""How files end that hold status lines which no driver took; they begin as the status file does."""
+"""The end of the names of files with status lines that no driver received; they begin as the status file's
+name does."""
 
 
 class Mark(enum.Enum):
-    """The fourth column of the flags: what sort of line this is."""
+    """The fourth column of the flags: the kind of the line."""
 
     TASK = " "
     BARRIER = "B"
     PER_ENGINE = "P"
     SKIPPED = "S"
-    """Not run now, since a former run did; the fields are that run's."""
+    """Not run now, because a former run did; the fields are that run's."""
     SUPERSEDED = "Z"
     """An attempt that does not count: the task was or will be run again."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One line of a status file. Times in seconds; `out`, `err` and `command` are fields as they stand there:
-    literals, or a bare command; `model.statusline` reads them."""
+    """One line of a status file. Times in seconds; `out`, `err` and `command` are the raw fields: literals,
+    or a bare command; `model.statusline` decodes them."""
 
     mark: Mark
     id: int
@@ -200,12 +201,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def given_up(self) -> bool:
-        """It was not run to an end of its own, and does not count as completed."""
+        """True if the task did not run to its own end, so it does not count as completed."""
         return is_given_up(self.return_code, self.reason)
 
 
 def is_given_up(return_code: int, reason: Reason) -> bool:
-    """So ended a task that does not count as completed: it was lost with its engines, or could not be run."""
+    """True if a task with this end does not count as completed: it was lost with its engines, or could not be
+    run."""
     return return_code == LOST_RETURN_CODE or reason is Reason.NOT_RUN
 
 
@@ -228,21 +230,21 @@ def format_line(  # noqa: PLR0917 - a line has these parts, and every caller has
 def format_barrier(
     barrier: Barrier, node: str, pid: int, *, elapsed: float, start: float, finish: float
 ) -> bytes:
-    """The line of a barrier that is complete; `node` and `pid` are the driver's, times in seconds."""
+    """The line of a completed barrier; `node` and `pid` are the driver's, times in seconds."""
     outcome = Outcome(0, -1, pid, 0, elapsed, start, finish, 0, b"", 0, b"")
     return format_line(barrier.id, barrier.line, NO_REPEAT, barrier.text, node, outcome, Mark.BARRIER)
 
 
 def format_skipped(record: Record, task: Task) -> bytes:
-    """The line of a task that a former run completed: that run's `record` of it, marked as skipped, and with
-    the command that ran."""
+    """The line of a task that a former run completed: that run's `record`, marked as skipped, with its
+    command."""
     same = command_matches(record.command, task.command)
     command = task.command if same else command_of(record.command)
     return _format_again(record, task.id, task.line, task.repeat, command, Mark.SKIPPED)
 
 
 def format_recorded(record: Record, item: Task | Barrier) -> bytes:
-    """The line of a task or barrier that this run has completed already: its `record`."""
+    """The line of a task or barrier that this run has already completed: its `record`."""
     if isinstance(item, Barrier):
         return _format_again(record, item.id, item.line, NO_REPEAT, item.text, Mark.BARRIER)
     return _format_again(record, item.id, item.line, item.repeat, item.command, record.mark)
@@ -261,13 +263,13 @@ def _format_again(  # noqa: PLR0917 - as format_line
 
 @functools.lru_cache(maxsize=1024)
 def _node_field(node: str) -> str:
-    """A node's name, in which nothing can end the field or the line."""
+    """A node's name, without characters that would end the field or the line."""
     return node if node and node.isprintable() else repr(node)
 
 
 # ---- reading ----
 
-# Possessive and without alternatives that overlap: linear in the line, whatever it holds.
+# Possessive, and without overlapping alternatives: linear in the length of any line.
 _SECONDS = rb"-?(?:[0-9.]++(?:e[+-]?[0-9]++)?+|nan|inf)"
 _PATTERNS = {
     "flags": rb"(?:[ROEBCDPSZ ]{4}+[XTMN]|[ROEBCDPSZ ]{0,8}+)",
@@ -288,7 +290,7 @@ _PATTERNS = {
 }
 _LINE = re.compile(b"\t".join(b"(%b)" % _PATTERNS[name] for name in FIELDS) + rb"\n?")
 BRIEF_FIELDS = ("flags", "id", "node", "pid", "return_code", "elapsed", "start", "finish", "out", "err")
-"""What `scan_block` finds."""
+"""The fields that `scan_block` returns."""
 _BRIEF_LINES = re.compile(
     b"^"
     + b"\t".join((b"(%b)" if name in BRIEF_FIELDS else b"%b") % _PATTERNS[name] for name in FIELDS)
@@ -300,8 +302,8 @@ _DIGIT = re.compile(rb"[0-9]")
 
 
 def parse_line(line: bytes) -> Record | None:
-    """Read one line, with or without its line feed, of ours or of the original's 1.x or 3.0; None if it is
-    not a line of a status file (see also `is_header`)."""
+    """Parse one line, with or without its line feed, of this version or of the original's 1.x or 3.0; None if
+    it is not a line of a status file (see also `is_header`)."""
     found = _LINE.fullmatch(line)
     if found is None:
         return None
@@ -340,8 +342,8 @@ _MARKS = (
 
 
 def scan_line(text: bytes, at: int) -> tuple[int, Mark, int, int, Reason] | None:
-    """The quick look that an index of a long file needs: of the line that begins at `at`, where it ends
-    (its line feed included), its mark, id, return code and reason. None as for `parse_line`."""
+    """The few fields that the index of a long file needs, of the line that begins at `at`: its end (line feed
+    included), mark, id, return code and reason. None as for `parse_line`."""
     found = _LINE.match(text, at)
     if found is None:
         return None
@@ -350,8 +352,8 @@ def scan_line(text: bytes, at: int) -> tuple[int, Mark, int, int, Reason] | None
 
 
 def scan_block(block: bytes) -> list[tuple[bytes, ...]] | None:
-    """`BRIEF_FIELDS` of every line of a block of whole lines, as they stand there: what a reader of millions
-    of lines needs. None if one is no line for `parse_line`, but for numbers like 1.2.3 that are none."""
+    """`BRIEF_FIELDS` of every line of a block of whole lines, as raw bytes: for readers of millions of lines.
+    None if `parse_line` would reject a line; numbers such as 1.2.3 are not rejected here."""
     found: list[tuple[bytes, ...]] = _BRIEF_LINES.findall(block)
     return found if len(found) == block.count(b"\n") else None
 
@@ -360,13 +362,13 @@ _REASONS = {reason.value.encode(): reason for reason in Reason}
 
 
 def reason_of(flags: bytes) -> Reason:
-    """The reason in a flags field: it stands in the fifth column, and nowhere else."""
+    """The reason in a flags field: its fifth column."""
     return _REASONS.get(flags[4:5], Reason.NONE)
 
 
 @functools.lru_cache(maxsize=1024)
 def mark_of(flags: bytes) -> Mark:
-    """The mark in a flags field of four columns or five, of three (1.x), or of a barrier and four blanks
+    """The mark in a flags field of four or five columns, of three (1.x), or of a barrier and four blanks
     (3.0)."""
     for letters, mark in _MARKS:
         if any(letter in flags for letter in letters):

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 NO_REPEAT = -1
-"""Repeat index of a task that stands outside REPEAT."""
+"""Repeat index of a task outside REPEAT."""
 
 
 class Phase(enum.IntEnum):
@@ -33,10 +33,10 @@ class Task(msgspec.Struct, frozen=True, gc=False):
 
 
 class Barrier(msgspec.Struct, frozen=True, gc=False):
-    """No later task starts until all earlier ones have ended. Takes a task id of its own.
+    """No later task starts until all earlier ones have ended. A barrier has a task id of its own.
 
-    `check`: the run ends here if a task since the previous barrier failed. `key`: the key store's key
-    that the id is put to, or None. `text` is the directive as it stands in the file, without its line end.
+    `check`: the run ends here if a task since the previous barrier failed. `key`: the key under which the id
+    is put into the key store, or None. `text` is the directive as in the file, without its line end.
     """
 
     id: int
@@ -63,9 +63,9 @@ LOST_RETURN_CODE = -100
 because something that it needs or waits for is not available (`Reason.NOT_RUN`)."""
 
 SNIPPET_EDGE = 40
-"""Bytes kept of the beginning and of the end of leaked output."""
+"""Bytes kept of the beginning and of the end of captured output."""
 LONGEST_LINE = 200
-"""Characters of the last line that a task printed, for people."""
+"""The most characters of the last line that a task printed."""
 
 
 Snippet = Annotated[bytes, msgspec.Meta(max_length=2 * SNIPPET_EDGE + 3)]
@@ -77,18 +77,18 @@ Moment = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 
 
 class Ending(enum.IntEnum):
-    """Why an attempt is over."""
+    """Why an attempt ended."""
 
     OWN = 0
-    """The shell ended by itself (or was killed by somebody else): a result."""
+    """The shell ended by itself, or was killed by another process: a result."""
     ORDERED = 1
-    """The engine ended it because it was told to: not a result."""
+    """The engine ended it on request: not a result."""
     UNSTARTED = 2
-    """The node could not start it at all (no memory, no more processes)."""
+    """The node could not start it (no memory, no more processes)."""
 
 
 class Reason(enum.Enum):
-    """Why an attempt ended as it did, if its return code does not say it: a flag of the status file."""
+    """Why an attempt ended, if its return code does not say it: a flag of the status file."""
 
     NONE = ""
     CANCELLED = "X"
@@ -96,13 +96,13 @@ class Reason(enum.Enum):
     TIME_LIMIT = "T"
     """It was ended at its time limit."""
     MEMORY = "M"
-    """It was ended because it took more memory than it may, or than there was."""
+    """It was ended because it used more memory than was allowed or available."""
     NOT_RUN = "N"
     """Not run, because something that it needs or waits for is not available; it is still to be done."""
 
     @property
     def words(self) -> str:
-        """For people and programs; empty if there is no reason."""
+        """The reason in words; empty if there is none."""
         return REASON_WORDS[self]
 
 
@@ -129,14 +129,15 @@ def how_ended(return_code: int, reason: str = "") -> str:
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One finished attempt.
+    """The outcome of one attempt.
 
-    `attempt` is the number the driver gave it; `pid` the shell's; `return_code` as of `subprocess`
-    (minus the signal's number if killed by one); `elapsed` monotonic seconds; `start` and `finish` the
-    node's wall clock in seconds since the epoch; `out_bytes`, `err_bytes` count what leaked to stdout and
-    stderr, and the snippets hold the first 40 and last 40 bytes, with `...` between if some were left out.
-    `reason`: why it ended, if the engine knows more of that than the return code says. `last_line`: of stderr
-    (of stdout, if that has none), as `model.failure.last_line`; only of one that failed.
+    `attempt` is its number, which the driver gave it; `pid` the process id of the shell; `return_code` as in
+    `subprocess` (minus the signal's number if a signal killed it); `elapsed` in monotonic seconds; `start`
+    and `finish` in seconds since the epoch by the node's clock; `out_bytes`, `err_bytes` count the captured
+    bytes of stdout and stderr, and the snippets hold the first and last 40 of them, with `...` between if
+    some were left out. `reason`: why it ended, if the engine knows more than the return code says.
+    `last_line`: of stderr (of stdout, if stderr has none), as `model.failure.last_line`; only if the attempt
+    failed.
     """
 
     attempt: Natural
@@ -161,13 +162,13 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Way(enum.Enum):
-    """Who starts an engine, and how it learns that nobody wants it any more."""
+    """How an engine is launched, which decides how it learns that it is no longer wanted."""
 
     CHILD = "child"
-    """The driver, on its own machine: the engine is its child, and the end of its standard input is the end
-    of the driver."""
+    """By the driver, on its own machine: the engine is its child, and the end of the engine's standard input
+    means that the driver has ended."""
     SSH = "ssh"
-    """ssh: the engine goes to the background and survives its connection."""
+    """By ssh: the engine goes to the background and survives its connection."""
     STEP = "step"
-    """A scheduler, as the only process of a step (Slurm: `srun`): it must not go to the background, for the
-    step would end; and whatever signals the step signals the tasks, too."""
+    """By a scheduler, as the only process of a step (Slurm: `srun`): it must stay in the foreground, or the
+    step would end; signals to the step reach its tasks, too."""

@@ -26,7 +26,7 @@ from disbatch.model.errors import TaskFileError
 from disbatch.model.task import NO_REPEAT, Barrier, Item, PerEngine, Phase, Task
 
 MARK = b"#DISBATCH"
-"""What a directive begins with."""
+"""The beginning of every directive."""
 KEYWORDS = (b"PREFIX", b"SUFFIX", b"REPEAT", b"BARRIER", b"PERENGINE")
 LARGEST = (1 << 63) - 1
 """Largest task id, repeat count and (either sign) repeat index."""
@@ -67,7 +67,8 @@ class Repeat(msgspec.Struct, frozen=True):
 
 
 class BarrierLine(msgspec.Struct, frozen=True):
-    """Wait for all earlier tasks; `check`: end the run if one failed; `key`: tell the key store."""
+    """Wait for all earlier tasks; `check`: end the run if one failed; `key`: put the id into the key
+    store."""
 
     check: bool
     key: bytes | None
@@ -84,17 +85,17 @@ Directive = Prefix | Suffix | Repeat | BarrierLine | PerEngineLine
 
 
 class DirectiveError(ValueError):
-    """What is wrong with a directive and what to do, without the place; the caller knows that."""
+    """What is wrong with a directive and how to mend it, without the place, which the caller knows."""
 
 
 def shown(text: bytes) -> str:
-    """`text` quoted for a message: printable, on one line, cut when long."""
+    """`text` quoted for a message: printable, on one line, shortened if long."""
     cut = text if len(text) <= _SHOWN else text[:_SHOWN] + b"..."
     return repr(cut.decode("utf-8", "surrogateescape"))
 
 
 def is_directive(line: bytes) -> bool:
-    """True if `line` (without its line end) is a directive, right or wrong."""
+    """True if `line` (without its line end) is a directive, valid or not."""
     return line.startswith(MARK) and line[len(MARK) : len(MARK) + 1] in (b"", b" ", b"\t")
 
 
@@ -160,7 +161,7 @@ def _repeat(rest: bytes) -> Repeat:
 
 
 def _number(name: str, digits: bytes) -> int:
-    # Digits are counted first: int() of an endless row of them is slow, and past 4300 an error.
+    # Digits are counted first: int() is slow on very many of them, and fails beyond 4300.
     value = int(digits) if len(digits.lstrip(b"+-0")) <= 19 else LARGEST + 1
     if abs(value) > LARGEST:
         raise DirectiveError(f"REPEAT's {name} {shown(digits)} does not fit in 63 bits; take a smaller one")
@@ -187,9 +188,9 @@ def without_end(line: bytes) -> bytes:
 
 
 class TaskParser:
-    """Parses one task file or stream; `source_name` is what errors call it.
+    """Parses one task file or stream; `source_name` is its name in errors.
 
-    `next_id` is the id that the next task or barrier will bear; `barriers` counts barriers so far.
+    `next_id` is the id of the next task or barrier; `barriers` counts barriers so far.
     """
 
     def __init__(self, source_name: str) -> None:
@@ -204,16 +205,16 @@ class TaskParser:
 
     @property
     def tasks(self) -> int:
-        """How many tasks there have been, those of REPEATs included."""
+        """The number of tasks so far, including those of REPEATs."""
         return self.next_id - self.barriers
 
     @property
     def glue(self) -> int:
-        """Bytes that PREFIX and SUFFIX add to a command now."""
+        """Bytes that PREFIX and SUFFIX add to each command now."""
         return MAX_COMMAND - self._room
 
     def parse(self, number: int, line: bytes) -> Iterable[Item]:
-        """What line `number` (from 1) becomes; nothing for a comment. Iterate the result once.
+        """The items of line `number` (from 1); none for a comment. Iterate the result once.
 
         `line` may have its line end or not. Raises TaskFileError.
         """
@@ -229,12 +230,12 @@ class TaskParser:
         return (Task(id, number, NO_REPEAT, self._prefix + line + self._suffix),)
 
     def go_on_after(self, ids: int) -> None:
-        """Other lines, with so many ids, stand before these; so no PERENGINE may come any more."""
+        """Lines of another file, with so many ids, precede these; so PERENGINE is no longer allowed."""
         self.next_id = ids
         self._begun = True
 
     def pass_over(self, tasks: int) -> None:
-        """Count `tasks` plain tasks that were looked at elsewhere, as if their lines had been parsed."""
+        """Count `tasks` plain tasks that were checked elsewhere, as if their lines had been parsed."""
         self.next_id += tasks
 
     def _unusual(self, number: int, line: bytes) -> Iterable[Item]:

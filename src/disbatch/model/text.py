@@ -19,7 +19,7 @@ _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", "'": "\\'", "\0
 
 
 def valid(text: str) -> str:
-    """`text` as Unicode: bytes that are not UTF-8 read \\xNN."""
+    r"""`text` as valid Unicode: bytes that are not UTF-8 become \xNN."""
     if text.isascii():
         return text
     text = _BYTE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
@@ -27,15 +27,16 @@ def valid(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` on one line, for people: tabs and line ends are blanks, and what a terminal would act upon, or
-    nobody would see, reads \\x9b or \\u202e."""
+    r"""`text` on one line: tabs and line ends become blanks; control and invisible characters become \x9b or
+    \u202e."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c in "\t\n" else _seen(c) for c in valid(text))
 
 
 def printable_json(document: bytes) -> bytes:
-    """A JSON document that has the same values, with \\u202e for what is not printable in its strings."""
+    r"""A JSON document with the same values; characters that are not printable in its strings become
+    \u202e."""
     if document.isascii() and b"\x7f" not in document:
         return document
     import json
@@ -47,7 +48,7 @@ def printable_json(document: bytes) -> bytes:
 
 
 def shell_word(text: str) -> str:
-    """`text` as one word for bash, zsh or ksh, in printable characters: to be shown, and typed back."""
+    """`text` as one word for bash, zsh or ksh, in printable characters, to be displayed and typed."""
     if text.isprintable():
         return shlex.quote(text)
     return f"$'{''.join(map(_escaped, text))}'"
@@ -63,7 +64,7 @@ def path_line(path: str) -> str:
 
 
 def parse_path_line(line: str) -> str:
-    """The path that `line` tells. ValueError if it is neither a path nor JSON."""
+    """The path in such a line. ValueError if it is neither a path nor JSON."""
     if not line.startswith('"'):
         return line
     import json
@@ -72,22 +73,22 @@ def parse_path_line(line: str) -> str:
 
 
 def as_argument(name: str) -> str:
-    """The name of a file, as no command takes it for an option."""
+    """The name of a file in a form that no command mistakes for an option."""
     return f"./{name}" if name.startswith("-") and name != "-" else name
 
 
 def shown_path(path: str) -> str:
-    """`path` as it is, unless that could not be seen, or typed."""
+    """`path` as it is, or quoted if it could not be displayed or typed."""
     return path if path.isprintable() else shell_word(path)
 
 
 def shell_command(words: Iterable[str]) -> str:
-    """The command of these words, to be shown, and typed back."""
+    """The command of these words, to be displayed and typed."""
     return " ".join(map(shell_word, words))
 
 
 def with_retry(command: str) -> str:
-    """This command that goes on from a status file, and runs again what failed; -R is its last word."""
+    """The same resume command, but one that also runs failed tasks again; -R is its last word."""
     return command.removesuffix(" -R") + " -R"
 
 
@@ -104,7 +105,7 @@ def _escaped(letter: str) -> str:
 
 
 def in_short(text: str) -> str:
-    """What the user wrote, as it can stand in a line for the user."""
+    """Input of the user, shortened for a message."""
     text = text if len(text) <= 80 else text[:77] + "..."
     return printable(text)
 
@@ -113,18 +114,19 @@ MOST_NAMED = 5
 
 
 def counted(number: float, noun: str, plural: str = "") -> str:
-    """`1 task`, `2,000 tasks`, `0.5 cores`; `plural` if that is not the noun with an s."""
+    """`1 task`, `2,000 tasks`, `0.5 cores`; `plural` if it is not the noun with an s."""
     shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
     return f"{shown} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def with_label(node: str, label: str) -> str:
-    """`vm (gpu)`: a node of a context that the user gave a label; several may have the same name."""
+    """`vm (gpu)`: a node, with the label that the user gave its context; several nodes may have the same
+    name."""
     return f"{node} ({label})" if label else node
 
 
 def short_list(names: list[str], most: int = MOST_NAMED) -> str:
-    """The first names of a list; a name that stands there more than once is said once."""
+    """The first names of a list, each once."""
     different = list(dict.fromkeys(names))
     rest = len(different) - most
     return ", ".join(different[:most]) + (f" and {rest} more" if rest > 0 else "")
@@ -135,7 +137,7 @@ _UNITS = ((1, "s"), (60, "min"), (3600, "h"))
 
 def duration(seconds: float) -> str:
     """`530 ms`, `2.53 s`, `12.3 s`, `4:05`, `2:03:04`, `3d 04:05`."""
-    # The bounds are where rounding would carry: 0.9996 is 1.00 s, not 1000 ms.
+    # The bounds are where rounding carries: 0.9996 is 1.00 s, not 1000 ms.
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 9.995:
@@ -151,12 +153,12 @@ def duration(seconds: float) -> str:
 
 
 def whole_seconds(seconds: float) -> str:
-    """`0 s`, `12 s`, `4:05`: a time that is going on, or an estimate."""
+    """`0 s`, `12 s`, `4:05`: a growing duration, or an estimate."""
     return f"{seconds:.0f} s" if seconds < 59.5 else duration(max(60, seconds))
 
 
 def run_time(seconds: float) -> str:
-    """`0.3 s`, `12 s`, `4:05`: how long a run took."""
+    """`0.3 s`, `12 s`, `4:05`: the duration of a run."""
     return f"{max(0.1, seconds):.1f} s" if 0 < seconds < 9.95 else whole_seconds(seconds)
 
 
@@ -166,8 +168,8 @@ def count(number: int) -> str:
 
 
 def per_second(rate: float, beside: float | None = None) -> str:
-    """`1,250/s`, `12.3/s`, `3.2/min`, `0.8/h`; a part of another rate, `beside` which it stands, has the unit
-    of that one: `0.2/s`."""
+    """`1,250/s`, `12.3/s`, `3.2/min`, `0.8/h`. A part of another rate, `beside` which it is shown, gets the
+    unit of that one: `0.2/s`."""
     whole = beside or rate
     seconds, unit = next(((seconds, unit) for seconds, unit in _UNITS if whole * seconds >= 1), _UNITS[-1])
     number = rate * seconds
@@ -179,7 +181,7 @@ def per_second(rate: float, beside: float | None = None) -> str:
 
 
 def memory(number: float) -> str:
-    """Bytes: `512 MB`, `1.5 GB`, `64 GB`; units of 1024, as `free -h` has them."""
+    """Bytes: `512 MB`, `1.5 GB`, `64 GB`; units of 1024, as in `free -h`."""
     for unit in ("kB", "MB", "GB", "TB"):
         number /= 1024
         if number < 999.5 or unit == "TB":
@@ -188,18 +190,18 @@ def memory(number: float) -> str:
 
 
 def one_line(text: bytes, width: int) -> str:
-    """Text from outside in one line of printable characters, at most `width` columns of a terminal."""
+    """Foreign bytes as one line of printable characters, at most `width` columns of a terminal."""
     return shortened(text.decode("utf-8", "replace"), width)
 
 
 def shortened(text: str, width: int) -> str:
-    """Text from outside in one line of printable characters, at most `width` columns of a terminal."""
+    """Foreign text as one line of printable characters, at most `width` columns of a terminal."""
     shown = printable(text.strip())
     return shown if cells(shown) <= width else _beginning(shown, max(1, width - 1)) + "…"
 
 
 def cells(text: str) -> int:
-    """Columns that it takes on a terminal: letters of some scripts take two."""
+    """Columns of the text on a terminal: characters of some scripts take two."""
     return len(text) if text.isascii() else sum(map(_cells, text))
 
 
@@ -210,7 +212,7 @@ def _cells(letter: str) -> int:
 
 
 def _beginning(text: str, width: int) -> str:
-    """As much of it as fits into so many columns."""
+    """The longest beginning that fits into so many columns."""
     if text.isascii():
         return text[:width]
     columns = accumulate(map(_cells, text))
@@ -218,7 +220,7 @@ def _beginning(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """In lines of at most `width` columns, of whole words unless one is longer than that."""
+    """Lines of at most `width` columns, broken between words unless a word is longer than that."""
     lines, line = [], ""
     for word in text.split():
         longer = f"{line} {word}" if line else word

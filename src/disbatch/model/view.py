@@ -56,14 +56,14 @@ class TaskView(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> str:
-        """Its node, for people."""
+        """The node, with its context's label."""
         return with_label(self.node, self.label)
 
 
 class FailureKind(msgspec.Struct, frozen=True):
-    """Failed tasks of one return code, `reason` and last line, where all numbers in it count as equal: how
-    many, on how many `nodes`, and the first of them: task `id`, its line in the task file, its node and
-    command. `various`: their last lines are many different ones, and `last_line` is that of the first."""
+    """Failed tasks with one return code, `reason` and last line (all numbers in it count as equal): how many,
+    on how many `nodes`, and the first of them: task `id`, its line in the task file, its node and command.
+    `various`: their last lines differ, and `last_line` is that of the first."""
 
     count: int
     return_code: int
@@ -105,18 +105,18 @@ class Summary(msgspec.Struct, frozen=True):
     retry: str = ""
 
 
-# ---- for those that watch ----
+# ---- for displays that follow a run ----
 
 
 class EngineRow(msgspec.Struct, frozen=True):
-    """One engine, for whoever watches. `engine` is its own name for good, `label` that of its context.
+    """One engine. `engine` is its permanent id, `label` that of its context.
 
-    `state`: `launching` (on its way), `starting` (its PERENGINE START commands run), `active`, `draining`
-    (no new tasks), `leaving`, `lost` (not heard), `left`, or `failed` (it never came). `running` tasks are
-    in its slots, `waiting` ones behind them; `done` and `failed` tasks of its node that a former driver
-    recorded count, too; those that were cancelled are not among the failed ones. `rate`: tasks a second
-    over the last minute or so; `heard`: seconds since its last word; `load`: of its node, over a minute;
-    memory of the node in bytes. None: not known.
+    `state`: `launching`, `starting` (its PERENGINE START commands run), `active`, `draining` (no new tasks),
+    `leaving`, `lost` (not heard), `left`, or `failed` (it never joined). `running` tasks are in its slots,
+    `waiting` ones are queued behind them; `done` and `failed` include tasks of its node that a former driver
+    recorded; cancelled tasks do not count as failed here. `rate`: tasks a second over about the last minute;
+    `heard`: seconds since its last message; `load`: load average of its node over a minute; memory of the
+    node in bytes. None: not known.
     """
 
     engine: str
@@ -137,12 +137,12 @@ class EngineRow(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> str:
-        """Its node, for people."""
+        """The node, with its context's label."""
         return with_label(self.node, self.label)
 
 
 class RunningRow(msgspec.Struct, frozen=True):
-    """A task that runs. `seconds`: for how long; None: it started after its engine's last word. `label`: of
+    """A running task. `seconds`: for how long; None: it started after its engine's last message. `label`: of
     its engine's context."""
 
     id: int
@@ -155,15 +155,15 @@ class RunningRow(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> str:
-        """Its node, for people."""
+        """The node, with its context's label."""
         return with_label(self.node, self.label)
 
 
 class FailureRow(msgspec.Struct, frozen=True):
-    """A task that failed, the `number`-th (from 1) since this driver began. `time`: when that was heard,
-    seconds since the epoch; `snippet`: of its stderr, or of its stdout if that is empty. `label`: of its
-    engine's context, "" if a former driver recorded it. `reason`: in words, as of `model.task.Reason`;
-    `last_line`: what it said last, whole words of it."""
+    """A failed task, the `number`-th (from 1) since this driver began. `time`: when the driver was told of
+    it, in seconds since the epoch; `snippet`: of its stderr, or of its stdout if that is empty. `label`: of
+    its engine's context, "" if a former driver recorded it. `reason`: in words, as `model.task.Reason.words`;
+    `last_line`: the last line that it printed, whole words only."""
 
     number: int
     id: int
@@ -180,12 +180,12 @@ class FailureRow(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> str:
-        """Its node, for people."""
+        """The node, with its context's label."""
         return with_label(self.node, self.label)
 
 
 class LogRow(msgspec.Struct, frozen=True):
-    """What the driver said to the user: the `number`-th line (from 1), at `time` (since the epoch)."""
+    """A message of the driver to the user: the `number`-th (from 1), at `time` (seconds since the epoch)."""
 
     number: int
     time: float
@@ -193,7 +193,7 @@ class LogRow(msgspec.Struct, frozen=True):
 
 
 class CoursePoint(msgspec.Struct, frozen=True, array_like=True):
-    """A run at one time, `seconds` after this driver began."""
+    """The counts of a run at one time, `seconds` after this driver began."""
 
     seconds: float
     done: int
@@ -203,32 +203,32 @@ class CoursePoint(msgspec.Struct, frozen=True, array_like=True):
 
 
 class BarrierRow(msgspec.Struct, frozen=True):
-    """The barrier that tasks behind it wait for."""
+    """The barrier that later tasks wait for."""
 
     id: int
     line: int
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """A run at one moment, for whoever watches it; the lists are as long as was asked for.
+    """A run at one moment; its lists are as long as the client asked for.
 
     `number` rises with each change; it and the numbers in the lists begin anew with each `driver` (0, 1, ...:
     how often the run was taken over). `time` is now, `started` when this driver began (seconds since the
-    epoch), `seconds` what lies between.
+    epoch), `seconds` the difference.
 
-    `mode`: `running`; `winding down` (nothing new starts, what runs finishes), `ending` (what runs is ended),
-    `closing` (all is done, engines leave), `over`. `notice`: what people should know now; empty: nothing.
-    `paused`: by the user. `barrier`: the one that is waited for.
+    `mode`: `running`; `winding down` (no new task starts, running tasks finish), `ending` (running tasks are
+    ended), `closing` (all tasks are done, engines leave), `over`. `notice`: what users should know now, or
+    empty. `paused`: by the user. `barrier`: the one that tasks wait for.
 
-    `total`: None while nobody can know it. `done` includes `failed`, which includes `cancelled`; `skipped`
+    `total`: None while it cannot be known. `done` includes `failed`, which includes `cancelled`; `skipped`
     were done by a former run, and `skipped_failed` of these failed; `lost` were given up, `not_run` of these
     because something that they need or wait for is not available. `waiting`: read and not running; `retried`:
-    attempts that were run again after their engine was lost or stopped. `rate`: tasks a second over the last
-    minute or so; `remaining`: seconds until all is done at that rate; None: nobody can say.
+    attempts that were run again after their engine was lost or stopped. `rate`: tasks a second over about the
+    last minute; `remaining`: seconds until all tasks are done at that rate; None: not known.
 
-    `engines`: of `engines_count` ones, those that are there first. `running_tasks`: the longest first.
-    `failures`, `log`: oldest first. `failure_kinds`: the most frequent of `failure_kinds_count`.
-    `course`: what was so far, if that was asked for.
+    `engines`: the present ones first, of `engines_count`. `running_tasks`: the longest first. `failures`,
+    `log`: oldest first. `failure_kinds`: the most frequent of `failure_kinds_count`. `course`: the counts so
+    far, if the client asked for them.
     """
 
     number: int
