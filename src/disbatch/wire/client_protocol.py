@@ -48,19 +48,19 @@ from disbatch.model.view import View
 from disbatch.wire.engine_protocol import Count, Name, Text
 
 HOLD = 3.0
-"""Seconds after which one who waits is told that there is nothing yet."""
+"""Seconds after which a waiting client is told that there is nothing yet."""
 LEASE = 12.0
-"""Seconds after its last word that a program is taken for dead."""
+"""Seconds after its last message that a program is considered dead."""
 MAX_KEY = 1 << 10
 """Bytes of a key."""
 MAX_PUT = 1 << 20
-"""Bytes of the values in one `Put`, together."""
+"""The most bytes of the values in one `Put`, together."""
 MOST_PUT = 4096
 """Values in one `Put`."""
 MAX_GIVEN = 15 << 20
-"""Bytes of a value that fits into an answer; a server may hold larger ones."""
+"""The most bytes of a value in an answer; a server may hold larger ones."""
 OVER = "the run is over, and its key store with it"
-"""The answer when there is no store any more."""
+"""The answer when the key store is gone."""
 
 Channel = Annotated[str, msgspec.Meta(min_length=16, max_length=64)]
 Key = Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_KEY)]
@@ -75,9 +75,8 @@ class Put(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Get(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Give the oldest value of this key when there is one, to take it out (`takes`), or to look at it.
-    `seconds`: if none comes in this time (HOLD at most), say so; `last`: and wait no more. Answered with
-    `Given`."""
+    """Get the oldest value of this key once there is one: take it out (`takes`), or look at it. `seconds`: if
+    none arrives in this time (HOLD at most), answer so; `last`: and stop waiting. Answered with `Given`."""
 
     channel: Channel
     number: Count
@@ -96,7 +95,7 @@ class Keep(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Forgo(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Nobody waits any more for what had this number; what it took goes back."""
+    """The program no longer waits for the request with this number; a value that it took goes back."""
 
     channel: Channel
     number: Count
@@ -106,8 +105,8 @@ OfPrograms = Put | Get | Keep | Forgo
 
 
 class Given(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """A value, or none yet. `serial`: the driver's number for what was begun, which is not the same again if
-    the value went back meanwhile. `store`: which store that is; another driver of the run has another one."""
+    """A value, or none yet. `serial`: the driver's number for the operation, which changes if the value went
+    back meanwhile. `store`: identifies the store; a new driver of the run has another one."""
 
     value: bytes | None
     serial: int
@@ -115,7 +114,7 @@ class Given(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Kept(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The value is the program's own; or not, as it came too late."""
+    """Whether the value is the program's own; it is not if the confirmation came too late."""
 
     ours: bool
 
@@ -128,8 +127,8 @@ MOST_WANTED_KINDS = 1000
 
 
 class Wants(msgspec.Struct, frozen=True, array_like=True):
-    """At most so many of each, the newest of failures and log, behind those numbers that are known.
-    `course`: what was before, too. `kinds`: of failures, the most frequent."""
+    """The most rows of each list that the client wants; of failures and log, the newest ones after those that
+    it has. `course`: include the earlier course. `kinds`: the most frequent kinds of failures."""
 
     engines: Annotated[int, msgspec.Meta(ge=0, le=MOST_ENGINES)] = MOST_ENGINES
     running: Annotated[int, msgspec.Meta(ge=0, le=MOST_RUNNING)] = 0
@@ -142,9 +141,9 @@ class Wants(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Watch(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Tell how the run stands, as soon as that differs from view `known` of this `driver` (0: none is known);
-    or that it does not, after a while; and which of the tasks `ids` (first and last of each range) run.
-    Answered with `Seen`."""
+    """Report the state of the run as soon as it differs from view `known` of this `driver` (0: none is
+    known), or report that it does not, after a while; and which of the tasks `ids` (first and last of each
+    range) run. Answered with `Seen`."""
 
     wants: Wants
     known: Count = 0
@@ -153,8 +152,8 @@ class Watch(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Seen(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """How the run stands. `over`: it is, and this is the last view. `running`: which of the tasks that were
-    asked for are in slots at this moment."""
+    """The state of the run. `over`: the run is over, and this is the last view. `running`: which of the
+    requested tasks are in slots at this moment."""
 
     view: View
     over: bool = False
@@ -163,37 +162,38 @@ class Seen(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 MOST_NAMES = 1024
 MOST_RANGES = 8192
-"""In one request, which stays far below what may come from a socket."""
+"""The most ranges in one request, which keeps it far below the size limit of messages."""
 MOST_LINES_SUBMITTED = 65536
 MAX_SUBMITTED = 1 << 20
-"""Bytes of the lines in one `Submit`, together."""
+"""The most bytes of the lines in one `Submit`, together."""
 MAX_ANSWER = 16 << 20
-"""Largest answer, bytes. One to `Attach` holds an environment, for which Linux has at most 6 MiB."""
+"""The largest answer, bytes. An answer to `Attach` holds an environment, which Linux limits to 6 MiB."""
 MOST_LINES = 1000
-"""In one answer, MAX_LINE characters each at most."""
+"""The most lines in one answer, MAX_LINE characters each at most."""
 MAX_LINE = 250
 
 MOST_NODES = 10_000
-"""In one context."""
+"""The most nodes of one context."""
 Phrase = Annotated[str, msgspec.Meta(max_length=255)]
 Names = Annotated[list[Name], msgspec.Meta(min_length=1, max_length=MOST_NAMES)]
 Ranges = Annotated[list[tuple[Count, Count]], msgspec.Meta(min_length=1, max_length=MOST_RANGES)]
 
 
 class Drain(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Let these nodes (or the nodes of these labels) finish what runs there, then let them go."""
+    """Drain these nodes, or the nodes of these labels: running tasks finish, then the nodes are released."""
 
     names: Names
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """End what runs on these nodes (or the nodes of these labels), to be run elsewhere, and let them go."""
+    """Stop these nodes, or the nodes of these labels: running tasks are ended, to be run elsewhere, and the
+    nodes are released."""
 
     names: Names
 
 
 class Pause(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Start nothing new."""
+    """Start no more tasks."""
 
 
 class Unpause(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -201,17 +201,17 @@ class Unpause(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Never run these tasks, and end those that run: (first, last) id of each range."""
+    """Cancel these tasks, and end those that run: (first, last) id of each range."""
 
     ranges: Ranges
 
 
 class Finish(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """End the run now, in order, to be resumed later."""
+    """End the run now, in good order, to be resumed later."""
 
 
 class Newcomer(msgspec.Struct, frozen=True, array_like=True):
-    """An engine that a context is about to start, under a name that it made up, on this node."""
+    """An engine that a context is about to start on this node, with the id that the context has chosen."""
 
     engine: Name
     node: Name
@@ -221,11 +221,11 @@ class Newcomer(msgspec.Struct, frozen=True, array_like=True):
 class Attach(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Expect the engines of another context, which process `pid` on `host` starts; answered with `Attached`.
 
-    `limit`: the context leaves after so many tasks; None: no limit. `spare_after`: its engines are let go
-    when they have had nothing to expect for so many seconds, but for those on the nodes that it is to `keep`;
-    None: they are not. `scheduled`: the nodes are a scheduler's, so that a signal to an engine is, too; it
-    sends SIGKILL `kill_wait` seconds after SIGTERM (None: nobody knows). `far`: the engines come from other
-    hosts, and the connect file names no port.
+    `limit`: the context leaves after so many tasks; None: no limit. `spare_after`: its engines are released
+    when they have had nothing to expect for so many seconds, except on the nodes to `keep`; None: they are
+    not released. `scheduled`: the nodes belong to a scheduler, which signals an engine together with its
+    tasks and sends SIGKILL `kill_wait` seconds after SIGTERM (None: not known). `far`: the engines come from
+    other hosts, and the connect file names no port.
     """
 
     label: Phrase
@@ -241,8 +241,8 @@ class Attach(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Heed(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Tell what became of the engines of this context, as soon as that is more than the `known` first events
-    of this `history`; or nothing new, after a while. Answered with `News`."""
+    """Report what happened to the engines of this context, as soon as there is more than the `known` first
+    events of this `history`; or nothing new, after a while. Answered with `News`."""
 
     context: Name
     known: Count
@@ -250,8 +250,8 @@ class Heed(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The context could not start this engine, or the process that it started for it ended: with this code,
-    and `words` for the user."""
+    """The context could not start this engine, or the process that it started for it ended: with this exit
+    code, and `words` for the user."""
 
     context: Name
     engine: Name
@@ -261,8 +261,8 @@ class Ended(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Detach(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The context leaves: end what runs on its engines, to be run elsewhere, and let them go. `kindly`: let
-    what runs there finish. `why`, for people."""
+    """The context leaves: end what runs on its engines, to be run elsewhere, and release them. `kindly`: let
+    running tasks finish. `why`, for display."""
 
     context: Name
     kindly: bool = False
@@ -270,9 +270,9 @@ class Detach(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Take these lines of a task file, all of them or none; answered with `Taken`. `source`: what an error
-    calls the place where they come from, where the first of them has this `number`. Without lines: would the
-    run take some?"""
+    """Accept these lines of a task file, all of them or none; answered with `Taken`. `source`: the name of
+    their source in errors, where the first of them has this `number`. Without lines: ask whether the run
+    would accept any."""
 
     lines: Annotated[list[bytes], msgspec.Meta(max_length=MOST_LINES_SUBMITTED)]
     source: Phrase = "submitted"
@@ -280,8 +280,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Collect(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Tell how these tasks ended, (first, last) id of each range, as far as their lines stand behind the
-    first `after` bytes of the status file: as soon as there are any, or that there are none, after a while.
+    """Report how these tasks ended, (first, last) id of each range, as far as their lines are after the first
+    `after` bytes of the status file: as soon as there are any, or that there are none, after a while.
     Answered with `Results`."""
 
     ranges: Ranges
@@ -297,17 +297,18 @@ OfContexts = Attach | Heed | Ended | Detach
 OfClients = Submit | Collect | Close
 Verb = OfUsers | OfContexts | OfClients | OfPrograms | Watch
 REPEATABLE = (Attach, Heed, Collect, Watch, Put, Get, Keep, Forgo)
-"""Verbs that do nothing, or nothing a second time: then they are answered anew. Their answers, which may be
-large, are not kept."""
+"""Verbs that are idempotent: when repeated, they are carried out again. Their answers, which may be large,
+are not kept."""
 
 
 # ---- values ----
 
 
 class Attached(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The engines of the context are expected. What it tells them: see `messages.Bootstrap`. Seconds of
-    `grace` and the two patiences as in `messages.Welcome`. `known`: `prefix` by the user's name of the
-    directory, b"" from an older driver. `addresses`: where the driver listens, if the context is `far`."""
+    """The engines of the context are expected. For what the context tells them, see
+    `engine_protocol.Bootstrap`; `grace` and the two patiences are in seconds, as in
+    `engine_protocol.Welcome`. `known`: `prefix` with the user's name of the directory, b"" from an older
+    driver. `addresses`: where the driver listens, if the context is `far`."""
 
     context: str
     directory: bytes
@@ -321,25 +322,25 @@ class Attached(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Fate(enum.Enum):
-    """What became of an engine."""
+    """What happened to an engine."""
 
     JOINED = "joined"
     LOST = "lost"
     LEFT = "left"
     SPARE = "spare"
-    """It left as there was nothing more for it to do, while the run goes on."""
+    """It left because there was nothing more for it to do, while the run goes on."""
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True):
-    """Something became of that engine."""
+    """An event in the life of that engine."""
 
     engine: str
     fate: Fate
 
 
 class News(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """What became of the engines of a context: `events`, of which the first comes after `since` others of
-    this `history`. A driver that took the run over begins another one. `over`: the run is."""
+    """What happened to the engines of a context: `events`, the first of which follows `since` others of this
+    `history`. After a takeover, the new driver begins another history. `over`: the run is over."""
 
     since: int
     events: list[Event]
@@ -348,9 +349,9 @@ class News(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Taken(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The lines were taken. Their tasks and barriers have the ids from `first` on; `counts`: how many ids
-    a line has (none: a comment, or a PREFIX), and how many lines in a row have so many. Their results stand
-    behind the first `at` bytes of the status file."""
+    """The lines were accepted. Their tasks and barriers have ids from `first` on; `counts`: how many ids a
+    line has (none: a comment, or a PREFIX), and how many consecutive lines have so many. Their results come
+    after the first `at` bytes of the status file."""
 
     first: int
     counts: list[tuple[int, int]]
@@ -358,14 +359,14 @@ class Taken(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
     @property
     def ids(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
         return sum(ids * lines for ids, lines in self.counts)
 
 
 class Results(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Lines of the status file, which tell how tasks ended that somebody asked for; very long ones without
-    their last field, the command. All such lines among the first `upto` bytes have been told. `over`: the run
-    is, and there will be no others; how it ended, in `words`."""
+    """Lines of the status file with the results of the requested tasks; very long ones lack their last field,
+    the command. All such lines among the first `upto` bytes have been sent. `over`: the run is over, and
+    there will be no others; how it ended, in `words`."""
 
     lines: list[bytes]
     upto: int
@@ -377,8 +378,8 @@ Value = Attached | News | Taken | Results | Seen | Given | Kept
 
 
 class Request(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Do this. `id` is random, and the same each time that this request is sent. `by`: who asks, for people;
-    "": `dbutil`."""
+    """A request. `id` is random, and the same each time that the request is sent. `by`: the name of the
+    client, for display; "": `dbutil`."""
 
     protocol: Count
     id: Annotated[str, msgspec.Meta(min_length=16, max_length=64)]
@@ -388,7 +389,7 @@ class Request(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """What was done, a line each; or, if not `ok`, the one line that says why nothing was. `value`: what a
+    """What was done, one line each; or, if not `ok`, one line that says why nothing was. `value`: what a
     program asked for."""
 
     id: str

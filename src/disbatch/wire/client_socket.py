@@ -45,8 +45,8 @@ _answers = msgspec.msgpack.Decoder(Answer | Pulse | Refuse)
 
 
 class Line:
-    """A line to the driver of `connect`, to be closed; `is_starting`: it may not listen yet. UsageError if
-    that file's keys are none."""
+    """A connection to the driver of `connect`, to be closed; `is_starting`: the driver may not listen yet.
+    UsageError if the keys in that file are invalid."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], connect: ConnectFile, *, is_starting: bool = False
@@ -57,12 +57,12 @@ class Line:
         self._pending: dict[str, Request] = {}
         self._addresses: list[str] = []
         self._taken: set[str] = set()
-        """Addresses at which a connection was taken, and is there."""
+        """Addresses at which a connection was accepted, and exists."""
         self._good: set[str] = set()
         """Those of them that have proved to lead to the driver."""
         self._sent = False
         self.proven = ""
-        """The address that was seen last to lead to the driver."""
+        """The latest address that proved to lead to the driver."""
         self.socket = context.socket(zmq.DEALER)
         self.monitor: zmq.Socket[Any] | None = None
         try:
@@ -84,11 +84,12 @@ class Line:
         self.socket.close(0)
 
     def connect(self, addresses: list[str]) -> None:
-        """Try these. UsageError for one that is none."""
+        """Try these addresses. UsageError for an invalid one."""
         self._addresses += addresses
         if len(self._addresses) > 1:
-            # Send nothing to where nobody is. Not with one address: when the connection breaks, libzmq then
-            # throws away what has come and was not read yet, such as the last answer of a driver that ends.
+            # Without a connection, queue nothing. Not with one address: when the connection breaks, libzmq
+            # then discards messages that have arrived but were not read yet, such as the last answer of a
+            # driver that ends.
             self.socket.setsockopt(zmq.IMMEDIATE, 1)
         for address in addresses:
             try:
@@ -103,17 +104,17 @@ class Line:
             self._session.tell(request)
 
     def drop(self, request: Request) -> None:
-        """Nobody waits for the answer any more."""
+        """The answer is no longer wanted."""
         self._pending.pop(request.id, None)
 
     @property
     def reached(self) -> bool:
-        """There is a connection, as far as can be seen."""
+        """True if there is a connection, as far as can be seen."""
         return bool(self._taken)
 
     def look(self, frames: list[bytes]) -> None:
-        """Something happened to a connection: a message of `monitor`. SilenceError if the driver is not
-        there, as far as can be seen."""
+        """Handle a message of `monitor`: an event of a connection. SilenceError if the driver is gone, as far
+        as can be seen."""
         seen = parse_monitor_message(frames)
         event, address = seen["event"], seen["endpoint"].decode(errors="replace")
         if event in (zmq.EVENT_CLOSED, zmq.EVENT_DISCONNECTED):
@@ -130,7 +131,7 @@ class Line:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self.proven = address
             self._good.add(address)
-            # The monitor may be quicker than the socket, which learns of connections when it is asked.
+            # The monitor may be faster than the socket, which learns of connections when it is queried.
             self.socket.getsockopt(zmq.EVENTS)
             for request in self._pending.values():
                 self._session.tell(request)
@@ -147,7 +148,7 @@ class Line:
         self._sent = True
 
     def read(self, frames: list[bytes]) -> Answer | None:
-        """The answer in a message of `socket`, if it is one that somebody waits for."""
+        """The answer in a message of `socket`, if one is expected."""
         try:
             message = self._session.peek(frames[-1])
         except ProtocolError:
@@ -170,25 +171,25 @@ class Line:
 
 
 PATIENCE = 10.0
-"""Seconds that a driver has to answer, unless told otherwise."""
+"""Seconds that a driver has to answer, by default."""
 
 
 def request_for(verb: Verb, by: str = "") -> Request:
-    """A new request; `by` as there."""
+    """A new request; `by` as in `Request`."""
     return Request(PROTOCOL, secrets.token_hex(16), VERSION, verb, by)
 
 
 def check_protocol(connect: ConnectFile) -> None:
-    """UsageError if the driver does not speak ours."""
+    """UsageError if the driver's protocol is not ours."""
     if connect.protocol != PROTOCOL:
         theirs = f"the run speaks protocol {connect.protocol}"
         raise UsageError(f"{theirs}, this dbutil, {VERSION}, {PROTOCOL}: use the dbutil of that version")
 
 
 def ask(connect: ConnectFile, verb: Verb, *, patience: float = PATIENCE, is_starting: bool = False) -> Answer:
-    """What the driver answers; `is_starting`: it is known to live, and will listen at its socket. Raises
-    SilenceError if it does not answer within `patience` seconds, UsageError if it cannot be asked from here.
-    """
+    """The driver's answer; `is_starting`: it is known to live, and will listen at its socket. Raises
+    SilenceError if it does not answer within `patience` seconds, UsageError if it cannot be asked from
+    here."""
     check_protocol(connect)
     addresses = sockets(connect) if is_starting else ways(connect)
     with zmq.Context() as context:
@@ -215,7 +216,7 @@ def _wait(line: Line, request: Request, patience: float) -> Answer:
             except SilenceError as error:
                 ended = error
         if (answer := _read(line)) is not None:
-            return answer  # and then it ended
+            return answer  # the driver answered, and then ended
         if ended is not None:
             raise ended
     raise SilenceError(line.silence(patience))
@@ -237,10 +238,10 @@ GIVEN_UP = "the line to the driver was given up"
 
 
 class Caller:
-    """A line to the driver of `connect` on a loop, to be closed. UsageError or SilenceError if there is no
-    way to it from here; once there was one, only a call's own patience counts. `lost` is called whenever a
-    connection could not be made, or was lost. `addresses`: try these, whether or not somebody is there.
-    `by`: who asks, as in `Request`."""
+    """A connection to the driver of `connect` on a loop, to be closed. UsageError or SilenceError if the
+    driver cannot be reached from here; after the first connection, only a call's own patience counts. `lost`
+    is called whenever a connection failed or was lost. `addresses`: try these, whether or not they are
+    listened at. `by`: the name of the client, as in `Request`."""
 
     def __init__(
         self,
@@ -267,12 +268,12 @@ class Caller:
 
     @property
     def proven(self) -> str:
-        """The address that was seen last to lead to the driver."""
+        """The latest address that proved to lead to the driver."""
         return self._line.proven
 
     async def call(self, verb: Verb, patience: float | None) -> Answer:
-        """What the driver answers. SilenceError if it does not within `patience` seconds (None: wait for
-        ever), or the line is closed."""
+        """The driver's answer. SilenceError if there is none within `patience` seconds (None: wait without
+        limit), or the connection is closed."""
         if self._closed:
             raise SilenceError(GIVEN_UP)
         request = request_for(verb, self._by)
@@ -294,7 +295,7 @@ class Caller:
         return self._line.silence(patience)
 
     def _look(self, frames: list[bytes]) -> None:
-        # That nobody is there now does not say that nobody will be.
+        # A socket without a listener now may have one later.
         try:
             self._line.look(frames)
             lost = not self._line.reached
@@ -315,7 +316,7 @@ class Caller:
             reader.check()
 
     def close(self) -> None:
-        """Give the line up; calls that wait are not answered. May be called twice."""
+        """Close the connection; waiting calls get no answer. May be called twice."""
         if self._closed:
             return
         self._closed = True

@@ -43,11 +43,11 @@ class RunKeys(msgspec.Struct, frozen=True):
 
 
 class ConnectFile(msgspec.Struct, frozen=True):
-    """PREFIX_connect.json: where the driver of a run listens and what opens the door.
+    """PREFIX_connect.json: where the driver of a run listens, and the keys to it.
 
-    `addresses` as in `wire.engine_protocol.Bootstrap`; `host` and `pid` are the driver's; `started` seconds
-    since the epoch. The server's secret is there for a driver that takes the run over. `cores_per_task`: -c,
-    as given; it holds for nodes that are attached, too.
+    `addresses` as in `wire.engine_protocol.Bootstrap`; `host` and `pid` are the driver's; `started` is in
+    seconds since the epoch. The server's secret key is for a driver that takes the run over.
+    `cores_per_task`: -c, as given; it applies to attached nodes, too.
     """
 
     protocol: int
@@ -66,11 +66,11 @@ class ConnectFile(msgspec.Struct, frozen=True):
 
     @property
     def keys(self) -> RunKeys:
-        """The run's."""
+        """The keys of the run."""
         return RunKeys(self.server_key, self.server_secret, self.client_key, self.client_secret)
 
     def replace(self, path: Path) -> None:
-        """Put this in the place of the file that is there."""
+        """Replace the existing file with this one."""
         new = path.with_name(f"{path.name}.new")
         new.unlink(missing_ok=True)
         self.write(new)
@@ -84,8 +84,8 @@ class ConnectFile(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, path: Path, *, trusted: int | None = None) -> ConnectFile:
-        """Read the file, which must be ours, or belong to `trusted`; UsageError says in one line why that
-        cannot be."""
+        """Read the file, which must belong to our user or to `trusted`; UsageError says in one line why it
+        cannot be read."""
         try:
             data = read_own(path, CONNECT_FILE_LIMIT, trusted=trusted)
         except OSError as error:
@@ -98,9 +98,9 @@ class ConnectFile(msgspec.Struct, frozen=True):
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KNOCK = 1.0
-"""Seconds for a local socket to take a connection, which the kernel does for whoever listens there."""
+"""Seconds for a local socket to accept a connection, which the kernel does for every listener."""
 CLIENT = "@client"
-"""Stands in an address for where an engine's launcher came from."""
+"""Stands in an address for the host that an engine was launched from."""
 
 
 def is_here(connect: ConnectFile) -> bool:
@@ -109,7 +109,7 @@ def is_here(connect: ConnectFile) -> bool:
 
 
 def listens_here(connect: ConnectFile) -> bool:
-    """True if somebody on this host listens at the driver's Unix socket, be it busy or stopped."""
+    """True if a process on this host listens at the driver's Unix socket, even a busy or stopped one."""
     return any(_listens(address.removeprefix("ipc://")) for address in sockets(connect))
 
 
@@ -119,14 +119,14 @@ def sockets(connect: ConnectFile) -> list[str]:
 
 
 def is_loopback(address: str) -> bool:
-    """This address of a port is one of its own host alone."""
+    """True if this address of a port is reachable only from its own host."""
     return address.removeprefix("tcp://").rpartition(":")[0].strip("[]") in LOOPBACK
 
 
 def ways(connect: ConnectFile, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Where to try: the driver's Unix socket if it is seen from here, whatever this host is called now; else
-    its port, also at the computer from which we were logged in here, which may be the driver's, or Slurm
-    says that the job came. SilenceError or UsageError if there is no way."""
+    """The addresses to try: the driver's Unix socket if it is visible from here, whatever the present name of
+    this host; else its port, also at the computer from which our user logged in here, or from which Slurm
+    says that the job came, as that may be the driver's. SilenceError or UsageError if there is none."""
     if listens_here(connect):
         return sockets(connect)
     clients = _came_from(environ)
@@ -147,7 +147,7 @@ def ways(connect: ConnectFile, environ: Mapping[str, str] = os.environ) -> list[
 
 
 def _came_from(environ: Mapping[str, str]) -> list[str]:
-    """Addresses of computers from which somebody came to this one."""
+    """Addresses of computers from which our user logged in to this one."""
     found = []
     for name in ("SSH_CONNECTION", "SLURM_LAUNCH_NODE_IPADDR"):
         words = environ.get(name, "").split()

@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 _MACOS_MOST = 10240
-"""What macOS takes where it says that there is no hard limit."""
+"""The actual limit on macOS where it reports no hard limit."""
 
 
 def raise_limit() -> int | None:
-    """Raise our soft limit to the hard one; the soft limit as it was, or None if nothing has changed."""
+    """Raise our soft limit to the hard one; return the former soft limit, or None if nothing has changed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for most in (hard, _MACOS_MOST):
         if soft in (most, resource.RLIM_INFINITY) or (most != resource.RLIM_INFINITY and most < soft):
@@ -23,13 +23,13 @@ def raise_limit() -> int | None:
 
 
 def limit() -> int:
-    """How many we may have open."""
+    """The number of descriptors that this process may have."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else 1 << 30
 
 
 def in_use() -> int:
-    """How many we have open."""
+    """The number of descriptors that this process has."""
     try:
         return sum(1 for _ in Path("/dev/fd").iterdir()) - 1  # one is the directory itself
     except OSError:
@@ -37,5 +37,5 @@ def in_use() -> int:
 
 
 def reserve() -> int:
-    """How many are kept back: for files, and for commands that run beside the run."""
+    """The number of descriptors to keep free: for files, and for commands that run beside the run."""
     return min(128, limit() // 4)

@@ -51,9 +51,9 @@ MOST_PEERS = 100_000
 BACKLOG = 1024
 """Connections that wait to be accepted."""
 ANSWERS_KEPT = 1000
-"""Answers to the last requests, for those who ask again because their connection broke."""
+"""The latest answers, kept for clients that ask again because their connection broke."""
 MOST_WAITING = 10_000
-"""Requests that are to be answered later."""
+"""The most requests that wait for an answer."""
 
 _from_engine = msgspec.msgpack.Decoder(FromEngine)
 _from_anybody = msgspec.msgpack.Decoder(FromEngine | Request)
@@ -70,12 +70,12 @@ class _OnlyKey:
 
 
 class Doorkeeper:
-    """Answers ZeroMQ's question who may connect, on the event loop."""
+    """Answers ZeroMQ's question which clients may connect, on the event loop."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, context: zmq.Context[zmq.Socket[bytes]], key: str
     ) -> None:
-        # It tells its log the keys of those who knock, ours too.
+        # It would write the keys of all clients to its log, including ours.
         log = logging.getLogger(f"{__name__}.zap")
         log.setLevel(logging.WARNING)
         self._authenticator = Authenticator(context, log=log)
@@ -96,12 +96,12 @@ class Doorkeeper:
 
 
 class Peer:
-    """One engine as the driver sees it: its session and when it was last heard (the loop's time)."""
+    """An engine as the driver sees it: its session, and when it was last heard (the loop's time)."""
 
     def __init__(self, name: str, heard: float, transmit: Callable[[bytes, bytes], None]) -> None:
         self.name = name
         self.identity = b""
-        """The routing id of its newest connection."""
+        """The routing id of its latest connection."""
         self.session = Session(lambda data: transmit(self.identity, data), _from_engine.decode)
         self.heard = heard
         self.joined = False
@@ -109,10 +109,10 @@ class Peer:
 
 
 class Hub:
-    """All engines' connections. `receive(peer, number, message)` gets each message once and in order, and
-    `hello(peer, message)` each greeting; it answers with `welcome` or `refuse`. `request` gets each request
-    once, as long as there are fewer than ANSWERS_KEPT newer ones; what it returns None for is answered later,
-    with `answer`."""
+    """The connections of all engines. `receive(peer, number, message)` gets each message once and in order,
+    and `hello(peer, message)` each Hello, which it answers with `welcome` or `refuse`. `request` gets each
+    request once, as long as there are fewer than ANSWERS_KEPT newer ones; if it returns None, the request is
+    answered later, with `answer`."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Hub:
         self._request = request
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._waiting: dict[str, bytes] = {}
-        """The newest connection over which each request came that is not answered yet."""
+        """For each unanswered request, the latest connection over which it came."""
         self._peers: dict[str, Peer] = {}
         self._connected: dict[bytes, Peer] = {}
         self._doorkeeper = Doorkeeper(loop, context, keys.client_key)
@@ -146,7 +146,7 @@ class Hub:
         self._socket.setsockopt(zmq.BACKLOG, BACKLOG)
         self._most = descriptors.limit() - descriptors.reserve()
         self._paths: set[str] = set()
-        """Where we listen, of Unix sockets."""
+        """The Unix sockets at which we listen."""
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._connections = SocketReader(loop, self._monitor, self._connection)
         self._open: set[int] = set()
@@ -154,7 +154,8 @@ class Hub:
         self._all_closed = asyncio.Event()
 
     def bind(self, address: str) -> str:
-        """Listen at `address` (`ipc://PATH`, `tcp://HOST:PORT`, port * for any); returns the actual one."""
+        """Listen at `address` (`ipc://PATH`, `tcp://HOST:PORT`, port * for any); returns the actual
+        address."""
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
@@ -168,28 +169,28 @@ class Hub:
         return (peer for peer in self._peers.values() if peer.joined)
 
     def peer(self, name: str) -> Peer | None:
-        """The engine of that name."""
+        """The engine with that id."""
         return self._peers.get(name)
 
     def welcome(self, peer: Peer, message: Welcome, orders_seen: int) -> None:
-        """Let the engine in (again), and send again what it has not seen."""
+        """Admit the engine (again), and resend what it has not seen."""
         peer.joined = True
         peer.session.tell(message)
         peer.session.resend(orders_seen)
 
     def refuse(self, peer: Peer, reason: str) -> None:
-        """Turn the engine away."""
+        """Reject the engine."""
         peer.session.tell(Refuse(reason))
 
     def turn_away_all(self, reason: str) -> None:
-        """Nobody is listened to any more; who is still there shall leave."""
+        """Stop listening to all peers, and tell those that remain to leave."""
         for peer in self._peers.values():
             self.refuse(peer, reason)
             peer.joined = False
 
     def give_up(self, peer: Peer) -> None:
-        """The engine is lost: what it has not acknowledged will never be sent to it, and what it sends is
-        not listened to until it says Hello again."""
+        """The engine is lost: its unacknowledged messages will never be sent again, and its own are ignored
+        until it says Hello again."""
         peer.joined = False
         peer.session.forget_posted()
 
@@ -206,8 +207,8 @@ class Hub:
                 self._all_closed.set()
 
     def _close_last(self, descriptor: int) -> None:
-        """This connection has one of the last descriptors, and without any libzmq aborts when another one
-        comes: let it see the end of this one. By now the number may be another one's."""
+        """This connection has one of the last descriptors, and without a free one libzmq aborts at the next
+        connection: make libzmq see the end of this one. The number may be another connection's by now."""
         with suppress(OSError):
             connection = socket.socket(fileno=descriptor)
             try:
@@ -218,8 +219,8 @@ class Hub:
                 connection.detach()
 
     async def until_left(self, seconds: float) -> None:
-        """Wait until the others have closed all connections, at most so many seconds. If we did that first,
-        their libzmq (with ZMQ_IMMEDIATE) would throw away what it has and they have not read yet."""
+        """Wait until the peers have closed all connections, at most so many seconds. If we closed them first,
+        their libzmq (with ZMQ_IMMEDIATE) would discard messages that they have not read yet."""
         if self._open:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._all_closed.wait(), seconds)
@@ -250,8 +251,8 @@ class Hub:
             self._bad(f"engine {peer.name} says Hello as {message.engine!r:.80}")
 
     def _from_unknown(self, identity: bytes, data: bytes) -> None:
-        """A connection without Hello, one that a newer one replaced, or an engine that was given up: only
-        a Hello or a request is listened to."""
+        """Handle a message of a connection without Hello, of one that was replaced, or of an engine that was
+        given up: all but a Hello or a request is ignored."""
         answer = Session(lambda data: self._transmit(identity, data), _from_anybody.decode)
         try:
             message = answer.peek(data)
@@ -321,7 +322,7 @@ class Hub:
                 self._bad("a Hello of one engine too many")
                 return
             peer = Peer(message.engine, self._loop.time(), self._transmit)
-            # A driver that took a run over knows nothing of numbers before this one.
+            # A driver that took a run over knows nothing of messages before this one.
             peer.session.skip_to(message.results_from)
             peer.session.post_from(message.orders_seen + 1)
             self._peers[message.engine] = peer
@@ -338,7 +339,8 @@ class Hub:
             self._hello(peer, message)
 
     def _plausible(self, peer: Peer, message: Hello) -> bool:
-        """An engine forgets only what was acknowledged; taking this on trust would make us deaf to it."""
+        """An engine forgets only what was acknowledged; a false claim, if believed, would make us ignore its
+        messages."""
         if message.results_from <= peer.session.seen + 1:
             return True
         self._bad(f"engine {peer.name} says it forgot results that were never acknowledged")
@@ -350,7 +352,7 @@ class Hub:
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
-            return  # not connected at the moment: it is sent again after its next Hello
+            return  # not connected at the moment: it is resent after its next Hello
         self._reader.check()
 
     def post(self, peer: Peer, message: ToEngine) -> None:
@@ -358,7 +360,7 @@ class Hub:
         peer.session.post(message)
 
     def close(self, linger: float = 0.0) -> None:
-        """Close the sockets; waits at most `linger` seconds for what was sent last to leave."""
+        """Close the sockets; waits at most `linger` seconds until the last messages are sent."""
         self._reader.close()
         self._doorkeeper.close()
         self._connections.close()

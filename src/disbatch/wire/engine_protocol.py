@@ -55,8 +55,8 @@ class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Welcome(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """You are in. Times in seconds. `results_seen`: the last number received from you;
-    `next_order`: the number that the next numbered message to you will bear. `pid`: the driver's."""
+    """The engine is admitted. Times in seconds. `results_seen`: the last number received from the engine;
+    `next_order`: the number of the next numbered message to it. `pid`: the driver's."""
 
     rank: int
     jobid: str
@@ -71,46 +71,47 @@ class Welcome(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Refuse(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """You cannot join; end your tasks and exit."""
+    """The engine cannot join; it must end its tasks and exit."""
 
     reason: str
 
 
 class Pulse(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The driver is there. `known` false: it does not know you (any more); say Hello."""
+    """The driver is alive. `known` false: it does not know the engine (any more), which must say Hello."""
 
     known: bool = True
 
 
 class Start(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Run these, in this order, as slots come free."""
+    """Run these in this order, as slots become free."""
 
     orders: list[Order]
 
 
 class StartPerEngine(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Run this PERENGINE command, after the ones that came before it, outside the slots (rank -1)."""
+    """Run this PERENGINE command, after earlier ones, outside the slots (rank -1)."""
 
     phase: Phase
     order: Order
 
 
 class Recall(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Give back those of these attempts that have not started; answer with `Recalled`, even if none."""
+    """Give back those of these attempts that have not started; answer with `Recalled`, even if there are
+    none."""
 
     attempts: list[int]
 
 
 class End(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """End these attempts: SIGTERM, the grace, SIGKILL (`at_once`: SIGKILL). Each is answered in `Finished`
-    with Ending.ORDERED, also the ones that had not started (pid 0); unknown ones are passed over."""
+    """End these attempts: SIGTERM, the grace period, SIGKILL (`at_once`: SIGKILL). Each is answered in
+    `Finished` with Ending.ORDERED, including those that had not started (pid 0); unknown ones are ignored."""
 
     attempts: list[int]
     at_once: bool
 
 
 class Leave(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """No more work will come: end what is left of ended tasks, send what is unsent, say `Goodbye`, exit."""
+    """No more work will come: end what ended tasks left running, send what is unsent, say `Goodbye`, exit."""
 
 
 ToEngine = Welcome | Refuse | Pulse | Start | StartPerEngine | Recall | End | Leave
@@ -120,7 +121,7 @@ ToEngine = Welcome | Refuse | Pulse | Start | StartPerEngine | Recall | End | Le
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An attempt that an engine has, and what it is of: the task `task_id`, or the PERENGINE command of that
+    """An attempt that an engine has, and its item: the task `task_id`, or the PERENGINE command of that
     number and phase."""
 
     attempt: Count
@@ -129,12 +130,13 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """I am here (again). `engine` is this engine's own name for good; `node` the name of the computer as the
-    user gave it; `slots` how many tasks at once; `orders_seen` the last number received;
-    `results_from` the number of the first message that I still keep; `holding` the attempts that I have:
-    waiting, running, or ended and not acknowledged. For a driver that took the run over: `ran` are the
-    PERENGINE commands whose results I gave already, `leaving` that I was told to leave. `boot` and
-    `started` tell this process from a later one of that number: see `engine.process_tree`."""
+    """An engine greets the driver, at first and after each break. `engine` is its permanent id; `node` the
+    name of the computer as the user gave it; `slots` the number of tasks at a time; `orders_seen` the last
+    number received; `results_from` the number of the first message that the engine still keeps; `holding` the
+    attempts that it has: waiting, running, or ended and not acknowledged. For a driver that took the run
+    over: `ran` are the PERENGINE commands whose results were delivered already, `leaving` means that the
+    engine was told to leave. `boot` and `started` distinguish this process from a later one with the same
+    process id: see `engine.process_tree`."""
 
     protocol: Count
     engine: Name
@@ -153,7 +155,7 @@ class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Running(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An attempt that runs: since `elapsed` seconds, in slot `slot`."""
+    """A running attempt: for `elapsed` seconds, in slot `slot`."""
 
     attempt: Count
     slot: int
@@ -161,7 +163,7 @@ class Running(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Beat(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The engine is there. `running`: the longest first; `waiting`: attempts not started. Of the node:
+    """The engine is alive. `running`: the longest first; `waiting`: attempts not started. Of the node:
     `load`, its 1-minute load average, and bytes of memory (0: not known)."""
 
     running: Annotated[list[Running], msgspec.Meta(max_length=MAX_ATTEMPTS)]
@@ -178,13 +180,13 @@ class Finished(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Recalled(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Answer to one `Recall`: these had not started, and never will here."""
+    """Answer to one `Recall`: these attempts had not started, and never will on this engine."""
 
     attempts: Attempts
 
 
 class Trouble(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """One line that the user should see."""
+    """One line to show to the user."""
 
     text: Text
 
@@ -194,7 +196,7 @@ AS_TOLD = "all is done"
 
 
 class Goodbye(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """All is acknowledged and ended; this engine exits now."""
+    """Everything is acknowledged and ended; this engine exits now."""
 
     reason: Text
 
@@ -210,18 +212,18 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
 
     `addresses` are tried in order: `ipc://PATH`, `tcp://HOST:PORT`, or `tcp://@client:PORT`, where `@client`
     stands for the address that the ssh connection or the srun command came from. Keys are Z85 text (CURVE).
-    `environment` holds what the tasks shall find, already merged for a local engine; others merge it with
-    their own.
-    `log` is the log file's path, `directory` the tasks' working directory. `way`: how it was started.
+    `environment` is the environment of the tasks, already merged for a local engine; other engines merge it
+    with their own. `log` is the log file's path, `directory` the tasks' working directory. `way`: how the
+    engine was launched.
 
-    `slots` is what the node may run at once; the engine takes less if there are fewer devices than that.
-    `gpu`: split the GPUs that the node's environment lists over the slots; `share`: split what these
-    variables list, too. `bind`: bind each slot to cores of its own; None: if these are surely ours alone.
-    `cores`: how many a scheduler gave us on the node; None: it did not say. `run`: what the run's files begin
-    with, for messages. `by_driver`: the driver itself started it, not a context that was attached.
-    `orphan_patience`: seconds, as in Welcome, for the time before that.
-    `output`: the directory that keeps what tasks print; empty: none does. `output_pack`: in a pack instead of
-    files; `output_limit`: bytes of each stream of a task.
+    `slots` is the number of tasks that the node may run at once; the engine takes fewer if there are fewer
+    devices. `gpu`: divide the GPUs that the node's environment lists among the slots; `share`: divide what
+    these variables list, too. `bind`: bind each slot to cores of its own; None: only if these are certainly
+    ours alone. `cores`: how many cores a scheduler gave us on the node; None: not known. `run`: the prefix of
+    the run's files, for messages. `by_driver`: the driver itself launched the engine, not an attached
+    context. `orphan_patience`: seconds, as in Welcome, for the time before that. `output`: the directory for
+    what tasks print; empty: nothing is kept. `output_pack`: in a pack instead of files; `output_limit`: bytes
+    of each stream of a task.
     """
 
     protocol: int
@@ -250,10 +252,10 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
 
 
 SECRET_VARIABLES = frozenset({b"DISBATCH_SMTP", b"DISBATCH_KVS_URL"})
-"""Variables of the user's that hold passwords; no engine and no task gets them."""
+"""Variables of the user that hold passwords; no engine and no task gets them."""
 SRUN_VARIABLES = b"DISBATCH_SRUN_VARIABLES"
-"""Tells the engine of a step which variables were set for srun alone: their names, joined by colons."""
+"""Tells the engine of a step which variables were set for srun alone: their names, separated by colons."""
 READY_MARK = "disbatch-engine-ready"
-"""An engine prints this and its pid on a line of stdout when it needs its launcher's pipes no more."""
+"""An engine prints this and its pid on a line of stdout when it no longer needs its launcher's pipes."""
 ERROR_MARK = "disbatch-engine-error"
 """An engine prints this and one line for the user on stdout when it cannot start; it then exits 2."""

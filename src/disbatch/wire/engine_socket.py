@@ -19,7 +19,7 @@ _to_engine = msgspec.msgpack.Decoder(ToEngine)
 
 
 class Keys(Protocol):
-    """What a client needs of a run's keys; a Bootstrap has them, a ConnectFile too."""
+    """The part of a run's keys that a client needs; a Bootstrap has them, and so has a ConnectFile."""
 
     @property
     def server_key(self) -> str: ...
@@ -30,11 +30,11 @@ class Keys(Protocol):
 
 
 class EngineLink:
-    """Keeps an engine and its driver talking, through any number of broken connections.
+    """Keeps an engine and its driver connected, over any number of broken connections.
 
-    `hello(orders_seen, results_from)` makes the greeting, which is sent at each (re)connection; `receive`
-    gets every message of the driver exactly once; `acknowledged` is called whenever the driver
-    acknowledged something. `heard` is the loop's time at which the driver was last heard, None before.
+    `hello(orders_seen, results_from)` makes the Hello, which is sent at each (re)connection; `receive` gets
+    every message of the driver exactly once; `acknowledged` is called whenever the driver acknowledged
+    something. `heard` is the loop's time at which the driver was last heard, None before.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class EngineLink:
         self._bad = bad
         self.heard: float | None = None
         self._greeted = False
-        """Nothing was said since the last greeting."""
+        """Nothing was sent since the last Hello."""
         self._socket = context.socket(zmq.DEALER)
         tune(self._socket, MAX_TO_ENGINE)
-        # Without a connection nothing is queued: the session sends again what matters after the next Hello.
+        # Without a connection nothing is queued: the session resends what matters after the next Hello.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.curve_serverkey = keys.server_key.encode()
         self._socket.curve_publickey = keys.client_key.encode()
@@ -69,13 +69,14 @@ class EngineLink:
         self._events = SocketReader(loop, self._monitor, self._event)
 
     def connect(self, address: str) -> None:
-        """Connect, and keep connecting for as long as the link lives."""
+        """Connect, and reconnect until `close`."""
         self._socket.connect(address)
 
     def _event(self, frames: list[bytes]) -> None:
         if parse_monitor_message(frames)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            # The monitor may be quicker than the socket, which looks for new connections at most once a
-            # millisecond when it sends, but always when it is asked for its state: or Hello finds no way out.
+            # The monitor may be faster than the socket, which looks for new connections at most once a
+            # millisecond when it sends, but always when its state is queried; without that query, Hello would
+            # find no connection.
             self._socket.getsockopt(zmq.EVENTS)
             self._greet()
 
@@ -108,7 +109,7 @@ class EngineLink:
             elif number:
                 self.session.acknowledge(number)
             elif isinstance(message, Pulse) and not message.known and not self._greeted:
-                # Each thing that was said over a cable that was cut for a while is answered so.
+                # Every message that was sent over an interrupted link gets this answer.
                 self._greet()
             self._receive(message)
 
@@ -123,7 +124,7 @@ class EngineLink:
         self.session.tell(message)
 
     def close(self, linger: float = 0.0) -> None:
-        """Close the sockets; waits at most `linger` seconds for what was sent last to leave."""
+        """Close the sockets; waits at most `linger` seconds until the last messages are sent."""
         self._reader.close()
         self._events.close()
         self._socket.disable_monitor()

@@ -17,14 +17,14 @@ import stat
 
 
 class NotOwnError(OSError):
-    """What has the name is no regular file of ours; `strerror` says what it is."""
+    """The file with this name is not a regular file of our user; `strerror` says what it is."""
 
 
 def open_own(
     path: str | bytes | os.PathLike[str], flags: int, mode: int = 0o666, *, trusted: int | None = None
 ) -> int:
-    """As os.open, at once, and closed to programs that are started. A file of the user `trusted` will do,
-    too. OSError; NotOwnError if something else has the name."""
+    """As os.open, without blocking, and not inherited by child processes. A file of the user `trusted` is
+    accepted, too. OSError; NotOwnError if something else has the name."""
     name = os.fsdecode(path)
     try:
         descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
@@ -43,7 +43,7 @@ def open_own(
 
 
 def owner_of(path: str | os.PathLike[str]) -> int | None:
-    """Whose file that is; None if that cannot be said."""
+    """The owner of that file; None if it cannot be determined."""
     try:
         return os.stat(path).st_uid  # noqa: PTH116 - its like below
     except OSError:
@@ -51,13 +51,13 @@ def owner_of(path: str | os.PathLike[str]) -> int | None:
 
 
 def is_foreign(path: str | os.PathLike[str], *, trusted: int | None = None) -> bool:
-    """What has this name is no regular file of ours, or of `trusted`."""
+    """True if the file with this name is not a regular file of our user, or of `trusted`."""
     try:
         os.close(open_own(path, os.O_RDONLY, trusted=trusted))
     except (NotOwnError, FileNotFoundError):
         return True
     except OSError:
-        pass  # one of ours that cannot be read, which whoever reads it says
+        pass  # our own, but not readable; whoever reads it reports that
     return False
 
 
@@ -68,7 +68,7 @@ def read_own(path: str | os.PathLike[str], limit: int, *, trusted: int | None = 
 
 
 def make_own_directory(path: str | bytes) -> None:
-    """Make a directory; one of ours, or of whom the one around it belongs to, may be there. OSError;
+    """Create a directory; an existing one may belong to our user, or to the owner of its parent. OSError;
     NotOwnError if something else has the name."""
     name = os.fsdecode(path)
     try:
@@ -82,7 +82,7 @@ def make_own_directory(path: str | bytes) -> None:
 
 
 def _say_what_it_is(name: str, trusted: int | None, error: OSError) -> None:
-    """NotOwnError if the kernel refused to open what is not ours, or is no file."""
+    """NotOwnError if the kernel refused to open a file that is not ours, or is no regular file."""
     try:
         status = os.lstat(name)
     except OSError:

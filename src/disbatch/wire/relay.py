@@ -41,28 +41,28 @@ from disbatch.wire.descriptors import limit, raise_limit
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32)
 _HELLO = b"\x04\xc8\x05HELLO"
 OPENING = len(GREETING) + 202
-"""Bytes that a client says before it has seen more than a greeting: its own greeting, and HELLO."""
+"""Bytes that a client sends before it has received more than a greeting: its own greeting, and HELLO."""
 _BEFORE_READY = len(GREETING) + 170
-"""Bytes that the driver says to a client before it knows the client's key: its greeting, and WELCOME."""
+"""Bytes that the driver sends to a client before it knows the client's key: its greeting, and WELCOME."""
 HANDSHAKE_TIMEOUT = 10.0
-"""Seconds that a client may take to its HELLO."""
+"""Seconds that a client has until its HELLO."""
 MOST_STRANGERS = 4096
 MOST_HANDSHAKES = 64
 PRESSED = 1.0
-"""The same, when others wait to be accepted."""
+"""The same, while others wait to be accepted."""
 LAST_WORDS = 2.0
-"""Seconds that what the driver said last has to leave."""
+"""Seconds that the driver's last messages have to be sent."""
 STUCK = 30.0
-"""Seconds that a closed connection has to take what is still to be sent."""
+"""Seconds that a closed connection has to accept what is still to be sent."""
 BATCH = 32
-"""Connections accepted before the loop gets a turn for its other work."""
+"""Connections accepted before the loop handles other work."""
 _OWN_DESCRIPTORS = 24
 CROWDED = "crowded"
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class RelayOrders(msgspec.Struct, frozen=True):
-    """What the process is told: it listens at `descriptor`, and passes clients on to the Unix socket `to`."""
+    """The orders of the process: listen at `descriptor`, and connect clients to the Unix socket `to`."""
 
     descriptor: int
     to: str
@@ -70,14 +70,14 @@ class RelayOrders(msgspec.Struct, frozen=True):
 
 
 def is_plausible(said: bytes) -> bool:
-    """False if this is not how a client of ours begins."""
+    """False if a client of ours would not begin like this."""
     fits = said[:1] == GREETING[:1] and (len(said) < 11 or said[10] >= GREETING[10])
     mechanism = said[12:32]
     return fits and GREETING[12:32].startswith(mechanism) and _HELLO.startswith(said[64:72])
 
 
 class _End(asyncio.Protocol):
-    """One end of a connection that is passed on; `other` is the opposite one."""
+    """One end of a relayed connection; `other` is the opposite one."""
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -106,8 +106,8 @@ class _End(asyncio.Protocol):
 
 
 class _Connection:
-    """A client and its connection to the driver. `authenticated` and `over` are called once each, the first
-    one perhaps never."""
+    """A client and its connection to the driver. `authenticated` and `over` are called at most once each,
+    `over` always."""
 
     def __init__(self, authenticated: Callable[[], None], over: Callable[[_Connection], None]) -> None:
         self._authenticated: Callable[[], None] | None = authenticated
@@ -117,7 +117,7 @@ class _Connection:
         self._heard = 0
 
     async def open(self, taken: socket.socket, opening: bytes, to: str) -> None:
-        """Pass on what the client says, after its `opening`."""
+        """Relay what the client sends, after its `opening`."""
         loop = asyncio.get_running_loop()
         try:
             await loop.create_unix_connection(lambda: self._driver, to)
@@ -132,7 +132,7 @@ class _Connection:
             self.ended()
 
     def passed(self, end: _End, data: bytes) -> bytes:
-        """What of `data`, which came from this end, the other one gets."""
+        """The part of `data`, received from this end, that is sent to the other one."""
         if self._authenticated is None or end is self.client:
             return data
         known, self._heard = self._heard, self._heard + len(data)
@@ -143,11 +143,11 @@ class _Connection:
 
     @property
     def is_authenticated(self) -> bool:
-        """Its client has the run's key."""
+        """True if the client has the run's key."""
         return self._authenticated is None
 
     def ended(self) -> None:
-        """One end is gone: the other one gets what was said, and is closed."""
+        """One end is gone: the other one gets what was sent, and is closed."""
         if self._over is not None:
             over, self._over = self._over, None
             over(self)
@@ -158,8 +158,8 @@ class _Connection:
 
 
 class Relay:
-    """Accepts at `listening` and passes on to the Unix socket `to`. `crowded` is called when nobody else is
-    accepted for a while."""
+    """Accepts at `listening` and connects to the Unix socket `to`. `crowded` is called when no other
+    connection is accepted for a while."""
 
     def __init__(
         self,
@@ -178,9 +178,9 @@ class Relay:
         self._most_connections = most_connections
         self._crowded = crowded
         self._silent: dict[socket.socket, tuple[float, bytearray]] = {}
-        """Those whose opening is not complete, oldest first."""
+        """Connections whose opening is not complete, oldest first."""
         self._waiting: deque[tuple[socket.socket, bytes]] = deque()
-        """Those whose opening is there, but whose turn is not."""
+        """Connections whose opening is complete, and which wait for their turn."""
         self._connections: set[_Connection] = set()
         self._handshakes = 0
         self._opening: set[asyncio.Task[None]] = set()
@@ -191,14 +191,14 @@ class Relay:
         listening.setblocking(False)
         self._look()
 
-    # ---- strangers ----
+    # ---- unauthenticated connections ----
 
     @property
     def _is_full(self) -> bool:
         return len(self._silent) + len(self._waiting) + self._handshakes >= self._most_strangers
 
     def _look(self) -> None:
-        """Accept if there is room, or else do not."""
+        """Accept if there is room, otherwise stop accepting."""
         accepting = not self._closed and not self._is_full
         if accepting and not self._accepting:
             self._loop.add_reader(self._listening, self._accept)
@@ -226,7 +226,7 @@ class Relay:
         self._look()
 
     def _rest(self) -> None:
-        """The system is short of something, and would say so again at once."""
+        """The system is short of a resource, and would report that again at once: pause."""
         self._loop.remove_reader(self._listening)
         self._loop.call_later(PRESSED, self._look)
         self._accepting = False
@@ -266,7 +266,7 @@ class Relay:
         taken.close()
 
     def _time(self) -> None:
-        """Wake up when the oldest of the silent ones has had its time."""
+        """Set the timer to the deadline of the oldest connection without an opening."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -287,7 +287,7 @@ class Relay:
             self._drop(taken)
         self._look()
 
-    # ---- those who may know the run ----
+    # ---- connections to the driver ----
 
     def _pass_on(self) -> None:
         while self._waiting and not self._closed:
@@ -318,7 +318,7 @@ class Relay:
     # ---- the end ----
 
     async def close(self, patience: float) -> None:
-        """Close the port; those who are connected have so many seconds to get what was sent to them."""
+        """Close the port; connections have so many seconds to receive what was sent to them."""
         self._closed = True
         self._look()
         self._listening.close()
@@ -337,7 +337,7 @@ def _most_strangers() -> int:
 
 
 def most_connections() -> int:
-    """How many connections of two descriptors each a relay with our limit passes on."""
+    """How many connections, at two descriptors each, a relay with our limit can serve."""
     return max(4, (limit() - _most_strangers() - _OWN_DESCRIPTORS) // 2)
 
 
@@ -375,7 +375,7 @@ async def _serve(told: RelayOrders) -> None:
 
 
 def main() -> int:
-    """Relay until the driver is gone."""
+    """Relay until the driver ends."""
     raise_limit()
     with open(0, "rb", buffering=0, closefd=False) as stdin:
         line = stdin.readline()

@@ -17,13 +17,13 @@ from pathlib import Path
 from disbatch.wire.ownfile import NotOwnError, open_own
 
 AGAIN = ".again"
-"""How a file is called while its text is written again."""
+"""The end of a file's name while its text is written again."""
 _BLOCK = 1 << 20
 _TAIL = 1 << 16
 
 
 class Sight(Enum):
-    """What is at the name of an open file."""
+    """What has the name of an open file."""
 
     ITSELF = "itself"
     NOTHING = "nothing"
@@ -32,7 +32,7 @@ class Sight(Enum):
 
 
 def look(descriptor: int, path: Path) -> Sight:
-    """What is at `path`, where this file was. OSError if that cannot be said now."""
+    """What is at `path`, where this file was. OSError if that cannot be determined now."""
     try:
         there = os.stat(path)  # noqa: PTH116 - its like below
     except FileNotFoundError:
@@ -41,8 +41,8 @@ def look(descriptor: int, path: Path) -> Sight:
 
 
 def is_continued(descriptor: int, path: Path, size: int) -> bool:
-    """What is at `path`, where this file was, is another one that begins with the first `size` bytes of it,
-    and goes on. OSError if that cannot be said now."""
+    """True if the file at `path`, where this one was, is another one that begins with the first `size` bytes
+    of it, and continues. OSError if that cannot be determined now."""
     if not size or look(descriptor, path) is not Sight.ANOTHER:
         return False
     try:
@@ -58,7 +58,7 @@ def is_continued(descriptor: int, path: Path, size: int) -> bool:
 
 
 def is_gone(path: str | os.PathLike[str]) -> bool:
-    """There is nothing at this name; False as well while that cannot be said."""
+    """True if there is nothing at this name; False as well while that cannot be determined."""
     try:
         os.lstat(path)
     except FileNotFoundError:
@@ -76,11 +76,13 @@ def name_again(
     note: Callable[[Path], object] = lambda path: None,
     hold: Callable[[int], object] = lambda descriptor: None,
 ) -> Path:
-    """Write the first `size` bytes of this file again, at `path` or, if something is there, at a name like
-    it; `descriptor` is that file afterwards. It is there whole or not at all; `hold` gets it before. OSError.
+    """Write the first `size` bytes of this file again, at `path` or, if something is there, at a similar
+    name; afterwards `descriptor` refers to the new file. It appears completely or not at all; `hold` gets it
+    before. OSError.
 
-    `note` gets the name before the file has it, and may raise OSError: who is killed in between has noted
-    where the file is to be, and the next one calls `end_naming`. Nobody believes what has the old name.
+    `note` gets the name before the file has it, and may raise OSError: if this process is killed in between,
+    the name of the file has been recorded, and its successor calls `end_naming`. A file at the old name is
+    ignored.
     """
     new = path.with_name(path.name + AGAIN)
     new.unlink(missing_ok=True)
@@ -112,14 +114,14 @@ def copy_text(old: int, new: int, size: int) -> None:
 
 
 def end_naming(path: Path) -> None:
-    """Give a file this name, which was noted, if whoever noted it was killed before it had it. OSError."""
+    """Give a file this name, which was recorded, if its writer was killed before the file had it. OSError."""
     new = path.with_name(path.name + AGAIN)
     if is_gone(path) and not is_gone(new):
         _give(new, path)
 
 
 def _name(new: Path, path: Path, note: Callable[[Path], object]) -> Path:
-    """Give the file at `new` the first of the names that is free. OSError."""
+    """Give the file at `new` the first free name. OSError."""
     for name in _names(path):
         if os.path.lexists(name):
             continue
@@ -136,7 +138,7 @@ def _name(new: Path, path: Path, note: Callable[[Path], object]) -> Path:
 
 
 def _give(new: Path, name: Path) -> bool:
-    """The file at `new` is at `name` now; False if there is another one. OSError."""
+    """Move the file at `new` to `name`; False if there is another one. OSError."""
     try:
         name.hardlink_to(new)
     except FileExistsError:

@@ -30,7 +30,8 @@ Received = TypeVar("Received")
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
-    """What is on the wire: `number` is 0 for a told message; `acknowledged` the last number done with."""
+    """A message on the wire: `number` is 0 for a told message; `acknowledged` is the last number that was
+    processed."""
 
     number: int
     acknowledged: int
@@ -45,12 +46,12 @@ def encode(message: object) -> bytes:
     """The body of a message, encoded."""
     try:
         return _encoder.encode(message)
-    except UnicodeEncodeError:  # a name of a file, in a line for people
+    except UnicodeEncodeError:  # the name of a file, in a line for display
         return _encoder.encode(_valid(msgspec.to_builtins(message, builtin_types=(bytes,))))
 
 
 def _valid(value: Any) -> Any:
-    """What a message is made of, with valid text."""
+    """The content of a message, with valid text."""
     if isinstance(value, str):
         return valid(value)
     if isinstance(value, dict):
@@ -61,7 +62,7 @@ def _valid(value: Any) -> Any:
 class Session(Generic[Received]):
     """One end of the stream. `transmit` puts bytes on the connection, or drops them if there is none.
 
-    `decode` turns a body into a message and raises `msgspec.DecodeError` for anything that is none.
+    `decode` turns a body into a message and raises `msgspec.DecodeError` for an invalid one.
     """
 
     def __init__(self, transmit: Callable[[bytes], Any], decode: Callable[[bytes], Received]) -> None:
@@ -70,23 +71,23 @@ class Session(Generic[Received]):
         self._posted: deque[tuple[int, bytes]] = deque()
         self._next = 1
         self.seen = 0
-        """The last number acted upon."""
+        """The last number that was processed."""
         self._acknowledged = 0
         self._told = 0
 
     @property
     def owes(self) -> bool:
-        """True if the peer was not told yet of everything that is acknowledged."""
+        """True if the peer has not been told yet of everything that is acknowledged."""
         return self._told < self._acknowledged
 
     @property
     def next_number(self) -> int:
-        """The number that the next posted message, or the oldest kept one, bears."""
+        """The number of the next posted message, or of the oldest one that is kept."""
         return self._posted[0][0] if self._posted else self._next
 
     @property
     def unacknowledged(self) -> int:
-        """How many posted messages the peer has not acknowledged."""
+        """The number of posted messages that the peer has not acknowledged."""
         return len(self._posted)
 
     def post(self, message: object) -> None:
@@ -106,14 +107,14 @@ class Session(Generic[Received]):
         self._transmit(_encoder.encode(Envelope(number, self._acknowledged, msgspec.Raw(body))))
 
     def acknowledge(self, number: int) -> bool:
-        """Let the peer forget everything up to `number`; rides on the next message. True if that is news."""
+        """Let the peer forget everything up to `number`; sent with the next message. True if that is new."""
         if number <= self._acknowledged:
             return False
         self._acknowledged = min(number, self.seen)
         return True
 
     def receive(self, data: bytes) -> tuple[int, Received] | None:
-        """The message in `data` with its number, or None for one that must not be acted upon.
+        """The message in `data` with its number, or None for one that must not be processed.
 
         Raises ProtocolError for anything that is not a message; the state is then unchanged.
         """
@@ -132,7 +133,7 @@ class Session(Generic[Received]):
         return number, message
 
     def peek(self, data: bytes) -> Received:
-        """The message in `data`, without acting upon its numbers. Raises ProtocolError."""
+        """The message in `data`, without processing its numbers. Raises ProtocolError."""
         try:
             return self._decode(_envelopes.decode(data).body)
         except (msgspec.DecodeError, RecursionError) as error:
@@ -144,20 +145,20 @@ class Session(Generic[Received]):
             posted.popleft()
 
     def resend(self, seen: int) -> None:
-        """The peer has seen everything up to `seen`: send again what comes after it."""
+        """The peer has seen everything up to `seen`: resend what follows."""
         for number, body in self._posted:
             if number > seen:
                 self._send(number, body)
 
     def forget_posted(self) -> None:
-        """Never send again what was posted and not acknowledged; the numbers stay used."""
+        """Never resend what was posted and not acknowledged; its numbers stay used."""
         self._posted.clear()
 
     def post_from(self, number: int) -> None:
-        """The first message posted bears this number, as the peer has seen those before it: of somebody else,
-        whose place we took. Nothing was posted yet."""
+        """The first posted message gets this number, because the peer has seen those of our predecessor
+        before it. Nothing was posted yet."""
         self._next = max(self._next, number)
 
     def skip_to(self, next_number: int) -> None:
-        """The peer's next message bears `next_number`; what came before it was given up there."""
+        """The peer's next message has the number `next_number`; those before it were given up there."""
         self.seen = max(self.seen, next_number - 1)

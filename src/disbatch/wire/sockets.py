@@ -14,7 +14,7 @@ from typing import Any
 import zmq
 
 MESSAGES_A_TURN = 64
-"""Messages handled before the loop gets a turn for its other work."""
+"""Messages handled before the loop handles other work."""
 
 HEARTBEAT_INTERVAL = 2.0
 HEARTBEAT_TIMEOUT = 8.0
@@ -25,8 +25,8 @@ HANDSHAKE_TIMEOUT = 10.0
 
 
 def tune(socket: zmq.Socket[bytes], largest: int) -> None:
-    """Options of every socket that crosses hosts: limits, and a connection that is given up and made anew
-    when nothing comes back (a cut cable tells nobody)."""
+    """Options of every socket that crosses hosts: limits, and a connection that is replaced when nothing
+    comes back (an interrupted link is not reported)."""
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, largest)
     socket.setsockopt(zmq.SNDHWM, 0)
@@ -55,7 +55,7 @@ class SocketReader:
         self.check()
 
     def check(self) -> None:
-        """Look for messages soon: call this after every send on the socket."""
+        """Check for messages soon: call this after every send on the socket."""
         if not self._scheduled and not self._closed:
             self._scheduled = True
             self._loop.call_soon(self._turn)
@@ -76,7 +76,7 @@ class SocketReader:
         self.check()
 
     def close(self) -> None:
-        """Stop reading; the socket stays the caller's to close."""
+        """Stop reading; the caller closes the socket."""
         if not self._closed:
             self._closed = True
             self._loop.remove_reader(self._descriptor)
