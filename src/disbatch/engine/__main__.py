@@ -9,9 +9,9 @@ from disbatch.engine.search_path import prefer_own
 
 
 def main() -> int:
-    """Run an engine until it is done; the exit status, see `engine.Departure`."""
+    """Run an engine until it departs; the exit status, see `engine.Departure`."""
     prefer_own()
-    # Imported while the driver is still making up its mind: what follows needs them all.
+    # Imported here, while the driver still prepares the Bootstrap: everything below needs them.
     import asyncio
     import ctypes  # noqa: F401
     import logging  # noqa: F401
@@ -33,9 +33,9 @@ def main() -> int:
     elif orders.way is Way.STEP:
         bootstrap.stay(ready.log)
     elif os.getsid(0) != os.getpid() and os.getpgrp() != os.getpid():
-        # A terminal's Ctrl-C is the driver's to act on.
+        # The driver acts on a terminal's Ctrl-C.
         os.setsid()
-    # A library that starts threads must not come before.
+    # Imported late: a library that starts threads must not come before the fork.
     parent = keeper.split(orders.engine, ready.division.slots)
 
     from disbatch.engine.engine import run

@@ -32,8 +32,8 @@ _TCP = re.compile(r"tcp://(\[[^\]]+\]|[^:\[\]]+):([0-9]{1,5})")
 
 
 class Ready(NamedTuple):
-    """What a checked Bootstrap leads to. `log` is open for appending; `log_path` is where it is to be;
-    `troubles` are for the user."""
+    """The result of checking a Bootstrap. `log` is open for appending; `log_path` is its intended path;
+    `troubles` are messages for the user."""
 
     bootstrap: Bootstrap
     address: str
@@ -45,7 +45,7 @@ class Ready(NamedTuple):
 
 
 def read_bootstrap(descriptor: int) -> Bootstrap:
-    """Read one Bootstrap, and no byte more. Raises LaunchError if that is not what comes."""
+    """Read one Bootstrap, and not one byte more. Raises LaunchError for anything else."""
     here = socket.gethostname()
     length = int.from_bytes(_read_exactly(descriptor, 4, here), "big")
     if length > LONGEST_BOOTSTRAP:
@@ -83,7 +83,8 @@ def _read_exactly(descriptor: int, size: int, here: str) -> bytes:
 
 
 def check(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Ready:
-    """Go to the working directory, choose an address, open the log. `environment` is this process's own.
+    """Change to the working directory, choose an address, open the log. `environment` is that of this
+    process.
 
     Raises LaunchError with one line for the user if this node cannot run tasks.
     """
@@ -109,7 +110,7 @@ def check(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Ready:
     tasks = dict(bootstrap.environment)
     if bootstrap.way is not Way.CHILD:
         combine = merge if bootstrap.way is Way.SSH else merge_step
-        # PWD tells a shell by which name its user knows the directory, if that leads through links.
+        # PWD tells a shell the user's name of the directory, if that contains symbolic links.
         tasks = combine(variables_of_run(bootstrap, environment), environment) | {b"PWD": bootstrap.directory}
     division = divide(bootstrap, tasks)
     log, path, troubles = open_log(Path(os.fsdecode(bootstrap.log)))
@@ -117,8 +118,8 @@ def check(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Ready:
 
 
 def _prepare_output(bootstrap: Bootstrap) -> None:
-    """Make the directory for what tasks print. LaunchError if nothing can be written there: tasks that ran
-    all the same would lose it."""
+    """Create the directory for what tasks print. LaunchError if nothing can be written there: tasks that ran
+    all the same would lose their output."""
     from disbatch.engine.output_files import prepare
 
     try:
@@ -130,8 +131,8 @@ def _prepare_output(bootstrap: Bootstrap) -> None:
 
 
 def launched_from(environment: Mapping[bytes, bytes], way: Way) -> str:
-    """The address, as seen from here, of the computer that this engine was started from; "" if nobody says:
-    the client's of SSH_CONNECTION, or where srun runs, which slurmd tells in SLURM_LAUNCH_NODE_IPADDR."""
+    """The address, as seen from here, of the computer that this engine was launched from; "" if unknown: the
+    client's in SSH_CONNECTION, or that of srun, which slurmd reports in SLURM_LAUNCH_NODE_IPADDR."""
     names = [b"SSH_CONNECTION"] if way is Way.SSH else [b"SLURM_LAUNCH_NODE_IPADDR", b"SLURM_SRUN_COMM_HOST"]
     for name in names:
         words = environment.get(name, b"").split()
@@ -141,7 +142,7 @@ def launched_from(environment: Mapping[bytes, bytes], way: Way) -> str:
 
 
 def choose_address(addresses: list[str], client: str, node: str, way: Way = Way.SSH) -> str:
-    """The first address at which somebody answers; `client` is what CLIENT stands for in them, or ""."""
+    """The first address that accepts a connection; `client` replaces CLIENT in the addresses, or is ""."""
     tried = []
     for offered in addresses:
         address = offered
@@ -173,18 +174,19 @@ def _answers(address: str) -> bool:
 
 
 def listens(path: str) -> bool:
-    """Whether a process of this computer listens there: a file of that name may lie in a shared folder."""
+    """Whether a process of this computer listens there: a file of that name may be in a shared directory."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
             probe.connect("\0" + path[1:] if path.startswith("@") else path)
         except BlockingIOError:
-            pass  # so many knock at the same time that it cannot open to all at once
+            pass  # its queue of connections is full, so somebody listens
     return True
 
 
 def open_log(path: Path) -> tuple[BinaryIO, Path, list[str]]:
-    """The log, or one in the temporary folder and a word about it; its name if all was well."""
+    """The log, or one in the temporary directory with a message about it; its path if there was no
+    problem."""
     troubles = []
     try:
         descriptor = open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -196,7 +198,7 @@ def open_log(path: Path) -> tuple[BinaryIO, Path, list[str]]:
 
 
 def _log_elsewhere() -> tuple[int, str]:
-    """Where the log goes that has no place beside the run's files, and words for it."""
+    """The log's file if it cannot be beside the run's files, and a message about it."""
     import tempfile
 
     try:
@@ -207,9 +209,10 @@ def _log_elsewhere() -> tuple[int, str]:
 
 
 def detach(log: BinaryIO) -> None:
-    """Go on in the background, in a session of its own: ssh's end is not the engine's.
+    """Continue in the background, in a session of its own that does not end with ssh.
 
-    The process that ssh waits for says READY_MARK and the number of the one that goes on, and exits 0.
+    The process that ssh waits for prints READY_MARK and the process id of the one that continues, and exits
+    0.
     """
     reading, writing = os.pipe()
     sys.stdout.flush()
@@ -231,9 +234,9 @@ def detach(log: BinaryIO) -> None:
 
 
 def stay(log: BinaryIO) -> None:
-    """Go on in the foreground, as the process that a step is for: say READY_MARK as one that detaches does,
-    then write to the log, so that nobody waits for more from the pipes. Standard input stays: its end is the
-    launcher's."""
+    """Continue in the foreground, as the process of the step: print READY_MARK as a detached engine does,
+    then write to the log, so that nobody waits for more from the pipes. Standard input stays open: its end
+    means that the launcher has ended."""
     sys.stdout.flush()
     with contextlib.suppress(OSError):  # a launcher that is gone takes its step with it
         os.write(1, f"{READY_MARK} {os.getpid()}\n".encode())
@@ -242,6 +245,6 @@ def stay(log: BinaryIO) -> None:
 
 
 def complain(error: LaunchError) -> None:
-    """Tell whoever started this engine, in one line."""
+    """Report the error in one line to the process that started this engine."""
     line = " ".join(error.problem.split())
     os.write(1, f"{ERROR_MARK} {line}\n".encode(errors="replace"))

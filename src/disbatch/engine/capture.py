@@ -11,8 +11,8 @@ from disbatch.wire.engine_protocol import Order
 
 READ_SIZE = 65536
 READS_WHEN_DRAINING = 32
-"""A pipe holds 64 KiB (1 MiB at most unless root says otherwise): more reads than this means that somebody
-still writes."""
+"""A pipe holds 64 KiB (1 MiB at most unless root configured more): more reads than this mean that a process
+is still writing."""
 
 
 TAIL = 1024
@@ -20,8 +20,8 @@ TAIL = 1024
 
 
 class Capture:
-    """Reads one pipe (`descriptor`, not blocking) and keeps the first SNIPPET_EDGE bytes and the last TAIL
-    ones, however much comes. `ended` is True once every writer has closed it."""
+    """Reads one pipe (`descriptor`, not blocking) and keeps its first SNIPPET_EDGE and last TAIL bytes,
+    however many come. `ended` is True once every writer has closed it."""
 
     __slots__ = ("_head", "_tail", "count", "descriptor", "ended")
 
@@ -34,11 +34,11 @@ class Capture:
 
     @property
     def full(self) -> bool:
-        """True while nobody should read on."""
+        """True while the pipe should not be read."""
         return False
 
     def read(self) -> bool:
-        """Take what one read gives; False if there was nothing to take now or ever."""
+        """Read once; False if there was nothing to read, now or ever."""
         try:
             data = os.read(self.descriptor, READ_SIZE)
         except BlockingIOError:
@@ -52,13 +52,13 @@ class Capture:
         return True
 
     def drain(self) -> None:
-        """Take what is there, but do not wait for more."""
+        """Read everything that is there, without waiting for more."""
         for _ in range(READS_WHEN_DRAINING):
             if not self.read():
                 return
 
     def feed(self, data: bytes) -> None:
-        """Count `data` and keep its share of the ends."""
+        """Count `data`, and keep its part of both ends."""
         self.count += len(data)
         missing = SNIPPET_EDGE - len(self._head)
         if missing > 0:
@@ -70,7 +70,7 @@ class Capture:
             self._tail = (self._tail + data)[-TAIL:]
 
     def snippet(self) -> bytes:
-        """All of it, or its two ends with `...` between."""
+        """Everything, or both ends with `...` between."""
         between = b"" if self.count <= 2 * SNIPPET_EDGE else b"..."
         return self._head + between + self._tail[-SNIPPET_EDGE:]
 
@@ -88,11 +88,11 @@ class Captures(Protocol):
     def full(self) -> bool: ...
 
     def captures(self, order: Order, phase: Phase | None) -> tuple[Capture, Capture]:
-        """Those of the stdout and stderr of one attempt; `phase`: of a PERENGINE command."""
+        """The captures of stdout and stderr of one attempt; `phase`: of a PERENGINE command."""
 
 
 class Counting:
-    """Keeps nothing but what a status line has."""
+    """Keeps only what a status line holds."""
 
     full = False
 

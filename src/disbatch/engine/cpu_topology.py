@@ -17,11 +17,11 @@ from typing import NamedTuple
 SYSTEM = Path("/sys/devices/system")
 LONGEST_FILE = 1 << 16
 MOST_CPUS = 1 << 16
-"""A number beyond it is no CPU: a file that was not what it seemed."""
+"""A larger number is not a CPU: the file does not hold what it should."""
 
 
 class Core(NamedTuple):
-    """A physical core; sorting puts neighbours together. `cpus` in ascending order."""
+    """A physical core; sorting brings neighbours together. `cpus` in ascending order."""
 
     domain: int
     package: int
@@ -35,13 +35,13 @@ class Topology(NamedTuple):
 
 
 def parse_cpus(text: str) -> list[int]:
-    """The numbers of a list like `0-3,8,10-11`; what is no number is passed over."""
+    """The numbers in a list like `0-3,8,10-11`; anything that is not a number is ignored."""
     numbers: list[int] = []
     for part in text.strip().split(","):
         first, _, last = part.partition("-")
         if not (first.isdecimal() and (last or first).isdecimal()):
             continue
-        # The kernel may stride (`0-6:2`), but does not where it lists CPUs here.
+        # The kernel may write strides (`0-6:2`), but not in these lists of CPUs.
         numbers += range(int(first), min(int(last or first), MOST_CPUS) + 1)
     return numbers
 
@@ -58,7 +58,7 @@ def format_cpus(cpus: Iterable[int]) -> str:
 
 
 def read_topology(system: Path = SYSTEM) -> Topology:
-    """Read it below `system`. What is missing there counts as one domain, and each CPU as a core."""
+    """Read the topology below `system`. Missing parts count as one domain, and each CPU as a core."""
     domains = {
         cpu: _number(folder.name, "node")
         for folder in (system / "node").glob("node[0-9]*")
@@ -99,12 +99,12 @@ def whole_cores(topology: Topology, mask: set[int]) -> bool:
 def allot(
     topology: Topology, mask: set[int], slots: int, cores_per_task: float
 ) -> list[frozenset[int]] | None:
-    """Divide all CPUs of `mask` over `slots`: the CPUs of each; None if there are fewer than
-    slots * `cores_per_task`.
+    """Divide all CPUs of `mask` among `slots`: the CPUs of each; None if there are fewer than slots *
+    `cores_per_task`.
 
-    No two slots share a CPU, unless there are fewer CPUs than slots (tasks of half a core). Nobody has fewer
-    than `cores_per_task`, rounded down. Within that, in this order: slots stay within a domain; siblings stay
-    together; all have the same number, to one core or CPU.
+    No two slots share a CPU, unless there are fewer CPUs than slots (tasks of half a core). No slot has fewer
+    than `cores_per_task`, rounded down. Within that, in this order of priority: slots stay within a domain;
+    siblings stay together; all slots have the same number of CPUs, give or take one core or CPU.
     """
     if slots < 1 or len(mask) < slots * cores_per_task - 1e-9:
         return None
@@ -117,7 +117,8 @@ def allot(
 
 
 def _domains(topology: Topology, mask: set[int]) -> list[list[tuple[int, ...]]]:
-    """What `mask` has of each core, by domain; a CPU that the topology does not know is a core at the end."""
+    """The CPUs of `mask` in each core, by domain; a CPU that the topology does not know is a core at the
+    end."""
     domains: dict[int, list[tuple[int, ...]]] = {}
     unknown = set(mask)
     for core in topology.cores:
@@ -131,7 +132,7 @@ def _domains(topology: Topology, mask: set[int]) -> list[list[tuple[int, ...]]]:
 
 
 def _overlapping(cpus: Sequence[int], slots: int) -> list[frozenset[int]]:
-    """More slots than CPUs: slot r has the CPUs that its r-th part of the row touches."""
+    """More slots than CPUs: slot r has the CPUs that the r-th part of the row overlaps."""
     count = len(cpus)
     return [frozenset(cpus[slot * count // slots : -(-(slot + 1) * count // slots)]) for slot in range(slots)]
 
@@ -139,9 +140,9 @@ def _overlapping(cpus: Sequence[int], slots: int) -> list[frozenset[int]]:
 def _within_domains(
     domains: list[list[tuple[int, ...]]], slots: int, need: int
 ) -> list[frozenset[int]] | None:
-    """Give each domain slots of its own; None if one had none, or a slot too little."""
+    """Give each domain slots of its own; None if a domain had no slot, or a slot too few CPUs."""
     sizes = [sum(map(len, domain)) for domain in domains]
-    # The next slot goes where each of the domain's slots then has the most CPUs, and rather to an empty one.
+    # The next slot goes where each of the domain's slots then has the most CPUs, preferably to an empty one.
     rooms = [(-float(size), 1, position) for position, size in enumerate(sizes)]
     heapq.heapify(rooms)
     counts = [0] * len(domains)
@@ -156,7 +157,8 @@ def _within_domains(
 
 
 def _divide(cores: list[tuple[int, ...]], slots: int, need: int) -> list[frozenset[int]]:
-    """Cut the row of cores into even parts; between siblings only if somebody had fewer than `need` else."""
+    """Cut the row of cores into equal parts; between siblings only if a slot had fewer than `need`
+    otherwise."""
     row = list(itertools.chain.from_iterable(cores))
     ends = [0, *itertools.accumulate(map(len, cores))]
     cuts = [_nearest(ends, slot * len(row) / slots) for slot in range(slots + 1)]

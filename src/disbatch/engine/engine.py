@@ -95,18 +95,18 @@ EXIT_REFUSED = 4
 
 FIRST_HEARTBEAT = 5.0
 FIRST_PATIENCE = 120.0
-"""Seconds to wait for the first Welcome, or the orphan patience if that is less and no lifeline tells; from
-then on the driver says how long."""
+"""Seconds to wait for the first Welcome, or the orphan patience if that is less and no lifeline reports the
+driver's end; after that, the driver tells how long to wait."""
 GOODBYE_PATIENCE = 5.0
-"""Seconds for the driver to take the last results."""
+"""Seconds for the driver to receive the last results."""
 MOST_RUNNING_TOLD = 20_000
-"""Running attempts in one Beat: keeps it below MAX_FROM_ENGINE."""
+"""The most running attempts in one Beat: keeps it below MAX_FROM_ENGINE."""
 LONGEST_TROUBLE = 4000
 MOST_ERRORS_TOLD = 10
 
 
 class Departure(NamedTuple):
-    """Why the engine goes. `deliver`: the driver is there to take results and expects Goodbye."""
+    """Why the engine departs. `deliver`: the driver is there to receive results and expects Goodbye."""
 
     reason: str
     status: int
@@ -114,7 +114,7 @@ class Departure(NamedTuple):
 
 
 class Engine:
-    """Runs the orders of one driver on this node; see the module's text."""
+    """Carries out the orders of one driver on this node; see the module's docstring."""
 
     def __init__(self, ready: Ready, keeper: Keeper, loop: asyncio.AbstractEventLoop) -> None:
         bootstrap = ready.bootstrap
@@ -134,17 +134,17 @@ class Engine:
         first = FIRST_PATIENCE if child else min(FIRST_PATIENCE, bootstrap.orphan_patience)
         self._patience = first
         self._silence = FIRST_PATIENCE
-        """Seconds of the driver's patience, after which its silence is worth a line in the log."""
+        """The driver's patience in seconds; longer silence is logged."""
         self._told_of_silence = False
         self._ran: set[tuple[Phase, int]] = set()
-        """PERENGINE commands that gave their outcome."""
+        """PERENGINE commands that have delivered their outcome."""
         self._joined_at = loop.time()
         self._beat_timer: asyncio.TimerHandle | None = None
         self._environment = TaskEnvironment(
             ready.environment, bootstrap.engine, bootstrap.cores_per_task, ready.division
         )
-        # Before the context: it aborts the process if there are no descriptors, and a thread of its own that
-        # has just started may take the signal that a child has ended.
+        # Before the ZeroMQ context: it aborts the process if there are no descriptors, and its new thread
+        # might receive the signal that a child has ended.
         files = raise_descriptor_limit(ready.division.slots)
         children = watch_children()
         self._context = zmq.Context()
@@ -159,7 +159,7 @@ class Engine:
         )
         self._guard = Guard(loop, keeper, self._keeper_signalled, self._keeper_died)
         self._signals = [0, 0]
-        """How many came to the engine, and to its keeper."""
+        """The number of signals to the engine, and to its keeper."""
         self._in_job = bootstrap.way is Way.STEP or in_job(os.environb)
         self._contact = Contact(_now, self._silent)
         self._output = self._keep_output()
@@ -204,7 +204,7 @@ class Engine:
     # ---- life ----
 
     async def run(self) -> int:
-        """From the first greeting to the last word; the exit status."""
+        """From the first Hello to the last message; the exit status."""
         self._loop.set_exception_handler(self._broken)
         self._heed_signals()
         if self._bootstrap.way is not Way.SSH:
@@ -218,7 +218,7 @@ class Engine:
             log.info("going: %s", departure.reason)
             await self._depart(departure)
         except Exception:
-            # The keeper ends what runs.
+            # The keeper ends running tasks.
             log.exception("the engine failed")
             self._held.release()
             if self._output is not None:
@@ -231,7 +231,7 @@ class Engine:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.add_signal_handler(number, self._signalled, number)
             if self._in_job:
-                # In front of the loop's own handler, which does nothing: the loop is woken by the number.
+                # Runs before the loop's own handler, which does nothing: the signal number wakes the loop.
                 signal.signal(number, lambda *_: self._held.note_signal())
                 signal.siginterrupt(number, False)
         if self._in_job:
@@ -282,19 +282,20 @@ class Engine:
             log.warning("%d results that no driver has are in %s", written[1], written[0])
 
     def _go(self, reason: str, status: int, deliver: bool) -> None:
-        """Depart, for the first reason that comes; for a later one, do not wait for a driver that is gone."""
+        """Depart, for the first reason that comes; after a later one, do not wait for a driver that is
+        gone."""
         if not self._departure.done():
             self._departure.set_result(Departure(reason, status, deliver))
         elif not deliver:
             self._delivered.set()
 
-    # ---- what happens ----
+    # ---- events ----
 
     def _lifeline_ended(self, held: bool) -> None:
         if not self._welcomed:
             self._go("the driver is gone (standard input ended)", EXIT_ORPHANED, deliver=False)
         elif held:
-            # It may have been stopped for long before it ended: its silence counts from now.
+            # The driver may have been stopped for long before it ended: count its silence from now.
             self._joined_at = self._loop.time()
             self._tell_of_silence("the driver is gone")
         elif not self._bootstrap.by_driver:
@@ -308,12 +309,12 @@ class Engine:
         log.warning("%s; `%s` goes on with the run within %g s", what, command, self._patience)
 
     def _remove_socket(self) -> None:
-        """A driver that was killed left its socket and the directory around it; nobody listens there."""
+        """Remove the socket of a driver that was killed, with its directory, if nobody listens there."""
         path = Path(self._ready.address.removeprefix("ipc://"))
         if self._ready.address.startswith("ipc://") and path.parent.name.startswith("disbatch-"):
             with contextlib.suppress(OSError):
                 listens(str(path))
-                return  # somebody does
+                return  # somebody listens
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
                 path.parent.rmdir()
@@ -351,7 +352,7 @@ class Engine:
         self._outbox.post(Trouble(valid(text)[:LONGEST_TROUBLE]))
 
     def _tick(self) -> None:
-        """Each heartbeat: say what runs, and listen whether the driver is there."""
+        """Each heartbeat: report running tasks, and check that the driver is there."""
         self._beat_timer = self._loop.call_later(self._heartbeat, self._tick)
         self._contact.tick()
         silent = self._silent()
@@ -366,7 +367,7 @@ class Engine:
             self._link.tell(Beat(running, self._runner.waiting, *burden_now()))
 
     def _silent(self) -> float:
-        """Seconds since the driver was heard, or since there was a reason to begin to count."""
+        """Seconds since the driver was heard, or since it could first be expected."""
         return self._loop.time() - max(self._link.heard or 0.0, self._joined_at)
 
     def _ended(self, job: Job, outcome: Outcome) -> None:
@@ -426,7 +427,7 @@ class Engine:
         try:
             self._act(message)
         except Exception as error:
-            # The boundary of one message: what follows it is still to be served.
+            # The boundary of one message: later ones are still processed.
             self._broken(self._loop, {"message": f"acting on {type(message).__name__}", "exception": error})
 
     def _act(self, message: ToEngine) -> None:
@@ -476,13 +477,13 @@ class Engine:
 
 
 def _now() -> float:
-    """Seconds of a clock that goes on while the computer sleeps, where there is one."""
+    """Seconds of a clock that also counts while the computer sleeps, where there is one."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 async def run(ready: Ready, keeper: Keeper) -> int:
     """Run an engine from a checked Bootstrap until it departs; the exit status."""
-    # A log that cannot be written (a full disk) must not make noise elsewhere.
+    # A log that cannot be written (a full disk) must not print errors elsewhere.
     logging.raiseExceptions = False
     stream = io.TextIOWrapper(ready.log, encoding="utf-8", errors="backslashreplace", write_through=True)
     handler = logging.StreamHandler(stream)

@@ -10,7 +10,7 @@ from disbatch.wire.engine_protocol import SECRET_VARIABLES, SRUN_VARIABLES, Orde
 Environment = dict[bytes, bytes]
 
 MARKER = b"DISBATCH_ENGINE"
-"""Holds the engine's own name: by it the keeper knows what an engine started."""
+"""Holds the engine's permanent id; the keeper recognises by it what an engine started."""
 
 OF_THE_NODE = frozenset(
     b"HOME USER LOGNAME SHELL MAIL HOSTNAME HOST HOSTTYPE TMPDIR DISPLAY XAUTHORITY WAYLAND_DISPLAY TERM "
@@ -20,8 +20,8 @@ OF_THE_NODE_PREFIXES = (b"SSH_", b"XDG_SESSION_", b"DBUS_", b"KRB5CCNAME")
 
 
 def merge(run: Mapping[bytes, bytes], node: Mapping[bytes, bytes]) -> Environment:
-    """The run's environment on another node: the run's values win, but who and where one is, is the node's,
-    and PATH goes on with the node's own directories."""
+    """The run's environment on another node: the run's values win, except for those that describe the user's
+    login and host, which are the node's; the node's own directories are appended to PATH."""
     merged = dict(node)
     for name, value in run.items():
         if name not in OF_THE_NODE and not name.startswith(OF_THE_NODE_PREFIXES):
@@ -34,7 +34,7 @@ def merge(run: Mapping[bytes, bytes], node: Mapping[bytes, bytes]) -> Environmen
 
 
 class TaskEnvironment:
-    """Makes the environment of each attempt: `base`, and what says which task it is."""
+    """Makes the environment of each attempt from `base` and the variables that describe the task."""
 
     def __init__(
         self, base: Mapping[bytes, bytes], engine: str, cores_per_task: float, division: Division
@@ -42,14 +42,14 @@ class TaskEnvironment:
         self._shares = division.shares
         self._base = {name: value for name, value in base.items() if name not in SECRET_VARIABLES}
         if not base.get(b"SHLVL", b"").isdigit() or int(base[b"SHLVL"]) < 1:
-            # As Debian and others build it, a bash that finds SSH_CLIENT and is no subshell takes itself
-            # for the command of an ssh and reads ~/.bashrc: each task would, on other hosts only.
+            # As built by Debian and others, a bash that finds SSH_CLIENT and is no subshell believes that ssh
+            # runs it, and reads ~/.bashrc: each task would do so, but on other hosts only.
             self._base[b"SHLVL"] = b"1"
         self._base[MARKER] = engine.encode()
         self._base[b"DISBATCH_CORES_PER_TASK"] = b"%g" % cores_per_task
 
     def joined(self, rank: int, jobid: str, task_name: bytes) -> None:
-        """What only the driver knows."""
+        """Set what only the driver knows."""
         self._base[b"DISBATCH_ENGINE_RANK"] = b"%d" % rank
         self._base[b"DISBATCH_JOBID"] = jobid.encode(errors="surrogateescape")
         self._base[b"DISBATCH_NAMETASKS"] = task_name
@@ -74,20 +74,21 @@ _OF_THE_NODE = frozenset(
     b"SLURM_GPUS_ON_NODE SLURM_JOB_GPUS SLURM_STEP_GPUS SLURM_TOPOLOGY_ADDR "
     b"SLURM_TOPOLOGY_ADDR_PATTERN".split()
 )
-"""What Slurm tells a batch script, too, and what differs from node to node."""
+"""Slurm sets these for a batch script, too, and they differ between nodes."""
 
 
 def merge_step(run: Mapping[bytes, bytes], step: Mapping[bytes, bytes]) -> Environment:
-    """The tasks' environment from the `run`'s and the `step`'s own, which is the run's, as srun passes it on,
-    with what slurmd, SPANK plugins and a TaskProlog changed on that node (TMPDIR, CUDA_VISIBLE_DEVICES, ...).
+    """The tasks' environment from the `run`'s and the `step`'s own. The latter is the run's, as srun passes
+    it on, with changes by slurmd, SPANK plugins and a TaskProlog on that node (TMPDIR, CUDA_VISIBLE_DEVICES,
+    ...).
 
-    So the step's values count, but for Slurm's own variables: a step of one task on one node says so in
-    SLURM_NTASKS and many others, and an `srun` or an MPI program in a task would take that for its orders.
-    They are the job's again, or none if the job had none, but for those of _OF_THE_NODE. There is no
-    SLURM_STEP_ID: Open MPI would take each program for one that srun had started.
+    So the step's values are used, except for Slurm's own variables: a step of one task on one node has
+    SLURM_NTASKS and many others for just that, and an `srun` or an MPI program in a task would obey them.
+    Those are set to the job's values, or removed if the job had none, except for _OF_THE_NODE. There is no
+    SLURM_STEP_ID: Open MPI would believe that srun had started each program.
 
-    The variables that were meant for srun alone are the run's again, too, and LC_CTYPE, which Python sets for
-    itself in the C locale.
+    Variables that were set for srun alone get the run's values again, and so does LC_CTYPE, which Python sets
+    for itself in the C locale.
     """
     others = frozenset([b"LC_CTYPE", *step.get(SRUN_VARIABLES, b"").split(b":")])
 

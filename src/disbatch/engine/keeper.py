@@ -36,12 +36,12 @@ from disbatch.engine.process_tree import adopt_orphans
 from disbatch.engine.session_file import SessionFile
 
 GRACE = 5.0
-"""Seconds between SIGTERM and SIGKILL for what a dead engine left."""
+"""Seconds between SIGTERM and SIGKILL for processes of a dead engine."""
 OVER = GRACE + 1.0
-"""Seconds after an engine's death in which all that it left has ended."""
+"""Seconds after an engine's death within which all its processes have ended."""
 LOOK_FIRST = 0.1
 LOOK_MOST = 2.0
-"""Seconds after which is looked again though no child has ended."""
+"""Seconds after which another scan is made even if no child has ended."""
 QUIET_LOOKS = 2
 
 HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -50,8 +50,8 @@ _IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 
 
 class Keeper(NamedTuple):
-    """The engine's parent, as the engine knows it: its process number; the pipe on which it hands signals on,
-    and which ends with it; the file of sessions, if it could be made."""
+    """The engine's parent, from the engine's side: its process id; the pipe on which it forwards signals, and
+    which ends with it; the session file, if it could be created."""
 
     pid: int
     pipe: int
@@ -59,8 +59,8 @@ class Keeper(NamedTuple):
 
 
 def split(engine: str, slots: int) -> Keeper:
-    """Return in a child, which is the engine of that name; this process becomes its keeper. Not after threads
-    were started."""
+    """Return in a child, which becomes the engine with that id; this process becomes its keeper. Must come
+    before threads are started."""
     adopts = adopt_orphans()
     file = _session_file(engine, slots)
     reading, writing = os.pipe()
@@ -86,7 +86,7 @@ def _session_file(engine: str, slots: int) -> SessionFile | None:
 
 
 def _become(engine: int, pipe: int, path: str, adopts: bool) -> None:
-    """Go on as the keeper; does not return."""
+    """Continue as the keeper; does not return."""
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
@@ -96,19 +96,19 @@ def _become(engine: int, pipe: int, path: str, adopts: bool) -> None:
     words = [str(engine), str(pipe), path, *(["adopts"] if adopts else [])]
     try:
         os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", program, *words])
-    except OSError:  # then in an interpreter that is larger
+    except OSError:  # then continue in this larger interpreter
         keep(engine, pipe, path, adopts)
 
 
 def main() -> None:
-    """Arguments: the engine's process number, the pipe to it, the path of the file of sessions, and a word if
-    this process is a subreaper."""
+    """Arguments: the engine's process id, the pipe to it, the path of the session file, and a word if this
+    process is a subreaper."""
     engine, pipe, path, *adopts = sys.argv[1:]
     keep(int(engine), int(pipe), path, bool(adopts))
 
 
 def keep(engine: int, pipe: int, path: str, adopts: bool) -> None:
-    """Wait for the engine's end, end what it left, and end as it did."""
+    """Wait for the engine's end, end its processes, and exit as it did."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -144,7 +144,7 @@ def end_all(recorded: set[int], grace: float) -> None:
         processes = process_tree.table()
         children = [each.pid for each in processes.values() if each.parent == here]
         found = process_tree.family(processes, children, recorded, {here})
-        # A session without a member may give its number away: forget it.
+        # The id of a session without members may be reused: forget it.
         recorded &= {process.session for process in found}
         quiet = 0 if found else quiet + 1
         left = deadline - time.monotonic()
@@ -160,7 +160,7 @@ def end_all(recorded: set[int], grace: float) -> None:
 
 
 def _wait(seconds: float) -> int | None:
-    """Until a child has ended, at most so long; the signal that came."""
+    """Wait until a child has ended, or for so many seconds; the signal that came."""
     if not hasattr(signal, "sigtimedwait"):  # macOS
         time.sleep(seconds)
         return None
@@ -169,7 +169,7 @@ def _wait(seconds: float) -> int | None:
 
 
 def _has_children() -> bool:
-    """Reap those that have ended; False if no child is left, dead or alive."""
+    """Reap ended children; False if no child is left, dead or alive."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -182,7 +182,7 @@ def _end_as(status: int) -> None:
     """End by the same signal, or with the same exit status."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one of the engine's is enough
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the engine's core file is enough
         if number != signal.SIGKILL:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

@@ -11,8 +11,8 @@ from disbatch.engine import keeper
 
 
 class Guard:
-    """`signalled(number)` is called when the keeper was told something by a signal, `died()` when it is
-    gone."""
+    """`signalled(number)` is called when the keeper received a signal and forwarded it, `died()` when the
+    keeper is gone."""
 
     def __init__(
         self,
@@ -30,12 +30,12 @@ class Guard:
         loop.add_reader(self._pipe, self._heard)
 
     def record(self, slot: int, session: int) -> None:
-        """A task began in `slot`; `session` is its shell's number. 0: it is over."""
+        """A task began in `slot`; `session` is its shell's process id. 0: it is over."""
         if self._sessions is not None:
             self._sessions.note(slot, session)
 
     def leave(self) -> None:
-        """Nothing runs any more. Does what a keeper that is gone would do."""
+        """Nothing runs any more. Does the work of a keeper that is gone."""
         if self._gone and self._sessions is not None:
             self._sessions.remove()
 

@@ -26,14 +26,14 @@ from disbatch.engine.capture import READ_SIZE
 
 SHORT = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 RETRY = 1.0
-"""Seconds until the next attempt if no task of ours ends before."""
+"""Seconds until the next try if no task of ours ends before."""
 PATIENCE = 60.0
-"""Seconds without a single start after which this is no place for tasks."""
+"""Seconds without a single start after which the node is unfit for tasks."""
 
 
 class Shortage:
-    """Whether starts wait for room. `retry` is called when they may be tried; `trouble` is told once;
-    `hopeless(reason)` when there was none for too long."""
+    """Whether starts must wait for room. `retry` is called when they may be tried again; `trouble` is called
+    once, with a message for the user; `hopeless(reason)` when there was no room for too long."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Shortage:
         return self._timer is not None
 
     def waits_for(self, error: Exception, *, idle: bool) -> bool:
-        """A start failed: True if for want of room, for which it waits from now on. `idle`: no task runs."""
+        """A start failed: True if for want of room; starts wait from now on. `idle`: no task runs."""
         if not isinstance(error, OSError) or error.errno not in SHORT:
             return False
         now = self._loop.time()
@@ -76,7 +76,7 @@ class Shortage:
         self._retry()
 
     def eased(self) -> None:
-        """A task ended: there may be room now. The caller tries to start what waits."""
+        """A task ended: there may be room now. The caller tries to start waiting tasks."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -100,7 +100,7 @@ class Readiness:
             loop.add_reader(self._epoll.fileno(), self._turn)
 
     def watch(self, descriptor: int, callback: Callable[..., None], *args: Any) -> None:
-        """Call `callback(*args)` whenever `descriptor` can be read; takes the place of a former callback."""
+        """Call `callback(*args)` whenever `descriptor` is readable; replaces a former callback."""
         if self._epoll is None:
             self._loop.add_reader(descriptor, callback, *args)
             return
@@ -109,29 +109,30 @@ class Readiness:
         self._callbacks[descriptor] = (callback, args)
 
     def rest(self, descriptor: int) -> None:
-        """Watch it no more, until `watch` is called again."""
+        """Stop watching it, until `watch` is called again."""
         if self._epoll is None:
             self._loop.remove_reader(descriptor)
         elif self._callbacks.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
     def close(self, descriptor: int) -> None:
-        """Watch it no more, and close it."""
-        # Closing alone would not take it out while a child between fork and exec still holds a copy.
+        """Stop watching it, and close it."""
+        # Closing alone would not remove it while a child between fork and exec still holds a copy.
         self.rest(descriptor)
         os.close(descriptor)
 
     def _turn(self) -> None:
         assert self._epoll is not None
         for descriptor, _ in self._epoll.poll(0, EVENTS_A_TURN):
-            # A callback of this turn may have closed it, and another may have its number: it finds nothing.
+            # Another callback of this turn may have closed it, and a new descriptor may have its number: its
+            # read then finds nothing.
             entry = self._callbacks.get(descriptor)
             if entry is None:
                 continue
             try:
                 entry[0](*entry[1])
             except Exception as error:
-                # The boundary of one task: the others go on.
+                # The boundary of one task: the others continue.
                 self._loop.call_exception_handler({"message": f"in {entry[0]}", "exception": error})
 
 
@@ -141,7 +142,7 @@ DESCRIPTORS_A_TASK = 2
 
 
 def raise_descriptor_limit(slots: int) -> tuple[int, int] | None:
-    """Make room for the descriptors of `slots` tasks; the limits that tasks shall have, None if unchanged."""
+    """Raise the limit to what `slots` tasks need; the limits that tasks shall have, None if unchanged."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = slots * DESCRIPTORS_A_TASK + SPARE_DESCRIPTORS
     if soft == resource.RLIM_INFINITY or soft >= needed:
@@ -153,8 +154,8 @@ def raise_descriptor_limit(slots: int) -> tuple[int, int] | None:
 
 
 class Reserve:
-    """Some descriptors that are taken while there are any, to be spent when there are no others: for work
-    that cannot wait until tasks have ended."""
+    """A reserve of descriptors, to be released when there are no others, for work that cannot wait until
+    tasks have ended."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -167,13 +168,13 @@ class Reserve:
                 self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
     def release(self) -> None:
-        """Let them go: now they are needed."""
+        """Release them: they are needed now."""
         while self._held:
             os.close(self._held.pop())
 
     @contextlib.contextmanager
     def spent(self) -> Iterator[None]:
-        """Let them go for a while. Tasks may take them meanwhile, then they are back when these end."""
+        """Release them for a while. If tasks take them meanwhile, they are acquired again when these end."""
         self.release()
         try:
             yield
@@ -182,8 +183,8 @@ class Reserve:
 
 
 class Parked:
-    """Pipes of ended tasks that background children still hold: what comes is thrown away, so that these
-    neither wait nor get SIGPIPE. At most MOST_PARKED; then the oldest is closed."""
+    """Pipes of ended tasks that background children still hold: their data is discarded, so that these
+    processes neither block nor get SIGPIPE. At most MOST_PARKED; beyond that the oldest is closed."""
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness

@@ -19,16 +19,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 MARGIN = 0.75
-"""Of the driver's patience: silence for longer than that may have been too long."""
+"""Share of the driver's patience: after longer silence, the driver may have given this engine up."""
 
 
 class Contact:
-    """Keeps what the engine knows of the driver's view of it; times in seconds of `now`.
+    """Tracks whether the driver may have given this engine up; times in seconds of `now`.
 
-    The driver gives up an engine that it has not heard for its patience; what the engine itself knows is when
-    it has last heard the driver, which answers it each heartbeat, and that this does not know it any more. An
-    attempt that was running when it may have been given up stays in doubt, although the engine is heard
-    again: whether somebody else was given the task is never told. `silent()`: for how long the driver was not
+    The driver gives up an engine that it has not heard for its patience. The engine itself knows when it last
+    heard the driver, which answers each heartbeat, and whether the driver no longer knows it. An attempt that
+    was running when the engine may have been given up stays in doubt, even if the engine is heard again: the
+    engine is never told whether another one was given the task. `silent()`: for how long the driver was not
     heard.
     """
 
@@ -39,25 +39,25 @@ class Contact:
         self._heartbeat = float("inf")
         self._ticked = now()
         self._sure_since: float | None = None
-        """What began before may run elsewhere, too; None: nothing does."""
+        """Attempts that began before may also run elsewhere; None: no attempt does."""
 
     def welcomed(self, patience: float, heartbeat: float) -> None:
-        """The driver, or one that took the run over, answered a Hello: the first, or one after a break."""
+        """The driver, or a successor, answered a Hello: the first, or one after a break."""
         self.tick()
         self._patience, self._heartbeat = patience, heartbeat
 
     def forgotten(self) -> None:
-        """The driver does not know us: it has given us up, or is another one, which does not know us yet."""
+        """The driver does not know us: it has given us up, or it is a successor that does not know us yet."""
         self._doubt()
 
     def tick(self) -> None:
-        """A heartbeat. One that comes late means that this process did not run."""
+        """A heartbeat. A late one means that this process was suspended."""
         if self._is_late() or self._is_silent():
             self._doubt()
         self._ticked = self.now()
 
     def certain(self, begun: float) -> bool:
-        """True if nobody else can have been given an attempt that runs here since `begun`."""
+        """True if no other engine can have been given an attempt that runs here since `begun`."""
         if self._is_late() or self._is_silent():
             self._doubt()
         return self._sure_since is None or begun > self._sure_since
@@ -76,8 +76,8 @@ log = logging.getLogger("disbatch.engine")
 
 
 class Lifeline:
-    """`ended(held)` is called when standard input ends, or a driver; `held`: if that means that the driver is
-    gone. `of_driver`: standard input is the driver's."""
+    """`ended(held)` is called when standard input or a watched driver ends; `held`: if that means that the
+    driver is gone. `of_driver`: standard input is the driver's."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, *, of_driver: bool, ended: Callable[[bool], None]
@@ -86,10 +86,10 @@ class Lifeline:
         self._of_driver = of_driver
         self._ended = ended
         self.holds = False
-        """The driver is known to be there."""
+        """The driver is known to live."""
 
     def watch_input(self) -> None:
-        """Standard input is somebody's lifeline."""
+        """Standard input is a lifeline: watch its end."""
         try:
             self._loop.add_reader(0, self._readable)
             self.holds = self._of_driver
@@ -97,7 +97,7 @@ class Lifeline:
             log.info("standard input is a file: it cannot tell when the driver is gone")
 
     def watch_process(self, pid: int) -> None:
-        """This is the driver now, on the machine on which the one was whose child we are; 0: nobody knows."""
+        """This process is the driver now, on the machine of our first driver; 0: not known."""
         if self.holds or not self._of_driver or not pid or not hasattr(os, "pidfd_open"):
             return
         with contextlib.suppress(OSError):
@@ -131,7 +131,7 @@ _KIB = re.compile(rb"^(MemTotal|MemAvailable): +([0-9]{1,15}) kB$", re.M)
 
 
 class Burden(NamedTuple):
-    """The 1-minute load average; bytes of memory that are taken, and that there are (0: nobody knows)."""
+    """The 1-minute load average; bytes of memory in use, and in total (0: not known)."""
 
     load: float
     memory_used: int
@@ -139,7 +139,8 @@ class Burden(NamedTuple):
 
 
 def burden_now(meminfo: str = _MEMINFO) -> Burden:
-    """As it is now. Taken is what could not be had without swapping, as the kernel estimates it."""
+    """The present load. Memory in use is the total minus what is available without swapping, as the kernel
+    estimates it."""
     return Burden(_load(), *_memory(meminfo))
 
 

@@ -23,13 +23,13 @@ from disbatch.wire.ownfile import NotOwnError, open_own
 BATCH = 64
 GATHER = 0.003
 GATHER_WHEN_SUPPLIED = 0.05
-"""Seconds that a result waits for others while this engine has its next tasks: some, or a whole batch."""
+"""Seconds that a result waits for others while this engine has its next tasks."""
 
 Result = tuple[Job, Outcome]
 
 
 class Line(Protocol):
-    """Where messages that must arrive are posted, as `wire.engine_socket.EngineLink`."""
+    """The engine's link to the driver, as `wire.engine_socket.EngineLink`."""
 
     def post(self, message: FromEngine) -> None:
         """Send a message that must arrive."""
@@ -38,8 +38,8 @@ class Line(Protocol):
 class Outbox:
     """Everything that must arrive goes through here, so that it is known which results are acknowledged.
 
-    `unacknowledged()` tells how many posted messages the driver lacks (they are acknowledged in order);
-    `supply()` is how many tasks the engine has waiting: with none, a result goes out at once.
+    `unacknowledged()` is how many posted messages the driver lacks (they are acknowledged in order);
+    `supply()` is how many tasks the engine has waiting: if none, a result is sent at once.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Outbox:
         self._timer: asyncio.Handle | None = None
 
     def add(self, job: Job, outcome: Outcome) -> None:
-        """A result; it goes out with those that follow soon."""
+        """Add a result; it is sent with those that follow soon."""
         self._gathered.append((job, outcome))
         if len(self._gathered) >= BATCH:
             self.flush()
@@ -71,7 +71,7 @@ class Outbox:
                 self._timer = self._loop.call_later(pause, self.flush)
 
     def flush(self) -> None:
-        """Send what was gathered."""
+        """Send what was collected."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -80,7 +80,7 @@ class Outbox:
             self._post(Finished([outcome for _, outcome in results]), results)
 
     def post(self, message: FromEngine) -> None:
-        """Send something else that must arrive, after the results there are."""
+        """Send something else that must arrive, after the results so far."""
         self.flush()
         self._post(message, [])
 
@@ -96,21 +96,21 @@ class Outbox:
 
     @property
     def empty(self) -> bool:
-        """True if the driver has all."""
+        """True if the driver has everything."""
         return not self._gathered and not self._posted
 
     def results(self) -> list[Result]:
-        """What the driver has not acknowledged, oldest first."""
+        """The results that the driver has not acknowledged, oldest first."""
         return [result for batch in self._posted for result in batch] + self._gathered
 
 
 LOG_END = "_engine.txt"
 MOST_NAMES = 100
-"""Tried before the temporary folder."""
+"""Names tried before the temporary directory."""
 
 
 def unrecorded_path(log: Path) -> Path:
-    """Where the results go of the engine whose log this is."""
+    """The file for the results of the engine with this log."""
     name = log.name.removesuffix(LOG_END) if log.name.endswith(LOG_END) else log.stem
     return log.with_name(name + UNRECORDED_END)
 
@@ -120,7 +120,7 @@ def _lines(results: Iterable[Result], node: str) -> list[bytes]:
 
     lines = []
     for job, outcome in results:
-        # What was ended by order, or never started, is no result: a resumed run does it again.
+        # Attempts that were ended by order, or never started, have no result: a resumed run runs them again.
         if outcome.ending is Ending.OWN:
             mark = Mark.TASK if job.phase is None else Mark.PER_ENGINE
             order = job.order
@@ -131,10 +131,11 @@ def _lines(results: Iterable[Result], node: str) -> list[bytes]:
 
 
 def write_unrecorded(results: Iterable[Result], node: str, log: Path) -> tuple[Path, int] | None:
-    """Append a line for each result; the file's path and how many, None if there was none to write.
+    """Append a line for each result; the file's path and the number of lines, None if there was none to
+    write.
 
-    Nothing is overwritten. If something that is not ours has the file's name, it gets another one; where the
-    log's folder cannot be written, the temporary folder takes them; OSError if that cannot either.
+    Nothing is overwritten. If a file that is not ours has the name, another name is used; if the log's
+    directory cannot be written, the temporary directory; OSError if that cannot either.
     """
     lines = _lines(results, node)
     if not lines:
@@ -153,7 +154,7 @@ def write_unrecorded(results: Iterable[Result], node: str, log: Path) -> tuple[P
 
 
 def _opened(path: Path) -> tuple[Path, int]:
-    """The file at the first of the names like this that is free, or ours. OSError."""
+    """The file at the first name of this form that is free, or that is ours. OSError."""
     stem = path.name.removesuffix(UNRECORDED_END)
     for number in range(1, MOST_NAMES):
         name = path if number == 1 else path.with_name(f"{stem}-{number}{UNRECORDED_END}")

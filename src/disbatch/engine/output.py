@@ -39,13 +39,13 @@ from disbatch.model.task import Ending, Outcome, Phase
 from disbatch.wire.engine_protocol import Bootstrap, Order
 
 PASS_ON = 65536
-"""Bytes that one stream gathers."""
+"""Bytes that one stream collects."""
 PENDING = 4 * PASS_ON
 MOST_PENDING = 32 << 20
 BATCH = 1 << 20
-"""Bytes handed to the thread at a time, at most: whether it gets on is seen by whole batches."""
+"""The most bytes handed to the thread at a time: its progress is counted in whole batches."""
 FLUSH_AFTER = 1.0
-"""Seconds that what a running task printed waits for more."""
+"""Seconds that output of a running task waits for more."""
 WELL_SUPPLIED = 64
 GATHER = 0.01
 GATHER_WHEN_SUPPLIED = 0.05
@@ -55,7 +55,7 @@ STALL_AT_END = 5.0
 
 
 class _Batch:
-    """What is handed to the thread at a time, and what waits for it."""
+    """What is handed to the thread at a time, and the outcomes that wait for it."""
 
     __slots__ = ("results", "sizes", "total", "work")
 
@@ -67,12 +67,13 @@ class _Batch:
 
 
 class Output:
-    """All that is kept on this engine: makes the captures, and passes outcomes on (`give(job, outcome)`) when
-    what these tasks printed is written.
+    """All output that is kept on this engine: makes the captures, and passes outcomes on (`give(job,
+    outcome)`) when the output of these tasks is written.
 
     `files` does the writing. `limit`: bytes kept of each stream of a task. `now` is the clock of `begun` in
-    `filing.Done`; `supply()` says how many tasks the engine has waiting; `room()` is called when tasks may be
-    started and pipes be read again; `trouble` gets a line for the user, `broken` an error in the program.
+    `output_writer.Done`; `supply()` is how many tasks the engine has waiting; `room()` is called when tasks
+    may be started and pipes be read again; `trouble` gets a line for the user, `broken` an error in the
+    program.
     """
 
     def __init__(
@@ -107,9 +108,9 @@ class Output:
         self._jobs: dict[int, Job] = {}
         self._pending = 0
         self._wanted = False
-        """Somebody waits for room."""
+        """`room` is to be called."""
         self._count = 0
-        """Batches written; by that a stall is seen."""
+        """Batches written, by which a stall is detected."""
         self._stalled = False
         self._stall_timer: asyncio.TimerHandle | None = None
         self._written = asyncio.Event()
@@ -117,8 +118,8 @@ class Output:
     # ---- what a task prints ----
 
     def captures(self, order: Order, phase: Phase | None) -> tuple[Capture, Capture]:
-        """For the two pipes of this attempt; of a PERENGINE command, which has no place of its own, nothing
-        is kept."""
+        """For the two pipes of this attempt; the output of a PERENGINE command is not kept, as it has no
+        place of its own."""
         if phase is not None:
             return Capture(-1), Capture(-1)
         out = KeptCapture(self, order.task_id, order.attempt, OUT)
@@ -142,7 +143,7 @@ class Output:
         return True
 
     def came(self, capture: KeptCapture) -> None:
-        """There is something in it to be kept."""
+        """It holds new output to keep."""
         if capture.size >= PASS_ON:
             self._dirty.discard(capture)
             self._pass_on(capture)
@@ -176,7 +177,7 @@ class Output:
     # ---- results ----
 
     def add(self, job: Job, outcome: Outcome) -> None:
-        """A task ended, and nothing more is read of its pipes."""
+        """A task ended, and its pipes will not be read again."""
         kept = self._tasks.pop(outcome.attempt, None)
         own = outcome.ending is Ending.OWN
         if kept is None or not (outcome.out_bytes or outcome.err_bytes or (own and self._files.clears)):
@@ -203,11 +204,11 @@ class Output:
         return not self._jobs
 
     def jobs(self) -> list[Job]:
-        """Those whose outcomes wait."""
+        """The jobs whose outcomes wait."""
         return list(self._jobs.values())
 
     def release(self) -> None:
-        """Let all outcomes go, written or not."""
+        """Pass all outcomes on, written or not."""
         for batch in (*self._handed, self._batch):
             self._let_go(batch)
 
@@ -275,8 +276,8 @@ class Output:
         self._watch_for_stall()
 
     async def close(self, patience: float = STALL_AT_END) -> None:
-        """Wait until all is written, but not while nothing gets on for `patience` seconds; then let go what
-        is left."""
+        """Wait until everything is written, but not while there is no progress for `patience` seconds; then
+        pass the remaining outcomes on."""
         for timer in (self._flush_timer, self._stall_timer):
             if timer is not None:
                 timer.cancel()

@@ -9,13 +9,14 @@ from disbatch.model.pack import Piece
 
 
 class Keeper(Protocol):
-    """Has it written, as `engine.output.Output`: `head` bytes of a stream's beginning, `tail` of its end."""
+    """Has output written, as `engine.output.Output`: `head` bytes of a stream's beginning, `tail` of its
+    end."""
 
     head: int
     tail: int
 
     def came(self, capture: KeptCapture) -> None:
-        """There is something in it to be kept."""
+        """It holds new output to keep."""
 
     def is_full(self, capture: KeptCapture) -> bool:
         """True while nothing more should be read."""
@@ -36,7 +37,7 @@ class KeptCapture(Capture):
         self.size = 0
         """Bytes in `parts`."""
         self.kept = 0
-        """Bytes of the stream that were passed on; `parts` come after them."""
+        """Bytes of the stream that were passed on; `parts` follow them."""
         self.pending = 0
         """Bytes passed on and not yet written."""
         self.tail = b""
@@ -61,7 +62,7 @@ class KeptCapture(Capture):
             self._cut(data)
 
     def _cut(self, data: bytes) -> None:
-        """What the beginning has no room for: keep the end of it."""
+        """Data beyond the limit of the beginning: keep only the end of it."""
         most = self._output.tail
         self.tail = data[-most:] if len(data) >= most else (self.tail + data)[-most:]
 
@@ -74,7 +75,7 @@ class KeptCapture(Capture):
         return piece
 
     def last(self) -> Piece | None:
-        """The end of a stream that is over, if it was beyond its limit."""
+        """The end of a finished stream that exceeded its limit."""
         if not self.tail:
             return None
         return Piece(self.task, self.attempt, self.stream, self.count - len(self.tail), self.tail)

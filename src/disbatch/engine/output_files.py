@@ -51,12 +51,12 @@ from disbatch.wire.ownfile import make_own_directory, open_own
 
 
 class Replaced(OSError):
-    """What is at the file's path now is another file: a later attempt's, or nothing."""
+    """At the file's path there is another file now, of a later attempt, or nothing."""
 
 
 class Sheet:
-    """A new file at `path`; OSError if there is one, or it cannot be made. `aside`: it is not the plain one.
-    `reached` is how far in its stream it goes."""
+    """A new file at `path`; OSError if there is one, or it cannot be created. `aside`: it is not the plain
+    one. `reached` is the position in the stream up to which it is written."""
 
     __slots__ = ("_descriptor", "_identity", "_size", "aside", "path", "reached")
 
@@ -75,8 +75,8 @@ class Sheet:
         return self._descriptor >= 0
 
     def open(self) -> None:
-        """Open it again. Replaced if that is not the one that was closed: it has the same identity, and all
-        that was written to it."""
+        """Open it again. Replaced if it is not the file that was closed, with the same identity and all of
+        its content."""
         descriptor = open_own(self.path, os.O_WRONLY | os.O_APPEND)
         status = os.fstat(descriptor)
         if (status.st_dev, status.st_ino) != self._identity or status.st_size != self._size:
@@ -85,8 +85,8 @@ class Sheet:
         self._descriptor = descriptor
 
     def put(self, position: int, data: bytes) -> None:
-        """Append `data`, which stands at `position` of the stream; a gap before it is told of. OSError, with
-        `reached` telling how much is there."""
+        """Append `data`, which belongs at `position` of the stream; a gap before it is marked. OSError, with
+        `reached` as the position that was written."""
         if position > self.reached:
             gap = left_out(position - self.reached)
             while gap:
@@ -104,12 +104,12 @@ class Sheet:
         return written
 
     def date(self, seconds: float) -> None:
-        """Make this its time, as a status line would have it: with microseconds."""
+        """Set its modification time with the precision of a status line: microseconds."""
         when = round(seconds * 1e6) * 1000
         os.utime(self.path, ns=(when, when), follow_symlinks=False)
 
     def close(self) -> None:
-        """Let the descriptor go. OSError if the system finds only now that something was not written."""
+        """Close the descriptor. OSError if the system reports only now that something was not written."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
@@ -130,10 +130,10 @@ def _create(path: bytes) -> int:
 
 
 MOST_OPEN = 64
-"""Files that are kept open; those of other tasks that run are opened again for each of their pieces."""
+"""The most files that are kept open; others are opened again for each of their pieces."""
 
 MOST_SHARDS = 1000
-"""Directories that are remembered."""
+"""The most directories that are remembered."""
 
 Key = tuple[int, int]
 """Attempt and stream."""
@@ -141,11 +141,11 @@ Key = tuple[int, int]
 
 class Shelves:
     """Writes below `directory`, for one engine. `certain(begun)`: no other engine can have been given an
-    attempt that runs here since then. `failed(error)` is told of everything that could not be written, which
-    is then missing, and marked if something follows it."""
+    attempt that runs here since then. `failed(error)` is called for everything that could not be written,
+    which is then missing, and marked if something follows it."""
 
     clears = True
-    """An attempt without output has something to do here at its end: former files go."""
+    """An attempt without output has work here at its end: files of former attempts are removed."""
 
     def __init__(
         self,
@@ -159,9 +159,9 @@ class Shelves:
         self._certain = certain
         self._failed = failed
         self._sheets: dict[Key, Sheet] = {}
-        """Of the attempts that have not ended."""
+        """The files of the attempts that have not ended."""
         self._open: OrderedDict[Key, Sheet] = OrderedDict()
-        """Those of them that are open, the one that was longest not written first."""
+        """Those of them that are open, least recently written first."""
         self._reserve = Reserve(1)
         self._shards: set[str] = set()
         """Directories that are known to be ours."""
@@ -242,7 +242,8 @@ class Shelves:
         return Sheet(self._path(aside(task, piece.stream, self._engine, attempt)), aside=True)
 
     def _see_to_shard(self, task: int) -> None:
-        """Make the directory of this task's files. NotOwnError if somebody else has made something there."""
+        """Create the directory of this task's files. NotOwnError if another user has created something
+        there."""
         name = shard(task)
         if name in self._shards:
             return
@@ -251,7 +252,7 @@ class Shelves:
         outer = name.partition("/")[0]
         try:
             make_own_directory(self._path(outer))
-        except FileNotFoundError:  # somebody removed all of it
+        except FileNotFoundError:  # the whole directory tree was removed
             os.makedirs(self._path(outer))  # noqa: PTH103 - bytes
         make_own_directory(self._path(name))
         self._shards.add(name)
@@ -296,10 +297,10 @@ class Shelves:
             sheet.close()
 
     def _settle(self, sheet: Sheet | None, done: Done, stream: int) -> None:
-        """Give the plain file's place to `sheet`, or to nothing, if this attempt is the one."""
+        """Put `sheet`, or nothing, in the plain file's place, if this attempt is the one that counts."""
         path = self._path(place(done.task, stream))
-        # A server that was cut off answers late, and the task may be somebody else's by then: look, and ask
-        # only after that.
+        # A server that was unreachable answers late, and the task may have gone to another engine by then:
+        # access the files first, and only then ask.
         taken = os.path.lexists(path)
         if not (done.own and self._certain(done.begun)):
             if sheet is not None:
@@ -312,7 +313,8 @@ class Shelves:
 
 
 def prepare(directory: bytes, name: str) -> None:
-    """Make the directory, and see whether files can be made in it; `name` is the caller's own. OSError."""
+    """Create the directory, and check that files can be created in it; `name` is the caller's own.
+    OSError."""
     probe = b"%b/.%b" % (directory, name.encode())
     os.makedirs(directory, exist_ok=True)  # noqa: PTH103 - bytes
     os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

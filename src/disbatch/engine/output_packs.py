@@ -16,21 +16,21 @@ from disbatch.model import pack
 from disbatch.model.pack import About, Piece
 
 LONGEST_NODE = 100
-"""Letters of the node's name in the name of its pack: file systems take 255 bytes."""
+"""The longest part of the node's name in the name of its pack: file systems allow 255 bytes."""
 
 
 class _Growing:
-    """A file that is made when something is first written to it."""
+    """A file that is created when something is first written to it."""
 
     def __init__(self, path: bytes, beginning: bytes) -> None:
         self._path = path
         self._beginning = beginning
         self.descriptor = -1
         self.end = len(beginning)
-        """Where the next write goes, which is where the last whole one ended."""
+        """Where the next write goes, after the last complete one."""
 
     def append(self, data: bytes) -> None:
-        """Write all of it, or raise OSError and count nothing of it."""
+        """Write all of it, or raise OSError and count none of it."""
         if self.descriptor < 0:
             self._create()
         _write_at(self.descriptor, data, self.end)
@@ -53,7 +53,8 @@ class _Growing:
 
 
 class Packs:
-    """Writes the pack of one engine in `directory`. `failed(error)` is told of what could not be written."""
+    """Writes the pack of one engine in `directory`. `failed(error)` is called for what could not be
+    written."""
 
     clears = False
 
@@ -65,12 +66,12 @@ class Packs:
         self._failed = failed
         self._reserve = Reserve(2)
         self._last: dict[int, int] = {}
-        """Where the last record of an attempt is that has not ended."""
+        """The offset of the last record of each attempt that has not ended."""
         self._owed = b""
-        """Entries that the index lacks, since it could not be written: later ones must not come before."""
+        """Entries that could not be written to the index: they must precede later ones."""
 
     def file(self, work: list[Piece | Done]) -> None:
-        """Write these, in this order; if there is no room for all, those for which there is."""
+        """Write these, in this order; if there is no room for all, write those for which there is."""
         try:
             self._append(work)
         except OSError as error:
@@ -118,7 +119,7 @@ class Packs:
         self._owed += b"".join(entries)
 
     def sync(self) -> None:
-        """Force what was written to the disk."""
+        """Force written data to the disk."""
         try:
             for file in (self._pack, self._index):
                 if file.descriptor >= 0:

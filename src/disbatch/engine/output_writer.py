@@ -18,12 +18,12 @@ from typing import NamedTuple, Protocol
 from disbatch.model.pack import End, Piece
 
 SYNC_EVERY = 5.0
-"""Seconds after which a file that stays open is forced to its disk, so that other hosts see what is in it."""
+"""Seconds after which a file that stays open is forced to its disk, so that other hosts see its content."""
 
 
 class Done(NamedTuple):
-    """No more comes of this attempt, which has run since `begun` (`engine.liveness`). `own`: it ended by
-    itself, which makes what there is of former attempts void."""
+    """The end of an attempt's output; the attempt ran since `begun` (`engine.liveness`). `own`: it ended by
+    itself, so it replaces the output of former attempts."""
 
     task: int
     attempt: int
@@ -33,7 +33,7 @@ class Done(NamedTuple):
 
 
 class Files(Protocol):
-    """Puts output into files; called in the thread alone. `clears`: an attempt that printed nothing matters,
+    """Writes output to files; called in the thread alone. `clears`: an attempt that printed nothing matters,
     too."""
 
     clears: bool
@@ -42,7 +42,7 @@ class Files(Protocol):
         """Write these, in this order; never raises OSError."""
 
     def sync(self) -> None:
-        """Force what was written to the disk, where it would not be soon."""
+        """Force written data to the disk, where that would not happen soon."""
 
     def close(self) -> None:
         """Close all files."""
@@ -50,7 +50,7 @@ class Files(Protocol):
 
 class Filing:
     """Hands work to the thread, a list at a time; `filed()` is called on the loop for each list, in order;
-    `broken(error)` before it, if an error in the program kept some of it from being written."""
+    `broken(error)` before it, if an error in the program prevented a part of it."""
 
     def __init__(
         self,
@@ -64,19 +64,19 @@ class Filing:
         self._filed = filed
         self._broken = broken
         self._work: queue.SimpleQueue[list[Piece | Done] | None] = queue.SimpleQueue()
-        # A daemon: one that is stuck in a file system must not keep the engine from leaving.
+        # A daemon: a thread that hangs in a file system must not keep the engine from leaving.
         self._thread = threading.Thread(target=self._run, name="filing", daemon=True)
         self._started = False
 
     def put(self, work: list[Piece | Done]) -> None:
-        """Have these written."""
+        """Queue these to be written."""
         if not self._started:
             self._started = True
             self._thread.start()
         self._work.put(work)
 
     def close(self) -> None:
-        """Close the files when all is written; `filed` is called once more then."""
+        """Close the files when everything is written; `filed` is called once more then."""
         if self._started:
             self._work.put(None)
         else:
@@ -108,7 +108,7 @@ class Filing:
         try:
             call(*arguments)
         except Exception as error:
-            # The boundary of the thread: the results that wait for it shall not wait for ever.
+            # The boundary of the thread: results that wait for it must not wait without end.
             self._tell(self._broken, error)
 
     def _tell(self, call: Callable[..., None], *arguments: object) -> None:

@@ -48,10 +48,10 @@ def _read(path: str, limit: int = 4096) -> bytes:
 
 
 def look(pid: int) -> Process | None:
-    """The process with this number now, or None."""
+    """The process with this id now, or None."""
     try:
         text = _read(f"/proc/{pid}/stat")
-        # The name in parentheses may itself hold anything; the last parenthesis ends it.
+        # The name in parentheses may contain parentheses; the last one ends it.
         field = text[text.rindex(b")") + 2 :].split()
         # A leader that called pthread_exit is a zombie whose other threads live.
         alive = field[0] not in (b"Z", b"X") or int(field[17]) > 1
@@ -61,7 +61,7 @@ def look(pid: int) -> Process | None:
 
 
 def boot_id() -> str:
-    """Names the last start of this computer, from which `Process.start` counts; "" if it is not known."""
+    """Identifies the last boot of this computer, from which `Process.start` counts; "" if not known."""
     try:
         return _read("/proc/sys/kernel/random/boot_id").decode(errors="replace").strip()
     except OSError:
@@ -69,7 +69,7 @@ def boot_id() -> str:
 
 
 def table() -> Table:
-    """All processes that can be seen now, by number."""
+    """All processes that are visible now, by id."""
     if not HAVE_PROC:
         return _table_from_ps()
     found = (look(int(name)) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
@@ -77,7 +77,7 @@ def table() -> Table:
 
 
 def _table_from_ps() -> Table:
-    import subprocess  # slow to import, and the keeper's start is every engine's
+    import subprocess  # slow to import, and every engine waits for its keeper's start
 
     listing = subprocess.run(
         ["/bin/ps", "-A", "-o", "pid=,ppid=,pgid=,stat="], capture_output=True, check=False
@@ -94,10 +94,10 @@ def _table_from_ps() -> Table:
 def family(
     processes: Table, roots: Iterable[int], sessions: Iterable[int], spare: Collection[int] = ()
 ) -> list[Process]:
-    """The living among `roots`, the members of `sessions`, all their descendants, and everything in the
-    sessions of these; parents before children, so that a shell hears a signal before its commands do and
-    does not go on to its next one. Processes that are in `spare`, or whose session is, are passed over, and
-    so is what descends from them."""
+    """The living processes among `roots`, the members of `sessions`, all their descendants, and the members
+    of the sessions of these; parents before children, so that a shell gets a signal before its commands do
+    and does not go on to its next command. Processes in `spare`, or whose session is, are skipped with all
+    their descendants."""
     children: dict[int, list[int]] = {}
     members: dict[int, list[int]] = {}
     for each in processes.values():
@@ -125,7 +125,7 @@ def family(
 
 
 def marked(processes: Iterable[int], marker: bytes) -> list[int]:
-    """Those of these process numbers that were started with `marker` (NAME=value) in their environment."""
+    """The processes among these that were started with `marker` (NAME=value) in their environment."""
     needle = b"\0" + marker + b"\0"
     found = []
     for pid in processes:
@@ -140,7 +140,7 @@ def marked(processes: Iterable[int], marker: bytes) -> list[int]:
 
 
 def children(pid: int) -> list[int]:
-    """The numbers of the processes, dead or alive, whose parent is `pid`; empty where that is not known."""
+    """The ids of the children of `pid`, dead or alive; empty where that is not known."""
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
@@ -152,7 +152,7 @@ def children(pid: int) -> list[int]:
 
 
 def open_process(process: Process) -> int | None:
-    """A pidfd of exactly this process, or None if it is gone (its number may be another's by now)."""
+    """A pidfd of exactly this process, or None if it is gone (its id may be another's by now)."""
     try:
         pidfd = os.pidfd_open(process.pid)
     except OSError:
@@ -165,7 +165,7 @@ def open_process(process: Process) -> int | None:
 
 
 def send(pidfd: int, *signals: int) -> None:
-    """Send signals through a pidfd; a process that is gone, or not ours to signal, is passed over."""
+    """Send signals through a pidfd; a process that is gone, or not ours to signal, is skipped."""
     try:
         for number in signals:
             signal.pidfd_send_signal(pidfd, number)
@@ -174,7 +174,7 @@ def send(pidfd: int, *signals: int) -> None:
 
 
 def signal_all(processes: Iterable[Process], *signals: int) -> None:
-    """Send `signals` to each of these very processes that is still there."""
+    """Send `signals` to each of exactly these processes that still exists."""
     for process in processes:
         if not HAVE_PIDFD:
             try:
@@ -194,7 +194,8 @@ SIZE_OF_SIGSET = 128
 
 
 def adopt_orphans() -> bool:
-    """True if it is so from now on: what a task leaves behind can then always be found."""
+    """Become a subreaper, so that processes that a task leaves behind can always be found; true if
+    supported."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -206,9 +207,9 @@ def adopt_orphans() -> bool:
 
 
 def watch_children() -> int | None:
-    """A descriptor that can be read when a child has ended, which costs less than a signal handler in Python;
-    None where there is no signalfd. SIGCHLD is blocked then, also in threads that are started later. Call it
-    before any thread is started: one that has not blocked the signal may take it, and nobody would learn."""
+    """A descriptor that is readable when a child has ended, which costs less than a signal handler in Python;
+    None where there is no signalfd. It blocks SIGCHLD, also in threads that are started later. Must come
+    before any thread is started: a thread that has not blocked the signal may consume it unnoticed."""
     try:
         import ctypes
 
@@ -222,6 +223,6 @@ def watch_children() -> int | None:
     if descriptor < 0:
         return None
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    # What started us may ignore it: the kernel would then reap children, and nobody would learn of their end.
+    # Our parent may ignore it: the kernel would then reap children, and we would not be told of their end.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return descriptor

@@ -19,14 +19,15 @@ from disbatch.engine.keeper import GRACE
 from disbatch.engine.termination import Ender, Quarry
 
 OURS = b"disbatch.engine"
-"""Is in the command lines of engines and keepers."""
+"""Occurs in the command lines of engines and keepers."""
 SERVICE_MANAGER = b"systemd"
 KILL_PATIENCE = 2.0
 """Seconds for processes to end after SIGKILL."""
 
 
 def find_remains(engines: Collection[str]) -> list[int]:
-    """The uppermost processes here that these engines have left: tasks, or engines whose keeper is gone."""
+    """The topmost processes on this host that these engines have left: tasks, or engines whose keeper is
+    gone."""
     return _roots(process_tree.table(), engines)
 
 
@@ -39,7 +40,7 @@ def _roots(processes: process_tree.Table, engines: Collection[str]) -> list[int]
     for pid in marked:
         parent = processes[pid].parent
         command = command_line(parent)
-        dying = not command  # as its engine may be; nobody has adopted it yet
+        dying = not command  # as its engine may be; it has not been adopted yet
         if parent in adopters or dying or _reads(parent, "comm").strip() == SERVICE_MANAGER:
             roots.add(pid)
         elif parent not in marked and OURS in command:
@@ -48,7 +49,7 @@ def _roots(processes: process_tree.Table, engines: Collection[str]) -> list[int]
 
 
 def _noted(processes: process_tree.Table, engines: Collection[str]) -> set[int]:
-    """The members of the sessions that these engines have noted."""
+    """The members of the sessions that these engines have recorded."""
     found = set()
     for engine in engines if process_tree.HAVE_PROC else ():
         for session, when in session_file.read(session_file.path_of(engine)).items():
@@ -67,18 +68,18 @@ def _above(processes: process_tree.Table, pid: int) -> set[int]:
 
 
 def find_engine(keeper: int) -> int | None:
-    """The engine of this keeper, if that lives."""
+    """The engine of this keeper, if it lives."""
     children = [each for each in process_tree.table().values() if each.parent == keeper and each.alive]
     return next((each.pid for each in children if OURS in command_line(each.pid)), None)
 
 
 def is_halted(pid: int) -> bool:
-    """Somebody has stopped it (SIGSTOP)."""
+    """True if the process was stopped (SIGSTOP)."""
     return _reads(pid, "stat").rpartition(b")")[2].split()[:1] == [b"T"]
 
 
 def command_line(pid: int) -> bytes:
-    """The words that it was started with, each with a NUL behind it."""
+    """The arguments of its command line, each followed by a NUL."""
     return _reads(pid, "cmdline")
 
 
@@ -93,7 +94,8 @@ def _reads(pid: int, name: str) -> bytes:
 async def end_remains(
     loop: asyncio.AbstractEventLoop, engines: Collection[str], report: Callable[[str], None]
 ) -> set[str]:
-    """End what these have left: SIGTERM, a grace, SIGKILL. The engines that had left something."""
+    """End all processes of these engines: SIGTERM, a grace period, SIGKILL. Returns the engines that had left
+    some."""
     processes = process_tree.table()
     found = {engine: _roots(processes, [engine]) for engine in engines}
     roots = sorted({pid for pids in found.values() for pid in pids})
@@ -112,6 +114,6 @@ async def end_remains(
 
 
 def forget(engines: Iterable[str]) -> None:
-    """Nothing is left of these engines."""
+    """Nothing is left of these engines: remove their session files."""
     for engine in engines:
         session_file.remove(session_file.path_of(engine))

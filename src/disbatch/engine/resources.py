@@ -47,13 +47,13 @@ CUDA = b"CUDA_VISIBLE_DEVICES"
 ROCR = b"ROCR_VISIBLE_DEVICES"
 ZE = b"ZE_AFFINITY_MASK"
 GPU_VARIABLES = (CUDA, b"GPU_DEVICE_ORDINAL", ROCR, b"HIP_VISIBLE_DEVICES", ZE)
-"""Those that -g splits."""
+"""The variables that -g divides."""
 BELOW_ROCR = (CUDA, b"GPU_DEVICE_ORDINAL", b"HIP_VISIBLE_DEVICES")
-"""On AMD's devices their numbers count what ROCR_VISIBLE_DEVICES lets through."""
+"""For AMD devices, numbers in these count the devices that ROCR_VISIBLE_DEVICES admits."""
 NO_DEVICES = b"NoDevFiles"
-"""What Slurm writes where a job has no GPU."""
+"""Slurm's value where a job has no GPU."""
 MOST_GPUS = 1024
-"""Of one node; a range of more is no list of GPUs."""
+"""The most GPUs of one node; a longer range is not a list of GPUs."""
 _ADVICE = {
     Way.CHILD: "set one of these before you start disbatch (export CUDA_VISIBLE_DEVICES=0,1)",
     Way.SSH: "set one of these on that host, where a command of ssh finds it (for bash: "
@@ -66,14 +66,15 @@ Variables = dict[bytes, bytes]
 
 
 class Devices(NamedTuple):
-    """The variables of each slot, for as many slots as there are devices; `troubles` are for the user."""
+    """The variables of each slot, for as many slots as there are devices; `troubles` are messages for the
+    user."""
 
     slots: list[Variables]
     troubles: list[str]
 
 
 class _Resource(NamedTuple):
-    """What some variables list in step; `kind` is for people: one, many."""
+    """The devices that some variables list in parallel; `kind` is its name for display: singular, plural."""
 
     kind: tuple[str, str]
     lists: dict[bytes, list[bytes]]
@@ -84,12 +85,12 @@ class _Resource(NamedTuple):
 
 
 def entries(name: bytes, value: bytes) -> list[bytes]:
-    """The devices that `value` lists, each once, as the reader of the variable `name` takes it."""
+    """The devices that `value` lists, each once, as the library that uses variable `name` reads it."""
     found: dict[bytes, None] = {}
     for word in value.split(b","):
         entry = word.strip()
         if name == CUDA and entry in (b"", b"-1"):
-            break  # CUDA reads no further
+            break  # CUDA ignores the rest
         if entry and not (name in GPU_VARIABLES and entry in (NO_DEVICES, b"-1")):
             found.update(dict.fromkeys(_written_out(entry) if name in GPU_VARIABLES else [entry]))
     if name == ZE:
@@ -99,7 +100,7 @@ def entries(name: bytes, value: bytes) -> list[bytes]:
 
 
 def _written_out(entry: bytes) -> list[bytes]:
-    """`0-3` as four entries; any other entry, and a range that makes no sense, as it stands."""
+    """`0-3` as four entries; any other entry, and an invalid range, unchanged."""
     ends = _RANGE.fullmatch(entry)
     numbers = range(int(ends[1]), int(ends[2]) + 1) if ends else range(0)
     return [b"%d" % number for number in numbers] if 0 < len(numbers) <= MOST_GPUS else [entry]
@@ -116,9 +117,10 @@ def split(
     present: int = 0,
     way: Way = Way.CHILD,
 ) -> Devices:
-    """Split what the variables list over at most `slots` slots. `gpu`: those of GPU_VARIABLES that are set;
-    `share`: these as well. `rocm`: the node's GPUs are AMD's. `present`: GPUs that are ours if no variable
-    says which are. `way`: how the engine got here, which decides where the user can set a variable.
+    """Divide what the variables list among at most `slots` slots. `gpu`: those of GPU_VARIABLES that are set;
+    `share`: these as well. `rocm`: the node's GPUs are AMD's. `present`: the number of GPUs that are ours if
+    no variable lists them. `way`: how the engine was launched, which decides where the user can set a
+    variable.
 
     Raises LaunchError if there is no device for a slot.
     """
@@ -153,8 +155,8 @@ def split(
 
 
 def _gpus(node: str, environment: Mapping[bytes, bytes], names: list[bytes], way: Way) -> _Resource:
-    """The GPUs of the node. A variable that is set and lists none hides devices of its kind on purpose: it is
-    left alone."""
+    """The GPUs of the node. A variable that is set but empty hides devices of its kind on purpose: it is
+    ignored."""
     lists = {name: listed for name in names if (listed := entries(name, environment.get(name, b"")))}
     if not lists:
         looked_at = ", ".join(name.decode() for name in names)
@@ -163,7 +165,7 @@ def _gpus(node: str, environment: Mapping[bytes, bytes], names: list[bytes], way
 
 
 def _unequal(resource: _Resource) -> list[str]:
-    """A word about lists that should be of the same devices and are not."""
+    """A message about lists that should name the same devices and do not."""
     shortest = min(resource.lists, key=lambda name: len(resource.lists[name]))
     longest = max(resource.lists, key=lambda name: len(resource.lists[name]))
     most = len(resource.lists[longest])
@@ -176,7 +178,7 @@ def _unequal(resource: _Resource) -> list[str]:
 
 
 def _listed(node: str, environment: Mapping[bytes, bytes], name: bytes) -> _Resource:
-    """What a variable lists that the user named."""
+    """The devices in a variable that the user named."""
     text = name.decode(errors="replace")
     listed = entries(name, environment.get(name, b""))
     if not listed:
@@ -196,11 +198,11 @@ def _part(lists: Mapping[bytes, list[bytes]], first: int, count: int, rocm: bool
 
 
 def present_gpus(environment: Mapping[bytes, bytes], devices: Path = Path("/dev")) -> int:
-    """How many NVIDIA devices the node has, by their files /dev/nvidia0, ...; 0 in a scheduler's job.
+    """The number of NVIDIA devices of the node, by their files /dev/nvidia0, ...; 0 in a scheduler's job.
 
-    Their numbers do not matter: in a container /dev/nvidia2 may be alone, and CUDA counts from 0 there, too.
+    Their numbers do not matter: a container may have only /dev/nvidia2, and CUDA counts from 0 there, too.
     """
-    if in_job(environment):  # a device of the node is then not ours just because it is there
+    if in_job(environment):  # then a device of the node need not be ours
         return 0
     return sum(1 for path in devices.glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit())
 
@@ -211,30 +213,31 @@ def has_rocm(devices: Path = Path("/dev")) -> bool:
 
 
 MOST_TOLD = 256
-"""Slots that the log says something of."""
+"""The most slots that the log describes."""
 
 
 class Share(NamedTuple):
-    """One slot's own: variables that its tasks find in addition, and the CPUs (numbers of the kernel) that
-    they are bound to; None: all that the engine has."""
+    """What one slot owns: additional variables for its tasks, and the CPUs (numbers of the kernel) that they
+    are bound to; None: all CPUs of the engine."""
 
     variables: dict[bytes, bytes]
     cpus: frozenset[int] | None
 
 
 class Division(NamedTuple):
-    """The shares, one a slot, which may be fewer slots than asked for; `troubles` are lines for the user."""
+    """The shares, one for each slot; there may be fewer slots than requested. `troubles` are lines for the
+    user."""
 
     shares: list[Share]
     troubles: list[str]
 
     @property
     def slots(self) -> int:
-        """How many tasks may run at once."""
+        """The number of tasks that may run at once."""
         return len(self.shares)
 
     def description(self) -> str:
-        """What the slots have, in one line for the log; empty if none has anything of its own."""
+        """What the slots own, in one line for the log; empty if none owns anything."""
         told = [f"slot {slot}: {text}" for slot, share in enumerate(self.shares) if (text := _told(share))]
         more = [f"and {len(told) - MOST_TOLD} more"] if len(told) > MOST_TOLD else []
         return "; ".join(told[:MOST_TOLD] + more)
@@ -248,7 +251,7 @@ def _told(share: Share) -> str:
 
 
 def usable_cpus() -> set[int] | None:
-    """The CPUs that this process may run on; None where the system does not say (macOS)."""
+    """The CPUs that this process may run on; None where the system does not report them (macOS)."""
     try:
         return os.sched_getaffinity(0)
     except (AttributeError, OSError):
@@ -256,11 +259,11 @@ def usable_cpus() -> set[int] | None:
 
 
 def variables_of_run(bootstrap: Bootstrap, node: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """The run's environment, for an engine on another node than the driver's, without what says which devices
-    to split there. `node` is the environment of the engine itself.
+    """The run's environment for an engine on another node than the driver's, without the lists of devices to
+    divide there. `node` is the environment of the engine itself.
 
-    A GPU's number means nothing on another host: with `gpu` the node alone says what it has. What else is to
-    be split may be set for the run, unless the node says otherwise.
+    A GPU's number means nothing on another host: with `gpu`, only the node's own lists are used. Other lists
+    to divide may be set for the run, unless the node has its own.
     """
     gpus = GPU_VARIABLES if bootstrap.gpu else ()
     of_node = {*gpus, *(name for name in map(os.fsencode, bootstrap.share) if name in node)}
@@ -275,12 +278,12 @@ def divide(
     system: Path = cpu_topology.SYSTEM,
     files: Path = Path("/dev"),
 ) -> Division:
-    """Split what the node has over the slots: devices first, of which there may be too few for all slots,
-    then the CPUs over the slots that are left.
+    """Divide what the node has among the slots: devices first, of which there may be too few for all slots,
+    then the CPUs among the slots that remain.
 
-    `environment` is what the tasks shall find. `mask`: the CPUs to divide, if not all that we may use;
-    `system` and `files` are where the kernel describes CPUs and devices. Raises LaunchError (one line) if
-    there are devices to split and none is there.
+    `environment` is that of the tasks. `mask`: the CPUs to divide, if not all that we may use; `system` and
+    `files` are where the kernel describes CPUs and devices. Raises LaunchError (one line) if there should be
+    devices to divide and there are none.
     """
     shares = split(
         bootstrap.node,
@@ -309,7 +312,8 @@ def _present(bootstrap: Bootstrap, environment: Mapping[bytes, bytes], files: Pa
 def _bind(
     bootstrap: Bootstrap, slots: int, mask: set[int] | None, system: Path, troubles: list[str]
 ) -> list[frozenset[int]] | None:
-    """The CPUs of each slot, or None: leave it to the system. Asked for, it says why it cannot be done."""
+    """The CPUs of each slot, or None: leave it to the system. If binding was requested, report why it cannot
+    be done."""
     wanted, given = bootstrap.bind, bootstrap.cores
     if wanted is False:
         return None
@@ -318,7 +322,7 @@ def _bind(
             troubles.append("--bind cores: this system cannot bind: tasks run where it puts them")
         return None
     if wanted is None and given != len(mask):
-        return None  # More CPUs than are ours: which ones are others'?
+        return None  # More CPUs than are ours: it is not known which ones are others'.
     topology = cpu_topology.read_topology(system)
     if wanted is None and not cpu_topology.whole_cores(topology, mask):
         return None

@@ -33,12 +33,12 @@ from disbatch.engine.slots import Job
 from disbatch.model.task import Ending, Outcome
 
 HOLD = 0.25
-"""Seconds: a scheduler needs milliseconds to signal all processes of a step, more on a node that swaps."""
+"""Seconds. A scheduler needs milliseconds to signal all processes of a step, longer on a node that swaps."""
 
 
 class Held:
-    """Passes outcomes on to `give(job, outcome)`, some of them `hold` seconds later; 0: all at once, as they
-    are, whatever was signalled."""
+    """Passes outcomes on to `give(job, outcome)`, some of them `hold` seconds later; 0: all at once,
+    unchanged, whatever was signalled."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, hold: float, give: Callable[[Job, Outcome], None]
@@ -52,11 +52,11 @@ class Held:
 
     @property
     def empty(self) -> bool:
-        """True if nothing is held."""
+        """True if no outcome is held."""
         return not self._waiting
 
     def jobs(self) -> list[Job]:
-        """What is held, oldest first."""
+        """The held jobs, oldest first."""
         return [job for _, job, _ in self._waiting]
 
     def add(self, job: Job, outcome: Outcome) -> None:
@@ -73,11 +73,11 @@ class Held:
             self._give(job, outcome)
 
     def note_signal(self) -> None:
-        """The engine is being signalled. Safe in a signal's handler: it only sets a mark."""
+        """The engine is being signalled. Safe in a signal handler: it only sets a flag."""
         self._signalled = True
 
     def release(self) -> None:
-        """Give all that is held, as results of their own unless a signal was noted."""
+        """Pass on all held outcomes, as results of their own unless a signal was noted."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

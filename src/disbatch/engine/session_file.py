@@ -30,12 +30,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def path_of(engine: str) -> str:
-    """Where the engine of this name has its file."""
+    """The path of this engine's file."""
     return f"{DIRECTORY}/disbatch-{engine.replace('/', '_')}.sessions"
 
 
 class SessionFile:
-    """A new file; OSError. What cannot be written to it later is missing there."""
+    """A new file; OSError. A later failure to write leaves its entries incomplete."""
 
     def __init__(self, engine: str, slots: int) -> None:
         self.path = path_of(engine)
@@ -44,7 +44,7 @@ class SessionFile:
         os.write(self._descriptor, _head() + bytes(_ENTRY.size * (slots + 1)))
 
     def note(self, slot: int, session: int) -> None:
-        """What runs in `slot`, from -1, is this session; 0: nothing."""
+        """Record the session that runs in `slot`, from -1; 0: none."""
         entry = _ENTRY.pack(session, int(time.clock_gettime(_CLOCK) * _TICKS))
         try:
             os.pwrite(self._descriptor, entry, HEAD + _ENTRY.size * (slot + 1))
@@ -52,12 +52,12 @@ class SessionFile:
             pass
 
     def remove(self) -> None:
-        """Nothing of the engine is left."""
+        """Remove the file: nothing of the engine is left."""
         remove(self.path)
 
 
 def remove(path: str) -> None:
-    """Remove that file, if it is there."""
+    """Remove that file, if it exists."""
     try:
         os.unlink(path)  # noqa: PTH108 - pathlib is a slow import for the keeper
     except OSError:
@@ -65,8 +65,8 @@ def remove(path: str) -> None:
 
 
 def read(path: str) -> dict[int, int]:
-    """The sessions noted there, and when, in clock ticks since boot; none if there is no such file of ours,
-    or if its process numbers are not those of this boot and namespace."""
+    """The recorded sessions, each with its time in clock ticks since boot; empty if there is no such file of
+    ours, or if its process ids are not of this boot and namespace."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

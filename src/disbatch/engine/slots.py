@@ -41,11 +41,11 @@ from disbatch.wire.engine_protocol import Order, Running
 DRAIN_GRACE = 0.25
 """Seconds that an outcome waits for pipes that are still open after the shell's end."""
 LISTEN_DELAY = 0.02
-"""Seconds after which a task's pipes are listened to. Most short tasks end before and say little: what a pipe
-holds then (64 KiB) is read at their end, and nobody had to be woken for it."""
+"""Seconds after which a task's pipes are watched. Most short tasks end before and print little: what a pipe
+holds then (64 KiB) is read at their end, without an extra wake-up."""
 UNSTARTED_CODE = 126
 SIGNAL_SIZE = 128
-"""Of what a signalfd tells; one signal is pending at most."""
+"""Bytes of one signalfd record; at most one signal is pending."""
 PER_ENGINE_SLOT = -1
 
 
@@ -57,7 +57,7 @@ class Job(NamedTuple):
 
 
 class _Task:
-    """A job whose shell was started. `status` is what waitpid gave, None before."""
+    """A job whose shell was started. `status` is the result of waitpid, None before."""
 
     __slots__ = (
         "begun",
@@ -90,16 +90,16 @@ class _Task:
         self.listened = False
 
     def over(self) -> None:
-        """Note the time of the shell's end, once."""
+        """Record the time of the shell's end, once."""
         if self.elapsed < 0:
             self.elapsed = time.monotonic() - self.begun
             self.finish = time.time()
 
 
 class Runner:
-    """Runs jobs in the slots of `division`, lowest free slot first, in the order in which they came.
+    """Runs jobs in the slots of `division`, lowest free slot first, in order of arrival.
 
-    `captures` makes what reads the pipes of a task; when it was full, `go_on` is called later. `ended(job,
+    `captures` makes the readers of a task's pipes; when it was full, `go_on` is called later. `ended(job,
     outcome)` is called once for every job that was not recalled; `idle()` whenever nothing waits or runs any
     more; `report` gets a line for the log, `trouble` one for the user; `no_room(reason)`: no task can be
     started. `files`: the limits on open files for tasks, if not ours. `children`: from `watch_children`.
@@ -150,11 +150,11 @@ class Runner:
         else:
             self._readiness.watch(self._children, self._children_ended)
 
-    # ---- what the engine asks for ----
+    # ---- requests of the engine ----
 
     @property
     def waiting(self) -> int:
-        """How many jobs have not started."""
+        """The number of jobs that have not started."""
         return len(self._waiting) + len(self._per_engine)
 
     @property
@@ -163,18 +163,18 @@ class Runner:
         return bool(self._running or self._draining or self._waiting or self._per_engine)
 
     def jobs(self) -> list[Job]:
-        """Everything that has not given its outcome."""
+        """All jobs that have not delivered their outcome."""
         started = [task.job for tasks in (self._draining, self._running) for task in tasks.values()]
         return [*started, *self._per_engine, *self._waiting.values()]
 
     def running(self) -> list[Running]:
-        """What runs now."""
+        """The running attempts."""
         now = time.monotonic()
         return [Running(attempt, task.slot, now - task.begun) for attempt, task in self._running.items()]
 
     def add(self, orders: Iterable[Order]) -> None:
-        """Run these as slots come free. After `end_all` they are not taken: the driver, which did not know,
-        gives them to others when it hears Goodbye."""
+        """Run these as slots become free. After `end_all` they are ignored: the driver, which did not know,
+        gives them to others after Goodbye."""
         if self._closed:
             return
         for order in orders:
@@ -182,18 +182,18 @@ class Runner:
         self._fill()
 
     def add_per_engine(self, phase: Phase, order: Order) -> None:
-        """Run this outside the slots, after those that came before it; not after `end_all`."""
+        """Run this outside the slots, after earlier ones; not after `end_all`."""
         if self._closed:
             return
         self._per_engine.append(Job(order, phase))
         self._fill()
 
     def recall(self, attempts: Iterable[int]) -> list[int]:
-        """Forget those of `attempts` that have not started, and say which."""
+        """Drop those of `attempts` that have not started, and return them."""
         return [attempt for attempt in attempts if self._waiting.pop(attempt, None) is not None]
 
     def end(self, attempts: Iterable[int], at_once: bool) -> None:
-        """End these, wherever they are; unknown ones are passed over."""
+        """End these, wherever they are; unknown ones are ignored."""
         wanted = set(attempts)
         self._drop([self._waiting.pop(attempt) for attempt in wanted if attempt in self._waiting])
         dropped = [job for job in self._per_engine if job.order.attempt in wanted]
@@ -213,15 +213,15 @@ class Runner:
         self._fill()
 
     def end_all(self, at_once: bool) -> None:
-        """End everything and start nothing more."""
+        """End everything, and start nothing more."""
         self._closed = True
         self.end([job.order.attempt for job in self.jobs()], at_once)
         if not self.busy:
             self._idle()
 
     def end_leftovers(self, gone: Callable[[], None]) -> int:
-        """End everything that ended tasks left running; `gone` is called at the end. Returns how many were
-        found, at first."""
+        """End everything that ended tasks left running; `gone` is called at the end. Returns how many
+        processes were found at first."""
         processes = process_tree.table()
         here = os.getpid()
         roots = [process.pid for process in processes.values() if process.parent == here]
@@ -247,7 +247,7 @@ class Runner:
             self._start(job, heapq.heappop(free))
 
     def _joining(self) -> bool:
-        """True while a PERENGINE START command keeps the tasks waiting."""
+        """True while tasks wait for a PERENGINE START command."""
         current = self._per_engine_runs
         return (current is not None and current.phase is Phase.START) or any(
             job.phase is Phase.START for job in self._per_engine
@@ -278,7 +278,7 @@ class Runner:
                 self._listen(task)
 
     def _listen(self, task: _Task) -> None:
-        """Read its pipes whenever there is something, from now on."""
+        """From now on, read its pipes whenever there is data."""
         if not task.listened:
             task.listened = True
             for capture in (task.out, task.err):
@@ -340,7 +340,7 @@ class Runner:
             self._resting.append((task, capture))
 
     def go_on(self) -> None:
-        """There is room again for what tasks print."""
+        """Output can be kept again: continue."""
         resting, self._resting = self._resting, []
         for task, capture in resting:
             if not capture.ended:
@@ -371,7 +371,7 @@ class Runner:
         self._fill()
 
     def _reap(self) -> None:
-        """Reap every child that has ended: shells, and what ended tasks had left running."""
+        """Reap every child that has ended: shells, and processes that ended tasks had left running."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -387,7 +387,7 @@ class Runner:
                     self._over(task)
 
     def _over(self, task: _Task) -> None:
-        """Its slot is free, and its outcome on the way."""
+        """Free its slot, and prepare its outcome."""
         attempt = task.job.order.attempt
         del self._running[attempt]
         self._draining[attempt] = task
@@ -421,7 +421,7 @@ class Runner:
         self._say_if_idle()
 
     def _deliver(self, task: _Task) -> None:
-        """Give the outcome, once."""
+        """Deliver the outcome, once."""
         attempt = task.job.order.attempt
         if self._draining.pop(attempt, None) is None or task.status is None:
             return

@@ -23,12 +23,12 @@ from disbatch.engine.resources import Share
 SHELL = b"/bin/bash"
 
 LONGEST_ARGUMENT = 120_000
-"""Linux refuses a single argument of 128 KiB or more; a longer command goes in through a descriptor."""
+"""Linux refuses a single argument of 128 KiB or more; a longer command is passed through a descriptor."""
 COMMAND_DESCRIPTOR = 9
 EVAL = b'eval "$(</dev/fd/9)" 9<&-'
 
 DEFAULT_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
-"""Python ignores SIGPIPE and the engine has its own ideas of others; a task starts with none of them."""
+"""Python ignores SIGPIPE, and the engine handles other signals; a task starts with the defaults."""
 
 
 class Child(NamedTuple):
@@ -40,7 +40,7 @@ class Child(NamedTuple):
 
 
 def _command_file(command: bytes) -> int:
-    """A descriptor of a nameless file that holds the command and stands at its beginning."""
+    """A descriptor of an unnamed file that holds the command, at offset 0."""
     try:
         descriptor = os.memfd_create("command", os.MFD_CLOEXEC)
     except (AttributeError, OSError):
@@ -79,7 +79,7 @@ def spawn(command: bytes, environment: Mapping[bytes, bytes]) -> Child:
         argument = command
         if len(command) > LONGEST_ARGUMENT:
             opened.append(_command_file(command))
-            # Comes last: one of the pipes' own descriptors may be number 9, and is not needed any more.
+            # Comes last: one of the pipes' own descriptors may be number 9, and is no longer needed.
             actions.append((os.POSIX_SPAWN_DUP2, opened[-1], COMMAND_DESCRIPTOR))
             argument = EVAL
         os.set_blocking(out, False)
@@ -104,14 +104,15 @@ def spawn(command: bytes, environment: Mapping[bytes, bytes]) -> Child:
 
 
 ANY_CPU = range(1 << 13)
-"""All that a kernel can have; it takes those that there are."""
+"""More CPUs than any kernel has; it uses those that exist."""
 
 
 class Binding:
-    """Entered after `at(slot)`, holds this thread on the slot's CPUs; does nothing for slots without any.
+    """As a context manager, after `at(slot)`, holds this thread on the slot's CPUs; does nothing for slots
+    without any.
 
-    A kernel that refuses (the CPUs were taken from us meanwhile) is reported to `trouble` once, and tasks
-    start unbound. `own`: where the thread goes back to, if that is not where it may be now.
+    If the kernel refuses (the CPUs were taken from us meanwhile), that is reported to `trouble` once, and
+    tasks start unbound. `own`: the CPUs that the thread returns to, if not its present ones.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ from disbatch.engine import process_tree
 from disbatch.engine.process_tree import Process
 
 MOST_WATCHED = 128
-"""Processes of one quarry that are watched at a time; each takes a descriptor."""
+"""The most processes of one quarry that are watched at a time; each takes a descriptor."""
 RESCAN_FIRST = 0.1
 RESCAN_MOST = 2.0
 
@@ -34,7 +34,7 @@ RESCAN_MOST = 2.0
 class Quarry:
     """Processes to be ended: `session` is a task's shell (and session), or None; `roots` are others.
 
-    `gone` is called once, when nothing of it is left alive.
+    `gone` is called once, when no process of it is alive.
     """
 
     def __init__(self, session: int | None, roots: Collection[int], gone: Callable[[], None]) -> None:
@@ -64,8 +64,8 @@ class Quarry:
 
 
 class Ender:
-    """Ends quarries. `spare()` gives the processes and sessions that a scan must pass over: the engine,
-    its keeper, and (for one session) all other tasks'."""
+    """Ends quarries. `spare()` returns the processes and sessions that a scan must skip: the engine, its
+    keeper, and (for one session) all other tasks'."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, spare: Callable[[], set[int]], report: Callable[[str], None]
@@ -78,7 +78,7 @@ class Ender:
         self._due: set[Quarry] = set()
 
     def end(self, quarries: Collection[Quarry], at_once: bool) -> None:
-        """Begin with all of these in one scan."""
+        """End all of these, beginning with one common scan."""
         for quarry in quarries:
             self._quarries.add(quarry)
             quarry.killing = at_once
@@ -87,7 +87,7 @@ class Ender:
         self._check(quarries)
 
     def hurry(self, quarries: Collection[Quarry] | None = None) -> None:
-        """Go on with SIGKILL without waiting for the grace to be over: these, or all."""
+        """Continue with SIGKILL without waiting for the end of the grace period: these, or all."""
         for quarry in self._quarries if quarries is None else quarries:
             if quarry in self._quarries and not quarry.killing:
                 self._kill(quarry)
