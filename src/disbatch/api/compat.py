@@ -20,8 +20,7 @@ from typing import Any
 
 from disbatch.api.keyvalue import Deal, Result, Values
 from disbatch.api.run import DisBatch
-from disbatch.cli.keystore import PREFIX, URL
-from disbatch.keystore.address import Address, parse_address
+from disbatch.keystore.address import PREFIX, URL, Address, parse_address
 from disbatch.keystore.redis import ExternalStore
 from disbatch.keystore.redis_server import Server
 from disbatch.model.errors import DisbatchError, UsageError

@@ -19,14 +19,15 @@ from disbatch.api.courier import Courier, Line, Reached
 from disbatch.api.keyvalue import Deal, Result, Values
 from disbatch.api.launched import Launched
 from disbatch.api.task import Task
-from disbatch.api.template import Template, arguments
-from disbatch.cli.cat import read_output
+from disbatch.api.template import Template
+from disbatch.client.command_line import option_words
 from disbatch.client.find import Run, find_run
 from disbatch.model.errors import RunEndedError, UsageError
 from disbatch.model.result import TaskResult
 from disbatch.model.taskfile import LARGEST
 from disbatch.model.text import counted
 from disbatch.rundir.runscript import status_file
+from disbatch.rundir.task_output import read_output
 from disbatch.wire.client_protocol import MAX_SUBMITTED
 
 log = logging.getLogger("disbatch")
@@ -83,7 +84,7 @@ class DisBatch(Values):
         options: Sequence[str] = (),
         **named: Any,
     ) -> None:
-        words = [*arguments({"nodes": nodes, "prefix": prefix, **named}), *options]
+        words = [*option_words({"nodes": nodes, "prefix": prefix, **named}), *options]
 
         async def reach() -> Reached:
             where = None if directory is None else Path(directory)

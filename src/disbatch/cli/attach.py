@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from disbatch.cli.options import add_reach, add_where
+from disbatch.client.command_line import add_reach, add_where
 from disbatch.model.errors import DisbatchError
 
 if TYPE_CHECKING:

@@ -11,26 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, UsageError
-from disbatch.model.text import counted, shown_path
 from disbatch.rundir.runscript import status_file
-from disbatch.wire.ownfile import is_foreign, owner_of
+from disbatch.wire.ownfile import is_foreign
 
 if TYPE_CHECKING:
-    from disbatch.rundir.output_manifest import OutputFile
-    from disbatch.rundir.saved_output import Found, Kept, Line
+    from disbatch.rundir.saved_output import Kept
+    from disbatch.rundir.task_output import Reasons
 
 OUTPUT = "_output.json"
 CONNECT = "_connect.json"
-STATUS = "_status.txt"
-ENDINGS = (OUTPUT, CONNECT, STATUS, "_dbUtil.sh", "_run.json")
+ENDINGS = (OUTPUT, CONNECT, "_status.txt", "_dbUtil.sh", "_run.json")
 """Of files whose names stand for the run, too."""
 MOST_TASKS = 100_000
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
-_STREAMS = ("stdout", "stderr")
-_NOT_RUN = {
-    "cancelled": "cancelled before starting",
-    "not run": "not run: something that is needed was not available",
-}
 
 
 def add_cat(add: Callable[..., argparse.ArgumentParser]) -> None:
@@ -50,15 +43,17 @@ def cat(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     of which there is nothing."""
     tasks = parse_tasks(options.tasks)
     prefix = _only_run() if options.run is None else _stripped(options.run)
+    from disbatch.rundir.output_manifest import manifest_of
     from disbatch.rundir.saved_output import Kept, read_lines
+    from disbatch.rundir.task_output import Reasons
 
-    told = _read(prefix)
+    told = manifest_of(prefix)
     if sys.stdout is None:
         raise UsageError("standard output is closed")
     wanted = frozenset(tasks)
     lines = read_lines(Path(status_file(prefix)), wanted)
     kept = Kept(told, wanted, lines)
-    reasons = _Reasons(told, prefix, lines, int(options.err), kept.damaged)
+    reasons = Reasons(told, prefix, lines, int(options.err), kept.damaged)
     try:
         for number, reason in _written(kept, tasks, reasons, sys.stdout.buffer):
             say(f"task {number}: {reason}" if "-" not in number else f"tasks {number}: {reason}")
@@ -69,31 +64,7 @@ def cat(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     return EXIT_USAGE if reasons.wrong else EXIT_COMPLETE
 
 
-def read_output(prefix: str, task: int, *, err: bool = False) -> bytes:
-    """All that a task printed to stdout, or `err`. UsageError if that is not there, was not kept, or is
-    damaged."""
-    from disbatch.rundir.saved_output import Kept, read_lines
-
-    told, stream = _read(prefix), int(err)
-    lines = read_lines(Path(status_file(prefix)), {task})
-    kept = Kept(told, {task}, lines)
-    reasons = _Reasons(told, prefix, lines, stream, kept.damaged)
-    try:
-        found = kept.find(task, stream)
-        if found is not None:
-            data = b"".join(found.blocks)
-            if found.is_damaged:
-                raise UsageError(f"task {task}: {reasons.of_lack(task, found)}")
-            return data
-    finally:
-        kept.close()
-    reason = reasons.of(task)
-    if reasons.wrong:
-        raise UsageError(f"task {task}: {reason}")
-    return b""
-
-
-def _written(kept: Kept, tasks: Sequence[int], reasons: _Reasons, out: BinaryIO) -> Iterable[tuple[str, str]]:
+def _written(kept: Kept, tasks: Sequence[int], reasons: Reasons, out: BinaryIO) -> Iterable[tuple[str, str]]:
     """Write what there is; yields the numbers of tasks of which something lacks, and why."""
     first = last = -1
     pending = ""
@@ -118,64 +89,6 @@ def _numbers(first: int, last: int) -> str:
     return f"{first}" if first == last else f"{first}-{last}"
 
 
-class _Reasons:
-    """Says why there is nothing of a task, or not all. `wrong`: that was not because it printed nothing;
-    `is_damaged`: what was kept is not whole. `damaged`: packs that are not."""
-
-    def __init__(
-        self, told: OutputFile, prefix: str, lines: dict[int, Line], stream: int, damaged: Sequence[Path]
-    ) -> None:
-        self.stream = stream
-        self.wrong = self.is_damaged = False
-        self._damaged = damaged
-        self._told = told
-        self._prefix = prefix
-        self._lines = lines
-
-    def of(self, task: int) -> str:
-        """Why there is nothing."""
-        line = self._lines.get(task)
-        name = _STREAMS[self.stream]
-        if line is not None and line.ran and not line.sizes[self.stream]:
-            other = line.sizes[1 - self.stream]
-            option = "without --err" if self.stream else "--err"
-            also = (
-                f", but {counted(other, 'byte')} to {_STREAMS[1 - self.stream]} ({option})" if other else ""
-            )
-            return f"nothing printed to {name}{also}"
-        self.wrong = True
-        if line is None:
-            if os.path.lexists(self._prefix + CONNECT):
-                return f"no end recorded, and no {name} so far"
-            return f"not in {status_file(self._prefix)}: never ended, or no such task"
-        if line.mark.name == "BARRIER":
-            return "a barrier"
-        if not line.ran:
-            return _NOT_RUN.get(line.reason.words, "never ran, or lost with the node: nothing is left")
-        gone = counted(line.sizes[self.stream], f"byte of {name} is", f"bytes of {name} are")
-        if self._damaged:
-            self.is_damaged = True
-            return f"{gone} not to be found, and {shown_path(str(self._damaged[0]))} is damaged"
-        return (
-            f"{gone} not in "
-            f"{self._told.directory} here, which may "
-            f"be another one on {line.node}, where they were printed"
-        )
-
-    def of_lack(self, task: int, found: Found) -> str:
-        """What is missing of one that is there; empty if nothing is."""
-        if not (found.lacks or found.is_damaged):
-            return ""
-        self.is_damaged = True
-        name, path = _STREAMS[self.stream], shown_path(str(found.path))
-        gone = f"part of its {name}"
-        if found.lacks:
-            gone = f"{found.lacks:,} of its {counted(self._lines[task].sizes[self.stream], 'byte')} of {name}"
-        if found.is_damaged or found.path in self._damaged:
-            return f"{gone} cannot be read: {path} is damaged"
-        return f"{gone} could not be kept, or {path} is damaged"
-
-
 def parse_tasks(words: Sequence[str]) -> list[int]:
     """`12` and `100-199` as numbers. UsageError."""
     tasks: list[int] = []
@@ -195,17 +108,6 @@ def _stripped(prefix: str) -> str:
     for ending in ENDINGS:
         prefix = prefix.removesuffix(ending)
     return prefix
-
-
-def _read(prefix: str) -> OutputFile:
-    from disbatch.rundir import output_manifest
-
-    path = Path(prefix + OUTPUT)
-    if not os.path.lexists(path):
-        if os.path.lexists(status_file(prefix)):
-            raise UsageError(f"{prefix}: this run keeps no output: it was started without --output")
-        raise UsageError(f"{prefix}: there is no such run: no file {path}")
-    return output_manifest.read(path, trusted=owner_of(prefix + STATUS))
 
 
 def _only_run() -> str:

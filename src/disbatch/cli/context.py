@@ -218,7 +218,7 @@ def _ask_slurm(job: str) -> JobFacts:
 
 
 def context_of(options: argparse.Namespace, choice: Choice) -> Context:
-    """What `options.add_where` and `options.add_reach` declare, with these nodes."""
+    """What `command_line.add_where` and `add_reach` declare, with these nodes."""
     retire, retire_default = _retire_command(options, choice.allocation)
     return Context(
         nodes=choice.nodes,

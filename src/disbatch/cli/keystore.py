@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from disbatch.keystore.address import Address, parse_address
+from disbatch.keystore.address import PREFIX, URL, Address, parse_address
 from disbatch.model.errors import UsageError
 
-URL = "DISBATCH_KVS_URL"
-PREFIX = "DISBATCH_KVS_PREFIX"
 MAX_PREFIX = 200
 _OPTIONS = ("--kvsserver", "--taskserver")
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 import msgspec
 
 from disbatch.cli.context import context_of
-from disbatch.cli.keystore import URL, choose_store, without_passwords
+from disbatch.cli.keystore import choose_store, without_passwords
 from disbatch.cli.notices import Notices, choose_notices, mail_server
 from disbatch.cli.output import choose_output, inherited_output, write_output_file
 from disbatch.cli.resume import clear_abandoned, former_life, refuse_abandoned, restarted
@@ -34,6 +34,7 @@ from disbatch.contexts.walltime import grace_within
 from disbatch.driver.driver import Driver
 from disbatch.driver.feed import Feed, Submitted
 from disbatch.driver.settings import Observer, Settings, Takeover
+from disbatch.keystore.address import URL
 from disbatch.model.errors import (
     EXIT_COMPLETE,
     EXIT_INCOMPLETE,

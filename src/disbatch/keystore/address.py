@@ -19,6 +19,10 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from disbatch.model.errors import UsageError
 
+URL = "DISBATCH_KVS_URL"
+"""The variable that names the server, with its password."""
+PREFIX = "DISBATCH_KVS_PREFIX"
+"""The variable that says what keys begin with there."""
 DEFAULT_PORT = 6379
 DEFAULT_USER = "default"
 """Who `:password@` is, by the server's own name."""

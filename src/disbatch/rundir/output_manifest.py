@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from disbatch.model.errors import UsageError
-from disbatch.rundir.runscript import prefix_of
+from disbatch.rundir.runscript import prefix_of, status_file
 from disbatch.wire.ownfile import owner_of, read_own
 
 LARGEST = 1 << 20
@@ -100,6 +100,16 @@ def read(path: Path, *, trusted: int | None = None) -> OutputFile:
         return msgspec.convert(json.loads(data), OutputFile)
     except (ValueError, RecursionError) as error:  # DecodeError and ValidationError are ValueErrors
         raise UsageError(f"{path}: is not what a run writes there: {error}") from error
+
+
+def manifest_of(prefix: str) -> OutputFile:
+    """That of the run whose files begin with `prefix`. UsageError if it keeps no output, or is none."""
+    path = Path(f"{prefix}_output.json")
+    if not os.path.lexists(path):
+        if os.path.lexists(status_file(prefix)):
+            raise UsageError(f"{prefix}: this run keeps no output: it was started without --output")
+        raise UsageError(f"{prefix}: there is no such run: no file {path}")
+    return read(path, trusted=owner_of(f"{prefix}_status.txt"))
 
 
 def kept_before(status_files: list[str], *, by_command: bool) -> Before:

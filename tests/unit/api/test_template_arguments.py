@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from disbatch.api.run import DisBatch
-from disbatch.api.template import OURS, _known, arguments
 from disbatch.cli.options import build_parser, parse
+from disbatch.client.command_line import OURS, _known, option_words
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from disbatch.cli.options import build_parser, parse
     ],
 )
 def test_options(named: dict[str, Any], words: list[str]) -> None:
-    assert arguments(named) == words
+    assert option_words(named) == words
     parse(["--keep-open", *words])
 
 
@@ -49,7 +49,7 @@ def test_options(named: dict[str, Any], words: list[str]) -> None:
 )
 def test_what_is_no_option(named: dict[str, Any], problem: str) -> None:
     with pytest.raises(TypeError, match=problem):
-        arguments(named)
+        option_words(named)
 
 
 def test_every_long_option_has_a_name() -> None:

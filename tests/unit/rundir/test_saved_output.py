@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from disbatch.cli import dbutil
-from disbatch.cli.cat import parse_tasks, read_output
+from disbatch.cli.cat import parse_tasks
 from disbatch.cli.options import parse
 from disbatch.cli.output import choose_output
 from disbatch.engine.output_files import Shelves
@@ -22,6 +22,7 @@ from disbatch.model.task import Ending, Outcome, Reason
 from disbatch.rundir import output_manifest
 from disbatch.rundir.output_manifest import Before, Output, OutputFile, Renumbered, kept_before
 from disbatch.rundir.saved_output import Kept, read_lines
+from disbatch.rundir.task_output import read_output
 
 TASK = 7
 
