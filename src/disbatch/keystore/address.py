@@ -25,7 +25,7 @@ PREFIX = "DISBATCH_KVS_PREFIX"
 """The variable that says what keys begin with there."""
 DEFAULT_PORT = 6379
 DEFAULT_USER = "default"
-"""Who `:password@` is, by the server's own name."""
+"""The user of `:password@`, by the server's own name."""
 _SCHEMES = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
 _PARAMETERS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
@@ -34,7 +34,8 @@ _FORMS = "write HOST:PORT, redis://HOST:PORT or rediss://USER:PASSWORD@HOST:PORT
 
 @dataclass(frozen=True)
 class Address:
-    """A server. Its text never shows the password; `url` does, and is for those who may know it."""
+    """The address of a server. Its text never shows the password; `url` does, and is only for those who may
+    know it."""
 
     host: str
     port: int = DEFAULT_PORT
@@ -51,7 +52,8 @@ class Address:
 
     @property
     def url(self) -> str:
-        """All of it, the password too; with a password always a user, as `redis-cli -u` needs one."""
+        """The complete address with the password; with a password there is always a user, as `redis-cli -u`
+        requires one."""
         if not self.user and not self.password:
             return self._text("")
         secret = f":{quote(self.password, safe='')}" if self.password else ""
@@ -66,8 +68,8 @@ class Address:
 
 
 def parse_address(text: str, what: str) -> Address:
-    """Read an address; `what` (an option, a variable) is what errors call it. UsageError, in which no
-    password is repeated."""
+    """Parse an address; `what` (an option, a variable) is its name in errors. UsageError, which never
+    contains a password."""
     scheme, separator, _ = text.partition("://")
     if not separator:
         host, colon, port = text.rpartition(":")
@@ -101,7 +103,7 @@ def parse_address(text: str, what: str) -> Address:
 
 
 def _port_of(netloc: str) -> str:
-    """The port as it was written; `urlsplit` would put a wrong one into its error."""
+    """The port as written; `urlsplit` would repeat a wrong one in its error."""
     place = netloc.rpartition("@")[2]
     return place.rpartition("]")[2].rpartition(":")[2] if ":" in place.rpartition("]")[2] else ""
 

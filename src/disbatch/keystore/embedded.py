@@ -26,13 +26,13 @@ from disbatch.model.errors import StoreError, UsageError
 from disbatch.model.taskfile import MAX_COMMAND
 
 OVERHEAD = 128
-"""Bytes that a value takes besides its own, about."""
+"""Bytes that a value takes in addition to its own, approximately."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a store takes: bytes of a key, of a value, and of all together with their overhead; how many may
-    wait at a time."""
+    """The limits of a store: bytes of a key, of a value, and of everything together with its overhead; the
+    most waiters at a time."""
 
     key: int = 1 << 10
     value: int = MAX_COMMAND
@@ -41,7 +41,7 @@ class Limits:
 
 
 class Waiter:
-    """Somebody who waits for a value of `key`; `takes` it, or only looks. `future` gets it."""
+    """A client that waits for a value of `key`; `takes` it, or only looks. `future` gets it."""
 
     __slots__ = ("_store", "future", "key", "takes")
 
@@ -52,14 +52,15 @@ class Waiter:
         self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def withdraw(self) -> None:
-        """Wait no more; what came, and was not looked at, goes back. Not to be called by one who has it."""
+        """Stop waiting; a value that arrived and was not read goes back. Not to be called after reading
+        it."""
         self._store._withdraw(self)
 
 
 class EmbeddedStore:
     """A `KeyStore` of this process; all calls on one loop.
 
-    `trouble(words)` is called when a put begins to wait for room, `recovered()` when it waits no more.
+    `trouble(words)` is called when a put begins to wait for room, `recovered()` when it no longer waits.
     """
 
     def __init__(
@@ -71,32 +72,33 @@ class EmbeddedStore:
     ) -> None:
         self.limits = limits or Limits()
         self.held = 0
-        """Bytes of all that is there."""
+        """Bytes of everything in the store."""
         self._trouble = trouble
         self._recovered = recovered
         self._values: dict[bytes, deque[bytes]] = {}
         self._waiters: dict[bytes, deque[Waiter]] = {}
         self._supplies: dict[bytes, Callable[[], bytes]] = {}
         self._given: set[Waiter] = set()
-        """Those who got a value, and have not run since."""
+        """Waiters that got a value, and have not run since."""
         self._waiting = 0
         self._room = asyncio.Condition()
         self._blocked = 0
         self._wakes: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        """How many keys there are."""
+        """The number of keys."""
         return len(self._values)
 
     def has(self, prefix: bytes, *, but: bytes) -> bool:
-        """There is a value under a key that begins so, other than that one; or it is just being taken."""
+        """True if there is a value under a key with this prefix, other than that one, or it is just being
+        taken."""
         keys = chain(self._values, (waiter.key for waiter in self._given))
         return any(key.startswith(prefix) and key != but for key in keys)
 
-    # ---- at once ----
+    # ---- without waiting ----
 
     def add(self, pairs: Sequence[Pair]) -> None:
-        """Put, all or nothing. UsageError for what is too long; StoreError if it does not fit now."""
+        """Put all or nothing. UsageError for what is too long; StoreError if it does not fit now."""
         self._check(pairs)
         if not self._fits(pairs):
             raise StoreError(
@@ -105,11 +107,11 @@ class EmbeddedStore:
         self._append(pairs)
 
     def supply(self, key: bytes, make: Callable[[], bytes]) -> None:
-        """Whoever asks for this key gets what `make` says then, whatever is put there."""
+        """A get of this key returns the result of `make` at that time, whatever is put there."""
         self._supplies[key] = make
 
     def wait_for(self, key: bytes, *, takes: bool) -> Waiter:
-        """Begin to wait for a value; one that is there is given at once. StoreError if too many wait."""
+        """Begin to wait for a value; an existing one is delivered at once. StoreError if too many wait."""
         self._check([(key, b"")])
         if self._waiting >= self.limits.waiters:
             raise StoreError(f"{self._waiting:,} wait for values already; no more may")
@@ -135,7 +137,7 @@ class EmbeddedStore:
                 raise UsageError(f"a value of {len(value):,} bytes: it may have {limits.value:,}")
 
     def _fits(self, pairs: Sequence[Pair]) -> bool:
-        """What is put into a store that is empty always fits."""
+        """A put into an empty store always fits."""
         more = sum(len(key) + len(value) + OVERHEAD for key, value in pairs)
         return not self._values or self.held + more <= self.limits.total
 
@@ -159,13 +161,13 @@ class EmbeddedStore:
         return value
 
     async def _wake(self) -> None:
-        """There is more room: let those look who wait for it."""
+        """There is more room: wake the puts that wait for it."""
         self._wakes = None
         async with self._room:
             self._room.notify_all()
 
     def _serve(self, key: bytes) -> None:
-        """Give what is there to those who wait."""
+        """Deliver values to the waiters."""
         waiters = self._waiters.get(key)
         while waiters and key in self._values:
             waiter = waiters.popleft()
@@ -193,7 +195,7 @@ class EmbeddedStore:
                 del self._waiters[key]
 
     def _give_back(self, key: bytes, values: Sequence[bytes]) -> None:
-        """These were the oldest of the key, in this order."""
+        """Put these back as the oldest values of the key, in this order."""
         if key in self._supplies:
             return
         self._hold(key).extendleft(reversed(values))
@@ -249,7 +251,7 @@ class EmbeddedStore:
         if future.done():
             return future.result()
         try:
-            # Unlike wait_for, this does not cancel: what came in the last moment is still there.
+            # Unlike wait_for, this does not cancel: a value that arrived at the last moment is still there.
             await asyncio.wait([future], timeout=timeout)
         except asyncio.CancelledError:
             waiter.withdraw()
@@ -261,7 +263,7 @@ class EmbeddedStore:
         raise TimeoutError
 
     async def close(self) -> None:
-        """Who waits is told that nothing comes any more."""
+        """Waiting clients are told that nothing will arrive."""
         waiters, self._waiters, self._waiting = self._waiters, {}, 0
         for waiter in (each for queue in waiters.values() for each in queue):
             if not waiter.future.done():

@@ -21,28 +21,29 @@ from disbatch.keystore.address import Address
 from disbatch.model.errors import StoreError, UsageError
 
 Client = Any
-"""The valkey client, whose annotations ask for text where keys and values are bytes."""
+"""The valkey client; its annotations require text where keys and values are bytes."""
 Result = TypeVar("Result")
 
 ANSWER_WITHIN = 15.0
-"""Seconds for an answer, longer than any command waits; a server that is silent for longer is away."""
+"""Seconds for an answer, longer than any command waits; a server that is silent for longer is considered
+away."""
 CONNECT_WITHIN = 10.0
 FIRST_RETRY = 0.1
 LAST_RETRY = 2.0
-"""Seconds between two tries: no event tells that a server is back."""
+"""Seconds between two tries: no event reports that a server is back."""
 
 SILENT = "it does not answer"
 
 _AWAY = (wrong.ConnectionError, wrong.TimeoutError, wrong.ReadOnlyError, wrong.OutOfMemoryError, OSError)
 _AWAY_CODES = ("LOADING", "MASTERDOWN", "MISCONF", "BUSY", "TRYAGAIN", "NOAUTH", "WRONGPASS", "NOREPLICAS")
-"""Errors that pass, or that somebody can mend: of the server, not of the command."""
+"""Errors of the server, not of the command: they pass, or an administrator can mend them."""
 
 
 class Server:
     """The server at `address`.
 
-    `patience`: seconds for which a step is tried again, None: as long as it takes. `trouble(words)` is called
-    when the server is away, and again when it is for another reason, `recovered()` when it is back.
+    `patience`: seconds for which a step is retried, None: without limit. `trouble(words)` is called when the
+    server is away, and again when it is for another reason, `recovered()` when it is back.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Server:
         self._client: Client = Valkey(connection_pool=self._pool)
 
     async def open(self) -> None:
-        """See that it is there, lets us in, and knows what we need. UsageError."""
+        """Check that it is there, admits us, and supports what we need. UsageError."""
         try:
             await self._client.lmove(_NO_KEY, _NO_KEY, "LEFT", "LEFT")
             async with self._client.pipeline() as pipe:
@@ -76,7 +77,7 @@ class Server:
             raise UsageError(f"key store {self._address}: {words}") from error
 
     async def persist(self, step: Callable[[Client], Awaitable[Result]]) -> Result:
-        """Do this until it is done. StoreError for what trying again does not mend, or after `patience`."""
+        """Retry this until it succeeds. StoreError for what retrying does not mend, or after `patience`."""
         loop = asyncio.get_running_loop()
         give_up = None if self._patience is None else loop.time() + self._patience
         wait = FIRST_RETRY
@@ -84,7 +85,7 @@ class Server:
             try:
                 result = await step(self._client)
             except wrong.WatchError:
-                continue  # the connection broke, or the try before this one has been done meanwhile
+                continue  # the connection broke, or the previous try has been executed meanwhile
             except _AWAY as error:
                 self._is_away(words_of(error))
             except wrong.ResponseError as error:
@@ -101,16 +102,17 @@ class Server:
 
     @property
     def away(self) -> bool:
-        """It did not answer when it was asked last."""
+        """True if it did not answer the last time."""
         return bool(self._away)
 
     async def forget(self, key: bytes) -> None:
-        """Remove this key, if the server is there; it is of no use any more."""
+        """Remove this key, if the server is there; it is no longer needed."""
         if not self._away:
             await self._once(lambda: self._client.delete(key))
 
     async def unblock(self, connection: int) -> bool | None:
-        """Let the pop end for which this connection waits. False if it does not wait; None if we may not."""
+        """End the pop for which this connection waits. False if it does not wait; None if we are not allowed
+        to."""
         answer = await self._once(lambda: self._client.client_unblock(connection))
         return None if answer is None else bool(answer)
 
@@ -121,7 +123,7 @@ class Server:
             return None
 
     def say(self, words: str) -> None:
-        """Something about the server that its users should know."""
+        """Report something about the server to its users."""
         self._trouble(f"key store {self._address}: {words}")
 
     def _is_away(self, words: str) -> None:
@@ -135,7 +137,7 @@ class Server:
             self._recovered()
 
     async def close(self) -> None:
-        """Drop the connections."""
+        """Close the connections."""
         await self._pool.disconnect()
 
 
@@ -219,5 +221,5 @@ def _response_words(error: BaseException, text: str) -> str:
         return "it has no such database"
     if text.startswith("MISCONF"):
         return "it cannot write its data (its disk may be full)"
-    # Other words of the server's may hold a value.
+    # Other texts of the server may contain a value.
     return f"it refuses ({text.split(' ', 1)[0][:40]})"

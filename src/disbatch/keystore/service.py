@@ -36,15 +36,15 @@ from disbatch.wire.longpoll import LongPoll
 log = logging.getLogger(__name__)
 
 REMEMBERED = 600.0
-"""Seconds for which a silent channel is remembered: nobody asks again after that."""
+"""Seconds for which a silent channel is remembered: no program asks again after that."""
 MOST_CHANNELS = 20_000
-"""With more, silent ones are forgotten earlier; and if none is silent, nobody else is served."""
+"""Beyond these, silent channels are forgotten earlier; if none is silent, no new one is served."""
 LAST_PATIENCE = 2.0
-"""Seconds that the end waits for values to go back."""
+"""Seconds that the end of the run waits for values to go back."""
 
 
 class _Deal:
-    """What a channel wants: `work` does it, `now` or when there is a value."""
+    """The pending operation of a channel: `work` carries it out, now or when there is a value."""
 
     def __init__(self, verb: Put | Get, serial: int, work: asyncio.Task[bytes | None]) -> None:
         self.number = verb.number
@@ -54,14 +54,14 @@ class _Deal:
         self.now = _is_now(verb)
         self.work = work
         self.value: bytes | None = None
-        """What the work took, until somebody has it for good."""
+        """The value that the work took, until a program owns it."""
         self.kept = False
         self.gone = False
-        """Nobody waits any more."""
+        """No program waits for it any longer."""
 
     @property
     def has_value(self) -> bool:
-        """Which its program does not have for good."""
+        """True if it holds a value that its program does not own yet."""
         work = self.work
         if self.kept or self.gone or not self.takes:
             return False
@@ -69,7 +69,7 @@ class _Deal:
 
     @property
     def settled(self) -> bool:
-        """Nothing will become of it any more."""
+        """True if it can have no further outcome."""
         return self.gone or self.kept or (self.work.done() and self.value is None)
 
 
@@ -78,7 +78,7 @@ def _is_now(verb: Put | Get) -> bool:
 
 
 class _Waiting(NamedTuple):
-    """A request that waits for what becomes of its deal. `last`: nobody asks again."""
+    """A request that waits for the outcome of its deal. `last`: the program will not ask again."""
 
     deal: _Deal
     request: Request
@@ -86,7 +86,7 @@ class _Waiting(NamedTuple):
 
 
 class _Channel:
-    """A program, as far as we know it: when it was heard last, and its deal."""
+    """A program, as far as it is known: when it was last heard, and its deal."""
 
     def __init__(self, deal: _Deal) -> None:
         self.deal = deal
@@ -95,8 +95,8 @@ class _Channel:
 
 
 class Storekeeper:
-    """`request` answers a request, or returns None: the answer comes later, through `answer`. Requests wait
-    until `open`. Seconds to `hold` a request and of a `lease` as in `wire.client_protocol`."""
+    """`request` answers a request, or returns None: then the answer comes later, through `answer`. Requests
+    wait until `open`. Seconds to `hold` a request and of a `lease` as in `wire.client_protocol`."""
 
     def __init__(
         self,
@@ -116,16 +116,17 @@ class Storekeeper:
         self._serial = 0
         self._early: list[Request] = []
         self._channels: OrderedDict[str, _Channel] = OrderedDict()
-        """Those not heard for longest first."""
+        """Least recently heard first."""
         self._returns: set[asyncio.Task[None]] = set()
         self._over = False
         self.stirred: Callable[[], None] = lambda: None
-        """Called when somebody asks for something."""
+        """Called when a program asks for something."""
 
-    # ---- its time ----
+    # ---- life ----
 
     def open(self, store: KeyStore, name: str) -> None:
-        """From now on there is a store. `name`: another one if what a former driver's held is not in it."""
+        """From now on there is a store. `name`: another one if the values that a former driver held are not
+        in it."""
         self._store = store
         self._name = name
         early, self._early = self._early, []
@@ -135,7 +136,7 @@ class Storekeeper:
                 self._answer(request, answer)
 
     async def close(self) -> None:
-        """Nobody gets anything any more; what was taken for nobody goes back."""
+        """No program gets anything any more; unclaimed values are requeued."""
         self._over = True
         for request in self._early:
             self._answer(request, _refusal(request, OVER))
@@ -147,14 +148,14 @@ class Storekeeper:
             await asyncio.wait(self._returns, timeout=LAST_PATIENCE)
 
     def holds(self, prefix: bytes) -> bool:
-        """A value of a key that begins so is on its way to somebody."""
+        """True if a value of a key with this prefix is on its way to a program."""
         deals = (channel.deal for channel in self._channels.values())
         return any(deal.has_value and deal.key.startswith(prefix) for deal in deals)
 
     # ---- requests ----
 
     def request(self, request: Request) -> Answer | None:
-        """Do it."""
+        """Carry it out."""
         verb = request.verb
         assert isinstance(verb, OfPrograms)
         if self._over:
@@ -196,7 +197,7 @@ class Storekeeper:
         return None
 
     def _has_room(self) -> bool:
-        """Forget who was silent for long, or, if there are many, at least has nothing to expect."""
+        """Forget channels that were silent for long or, if there are many, those with nothing pending."""
         long_ago, now = self._loop.time() - REMEMBERED, self._loop.time() - self._lease
         while self._channels:
             name, oldest = next(iter(self._channels.items()))
@@ -220,14 +221,14 @@ class Storekeeper:
         return deal
 
     def _hear(self, name: str, channel: _Channel) -> None:
-        """It lives."""
+        """The program lives."""
         channel.heard = self._loop.time()
         self._channels.move_to_end(name)
         if channel.lease is None and not channel.deal.settled:
             channel.lease = self._loop.call_later(self._lease, self._look_at, channel)
 
     def _look_at(self, channel: _Channel) -> None:
-        """It may be dead."""
+        """The program may be dead."""
         channel.lease = None
         left = channel.heard + self._lease - self._loop.time()
         if channel.deal.settled:
@@ -271,7 +272,7 @@ class Storekeeper:
             self._answer(waiting.request, self._outcome(waiting.request, deal))
 
     def _outcome(self, request: Request, deal: _Deal) -> Answer:
-        """What came of it, to tell as often as it is asked."""
+        """The outcome, which is reported as often as it is asked for."""
         if deal.gone or deal.work.cancelled():
             return self._given(request, deal, None)
         error = deal.work.exception()
@@ -292,7 +293,7 @@ class Storekeeper:
         return Answer(request.id, True, [], Given(value, deal.serial, self._name))
 
     def _abandon(self, deal: _Deal, words: str = "") -> None:
-        """Nobody waits for this any more; whoever asked nevertheless hears why."""
+        """No program waits for this any longer; one that asks nevertheless is told why."""
         waiting = self._waiting.take(deal) if words else None
         if waiting is not None:
             self._answer(waiting.request, _refusal(waiting.request, words))
@@ -323,7 +324,7 @@ def _refusal(request: Request, words: str) -> Answer:
 
 
 def _keep(deal: _Deal) -> bool:
-    """The value is the program's for good, unless it is gone."""
+    """The value is now the program's own, unless it is gone."""
     if deal.value is not None:
         deal.value = None
         deal.kept = True

@@ -13,31 +13,31 @@ class KeyStore(Protocol):
     """Under each key a queue of values, oldest first; a key without values does not exist.
 
     Keys and values are any bytes, within limits: UsageError beyond them. `timeout` in seconds: TimeoutError
-    if no value came; None waits as long as it takes; 0 asks what is there now, and waits for the answer
-    alone. A call that is cancelled has done nothing or all. StoreError if the store cannot be reached, or
-    holds under the key what is no such queue.
+    if no value arrives in time; None waits without limit; 0 returns what is there now, and waits only for the
+    answer. A cancelled call has done nothing or everything. StoreError if the store cannot be reached, or
+    holds something else under the key.
     """
 
     async def put(self, pairs: Sequence[Pair]) -> None:
-        """Append each value to its key's queue, all at once. Waits for room in a store that is full."""
+        """Append each value to its key's queue, all at once. Waits for room in a full store."""
 
     async def offer(self, pairs: Sequence[Pair]) -> None:
         """As `put`, but StoreError if the store has no room now."""
 
     async def give_back(self, key: bytes, values: Sequence[bytes]) -> None:
-        """Make these the oldest of the key again, in this order: they were taken, and nobody used them."""
+        """Put these back as the oldest values of the key, in this order: they were taken, and not used."""
 
     async def replace(self, key: bytes, value: bytes) -> None:
         """Make this the only value of the key."""
 
     async def get(self, key: bytes, timeout: float | None = None) -> bytes:
-        """Take the oldest value out of the key's queue, when there is one."""
+        """Take the oldest value from the key's queue, once there is one."""
 
     async def take(self, key: bytes, most: int, timeout: float | None = None) -> list[bytes]:
-        """Take the oldest values, at least one and at most so many, when there is one."""
+        """Take the oldest values, at least one and at most so many, once there is one."""
 
     async def view(self, key: bytes, timeout: float | None = None) -> bytes:
-        """The oldest value, which stays there, when there is one."""
+        """The oldest value, which stays in the queue, once there is one."""
 
     async def close(self) -> None:
-        """Let go of it; values that were taken for nobody go back."""
+        """Close it; unclaimed values go back."""

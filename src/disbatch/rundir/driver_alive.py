@@ -8,6 +8,6 @@ from disbatch.wire.connect import ConnectFile, is_here, listens_here
 
 
 def is_dead(prefix: str, connect: ConnectFile) -> bool:
-    """The driver of this run ended without ending the run. Of a driver on another host only that host
-    knows."""
+    """True if the driver of this run ended without ending the run. For a driver on another host, only that
+    host knows."""
     return is_here(connect) and not listens_here(connect) and not is_held_at(status_file(prefix))

@@ -24,10 +24,10 @@ SourceKind = Literal["", "file", "stream", "program", "submitted"]
 
 
 class Asked(msgspec.Struct, frozen=True, tag="asked"):
-    """What the first driver was asked: `arguments` in `directory`. `size` (bytes) and `changed` (nanoseconds
-    since the epoch) tell whether the task file is the same; None: the tasks came as a stream. `environment`
-    is that of the tasks. `orphan_patience` in seconds. `source`: where the tasks come from; "" if a former
-    version wrote it."""
+    """The command line of the first driver: `arguments` in `directory`. `size` (bytes) and `changed`
+    (nanoseconds since the epoch) tell whether the task file is unchanged; None: the tasks came as a stream.
+    `environment` is that of the tasks. `orphan_patience` in seconds. `source`: where the tasks come from; ""
+    if a former version wrote it."""
 
     version: str
     arguments: list[bytes]
@@ -43,9 +43,9 @@ class Asked(msgspec.Struct, frozen=True, tag="asked"):
 
 
 class Here(msgspec.Struct, frozen=True, tag="here"):
-    """An engine was started on `node`, or came: then with its `pid`, and `started` tells it from a later
-    process of that number. `host` and its `boot` are known if it came, or is on the driver's own host.
-    `context`: the one that was attached and started it; `node` is not known then. `tunnel`: where on its host
+    """An engine was launched on `node`, or joined: then with its `pid`, and `started` distinguishes it from a
+    later process with that id. `host` and its `boot` are known if it joined, or is on the driver's own host.
+    `context`: the attached context that launched it; `node` is not known then. `tunnel`: where on its host
     its tunnel ends, if it has one."""
 
     engine: str
@@ -62,14 +62,14 @@ class Here(msgspec.Struct, frozen=True, tag="here"):
 
 
 class Gone(msgspec.Struct, frozen=True, tag="gone"):
-    """An engine left; or it was given up (`lost`), there or on its way, and may come nevertheless."""
+    """An engine left; or it was given up (`lost`), on its node or while launching, and may still come."""
 
     engine: str
     lost: bool = False
 
 
 class Unwanted(msgspec.Struct, frozen=True, tag="unwanted"):
-    """A user wants this engine to leave, or never to come; `stop`: at once, with what runs there ended."""
+    """A user wants this engine to leave, or never to come; `stop`: at once, with its tasks ended."""
 
     engine: str
     stop: bool
@@ -82,38 +82,38 @@ class Avoided(msgspec.Struct, frozen=True, tag="avoided"):
 
 
 class Paused(msgspec.Struct, frozen=True, tag="paused"):
-    """A user wants nothing to start, or, if not `on`, tasks to start again."""
+    """A user paused the run or, if not `on`, resumed it."""
 
     on: bool
 
 
 class Cancelled(msgspec.Struct, frozen=True, tag="cancelled"):
-    """A user does not want these tasks."""
+    """A user cancelled these tasks."""
 
     ranges: Ranges
 
 
 class Joint(msgspec.Struct, frozen=True, tag="attached"):
-    """A context was attached, under this name, as it asked to be (its nodes aside)."""
+    """A context was attached, under this name, with this request (without its nodes)."""
 
     name: str
     asked: Attach
 
 
 class Counted(msgspec.Struct, frozen=True, tag="counted"):
-    """Results of these tasks are about to be recorded, and count for the limit of that context. If they never
-    were, they do not."""
+    """Results of these tasks are about to be recorded, and count for the limit of that context. If they were
+    never recorded, they do not."""
 
     context: str
     ranges: Ranges
 
 
 class Closed(msgspec.Struct, frozen=True, tag="closed"):
-    """No more tasks are handed in."""
+    """No more tasks may be submitted."""
 
 
 class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
-    """From here on another driver writes: the one of this number; the first was 0."""
+    """From here on another driver writes: the one with this number; the first was 0."""
 
     host: str
     pid: int
@@ -121,8 +121,8 @@ class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
 
 
 class Elsewhere(msgspec.Struct, frozen=True, tag="elsewhere"):
-    """Something else took the name of the status file, or of the file of tasks that were handed in, which is
-    here since then; empty: it was not."""
+    """Another file took the name of the status file, or of the file of submitted tasks, which has this name
+    since then; empty: it has its usual name."""
 
     status: bytes = b""
     submitted: bytes = b""
@@ -146,11 +146,10 @@ JournalLine = (
 
 @dataclass
 class JournalState:
-    """`engines` were there, or on their way, at the end; `lost` were given up. `unwanted` are those of both
+    """`engines` were there, or being launched, at the end; `lost` were given up. `unwanted` are those of both
     that shall leave: True if at once. Nodes to `avoid` had an engine of the first context that was to leave.
-    `attached` are the contexts that were, `counted` the tasks that count for a context's limit;
-    `closed`: no more may be handed in. `number`: which driver of the run wrote last.
-    """
+    `attached` are the attached contexts, `counted` the tasks that count for a context's limit; `closed`: no
+    more tasks may be submitted. `number`: the number of the run's latest driver."""
 
     asked: Asked
     engines: dict[str, Here] = field(default_factory=dict)
@@ -163,16 +162,16 @@ class JournalState:
     counted: dict[str, IdSet] = field(default_factory=dict)
     closed: bool = False
     driver: TakenOver | None = None
-    """Who took the run over last."""
+    """The latest takeover."""
     elsewhere: Elsewhere = Elsewhere()  # noqa: RUF009 - frozen
 
     @property
     def number(self) -> int:
-        """Which driver of the run wrote last; the first is 0."""
+        """The number of the run's latest driver; the first is 0."""
         return 0 if self.driver is None else self.driver.number
 
     def learn(self, line: JournalLine) -> None:
-        """The next line."""
+        """Apply the next line."""
         learn = _LEARNERS.get(type(line))
         if learn is not None:
             learn(self, line)
@@ -224,7 +223,7 @@ class JournalState:
             ids.add(first, last)
 
     def lines(self) -> Iterator[JournalLine]:
-        """As few lines as tell the same."""
+        """The fewest lines with the same state."""
         yield self.asked
         yield from (*self.lost.values(), *self.engines.values())
         for name, stop in self.unwanted.items():

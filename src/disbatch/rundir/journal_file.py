@@ -32,9 +32,9 @@ from disbatch.wire.renamed_files import is_gone
 log = logging.getLogger(__name__)
 
 SMALL = 1 << 20
-"""Bytes that are not worth writing anew."""
+"""Bytes that are not worth rewriting."""
 NEW = ".new"
-"""How the file is called while it is written anew."""
+"""The end of the file's name while it is rewritten."""
 
 _lines = msgspec.json.Decoder(JournalLine)
 _KNOWN = frozenset(kind.__struct_config__.tag for kind in get_args(JournalLine))
@@ -45,8 +45,8 @@ class _Tagged(msgspec.Struct):
 
 
 class RunFile:
-    """The file while the run goes on; `told` is what it tells. That it cannot be written goes to the log: the
-    run needs it only if its driver is killed. `small` as SMALL."""
+    """The journal while the run goes on; `told` is its content. Failures to write it go to the log: the run
+    needs it only if its driver is killed. `small` as SMALL."""
 
     def __init__(self, path: Path, told: JournalState, small: int = SMALL) -> None:
         self.told = told
@@ -56,7 +56,7 @@ class RunFile:
         self._identity = (0, 0)
         self._size = self._most = 0
         self._complete = True
-        """The file tells all that `told` does."""
+        """The file holds everything in `told`."""
         self._told_of_trouble = False
 
     @classmethod
@@ -71,7 +71,7 @@ class RunFile:
 
     @classmethod
     def go_on(cls, path: Path, told: JournalState, *, small: int = SMALL) -> RunFile:
-        """Take the place of a former driver's file. UsageError if it cannot be written."""
+        """Replace a former driver's file. UsageError if it cannot be written."""
         file = cls(path, told, small)
         try:
             file._replace()
@@ -80,8 +80,8 @@ class RunFile:
         return file
 
     def add(self, *lines: JournalLine) -> bool:
-        """Append these. False if that cannot be: they are forgotten if the driver is killed, unless there is
-        room again when the next ones come."""
+        """Append these. False if that fails: they are lost if the driver is killed, unless there is room
+        again when the next ones are added."""
         for line in lines:
             self.told.learn(line)
         try:
@@ -101,8 +101,8 @@ class RunFile:
         return self._complete
 
     def is_taken_over(self) -> bool:
-        """The file that is there names another driver, which has the run now. Any thread may ask. OSError if
-        that cannot be said: the file system may only fail for a while."""
+        """True if the present file names another driver, which has the run now. May be called from any
+        thread. OSError if that cannot be determined: the file system may only fail for a while."""
         try:
             if identity(self._path.stat()) == self._identity:
                 return False
@@ -113,12 +113,12 @@ class RunFile:
 
     @property
     def is_gone(self) -> bool:
-        """There is nothing at its name. Any thread may ask."""
+        """True if there is nothing at its name. May be called from any thread."""
         return is_gone(self._path)
 
     def write_again(self) -> bool:
-        """Somebody removed the file, or put another one there, which names no other driver; or it could not
-        be written before. True if it has been written again, and was not there. OSError."""
+        """The file was removed or replaced by one that names no other driver; or it could not be written
+        before. True if it has been written again, and was not there. OSError."""
         try:
             there = identity(self._path.stat()) == self._identity
         except FileNotFoundError:
@@ -133,7 +133,7 @@ class RunFile:
         return not there
 
     def _replace(self) -> None:
-        """Write all there is to tell, in the place of what is there. OSError."""
+        """Write everything to a new file, and replace the present one. OSError."""
         former, which = self._descriptor, self._identity
         new = self._path.with_name(self._path.name + NEW)
         new.unlink(missing_ok=True)
@@ -150,7 +150,7 @@ class RunFile:
             os.close(former)
 
     def _write_anew(self, path: Path) -> None:
-        """Create the file and write all there is to tell. OSError."""
+        """Create the file and write everything. OSError."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             rest = memoryview(b"".join(map(_encoded, self.told.lines())))
@@ -169,7 +169,7 @@ class RunFile:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """FileExistsError if there is something at this name that no driver of a run has written."""
+    """FileExistsError if the file with this name was not written by a driver."""
     try:
         _read(path, damaged=True)
     except FileNotFoundError:
@@ -183,7 +183,7 @@ def _encoded(line: JournalLine) -> bytes:
 
 
 def _is_of_another_version(text: bytes) -> bool:
-    """A line of a kind that this version does not know."""
+    """True for a line of a kind that this version does not know."""
     try:
         return msgspec.json.decode(text, type=_Tagged).type not in _KNOWN
     except (msgspec.DecodeError, RecursionError):
@@ -191,8 +191,8 @@ def _is_of_another_version(text: bytes) -> bool:
 
 
 def read(path: Path, *, trusted: int | None = None) -> JournalState:
-    """What the file says, which must be ours, or belong to `trusted`. UsageError if it cannot be read, or is
-    none."""
+    """Read the file, which must belong to our user or to `trusted`. UsageError if it cannot be read, or is
+    not a journal."""
     try:
         return _read(path, trusted)
     except OSError as error:
@@ -200,7 +200,7 @@ def read(path: Path, *, trusted: int | None = None) -> JournalState:
 
 
 def _read(path: Path, trusted: int | None = None, *, damaged: bool = False) -> JournalState:
-    """The same; OSError if it cannot be read. It may be `damaged`: then as far as its lines tell."""
+    """The same; OSError if it cannot be read. It may be `damaged`: then up to the damage."""
     with os.fdopen(open_own(path, os.O_RDONLY, trusted=trusted), "rb") as file:
         return _learn(path, file, damaged)
 

@@ -20,7 +20,7 @@ MAX_SIZE = 1 << 16
 
 
 def kvsinfo_path(files: RunFiles, task_name: str, jobid: str) -> Path:
-    """What the file is called: like the log, if the run's files have their usual names."""
+    """The name of the file: like the log's, if the run's files have their usual names."""
     name, usual = files.prefix.name, f"{task_name}_{jobid}"
     if name == usual or name.startswith(f"{usual}-"):
         return files.prefix.with_name(f"disBatch_{jobid}{name[len(usual) :]}_kvsinfo.txt")
@@ -28,16 +28,16 @@ def kvsinfo_path(files: RunFiles, task_name: str, jobid: str) -> Path:
 
 
 class KvsInfo:
-    """The file at `path`, or where that is another run's, with a number in its name."""
+    """The file at `path`; if that is another run's, with a number in its name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._text = b""
         self._written: tuple[int, int] | None = None
-        """What tells the file from another one of its name."""
+        """Identifies our file among others of its name."""
 
     def write(self, lines: list[str], *, again: bool) -> None:
-        """Create it; `again` takes the place of the one that a driver before us left. UsageError."""
+        """Create it; `again` replaces the one that a former driver left. UsageError."""
         self._text = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
         stem = self.path.name.removesuffix("_kvsinfo.txt")
         for number in range(1, MOST_RUNS):
@@ -53,7 +53,7 @@ class KvsInfo:
         raise UsageError(f"{self.path}: {MOST_RUNS} runs have files with this name; name another with -p")
 
     def write_again(self) -> None:
-        """Somebody removed it. OSError."""
+        """Write it again after it was removed. OSError."""
         self._create(again=False)
 
     def _create(self, *, again: bool) -> None:
@@ -66,7 +66,7 @@ class KvsInfo:
             self._written = _identity(os.fstat(descriptor))
 
     def told(self, word: str) -> str | None:
-        """What the file that is there says behind this word; None if it does not."""
+        """The value of this word in the present file; None if there is none."""
         try:
             lines = read_own(self.path, MAX_SIZE).decode("utf-8", "surrogateescape").splitlines()
         except OSError:
@@ -74,8 +74,8 @@ class KvsInfo:
         return next((line[len(word) + 1 :] for line in lines[1:] if line.startswith(f"{word} ")), None)
 
     def remove(self, say: Callable[[str], None]) -> None:
-        """The run is over. What another driver, which has taken it over, put in its place stays. `say` gets a
-        line for the user if the file has to stay."""
+        """Remove the file at the end of the run, unless another driver, which has taken the run over, has
+        written it. `say` gets a line for the user if the file has to stay."""
         with suppress(FileNotFoundError):
             if self._written is not None and self._written == _identity(self.path.lstat()):
                 remove(self.path, say)

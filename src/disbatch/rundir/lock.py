@@ -11,7 +11,7 @@ import os
 
 
 def hold(descriptor: int) -> bool:
-    """This process writes the file now, until it closes it or ends; False if another one does."""
+    """Lock the file for this process, until it closes it or ends; False if another process has locked it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -22,7 +22,7 @@ def hold(descriptor: int) -> bool:
 
 
 def is_held(descriptor: int) -> bool:
-    """True if another process writes the file now."""
+    """True if another process has locked the file."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -20,8 +20,8 @@ MOST_FORMER = 1000
 
 @dataclass(frozen=True)
 class Output:
-    """What is kept of what tasks print: in `directory` (absolute), in packs or in files of their own, `limit`
-    bytes of each stream."""
+    """How output is kept: in `directory` (absolute), in packs or in separate files, `limit` bytes of each
+    stream."""
 
     directory: bytes
     packed: bool
@@ -29,30 +29,30 @@ class Output:
 
 
 class Renumbered(msgspec.Struct, frozen=True):
-    """A run whose tasks had other numbers: `status` is its status file, which tells them; `directories` are
-    where it kept output under them. All absolute."""
+    """A run whose tasks had other ids: `status` is its status file, which tells them; `directories` are where
+    it kept output under them. All absolute."""
 
     status: str
     directories: Annotated[list[str], msgspec.Meta(max_length=MOST_FORMER)]
 
 
 class Before(NamedTuple):
-    """What the runs that a run goes on from kept: `directories` where tasks have the numbers that they have
-    now, the run's own first; `renumbered`: the others."""
+    """The output of the runs that a run was resumed from: `directories` where tasks have their present ids,
+    the run's own first; `renumbered`: the others."""
 
     directories: list[str]
     renumbered: list[Renumbered]
 
     def has_renumbered(self, directory: str) -> bool:
-        """In that directory tasks have other numbers."""
+        """True if tasks have other ids in that directory."""
         real = os.path.realpath(directory)
         return any(os.path.realpath(each) == real for run in self.renumbered for each in run.directories)
 
 
 class OutputFile(msgspec.Struct, frozen=True):
-    """`directory` is absolute, as the run's engines know it; `run` what the run's files begin with, as its
+    """`directory` is absolute, as the run's engines know it; `run` the prefix of the run's files, as its
     packs name it; `former` the directories of the runs that it was resumed from, and `renumbered` those of
-    them whose tasks had other numbers (--resume-by command). `limit` in bytes."""
+    them whose tasks had other ids (--resume-by command). `limit` in bytes."""
 
     directory: str
     packed: bool
@@ -63,7 +63,7 @@ class OutputFile(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, output: Output, prefix: Path, before: Before) -> OutputFile:
-        """What the run with that prefix has to say."""
+        """The manifest of the run with that prefix."""
         run = os.fsencode(prefix).decode(errors="backslashreplace")
         own = os.fsdecode(output.directory)
         former = [each for each in before.directories if each != own]
@@ -71,13 +71,14 @@ class OutputFile(msgspec.Struct, frozen=True):
 
     @property
     def output(self) -> Output:
-        """As the run's settings have it."""
+        """The same as in the run's settings."""
         return Output(os.fsencode(self.directory), self.packed, self.limit)
 
 
 def write(path: Path, told: OutputFile) -> None:
-    """Make the file. UsageError if it cannot be made."""
-    # The standard library's, since a directory's name may be no Unicode: that is escaped, and comes back.
+    """Create the file. UsageError if it cannot be created."""
+    # The json of the standard library, since the name of a directory may not be valid Unicode: it is escaped,
+    # and read back.
     text = json.dumps(msgspec.to_builtins(told), indent=1) + "\n"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -88,8 +89,8 @@ def write(path: Path, told: OutputFile) -> None:
 
 
 def read(path: Path, *, trusted: int | None = None) -> OutputFile:
-    """What the file says, which must be ours, or belong to `trusted`. UsageError if it cannot be read, or is
-    none."""
+    """Read the file, which must belong to our user or to `trusted`. UsageError if it cannot be read, or is
+    not a manifest."""
     try:
         data = read_own(path, LARGEST + 1, trusted=trusted)
     except OSError as error:
@@ -113,8 +114,8 @@ def manifest_of(prefix: str) -> OutputFile:
 
 
 def kept_before(status_files: list[str], *, by_command: bool) -> Before:
-    """What the runs with these status files kept, and those that they were resumed from; `by_command`: tasks
-    have other numbers now."""
+    """The output of the runs with these status files, and of those that they were resumed from; `by_command`:
+    tasks have other ids now."""
     directories: dict[str, None] = {}
     renumbered: dict[str, Renumbered] = {}
     for name in status_files:

@@ -25,7 +25,7 @@ MOST_RUNS = 10_000
 
 
 class Renamed(NamedTuple):
-    """Names that were given to files while the run went on; None: it has its usual one."""
+    """New names of files that lost theirs during the run; None: the usual one."""
 
     status: Path | None = None
     submitted: Path | None = None
@@ -36,12 +36,12 @@ NOT_RENAMED = Renamed()
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Where the files of a run are. `prefix` begins every name but the log's.
+    """The paths of a run's files. `prefix` begins every name but the log's.
 
-    `prefix` leads through no links of the working directory, so it holds even if such a link changes.
-    `known`: the same by the name that the user has for that directory; on other hosts there may be no other.
-    `renamed`: what the status file, or the tasks that were handed in, are called since something else took
-    their name.
+    `prefix` contains no symbolic link of the working directory, so it stays valid if such a link changes.
+    `known`: the same with the user's name of that directory; on other hosts that may be the only valid one.
+    `renamed`: the names of the status file and of the submitted tasks since another file took their usual
+    ones.
     """
 
     prefix: Path
@@ -51,7 +51,7 @@ class RunFiles:
 
     @property
     def elsewhere(self) -> RunFiles:
-        """The same files, for other hosts and for commands that may run there."""
+        """The same paths for other hosts, and for commands that may run there."""
         return RunFiles(self.known or self.prefix, self.log)
 
     def named(self, ending: str) -> Path:
@@ -70,22 +70,22 @@ class RunFiles:
 
     @property
     def run(self) -> Path:
-        """What a driver that takes the run over needs to know, 0600, removed at the end."""
+        """The journal: what a takeover needs, 0600, removed at the end."""
         return self.named("run.json")
 
     @property
     def output(self) -> Path:
-        """Where what the tasks print is kept, if it is."""
+        """The manifest of kept output."""
         return self.named("output.json")
 
     @property
     def submitted(self) -> Path:
-        """Tasks that were handed in while the run went on: a task file."""
+        """Submitted tasks, as a task file."""
         return self.renamed.submitted or self.named("tasks.txt")
 
     @property
     def url(self) -> Path:
-        """An address of the web page that works, 0600, removed at the end."""
+        """A valid address of the web page, 0600, removed at the end."""
         return self.named("url.txt")
 
     @property
@@ -100,8 +100,8 @@ class RunFiles:
 
 @dataclass(frozen=True)
 class ClaimedFiles:
-    """A run's files after the claim: the status file and the log are open, new, and this run's alone; or, if
-    it was taken over, not `new`: the status file has `recorded` bytes."""
+    """A run's files after the claim: the status file and the log are open, new, and this run's alone; or,
+    after a takeover, not `new`: the status file has `recorded` bytes."""
 
     files: RunFiles
     status_descriptor: int
@@ -111,7 +111,7 @@ class ClaimedFiles:
     recorded: int = 0
 
     def withdraw(self) -> None:
-        """Nothing was run: remove what this run made, but a log that was named with -l."""
+        """Nothing was run: remove what this run created, except for a log that was named with -l."""
         if not self.new:
             return
         self.files.script.unlink(missing_ok=True)
@@ -122,15 +122,15 @@ class ClaimedFiles:
 
 
 def identity(status: os.stat_result) -> tuple[int, int]:
-    """Which file that is, whatever its name."""
+    """Identifies a file, whatever its name."""
     return status.st_dev, status.st_ino
 
 
 def claim(prefix: str | None, task_name: str, jobid: str, log: str | None) -> ClaimedFiles:
-    """Create the status file and the log under the first names that are free.
+    """Create the status file and the log under the first free names.
 
-    `prefix` is -p (a directory, or ending in a slash: the usual names in there), `log` is -l (appended to if
-    it exists). UsageError if the files cannot be created.
+    `prefix` is -p (a directory, or ending in a slash: the usual names in it), `log` is -l (appended to if it
+    exists). UsageError if the files cannot be created.
     """
     base = _base(prefix, task_name, jobid)
     plain = prefix is None or base.name == f"{task_name}_{jobid}"
@@ -151,7 +151,7 @@ def claim(prefix: str | None, task_name: str, jobid: str, log: str | None) -> Cl
 
 
 def working_directory() -> str:
-    """The working directory as the user knows it: through the links of $PWD, as other hosts may need it."""
+    """The working directory by the user's name, through the links in $PWD, as other hosts may need it."""
     physical = Path.cwd()
     logical = os.environ.get("PWD", "")
     try:
@@ -163,16 +163,16 @@ def working_directory() -> str:
 
 
 def known_elsewhere(path: Path, directory: str) -> Path:
-    """`path` by the name `directory` of the working directory, if it begins there."""
+    """`path` with the name `directory` of the working directory, if it begins there."""
     path = path.absolute()
     here = Path.cwd()
     return Path(directory) / path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def status_files(prefix: str | None, task_name: str, jobid: str) -> list[Path]:
-    """The status files that runs with this prefix, name and job id have made, oldest first."""
+    """The status files of runs with this prefix, name and job id, oldest first."""
     base = _base(prefix, task_name, jobid)
-    # Another run of the job, of other tasks, may have had a number between two of these.
+    # Another run of the job, of other tasks, may have taken a number between two of these.
     pattern = re.compile(re.escape(base.name) + r"(?:-([0-9]{1,5}))?_status\.txt")
     try:
         names = [path.name for path in base.parent.iterdir()]
@@ -215,7 +215,7 @@ def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
     hold(status)
     try:
         if keep_log:
-            # Without O_NONBLOCK a named pipe that nobody reads would keep us here.
+            # Without O_NONBLOCK, opening a named pipe without a reader would block.
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
             named = _open(files.log, flags, "-l")
             os.set_blocking(named, True)
@@ -232,7 +232,7 @@ def _try_claim(files: RunFiles, *, keep_log: bool) -> ClaimedFiles | None:
 
 def _withdraw(path: Path, descriptor: int) -> None:
     os.close(descriptor)
-    path.unlink()  # made by this process a moment ago, and empty
+    path.unlink()  # created by this process a moment ago, and empty
 
 
 def _create(path: Path) -> int | None:
@@ -243,7 +243,7 @@ def _create(path: Path) -> int | None:
 
 
 def remove(path: Path, say: Callable[[str], None]) -> None:
-    """Remove what a run that is over needs no more. That this cannot be done is worth a line, not the run."""
+    """Remove a file at the end of the run. A failure is reported in one line."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

@@ -23,9 +23,8 @@ log = logging.getLogger(__name__)
 
 
 class Belongings:
-    """`files` are the names as they are now. `say` gets lines for the user, `note` what a driver that takes
-    the run over must know; it answers whether that was written. `script` tells it those who look for the
-    record when the run is over."""
+    """`files` are the present names. `say` gets lines for the user; `note` records what a takeover must know,
+    and returns whether that was written. `script` tells later commands where the record is."""
 
     def __init__(
         self,
@@ -44,15 +43,15 @@ class Belongings:
         self._makers: dict[Path, Callable[[], object]] = {}
 
     def keep(self, path: Path, make: Callable[[], object]) -> None:
-        """This file shall be there as long as the run goes on; `make` makes it again."""
+        """Keep this file in place as long as the run goes on; `make` writes it again."""
         self._makers[path] = make
 
     def close(self) -> None:
-        """From now on files are missing on purpose."""
+        """From now on files are removed on purpose."""
         self._makers.clear()
 
     def look(self) -> None:
-        """Find out whether one is missing. Any thread may ask."""
+        """Check whether a file is missing. May be called from any thread."""
         missing = [path for path in list(self._makers) if is_gone(path)]
         if missing:
             self._loop.call_soon_threadsafe(self._make_again, missing)
@@ -73,7 +72,7 @@ class Belongings:
             self._say(f"{', '.join(made)}: removed while the run goes on; written again")
 
     def note_status(self, path: Path) -> None:
-        """The status file is about to get this name. OSError if that cannot be noted."""
+        """The status file is about to get this name. OSError if that cannot be recorded."""
         names = self.files.renamed._replace(status=path)
         self._note_names(names)
         try:
@@ -82,7 +81,7 @@ class Belongings:
             log.warning("%s", error)
 
     def note_submitted(self, path: Path) -> None:
-        """The same of the tasks that were handed in."""
+        """The same for the submitted tasks."""
         self._note_names(self.files.renamed._replace(submitted=path))
 
     def _note_names(self, names: Renamed) -> None:
@@ -91,7 +90,7 @@ class Belongings:
             raise OSError(errno.EIO, f"{os.strerror(errno.EIO)} (the run file)", str(self.files.run))
 
     def status_renamed(self, sight: Sight, path: Path) -> None:
-        """The text of the status file was written again, there."""
+        """The text of the status file was written again, at this path."""
         former = self.files.status
         self.files = replace(self.files, renamed=self.files.renamed._replace(status=path))
         if sight is Sight.OVERWRITTEN:
@@ -100,7 +99,7 @@ class Belongings:
             self._tell(former, sight, path, "the record of the run")
 
     def submitted_renamed(self, sight: Sight, path: Path) -> None:
-        """The same of the tasks that were handed in."""
+        """The same for the submitted tasks."""
         former = self.files.submitted
         self.files = replace(self.files, renamed=self.files.renamed._replace(submitted=path))
         self._tell(former, sight, path, "the list of tasks that were handed in")

@@ -45,7 +45,7 @@ from disbatch.wire.ownfile import is_foreign, owner_of
 
 STATUS_END = "_status.txt"
 LONGEST_LINE = 6 * MAX_COMMAND + (1 << 16)
-"""Bytes of a status line: a byte of the command may be written as \\udcNN."""
+r"""The longest status line in bytes: a byte of the command may be written as \udcNN."""
 
 _BLOCK = 1 << 20
 _PAGE = 1 << 16
@@ -53,24 +53,24 @@ _PAGES = 32
 _MOST_FILES = 1 << 10
 _MOST_SCATTERED = 2_000_000
 _ALWAYS_DENSE = 4_000_000
-_MOST_HOLES = 16  # an entry of the dictionary takes as much memory as this many of the array
+_MOST_HOLES = 16  # a dictionary entry takes as much memory as this many array entries
 
 _COUNTED = frozenset((Mark.TASK, Mark.SKIPPED))
 ASIDE = frozenset((Mark.SUPERSEDED, Mark.PER_ENGINE))
-"""Lines that tell of something that was run, but of no task that is done."""
+"""Lines about something that was run, but not about a completed task."""
 
-# An entry of the index: 1 + (file, 10 bits; offset, 50 bits; failed, 1 bit), so that 0 is none.
+# An entry of the index: 1 + (file, 10 bits; offset, 50 bits; failed, 1 bit); 0 means none.
 _OFFSET_BITS = 50
 
 
 class StatusFile:
-    """A status file, kept open, with the pages of it that were read last."""
+    """A status file, kept open, with a cache of recently read pages."""
 
     def __init__(self, path: Path, *, mine: bool = False) -> None:
         self.path = path
         self._pages: dict[int, bytes] = {}
         try:
-            # Without O_NONBLOCK a named pipe would keep us here.
+            # Without O_NONBLOCK, opening a named pipe would block.
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             self.status = os.fstat(self.descriptor)
         except OSError as error:
@@ -109,7 +109,7 @@ class StatusFile:
             size *= 4
 
     def line_number(self, offset: int) -> int:
-        """Which line, from 1, begins at `offset`: counted, since only messages need it."""
+        """The number, from 1, of the line at `offset`: counted, since only messages need it."""
         number, at = 1, 0
         while at < offset:
             block = self.read(at, min(_BLOCK, offset - at))
@@ -127,7 +127,7 @@ class Former:
     """The tasks that former runs completed, by id.
 
     `count` is how many, `failures` how many of them failed; `highest` the highest id, -1 if there is none.
-    `files` are open. `asides`, if `whole`: hashes of the lines that are about no task that is done.
+    `files` are open. `asides`, if `whole`: hashes of the lines that are not about a completed task.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Former:
         self.highest = -1
         self.asides: set[int] = set()
         self.foreign: list[Path] = []
-        """What stands beside the files as if engines had left it, but is not of who wrote them."""
+        """Files beside the status files that look like results of engines, but have another owner."""
         self.files = files
         self._source = source
         self._retry = retry
@@ -163,11 +163,11 @@ class Former:
         force: bool = False,
         whole: bool = False,
     ) -> Former:
-        """Read the status files `paths` (-r), and beside each the results that engines could not deliver.
+        """Read the status files `paths` (-r), and the results beside each that engines could not deliver.
 
-        `source` is what messages call the task file; `retry` is -R, `force` --force-resume. `whole`: the
-        first file is our own record, with barriers and lost tasks, and goes before the others; what is
-        forced then is what was skipped in it. Raises ResumeError.
+        `source` is the task file's name in messages; `retry` is -R, `force` --force-resume. `whole`: the
+        first file is our own record, with barriers and lost tasks, and takes precedence; differences are
+        allowed in tasks that it records as skipped. Raises ResumeError.
         """
         files: list[StatusFile] = []
         foreign: list[Path] = []
@@ -192,18 +192,18 @@ class Former:
             raise
 
     def release(self) -> list[StatusFile]:
-        """The files, for the caller to close; nothing can be looked up here any more."""
+        """The files, for the caller to close; no lookups are possible any more."""
         files, self.files = self.files, []
         return files
 
     def close(self) -> None:
-        """Close the files; nothing can be looked up any more."""
+        """Close the files; no lookups are possible any more."""
         for file in self.files:
             file.close()
         self.files = []
 
     def look_beside(self) -> None:
-        """Enter what engines have left beside the first file since it was read. ResumeError."""
+        """Add what engines have left beside the first file since it was read. ResumeError."""
         known = {(file.status.st_ino, file.status.st_size) for file in self.files}
         for path in unrecorded(self.files[0].path):
             file = StatusFile(path, mine=True)
@@ -214,9 +214,9 @@ class Former:
                 self._index(len(self.files) - 1, file)
 
     def lookup(self, task: Task) -> Record | None:
-        """The record of `task` if it need not run again: it was completed, and with -R without failing.
+        """The record of `task` if it need not run again: it was completed and, with -R, did not fail.
 
-        ResumeError if another command stood there, unless forced.
+        ResumeError if its command was another one, unless forced.
         """
         entry = self._entry(task.id)
         if not entry or (self._retry and entry - 1 & 1):
@@ -233,7 +233,7 @@ class Former:
         return record
 
     def pass_over(self, task: Task) -> None:
-        """`task` comes by, and need not be looked up."""
+        """Count `task`, which need not be looked up."""
 
     def entries(self) -> Iterator[tuple[int, int, bool]]:
         """Each completed task in the order of their ids: in which file and where its line begins, and whether
@@ -306,7 +306,7 @@ class Former:
         return words + self.beyond(ids)
 
     def in_hindsight(self) -> list[str]:
-        """What the user should know of the tasks that were looked up since `verify`, if that came at all."""
+        """Messages about the tasks that were looked up since `verify`, if that was called at all."""
         if not self._forced or self._whole:
             return []
         where = f"the first: {self._source}:{self._first_forced}"
@@ -317,7 +317,7 @@ class Former:
         ]
 
     def knows(self, id: int) -> bool:
-        """There is a record of that task or barrier."""
+        """True if there is a record of that task or barrier."""
         return bool(self._entry(id))
 
     # ---- the index ----
@@ -334,7 +334,7 @@ class Former:
         return self.files[place >> _OFFSET_BITS], place & (1 << _OFFSET_BITS) - 1
 
     def _index(self, number: int, file: StatusFile) -> None:
-        """Enter every line of `file`."""
+        """Add every line of `file`."""
         base = number << _OFFSET_BITS
         at = line_number = 0
         rest = b""
@@ -388,10 +388,10 @@ class Former:
             self._dense.frombytes(bytes(self._dense.itemsize * more))
             self._dense[id] = entry
 
-    # ---- what to say ----
+    # ---- messages ----
 
     def beyond(self, ids: int) -> list[str]:
-        """A warning if former tasks lie beyond the end of a task file with `ids` ids."""
+        """A warning if former tasks have ids beyond the end of a task file with `ids` ids."""
         if self.highest < ids:
             return []
         count = sum(map(bool, islice(self._dense, ids, None))) + sum(id >= ids for id in self._scattered)
@@ -401,7 +401,8 @@ class Former:
         ]
 
     def _stands(self, task: Task) -> bool:
-        """True if nothing speaks against `task`, at a glance; the usual case, faster than `lookup`."""
+        """A quick check that is true if nothing prevents `task` from running; the usual case, faster than
+        `lookup`."""
         entry = self._entry(task.id)
         if not entry:
             return True
@@ -430,24 +431,24 @@ class Former:
 
 
 def unrecorded(path: Path, foreign: list[Path] | None = None) -> list[Path]:
-    """Results that engines of the run with this status file could not deliver: PREFIX_NODE_unrecorded.txt; as
-    of `of_nodes`."""
+    """Results that engines of the run with this status file could not deliver: PREFIX_NODE_unrecorded.txt;
+    see `of_nodes`."""
     return of_nodes(path, UNRECORDED_END, foreign)
 
 
 def of_nodes(path: Path, ending: str, foreign: list[Path] | None = None) -> list[Path]:
-    """What engines of the run with this status file have left there: PREFIX_NODE and that ending.
+    """Files that engines of the run with this status file have left beside it: PREFIX_NODE and that ending.
 
-    Those count that are ours, or belong to whom the status file belongs; the others are added to `foreign`.
-    The prefix of another run in the same directory may begin with this one's and `_`; its files are its own.
-    ResumeError if the directory cannot be listed: there may be some.
+    Only files of our user, or of the owner of the status file, count; others are added to `foreign`. The
+    prefix of another run in the same directory may begin with this one's and `_`; its files are not this
+    run's. ResumeError if the directory cannot be listed: there may be some.
     """
     if not path.name.endswith(STATUS_END):
         return []
     try:
         names = [each.name for each in path.parent.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
-        return []  # nor is the status file there, which is said elsewhere
+        return []  # the status file is missing, too, which is reported elsewhere
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise ResumeError(

@@ -37,22 +37,22 @@ from disbatch.rundir.resume import Former, StatusFile
 from disbatch.rundir.runscript import prefix_of
 
 _SPENT = (1 << 32) - 1
-"""Stands in the table where all copies of a command have come by."""
+"""Marks an entry of the table whose copies have all been used."""
 _REPEAT, _COMMAND = FIELDS.index("repeat"), FIELDS.index("command")
 _NUMBERED = (b"TASKID", b"STREAM_INDEX")
-"""Part of the names of the variables that count tasks and lines: DISBATCH_TASKID, DISBATCH_TASKID_ZP, ..."""
+"""Part of the names of variables that number tasks and lines: DISBATCH_TASKID, DISBATCH_TASKID_ZP, ..."""
 
 
 class _Tally:
-    """What has come by: tasks `done` before, of which `again` failed and are run again, and `new` ones; how
-    many of them are `numbered`, and the line of the `first` such."""
+    """The tasks so far: those `done` before, of which `again` failed and run again, and `new` ones; how many
+    of them are `numbered`, and the line of the `first` such."""
 
     def __init__(self) -> None:
         self.done = self.again = self.new = self.numbered = self.first = 0
 
 
 class Place(NamedTuple):
-    """Where the line of a completed task begins, and whether it failed."""
+    """The offset of a completed task's line, and whether it failed."""
 
     file: StatusFile
     offset: int
@@ -60,7 +60,7 @@ class Place(NamedTuple):
 
 
 class ByCommand:
-    """The tasks that former runs completed, by command. `source` is what messages call the task file; `retry`
+    """The tasks that former runs completed, by command. `source` is the task file's name in messages; `retry`
     is -R."""
 
     def __init__(self, runs: Sequence[Former], *, source: str, retry: bool) -> None:
@@ -72,13 +72,13 @@ class ByCommand:
         self._names = ", ".join(str(run.files[0].path) for run in runs)
         self._keys = array("q")
         self._offsets = array("q")
-        """2 * where the line begins + whether it failed."""
+        """2 * the offset of the line + whether it failed."""
         self._file_of = array("H")
         self._next = array("I")
-        """1 + the place of the next copy in the three above; 0: there is none."""
+        """1 + the index of the next copy in the three arrays above; 0: there is none."""
         size = 1 << max(4, (3 * sum(run.count for run in runs) // 2).bit_length())
         self._heads = array("I", bytes(array("I").itemsize * size))
-        """The same of the first copy that has not come by."""
+        """The same of the first unused copy."""
         for run in runs:
             self._enter_run(run)
             self._files += run.release()
@@ -98,16 +98,16 @@ class ByCommand:
 
     @property
     def count(self) -> int:
-        """How many tasks were completed."""
+        """The number of completed tasks."""
         return len(self._keys)
 
     def close(self) -> None:
-        """Close the files; nothing can be looked up any more."""
+        """Close the files; no lookups are possible any more."""
         for file in self._files:
             file.close()
 
     def lookup(self, task: Task) -> Record | None:
-        """The record of `task` if it need not run again: it was completed, and with -R without failing.
+        """The record of `task` if it need not run again: it was completed and, with -R, did not fail.
         ResumeError if the file has changed."""
         place = self._take(task)
         if place is None or (place.failed and self._retry):
@@ -121,11 +121,11 @@ class ByCommand:
         return record
 
     def pass_over(self, task: Task) -> None:
-        """`task` comes by, and need not be looked up."""
+        """Count `task`, which need not be looked up."""
         self._take(task)
 
     def verify(self, items: Iterable[Item], ids: int) -> list[str]:
-        """Compare a whole task file before anything runs; what the user should know. ResumeError if nothing
+        """Compare a whole task file before anything runs; returns messages for the user. ResumeError if none
         of it was done before."""
         heads = self._heads[:]
         for item in items:
@@ -142,7 +142,7 @@ class ByCommand:
         return words
 
     def in_hindsight(self) -> list[str]:
-        """What the user should know of the tasks that have come by, unless `verify` has told it."""
+        """Messages about the tasks so far, unless `verify` has returned them."""
         return [] if self._verified else self._words()
 
     def _words(self) -> list[str]:
@@ -167,7 +167,7 @@ class ByCommand:
     # ---- the index ----
 
     def _take(self, task: Task) -> Place | None:
-        """The copy whose turn it is."""
+        """The next copy of its command."""
         tally, command = self._tally, task.command
         if _NUMBERED[0] in command or _NUMBERED[1] in command:
             tally.numbered += 1
@@ -193,7 +193,7 @@ class ByCommand:
         return Place(self._files[self._file_of[at]], place >> 1, bool(place & 1))
 
     def _slot(self, key: int) -> int:
-        """Where the table has the first copy of that key, or nothing."""
+        """The slot of the table with the first copy of that key, or an empty one."""
         heads, keys, mask = self._heads, self._keys, len(self._heads) - 1
         slot = key & mask
         while (head := heads[slot]) and (head == _SPENT or keys[head - 1] != key):
@@ -203,7 +203,7 @@ class ByCommand:
     def _enter_run(self, run: Former) -> None:
         base = len(self._files)
         last = array("I", bytes(self._heads.itemsize * len(self._heads)))
-        """By slot: 1 + the place of the last copy in this run."""
+        """# By slot: 1 + the index of the last copy in this run."""
         for number, offset, failed in run.entries():
             fields = run.files[number].line_at(offset).rstrip(b"\n").split(b"\t", _COMMAND)
             key = hash((command_key(fields[_COMMAND]), int(fields[_REPEAT])))
@@ -231,7 +231,7 @@ class ByCommand:
 
 
 def _by_run(paths: list[str]) -> list[list[str]]:
-    """Those that tell of the same run: what an engine of it could not deliver is named by itself, too."""
+    """Groups of files of the same run: results that its engines could not deliver have files of their own."""
     runs: list[list[str]] = [[path] for path in paths if not path.endswith(UNRECORDED_END)]
     for path in paths:
         if path.endswith(UNRECORDED_END):

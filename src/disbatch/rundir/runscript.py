@@ -26,8 +26,8 @@ _NUMBER = re.compile(r"-[0-9]{1,5}\Z")
 
 
 class RunCommand(msgspec.Struct, frozen=True):
-    """The command that goes on with a run, in `directory`, with its status file `status` (absolute); the
-    other one, if tasks were handed in. `tasks`: how many the task file has; None if it is none."""
+    """The command that continues a run, in `directory`, with its status file `status` (absolute); the second
+    command, if tasks were submitted. `tasks`: how many the task file has; None if there is none."""
 
     directory: str
     status: str
@@ -37,7 +37,8 @@ class RunCommand(msgspec.Struct, frozen=True):
 
 
 def read_script(prefix: str) -> RunCommand | None:
-    """What the script of this run of ours, or of the owner of its record, tells; None if nobody knows."""
+    """Read the script of this run, which must belong to our user or to the owner of the record; None if there
+    is none."""
     try:
         text = read_own(f"{prefix}{SCRIPT}", LARGEST, trusted=owner_of(f"{prefix}{STATUS}"))
         lines = text.decode(errors="surrogateescape").splitlines()
@@ -62,7 +63,7 @@ def status_file(prefix: str) -> str:
 
 
 def prefix_of(status: str) -> str:
-    """The prefix of the run whose record this is, or would be."""
+    """The prefix of the run with this record."""
     own = status.removesuffix(STATUS)
     if own != status and not _has_script(own):
         return next((each for each in _shorter(own) if Path(status_file(each)) == Path(status)), own)
@@ -74,7 +75,7 @@ def _has_script(prefix: str) -> bool:
 
 
 def _shorter(prefix: str) -> list[str]:
-    """What is left of it without its last number, and so on."""
+    """The prefix without its last number, and so on."""
     found = []
     while prefix != (prefix := _NUMBER.sub("", prefix)):
         found.append(prefix)

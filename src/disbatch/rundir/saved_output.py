@@ -35,11 +35,11 @@ _BLOCK = 1 << 20
 _LONGEST_LINE = 64 << 20
 _PID = FIELDS.index("pid")
 _SAME = 2e-6
-"""Seconds: a record's times have microseconds."""
+"""Seconds: the times of a record have microseconds."""
 
 
 class Line(NamedTuple):
-    """What the status file says of a task."""
+    """What the status file records of a task."""
 
     mark: Mark
     node: str
@@ -52,15 +52,15 @@ class Line(NamedTuple):
 
     @property
     def ran(self) -> bool:
-        """False if it tells of no attempt: of a barrier, or a task that was lost, not run, or cancelled
+        """False if it describes no attempt: of a barrier, or a task that was lost, not run, or cancelled
         before it began."""
         given_up = is_given_up(self.return_code, self.reason)
         return self.mark is not Mark.BARRIER and self.pid > 0 and not given_up
 
 
 class Found:
-    """What a task printed, in the file or pack `path`; `blocks` reads it. `expected`: at least so many bytes
-    are to be there."""
+    """The output of a task, in the file or pack `path`; `blocks` reads it. `expected`: at least so many bytes
+    should be there."""
 
     def __init__(self, path: Path, expected: int, stored: Printed | Plain) -> None:
         self.path = path
@@ -70,21 +70,21 @@ class Found:
 
     @property
     def is_damaged(self) -> bool:
-        """Some of it cannot be read; known when all blocks have been read."""
+        """True if a part of it cannot be read; known when all blocks have been read."""
         return self._stored.is_damaged
 
     def end(self, size: int) -> bytes | None:
-        """The last `size` bytes, or all; None if they are not there. Instead of `blocks`."""
+        """The last `size` bytes, or all; None if they are missing. Instead of `blocks`."""
         return self._stored.end(size, self._expected)
 
     @property
     def lacks(self) -> int:
-        """Bytes that are to be there and are not; known when all blocks have been read."""
+        """The number of missing bytes; known when all blocks have been read."""
         return max(0, self._expected - self._stored.size)
 
 
 def read_lines(status: Path, tasks: Collection[int]) -> dict[int, Line]:
-    """What the status file says of these tasks: the lines that count. UsageError if it cannot be read."""
+    """The lines of the status file that count for these tasks. UsageError if it cannot be read."""
     found: dict[int, Line] = {}
     try:
         with _reading(status) as file:
@@ -101,17 +101,17 @@ def read_lines(status: Path, tasks: Collection[int]) -> dict[int, Line]:
 
 
 def _reading(status: Path) -> BinaryIO:
-    """Without O_NONBLOCK a named pipe would keep us here. OSError."""
+    """Without O_NONBLOCK, opening a named pipe would block. OSError."""
     return os.fdopen(os.open(status, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
 
 
 def line_of(r: Record) -> Line:
-    """What a record tells."""
+    """The part of a record that is needed here."""
     return Line(r.mark, r.node, r.pid, r.return_code, r.start, r.finish, (r.out_bytes, r.err_bytes), r.reason)
 
 
 class _Numbered:
-    """Directories in which tasks have the same numbers, and what packs there have of `tasks`."""
+    """Directories in which tasks have the same ids, and the attempts of `tasks` in their packs."""
 
     def __init__(self, directories: list[str], tasks: Collection[int]) -> None:
         self.directories = [Path(name) for name in directories]
@@ -128,7 +128,7 @@ class _Numbered:
             each.close()
 
     def attempts(self, task: int) -> list[Attempt]:
-        """Those of a task that are in packs."""
+        """The attempts of a task in packs."""
         found = [each.attempt(last) for each, last in self._places.get(task, ())]
         return [attempt for attempt in found if attempt is not None]
 
@@ -157,14 +157,15 @@ class _Numbered:
 
 
 class Kept:
-    """The output of a run's `tasks`, as `told` says where it is; `lines` is what its record has of them."""
+    """The output of a run's `tasks`, at the places that `told` names; `lines` are their lines in the
+    record."""
 
     def __init__(self, told: OutputFile, tasks: Collection[int], lines: dict[int, Line]) -> None:
         self._told = told
         self._lines = lines
         self._own = _Numbered([told.directory, *told.former], tasks)
         self._others: list[tuple[_Numbered, dict[int, int]]] = []
-        """Of runs with other numbers: also the number there of each of `tasks` that was skipped."""
+        """Runs with other ids: also the id there of each of `tasks` that was skipped."""
         skipped = {task: line for task, line in lines.items() if line.mark is Mark.SKIPPED}
         for run in told.renumbered if skipped else ():
             numbers = _numbers_in(Path(run.status), skipped)
@@ -177,11 +178,11 @@ class Kept:
 
     @property
     def damaged(self) -> list[Path]:
-        """Packs that may have had what is not found: they are cut or overwritten."""
+        """Packs that are cut or overwritten, and may have held missing output."""
         return [path for each in (self._own, *(other for other, _ in self._others)) for path in each.damaged]
 
     def find(self, task: int, stream: int) -> Found | None:
-        """What that task printed to that stream, if there is anything."""
+        """The output of that task to that stream, if there is any."""
         line = self._lines.get(task)
         if line is not None and not line.ran:
             line = None
@@ -203,7 +204,7 @@ class Kept:
         return self._find_elsewhere(task, stream, line) if line is not None and skipped else None
 
     def _find_elsewhere(self, task: int, stream: int, line: Line) -> Found | None:
-        """What a skipped task printed when it had another number."""
+        """The output of a skipped task under its former id."""
         for numbered, numbers in self._others:
             number = numbers.get(task)
             if number is None:
@@ -221,7 +222,7 @@ class Kept:
     def _expected(self, line: Line | None, stream: int) -> int:
         if line is None:
             return 0
-        # The run that ran a task that was skipped may have had another limit.
+        # The run that ran a skipped task may have had another limit.
         limit = LEAST_LIMIT if line.mark is Mark.SKIPPED else self._told.limit
         return min(line.sizes[stream], limit)
 
@@ -238,8 +239,7 @@ class Kept:
 
 
 def _numbers_in(status: Path, wanted: dict[int, Line]) -> dict[int, int]:
-    """The numbers that these tasks have in another status file, where it has the same record; none if the
-    file is not there any more."""
+    """The ids of these tasks in another status file that has the same records; empty if that file is gone."""
     by_shell: dict[bytes, list[int]] = {}
     for task, line in wanted.items():
         by_shell.setdefault(b"%d" % line.pid, []).append(task)
@@ -256,7 +256,7 @@ def _numbers_in(status: Path, wanted: dict[int, Line]) -> dict[int, int]:
 
 
 def _is_same(one: Line, other: Line) -> bool:
-    """They tell of the same attempt."""
+    """True if both describe the same attempt."""
     times = max(abs(one.start - other.start), abs(one.finish - other.finish))
     return times < _SAME and one == other._replace(mark=one.mark, start=one.start, finish=one.finish)
 
@@ -271,7 +271,7 @@ def _is_of(attempt: Attempt, line: Line) -> bool:
     )
 
 
-# ---- files of their own ----
+# ---- separate files ----
 
 
 class Plain:
@@ -285,7 +285,7 @@ class Plain:
         self.size = 0
 
     def blocks(self) -> Iterator[bytes]:
-        """What is there."""
+        """Its content."""
         with self._file:
             while data := self._read():
                 self.size += len(data)
@@ -310,7 +310,7 @@ class Plain:
 
 
 def _open_file(directory: Path, task: int, stream: int, line: Line | None) -> Plain | None:
-    """The file of the attempt that `line` tells of; without one, that which was written last."""
+    """The file of the attempt in `line`; without one, the latest file."""
     plain = directory / place(task, stream)
     asides = []
     try:
@@ -332,12 +332,12 @@ def _open_file(directory: Path, task: int, stream: int, line: Line | None) -> Pl
 
 
 def _is_time(file_time: float, finish: float) -> bool:
-    """Some file systems keep whole seconds only."""
+    """True if the times are equal; some file systems keep whole seconds only."""
     return abs(file_time - finish) < _SAME or (file_time == int(file_time) == int(finish))
 
 
 def _open(path: Path, owner: int | None) -> Plain | None:
-    """A file that is ours, or of the owner of the directory around all."""
+    """Open a file of our user, or of the owner of the top directory."""
     try:
         descriptor = open_own(path, os.O_RDONLY, trusted=owner)
     except OSError:

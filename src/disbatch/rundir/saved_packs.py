@@ -19,7 +19,7 @@ _ENTRIES = pack.ENTRY_SIZE << 15
 
 
 class Pack:
-    """One pack, open for reading, and what it says of itself."""
+    """One pack, open for reading, with its description."""
 
     def __init__(
         self, path: Path, descriptor: int, about: About, begin: int, trusted: int | None = None
@@ -30,12 +30,12 @@ class Pack:
         self._descriptor = descriptor
         self._begin = begin
         self.is_damaged = False
-        """The index tells of records that are not in the pack: it was cut, or this was overwritten."""
+        """The index names records that are not in the pack: the pack was truncated or overwritten."""
 
     @classmethod
     def open(cls, path: Path, *, trusted: int | None = None) -> Pack | None:
-        """None if that is no pack of a version that is known here. OSError if it cannot be read, or is not
-        ours, or of `trusted`."""
+        """None if it is not a pack of a known version. OSError if it cannot be read, or belongs neither to
+        our user nor to `trusted`."""
         descriptor = open_own(path, os.O_RDONLY, trusted=trusted)
         try:
             found = pack.parse_beginning(os.pread(descriptor, _BEGINNING, 0))
@@ -48,7 +48,7 @@ class Pack:
         return cls(path, descriptor, *found, trusted)
 
     def close(self) -> None:
-        """Nothing can be read any more."""
+        """Close the pack."""
         os.close(self._descriptor)
 
     def read(self, at: int, size: int) -> bytes:
@@ -56,11 +56,11 @@ class Pack:
         return os.pread(self._descriptor, size, at)
 
     def find(self, tasks: Collection[int]) -> dict[tuple[int, int], int]:
-        """Where the last record is of each attempt of these tasks: by task and attempt."""
+        """The offset of the last record of each attempt of these tasks: by task and attempt."""
         found, covered = self._indexed(tasks)
         size = os.fstat(self._descriptor).st_size
         if covered > size or any(self._header(last) is None for last in found.values()):
-            self.is_damaged = True  # what is left of it is found without the index
+            self.is_damaged = True  # the rest is found without the index
             found, covered = {}, self._begin
         for offset, header in pack.scan(self.read, covered, size):
             if header.task in tasks:
@@ -68,7 +68,7 @@ class Pack:
         return found
 
     def _indexed(self, tasks: Collection[int]) -> tuple[dict[tuple[int, int], int], int]:
-        """What the index has of these tasks, and how far into the pack it goes."""
+        """What the index has of these tasks, and how far into the pack it reaches."""
         found: dict[tuple[int, int], int] = {}
         covered = self._begin
         for entry in self._entries():
@@ -79,7 +79,7 @@ class Pack:
         return found, covered
 
     def _entries(self) -> Iterator[pack.Entry]:
-        """What the index has; it may lack the last of them, or all."""
+        """The entries of the index; the last of them, or all, may be missing."""
         try:
             index = open_own(self.path.with_suffix(pack.INDEX_END), os.O_RDONLY, trusted=self._trusted)
             with os.fdopen(index, "rb") as file:
@@ -97,7 +97,7 @@ class Pack:
         return pack.parse_header(self.read(at, pack.HEADER_SIZE), at)
 
     def attempt(self, last: int) -> Attempt | None:
-        """The attempt whose last record is at `last`; None if nothing of it can be read."""
+        """The attempt whose last record is at `last`; None if none of it can be read."""
         header = self._header(last)
         if header is None:
             return None
@@ -108,8 +108,7 @@ class Pack:
 
 
 class Attempt(NamedTuple):
-    """One attempt of a task in a pack; `end` is None as long as it runs, and if it was killed with its
-    engine."""
+    """One attempt of a task in a pack; `end` is None while it runs, and if it was killed with its engine."""
 
     pack: Pack
     last: int
@@ -117,7 +116,7 @@ class Attempt(NamedTuple):
     end: End | None
 
     def printed(self, stream: int) -> Printed:
-        """What it printed to that stream, as far as it was kept."""
+        """Its output to that stream, as far as it was kept."""
         offsets, before = array("Q"), 0
         for at, header in pack.chain(self.pack.read, self.last):
             before = header.previous
@@ -128,9 +127,9 @@ class Attempt(NamedTuple):
 
 
 class Printed:
-    """One stream of an attempt: where its pieces are, the last first; `total`: how many bytes the task
-    printed, None if it has not ended. `is_damaged`: some of it cannot be read, as far as is known; the whole
-    of it is known when all `blocks` have been read. `size`: bytes of it that these had."""
+    """One stream of an attempt: the offsets of its pieces, last first; `total`: how many bytes the task
+    printed, None if it has not ended. `is_damaged`: a part of it cannot be read, as far as is known; certain
+    when all `blocks` have been read. `size`: the number of bytes in these."""
 
     def __init__(self, pack: Pack, offsets: array[int], total: int | None, *, is_damaged: bool) -> None:
         self.pack = pack
@@ -140,7 +139,7 @@ class Printed:
         self.size = 0
 
     def blocks(self) -> Iterator[bytes]:
-        """The bytes, and words for what is missing of them."""
+        """The bytes, with a marker for each missing part."""
         reached = 0
         for at in reversed(self.offsets):
             position, data = self._piece(at)
@@ -156,7 +155,7 @@ class Printed:
             yield left_out(self.total - reached)
 
     def end(self, size: int, _expected: int = 0) -> bytes | None:
-        """The last `size` bytes; None if they are damaged. Fewer, if something is missing before them."""
+        """The last `size` bytes; None if they are damaged. Fewer, if a part is missing before them."""
         end = b""
         reached = self.total
         for at in self.offsets:
@@ -169,7 +168,7 @@ class Printed:
         return end[-size:] if end or self.total == 0 else None
 
     def _piece(self, at: int) -> tuple[int, bytes | None]:
-        """Where it stands in its stream, and what it is; None if it is damaged."""
+        """The position of a piece in its stream, and its bytes; None if they are damaged."""
         try:
             header = pack.parse_header(self.pack.read(at, pack.HEADER_SIZE), at)
             if header is None:

@@ -34,7 +34,7 @@ from disbatch.wire.ownfile import open_own
 from disbatch.wire.renamed_files import copy_text, end_naming
 
 NEW = ".new"
-"""How the status file is called while it is copied."""
+"""The end of the status file's name while it is copied."""
 _BLOCK = 1 << 16
 
 
@@ -55,7 +55,7 @@ def seize(files: RunFiles) -> int:
 def claim_again(
     files: RunFiles, status: int, told: JournalState, *, apart: bool, own_log: bool
 ) -> ClaimedFiles:
-    """The files of the run, for us to write; `status` was seized. `apart`: the former driver was on another
+    """Claim the files of the run for writing; `status` was seized. `apart`: the former driver was on another
     host. `own_log`: the user did not name the log. UsageError if they cannot be written."""
     try:
         if apart:
@@ -75,18 +75,18 @@ def claim_again(
 
 
 def _log(files: RunFiles, *, own: bool) -> int:
-    """As it was claimed: one that the user named, with -l, may be anything. OSError."""
+    """Open the log again: one that the user named with -l may be any file. OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     if own:
         return open_own(files.log, flags)
-    # Without O_NONBLOCK a named pipe that nobody reads would keep us here.
+    # Without O_NONBLOCK, opening a named pipe without a reader would block.
     log = os.open(files.log, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     os.set_blocking(log, True)
     return log
 
 
 def _renewed(files: RunFiles, status: int) -> int:
-    """A copy of the status file in its place; the descriptor. OSError."""
+    """Replace the status file by a copy; the copy's descriptor. OSError."""
     path = files.status.with_name(files.status.name + NEW)
     path.unlink(missing_ok=True)
     mode = os.fstat(status).st_mode & 0o777
@@ -104,8 +104,8 @@ def _renewed(files: RunFiles, status: int) -> int:
 
 
 def cut_torn_line(descriptor: int) -> int:
-    """A driver that was killed may have written a part of a line: no engine was told that its result is safe,
-    so that part is cut off. Returns the length of the file, bytes. OSError."""
+    """A driver that was killed may have written a part of a line: that result was never acknowledged, so the
+    part is cut off. Returns the length of the file, bytes. OSError."""
     size = os.fstat(descriptor).st_size
     at = size
     while at > 0:
@@ -121,16 +121,16 @@ def cut_torn_line(descriptor: int) -> int:
 
 
 class Line(NamedTuple):
-    """A line of the run: in its status file, or (`written` False) in a file that an engine left, which no
-    driver had answered."""
+    """A line of the run: in its status file, or (`written` False) in a file that an engine left because no
+    driver had acknowledged it."""
 
     record: Record
     written: bool
 
 
 class SoFar:
-    """Tells of each task and barrier whether the run is done with it. `source`: what messages call the task
-    file. `asides`: hashes of the lines that are about neither."""
+    """Which tasks and barriers the run has completed. `source`: the task file's name in messages. `asides`:
+    hashes of the lines that are about neither."""
 
     def __init__(self, former: Former, source: str) -> None:
         self._former = former
@@ -139,17 +139,17 @@ class SoFar:
 
     @classmethod
     def read(cls, status: Path, source: str, *, forced: bool = False) -> SoFar:
-        """Read the status file, which this process holds, and what engines left beside it; `forced`: tasks
-        were skipped in it whatever their commands. ResumeError."""
+        """Read the status file, which this process has locked, and what engines left beside it; `forced`:
+        tasks were skipped in it whatever their commands. ResumeError."""
         return cls(Former.read([str(status)], source=source, force=forced, whole=True), source)
 
     @property
     def count(self) -> int:
-        """How many tasks and barriers the run is done with."""
+        """The number of completed tasks and barriers."""
         return self._former.count
 
     def has(self, id: int) -> bool:
-        """The run is done with that task or barrier."""
+        """True if the run has completed that task or barrier."""
         return self._former.has(id)
 
     def beyond(self, ids: int) -> list[str]:
@@ -161,13 +161,13 @@ class SoFar:
         return self._former.verify(items, ids)
 
     def look_beside(self) -> None:
-        """Engines may have left more beside the status file since. ResumeError."""
+        """Engines may have left more beside the status file since: add it. ResumeError."""
         self._former.look_beside()
 
     def counting(self, told: JournalState) -> dict[str, IdSet]:
         """The tasks that count for the limit of a context, by context: of those that were about to be
-        recorded the ones that were; and those whose results engines had to leave beside the status file. By
-        the name of its node such an engine is known: where two contexts have one of that name, it counts for
+        recorded, the recorded ones; and those whose results engines had to leave beside the status file. Such
+        an engine is known by the name of its node: if two contexts have a node with that name, it counts for
         both."""
         counting = {context: self._ours_of(ids) for context, ids in told.counted.items()}
         contexts: dict[str, set[str]] = {}
@@ -184,7 +184,7 @@ class SoFar:
         return IdSet((id, id) for id in each if self._former.is_ours(id))
 
     def recorded(self, item: Task | Barrier) -> Recorded | None:
-        """What there is of that. ResumeError if it is not the same that it was."""
+        """The record of that item. ResumeError if it is not the same item."""
         found = self._former.line(item)
         if found is None:
             return None
@@ -193,12 +193,12 @@ class SoFar:
         return Recorded(item, failed, Line(record, written))
 
     def tasks_from(self, first: int) -> Iterator[tuple[Task, Record]]:
-        """The tasks from that id on that the run is done with."""
+        """The completed tasks from that id on."""
         for record in self._former.lines_from(first):
             if record.mark is not Mark.BARRIER:
                 command = unquoted(record.command) or record.command
                 yield Task(record.id, record.line, record.repeat, command), record
 
     def close(self) -> None:
-        """Nothing can be asked any more."""
+        """Close the files; nothing can be looked up any more."""
         self._former.close()

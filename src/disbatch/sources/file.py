@@ -31,7 +31,7 @@ BLOCK = 1 << 20
 
 
 class Checksums:
-    """Of a text that is added from its beginning on; `size` in bytes."""
+    """The checksums of a text that is added from its beginning; `size` in bytes."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -39,7 +39,7 @@ class Checksums:
         self._last = 0
 
     def add(self, data: bytes) -> None:
-        """The next bytes."""
+        """Add the next bytes."""
         rest = memoryview(data)
         while rest:
             part = rest[: BLOCK - self.size % BLOCK]
@@ -56,7 +56,7 @@ class Checksums:
 
 
 class Verifier:
-    """Compares a text with `checksums`, which may still grow, as it is read from its beginning on."""
+    """Compares a text with `checksums`, which may still grow, while it is read from its beginning."""
 
     def __init__(self, checksums: Checksums) -> None:
         self._checksums = checksums
@@ -65,7 +65,8 @@ class Verifier:
 
     @property
     def room(self) -> int:
-        """How many bytes to read next: never beyond a block, or what is known; 0 at the end of that."""
+        """How many bytes to read next: never beyond a block, or beyond what is known; 0 at the end of
+        that."""
         return min(BLOCK - self._at % BLOCK, self._checksums.size - self._at)
 
     def accept(self, data: bytes) -> bool:
@@ -80,29 +81,29 @@ class Verifier:
 CHUNK = 1 << 20
 """Bytes read at a time."""
 TAIL = 1 << 12
-"""Bytes before the next read that are looked at again once the file has grown."""
+"""Bytes before the next read that are compared again once the file has grown."""
 
 CHANGED = "the file was changed, here or further down, while it was read"
 
 
 def unreadable(name: str, error: OSError) -> UsageError:
-    """The one line for input that cannot be opened or read."""
+    """The one-line error for input that cannot be opened or read."""
     return UsageError(f"{name}: cannot be read: {(error.strerror or str(error)).lower()}")
 
 
 class FileSource:
-    """A `Source` that reads whenever it needs more: a regular file, or a device that has no readiness.
+    """A `Source` that reads whenever it needs more: a regular file, or a device that a loop cannot wait for.
 
-    It owns `descriptor` and reads on from where that stands. If the file goes bad while it is read (it was
-    checked, but it may change), the source ends with `error` after the good items, as a stream does.
+    It owns `descriptor` and reads from its present offset. If the file becomes invalid while it is read (it
+    was checked, but it may change), the source ends with `error` after the valid items, as a stream does.
 
-    `checksums` are those of a regular file when it was checked: if it became shorter or was written over, a
-    command would run that nobody has checked, or half an old and half a new one that nobody wrote. So each
-    block must be the one that was checked. The file may grow: then before each read the last bytes that were
-    read must still be there. Once all that was checked is read, a change is no matter: it is the end.
+    `checksums` are those of a regular file when it was checked: if it were truncated or overwritten, a
+    command might run that was never checked, or one that is half old and half new. So each block must be the
+    one that was checked. The file may grow: then before each read the last bytes that were read must still be
+    there. Once everything that was checked has been read, changes no longer matter: that is the end.
 
-    `again(error)`, if given, is told of a file system that fails, and sees to it that more is taken later; it
-    is the end otherwise.
+    `again(error)`, if given, is called when the file system fails, and arranges for another read later;
+    otherwise the failure is the end.
     """
 
     def __init__(
@@ -190,7 +191,7 @@ class FileSource:
 
 
 def _pread(descriptor: int, size: int, at: int) -> bytes:
-    """So many bytes from there, fewer only at the file's end: some file systems give less at a time."""
+    """So many bytes from there, fewer only at the file's end: some file systems return less at a time."""
     parts: list[bytes] = []
     while size and (part := os.pread(descriptor, size, at)):
         parts.append(part)
@@ -202,15 +203,15 @@ READ_BLOCK = 4 << 20
 """Bytes read at a time."""
 MOST_WARNINGS = 10
 MOST_ERRORS = 1000
-"""Wrong directives that are told of; with so many it is no task file."""
+"""The most invalid directives that are reported; a file with so many is not a task file."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# What bytes.lstrip takes for blank, as the parser does, without the line feed.
+# What bytes.lstrip considers blank, as the parser does, without the line feed.
 _BLANK_OR_COMMENT = re.compile(rb"\n[ \t\r\v\f]*+(?=[#\n])")
 _NEARLY = "a comment; a directive begins with #DISBATCH and a blank, in column 1, upper case"
 _CONTINUED = "ends in a backslash, which continues nothing here: the next line is a task of its own"
 _AT_BACKSLASH = re.compile(rb"(?<!\\)(?:\\\\)*+\\\r?\n")
-_STUCK = b":_-PSRBpsrb"  # what may stand at once behind the mark in something meant as a directive
+_STUCK = b":_-PSRBpsrb"  # may follow the mark immediately in something that was meant as a directive
 _NEARLY_DIRECTIVE = re.compile(
     rb"\n[ \t]*+#[ \t]*+DISBATCH[ \t:_-]*+(?:PREFIX|SUFFIX|REPEAT|BARRIER|PERENGINE)(?=[ \t\r\n])",
     re.I,
@@ -218,8 +219,8 @@ _NEARLY_DIRECTIVE = re.compile(
 
 
 class FileSummary(msgspec.Struct, frozen=True):
-    """What a task file holds: tasks (those of REPEATs counted), barriers, and lines for the user to see.
-    `checksums` tell whether it is still the same when it is read again."""
+    """What a task file holds: tasks (including those of REPEATs), barriers, and messages for the user.
+    `checksums` tell whether it is unchanged when it is read again."""
 
     tasks: int
     barriers: int
@@ -228,15 +229,16 @@ class FileSummary(msgspec.Struct, frozen=True):
 
     @property
     def ids(self) -> int:
-        """How many ids tasks and barriers take; the last one is one less."""
+        """How many ids tasks and barriers take; the last id is one less."""
         return self.tasks + self.barriers
 
 
 def check(name: str, descriptor: int) -> FileSummary:
-    """Check a regular file from where `descriptor` stands, which stays there; `name` is what errors call it.
+    """Check a regular file from the offset of `descriptor`, which does not move; `name` is its name in
+    errors.
 
-    Raises TaskFileError for the first wrong directive, NUL byte or overlong line, which knows the wrong
-    directives behind it (`more`) and the warnings, and UsageError if the file cannot be read.
+    Raises TaskFileError for the first invalid directive, NUL byte or overlong line, with later invalid
+    directives (`more`) and the warnings, and UsageError if the file cannot be read.
     """
     checker, checksums = _Checker(name), Checksums()
     try:
@@ -254,7 +256,7 @@ def check(name: str, descriptor: int) -> FileSummary:
 
 
 def _blocks(descriptor: int, checksums: Checksums) -> Iterator[bytes]:
-    """The file in pieces that each begin with a line feed of our own and end at a line's end.
+    """The file in pieces that each begin with an added line feed and end at the end of a line.
 
     A line that has no end within MAX_COMMAND is cut; it is refused anyway.
     """
@@ -276,10 +278,10 @@ def _blocks(descriptor: int, checksums: Checksums) -> Iterator[bytes]:
 
 
 class _Checker:
-    """Goes through blocks in order; `parser` counts, `warnings` and `errors` collect.
+    """Processes blocks in order; `parser` counts, `warnings` and `errors` collect.
 
-    An error is raised only if nothing of interest can follow: a file with a NUL byte is no text, and behind
-    an overlong line the count of lines is lost.
+    An error is raised only if nothing useful can follow: a file with a NUL byte is not text, and after an
+    overlong line the line count is lost.
     """
 
     def __init__(self, name: str) -> None:
@@ -291,12 +293,12 @@ class _Checker:
 
     def block(self, text: bytes) -> None:
         if self._line == 1 and text.startswith(_BYTE_ORDER_MARK, 1):
-            if text.startswith(MARK, 1 + len(_BYTE_ORDER_MARK)):  # all tasks would do without it
+            if text.startswith(MARK, 1 + len(_BYTE_ORDER_MARK)):  # it would not be read
                 problem = "a UTF-8 byte order mark hides a directive; save the file without it"
                 raise TaskFileError(self._name, 1, problem)
             self._warn(1, "a UTF-8 byte order mark becomes part of this line; save the file without it")
         mark = b"\n" + MARK
-        done = 0  # where the line feed stands that ends what was done so far
+        done = 0  # offset of the line feed up to which everything is done
         at = text.find(mark)
         while at >= 0:
             self._stretch(text, done, at)
@@ -323,7 +325,7 @@ class _Checker:
         self._look_for_backslashes(b"\n" + line, before)
 
     def _stretch(self, text: bytes, start: int, end: int) -> None:
-        """The plain lines between the line feeds at `start` and `end`."""
+        """Check the plain lines between the line feeds at `start` and `end`."""
         if start == end:
             return
         stretch = text[start : end + 1] if end - start + 1 < len(text) else text
@@ -348,8 +350,8 @@ class _Checker:
             self._warn(number, _NEARLY)
 
     def _look_for_backslashes(self, stretch: bytes, first: int) -> None:
-        """Warn of lines, of which the first has the number `first`, that are written as in a shell script
-        where one goes on with the next."""
+        """Warn of lines that end in a backslash, as in a shell script where the next line continues them; the
+        first line has the number `first`."""
         if b"\\\n" not in stretch and b"\\\r\n" not in stretch:
             return
         for found in _AT_BACKSLASH.finditer(stretch):

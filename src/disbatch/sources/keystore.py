@@ -46,8 +46,8 @@ TASK_KEY = b"task source task key"
 
 @dataclass(frozen=True)
 class SignIn:
-    """A source: its name, the line that says that there are no more (`done`), the key that its lines come
-    under, and the one that its results go to; without that, nobody wants them."""
+    """The values of a signed-in source: its name, the line that ends its list (`done`), the key of its lines,
+    and the key of its results; without that, results are not wanted."""
 
     name: bytes
     done: bytes
@@ -57,8 +57,9 @@ class SignIn:
 
 @dataclass(frozen=True)
 class Desk:
-    """Where a source signs in. `store`: the key store of the run, which `where` names; `environment`: that of
-    a command that gives the tasks; `signed_in` is told who came, `say` gets a line for the user."""
+    """What a source needs to sign in. `store`: the key store of the run, which `where` names; `environment`:
+    that of a command that gives the tasks; `signed_in` is called with the source, `say` gets a line for the
+    user."""
 
     store: KeyStore
     where: str
@@ -70,24 +71,25 @@ class Desk:
 log = logging.getLogger(__name__)
 
 BATCH = 512
-"""Most values taken at once."""
+"""The most values taken at once."""
 HIGH = 1 << 20
 """Bytes of waiting lines at which taking stops."""
 LINGERS = 10.0
-"""Seconds after the done token until people are told what the run waits for."""
+"""Seconds after the done token until the user is told what the run waits for."""
 SIGNING_IN = "signing in as a task source (to run what it prints: COMMAND | disbatch -)"
 CLOSING = "`dbutil close`, which says that all tasks are handed in"
 
 
 class Giver(Protocol):
-    """A process that is to give the lines. `over` gets why that cannot go on, or None for a good end."""
+    """A process that gives the lines. `over` gets the reason why it cannot continue, or None for a good
+    end."""
 
     over: asyncio.Future[str | None]
 
 
 class StoreSource:
     """A `Source` on `loop`, from `desk`; `ready()` is called when there are items, or the end, after `take`
-    could give fewer than were asked for. With a `giver` it ends when that has ended, too."""
+    returned fewer than requested. With a `giver` it ends when that has ended, too."""
 
     def __init__(
         self,
@@ -108,9 +110,9 @@ class StoreSource:
         self._hungry = True
         self._lacks = SIGNING_IN
         self._done = False
-        """The done token came, or a word that is as good."""
+        """The done token arrived, or `close_soon` was called."""
         self._complete = False
-        """And nothing is expected of the giver any more."""
+        """And the giver has ended, too."""
         self._error: DisbatchError | None = None
         self._room = asyncio.Event()
         self._room.set()
@@ -148,21 +150,21 @@ class StoreSource:
     def close(self) -> None:
         self._reading.cancel()
 
-    # ---- what others hand in ----
+    # ---- submitted tasks ----
 
     @property
     def closed(self) -> bool:
-        """It takes nothing more."""
+        """True if no more tasks are accepted."""
         return self._done or self._error is not None or self._items.error is not None
 
     @property
     def is_unused(self) -> bool:
-        """What was handed in stands in no file."""
+        """True: submitted tasks are in no file."""
         return True
 
     @property
     def former(self) -> Mapping[str, Batch]:
-        """A run of ours has one driver only."""
+        """None: a run with such a source has only one driver."""
         return {}
 
     def add(self, lines: list[bytes], request: str, source: str, number: int) -> Batch:
@@ -174,7 +176,7 @@ class StoreSource:
         return batch
 
     def close_soon(self) -> None:
-        """No more tasks come, from whomever."""
+        """No more tasks will come, from any program."""
         if not self._done:
             self._done = True
             self._reading.cancel()
@@ -200,7 +202,7 @@ class StoreSource:
         self._tell()
 
     async def _see_off(self, giver: Giver) -> None:
-        """It may still fetch results. Its bad end is told elsewhere."""
+        """Wait for its end: it may still fetch results. A bad end is reported elsewhere."""
         if not (await asyncio.wait([giver.over], timeout=LINGERS))[0]:
             self._desk.say(f"{self._name} has given its last task; the run ends when that has ended, too")
             await asyncio.wait([giver.over])
@@ -238,7 +240,7 @@ class StoreSource:
         self._tell()
 
     async def _next(self, key: bytes, most: int) -> list[bytes]:
-        """The next values; TimeoutError if nobody is there who could put any."""
+        """The next values; TimeoutError if no program is left that could put any."""
         store, giver = self._desk.store, self._giver
         if giver is None:
             return await store.take(key, most)
@@ -261,7 +263,7 @@ class StoreSource:
             self._fail(SourceError(f"{self._name} {words}"))
 
     def _fail(self, error: DisbatchError) -> None:
-        """Nothing that was not taken is of use any more."""
+        """Values that were not taken are of no use any more."""
         if self._error is None and not self._complete:
             self._error = error
             self.close()
@@ -277,11 +279,11 @@ class StoreSource:
 GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL."""
 LONGEST_LINE = 1 << 12
-"""Bytes of a line without an end after which it is shown as it is."""
+"""Bytes of a line without an end after which it is shown unfinished."""
 
 
 class TaskCommand(asyncio.SubprocessProtocol):
-    """The process of `command`; a `sources.keystore.Giver`. `start` it, `end` it."""
+    """The process of `command`; a `sources.keystore.Giver`. Call `start`, then `end`."""
 
     def __init__(self, command: str, desk: Desk, loop: asyncio.AbstractEventLoop) -> None:
         self.over: asyncio.Future[str | None] = loop.create_future()
@@ -293,7 +295,7 @@ class TaskCommand(asyncio.SubprocessProtocol):
         self._starting = loop.create_task(self._start())
 
     async def _start(self) -> None:
-        """Terminals are ours to draw on, so what goes there passes through us."""
+        """The progress line owns the terminal, so output to it passes through this process."""
         out, err = (asyncio.subprocess.PIPE if os.isatty(each) else None for each in (1, 2))
         try:
             transport, _ = await self._loop.subprocess_exec(
@@ -310,7 +312,7 @@ class TaskCommand(asyncio.SubprocessProtocol):
             return
         self._transport = transport
 
-    # ---- what the loop calls ----
+    # ---- called by the loop ----
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.SubprocessTransport, transport)
@@ -339,7 +341,7 @@ class TaskCommand(asyncio.SubprocessProtocol):
     # ---- ending it ----
 
     async def end(self) -> None:
-        """See that it has ended; SIGTERM to it and to what it started, then SIGKILL."""
+        """Make sure that it has ended; SIGTERM to it and its children, then SIGKILL."""
         await asyncio.wait([self._starting])
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.over.done():

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from disbatch.sources.keystore import Desk, TaskCommand
 
 RETRY_INTERVAL = 1.0
-"""Seconds between two attempts to read a file: no event tells that its file system answers again."""
+"""Seconds between two attempts to read a file: no event reports that its file system answers again."""
 STDIN = "-"
 STDIN_NAME = "stdin"
 _OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})")
 
 
 class Opened(msgspec.Struct):
-    """An input that is open; `summary` is what `check` found, None for a stream: only time will tell."""
+    """An open input; `summary` is the result of `check`, None for a stream, which cannot be checked in
+    advance."""
 
     name: str
     descriptor: int
@@ -48,11 +49,11 @@ class Opened(msgspec.Struct):
         return FileSource(self.name, self.descriptor, self.summary.checksums, again)
 
     async def end(self) -> None:
-        """There is nothing beside the source."""
+        """Nothing to end: there is no process."""
 
 
 class _Again:
-    """Reads on later in a file that cannot be read now; `say` gets a line for the user."""
+    """Retries reading a file later; `say` gets a line for the user."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class _Again:
         self._told = self._waiting = False
 
     def later(self, error: OSError) -> None:
-        """It could not be read."""
+        """Reading failed."""
         if not self._told:
             self._say(f"{unreadable(self._name, error)}; it is tried again until it can")
         self._told = True
@@ -82,7 +83,8 @@ class _Again:
 
 
 class Expected:
-    """Tasks that a program will give through the key store: one that `command` starts, or any that comes."""
+    """Tasks that a program will give through the key store: one that `command` starts, or any that signs
+    in."""
 
     summary: FileSummary | None = None
 
@@ -93,7 +95,7 @@ class Expected:
 
     @property
     def is_started(self) -> bool:
-        """It is started with the run, and so has ended before that."""
+        """True if it is started with the run, and so has ended before it."""
         return self._command is not None
 
     def source(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None], desk: Desk | None) -> Source:
@@ -108,7 +110,7 @@ class Expected:
         return StoreSource(self.name, desk, loop, ready, self._process)
 
     async def end(self) -> None:
-        """See that the command has ended."""
+        """Make sure that the command has ended."""
         if self._process is not None:
             await self._process.end()
 
@@ -116,7 +118,7 @@ class Expected:
 def open_tasks(path: str) -> Opened:
     """Open `path` (`-` is standard input) and, if it is a regular file, check it from end to end.
 
-    Raises UsageError if it cannot be opened or is a directory, TaskFileError if a line of it is wrong.
+    Raises UsageError if it cannot be opened or is a directory, TaskFileError if one of its lines is invalid.
     """
     name = STDIN_NAME if path == STDIN else path
     try:
@@ -136,7 +138,7 @@ def open_tasks(path: str) -> Opened:
 
 
 def no_tasks() -> Opened:
-    """The input of a run without a task file: all tasks are handed in."""
+    """The input of a run without a task file: all tasks are submitted."""
     return Opened("submitted", os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), False, None)
 
 
@@ -145,17 +147,18 @@ def _open(path: str) -> int:
         return os.dup(0)
     own = _OWN_DESCRIPTOR.fullmatch(path)
     if own is None:
-        # Without O_NONBLOCK a named pipe keeps us here until somebody writes to it.
+        # Without O_NONBLOCK, opening a named pipe would block until it has a writer.
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     descriptor = os.dup(int(own[1]))
     if int(own[1]) > 2:
-        # Taken over: else tasks would inherit it, and its writer never learn that nobody reads any more.
+        # Not inherited: otherwise tasks would hold it, and its writer would never notice that there is no
+        # reader.
         os.close(int(own[1]))
     return descriptor
 
 
 def is_pollable(descriptor: int) -> bool:
-    """True if an event loop can wait for it; not so for /dev/null and its like."""
+    """True if an event loop can wait for it, which is not so for /dev/null and the like."""
     with selectors.DefaultSelector() as selector:
         try:
             selector.register(descriptor, selectors.EVENT_READ)

@@ -16,39 +16,39 @@ from disbatch.model.taskfile import MAX_COMMAND, TaskParser
 class Source(Protocol):
     """Items in order, just ahead of need.
 
-    A source that knows nothing more right now answers `take` with fewer than were asked for, and calls the
-    `ready` that it was made with, on the loop, once there is more or it has ended.
+    A source without more items at the moment answers `take` with fewer than requested, and calls the `ready`
+    that it was created with, on the loop, once there are more or it has ended.
     """
 
     @property
     def name(self) -> str:
-        """What messages call it: the file's name as the user gave it, or `stdin`."""
+        """Its name in messages: the file's name as the user gave it, or `stdin`."""
 
     @property
     def ended(self) -> bool:
-        """True once no item will come any more; known as soon as the last one has been taken, or before."""
+        """True once no more items will come; known when the last one is taken, or earlier."""
 
     @property
     def error(self) -> DisbatchError | None:
-        """Why it ended early: a wrong line, or input that cannot be read on. Shows up after the good items
-        before it have been taken, or at once if these are worth nothing; `ended` is then true."""
+        """Why it ended early: an invalid line, or input that cannot be read. Set after the valid items before
+        it have been taken, or at once if these are useless; then `ended` is true."""
 
     def take(self, most: int) -> list[Item]:
-        """At most `most` items. Never blocks but for a disk."""
+        """At most `most` items. Never blocks except for a disk."""
 
     def close(self) -> None:
-        """Read no more; may be called twice."""
+        """Stop reading; may be called twice."""
 
 
-# A line may be one longer than MAX_COMMAND while its last byte may still turn out to be the CR of a CRLF.
+# A line may exceed MAX_COMMAND by one byte, as long as that byte may be the CR of a CRLF.
 _MOST = MAX_COMMAND + 1
 
 
 class LineSplitter:
-    """Feed it bytes, get lines without their LF or CRLF; what has no end yet is kept for the next piece.
+    """Splits bytes into lines without their LF or CRLF; an unfinished line is kept for the next piece.
 
-    Holds at most a line. One that is longer than MAX_COMMAND comes out cut, yet longer than MAX_COMMAND, so
-    that the parser refuses it in its turn, after the good lines before it; what follows is of no use then.
+    Holds at most one line. A line longer than MAX_COMMAND is cut, but remains longer than MAX_COMMAND, so
+    that the parser refuses it after the valid lines before it; what follows is useless then.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class LineSplitter:
 
     @property
     def number(self) -> int:
-        """The number of the line that comes next."""
+        """The number of the next line."""
         return self._number
 
     def feed(self, data: bytes) -> tuple[int, list[bytes]]:
@@ -78,7 +78,7 @@ class LineSplitter:
         return self._numbered(lines)
 
     def finish(self) -> tuple[int, list[bytes]]:
-        """The last line, if it has no line end; call it once, at the end."""
+        """The last line, if it has no line end; call this once, at the end."""
         rest = b"".join(self._parts)
         self._parts, self._size = [], 0
         return self._numbered([rest] if rest else [])
@@ -95,17 +95,17 @@ class LineSplitter:
 
 
 class ItemQueue:
-    """Batches of lines go in, items come out in order; lines are parsed as items are needed.
+    """Batches of lines go in, items come out in order; lines are parsed when items are needed.
 
-    One item is always parsed ahead if there is one, so that `empty` knows the truth about lines that
-    become nothing. The first wrong line ends it: `error` is set once all items before it are out, and
-    what follows is dropped. `parser`: one that goes on counting from another input; else a new one.
+    One item is parsed ahead if there is one, so that `empty` takes lines into account that yield no item. The
+    first invalid line ends the queue: `error` is set once all items before it are out, and later lines are
+    dropped. `parser`: one that continues the count of another input; otherwise a new one.
     """
 
     def __init__(self, name: str, parser: TaskParser | None = None) -> None:
         self.error: TaskFileError | None = None
         self.waiting_bytes = 0
-        """Size of the lines whose parsing has not begun."""
+        """The size of the lines that have not been parsed."""
         self._parser = parser or TaskParser(name)
         self._batches: deque[tuple[int, list[bytes], int]] = deque()
         self._inserted: deque[Iterable[Item]] = deque()
@@ -127,16 +127,17 @@ class ItemQueue:
                 self._look_ahead()
 
     def rename(self, name: str) -> None:
-        """What errors call the source from now on."""
+        """Set the name of the source in errors."""
         self._parser.source_name = name
 
     @property
     def next_id(self) -> int:
-        """The id of the first item of what is to be parsed next."""
+        """The id of the first item that will be parsed next."""
         return self._parser.next_id
 
     def insert(self, items: Iterable[Item], ids: int) -> None:
-        """These items, which have so many ids, from `next_id` on, come before all that is not parsed yet."""
+        """Insert these items, which have so many ids from `next_id` on, before everything that is not parsed
+        yet."""
         self._parser.next_id += ids
         self._inserted.append(items)
         if self._next is None:

@@ -23,14 +23,14 @@ from disbatch.sources.source import ItemQueue, LineSplitter
 READ = 1 << 16
 """Bytes asked for in one read."""
 HIGH = 1 << 20
-"""Bytes of waiting lines at which reading stops; it goes on below a half of that."""
+"""Bytes of waiting lines at which reading stops; it continues below half of that."""
 
 
 class StreamSource:
     """A `Source` on `loop`; it owns `descriptor`, which the loop must be able to wait for.
 
-    `ready()` is called on the loop when there are items, or the end, after `take` could give fewer than were
-    asked for (or has not been called yet).
+    `ready()` is called on the loop when there are items, or the end, after `take` returned fewer than
+    requested (or has not been called yet).
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class StreamSource:
         try:
             data = os.read(self._descriptor, READ)
         except (BlockingIOError, InterruptedError):
-            return  # somebody who shares the descriptor was faster
+            return  # another process that shares the descriptor was faster
         except OSError as error:
             self._read_error = unreadable(self._name, error)
             data = b""

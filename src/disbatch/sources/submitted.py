@@ -37,50 +37,51 @@ from disbatch.wire.renamed_files import Sight, end_naming, look, name_again
 CHUNK = 1 << 20
 """Bytes read at a time."""
 RESET = b"\n#DISBATCH PREFIX\n#DISBATCH SUFFIX\n"
-"""What the task file before it has set does not reach into this one; nor does a last line without an end, if
-the two are put together."""
+"""PREFIX and SUFFIX of the task file before it do not apply to this one; nor does its last line without an
+end, if the two are concatenated."""
 REQUESTS_KEPT = 1000
-"""The last requests to a former driver, whose answers may not have arrived."""
+"""The latest requests to a former driver, whose answers may not have arrived."""
 _TAKEN = re.compile(rb"# taken ([0-9a-zA-Z]{16,64})")
 _LAST = re.compile(rb"\n# taken [0-9a-zA-Z]{16,64}\n")
 _LONGEST_MARK = 80
-"""Bytes."""
+"""The longest such comment, in bytes."""
 
 
 class Batch(NamedTuple):
-    """Lines that were taken: the id of their first task, and how many ids a line has, and how many lines in
-    a row have so many."""
+    """Accepted lines: the id of their first task, and how many ids a line has, and how many consecutive lines
+    have so many."""
 
     first: int
     counts: list[tuple[int, int]]
 
 
 class Taking(Protocol):
-    """Where tasks go that are handed in."""
+    """Accepts submitted tasks."""
 
     @property
     def closed(self) -> bool:
-        """It takes nothing more."""
+        """True if no more tasks are accepted."""
 
     @property
     def is_unused(self) -> bool:
-        """Nothing that was ever handed in stands in a file to be resumed from."""
+        """True if no submitted task is in a file from which it could be resumed."""
 
     @property
     def former(self) -> Mapping[str, Batch]:
-        """What a former driver of the run took, by request."""
+        """What a former driver of the run accepted, by request."""
 
     def add(self, lines: list[bytes], request: str, source: str, number: int) -> Batch:
-        """Take these lines, which are all of a request. UsageError, and nothing is taken, if one of them is
-        wrong, of which `source` and the `number` of the first one tell, or there is no room."""
+        """Accept these lines, which are all of one request. UsageError, and nothing is accepted, if one of
+        them is invalid (errors name it by `source` and the `number` of the first line), or there is no
+        room."""
 
     def close_soon(self) -> None:
-        """Nothing more will be handed in."""
+        """Accept no more tasks."""
 
 
 class SubmittedFile:
-    """The file at `path`, new or (`again`) that of a former driver of the run. `ids`: how many the task file
-    before it has, None if there is none. UsageError if it cannot be opened."""
+    """The file at `path`, new or (`again`) that of a former driver of the run. `ids`: how many ids the task
+    file before it has, None if there is none. UsageError if it cannot be opened."""
 
     def __init__(self, path: Path, ids: int | None, *, again: bool = False) -> None:
         self.path = path
@@ -88,16 +89,16 @@ class SubmittedFile:
         self._head = b"" if ids is None else RESET
         self._checker = _parser(path, ids)
         self.parser = _parser(path, ids)
-        """For who reads the file from its beginning."""
+        """For reading the file from its beginning."""
         self.former: OrderedDict[str, Batch] = OrderedDict()
-        """What a former driver of the run took, by request."""
+        """What a former driver of the run accepted, by request."""
         self.checksums = Checksums()
-        """Of all that was written."""
+        """Of everything that was written."""
         self._torn = False
         self.renamed: Callable[[Sight, Path], None] = lambda sight, path: None
         """Called when the file had lost its name, and has one again."""
         self.note: Callable[[Path], object] = lambda path: None
-        """Called before it gets that. OSError."""
+        """Called before it gets that name. OSError."""
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
             if again:
@@ -113,7 +114,7 @@ class SubmittedFile:
             raise UsageError(f"{path}: cannot be created: {error.strerror}") from error
 
     def _count_on(self) -> None:
-        """What the file holds was handed in before."""
+        """Count what the file already holds."""
         counts: list[tuple[int, int]] = []
         first = self._checker.next_id
         for number, line in self._lines():
@@ -137,8 +138,9 @@ class SubmittedFile:
             yield from enumerate(lines, number)
 
     def add(self, lines: list[bytes], request: str, source: str, number: int) -> Batch:
-        """Take these lines, which are all of a request. UsageError, and nothing is taken, if one of them is
-        wrong, of which `source` and the `number` of the first one tell, or they cannot be written."""
+        """Accept these lines, which are all of one request. UsageError, and nothing is accepted, if one of
+        them is invalid (errors name it by `source` and the `number` of the first line), or they cannot be
+        written."""
         if not _TAKEN.fullmatch(mark := b"# taken " + request.encode(errors="replace")):
             raise UsageError("the request has no name")
         checker = copy.deepcopy(self._checker)
@@ -173,14 +175,14 @@ class SubmittedFile:
         self.checksums.add(data)
 
     def see_to_name(self) -> None:
-        """If somebody took the file's name away, write its text again under one. OSError."""
+        """If the file has lost its name, write its text again under one. OSError."""
         sight = look(self._descriptor, self.path)
         if sight is not Sight.ITSELF:
             self.path = name_again(self._descriptor, self.path, self._size, note=self.note)
             self.renamed(sight, self.path)
 
     def read(self, at: int, size: int) -> bytes:
-        """So many bytes from there on. OSError."""
+        """So many bytes from there. OSError."""
         return os.pread(self._descriptor, size, at)
 
     @property
@@ -190,21 +192,21 @@ class SubmittedFile:
 
     @property
     def next_id(self) -> int:
-        """The id that the next task or barrier will have that is handed in."""
+        """The id of the next submitted task or barrier."""
         return self._checker.next_id
 
     @property
     def tasks(self) -> int:
-        """How many tasks were handed in."""
+        """The number of submitted tasks."""
         return self._checker.tasks - self.ids
 
     @property
     def is_unused(self) -> bool:
-        """Nothing was ever handed in."""
+        """True if no task was ever submitted."""
         return self._size == len(self._head)
 
     def close(self) -> None:
-        """Take nothing more, and read nothing more."""
+        """Accept nothing more, and read nothing more."""
         if self._descriptor >= 0:
             with suppress(OSError):
                 if self.is_unused and look(self._descriptor, self.path) is Sight.ITSELF:
@@ -214,9 +216,8 @@ class SubmittedFile:
 
 
 class SubmittedSource:
-    """A `Source`: the items of `first`, if there is one, then those of `file`, as they come, until
-    `close_soon`; or, unless it is to be `kept_open`, until `first` has ended. `ready` as in
-    `sources.stream`."""
+    """A `Source`: the items of `first`, if there is one, then those of `file`, as they arrive, until
+    `close_soon`; or, if not `kept_open`, until `first` has ended. `ready` as in `sources.stream`."""
 
     def __init__(
         self, first: Source | None, file: SubmittedFile, ready: Callable[[], None], *, kept_open: bool
@@ -239,7 +240,7 @@ class SubmittedSource:
 
     @property
     def is_unused(self) -> bool:
-        """Nothing was ever handed in."""
+        """True if no task was ever submitted."""
         return self._file.is_unused
 
     @property
@@ -248,7 +249,7 @@ class SubmittedSource:
 
     @property
     def closed(self) -> bool:
-        """It takes nothing more."""
+        """True if no more tasks are accepted."""
         return self._closed or (not self._kept_open and self._is_read)
 
     @property
@@ -266,7 +267,7 @@ class SubmittedSource:
 
     @property
     def former(self) -> Mapping[str, Batch]:
-        """What a former driver of the run took, by request."""
+        """What a former driver of the run accepted, by request."""
         return self._file.former
 
     def add(self, lines: list[bytes], request: str, source: str, number: int) -> Batch:
@@ -276,7 +277,7 @@ class SubmittedSource:
         return taken
 
     def close_soon(self) -> None:
-        """Nothing more will be handed in."""
+        """Accept no more tasks."""
         self._closed = True
         self._call()
 
@@ -325,13 +326,13 @@ def _parser(path: Path, ids: int | None) -> TaskParser:
 
 
 def refuse_line_end(line: bytes, source: str, number: int) -> None:
-    """TaskFileError if this is more than a line."""
+    """TaskFileError if this is more than one line."""
     if b"\n" in line:
         raise TaskFileError(source, number, "a line end within the command; write it as a script")
 
 
 def count(counts: list[tuple[int, int]], ids: int) -> None:
-    """One more line, with so many ids."""
+    """Count one more line, with so many ids."""
     if counts and counts[-1][0] == ids:
         counts[-1] = (ids, counts[-1][1] + 1)
     else:
@@ -339,7 +340,7 @@ def count(counts: list[tuple[int, int]], ids: int) -> None:
 
 
 def _cut_untaken(descriptor: int) -> int:
-    """Cut off what stands behind the last request that was taken; the size of what is left, bytes."""
+    """Truncate the file after the last accepted request; the remaining size, bytes."""
     size = end = os.fstat(descriptor).st_size
     while end > 0:
         begin = max(0, end - CHUNK)
@@ -354,12 +355,13 @@ def _cut_untaken(descriptor: int) -> int:
 
 
 MOST_BYTES = 64 << 20
-"""Of lines that wait to be run."""
+"""The most bytes of lines that wait to be run."""
 
 
 class Beside:
-    """Puts lines into the queue of the program's, before those that are not parsed yet, so that their ids are
-    known at once. What PREFIX and SUFFIX say there does not hold here, and the other way round."""
+    """Inserts lines into the program's queue, before those that are not parsed yet, so that their ids are
+    known at once. PREFIX and SUFFIX of the program do not apply to them, nor theirs to the program's
+    lines."""
 
     def __init__(self) -> None:
         self._parser = TaskParser("")
