@@ -25,7 +25,7 @@ from pathlib import Path
 from disbatch.client.find import STATUS
 from disbatch.contexts.machine import this_machine
 from disbatch.driver.addresses import remove_folder
-from disbatch.driver.driver import LIFE_SIGN
+from disbatch.driver.file_watch import LIFE_SIGN_INTERVAL
 from disbatch.engine import keeper
 from disbatch.engine.outbox import LOG_END
 from disbatch.engine.process_tree import boot_id, look, send
@@ -210,7 +210,7 @@ def _wait_for_keeper(engine: Here, say: Callable[[str], None]) -> None:
 def time_left(changed: float, told: JournalState) -> float:
     """Seconds for which engines may still run tasks if no driver comes; `changed`: when the status file was
     written last."""
-    return changed + LIFE_SIGN + told.asked.orphan_patience + MARGIN - time.time()
+    return changed + LIFE_SIGN_INTERVAL + told.asked.orphan_patience + MARGIN - time.time()
 
 
 def job_is_over(told: JournalState) -> bool:

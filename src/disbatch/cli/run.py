@@ -31,6 +31,7 @@ from disbatch.contexts.discovery import Choice
 from disbatch.contexts.slurm.job import Allocation
 from disbatch.contexts.spawn import Spawned, limit_children
 from disbatch.contexts.walltime import grace_within
+from disbatch.driver.assembly import assembled
 from disbatch.driver.driver import Driver
 from disbatch.driver.feed import Feed, Submitted
 from disbatch.driver.settings import Observer, Settings, Takeover
@@ -358,17 +359,18 @@ async def _carry_out(  # noqa: PLR0917 - as above
     owned: bool,
 ) -> int:
     """The run and the notices of its end; the exit code."""
-    driver = Driver(settings, feed, observer, early, notices.listeners)
     elsewhere = False
     try:
-        code, summary = await _drive(driver, settings, page, owned=owned)
+        with assembled(settings, feed, observer, early, notices.listeners) as driver:
+            try:
+                code, summary = await _drive(driver, settings, page, owned=owned)
+            except UsageError:
+                raise
+            except Exception:
+                await notices.see_off(driver.failed_summary(), EXIT_INCOMPLETE)
+                raise
         elsewhere = summary.elsewhere or summary.goes_on
         code, summary = _conclude(code, summary, settings)
-    except UsageError:
-        raise
-    except Exception:
-        await notices.see_off(driver.failed_summary(), EXIT_INCOMPLETE)
-        raise
     finally:
         if page is not None:
             await page.close(elsewhere=elsewhere)
@@ -386,7 +388,7 @@ async def _drive(
     loop = asyncio.get_running_loop()
     for number in MESSAGES:
         if signal.getsignal(number) is signal.SIG_DFL:
-            loop.add_signal_handler(number, driver.note, number)
+            loop.add_signal_handler(number, driver.ignore_signal, number)
     for number in SIGNALS:
         # nohup and some batch systems ignore a signal on purpose; that stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -60,8 +60,9 @@ LAUNCHING = 120.0
 class Crew:
     """`members` has all engines, by their name for good. `tell` gets events for the plan, `say` lines for the
     user, `note` lines for the run file; `look` is called when somebody came or left, and nobody may be there
-    any more. `is_over()`: nothing matters any more; `lets_go`: an engine that comes shall leave. `serve` and
-    `launch` come before anything else."""
+    any more. `is_over()`: nothing matters any more; `lets_go`: an engine that comes shall leave. Each
+    of `on_joined` is called with every engine that joins. `orders` has what engines are told.
+    `launch` comes before anything else."""
 
     def __init__(
         self,
@@ -71,6 +72,9 @@ class Crew:
         members: dict[str, Member],
         contexts: Contexts,
         *,
+        hub: Hub,
+        addresses: Addresses,
+        orders: Orders,
         hostname: str,
         tell: Callable[[events.Event], None],
         say: Callable[[str], None],
@@ -79,6 +83,7 @@ class Crew:
         is_over: Callable[[], bool],
         time_is_up: Callable[[], bool],
         lets_go: Callable[[Member], bool],
+        on_joined: Sequence[Callable[[Member], None]],
     ) -> None:
         self.loop = loop
         self.members = members
@@ -95,7 +100,6 @@ class Crew:
         self._lets_go = lets_go
         self.ever_joined = False
         self.next_rank = 0
-        self._serves = False
         self.node_messages = NodeMessages(loop, say)
         self.slurm_signalled = False
         """Slurm ended an engine of the driver's own context."""
@@ -106,20 +110,16 @@ class Crew:
         self._checked = 0.0
         self._watched = Inherited(loop, self._exited_here)
         self._endings: set[asyncio.Task[None]] = set()
-        self._on_joined: list[Callable[[Member], None]] = []
-        self.give_backs.add("", settings.context.spare_after, settings.context.keep)
-
-    def serve(self, hub: Hub, addresses: Addresses, orders: Orders) -> None:
-        """Engines come through this hub; what they are told is in `orders`."""
-        self._serves = True
+        self._on_joined = on_joined
+        context = settings.context
+        self.give_backs.add("", context.spare_after, context.keep)
         self._hub, self._addresses, self._orders = hub, addresses, orders
-        context = self._settings.context
         self._launcher = Launcher(
-            self.loop,
+            loop,
             on_started=self._launched,
             on_failed=self._launch_failed,
             on_exit=self.exited,
-            on_trouble=self.say,
+            on_trouble=say,
             ssh=context.ssh,
             srun=context.srun,
             tunnel_to=addresses.socket if context.tunnel else None,
@@ -142,10 +142,6 @@ class Crew:
                 self.start(self.next_rank, node)
         elif not succession.expect():
             succession.start_anew(nodes)
-
-    def when_joined(self, call: Callable[[Member], None]) -> None:
-        """Call this with each engine that joins."""
-        self._on_joined.append(call)
 
     def is_running(self) -> bool:
         """The plan gives tasks out."""
@@ -530,8 +526,6 @@ class Crew:
 
     async def close(self, patience: float) -> None:
         """See everybody off: those that we have started have so many seconds to leave by themselves."""
-        if not self._serves:
-            return
         if self._succession is not None:
             await self._succession.close()
         await self._watched.close(patience)

@@ -1,131 +1,383 @@
-"""How a run ends: how long it waits for engines, its exit code and the words for it.
+"""Ends a run: by signals and orders, when its time is up or no engine is left, and then closes its parts.
 
-How long a run without engines waits for some to be attached.
-
-What a run came to: the exit code and the words for it.
+Whatever ends a run sets its one `Ending` (see `ending`). When the user ends it, its engines get the time that
+they need to end their tasks; then those that did not answer are given up. A run without any engine waits for
+some to be attached as long as it was told to, and is then given up.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
+import logging
+import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
-from disbatch.driver.engine_table import Tally
-from disbatch.driver.settings import Settings
-from disbatch.model.errors import (
-    EXIT_COMPLETE,
-    EXIT_FAILED,
-    EXIT_INCOMPLETE,
-    SIGNAL_EXIT,
-    DisbatchError,
-    UsageError,
+import msgspec
+
+from disbatch.contexts import command as commands
+from disbatch.contexts.slurm.commands import preemption
+from disbatch.driver.ending import (
+    DriverFailed,
+    Ending,
+    FinishedEarly,
+    Interrupted,
+    NoEngines,
+    Result,
+    TakenOver,
+    TimeUp,
+    find,
+    is_ordered,
 )
-from disbatch.model.text import shell_word
-from disbatch.plan.events import Conclusion
+from disbatch.driver.engine_table import NAMED_KINDS
+from disbatch.driver.engine_wait import EngineWait
+from disbatch.driver.parts import Parts
+from disbatch.model.text import as_argument, counted, printable, shell_word, short_list, with_retry
+from disbatch.model.view import Summary
+from disbatch.plan import events
+from disbatch.plan.plan import Mode
+
+log = logging.getLogger(__name__)
+
+ENDING_MARGIN = 10.0
+"""Seconds beyond the grace that engines have to end their tasks before they are given up."""
+ENDING_AT_LIMIT = 2.5
+"""The same, where the end of the allocation is near."""
+AT_ONCE = 3.0
+"""The same, after a second signal."""
+LAST_WORDS = 0.5
+"""Seconds that others have to hear that the run is over."""
 
 
-class Vacancy:
-    """`begins` when no engine is there and none is on its way; `ends` when one is, or by itself: then `end`
-    gets why the run cannot be completed. `say` gets a line for the user."""
+class Shutdown:
+    """`ending` is why the run ends, once something ends it. `handle_event` gets events for the plan,
+    `notify_user` lines for the user."""
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        settings: Settings,
+        parts: Parts,
         *,
-        say: Callable[[str], None],
-        end: Callable[[str], None],
+        handle_event: Callable[[events.Event], None],
+        notify_user: Callable[[str], None],
     ) -> None:
-        self._loop = loop
-        self._patience = settings.waits
-        script = settings.claimed.files.script
-        self._script = str(script) if settings.moved else os.path.relpath(script)
-        self._say = say
-        self._end = end
-        self._lasts = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._parts = parts
+        self._handle_event = handle_event
+        self._notify_user = notify_user
+        self._engine_wait = EngineWait(
+            *(parts.loop, parts.settings),
+            notify_user=notify_user,
+            give_up=lambda why: self._end(NoEngines(why)),
+        )
+        self._preemption: asyncio.Task[None] | None = None
+        """Waits for Slurm to end a job that it preempts."""
+        self.ending: Ending | None = None
+
+    # ---- what stands ----
 
     @property
-    def words(self) -> str:
-        """What people should know, or nothing."""
-        return "no engines: waiting for some to be attached" if self._lasts else ""
+    def is_ending(self) -> bool:
+        """The run comes to its end anyway."""
+        p = self._parts
+        return p.over.done() or p.plan.mode not in (Mode.RUNNING, Mode.WINDING_DOWN)
 
-    def begins(self, why: str) -> None:
-        """Nobody is there, and `why` that ends the run if it stays so."""
-        if self._lasts:
+    @property
+    def notice(self) -> str:
+        """What the user should know of the end, or nothing."""
+        return "" if self.ending is None else self.ending.notice
+
+    @property
+    def notice_of_wait(self) -> str:
+        """What the user should know of missing engines, or nothing."""
+        return self._engine_wait.notice
+
+    @property
+    def _is_taken_over(self) -> bool:
+        return find(self.ending, TakenOver) is not None
+
+    @property
+    def _leaves_engines(self) -> bool:
+        """A run that was taken over was to be ended, and not all of its engines were heard: the next driver
+        may hear them."""
+        engines, takeover = self._parts.engines, self._parts.settings.takeover
+        if takeover is None or not is_ordered(self.ending):
+            return False
+        return bool(engines.not_heard or (takeover.finish and engines.out_of_reach))
+
+    # ---- the user ends it ----
+
+    def interrupt(self, number: int) -> None:
+        """SIGINT, SIGTERM or SIGHUP came: the first ends the run in order, the second at once; but not a
+        second SIGHUP, as the kernel and the shell each send one when a terminal is closed."""
+        former = find(self.ending, Interrupted)
+        if former is not None and number == signal.SIGHUP:
             return
-        if self._patience == 0:
-            self._end(why)
+        first = former is None
+        self.ending = Interrupted(
+            number if former is None else former.signal, at_once=not first, after=self.ending
+        )
+        self._parts.exchange.hurry()
+        once_more = "; once more to end at once" if first else ""
+        self._notify_user(f"{signal.Signals(number).name}: {self.notice}{once_more}")
+        self._end_tasks(at_once=not first)
+        if not first:
+            self._parts.record.abandon()
+            self._parts.engines.abandon_retirement()
+
+    def finish(self, by: str = "") -> None:
+        """The user ends the run through `by` (`dbutil finish` unless named), to be resumed."""
+        by = printable(by) or "dbutil finish"
+        self.ending = FinishedEarly(by, after=self.ending)
+        self._notify_user(f"{by}: {self.notice}")
+        self._end_tasks(at_once=False)
+
+    def _end_tasks(self, *, at_once: bool) -> None:
+        self._handle_event(events.Interrupt(at_once))
+        s = self._parts.settings
+        if s.takeover is not None and not s.takeover.readable:
+            self._handle_event(events.SourceEnded(broken=True))
+        self._parts.engines.expect_the_living()
+        self._give_up_after(AT_ONCE if at_once else s.grace + ENDING_MARGIN)
+
+    def end_of_allocation_is_near(self, grace: float) -> None:
+        """Tasks are being ended, and have so many seconds for it."""
+        self._give_up_after(grace + ENDING_AT_LIMIT)
+
+    def _give_up_after(self, seconds: float) -> None:
+        self._parts.loop.call_later(seconds, self._give_up_waiting)
+
+    def _give_up_waiting(self) -> None:
+        """Engines that did not answer in time after a signal, or at the end of the time, are given up."""
+        p, interrupted = self._parts, find(self.ending, Interrupted)
+        p.engines.give_up("did not end its tasks in time")
+        if p.plan.is_behind and p.feed.goes_on and not (interrupted and interrupted.at_once):
+            return  # the results of all engines are here, and are recorded as their tasks are read
+        if not p.over.done():
+            self._note_time_is_up()
+            p.over.set_result(None)
+
+    # ---- it cannot go on ----
+
+    def look_for_engines(self) -> None:
+        """If no engine is there and none will come, the run cannot be completed, unless some are attached."""
+        p = self._parts
+        if p.over.done() or p.plan.mode is Mode.OVER or self._preemption is not None:
             return
-        self._lasts = True
-        limit = "" if self._patience is None else f" for {self._patience:g} s"
-        command = self._script if "/" in self._script else f"./{self._script}"
-        add = f"{shell_word(command)} -s HOST:CORES adds some, as does submitting it"
-        self._say(f"no engines are there; waiting for some{limit}: {add}")
-        if self._patience is not None:
-            self._timer = self._loop.call_later(self._patience, self._end, why)
+        if is_ordered(self.ending) and p.plan.is_behind:
+            return  # it comes to its end when that is read
+        if p.plan.present or p.engines.expected:
+            self._engine_wait.end()
+            return
+        self._note_time_is_up()
+        if self.ending is not None and self.ending.words:
+            self._stop_waiting()
+            return
+        p.engines.node_messages.flush()
+        self._engine_wait.begin(self._why_no_engines())
 
-    def ends(self) -> None:
-        """Somebody is there, or on the way, or it matters no longer."""
-        self._lasts = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _note_time_is_up(self) -> None:
+        """If the end of the allocation is what ends the run, and nothing that has words for it did before."""
+        limit = self._parts.time_limit
+        words = limit.words or limit.too_late
+        if words and not (self.ending is not None and self.ending.words):
+            self.ending = TimeUp(words, after=self.ending)
 
+    def _why_no_engines(self) -> str:
+        p = self._parts
+        limit = p.settings.context.task_limit
+        if limit is not None and not len(p.contexts) and p.plan.has_reached_limit(""):
+            return f"ended after {counted(limit, 'task')}, as -C asks"
+        if not p.members:
+            return "no engines were attached"
+        return "no engine is left" if p.engines.ever_joined else "no engine could start"
 
-WORDS = {
-    Conclusion.COMPLETE: "complete",
-    Conclusion.INTERRUPTED: "interrupted",
-    Conclusion.FAILED_FAST: "ended at the first failed task",
-    Conclusion.CHECK_FAILED: "ended at a failed BARRIER CHECK",
-    Conclusion.SOURCE_BROKEN: "ended at a line that cannot be read",
-}
+    def _end(self, ending: Ending) -> None:
+        self.ending = replace(ending, after=self.ending)
+        self._stop_waiting()
 
+    def _stop_waiting(self) -> None:
+        """Nothing more is waited for, unless Slurm may be about to end this process, too."""
+        p = self._parts
+        if p.over.done():
+            return
+        if p.engines.slurm_signalled and find(self.ending, Interrupted) is None:
+            self._preemption = p.loop.create_task(self._await_preemption())
+        else:
+            p.over.set_result(None)
 
-@dataclass(frozen=True)
-class Result:
-    """How a run ended. `over`: the plan came to its own end; `incomplete`: why it was given up, or empty;
-    `signal`: the first that came, or 0; `broken`: what ended the source early; `mind_failures`: -e."""
+    async def _await_preemption(self) -> None:
+        """Slurm ends the steps of a job that it preempts a grace before the batch script. If that ended by
+        itself meanwhile the job would count as failed, and not be started again, where it should be."""
+        over, allocation = self._parts.over, self._parts.settings.context.allocation
+        found = None if allocation is None else await preemption(allocation.job, commands.run)
+        if found and not over.done():
+            self._notify_user(found.words)
+            if found.again is not False:
+                await asyncio.wait([over], timeout=found.left)
+        if not over.done():
+            over.set_result(None)
 
-    conclusion: Conclusion
-    over: bool
-    incomplete: str
-    signal: int
-    broken: DisbatchError | None
-    tally: Tally
-    mind_failures: bool
+    def taken_over(self) -> None:
+        """Another driver has the run, but not our engines."""
+        self._notify_user("another driver has taken this run over; leaving it alone")
+        self._end(TakenOver())
 
-    @property
-    def exit_code(self) -> int:
-        """What the command ends with; see `model.errors`."""
-        if self.signal and (self.conclusion is Conclusion.INTERRUPTED or not self.over):
-            return SIGNAL_EXIT + self.signal
-        if self.broken is not None:
-            return self.broken.exit_code
-        if self.incomplete or self.tally.lost:
-            return EXIT_INCOMPLETE
-        if self.conclusion in (Conclusion.FAILED_FAST, Conclusion.CHECK_FAILED):
-            return EXIT_FAILED
-        failed = self.tally.failed + self.tally.skipped_failed
-        return EXIT_FAILED if self.mind_failures and failed else EXIT_COMPLETE
+    def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback raised what it should not have: what the plan knows may be wrong, so the run ends."""
+        error, over = context.get("exception"), self._parts.over
+        log.error("%s", context.get("message"), exc_info=error)
+        if isinstance(error, Exception) and not over.done():
+            self._note_failure()
+            over.set_exception(error)
 
-    @property
-    def complete(self) -> bool:
-        """Nothing is left to do."""
-        ended_well = self.over and self.conclusion is Conclusion.COMPLETE
-        return ended_well and not self.incomplete and not self.tally.lost
+    def _note_failure(self) -> None:
+        self.ending = DriverFailed(after=self.ending)
 
-    @property
-    def needs_retry(self) -> bool:
-        """A command that goes on needs -R: what failed counts as completed without, and a BARRIER CHECK would
-        fail again at once."""
-        return self.conclusion is Conclusion.CHECK_FAILED
+    # ---- closing ----
 
-    @property
-    def words(self) -> str:
-        """For the summary."""
-        if self.broken is not None and not isinstance(self.broken, UsageError):
-            return self.incomplete or f"ended early: {self.broken}"
-        return self.incomplete or WORDS[self.conclusion]
+    async def close(self) -> bytes:
+        """End what the run has, in order. Returns what could not be written into the status file."""
+        p = self._parts
+        await self._stop_parts()
+        try:
+            with contextlib.suppress(OSError):  # or the record waits until that can be said
+                if not self._is_taken_over and p.journal.is_taken_over():
+                    self.ending = TakenOver(after=self.ending)
+            if not self._is_taken_over:
+                await p.engines.retire_all()
+            if is_ordered(self.ending):
+                p.record.abandon()  # whoever ends the run does not wait for room on the disk
+            await self._close_connections()
+            return await self._close_files()
+        finally:
+            self._withdraw()
+
+    async def leave(self) -> bytes:
+        """A run that was to be taken over, and was not, stays as it was: its engines wait for another
+        driver."""
+        await self._stop_parts()
+        self._parts.hub.close()
+        return await self._close_files()
+
+    async def _stop_parts(self) -> None:
+        p = self._parts
+        p.files.close()
+        p.time_limit.close()
+        self._engine_wait.end()
+        if self._preemption is not None:
+            self._preemption.cancel()
+        p.engines.stop_watching()
+        p.feed.close()
+        await p.feed.end()
+
+    async def _close_connections(self) -> None:
+        p, interrupted = self._parts, find(self.ending, Interrupted)
+        patience = 1.0 if interrupted and interrupted.at_once else 5.0
+        await p.record.settle()
+        await p.exchange.settle(patience)
+        # First acknowledge what is recorded, so that nobody writes it again; then send the engines away that
+        # are still there (given up, or kept waiting by one that was cut off), while there are tunnels.
+        p.receipts.send()
+        p.hub.turn_away_all("another driver has the run" if self._is_taken_over else "the run is over")
+        p.contexts.close()
+        words = self._words_for_programs()
+        p.watching.close(words)
+        await p.telling.close(words)
+        await p.engines.close(patience)
+        if p.feed.expects_stranger and not (is_ordered(self.ending) or self._is_taken_over):
+            await p.exchange.linger()
+        await p.exchange.close()
+        await p.hub.until_left(LAST_WORDS)
+        p.hub.close(linger=LAST_WORDS)
+
+    async def _close_files(self) -> bytes:
+        p = self._parts
+        await p.addresses.port.close()
+        p.telling.shut()
+        p.observer.stop()
+        unwritten = await p.record.close()
+        p.journal.close()
+        return unwritten
+
+    def _withdraw(self) -> None:
+        """Remove the files by which others find the run, unless somebody needs them yet."""
+        p = self._parts
+        if not self._is_taken_over and not self._leaves_engines:
+            resumable = not self.result().complete
+            p.addresses.withdraw(self._notify_user, keep_run=resumable and bool(p.engines.out_of_reach))
+
+    # ---- what it came to ----
+
+    def result(self) -> Result:
+        """What the run has come to."""
+        p = self._parts
+        return Result(
+            conclusion=p.plan.conclusion,
+            over=p.plan.mode is Mode.OVER,
+            ending=self.ending,
+            damaged=p.files.is_damaged,
+            broken=p.feed.error,
+            tally=p.tally,
+            mind_failures=p.settings.exit_code,
+        )
+
+    def conclude(self, unwritten: bytes) -> tuple[int, Summary]:
+        """The exit code and the summary, after `close`; what the user should know is said."""
+        engines, result = self._parts.engines, self.result()
+        if self._leaves_engines:
+            names = short_list(engines.not_heard or engines.out_of_reach)
+            prefix = shell_word(as_argument(str(self._parts.settings.claimed.files.prefix)))
+            words = f"the run is left as it was: `dbutil finish --run {prefix}` tries again"
+            self._notify_user(f"{names}: not heard; {words}")
+        elif not result.complete:
+            engines.warn_of_the_lost()
+        return result.exit_code, self._summary(result, unwritten)
+
+    def failed_summary(self) -> Summary:
+        """How the run stands after the driver raised an error."""
+        if find(self.ending, DriverFailed) is None:
+            self._note_failure()
+        return self._summary(self.result(), b"")
+
+    def _words_for_programs(self) -> str:
+        """How the run ended."""
+        result = self.result()
+        if result.complete:
+            return result.words
+        return f"{result.words}; resume with: {self._resume_hint(retry=result.needs_retry)}"
+
+    def _resume_hint(self, *, retry: bool) -> str:
+        s, submissions = self._parts.settings, self._parts.feed.submissions
+        handed_in = submissions is not None and not submissions.is_unused
+        hint = s.resume_hint_with_submitted if handed_in else s.resume_hint
+        command = hint(self._parts.files.names)
+        return with_retry(command) if retry else command
+
+    def _summary(self, result: Result, unwritten: bytes) -> Summary:
+        p = self._parts
+        for task, record in p.feed.not_counted(p.plan):
+            p.tally.count_again(task, record)
+        tally, taken_over, now = p.tally, self._is_taken_over, p.loop.time()
+        slot_time = sum(member.slot_time(now) for member in p.members.values())
+        came = [member.view("gone") for member in p.members.values() if member.came]
+        only_failures = result.complete and not taken_over and tally.failed + tally.skipped_failed
+        incomplete = not result.complete and not taken_over
+        return Summary(
+            snapshot=msgspec.structs.replace(p.collector.snapshot(), engines=came),
+            conclusion=printable(result.words),
+            ended=tally.ended,
+            lost=tally.lost,
+            not_run=tally.not_run,
+            utilisation=min(1.0, tally.busy / slot_time) if slot_time else None,
+            kinds=tally.kinds.most_frequent(NAMED_KINDS),
+            kinds_count=tally.kinds.count,
+            slowest=tally.slowest,
+            status_file=str(p.files.names.status),
+            retry=self._resume_hint(retry=True) if only_failures else "",
+            resume=self._resume_hint(retry=result.needs_retry) if incomplete else "",
+            inherited=None if p.settings.takeover is None else tally.inherited,
+            unwritten=unwritten,
+            elsewhere=taken_over,
+            goes_on=self._leaves_engines,
+        )

@@ -27,6 +27,7 @@ from disbatch.model.view import (
     FailureRow,
     LogRow,
     RunningRow,
+    Snapshot,
     TaskView,
     View,
 )
@@ -152,6 +153,29 @@ class Outlook:
         """The user was told this."""
         self._said += 1
         self._log.append(LogRow(self._said, time.time(), text))
+
+    def snapshot(self) -> Snapshot:
+        """The run as it stands."""
+        m, tally = self._matter, self._matter.tally
+        states = {name: engine.state.name.lower() for name, engine in m.plan.engines.items()}
+        slots = sum(member.slots for member in self._members if member.joined is not None)
+        return Snapshot(
+            seconds=m.now() - self._begun,
+            total=m.total(),
+            done=tally.done,
+            failed=tally.failed,
+            cancelled=tally.cancelled,
+            skipped=tally.skipped,
+            skipped_failed=tally.skipped_failed,
+            inherited=tally.inherited,
+            running=min(m.plan.live, slots),
+            slots=slots,
+            engines=[
+                member.view(states.get(member.engine, "launching" if member.launching else "gone"))
+                for member in self._members
+            ],
+            notice=m.notice(),
+        )
 
     def note(self) -> None:
         """Remember where the run stands now."""

@@ -1,0 +1,337 @@
+"""Builds the parts of a driver, and makes them known to each other."""
+
+# ruff: noqa: PLW0108 - a lambda looks its part up when it is called
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+
+import zmq
+
+from disbatch.contexts.machine import this_machine
+from disbatch.contexts.spawn import Spawned
+from disbatch.contexts.walltime import TimeLimit
+from disbatch.driver.addresses import Addresses, Port
+from disbatch.driver.attach_requests import Admission
+from disbatch.driver.attachments import Contexts
+from disbatch.driver.commands import Control, Farewells
+from disbatch.driver.driver import Driver
+from disbatch.driver.engine_orders import Orders
+from disbatch.driver.engine_table import Member, Tally
+from disbatch.driver.engines import Crew
+from disbatch.driver.feed import Feed
+from disbatch.driver.file_watch import FileWatch
+from disbatch.driver.holds import Holds
+from disbatch.driver.keystore import Exchange
+from disbatch.driver.parts import Parts
+from disbatch.driver.result_feed import Telling
+from disbatch.driver.scribe import Notes, Scribe
+from disbatch.driver.settings import Listener, Observer, Settings
+from disbatch.driver.shutdown import Shutdown
+from disbatch.driver.startup import new_plan
+from disbatch.driver.status_collector import Matter, Outlook
+from disbatch.driver.status_feed import Watching
+from disbatch.driver.status_writer import Receipts, Record
+from disbatch.driver.submissions import Submissions
+from disbatch.plan.events import Event
+from disbatch.wire.connect import RunKeys
+from disbatch.wire.driver_socket import Hub
+
+log = logging.getLogger(__name__)
+
+NO_SUBMISSIONS = "this run takes no other tasks: start it with --keep-open, or with -S and no task file"
+
+
+@contextlib.contextmanager
+def assembled(
+    settings: Settings,
+    feed: Feed,
+    observer: Observer,
+    early: Spawned | None,
+    listeners: Sequence[Listener] = (),
+) -> Iterator[Driver]:
+    """A driver with all of its parts, on the running loop. UsageError."""
+    with zmq.Context() as zmq_context:
+        yield _Assembly(settings, feed, observer, early, listeners, zmq_context=zmq_context).driver
+
+
+class _Assembly:
+    """Each part is built when another one asks for it first. Parts that call each other get the later one as
+    a callable, which looks it up when it is called."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        feed: Feed,
+        observer: Observer,
+        early: Spawned | None,
+        listeners: Sequence[Listener],
+        *,
+        zmq_context: zmq.Context[zmq.Socket[bytes]],
+    ) -> None:
+        takeover = settings.takeover
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._settings = settings
+        self._feed = feed
+        self._observer = observer
+        self._early = early
+        self._listeners = listeners
+        self._zmq_context = zmq_context
+        self._hostname = this_machine().hostname
+        self._keys = RunKeys.generate() if takeover is None else takeover.connect.keys
+        self._plan = new_plan(settings)
+        self._tally = Tally()
+        self._members: dict[str, Member] = {}
+        self._journal = Notes()
+        self._holds = Holds(self._handle_event, lambda: self.driver.feed_plan())
+
+    @cached_property
+    def driver(self) -> Driver:
+        return Driver(self._parts)
+
+    @property
+    def _shutdown(self) -> Shutdown:
+        return self.driver.shutdown
+
+    def _handle_event(self, event: Event) -> None:
+        self.driver.handle_event(event)
+
+    def _notify_user(self, text: str) -> None:
+        self.driver.notify_user(text)
+
+    def _is_ending(self) -> bool:
+        return self._shutdown.is_ending
+
+    @cached_property
+    def _parts(self) -> Parts:
+        return Parts(
+            loop=self._loop,
+            over=self._over,
+            settings=self._settings,
+            observer=self._observer,
+            listeners=self._listeners,
+            early=self._early,
+            hostname=self._hostname,
+            plan=self._plan,
+            feed=self._feed,
+            holds=self._holds,
+            time_limit=self._time_limit,
+            hub=self._hub,
+            addresses=self._addresses,
+            engines=self._engines,
+            members=self._members,
+            record=self._record,
+            receipts=Receipts(self._loop, self._plan, self._record, self._hub, self._engines.lose),
+            scribe=self._scribe,
+            tally=self._tally,
+            journal=self._journal,
+            files=self._files,
+            contexts=self._contexts,
+            admission=self._admission,
+            submissions=self._submissions,
+            control=self._control,
+            exchange=self._exchange,
+            telling=self._telling,
+            collector=self._collector,
+            watching=self._watching,
+        )
+
+    # ---- engines ----
+
+    @cached_property
+    def _hub(self) -> Hub:
+        return Hub(
+            *(self._loop, self._zmq_context, self._keys),
+            hello=lambda peer, hello: self._engines.hello(peer, hello),
+            receive=lambda peer, number, message: self.driver.receive(peer, number, message),
+            bad=lambda text: log.warning("dropped: %s", text),
+            request=lambda request: self.driver.request(request),
+        )
+
+    @cached_property
+    def _addresses(self) -> Addresses:
+        return Addresses(self._settings, self._hub, lambda to: Port(to, self._notify_user))
+
+    @cached_property
+    def _orders(self) -> Orders:
+        s = self._settings
+        return Orders(
+            *(s.context, s.directory, s.environment, s.claimed.files, self._keys, s.orphan_patience),
+            output=s.output,
+        )
+
+    @cached_property
+    def _engines(self) -> Crew:
+        return Crew(
+            *(self._loop, self._settings, self._plan, self._members, self._contexts),
+            hub=self._hub,
+            addresses=self._addresses,
+            orders=self._orders,
+            hostname=self._hostname,
+            tell=self._handle_event,
+            say=self._notify_user,
+            note=self._journal.add,
+            look=lambda: self._shutdown.look_for_engines(),
+            is_over=self._over.done,
+            time_is_up=lambda: bool(self._time_limit.words),
+            lets_go=lambda member: self._time_limit.lets_go(member.context) or member in self._farewells,
+            on_joined=(
+                lambda member: self._time_limit.joined(member.engine, member.context),
+                lambda member: self._farewells.joined(member),
+            ),
+        )
+
+    @cached_property
+    def _time_limit(self) -> TimeLimit:
+        return TimeLimit(
+            self._settings.context,
+            self._settings.grace,
+            say=self._notify_user,
+            tell=self._handle_event,
+            engines=lambda: [member.engine for member in self._engines.of_context("")],
+            launches_end=lambda: self._engines.expect_nobody(),
+            end_is_near=lambda grace: self._shutdown.end_of_allocation_is_near(grace),
+        )
+
+    @cached_property
+    def _farewells(self) -> Farewells:
+        return Farewells(
+            self._plan, tell=self._handle_event, note=self._journal.add, dismiss=self._engines.dismiss
+        )
+
+    # ---- the record ----
+
+    @cached_property
+    def _record(self) -> Record:
+        claimed = self._settings.claimed
+        return Record(
+            *(self._loop, claimed.status_descriptor, claimed.recorded),
+            trouble=lambda error: self._files.trouble(error),
+            recovered=lambda: self._files.recovered(),
+            path=claimed.files.status,
+            is_taken_over=lambda: self._files.is_taken_over(),
+            taken_over=lambda: self._shutdown.taken_over(),
+            note=lambda path: self._files.note_status(path),
+            renamed=lambda sight, path: self._files.status_renamed(sight, path),
+        )
+
+    @cached_property
+    def _files(self) -> FileWatch:
+        return FileWatch(
+            *(self._loop, self._settings, self._keys, time.time()),
+            journal=self._journal,
+            addresses=self._addresses,
+            holds=self._holds,
+            record=self._record,
+            telling=self._telling,
+            collector=self._collector,
+            notify_user=self._notify_user,
+        )
+
+    @cached_property
+    def _scribe(self) -> Scribe:
+        feed, takeover = self._feed, self._settings.takeover
+        return Scribe(
+            self._record.add,
+            self._tally,
+            self._members,
+            say=self._notify_user,
+            source_name=feed.source_of,
+            hostname=self._hostname,
+            barriers_read=feed.barriers_read,
+            asides=set() if takeover is None else takeover.asides,
+            ended=self._listeners_to_ends(),
+            failed=[listener.failed for listener in self._listeners],
+            keyed=self._exchange.keyed,
+        )
+
+    def _listeners_to_ends(self) -> list[Callable[[int, bytes], None]]:
+        """Those that hear of each task that is done, and of each barrier."""
+        listeners: list[Callable[[int, bytes], None]] = [listener.ended for listener in self._listeners]
+        if self._feed.takes_more:
+            listeners.append(self._telling.ended)
+        if self._feed.expects_program:
+            listeners.append(self._exchange.ended)
+        return listeners
+
+    # ---- clients ----
+
+    @cached_property
+    def _contexts(self) -> Contexts:
+        return Contexts(self._loop, self._hub.answer, self._settings.number)
+
+    @cached_property
+    def _admission(self) -> Admission:
+        return Admission(
+            *(self._settings, self._engines, self._contexts, self._farewells),
+            ending=self._is_ending,
+            open_port=self._addresses.for_others,
+        )
+
+    @cached_property
+    def _submissions(self) -> Submissions:
+        return Submissions(note=self._journal.add, ending=self._is_ending, why_not=NO_SUBMISSIONS)
+
+    @cached_property
+    def _control(self) -> Control:
+        s, feed = self._settings, self._feed
+        return Control(
+            *(self._plan, self._members, self._holds, self._farewells),
+            source_name="the run" if feed.takes_more else s.source_name,
+            source_ids=lambda: feed.known_ids(self._plan),
+            tell=self._handle_event,
+            note=self._journal.add,
+            say=self._notify_user,
+            ending=self._is_ending,
+            finish=lambda by: self._shutdown.finish(by),
+            waits=s.waits != 0,
+        )
+
+    @cached_property
+    def _exchange(self) -> Exchange:
+        return Exchange(
+            *(self._loop, self._settings, self._holds),
+            mark=self._record.mark,
+            snapshot=self._collector.snapshot,
+            say=self._notify_user,
+            answer=self._hub.answer,
+        )
+
+    @cached_property
+    def _telling(self) -> Telling:
+        return Telling(
+            *(self._loop, self._settings.claimed.status_descriptor),
+            answer=self._hub.answer,
+            size=lambda: self._record.size,
+            safely=self._record.mark,
+        )
+
+    @cached_property
+    def _collector(self) -> Outlook:
+        s, feed = self._settings, self._feed
+        return Outlook(
+            Matter(
+                *(s.number, s.jobid, s.task_name, lambda: feed.total),
+                *(self._plan, self._members, self._tally, self._holds),
+                label_of=self._engines.label_of,
+                heard=self._last_heard,
+                notice=self._notice,
+                now=self._loop.time,
+            )
+        )
+
+    def _last_heard(self, engine: str) -> float | None:
+        peer = self._hub.peer(engine)
+        return None if peer is None else peer.heard
+
+    def _notice(self) -> str:
+        return self._shutdown.notice or self._holds.words or self._shutdown.notice_of_wait
+
+    @cached_property
+    def _watching(self) -> Watching:
+        return Watching(self._loop, self._collector, self._hub.answer, self._settings.number)

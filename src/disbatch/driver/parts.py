@@ -1,0 +1,69 @@
+"""The parts that a driver is made of, complete before it runs; `assembly` builds them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from disbatch.contexts.spawn import Spawned
+from disbatch.contexts.walltime import TimeLimit
+from disbatch.driver.addresses import Addresses
+from disbatch.driver.attach_requests import Admission
+from disbatch.driver.attachments import Contexts
+from disbatch.driver.commands import Control
+from disbatch.driver.engine_table import Member, Tally
+from disbatch.driver.engines import Crew
+from disbatch.driver.feed import Feed
+from disbatch.driver.file_watch import FileWatch
+from disbatch.driver.holds import Holds
+from disbatch.driver.keystore import Exchange
+from disbatch.driver.result_feed import Telling
+from disbatch.driver.scribe import Notes, Scribe
+from disbatch.driver.settings import Listener, Observer, Settings
+from disbatch.driver.status_collector import Outlook
+from disbatch.driver.status_feed import Watching
+from disbatch.driver.status_writer import Receipts, Record
+from disbatch.driver.submissions import Submissions
+from disbatch.plan.plan import Plan
+from disbatch.wire.driver_socket import Hub
+
+
+@dataclass(frozen=True)
+class Parts:
+    """`early`: a local engine that was started before the driver, if one was. `over` is done when the run has
+    ended, and fails if the driver does."""
+
+    loop: asyncio.AbstractEventLoop
+    over: asyncio.Future[None]
+    settings: Settings
+    observer: Observer
+    listeners: Sequence[Listener]
+    early: Spawned | None
+    hostname: str
+    # decisions, and what they need
+    plan: Plan
+    feed: Feed
+    holds: Holds
+    time_limit: TimeLimit
+    # engines
+    hub: Hub
+    addresses: Addresses
+    engines: Crew
+    members: dict[str, Member]
+    # the record
+    record: Record
+    receipts: Receipts
+    scribe: Scribe
+    tally: Tally
+    journal: Notes
+    files: FileWatch
+    # clients
+    contexts: Contexts
+    admission: Admission
+    submissions: Submissions
+    control: Control
+    exchange: Exchange
+    telling: Telling
+    collector: Outlook
+    watching: Watching

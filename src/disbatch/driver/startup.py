@@ -1,0 +1,136 @@
+"""Begins a run: reaches its key store, restores what a former driver left, and launches the engines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from disbatch.contexts.nodes import Node, affordable
+from disbatch.contexts.retire import choose_retirement
+from disbatch.driver.parts import Parts
+from disbatch.driver.settings import Settings, Takeover
+from disbatch.driver.takeover import Succession
+from disbatch.model.errors import DisbatchError
+from disbatch.plan import events
+from disbatch.plan.plan import Plan
+from disbatch.rundir.journal import Counted, JournalState
+from disbatch.sources.keystore import Desk
+
+ATTEMPTS = 1 << 40
+"""Attempts that one driver of a run may make: those of the next one bear higher numbers."""
+
+
+def new_plan(settings: Settings) -> Plan:
+    """The decisions of this run, from their beginning."""
+    return Plan(
+        max_losses=settings.max_losses,
+        fail_fast=settings.fail_fast,
+        limits=task_limits(settings),
+        first_attempt=max(1, settings.number * ATTEMPTS),
+    )
+
+
+def task_limits(settings: Settings) -> dict[str, int]:
+    """How many more tasks the contexts may complete, of those that are known and have a limit."""
+    takeover, limit = settings.takeover, settings.context.task_limit
+    limits = {} if limit is None else {"": limit}
+    if takeover is None:
+        return limits
+    told = takeover.told
+    limits |= {name: asked.limit for name, asked in told.attached.items() if asked.limit is not None}
+    counted = {name: told.counted[name].count for name in limits if name in told.counted}
+    return {name: max(0, limit - counted.get(name, 0)) for name, limit in limits.items()}
+
+
+class Startup:
+    """`reach_store`, then `begin`. `handle_event` gets events for the plan, `feed_plan` is called when there
+    may be more to read, `notify_user` gets a line for the user."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        handle_event: Callable[[events.Event], None],
+        feed_plan: Callable[[], None],
+        notify_user: Callable[[str], None],
+    ) -> None:
+        self._parts = parts
+        self._handle_event = handle_event
+        self._feed_plan = feed_plan
+        self._notify_user = notify_user
+
+    async def reach_store(self) -> bool:
+        """The key store may be far away; False if the run ends before it is reached. UsageError."""
+        over = self._parts.over
+        reaching = self._parts.loop.create_task(self._parts.exchange.reach())
+        either: list[asyncio.Future[Any]] = [reaching, over]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not reaching.done():
+            reaching.cancel()
+            return False
+        reaching.result()
+        return not over.done()
+
+    def affordable_nodes(self) -> list[Node]:
+        """The nodes of the context for whose engines there are file descriptors. UsageError if for none."""
+        context = self._parts.settings.context
+        if not context.nodes:
+            return []
+        nodes, words = affordable(context.nodes, tunnel=context.tunnel, connected=True)
+        if words:
+            self._notify_user(words)
+        return nodes
+
+    def begin(self, nodes: list[Node], desk: Desk) -> None:
+        """Read tasks, and launch engines on `nodes`, or expect those that are there. Programs sign in at
+        `desk`."""
+        p, s = self._parts, self._parts.settings
+        retirement = choose_retirement(s.context, p.hostname, p.addresses.folder, self._notify_user)
+        too_late = bool(p.time_limit.too_late)
+        p.feed.start(p.loop, self._feed_plan, desk)
+        if p.feed.submissions is not None:
+            p.submissions.begin(p.feed.submissions, p.telling)
+        p.files.keep(p.exchange.info.path, p.exchange.info.write_again)
+        if p.feed.submitted_file is not None:
+            p.files.keep_submitted(p.feed.submitted_file)
+        succession = None if s.takeover is None else self._succeed(s.takeover)
+        for listener in p.listeners:
+            listener.start(p.collector.snapshot)
+        finish = s.takeover is not None and s.takeover.finish
+        p.engines.launch([] if too_late or finish else nodes, p.early, retirement, succession)
+
+    # ---- after a former driver ----
+
+    def _succeed(self, takeover: Takeover) -> Succession:
+        p, told = self._parts, takeover.told
+        patience = p.settings.patience_with(told)
+        succession = Succession(
+            *(p.engines, p.holds, patience, told, takeover.ended),
+            look_beside=lambda: self._look_beside(told),
+        )
+        self._restore(told)
+        return succession
+
+    def _restore(self, told: JournalState) -> None:
+        """What our predecessors were told, and the engines cannot tell."""
+        p = self._parts
+        here = told.engines.keys() | told.lost.keys()
+        for name, asked in told.attached.items():
+            p.admission.again(name, asked, here)
+        if told.closed:
+            p.submissions.close_soon()
+        p.control.again(told)
+
+    def _look_beside(self, told: JournalState) -> None:
+        """Engines that did not come may have ended, and left results."""
+        p = self._parts
+        try:
+            counting = p.feed.look_beside(told)
+        except DisbatchError as error:
+            self._notify_user(str(error))
+            return
+        for context, ids in counting.items():
+            p.journal.add(Counted(context, list(ids)))
+        for context, limit in task_limits(p.settings).items():
+            self._handle_event(events.Limit(context, limit))
