@@ -1,9 +1,7 @@
-"""The view of a run, collected when somebody asks for it, and the course of the run so far.
+"""Collects the view of a run when a watcher asks for it, and keeps the course of the run so far.
 
-How a run went so far: points of its course, ever fewer the longer it lasts, and its pace.
-
-Collects what those see that watch a run, when one of them wants to know: nothing here is kept up to date
-with each task, so a run that nobody watches pays nothing for it.
+Nothing of the view is kept up to date with each task, so a run that nobody watches pays nothing for it. The
+course is a list of points, which become fewer the longer the run lasts, and the pace of the last minute.
 """
 
 from __future__ import annotations
