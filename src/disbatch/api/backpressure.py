@@ -8,12 +8,12 @@ from collections import deque
 from concurrent.futures import Future
 
 MOST_BYTES = 64 << 20
-"""Of commands that the driver has not taken yet."""
+"""The most bytes of commands that the driver has not accepted yet."""
 
 
 class Room:
-    """For `most` tasks at a time that have not ended, and MOST_BYTES of commands that are not sent; a command
-    finds room if there is any. Safe for threads."""
+    """Limits the tasks that have not ended to `most`, and the commands that are not sent to MOST_BYTES; a
+    line may enter if there is any room. Safe for threads."""
 
     def __init__(self, most: int) -> None:
         self._lock = threading.Lock()
@@ -25,7 +25,7 @@ class Room:
         self._shut = False
 
     def enter(self, tasks: int, size: int) -> Future[None] | None:
-        """Room for a line of so many tasks and bytes: None if there is some, else a future that ends when
+        """Enter with a line of so many tasks and bytes: None if there is room, else a future that ends when
         there is."""
         with self._lock:
             if self._shut or (not self._queue and self._has_room):
@@ -37,7 +37,7 @@ class Room:
             return waiting
 
     def force(self, tasks: int, size: int) -> None:
-        """Enter, whether there is room or not: for those who must not wait."""
+        """Enter even if there is no room: for callers that must not wait."""
         with self._lock:
             self._tasks += tasks
             self._bytes += size
@@ -47,7 +47,7 @@ class Room:
         return self._tasks < self._most and self._bytes < MOST_BYTES
 
     def leave(self, tasks: int, size: int = 0) -> None:
-        """So many tasks have ended, and bytes are sent."""
+        """So many tasks have ended, and bytes were sent."""
         admitted: list[Future[None]] = []
         with self._lock:
             self._tasks -= tasks
@@ -65,7 +65,7 @@ class Room:
             waiting.set_result(None)
 
     def idle(self) -> Future[None]:
-        """Ends when no task is under way."""
+        """A future that ends when no task is left."""
         waiting: Future[None] = Future()
         with self._lock:
             if self._tasks:
@@ -75,12 +75,12 @@ class Room:
         return waiting
 
     def shut(self) -> None:
-        """Nobody waits any more: what is handed in now is refused by others."""
+        """End all waits: later tasks are refused elsewhere."""
         with self._lock:
             self._shut = True
         self.leave(0)
 
     @property
     def tasks(self) -> int:
-        """How many are under way."""
+        """The number of tasks that have not ended."""
         return self._tasks

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     import polars
 
 LONGEST_LINE = 128 << 20
-"""Bytes: the longest command, all of whose bytes had to be escaped."""
+"""Bytes: the longest command with every byte escaped."""
 ROWS_A_TIME = 50_000
 
 
 def read_status(path: str | os.PathLike[str]) -> Iterator[TaskResult]:
-    """Every line of a status file, as this version, 1.x or 3.0 of disBatch wrote it; also of a run that goes
-    on: then as far as it has come. A header and a last line that is torn are passed over.
+    """Yield every line of a status file that this version, 1.x or 3.0 of disBatch wrote; for an active run,
+    the lines so far. A header and a torn last line are skipped.
 
-    UsageError if the file cannot be read, or another line is not one of a status file.
+    UsageError if the file cannot be read, or another line is not a status line.
     """
     try:
         file = Path(path).open("rb")  # noqa: SIM115 - closed when it has been read
@@ -49,8 +49,8 @@ def _lines(path: str | os.PathLike[str], file: BinaryIO) -> Iterator[TaskResult]
 
 
 def to_polars(results: str | os.PathLike[str] | Iterable[TaskResult]) -> polars.DataFrame:
-    """A table of `results`, or of a status file: a row a line, a column a field of `TaskResult`. `start` and
-    `finish` are times in UTC, `elapsed` is in seconds, `out` and `err` are bytes.
+    """A table of `results`, or of a status file: a row for each line, a column for each field of
+    `TaskResult`. `start` and `finish` are times in UTC, `elapsed` is in seconds, `out` and `err` are bytes.
 
     ImportError if polars is not installed; UsageError as for `read_status`.
     """
@@ -75,7 +75,7 @@ def to_polars(results: str | os.PathLike[str] | Iterable[TaskResult]) -> polars.
 
 
 def _row(result: TaskResult) -> tuple[object, ...]:
-    """What a table takes: text that is UTF-8."""
+    """The values of a row, with text that is valid UTF-8."""
     return tuple(
         valid(value) if isinstance(value, str) else value for value in msgspec.structs.astuple(result)
     )

@@ -13,27 +13,26 @@ from disbatch.model.result import TaskResult
 
 
 class Submitter(Protocol):
-    """What hands tasks in: in the process with the pid `process`, on a thread of its own with the identifier
+    """Submits tasks: in the process with the pid `process`, on a thread of its own with the identifier
     `thread`."""
 
     process: int
     thread: int
 
     def cancel(self, task: Task) -> bool:
-        """Never run it, or end it; True unless it has ended already."""
+        """Keep the task from running, or end it; True unless it has ended already."""
 
     def runs(self, task: Task) -> bool:
-        """It is in a slot at this moment."""
+        """True if the task is in a slot at this moment."""
 
 
 class Task(Future[TaskResult]):
     """A `concurrent.futures.Future`: works with `wait`, `as_completed`, `add_done_callback` and
-    `asyncio.wrap_future`, and can be awaited. `result()` is a `TaskResult` also if the task failed; it raises
-    RunEndedError if the run ended before the task, CancelledError if it was cancelled, DisbatchError if the
-    driver did not take it.
+    `asyncio.wrap_future`, and can be awaited. `result()` is a `TaskResult` even if the task failed; it raises
+    RunEndedError if the run ended before the task, CancelledError if the task was cancelled, DisbatchError if
+    the driver did not accept it.
 
-    `command` is the line that was handed in. `id` is the task's number in the run, None until the driver has
-    taken it.
+    `command` is the submitted line. `id` is the task's id in the run, None until the driver has accepted it.
     """
 
     def __init__(self, command: str, submitter: Submitter) -> None:
@@ -44,8 +43,8 @@ class Task(Future[TaskResult]):
         self._submitter = submitter
 
     def cancel(self) -> bool:
-        """Never run it, or end it; True unless it has ended already. The future is cancelled at once. A task
-        that ends at this very moment may stand in the status file with its own result."""
+        """Keep the task from running, or end it; True unless it has ended already. The future is cancelled at
+        once. A task that ends at the same moment may be in the status file with its own result."""
         return self._submitter.cancel(self)
 
     def _cancel(self) -> bool:
@@ -53,23 +52,23 @@ class Task(Future[TaskResult]):
         return super().cancel()
 
     def running(self) -> bool:
-        """It is in a slot at this moment, as the driver says, who is asked."""
+        """True if the task is in a slot at this moment, which the driver is asked for."""
         if self.done():
             return False
         self._forbid_to_wait()
         return self._submitter.runs(self)
 
     def __await__(self) -> Generator[Any, None, TaskResult]:
-        """How the task ended, on an asyncio loop. Cancelling that cancels the task."""
+        """The result of the task, on an asyncio loop. Cancelling that cancels the task."""
         return asyncio.wrap_future(self).__await__()
 
     def result(self, timeout: float | None = None) -> TaskResult:
-        """How the task ended, within so many seconds: else TimeoutError."""
+        """The result of the task; TimeoutError if it does not end within so many seconds."""
         self._forbid_to_wait()
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """What `result` would raise; None if it would not."""
+        """The exception that `result` would raise; None if there is none."""
         self._forbid_to_wait()
         return super().exception(timeout)
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Commands:
-    """What the user wants to be run; empty: nothing."""
+    """The user's commands; empty: none."""
 
     on_finish: str = ""
     on_failure: str = ""
@@ -35,9 +35,9 @@ class Commands:
 
 @dataclass
 class Hooks:
-    """A `Listener` that runs them. `environment`: the run's own, and what is known of it from the beginning;
-    `again`: this driver took the run over; `say` gets a line for the user. `status_file` tells where the
-    record is now."""
+    """A `Listener` that runs the commands. `environment`: the run's own, and the variables that are known
+    from the beginning; `again`: this driver took the run over; `say` gets a line for the user. `status_file`
+    returns the present path of the record."""
 
     commands: Commands
     environment: Mapping[str, str]
@@ -54,7 +54,7 @@ class Hooks:
         self._snapshot = snapshot
 
     def ended(self, id: int, line: bytes) -> None:
-        """Only failures matter."""
+        """Nothing to do: only failures matter."""
 
     def failed(self, task: TaskView) -> None:
         """A task failed."""
@@ -63,14 +63,14 @@ class Hooks:
         self._failed = True
         snapshot = self._snapshot()
         if not self.commands.on_failure or (self.again and snapshot.failed - snapshot.cancelled > 1):
-            return  # a former driver of the run has done it
+            return  # a former driver of the run has run the command
         facts = {"EVENT": "failure", "STATUS_FILE": self.status_file(), **_counts(snapshot), **_task(task)}
         self._failure = asyncio.get_running_loop().create_task(
             self._perform("--on-failure", self.commands.on_failure, facts)
         )
 
     async def close(self, summary: Summary, exit_code: int) -> None:
-        """The run is over. Returns when all that was started has ended, or was."""
+        """The run is over. Returns when every command has ended, or was ended."""
         facts = {**_counts(summary.snapshot), **_end(summary, exit_code)}
         try:
             if self._failure is not None:

@@ -64,13 +64,12 @@ class Post:
 
     @property
     def is_here(self) -> bool:
-        """It is on this machine."""
+        """True if it is on this machine."""
         return _LOOPBACK.fullmatch(self.host) is not None
 
 
 def parse_post(text: str) -> Post:
-    """The server of DISBATCH_SMTP; without any, the one on this machine. UsageError, in which no password is
-    repeated."""
+    """Parse DISBATCH_SMTP; empty: the server on this machine. UsageError, which never contains a password."""
     if not text:
         return Post()
     scheme = text.partition("://")[0].lower()
@@ -94,7 +93,8 @@ def parse_post(text: str) -> Post:
 
 
 def deliver(post: Post, message: EmailMessage) -> str:
-    """Hand the mail in; empty, or a few words that say why it was not taken from all."""
+    """Deliver the mail; returns an empty string, or a few words that say why it was not accepted for every
+    recipient."""
     try:
         with _connected(post) as server:
             refused = server.send_message(message)
@@ -107,7 +107,7 @@ def deliver(post: Post, message: EmailMessage) -> str:
 
 
 def _connected(post: Post) -> smtplib.SMTP:
-    """Ready to take mail from us."""
+    """A connection that is ready to accept mail from us."""
     server: smtplib.SMTP
     if post.tls:
         server = smtplib.SMTP_SSL(post.host, post.port, timeout=TIMEOUT, context=_trust(post))
@@ -136,7 +136,7 @@ def _trust(post: Post) -> ssl.SSLContext:
 
 
 def _any_trust() -> ssl.SSLContext:
-    """Against those who only listen: there is no password, and the alternative is no TLS at all."""
+    """Protects only against eavesdroppers: there is no password, and the alternative is no TLS at all."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -173,10 +173,10 @@ LAST_PATIENCE = 15.0
 """Seconds that the end of a run waits for its mails."""
 RETRY = 60.0
 MOST_BYTES = 1 << 20
-"""Of status lines in one mail; the oldest are left out."""
+"""The most bytes of status lines in one mail; the oldest are left out."""
 MOST_WAITING = 10
 MANY_MAILS = 1000
-"""More than so many are worth a word."""
+"""A warning is shown if there will be more mails."""
 _OF_A_TASK = ord(" ")
 _CANCELLED = ord("X")
 
@@ -184,8 +184,8 @@ Deliver = Callable[[Post, EmailMessage], str]
 
 
 class _Window:
-    """The newest lines of what has completed since the last mail; `failed` of the `count` have, and
-    `cancelled` were."""
+    """The latest lines of tasks that completed since the last mail; of `count` tasks, `failed` failed and
+    `cancelled` were cancelled."""
 
     def __init__(self) -> None:
         self.lines: deque[bytes] = deque()
@@ -211,7 +211,7 @@ class _Window:
         self.count, self.failed, self.cancelled = counts
 
     def text(self) -> str:
-        """As the original words it."""
+        """Worded as in the original."""
         left_out = self.count - len(self.lines)
         more = f"(the first {counted(left_out, 'is', 'are')} left out here)\n\n" if left_out else ""
         lines = b"".join(self.lines)[-2 * MOST_BYTES :]
@@ -220,7 +220,7 @@ class _Window:
 
 @dataclass
 class _Letter:
-    """A mail that waits: what stands in it, and how many were done, had failed or were cancelled by then."""
+    """A waiting mail: its content, and how many tasks were done, had failed or were cancelled by then."""
 
     window: _Window
     done: int
@@ -234,7 +234,7 @@ class _Letter:
         self.cancelled += window.cancelled
 
     def subject(self, name: str) -> str:
-        """As the original words it, but for those that were cancelled."""
+        """Worded as in the original, except for cancelled tasks."""
         words = f"{name} has completed {counted(self.done, 'task')}"
         numbers = ((self.failed, "failed"), (self.cancelled, "cancelled"))
         ended = ", ".join(f"{number} {how}" for number, how in numbers if number)
@@ -242,8 +242,8 @@ class _Letter:
 
 
 class Mailer:
-    """A `Listener` that mails `recipients` through `post` every so many completions of the run called `name`.
-    `say` gets a line for the user; `deliver` hands a mail in, and blocks."""
+    """A `Listener` that mails `recipients` through `post` after every so many completions of the run called
+    `name`. `say` gets a line for the user; `deliver` delivers a mail, and blocks."""
 
     def __init__(
         self,
@@ -278,14 +278,14 @@ class Mailer:
             self._say(f"--mailTo: {mails}; --mailFreq N sends fewer")
 
     def ended(self, id: int, line: bytes) -> None:
-        """A task is done; of barriers, and of tasks that were done before, there are no mails."""
+        """A task is done; there are no mails about barriers and tasks that were done before."""
         if line[3] == _OF_A_TASK:
             self._window.add(line)
             if self._window.count >= self._every:
                 self._post_window()
 
     def failed(self, task: TaskView) -> None:
-        """Its line comes, too."""
+        """Nothing to do: its line follows."""
 
     def _post_window(self) -> None:
         window, self._window = self._window, _Window()
@@ -298,7 +298,7 @@ class Mailer:
             self._sending = self._loop.create_task(self._carry())
 
     async def _carry(self) -> None:
-        """All mails that wait, until one is not taken."""
+        """Send all waiting mails, until one is not accepted."""
         while self._letters:
             letter = self._letters[0]
             if not await self._mail(letter.subject(self._name), letter.window.text(), PATIENCE):
@@ -308,7 +308,7 @@ class Mailer:
         self._sending = None
 
     async def close(self, words: str, text: str) -> None:
-        """The run is over: the last mail, after the one that is on its way. `words` for its subject."""
+        """The run is over: send the last mail, after the one that is being sent. `words` for its subject."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_PATIENCE):
                 if self._sending is not None:
@@ -318,7 +318,7 @@ class Mailer:
         self._tell_trouble(f"no answer within {LAST_PATIENCE:g} s")
 
     async def _mail(self, subject: str, text: str, patience: float) -> bool:
-        """True if it was taken."""
+        """True if it was accepted."""
         over: asyncio.Future[str] = self._loop.create_future()
         message = self._message(subject, text)
 
@@ -331,7 +331,7 @@ class Mailer:
             if not over.done():
                 over.set_result(problem)
 
-        # Not one of the loop's own threads, for whose end the interpreter would wait.
+        # Not one of the loop's own threads, as the interpreter would wait for its end.
         threading.Thread(target=carry, name="mail", daemon=True).start()
         await asyncio.wait([over], timeout=patience)
         self._tell_trouble(over.result() if over.done() else f"no answer within {patience:g} s")
@@ -349,7 +349,7 @@ class Mailer:
         return message
 
     def _tell_trouble(self, problem: str) -> None:
-        """Once, until a mail was taken again."""
+        """Report the failure once, until a mail was accepted again."""
         if problem and not self._trouble:
             self._say(f"--mailTo: {self._post}: {problem}; the run goes on")
         self._trouble = problem

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def columns_of(stream: TextIO) -> int:
-    """Its width; 0 if it is none, or does not say."""
+    """The width of the terminal; 0 if it is none, or does not report it."""
     try:
         return os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
@@ -23,7 +23,7 @@ def columns_of(stream: TextIO) -> int:
 
 
 class _Descriptor(io.RawIOBase):
-    """Writes to a descriptor what can be written to it, and drops the rest."""
+    """Writes to a descriptor as far as possible, and drops the rest."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -47,7 +47,7 @@ class _Descriptor(io.RawIOBase):
 
 
 def lasting(stream: TextIO) -> TextIO:
-    """What to write to instead of `stream`: no write to it fails. `stream` itself if it has no descriptor."""
+    """A replacement for `stream` to which no write fails. `stream` itself if it has no descriptor."""
     try:
         raw = _Descriptor(stream.fileno())
     except (OSError, ValueError):

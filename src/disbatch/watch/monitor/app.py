@@ -34,32 +34,32 @@ from disbatch.watch.run_state import OVER, Standing
 from disbatch.wire.client_protocol import Cancel, Drain, Finish, Pause, Stop, Unpause, Verb
 
 TALL = 36
-"""Lines from which on more than one table is seen."""
+"""Lines of the terminal from which on more than one table is shown."""
 WIDE = 150
-"""Columns from which on these stand beside each other."""
+"""Columns from which on these are shown side by side."""
 KEYS = "d drain  s stop  p pause  c cancel  f finish  & filter  / search  ? help  q quit"
 STAYING = ("launching", "starting", "active")
-"""States of engines that are there or will be, and stay."""
+"""States of engines that are or will be there, and stay."""
 PATIENCE = 10.0
-"""Seconds that the driver has to answer when it is asked to do something."""
+"""Seconds that the driver has to answer a request."""
 
 
 class Source(Protocol):
     """What `watch.status_client.Spectator` offers."""
 
     async def next(self) -> Standing:
-        """How the run stands, as soon as that is new."""
+        """The state of the run, as soon as it is new."""
 
     async def ask(self, verb: Verb, patience: float) -> list[str]:
-        """Have the driver do something; what it did."""
+        """Send a request to the driver; returns what it did."""
 
     def close(self) -> None:
-        """Follow no more."""
+        """Stop following."""
 
 
 class Monitor(App[None]):
-    """Shows what `open_source()`, called on the application's own loop, tells; draws at most once in so many
-    seconds, and leaves when `has_terminal()` does not hold any more."""
+    """Shows the states from `open_source()`, which is called on the application's own loop; draws at most
+    once in so many seconds, and quits when `has_terminal()` is false."""
 
     ENABLE_COMMAND_PALETTE = False
     ALLOW_SELECT = False
@@ -117,10 +117,10 @@ class Monitor(App[None]):
         self._sought = ""
         self._said = ""
         self.trouble: Exception | None = None
-        """What ended the monitor, if that is an error."""
+        """The error that ended the monitor, if any."""
 
     def compose(self) -> ComposeResult:
-        """The head, the curve, the tables, and a line for keys or for what the user writes."""
+        """The head, the curve, the tables, and a line for keys or for the user's input."""
         yield Static(id="head", markup=False)
         yield Static(id="tasks", markup=False)
         yield Static(id="words", markup=False)
@@ -133,7 +133,7 @@ class Monitor(App[None]):
         yield Input(id="entry", select_on_focus=False, compact=True)
 
     def on_mount(self) -> None:
-        """Begin."""
+        """Start."""
         self.query_one(Input).cursor_blink = False
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -142,7 +142,7 @@ class Monitor(App[None]):
         self._show("head", "waiting for the run to tell how it stands")
         self.run_worker(self._follow(), exit_on_error=True)
 
-    # ---- what comes ----
+    # ---- states from the driver ----
 
     async def _follow(self) -> None:
         self._source = source = self._open_source()
@@ -151,23 +151,23 @@ class Monitor(App[None]):
                 self._standing = await source.next()
                 self._draw_soon()
         except Exception as error:
-            # The end of the monitor: whoever started it says why.
+            # The end of the monitor: its caller reports why.
             self.trouble = error
             self.exit()
 
     def _fatal_error(self) -> None:
-        """A fault of ours: whoever started the monitor says it in one line."""
+        """An error of the program: the caller of the monitor reports it in one line."""
         self.trouble = self._exception
         self._close_messages_no_wait()
 
     def on_unmount(self) -> None:
-        """Let go of the run."""
+        """Close the source."""
         if self._source is not None:
             self._source.close()
 
     def _draw_soon(self) -> None:
-        """What changes more often than that, nobody reads. Listening does not wait: the last word of a driver
-        comes once."""
+        """More frequent changes cannot be read. Receiving does not wait: the last message of a driver comes
+        only once."""
         if self._draws:
             return
         wait = self._drawn_at + self._interval - time.monotonic()
@@ -178,17 +178,17 @@ class Monitor(App[None]):
             self._draw_now()
 
     def _draw_now(self) -> None:
-        if not self._has_terminal():  # it was closed, and nobody told us
+        if not self._has_terminal():  # it was closed without notice
             self.exit()
             return
         self._draws, self._drawn_at = False, time.monotonic()
         self.draw_all()
 
-    # ---- what is seen ----
+    # ---- layout ----
 
     @property
     def table(self) -> Table:
-        """The one that keys are for."""
+        """The table that keys act on."""
         return self._tables[self._active]
 
     @property
@@ -201,7 +201,7 @@ class Monitor(App[None]):
         tall = height >= TALL
         grid = tall and width >= WIDE
         other = self._active or 1
-        left_out = FAILED if self.table.pane is KINDS else KINDS  # of the five, four have room
+        left_out = FAILED if self.table.pane is KINDS else KINDS  # there is room for four of the five
         for at, table in enumerate(self._tables):
             in_grid = grid and table.pane is not left_out
             table.display = in_grid or at == self._active or (tall and at in (0, other))
@@ -212,12 +212,12 @@ class Monitor(App[None]):
         self.table.focus()
 
     def on_resize(self, event: events.Resize) -> None:
-        """The terminal is another one."""
+        """The terminal was resized."""
         self._lay_out(event.size)
         self.call_after_refresh(self.draw_all)
 
     def draw_all(self) -> None:
-        """Show what is known."""
+        """Show everything that is known."""
         standing, width = self._standing, self.size.width
         if standing is None:
             return
@@ -253,17 +253,17 @@ class Monitor(App[None]):
         self._show("keys", self._said or KEYS, "bold" if self._said else "dim")
 
     def tell(self, words: str) -> None:
-        """Say this to the user until the next key."""
+        """Show this to the user until the next key."""
         self._said = words
         self._show_keys()
 
     def on_key(self, event: events.Key) -> None:
-        """What was said is read."""
+        """The message was read."""
         if self._said:
             self._said = ""
             self._show_keys()
 
-    # ---- looking around ----
+    # ---- navigation ----
 
     def action_pane(self, at: int) -> None:
         """Show that table."""
@@ -272,39 +272,39 @@ class Monitor(App[None]):
         self.call_after_refresh(self.draw_all)
 
     def action_turn(self, step: int) -> None:
-        """Show the next one."""
+        """Show the next table."""
         if not self._entry:
             self.action_pane((self._active + step) % len(PANES))
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        """A table was clicked at."""
+        """The user clicked at a table."""
         if isinstance(event.widget, Table):
             self._active = event.widget.number - 1
             self._show_tabs()
 
     def action_sort(self) -> None:
-        """By the next column."""
+        """Sort by the next column."""
         self.table.sort_next()
 
     def action_turn_sort(self) -> None:
-        """The other way round."""
+        """Reverse the order."""
         self.table.turn()
 
     def action_draw(self) -> None:
-        """Something else wrote on the terminal."""
+        """Redraw: another program wrote to the terminal."""
         self.refresh(repaint=True, layout=True)
         self.screen.refresh(repaint=True, layout=True)
 
     def action_help(self) -> None:
-        """What the keys do."""
+        """Show the keys."""
         self.push_screen(Panel("Help", HELP))
 
     def on_table_opened(self, message: Table.Opened) -> None:
-        """A row as a whole."""
+        """Show a row in full."""
         self.push_screen(Panel("Details", details(message.row.details)))
 
     def action_enter(self, what: str) -> None:
-        """The user writes a text to filter by, or to search."""
+        """The user types a text to filter by, or to search for."""
         self._entry = what
         entry = self.query_one(Input)
         entry.value = self.table.wanted if what == "filter" else ""
@@ -314,7 +314,7 @@ class Monitor(App[None]):
         entry.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Filters while it is written."""
+        """Filter while the user types."""
         if self._entry == "filter":
             self.table.wanted = event.value
             self.table.order()

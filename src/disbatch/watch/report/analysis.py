@@ -23,7 +23,7 @@ _LONGEST_COMMAND = 2000
 
 
 class Asked(NamedTuple):
-    """The command that goes on with the last run, and how many tasks its list has, if that is known."""
+    """The command that continues the last run, and the number of tasks in its list, if known."""
 
     command: str
     tasks: int | None
@@ -31,9 +31,9 @@ class Asked(NamedTuple):
 
 @dataclass
 class Analysis:
-    """The lines of some files and what they come to; the page's pictures need more than the report.
+    """The lines of some files and what follows from them; the pictures of the page need more than the report.
 
-    Close it, as the files are read again for what is asked seldom.
+    Close it: the files are read again for rarely needed fields.
     """
 
     lines: Lines
@@ -42,7 +42,7 @@ class Analysis:
 
     @classmethod
     def of(cls, paths: Sequence[str]) -> Analysis:
-        """Read the status files. UsageError if one cannot be read or is none."""
+        """Read the status files. UsageError if one cannot be read or is not a status file."""
         lines = Lines.read(paths)
         try:
             counts = Counts(lines)
@@ -56,8 +56,8 @@ class Analysis:
         self.lines.close()
 
     def report(self, task_files: Sequence[str], asked: Asked | None = None) -> figures.Report:
-        """All figures; how to go on is known from `asked`, or else the commands that resume name the files
-        with the tasks, `task_files`."""
+        """All figures. The commands that continue the run come from `asked`; without it they name the task
+        files, `task_files`."""
         lines, counts, stretches = self.lines, self.counts, self.stretches
         tasks = counts.tasks()
         good, bad = self._took()
@@ -91,7 +91,7 @@ class Analysis:
         )
 
     def _took(self) -> tuple[list[float], list[float]]:
-        """How long succeeded and failed tasks took that ran here, in order."""
+        """The durations of succeeded and failed tasks that ran here, in order."""
         lines, roles = self.lines, self.counts.roles
         took: tuple[list[float], list[float]] = ([], [])
         for elapsed, role, timed, code in zip(lines.elapsed, roles, lines.timed, lines.codes, strict=True):
@@ -130,7 +130,7 @@ class Analysis:
         return next(source.name for source in self.lines.sources if source.run == stretch.run)
 
     def _slowest(self, *took: list[float]) -> list[figures.Named]:
-        """`took`: as `_took` has it."""
+        """`took`: as returned by `_took`."""
         lines, roles = self.lines, self.counts.roles
         longest = heapq.nlargest(_MOST_NAMED, [second for each in took for second in each[-_MOST_NAMED:]])
         if not longest:
@@ -142,7 +142,7 @@ class Analysis:
         return [_named(record) for record in records if record is not None]
 
     def _barriers(self) -> list[figures.Barrier]:
-        """Each once, the last of its lines."""
+        """Each barrier once, by its last line."""
         lines = self.lines
         rows = {lines.ids[row]: row for row, mark in enumerate(lines.marks) if mark == BARRIER}
         return [
@@ -150,7 +150,7 @@ class Analysis:
         ]
 
     def _per_engine(self) -> list[figures.PerEngine]:
-        """By their line of the task file."""
+        """By their line in the task file."""
         lines = self.lines
         ran: dict[int, list[tuple[Record, float]]] = {}
         for row in [row for row, mark in enumerate(lines.marks) if mark == PER_ENGINE]:
@@ -171,7 +171,7 @@ class Analysis:
 
 
 def busy_slots(stretch: Stretch, bins: int) -> list[float]:
-    """The mean number of slots that worked in each of so many equal parts of the time."""
+    """The mean number of busy slots in each of so many equal intervals."""
     step = stretch.seconds / bins
     edges = [stretch.start + step * at for at in range(bins + 1)]
     busy = [0.0] * bins
@@ -194,7 +194,7 @@ def _named(record: Record) -> figures.Named:
 
 
 def _shown(record: Record) -> str:
-    """The command, at most so much of it; what is not UTF-8 as \\xNN."""
+    r"""The beginning of the command; bytes that are not UTF-8 as \xNN."""
     command = unquoted(record.command)
     command = record.command if command is None else command
     return command[:_LONGEST_COMMAND].decode("utf-8", "backslashreplace")
@@ -216,7 +216,7 @@ def _resume(
 
 
 def _notes(lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> list[str]:
-    """What people should know of the files, a line each."""
+    """Messages about the files, one line each."""
     notes = [f"{path}: was named twice, and read once" for path in lines.doubled]
     for file in lines.files:
         if file.bad_lines:
@@ -240,7 +240,7 @@ def _notes(lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> list[s
 
 
 def _differing(lines: Lines, counts: Counts) -> Iterator[str]:
-    """The first task id that stands for two commands."""
+    """The first task id with two different commands."""
     for pair in counts.pairs:
         first, second = map(lines.record, pair)
         if first is None or second is None or first.command == second.command:

@@ -33,10 +33,10 @@ _ROUND = (
 _DECADES = (0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36000.0, 86400.0, 864000.0, 8640000.0)
 
 SHORTEST = 1e-9
-"""Seconds of an axis that has labels; no status file tells of less, but one that somebody made up."""
+"""The shortest time of an axis with labels, in seconds; real status files have none that is shorter."""
 
 Tick = tuple[float, str]
-"""A share of the axis, 0 to 1, and a label."""
+"""A position on the axis, 0 to 1, and a label."""
 
 
 def time_ticks(seconds: float, most: int) -> list[Tick]:
@@ -60,7 +60,7 @@ def bin_ticks(bins: Sequence[Bin], logarithmic: bool, most: int = 6) -> list[Tic
         step = nice_step((high - low) / most)
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         return [((at * step - low) / (high - low), label(at * step)) for at in range(first, last + 1)]
-    # The first bin may begin at 0, where no logarithm is; all bins are of equal width.
+    # The first bin may begin at 0, which has no logarithm; all bins are of equal width.
     top, bottom = math.log10(high), math.log10(bins[0].high)
     wide = (top - bottom) / (len(bins) - 1) if len(bins) > 1 else 1.0
     span = wide * len(bins)
@@ -73,7 +73,7 @@ def bin_ticks(bins: Sequence[Bin], logarithmic: bool, most: int = 6) -> list[Tic
 
 
 def label(seconds: float) -> str:
-    """A round duration, short: `0`, `100 ms`, `2 s`, `2.5 s`, `1:00`."""
+    """A round duration in short form: `0`, `100 ms`, `2 s`, `2.5 s`, `1:00`."""
     if seconds == 0:
         return "0"
     if seconds < 0.9995:

@@ -36,7 +36,7 @@ NUMBER = {
     Mark.SKIPPED: SKIPPED,
     Mark.SUPERSEDED: ENDED,
 }
-"""Marks as the numbers that stand in a column."""
+"""Marks as numbers in a column."""
 REASONS = tuple(Reason)
 NO_REASON, CANCELLED, NOT_RUN = map(REASONS.index, (Reason.NONE, Reason.CANCELLED, Reason.NOT_RUN))
 
@@ -44,21 +44,21 @@ _MOST_CAUSES = 50_000
 _MOST_SECONDS = 1e12
 _NUMBERS = re.compile(rb"0x[0-9a-fA-F]+|[0-9]+")
 _BLANK = re.compile(rb"""['"](?: |\\[nrt])*['"]""")
-"""A snippet without a line to be shown."""
+"""A snippet without a line to show."""
 _SET = 1.0
-"""Seconds: a clock that differs more from what elapsed was set."""
+"""Seconds: if start and finish differ from the elapsed time by more, the clock was set."""
 _FIRST = itemgetter(0)
 
 _Column = Sequence[bytes]
 
 
 class Lines:
-    """All lines of some files, in their order; the columns are public and of one length.
+    """All lines of some files, in order; the columns are public and of equal length.
 
-    `marks`: as in `NUMBER`. `reasons`: an index into REASONS. `timed`: 1 if it ran, and its times mean
-    something. `ids`, `codes`: integers. `nodes`: an index into `node_names`. `starts`, `finishes`: moments;
-    `elapsed`: seconds. `causes`: a number for each return code, reason and last line of failed tasks, as far
-    as their snippets tell it, where all numbers in lines count as equal; else -1.
+    `marks`: as in `NUMBER`. `reasons`: an index into REASONS. `timed`: 1 if it ran, and its times are valid.
+    `ids`, `codes`: integers. `nodes`: an index into `node_names`. `starts`, `finishes`: times; `elapsed`:
+    seconds. `causes`: a number for each return code, reason and last line of failed tasks, as far as their
+    snippets show it, where all numbers in lines count as equal; else -1.
     """
 
     def __init__(self) -> None:
@@ -82,14 +82,14 @@ class Lines:
         self._nodes: dict[bytes, int] = {}
         self._kinds: dict[tuple[int, int, str], int] = {}
         self._causes: dict[tuple[int, int, bytes], int] = {}
-        """The number of a kind for snippets that were met; of most, numbers alone differ."""
+        """The number of the kind for each snippet so far; most differ only in numbers."""
         self._marks: dict[bytes, int] = {}
         self._reasons: dict[bytes, int] = {}
 
     @classmethod
     def read(cls, paths: Iterable[str]) -> Lines:
         """Read the files, and beside each the results that engines could not deliver. UsageError if one
-        cannot be read or is no status file. Close it, in any case."""
+        cannot be read or is not a status file. Must be closed in any case."""
         lines = cls()
         try:
             for run, path in enumerate(paths):
@@ -105,17 +105,17 @@ class Lines:
 
     @property
     def node_names(self) -> list[str]:
-        """What a node's number stands for; bytes that are not UTF-8 are shown as \\xNN."""
+        r"""The names of nodes by number; bytes that are not UTF-8 are shown as \xNN."""
         return [name.decode("utf-8", "backslashreplace") for name in self._nodes]
 
     def close(self) -> None:
-        """Records can be read no more."""
+        """Close the files; no record can be read any more."""
         for source in self.sources:
             source.close()
         self.sources = []
 
     def rows_of(self, file: int) -> range:
-        """The rows that a file's lines have."""
+        """The rows of a file's lines."""
         ends = [*self._first_rows[1:], len(self)]
         return range(self._first_rows[file], ends[file])
 
@@ -124,7 +124,7 @@ class Lines:
         return self._block_of(row)[3]
 
     def record(self, row: int) -> Record | None:
-        """The whole line, read again; None if the file has changed since."""
+        """The complete line, read again; None if the file has changed since."""
         first, offset, size, source = self._block_of(row)
         return source.record(offset, size, row - first)
 
@@ -154,14 +154,14 @@ class Lines:
         self.files.append(File(source.name, count, bad, first_bad, source.torn, source.live))
 
     def _take_singly(self, source: Source, offset: int, block: bytes) -> Iterator[int]:
-        """Take what is good; the numbers, from 1, of the lines that are not."""
+        """Add the valid lines; yields the numbers, from 1, of the others."""
         for number, line in enumerate(block[:-1].split(b"\n"), 1):
             if not self._take(source, offset, line + b"\n") and not is_header(line):
                 yield number
             offset += len(line) + 1
 
     def _take(self, source: Source, offset: int, block: bytes) -> bool:
-        """Add the lines of a block; False, and nothing is added, if one of them is bad."""
+        """Add the lines of a block; False, and nothing is added, if one of them is invalid."""
         rows = scan_block(block)
         if rows is None:
             return False
@@ -221,13 +221,13 @@ class Lines:
 
 
 def line_in(snippet: bytes) -> str:
-    """The last line that a snippet tells, which is quoted as in a status file."""
+    """The last line in a snippet that is quoted as in a status file."""
     said = unquoted(snippet) or b""
     return line_of_snippet(said, len(said))
 
 
 def _heal(elapsed: array[float], starts: array[float], finishes: array[float]) -> None:
-    """Where a clock was set while a task ran, what elapsed tells the finish."""
+    """If a clock was set while a task ran, compute the finish from the elapsed time."""
     off = map(sub, map(sub, finishes, starts), elapsed)
     if max(map(abs, off)) < _SET and min(map(sub, finishes, starts)) >= 0:
         return
@@ -241,7 +241,7 @@ def _are_times(column: array[float]) -> bool:
 
 
 def _timed(pids: _Column, codes: array[int], seconds: list[array[float]]) -> bytes:
-    """1 for each line of something that ran, and whose times are times; others get times of 0."""
+    """1 for each line of an attempt that ran and has valid times; others get times of 0."""
     count = len(codes)
     usual = (
         b"0" not in pids
@@ -264,16 +264,16 @@ def _timed(pids: _Column, codes: array[int], seconds: list[array[float]]) -> byt
 
 
 NOTHING, COUNTS, COPY, UNCOUNTED = range(4)
-"""What a line is: no task's; the one that counts for its task; the same, copied from a file that was not
-given; an attempt that took time and does not count."""
+"""The role of a line: not about a task; the one that counts for its task; such a line, but copied from a file
+that was not given; an attempt that took time and does not count."""
 
 _ALWAYS_DENSE = 1 << 20
 _MOST_HOLES = 16
 
 
 class Counts:
-    """`roles` has one of the above for each line; `differing` holds pairs of lines of one task id, a few, for
-    who wants to know whether their commands are the same. `barriers`: the ids of barriers, in order."""
+    """`roles` has one of the above for each line; `differing` holds a few pairs of lines with the same task
+    id, so that their commands can be compared. `barriers`: the ids of barriers, in order."""
 
     def __init__(self, lines: Lines) -> None:
         self.roles = bytearray(len(lines))
@@ -313,7 +313,7 @@ class Counts:
         return rank, self._lines.marks[row] == TASK
 
     def is_given_up(self, row: int) -> bool:
-        """It was lost with its engines, or could not be run."""
+        """True if it was lost with its engines, or could not be run."""
         return self._lines.codes[row] == LOST_RETURN_CODE or self._lines.reasons[row] == NOT_RUN
 
     def _beaten(self, row: int) -> int:
@@ -364,7 +364,7 @@ class _Scattered(dict[int, int]):
 
 
 def _index(ids: array[int]) -> MutableSequence[int] | MutableMapping[int, int]:
-    """1 + the row of an id, at first 0 for each."""
+    """1 + the row of an id; 0 at first."""
     highest = max(ids, default=0)
     if highest < max(_ALWAYS_DENSE, _MOST_HOLES * len(ids)):
         return array("q", bytes(8 * (highest + 1)))

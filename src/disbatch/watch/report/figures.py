@@ -13,9 +13,9 @@ FORMAT = 1
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file that was read. `bad_lines` counts lines that are none of a status file and `first_bad` is the
-    number of the first (0: none). `torn`: the last line has no end, and does not count. `live`: a run is
-    still writing it."""
+    """A file that was read. `bad_lines` counts lines that are not status lines, and `first_bad` is the number
+    of the first (0: none). `torn`: the last line has no end, and does not count. `live`: a run is still
+    writing the file."""
 
     name: str
     lines: int
@@ -26,11 +26,10 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Tasks(msgspec.Struct, frozen=True):
-    """Tasks by what counts of them. `known` = `succeeded` + `failed` + `lost`; `cancelled` are those of
-    `failed` that the user cancelled, `not_run` those of `lost` that could not be run. `skipped` of them
-    were run by a former run whose file was not given, and `skipped_failed` of these failed. `repeated`
-    lines are of tasks that another line counts for. `without_line` ids below the highest one have no line
-    at all."""
+    """Tasks by their result. `known` = `succeeded` + `failed` + `lost`; `cancelled` are those of `failed`
+    that the user cancelled, `not_run` those of `lost` that could not be run. `skipped` of them were run by a
+    former run whose file was not given, and `skipped_failed` of these failed. `repeated` lines belong to
+    tasks for which another line counts. `without_line` ids below the highest one have no line at all."""
 
     known: int
     succeeded: int
@@ -47,8 +46,8 @@ class Tasks(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One status file's share of the time: from the first start to the last finish of its tasks. `busy` is
-    the mean number of slots that worked in each `step` seconds."""
+    """The time of one status file: from the first start to the last finish of its tasks. `busy` is the mean
+    number of busy slots in each interval of `step` seconds."""
 
     file: str
     start: float
@@ -62,11 +61,11 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Went(msgspec.Struct, frozen=True):
-    """Where the seconds of the slots went; they sum up to the whole.
+    """How the slots' time was used, in seconds; the parts sum up to the whole.
 
-    `tasks` that count; `uncounted` attempts; `startup` before a slot's first task; `barriers`: between two
-    tasks of a slot that a barrier stands between; `tail` after its last task; `other` between two tasks of a
-    slot.
+    `tasks`: attempts that count; `uncounted`: other attempts; `startup`: before a slot's first task;
+    `barriers`: between two tasks of a slot with a barrier between them; `tail`: after its last task; `other`:
+    between two tasks of a slot.
     """
 
     tasks: float
@@ -78,7 +77,7 @@ class Went(msgspec.Struct, frozen=True):
 
     @property
     def whole(self) -> float:
-        """All of it."""
+        """The sum."""
         return self.tasks + self.uncounted + self.startup + self.barriers + self.tail + self.other
 
     def __add__(self, other: Went) -> Went:
@@ -96,7 +95,7 @@ NOTHING = Went(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """How long tasks took, in seconds; `p5` is what 5% of them did not exceed."""
+    """Durations of tasks, in seconds; `p5` is the value that 5% of them did not exceed."""
 
     count: int
     total: float
@@ -121,7 +120,7 @@ class Bin(msgspec.Struct, frozen=True):
 
 
 class Durations(msgspec.Struct, frozen=True):
-    """Of the tasks that ran here; `logarithmic` says how the histogram's bins are spaced."""
+    """Durations of tasks that ran here; `logarithmic` is the spacing of the histogram's bins."""
 
     succeeded: Spread | None
     failed: Spread | None
@@ -130,9 +129,9 @@ class Durations(msgspec.Struct, frozen=True):
 
 
 class Node(msgspec.Struct, frozen=True):
-    """One node. `slots` is how many tasks ran there at once, at most; `busy` the share (0 to 1) of their time
-    that tasks took while the node was there; `ratio` its median against that of all; `clock` the seconds that
-    its clock is ahead, if that could be seen. `remarks`: "slow", "fast", "fails"."""
+    """One node. `slots` is the largest number of tasks that ran there at once; `busy` the share (0 to 1) of
+    their time that tasks took while the node was there; `ratio` its median divided by that of all nodes;
+    `clock` the seconds by which its clock is ahead, if known. `remarks`: "slow", "fast", "fails"."""
 
     name: str
     slots: int
@@ -146,9 +145,9 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Failed tasks of one return code, reason and last line, where all numbers count as equal. `snippet` and
-    `last_line` are those of one, `tasks` some ids, `most_on` the node with most of them and `most` how
-    many."""
+    """Failed tasks with one return code, reason and last line, where all numbers count as equal. `snippet`
+    and `last_line` are those of one task, `tasks` some ids, `most_on` the node with most of them and `most`
+    their number."""
 
     return_code: int
     how: str
@@ -163,7 +162,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Named(msgspec.Struct, frozen=True):
-    """One task. `reason`: why it ended so, if its return code does not say it."""
+    """One task. `reason`: why it ended, if its return code does not say it."""
 
     id: int
     line: int
@@ -175,7 +174,7 @@ class Named(msgspec.Struct, frozen=True):
 
 
 class Barrier(msgspec.Struct, frozen=True):
-    """A barrier that ended; `elapsed` is how long it kept later tasks waiting, as the driver saw it."""
+    """A barrier that ended; `elapsed` is how long it made later tasks wait, as the driver saw it."""
 
     id: int
     elapsed: float
@@ -194,16 +193,17 @@ class PerEngine(msgspec.Struct, frozen=True):
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """The commands that go on: `rest` runs the tasks that have no result (empty: all have one), `failed` also
-    runs those again that failed."""
+    """The commands that continue: `rest` runs the tasks without a result (empty: there are none), `failed`
+    also runs failed tasks again."""
 
     rest: str
     failed: str
 
 
 class Report(msgspec.Struct, frozen=True):
-    """All of it. `utilisation` is the share (0 to 1) of the slots' time that tasks which count took; None if
-    none ran. Of long lists the longest or most frequent stand here: the counts say how many there are."""
+    """A complete report. `utilisation` is the share (0 to 1) of the slots' time that attempts which count
+    took; None if none ran. Long lists are cut to the longest or most frequent entries; the counts are
+    complete."""
 
     format: int
     files: list[File]

@@ -25,13 +25,13 @@ from disbatch.watch.report.svg import (
 from disbatch.watch.report.text import WENT, besides, clean, moment, outcomes, share
 
 MARK = b"<!doctype html>\n<!-- disbatch report -->\n"
-"""How each page begins: only a file that begins like this is ever replaced."""
+"""The beginning of each page: only a file that begins like this is ever replaced."""
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def render_page(analysis: Analysis, report: Report) -> bytes:
-    """The whole file."""
+    """The complete file."""
     parts = [_head(report)]
     if report.utilisation is not None:
         axis = Axis([run.seconds for run in report.runs])

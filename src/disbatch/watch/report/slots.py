@@ -31,12 +31,12 @@ from disbatch.watch.report.data import BARRIER, COUNTS, PER_ENGINE, UNCOUNTED, C
 from disbatch.watch.report.figures import Went
 
 TOLERANCE = 5.0
-"""Seconds: results may come late, and what differs less hardly shows."""
+"""Seconds: results may arrive late, and smaller differences hardly matter."""
 _SAMPLES = 101
 
 
 def clock_errors(rows: Mapping[int, Sequence[int]], finishes: array[float]) -> dict[int, float]:
-    """For the nodes whose clock is wrong: seconds that it is ahead of most others.
+    """For each node with a wrong clock, the seconds by which it is ahead of most others.
 
     `rows` are those of each node in one file, in order; `finishes` the column.
     """
@@ -50,8 +50,8 @@ def clock_errors(rows: Mapping[int, Sequence[int]], finishes: array[float]) -> d
 
 
 def _ahead(rows: Sequence[int], yardstick: Sequence[int], finishes: array[float]) -> float:
-    """How far the clock that wrote `rows` is ahead of the yardstick's; 0 if the order does not contradict
-    that."""
+    """How far the clock of `rows` is ahead of the yardstick's; 0 if the order of the lines does not
+    contradict equal clocks."""
     least, most = [], []
     for row in rows[:: max(1, len(rows) // _SAMPLES)]:
         at = bisect(yardstick, row)
@@ -69,8 +69,8 @@ def _ahead(rows: Sequence[int], yardstick: Sequence[int], finishes: array[float]
 
 @dataclass(frozen=True)
 class Place:
-    """A node in a run. `rows` are its attempts in order of their start; beside each its `starts` and
-    `finishes` (moments, the clock put right by `clock` seconds) and its slot (`slot_of`, from 0)."""
+    """A node in a run. `rows` are its attempts in order of their start; with each its `starts` and `finishes`
+    (times, with the clock corrected by `clock` seconds) and its slot (`slot_of`, from 0)."""
 
     run: int
     node: int
@@ -84,9 +84,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Stretch:
-    """A run's time: `start` of the first thing that ran, `finish` of the last task. `last_barrier`: id and
-    end of the last barrier that a task ran behind, or None; `behind`: how many barriers of `Counts.barriers`
-    that makes."""
+    """The time of a run: `start` of the first attempt, `finish` of the last task. `last_barrier`: id and end
+    of the last barrier with a task after it, or None; `behind`: its position in `Counts.barriers`, from 1."""
 
     run: int
     start: float
@@ -97,17 +96,17 @@ class Stretch:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Its duration."""
         return self.finish - self.start
 
     @property
     def slots(self) -> int:
-        """Those of all nodes."""
+        """The slots of all nodes."""
         return sum(place.slots for place in self.places)
 
 
 def find_stretches(lines: Lines, counts: Counts) -> list[Stretch]:
-    """What each run did, in the order of the files; none for one in which nothing ran."""
+    """The runs in the order of the files, without those in which nothing ran."""
     found = []
     for run in dict.fromkeys(source.run for source in lines.sources):
         files = [number for number, source in enumerate(lines.sources) if source.run == run]
@@ -163,8 +162,8 @@ def _place(lines: Lines, run: int, node: int, rows: array[int], clock: float) ->
 
 
 def partition(starts: Sequence[float], finishes: Sequence[float]) -> tuple[array[int], int]:
-    """A slot for each interval, so that none overlap in a slot, and how many slots it takes: as few as can
-    be. `starts` must be in order."""
+    """A slot for each interval, so that none overlap in a slot, and the number of slots, which is minimal.
+    `starts` must be in order."""
     slot_of = array("i", bytes(4 * len(starts)))
     free: list[tuple[float, int]] = []
     for i, start in enumerate(starts):
@@ -180,8 +179,8 @@ def partition(starts: Sequence[float], finishes: Sequence[float]) -> tuple[array
 def covered(starts: Sequence[float], finishes: Iterable[float], edges: Sequence[float]) -> list[float]:
     """Seconds of all intervals together between each two neighbours of `edges`. `starts` must be in order.
 
-    Summed up to a moment t, they are t times the intervals begun, less their starts, less the same of those
-    ended.
+    Up to a time t, that is t times the number of intervals begun, minus their starts, minus the same of those
+    that have ended.
     """
     base = edges[0]
     ends = sorted(finishes)
@@ -195,7 +194,7 @@ def covered(starts: Sequence[float], finishes: Iterable[float], edges: Sequence[
 
 
 def went(stretch: Stretch, lines: Lines, counts: Counts) -> Went:
-    """Where the time of all slots of a run went."""
+    """How the time of all slots of a run was used."""
     tasks = uncounted = startup = barriers = tail = other = 0.0
     for place in stretch.places:
         phases = _phases(place, lines, counts)
@@ -227,7 +226,7 @@ def went(stretch: Stretch, lines: Lines, counts: Counts) -> Went:
 
 
 def _phases(place: Place, lines: Lines, counts: Counts) -> Sequence[int]:
-    """For each attempt, how many barriers stand before it."""
+    """For each attempt, the number of barriers before it."""
     if not counts.barriers:
         return bytes(len(place.rows))
     return array("q", [bisect_right(counts.barriers, lines.ids[row]) for row in place.rows])

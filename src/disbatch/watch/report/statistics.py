@@ -31,13 +31,13 @@ from disbatch.wire.ownfile import owner_of
 
 _MOST_BINS = 40
 _WIDE = 20.0
-"""From this ratio of long to short on, bins are spaced logarithmically."""
+"""From this ratio of longest to shortest on, bins are spaced logarithmically."""
 _LEAST = 1e-3
-"""Seconds: nothing shorter is told apart."""
+"""Seconds: shorter durations are not distinguished."""
 
 
 def spread_of(ordered: Sequence[float]) -> Spread | None:
-    """The figures of durations that are in order; None if there are none."""
+    """The figures of ordered durations; None if there are none."""
     if not ordered:
         return None
     total = math.fsum(ordered)
@@ -57,7 +57,7 @@ def spread_of(ordered: Sequence[float]) -> Spread | None:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value that this share of them does not exceed, between two of them if it falls there."""
+    """The value that this share of them does not exceed, interpolated between two values."""
     at = share * (len(ordered) - 1)
     below = math.floor(at)
     above = min(below + 1, len(ordered) - 1)
@@ -65,7 +65,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def histogram(succeeded: Sequence[float], failed: Sequence[float]) -> tuple[list[Bin], bool]:
-    """Bins for both, each in order, and whether they are spaced logarithmically."""
+    """Bins for both, each of them ordered, and whether they are spaced logarithmically."""
     if not succeeded and not failed:
         return [], False
     low = min(each[0] for each in (succeeded, failed) if each)
@@ -84,7 +84,7 @@ def histogram(succeeded: Sequence[float], failed: Sequence[float]) -> tuple[list
 
 
 def _logarithmic(low: float, high: float) -> list[float]:
-    """From `low` to beyond `high`, 10, 5 or 3 a decade; the first bin also has what is shorter still."""
+    """From `low` to beyond `high`, 10, 5 or 3 per decade; the first bin includes shorter durations."""
     low = max(low, _LEAST)
     for a_decade in (10, 5, 3, 2, 1):
         first, last = math.floor(math.log10(low) * a_decade), math.floor(math.log10(high) * a_decade) + 1
@@ -111,7 +111,7 @@ def nice_step(least: float) -> float:
 
 
 _CHANCE = 0.01
-"""Of a hundred runs whose nodes are all alike, at most one gets a remark of a kind."""
+"""If all nodes were equal, at most one run in a hundred would have a remark of a kind."""
 _SLOW, _FAST = 1.15, 1 / 1.15
 _FEWEST_FAILURES = 3
 
@@ -130,7 +130,8 @@ class _Tally:
 def compare_nodes(
     lines: Lines, counts: Counts, stretches: Sequence[Stretch], ordered: Sequence[float]
 ) -> list[Node]:
-    """Every node, in the order of their numbers; `ordered`: how long all succeeded tasks took, in order."""
+    """Every node, in the order of their numbers; `ordered`: the durations of all succeeded tasks, in
+    order."""
     tallies: dict[int, _Tally] = {}
     for stretch in stretches:
         for place in stretch.places:
@@ -185,7 +186,7 @@ def _node(name: str, tally: _Tally, usual: float, whole: _Tally, nodes: int) -> 
 
 
 def _is_failing(tally: _Tally, whole: _Tally, nodes: int) -> bool:
-    """More of all failures than its share of the tasks lets expect."""
+    """True if it has more failures than its share of the tasks explains."""
     if tally.failed < _FEWEST_FAILURES or nodes < 2:
         return False
     part = tally.tasks / whole.tasks
@@ -194,10 +195,10 @@ def _is_failing(tally: _Tally, whole: _Tally, nodes: int) -> bool:
 
 
 def _is_no_chance(found: int, tries: int, share: float, nodes: int) -> bool:
-    """True if it is unlikely that on any node so many of `tries` are found, when one is with probability
+    """True if it is unlikely that on any node so many of `tries` are found, when each has probability
     `share`.
 
-    By Chernoff's bound, which holds for small numbers, too.
+    By Chernoff's bound, which also holds for small numbers.
     """
     part = found / tries
     if part <= share:
@@ -210,12 +211,12 @@ def _is_no_chance(found: int, tries: int, share: float, nodes: int) -> bool:
 
 STDOUT, STDERR = range(2)
 TAIL = 4096
-"""Bytes of its end in which the last line is looked for."""
+"""Bytes of the end of a file in which the last line is searched for."""
 _STATUS, _OUTPUT = "_status.txt", "_output.json"
 
 
 def last_lines(lines: Lines, rows: Iterable[int]) -> dict[int, str]:
-    """The whole last lines of these rows' tasks, as far as that was kept and can be read here."""
+    """The complete last lines of these rows' tasks, as far as they were kept and can be read here."""
     runs: dict[int, dict[int, Record]] = {}
     for row in rows:
         record = lines.record(row)
@@ -261,11 +262,11 @@ def _last_line(kept: Kept, task: int) -> str:
 MOST_GROUPS = 100
 MOST_EXAMPLES = 10
 LEAST_END = 20
-"""Characters that two cut lines have in common if they are taken for the same line."""
+"""Characters that two shortened lines must have in common to count as the same line."""
 
 
 class _Group:
-    """Tasks that failed in one way: `rows` are examples, the first ones; `on` counts them by node."""
+    """Tasks that failed in one way: `rows` are the first of them as examples; `on` counts them by node."""
 
     __slots__ = ("on", "rows")
 
@@ -283,9 +284,9 @@ class _Group:
 
 
 def find_failures(lines: Lines, counts: Counts) -> tuple[list[Failure], int]:
-    """The most frequent groups, and how many there are. A snippet may tell only the end of a line. So whole
-    lines are looked for in what the runs kept, for one task of each of the most frequent groups; and groups
-    become one that differ only by where their lines were cut."""
+    """The most frequent groups, and the number of all groups. A snippet may hold only the end of a line. So
+    complete lines are read from the kept output, for one task of each of the most frequent groups, and groups
+    whose lines differ only by where they were cut are merged."""
     groups: dict[int, _Group] = {}
     for row, cause in enumerate(lines.causes):
         if cause < 0 or counts.roles[row] not in (COUNTS, COPY):
@@ -315,7 +316,8 @@ def find_failures(lines: Lines, counts: Counts) -> tuple[list[Failure], int]:
 
 
 def _is_same(one: str, other: str) -> bool:
-    """Lines with masked numbers; of two that were cut, the shorter one may be the end of the other."""
+    """Compare lines with masked numbers; of two shortened lines, the shorter one may be the end of the
+    other."""
     if one == other or not one.startswith(CUT) or not other.startswith(CUT):
         return one == other
     shorter, longer = sorted((each.removeprefix(CUT).strip() for each in (one, other)), key=len)
@@ -341,13 +343,13 @@ def _failure(lines: Lines, names: list[str], group: _Group, line: str) -> Failur
 
 
 def _line(lines: Lines, row: int) -> str:
-    """The last line that the status file tells."""
+    """The last line in the status file."""
     record = lines.record(row)
     return "" if record is None else line_of_record(record)
 
 
 def _snippet(lines: Lines, row: int) -> str:
-    """That of error output, or else of output; what is not UTF-8 as \\xNN."""
+    r"""The snippet of stderr, or else of stdout; bytes that are not UTF-8 as \xNN."""
     record = lines.record(row)
     if record is None:
         return ""

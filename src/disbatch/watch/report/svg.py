@@ -32,7 +32,7 @@ _MOST_BARS_A_ROW = 300
 _COLUMNS = 250
 _FEWEST_COLUMNS = 10
 _MANY_FAIL = 1 / 3
-"""From this share of failed tasks on, a part of the time is shown as failing."""
+"""From this share of failed tasks on, an interval is shown as failing."""
 
 FINE, FAILED, UNCOUNTED = range(3)
 
@@ -43,8 +43,8 @@ _Part = tuple[Place, Sequence[int]]
 
 @dataclass(frozen=True)
 class Bar:
-    """One attempt: its row, in which stretch, when it began and ended there (seconds), what came of it, and
-    its line."""
+    """One attempt: its row, its stretch, when it began and ended there (seconds), its result, and its
+    line."""
 
     row: int
     stretch: int
@@ -56,7 +56,8 @@ class Bar:
 
 @dataclass(frozen=True)
 class Cell:
-    """Part of a row of a stretch (seconds), how busy it was (0 to 1), and whether many tasks failed there."""
+    """An interval of a row in a stretch (seconds), how busy it was (0 to 1), and whether many tasks failed in
+    it."""
 
     row: int
     stretch: int
@@ -68,8 +69,8 @@ class Cell:
 
 @dataclass
 class Timeline:
-    """Either `bars` or `cells` in `rows` rows. `labels`: a name, its first row and how many rows it has.
-    `what` says what a row is: "slot", "node", or how many nodes."""
+    """Either `bars` or `cells` in `rows` rows. `labels`: a name, its first row and its number of rows. `what`
+    is what a row stands for: "slot", "node", or how many nodes."""
 
     rows: int
     what: str
@@ -138,7 +139,7 @@ class _Drawing:
                     yield from self._cells(number, first[place.node] + slot, [(place, chosen)], 1)
 
     def _by_node(self, nodes: list[int]) -> Timeline:
-        """A row for each node, or for neighbours."""
+        """A row for each node, or for several neighbouring nodes."""
         each = math.ceil(len(nodes) / MOST_ROWS)
         rows = math.ceil(len(nodes) / each)
         row_of = {node: at // each for at, node in enumerate(nodes)}
@@ -157,7 +158,7 @@ class _Drawing:
         return timeline
 
     def _cells(self, number: int, row: int, parts: Sequence[_Part], slots: int) -> Iterator[Cell]:
-        """The parts of the time of a row in which anything ran."""
+        """The intervals of a row in which anything ran."""
         stretch = self._stretches[number]
         if stretch.seconds <= 0:
             return
@@ -186,12 +187,12 @@ class _Drawing:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """node2 before node10."""
+    """Sorts node2 before node10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split("([0-9]{1,18})", name)]
 
 
 WIDE = 1000.0
-"""Units from left to right, whatever the width of the page; from top to bottom they are pixels."""
+"""Units from left to right, whatever the width of the page; from top to bottom the units are pixels."""
 _GAP = 12.0
 _LEVELS = 8
 _MOST_NAMED_BARS = 2000
@@ -199,7 +200,7 @@ _CLASSES = {FINE: ("a", "b"), FAILED: ("failed", "failed"), UNCOUNTED: ("uncount
 
 
 class Axis:
-    """Runs side by side, each as wide as it took time, but never too narrow to be seen."""
+    """Runs side by side, with widths in proportion to their durations, but never too narrow to be visible."""
 
     def __init__(self, seconds: Sequence[float]) -> None:
         self.seconds = seconds
@@ -212,13 +213,13 @@ class Axis:
         self._lefts = [sum(self._widths[:at]) + _GAP * at for at in range(len(seconds))]
 
     def at(self, stretch: int, seconds: float) -> float:
-        """Where a moment of a run is."""
+        """The position of a time in a run."""
         whole = self.seconds[stretch]
         share = min(1.0, max(0.0, seconds / whole)) if whole > 0 else 0.0
         return self._lefts[stretch] + self._widths[stretch] * share
 
     def ticks(self) -> list[Tick]:
-        """Labels: the time since each run's begin."""
+        """Labels: the time since the beginning of each run."""
         found = []
         for number, seconds in enumerate(self.seconds):
             most = max(1, round(8 * self._widths[number] / WIDE))
@@ -235,7 +236,7 @@ class Axis:
 
 
 def busy_plot(runs: Sequence[Run], axis: Axis) -> str:
-    """Slots at work over time."""
+    """Busy slots over time."""
     height = 150.0
     top = max(run.slots for run in runs)
     shapes = []
@@ -254,7 +255,7 @@ def busy_plot(runs: Sequence[Run], axis: Axis) -> str:
 
 
 def histogram_plot(bins: Sequence[Bin], logarithmic: bool) -> str:
-    """How many tasks took how long."""
+    """The histogram of durations."""
     height = 150.0
     top = max(each.count for each in bins)
     wide = WIDE / len(bins)
@@ -274,7 +275,7 @@ def histogram_plot(bins: Sequence[Bin], logarithmic: bool) -> str:
 
 
 def timeline_plot(timeline: Timeline, axis: Axis, told: Callable[[Bar], str]) -> str:
-    """What the slots did; `told` says what there is to know of one attempt."""
+    """The work of the slots; `told` returns the description of an attempt."""
     each = max(2, min(16, round(480 / timeline.rows)))
     parted = len(timeline.labels) > 1 and timeline.what == "slot" and each >= 4
     lines = [first for _, first, _ in timeline.labels] if parted else []
@@ -296,7 +297,7 @@ def timeline_plot(timeline: Timeline, axis: Axis, told: Callable[[Bar], str]) ->
 
 
 def _bars(timeline: Timeline, axis: Axis, each: float, told: Callable[[Bar], str]) -> Iterable[str]:
-    """Neighbours alternate in tone, so that it shows where one ends."""
+    """Neighbours alternate in shade, so that their boundaries are visible."""
     named = len(timeline.bars) <= _MOST_NAMED_BARS
     paths: dict[str, list[str]] = {}
     tone: dict[int, int] = {}
@@ -316,7 +317,7 @@ def _bars(timeline: Timeline, axis: Axis, each: float, told: Callable[[Bar], str
 
 
 def _cells(cells: Sequence[Cell], axis: Axis, each: float) -> Iterable[str]:
-    """A path for each shade; neighbours of one shade are one stroke."""
+    """A path for each shade; neighbours of the same shade are one stroke."""
     paths: dict[tuple[bool, int], list[str]] = {}
     open_strokes: dict[tuple[int, int], tuple[float, float, tuple[bool, int]]] = {}
 
@@ -344,7 +345,7 @@ def _cells(cells: Sequence[Cell], axis: Axis, each: float) -> Iterable[str]:
 
 
 def spread_plot(spread: Spread | None, low: float, high: float, failing: bool) -> str:
-    """One node's durations on a scale that all share: from 5% to 95%, the middle half, the median."""
+    """One node's durations on a common scale: from 5% to 95%, the middle half, the median."""
     if spread is None or high <= low:
         return ""
 
@@ -370,7 +371,7 @@ def _figure(
     *,
     names: bool = False,
 ) -> str:
-    """A plot between its axes; ticks and labels are at shares of the width and of the height."""
+    """A plot between its axes; positions of ticks and labels are shares of the width and of the height."""
     across = "".join(_ticks(ticks))
     down = "".join(f'<span style="top:{100 * at:.2f}%">{escape(words)}</span>' for at, words in labels)
     return (
@@ -382,7 +383,7 @@ def _figure(
 
 
 def _ticks(ticks: Iterable[Tick]) -> Iterable[str]:
-    """A narrow page shows every second of many; each run begins with one at 0."""
+    """A narrow page shows every second of many ticks; each run begins with one at 0."""
     ticks = list(ticks)
     number = -1
     for at, words in ticks:
@@ -397,5 +398,5 @@ def _title(words: str) -> str:
 
 
 def _n(number: float) -> str:
-    """A coordinate, as short as it may be."""
+    """A coordinate with as few digits as possible."""
     return f"{number:.1f}".removesuffix(".0")

@@ -26,11 +26,11 @@ _FAILURES = 50
 _LONG = 2000
 
 Cell = tuple[str, str]
-"""HTML of a cell, and its class: "n" for numbers, "less" if a narrow page can do without it."""
+"""HTML of a cell, and its class: "n" for numbers, "less" if a narrow page may omit it."""
 
 
 def section(title: str, body: str, hint: str = "") -> str:
-    """A part of the page; nothing without a body."""
+    """A section of the page; empty without a body."""
     if not body:
         return ""
     explained = f'<p class="hint">{hint}</p>\n' if hint else ""
@@ -82,7 +82,7 @@ def percentiles(report: Report) -> str:
 
 
 def nodes(report: Report) -> str:
-    """All nodes, those of interest first."""
+    """All nodes, those with remarks first."""
     if len(report.nodes) < 2:
         return ""
     ordered = by_interest(report.nodes)
@@ -128,7 +128,7 @@ def _node_table(listed: Sequence[Node], low: float, high: float) -> str:
 
 
 def failures(report: Report) -> str:
-    """A row for each kind."""
+    """A row for each kind of failure."""
     rows = []
     for failure in report.failures[:_FAILURES]:
         said = failure.last_line
@@ -154,7 +154,7 @@ def _examples(failure: Failure) -> str:
 
 
 def slowest(report: Report) -> str:
-    """The tasks that took longest."""
+    """The longest tasks."""
     if len(report.slowest) < 2:
         return ""
     rows = []
@@ -178,7 +178,7 @@ def slowest(report: Report) -> str:
 
 
 def barriers(report: Report) -> str:
-    """Those that kept tasks waiting longest."""
+    """The barriers that made tasks wait longest."""
     if not report.barriers:
         return ""
     rows = [
@@ -236,7 +236,7 @@ def runs(report: Report) -> str:
 
 
 def resume(report: Report) -> str:
-    """The commands that go on."""
+    """The commands that continue the run."""
     body = ""
     if report.resume.rest:
         body = "<p>Run the tasks that have no result:</p>\n" + _command(report.resume.rest)

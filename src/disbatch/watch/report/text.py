@@ -25,17 +25,17 @@ PLAIN = str.maketrans(
         "…": "~",
     }
 )
-"""What stands for them where only ASCII can be shown."""
+"""Replacements where only ASCII can be shown."""
 
 
 def bar(share: float, width: int) -> str:
-    """A bar of at most `width` columns; what is not nothing shows."""
+    """A bar of at most `width` columns; visible for every share above 0."""
     eighths = max(1, round(share * width * 8)) if share > 0 else 0
     return "█" * (eighths // 8) + (_LEFT_EIGHTHS[eighths % 8] if eighths % 8 else "")
 
 
 def area(shares: Sequence[float], height: int) -> list[str]:
-    """A column for each share of the height, from the top line down; what is not nothing shows."""
+    """A column for each share of the height, from the top line down; visible for every share above 0."""
     filled = [max(1, round(min(1.0, share) * height * 8)) if share > 0 else 0 for share in shares]
     return [
         "".join(_EIGHTHS[max(0, min(8, eighths - 8 * level))] for eighths in filled).rstrip()
@@ -45,7 +45,7 @@ def area(shares: Sequence[float], height: int) -> list[str]:
 
 WIDTH = 80
 UNBROKEN = 1 << 16
-"""Columns of a command that people copy."""
+"""Columns of a command to be copied."""
 _LABEL = 12
 _CHART = 64
 _HEIGHT = 5
@@ -61,7 +61,7 @@ WENT = (
     ("tail", "tail", "blue"),
     ("other", "between tasks", "bright_black"),
 )
-"""Where time goes: the field of `Went`, what people read, a colour."""
+"""Parts of the slots' time: the field of `Went`, its name, a colour."""
 
 
 def render(report: Report) -> list[Text]:
@@ -152,7 +152,7 @@ def outcomes(tasks: Tasks) -> str:
 
 
 def besides(tasks: Tasks) -> list[str]:
-    """What else there is to say of tasks, a line each."""
+    """Further statements about tasks, one line each."""
     said = []
     if tasks.skipped:
         failed = f" ({count(tasks.skipped_failed)} did not succeed)" if tasks.skipped_failed else ""
@@ -203,7 +203,7 @@ def _busy(runs: Sequence[Run]) -> list[Text]:
 
 
 def _chart(values: Sequence[float], top: float, ticks: Iterable[tuple[float, str]]) -> list[Text]:
-    """Values as an area, the highest as high as `top`; ticks at shares of the width."""
+    """Values as an area, the highest with height `top`; ticks at shares of the width."""
     lines = []
     columns = _resampled(values, _CHART)
     for number, blocks in enumerate(area([value / top for value in columns], _HEIGHT)):
@@ -292,7 +292,7 @@ def by_interest(nodes: Iterable[Node]) -> list[Node]:
 
 
 def title_of_failures(tasks: Tasks) -> str:
-    """Of the table of kinds."""
+    """The title of the table of kinds."""
     return "Failures" if tasks.failed > tasks.cancelled or tasks.lost else "Cancelled tasks"
 
 
@@ -311,7 +311,7 @@ def _failures(report: Report) -> list[Text]:
 
 
 def where(failure: Failure) -> str:
-    """`, all on node3`; nothing if no node stands out."""
+    """`, all on node3`; empty if no node stands out."""
     if failure.count < 2:
         return f", on {clean(failure.most_on, 30)}"
     if failure.nodes == 1:
@@ -322,7 +322,7 @@ def where(failure: Failure) -> str:
 
 
 def examples(failure: Failure, room: int) -> str:
-    """`tasks 17, 203 and 28 more`, at most so long."""
+    """`tasks 17, 203 and 28 more`, within this width."""
     words = "task" if failure.count == 1 else "tasks"
     shown: list[str] = []
     for task in map(str, failure.tasks):
@@ -359,14 +359,14 @@ def _resume(report: Report) -> list[Text]:
 
 
 def share(part: float) -> str:
-    """`83.6%`; what is next to nothing is not nothing."""
+    """`83.6%`; values near 0 or 1 are not rounded to them."""
     if 0 < part < 0.0005:
         return "<0.1%"
     return f"{part:.1%}"
 
 
 def moment(seconds: float) -> str:
-    """A moment as this machine's local time."""
+    """A time as local time of this machine."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     except (ValueError, OverflowError, OSError):
@@ -374,6 +374,6 @@ def moment(seconds: float) -> str:
 
 
 def clean(text: str, width: int) -> str:
-    """Text from outside on one line, at most so many columns."""
+    """Foreign text on one line, at most so many columns."""
     shown = one_line(text.encode("utf-8", "replace"), width)
     return shown if cell_len(shown) <= width else set_cell_size(shown, width - 1).rstrip() + "…"
