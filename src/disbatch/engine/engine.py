@@ -56,7 +56,7 @@ from disbatch.engine.liveness import Contact, Lifeline, burden_now
 from disbatch.engine.outbox import Outbox, write_unrecorded
 from disbatch.engine.process_tree import boot_id, look, watch_children
 from disbatch.engine.resources import in_job
-from disbatch.engine.scheduler_signals import HOLD, Held
+from disbatch.engine.scheduler_signals import Held
 from disbatch.engine.slots import Job, Runner
 from disbatch.model.log import LogFormatter
 from disbatch.model.task import Ending, Outcome, Phase, Way
@@ -164,7 +164,7 @@ class Engine:
         self._contact = Contact(_now, self._silent)
         self._output = self._keep_output()
         give = self._ended if self._output is None else self._output.add
-        self._held = Held(loop, HOLD if self._in_job else 0, give)
+        self._held = Held(loop, give, hold=self._in_job)
         self._runner = Runner(
             loop,
             self._environment,

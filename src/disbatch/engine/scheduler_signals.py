@@ -8,15 +8,17 @@ of its tasks, one after the other in an unknown order, with a few milliseconds b
 A task that such a signal ended has no result: a resumed run must run it again. Its engine recognises this
 only by being signalled itself, which may happen a moment later.
 
-So an outcome that a signal may have caused, which is any but return code 0 (a shell reports 143; a program
-may catch the signal and exit with 1), waits HOLD seconds from the time at which the engine saw the task's
-end. If the engine is signalled meanwhile, the outcome becomes Ending.ORDERED; so does every outcome after the
-signal, whatever its code: a task that caught the signal and ended with 0 may not have finished its work.
+So an outcome other than return code 0 (a shell reports 143; a program may catch the signal and exit with 1)
+waits HOLD seconds from the time at which the engine saw the task's end. If the engine is signalled meanwhile,
+the outcome becomes Ending.ORDERED; so does every outcome after the signal, whatever its code: a task that
+caught the signal and ended with 0 may not have finished its work.
 
-Two cases cannot be told apart: a task that ends with 0 because of the signal before the engine gets it (the
-engine's signal handler runs between two of its instructions, not when its loop comes round, so the task would
-have to be signalled, end, and be reaped between two kill calls of the scheduler); and a scheduler that pauses
-longer than HOLD between its kill calls (the task is recorded as failed, and a resume with -R runs it again).
+Return code 0 waits, too, for a task may catch the signal, or go on without the command that it ended, and be
+reaped before the engine is signalled, on a busy node. It waits more briefly, as the driver may have nothing
+for the slot before it hears the outcome: HOLD_OF_SUCCESS seconds for short tasks, of which the engine has
+more in its queue, else HOLD_SHARE of the time that the task took.
+
+One case cannot be told apart: a scheduler that pauses for longer than that between its kill calls.
 
 Only the outcome waits: the task's slot is free at once.
 """
@@ -24,8 +26,9 @@ Only the outcome waits: the task's slot is free at once.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import heapq
 from collections.abc import Callable
+from itertools import count
 
 import msgspec
 
@@ -34,19 +37,35 @@ from disbatch.model.task import Ending, Outcome
 
 HOLD = 0.25
 """Seconds. A scheduler needs milliseconds to signal all processes of a step, longer on a node that swaps."""
+HOLD_OF_SUCCESS = 0.05
+"""Seconds, well below the work in an engine's queue (`plan.engine`)."""
+SHORT_TASK = 1.0
+"""Seconds: engines have longer tasks not in their queues."""
+HOLD_SHARE = 0.01
+TOGETHER = 0.005
+"""Seconds: what is due within that time is passed on at once, so that a timer serves many short tasks."""
+
+
+def hold_of(outcome: Outcome) -> float:
+    """Seconds that an outcome waits."""
+    if outcome.failed:
+        return HOLD
+    return HOLD_OF_SUCCESS if outcome.elapsed <= SHORT_TASK else min(HOLD, HOLD_SHARE * outcome.elapsed)
 
 
 class Held:
-    """Passes outcomes on to `give(job, outcome)`, some of them `hold` seconds later; 0: all at once,
-    unchanged, whatever was signalled."""
+    """Passes outcomes on to `give(job, outcome)`, `hold_of` seconds later; if it does not `hold` any, all at
+    once, unchanged, whatever was signalled."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, hold: float, give: Callable[[Job, Outcome], None]
+        self, loop: asyncio.AbstractEventLoop, give: Callable[[Job, Outcome], None], *, hold: bool
     ) -> None:
         self._loop = loop
         self._hold = hold
         self._give = give
-        self._waiting: deque[tuple[float, Job, Outcome]] = deque()
+        self._numbers = count()
+        self._waiting: list[tuple[float, int, Job, Outcome]] = []
+        """A heap: when each is due, and in which order they came."""
         self._timer: asyncio.TimerHandle | None = None
         self._signalled = False
 
@@ -56,8 +75,8 @@ class Held:
         return not self._waiting
 
     def jobs(self) -> list[Job]:
-        """The held jobs, oldest first."""
-        return [job for _, job, _ in self._waiting]
+        """The held jobs."""
+        return [job for _, _, job, _ in self._waiting]
 
     def add(self, job: Job, outcome: Outcome) -> None:
         """A task ended."""
@@ -65,10 +84,11 @@ class Held:
             self._give(job, outcome)
         elif self._signalled:
             self._give(job, _ordered(outcome))
-        elif outcome.ending is Ending.OWN and outcome.failed:
-            self._waiting.append((self._loop.time() + self._hold, job, outcome))
-            if self._timer is None:
-                self._timer = self._loop.call_later(self._hold, self._due)
+        elif outcome.ending is Ending.OWN:
+            due = self._loop.time() + hold_of(outcome)
+            if self._timer is None or due < self._waiting[0][0]:
+                self._await(due)
+            heapq.heappush(self._waiting, (due, next(self._numbers), job, outcome))
         else:
             self._give(job, outcome)
 
@@ -84,17 +104,22 @@ class Held:
         while self._waiting:
             self._give_first()
 
+    def _await(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._due)
+
     def _give_first(self) -> None:
-        _, job, outcome = self._waiting.popleft()
+        _, _, job, outcome = heapq.heappop(self._waiting)
         self._give(job, _ordered(outcome) if self._signalled else outcome)
 
     def _due(self) -> None:
         self._timer = None
-        now = self._loop.time()
-        while self._waiting and (self._signalled or self._waiting[0][0] <= now):
+        soon = self._loop.time() + TOGETHER
+        while self._waiting and (self._signalled or self._waiting[0][0] <= soon):
             self._give_first()
         if self._waiting:
-            self._timer = self._loop.call_at(self._waiting[0][0], self._due)
+            self._await(self._waiting[0][0])
 
 
 def _ordered(outcome: Outcome) -> Outcome:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from disbatch.engine.scheduler_signals import HOLD, Held
+from disbatch.engine.scheduler_signals import HOLD, HOLD_OF_SUCCESS, Held, hold_of
 from disbatch.engine.slots import Job
 from disbatch.model.task import Ending, Outcome
 from disbatch.wire.engine_protocol import Order
@@ -48,8 +48,8 @@ class Clock:
         self.now = end
 
 
-def outcome(attempt: int, code: int, ending: Ending = Ending.OWN) -> Outcome:
-    return Outcome(attempt, 0, 99, code, 1.0, 5.0, 6.0, 0, b"", 0, b"", ending)
+def outcome(attempt: int, code: int, ending: Ending = Ending.OWN, elapsed: float = 1.0) -> Outcome:
+    return Outcome(attempt, 0, 99, code, elapsed, 5.0, 6.0, 0, b"", 0, b"", ending)
 
 
 OWN, ORDERED, UNSTARTED = Ending.OWN, Ending.ORDERED, Ending.UNSTARTED
@@ -60,7 +60,13 @@ SIGNAL, RELEASE = "signal", "release"
     ("history", "given"),
     [
         # A number waits so many seconds; (attempt, code) is a task's end.
-        ([(1, 0)], [(1, OWN)]),
+        ([(1, 0)], []),
+        ([(1, 0), HOLD_OF_SUCCESS], [(1, OWN)]),
+        ([(1, 0), HOLD_OF_SUCCESS / 2, SIGNAL, RELEASE], [(1, ORDERED)]),
+        (
+            [(1, 0), HOLD_OF_SUCCESS / 2, (2, 0), HOLD_OF_SUCCESS / 2, SIGNAL, RELEASE],
+            [(1, OWN), (2, ORDERED)],
+        ),
         ([(1, 3)], []),
         ([(1, 3), HOLD], [(1, OWN)]),
         ([(1, 3), (2, 0), HOLD], [(2, OWN), (1, OWN)]),
@@ -80,8 +86,8 @@ def test_history(history: list[Any], given: list[tuple[int, Ending]]) -> None:
     seen: list[tuple[int, Ending]] = []
     held = Held(
         cast(asyncio.AbstractEventLoop, clock),
-        HOLD,
         lambda _, result: seen.append((result.attempt, result.ending)),
+        hold=True,
     )
     ended = []
     for event in history:
@@ -103,9 +109,21 @@ def test_history(history: list[Any], given: list[tuple[int, Ending]]) -> None:
 
 def test_nothing_is_held_or_changed_where_no_step_is() -> None:
     seen: list[Ending] = []
-    held = Held(cast(asyncio.AbstractEventLoop, Clock()), 0, lambda _, result: seen.append(result.ending))
+    held = Held(
+        cast(asyncio.AbstractEventLoop, Clock()), lambda _, result: seen.append(result.ending), hold=False
+    )
     job = Job(Order(1, 1, 1, -1, b":"), None)
     held.add(job, outcome(1, 3))
     held.note_signal()
     held.add(job, outcome(2, -15))
     assert seen == [OWN, OWN]
+
+
+@pytest.mark.parametrize(
+    ("code", "elapsed", "held"),
+    [(0, 0.01, HOLD_OF_SUCCESS), (0, 2.0, 0.02), (0, 1e6, HOLD), (1, 0.01, HOLD), (-15, 1e6, HOLD)],
+)
+def test_success_is_held_more_briefly_as_its_slot_may_have_nothing_else(
+    code: int, elapsed: float, held: float
+) -> None:
+    assert hold_of(outcome(1, code, elapsed=elapsed)) == pytest.approx(held)
