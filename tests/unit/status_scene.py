@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from disbatch.driver.engine_table import Member, Tally
 from disbatch.driver.holds import Holds
-from disbatch.driver.status_collector import Matter, Outlook
+from disbatch.driver.status_collector import StatusCollector, ViewInputs
 from disbatch.model.view import EngineRow, View
 from disbatch.plan import events
 from disbatch.plan.events import Joined
@@ -25,7 +25,7 @@ class Scene:
         self.tally = Tally()
         self.notice = ""
         self.holds = Holds(self.tell, lambda: None)
-        matter = Matter(
+        matter = ViewInputs(
             *(0, "J", "Tasks", lambda: total),
             *(self.plan, self.members, self.tally, self.holds),
             label_of=lambda context: context or "rack",
@@ -33,7 +33,7 @@ class Scene:
             notice=lambda: self.notice,
             now=lambda: self.clock,
         )
-        self.outlook = Outlook(matter)
+        self.outlook = StatusCollector(matter)
         for name, slots in engines:
             self.launch(name, slots)
             self.join(name)

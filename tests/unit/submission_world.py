@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from disbatch.driver.result_feed import Telling
+from disbatch.driver.result_feed import ResultFeed
 from disbatch.driver.submissions import Submissions
 from disbatch.model.statusline import Mark, format_line
 from disbatch.model.task import Item, Outcome, Task
@@ -40,14 +40,14 @@ class WorldDriver:
         self._marks: list[Callable[[], None]] = []
         self.file = SubmittedFile(directory / "P_tasks.txt", None, again=again)
         self.source = SubmittedSource(None, self.file, lambda: None, kept_open=True)
-        self.telling = Telling(
+        self.telling = ResultFeed(
             *(asyncio.get_running_loop(), self.status),
             answer=self._answer,
             size=lambda: self.size,
             safely=self._mark,
             nothing_new=nothing_new,
         )
-        self.submissions = Submissions(note=lambda line: None, ending=lambda: False, why_not="not open")
+        self.submissions = Submissions(journal=lambda line: None, ending=lambda: False, why_not="not open")
         self.submissions.begin(self.source, self.telling)
         self.waiting: list[Item] = []
         recorded = {int(line.split(b"\t")[1]) for line in (directory / "P_status.txt").open("rb")}

@@ -41,7 +41,7 @@ from disbatch.contexts.nodes import Node
 from disbatch.contexts.retire import choose_retirement
 from disbatch.contexts.slurm.commands import preemption
 from disbatch.contexts.walltime import TIME_IS_UP, TimeLimit, grace_within
-from disbatch.driver.engine_orders import Orders
+from disbatch.driver.engine_orders import BootstrapFactory
 from disbatch.engine.environment import merge
 from disbatch.model.errors import (
     EXIT_COMPLETE,
@@ -332,7 +332,7 @@ class Attachment:
         prefix = Path(os.fsdecode(told.prefix))
         self._files = RunFiles(prefix, prefix, Path(os.fsdecode(told.known)) if told.known else None)
         keys = self._connect.keys
-        orders = Orders(
+        orders = BootstrapFactory(
             *(self._context, told.directory, environment, self._files, keys),
             orphan_patience=told.orphan_patience,
             by_driver=False,

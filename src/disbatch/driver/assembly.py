@@ -16,26 +16,26 @@ from disbatch.contexts.machine import this_machine
 from disbatch.contexts.spawn import Spawned
 from disbatch.contexts.walltime import TimeLimit
 from disbatch.driver.addresses import Addresses, Port
-from disbatch.driver.attach_requests import Admission
-from disbatch.driver.attachments import Contexts
-from disbatch.driver.commands import Control, Farewells
+from disbatch.driver.attach_requests import AttachRequests
+from disbatch.driver.attachments import Attachments
+from disbatch.driver.commands import PendingDepartures, UserCommands
 from disbatch.driver.driver import Driver
-from disbatch.driver.engine_orders import Orders
+from disbatch.driver.engine_orders import BootstrapFactory
 from disbatch.driver.engine_table import Member, Tally
-from disbatch.driver.engines import Crew
+from disbatch.driver.engines import EngineManager
 from disbatch.driver.feed import Feed
 from disbatch.driver.file_watch import FileWatch
 from disbatch.driver.holds import Holds
-from disbatch.driver.keystore import Exchange
+from disbatch.driver.keystore import KeyStorePublisher
 from disbatch.driver.parts import Parts
-from disbatch.driver.result_feed import Telling
-from disbatch.driver.scribe import Notes, Scribe
+from disbatch.driver.recorder import Journal, Recorder
+from disbatch.driver.result_feed import ResultFeed
 from disbatch.driver.settings import Listener, Observer, Settings
 from disbatch.driver.shutdown import Shutdown
 from disbatch.driver.startup import new_plan
-from disbatch.driver.status_collector import Matter, Outlook
-from disbatch.driver.status_feed import Watching
-from disbatch.driver.status_writer import Receipts, Record
+from disbatch.driver.status_collector import StatusCollector, ViewInputs
+from disbatch.driver.status_feed import StatusFeed
+from disbatch.driver.status_writer import Acknowledgements, Record
 from disbatch.driver.submissions import Submissions
 from disbatch.plan.events import Event
 from disbatch.wire.connect import RunKeys
@@ -87,7 +87,7 @@ class _Assembly:
         self._plan = new_plan(settings)
         self._tally = Tally()
         self._members: dict[str, Member] = {}
-        self._journal = Notes()
+        self._journal = Journal()
         self._holds = Holds(self._handle_event, lambda: self.driver.feed_plan())
 
     @cached_property
@@ -126,19 +126,21 @@ class _Assembly:
             engines=self._engines,
             members=self._members,
             record=self._record,
-            receipts=Receipts(self._loop, self._plan, self._record, self._hub, self._engines.lose),
-            scribe=self._scribe,
+            acknowledgements=Acknowledgements(
+                self._loop, self._plan, self._record, self._hub, self._engines.lose
+            ),
+            recorder=self._recorder,
             tally=self._tally,
             journal=self._journal,
             files=self._files,
-            contexts=self._contexts,
-            admission=self._admission,
+            attachments=self._attachments,
+            attach_requests=self._attach_requests,
             submissions=self._submissions,
-            control=self._control,
-            exchange=self._exchange,
-            telling=self._telling,
+            user_commands=self._user_commands,
+            keystore=self._keystore,
+            result_feed=self._result_feed,
             collector=self._collector,
-            watching=self._watching,
+            status_feed=self._status_feed,
         )
 
     # ---- engines ----
@@ -158,31 +160,31 @@ class _Assembly:
         return Addresses(self._settings, self._hub, lambda to: Port(to, self._notify_user))
 
     @cached_property
-    def _orders(self) -> Orders:
+    def _bootstraps(self) -> BootstrapFactory:
         s = self._settings
-        return Orders(
+        return BootstrapFactory(
             *(s.context, s.directory, s.environment, s.claimed.files, self._keys, s.orphan_patience),
             output=s.output,
         )
 
     @cached_property
-    def _engines(self) -> Crew:
-        return Crew(
-            *(self._loop, self._settings, self._plan, self._members, self._contexts),
+    def _engines(self) -> EngineManager:
+        return EngineManager(
+            *(self._loop, self._settings, self._plan, self._members, self._attachments),
             hub=self._hub,
             addresses=self._addresses,
-            orders=self._orders,
+            bootstraps=self._bootstraps,
             hostname=self._hostname,
-            tell=self._handle_event,
-            say=self._notify_user,
-            note=self._journal.add,
-            look=lambda: self._shutdown.look_for_engines(),
+            handle_event=self._handle_event,
+            notify_user=self._notify_user,
+            journal=self._journal.add,
+            engines_changed=lambda: self._shutdown.look_for_engines(),
             is_over=self._over.done,
             time_is_up=lambda: bool(self._time_limit.words),
-            lets_go=lambda member: self._time_limit.lets_go(member.context) or member in self._farewells,
+            lets_go=lambda member: self._time_limit.lets_go(member.context) or member in self._departures,
             on_joined=(
                 lambda member: self._time_limit.joined(member.engine, member.context),
-                lambda member: self._farewells.joined(member),
+                lambda member: self._departures.joined(member),
             ),
         )
 
@@ -199,9 +201,12 @@ class _Assembly:
         )
 
     @cached_property
-    def _farewells(self) -> Farewells:
-        return Farewells(
-            self._plan, tell=self._handle_event, note=self._journal.add, dismiss=self._engines.dismiss
+    def _departures(self) -> PendingDepartures:
+        return PendingDepartures(
+            self._plan,
+            handle_event=self._handle_event,
+            journal=self._journal.add,
+            dismiss=self._engines.dismiss,
         )
 
     # ---- the record ----
@@ -228,83 +233,83 @@ class _Assembly:
             addresses=self._addresses,
             holds=self._holds,
             record=self._record,
-            telling=self._telling,
+            result_feed=self._result_feed,
             collector=self._collector,
             notify_user=self._notify_user,
         )
 
     @cached_property
-    def _scribe(self) -> Scribe:
+    def _recorder(self) -> Recorder:
         feed, takeover = self._feed, self._settings.takeover
-        return Scribe(
+        return Recorder(
             self._record.add,
             self._tally,
             self._members,
-            say=self._notify_user,
+            notify_user=self._notify_user,
             source_name=feed.source_of,
             hostname=self._hostname,
             barriers_read=feed.barriers_read,
             asides=set() if takeover is None else takeover.asides,
             ended=self._listeners_to_ends(),
             failed=[listener.failed for listener in self._listeners],
-            keyed=self._exchange.keyed,
+            keyed=self._keystore.keyed,
         )
 
     def _listeners_to_ends(self) -> list[Callable[[int, bytes], None]]:
         """Those that hear of each task that is done, and of each barrier."""
         listeners: list[Callable[[int, bytes], None]] = [listener.ended for listener in self._listeners]
         if self._feed.takes_more:
-            listeners.append(self._telling.ended)
+            listeners.append(self._result_feed.ended)
         if self._feed.expects_program:
-            listeners.append(self._exchange.ended)
+            listeners.append(self._keystore.ended)
         return listeners
 
     # ---- clients ----
 
     @cached_property
-    def _contexts(self) -> Contexts:
-        return Contexts(self._loop, self._hub.answer, self._settings.number)
+    def _attachments(self) -> Attachments:
+        return Attachments(self._loop, self._hub.answer, self._settings.number)
 
     @cached_property
-    def _admission(self) -> Admission:
-        return Admission(
-            *(self._settings, self._engines, self._contexts, self._farewells),
+    def _attach_requests(self) -> AttachRequests:
+        return AttachRequests(
+            *(self._settings, self._engines, self._attachments, self._departures),
             ending=self._is_ending,
             open_port=self._addresses.for_others,
         )
 
     @cached_property
     def _submissions(self) -> Submissions:
-        return Submissions(note=self._journal.add, ending=self._is_ending, why_not=NO_SUBMISSIONS)
+        return Submissions(journal=self._journal.add, ending=self._is_ending, why_not=NO_SUBMISSIONS)
 
     @cached_property
-    def _control(self) -> Control:
+    def _user_commands(self) -> UserCommands:
         s, feed = self._settings, self._feed
-        return Control(
-            *(self._plan, self._members, self._holds, self._farewells),
+        return UserCommands(
+            *(self._plan, self._members, self._holds, self._departures),
             source_name="the run" if feed.takes_more else s.source_name,
             source_ids=lambda: feed.known_ids(self._plan),
-            tell=self._handle_event,
-            note=self._journal.add,
-            say=self._notify_user,
+            handle_event=self._handle_event,
+            journal=self._journal.add,
+            notify_user=self._notify_user,
             ending=self._is_ending,
             finish=lambda by: self._shutdown.finish(by),
             waits=s.waits != 0,
         )
 
     @cached_property
-    def _exchange(self) -> Exchange:
-        return Exchange(
+    def _keystore(self) -> KeyStorePublisher:
+        return KeyStorePublisher(
             *(self._loop, self._settings, self._holds),
             mark=self._record.mark,
             snapshot=self._collector.snapshot,
-            say=self._notify_user,
+            notify_user=self._notify_user,
             answer=self._hub.answer,
         )
 
     @cached_property
-    def _telling(self) -> Telling:
-        return Telling(
+    def _result_feed(self) -> ResultFeed:
+        return ResultFeed(
             *(self._loop, self._settings.claimed.status_descriptor),
             answer=self._hub.answer,
             size=lambda: self._record.size,
@@ -312,10 +317,10 @@ class _Assembly:
         )
 
     @cached_property
-    def _collector(self) -> Outlook:
+    def _collector(self) -> StatusCollector:
         s, feed = self._settings, self._feed
-        return Outlook(
-            Matter(
+        return StatusCollector(
+            ViewInputs(
                 *(s.number, s.jobid, s.task_name, lambda: feed.total),
                 *(self._plan, self._members, self._tally, self._holds),
                 label_of=self._engines.label_of,
@@ -333,5 +338,5 @@ class _Assembly:
         return self._shutdown.notice or self._holds.words or self._shutdown.notice_of_wait
 
     @cached_property
-    def _watching(self) -> Watching:
-        return Watching(self._loop, self._collector, self._hub.answer, self._settings.number)
+    def _status_feed(self) -> StatusFeed:
+        return StatusFeed(self._loop, self._collector, self._hub.answer, self._settings.number)

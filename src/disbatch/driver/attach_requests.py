@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from disbatch.contexts.nodes import room_for_connections
-from disbatch.driver.attachments import Contexts
-from disbatch.driver.commands import Farewells
+from disbatch.driver.attachments import Attachments
+from disbatch.driver.commands import PendingDepartures
 from disbatch.driver.engine_table import Member
-from disbatch.driver.engines import Crew
+from disbatch.driver.engines import EngineManager
 from disbatch.driver.settings import Settings
 from disbatch.model.errors import UsageError
 from disbatch.model.text import counted, short_list
@@ -24,7 +24,7 @@ from disbatch.wire.driver_socket import ENGINE_NAME
 log = logging.getLogger(__name__)
 
 
-class Admission:
+class AttachRequests:
     """`request` answers a request, or returns None: the answer comes later. `ending()` is true when the run
     comes to its end anyway; `open_port()` returns where engines on other hosts find the driver, or raises
     UsageError."""
@@ -32,22 +32,22 @@ class Admission:
     def __init__(
         self,
         settings: Settings,
-        crew: Crew,
-        contexts: Contexts,
-        farewells: Farewells,
+        engines: EngineManager,
+        attachments: Attachments,
+        departures: PendingDepartures,
         *,
         ending: Callable[[], bool],
         open_port: Callable[[], list[str]],
     ) -> None:
         self._settings = settings
-        self._crew = crew
-        self._contexts = contexts
-        self._farewells = farewells
+        self._engines = engines
+        self._attachments = attachments
+        self._departures = departures
         self._ending = ending
         self._open_port = open_port
         self._performers: dict[type, Callable[[Request, Any], Answer | None]] = {
             Attach: self._attach,
-            Heed: contexts.heed,
+            Heed: attachments.heed,
             Ended: self._ended,
             Detach: self._detach,
         }
@@ -59,15 +59,15 @@ class Admission:
     def again(self, name: str, asked: Attach, here: Collection[str]) -> None:
         """This context was attached to the run of a former driver; only those of its engines that are `here`
         may still be there."""
-        attachment = self._contexts.add(asked, name)
+        attachment = self._attachments.add(asked, name)
         gone = [node.engine for node in asked.nodes if node.engine not in here]
         attachment.events += [Event(engine, Fate.LEFT) for engine in gone]
-        self._crew.give_backs.add(name, asked.spare_after, frozenset(asked.keep))
+        self._engines.idle_releases.add(name, asked.spare_after, frozenset(asked.keep))
 
     def _attach(self, request: Request, verb: Attach) -> Answer:
         if self._ending():
             return Answer(request.id, False, ["the run is ending already"])
-        known = self._contexts.find(verb)
+        known = self._attachments.find(verb)
         try:
             if known is None:
                 self._look_for_room(len(verb.nodes))
@@ -78,9 +78,9 @@ class Admission:
             names = [node.engine for node in verb.nodes]
             if len(set(names)) < len(names) or not all(map(ENGINE_NAME.match, names)):
                 return Answer(request.id, False, ["these are no names for engines"])
-            if not self._crew.members.keys().isdisjoint(names):
+            if not self._engines.members.keys().isdisjoint(names):
                 return Answer(request.id, False, ["the run has engines of these names already"])
-            known = self._contexts.add(verb).name
+            known = self._attachments.add(verb).name
             self._admit(known, verb)
         s = self._settings
         value = Attached(
@@ -98,7 +98,7 @@ class Admission:
 
     def _look_for_room(self, nodes: int) -> None:
         """UsageError if we have not the descriptors for so many more connections."""
-        members = self._crew.members.values()
+        members = self._engines.members.values()
         expected = sum(member.launching for member in members)
         room = room_for_connections(expected, sum(member.joined is not None for member in members) + expected)
         if nodes > room:
@@ -106,22 +106,24 @@ class Admission:
             raise UsageError(f"{cause}: it has room for {room:,} more nodes, and {nodes:,} are too many")
 
     def _admit(self, context: str, verb: Attach) -> None:
-        crew = self._crew
+        engines = self._engines
         log.info("%s: attached by process %d on %s: %s", context, verb.pid, verb.host, verb.nodes)
-        crew.note(Joint(context, verb))
+        engines.journal(Joint(context, verb))
         if verb.limit is not None:
-            crew.tell(events.Limit(context, verb.limit))
-        crew.give_backs.add(context, verb.spare_after, frozenset(verb.keep))
+            engines.handle_event(events.Limit(context, verb.limit))
+        engines.idle_releases.add(context, verb.spare_after, frozenset(verb.keep))
         slots = sum(node.slots for node in verb.nodes)
         what = counted(slots, "slot") + (f", label {verb.label}" if verb.label else "")
-        crew.say(f"attached from {verb.host}: {short_list([node.node for node in verb.nodes])} ({what})")
+        engines.notify_user(
+            f"attached from {verb.host}: {short_list([node.node for node in verb.nodes])} ({what})"
+        )
         for node in verb.nodes:
-            crew.expect(
-                Member(node.engine, node.node, crew.next_rank, node.slots, None, context, label=verb.label)
+            engines.expect(
+                Member(node.engine, node.node, engines.next_rank, node.slots, None, context, label=verb.label)
             )
 
     def _member(self, context: str, engine: str) -> Member | None:
-        member = self._crew.members.get(engine)
+        member = self._engines.members.get(engine)
         return None if member is None or not context or member.context != context else member
 
     def _ended(self, request: Request, verb: Ended) -> Answer:
@@ -129,26 +131,26 @@ class Admission:
         if member is None:
             return Answer(request.id, False, ["this run does not know that engine"])
         if verb.came:
-            self._crew.exited(member.engine, verb.return_code, verb.words)
+            self._engines.exited(member.engine, verb.return_code, verb.words)
         elif member.launching:
-            self._crew.failed(member.engine, verb.words)
+            self._engines.failed(member.engine, verb.words)
         return Answer(request.id, True, [])
 
     def _detach(self, request: Request, verb: Detach) -> Answer:
-        attachment = self._contexts.get(verb.context)
+        attachment = self._attachments.get(verb.context)
         if attachment is None:
             return Answer(request.id, False, ["this run does not know that context"])
-        crew = self._crew
+        engines = self._engines
         launching = [
             member
-            for member in map(crew.members.get, self._contexts.engines(verb.context))
+            for member in map(engines.members.get, self._attachments.engines(verb.context))
             if member is not None and member.launching
         ]
-        staying = crew.of_context(verb.context)
+        staying = engines.of_context(verb.context)
         heard = sorted(member.name for member in staying if not member.lost)
         if heard:
             how = "its tasks finish" if verb.kindly else "its tasks run again elsewhere"
-            crew.say(f"{short_list(heard)}: {verb.why}; {how}")
+            engines.notify_user(f"{short_list(heard)}: {verb.why}; {how}")
         for member in (*launching, *staying):
-            self._farewells.add(member, stop=not verb.kindly)
+            self._departures.add(member, stop=not verb.kindly)
         return Answer(request.id, True, [])

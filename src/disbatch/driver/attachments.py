@@ -48,7 +48,7 @@ class _Waiting(NamedTuple):
     verb: Heed
 
 
-class Contexts:
+class Attachments:
     """All of them. `answer` takes the answers to requests that had to wait; `history` is the number of
     these."""
 

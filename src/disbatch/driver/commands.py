@@ -37,21 +37,21 @@ from disbatch.wire.client_protocol import (
 )
 
 
-class Farewells:
-    """`tell` gets events for the plan, `note` lines for the run file; `dismiss` an engine that need not come
-    any more."""
+class PendingDepartures:
+    """`handle_event` gets events for the plan, `journal` lines for the journal; `dismiss` an engine that need
+    not come any more."""
 
     def __init__(
         self,
         plan: Plan,
         *,
-        tell: Callable[[events.Event], None],
-        note: Callable[[JournalLine], bool],
+        handle_event: Callable[[events.Event], None],
+        journal: Callable[[JournalLine], bool],
         dismiss: Callable[[Member], None],
     ) -> None:
         self._plan = plan
-        self._tell = tell
-        self._note = note
+        self._handle_event = handle_event
+        self._journal = journal
         self._dismiss = dismiss
         self._awaited: dict[str, events.Drain | events.Stop] = {}
         """What is told of engines when they join."""
@@ -59,9 +59,9 @@ class Farewells:
     def add(self, member: Member, *, stop: bool) -> bool:
         """Let this engine go when what runs there has ended; or, with `stop`, end that. False if another
         driver would not know of it."""
-        noted = self._note(Unwanted(member.engine, stop))
+        noted = self._journal(Unwanted(member.engine, stop))
         if member.engine in self._plan.engines:
-            self._tell(_event(member.engine, stop))
+            self._handle_event(_event(member.engine, stop))
             return noted
         if stop or member.engine not in self._awaited:
             self._awaited[member.engine] = _event(member.engine, stop)
@@ -81,7 +81,7 @@ class Farewells:
         """This engine came, although it need not have."""
         event = self._awaited.pop(member.engine, None)
         if event is not None:
-            self._tell(event)
+            self._handle_event(event)
 
 
 def _event(engine: str, stop: bool) -> events.Drain | events.Stop:
@@ -109,13 +109,13 @@ class _Span(NamedTuple):
     engine: str = ""
 
 
-class Control:
+class UserCommands:
     """`request` answers requests, at once.
 
-    `source_ids()`: how many ids `source_name` has by now. `tell` gets events for the
-    plan, `note` lines for the run file (False: they cannot be kept), `say` a line for the one who watches
-    the run; `ending()` is true when the run comes to its end anyway, and `finish` makes it; `waits`: without
-    nodes it does not.
+    `source_ids()`: how many ids `source_name` has by now. `handle_event` gets events for the
+    plan, `journal` lines for the journal (False: they cannot be kept), `notify_user` a line for the one who
+    watches the run; `ending()` is true when the run comes to its end anyway, and `finish` makes it; `waits`:
+    without nodes it does not.
     """
 
     def __init__(
@@ -123,13 +123,13 @@ class Control:
         plan: Plan,
         members: Mapping[str, Member],
         holds: Holds,
-        farewells: Farewells,
+        departures: PendingDepartures,
         *,
         source_name: str,
         source_ids: Callable[[], int],
-        tell: Callable[[events.Event], None],
-        note: Callable[[JournalLine], bool],
-        say: Callable[[str], None],
+        handle_event: Callable[[events.Event], None],
+        journal: Callable[[JournalLine], bool],
+        notify_user: Callable[[str], None],
         ending: Callable[[], bool],
         finish: Callable[[str], None],
         waits: bool = False,
@@ -137,12 +137,12 @@ class Control:
         self._plan = plan
         self._members = members
         self._holds = holds
-        self._farewells = farewells
+        self._departures = departures
         self._source_name = source_name
         self._source_ids = source_ids
-        self._tell = tell
-        self._note = note
-        self._say = say
+        self._handle_event = handle_event
+        self._journal = journal
+        self._notify_user = notify_user
         self._ending = ending
         self._end_run = finish
         self._alone = ALONE_AND_WAITS if waits else ALONE
@@ -185,17 +185,17 @@ class Control:
             self._holds.add(Reason.PAUSE, PAUSED)
             words.append(PAUSED)
         if told.cancelled:
-            self._tell(events.Cancel(list(told.cancelled)))
+            self._handle_event(events.Cancel(list(told.cancelled)))
             words.append(f"tasks cancelled ({_ranges(told.cancelled)})")
         if told.closed:
             words.append("no more tasks are taken")
-        self._farewells.again(told)
+        self._departures.again(told)
         there = {**told.lost, **told.engines}
         leaving = dict.fromkeys(there[engine].name for engine in told.unwanted if engine in there)
         if leaving:
             words.append(f"leaving: {_some(leaving)}")
         if words:
-            self._say(f"as dbutil was told before: {'; '.join(words)}")
+            self._notify_user(f"as dbutil was told before: {'; '.join(words)}")
 
     def _asker(self, verb: str) -> str:
         return f"{self._by}: {verb}" if self._by else f"dbutil {verb}"
@@ -205,7 +205,7 @@ class Control:
     def _let_go(self, verb: str, names: list[str], one: Callable[[Member, bool], str]) -> list[str]:
         names = self._written_out(verb, names)
         members = self._named(names)
-        self._say(f"{self._asker(verb)} {_some(self._name_for_people(name) for name in names)}")
+        self._notify_user(f"{self._asker(verb)} {_some(self._name_for_people(name) for name in names)}")
         going = {member.engine for member in members}
         alone = not any(
             self._stays(member) for member in self._members.values() if member.engine not in going
@@ -254,7 +254,7 @@ class Control:
         """It is there, or will be, and nobody wants it to leave."""
         engine = self._plan.engines.get(member.engine)
         if engine is None:
-            return member.launching and member not in self._farewells
+            return member.launching and member not in self._departures
         return engine.state in (State.STARTING, State.ACTIVE) and not engine.draining
 
     def _drain(self, member: Member, alone: bool) -> str:
@@ -304,7 +304,7 @@ class Control:
         return f"{member.shown}: has not joined yet, and need not"
 
     def _see_off(self, member: Member, *, stop: bool) -> None:
-        self._kept &= self._farewells.add(member, stop=stop)
+        self._kept &= self._departures.add(member, stop=stop)
 
     # ---- tasks ----
 
@@ -312,9 +312,9 @@ class Control:
         wanted = IdSet(verb.ranges)
         self._check(wanted)
         spans = list(self._spans(wanted))
-        self._say(f"{self._asker('cancel')} {_ranges(wanted)}")
-        self._kept &= self._note(Cancelled(list(wanted)))
-        self._tell(events.Cancel(list(wanted)))
+        self._notify_user(f"{self._asker('cancel')} {_ranges(wanted)}")
+        self._kept &= self._journal(Cancelled(list(wanted)))
+        self._handle_event(events.Cancel(list(wanted)))
         return [self._span_words(span) for span in spans]
 
     def _check(self, wanted: IdSet) -> None:
@@ -383,18 +383,18 @@ class Control:
         if Reason.PAUSE in self._holds:
             yield "the run is paused already"
             return
-        self._kept &= self._note(Paused(True))
+        self._kept &= self._journal(Paused(True))
         self._holds.add(Reason.PAUSE, PAUSED)
-        self._say(f"paused by {self._by or 'dbutil'}: no more tasks start until `dbutil resume`")
+        self._notify_user(f"paused by {self._by or 'dbutil'}: no more tasks start until `dbutil resume`")
         yield f"paused: no more tasks start; {counted(self._running(), 'task')} running"
 
     def _unpause(self, verb: Unpause) -> Iterator[str]:
         if Reason.PAUSE not in self._holds:
             yield "the run is not paused"
         else:
-            self._kept &= self._note(Paused(False))
+            self._kept &= self._journal(Paused(False))
             self._holds.remove(Reason.PAUSE)
-            self._say(f"resumed by {self._by or 'dbutil'}")
+            self._notify_user(f"resumed by {self._by or 'dbutil'}")
             yield "resumed: tasks start again"
         if self._holds.words:
             yield f"but: {self._holds.words}"

@@ -5,9 +5,9 @@ Theory of operation
 One event loop. Whatever happens (a message, tasks to read, an engine lost, a signal) becomes one event for
 the plan; its actions are performed at once, and then the plan is fed from the source as long as it has room.
 
-A result is acknowledged to its engine when its line is in the status file (`Receipts`), so an engine forgets
-nothing that is not recorded. `Crew` knows which engines are there, `Startup` begins a run, and
-`Shutdown` ends it.
+A result is acknowledged to its engine when its line is in the status file (`Acknowledgements`), so an engine
+forgets nothing that is not recorded. `EngineManager` knows which engines are there, `Startup` begins a run,
+and `Shutdown` ends it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Driver:
             events.End: lambda a: self._post(a.engine, End(a.attempts, a.at_once)),
             events.Release: lambda a: self._post(a.engine, Leave()),
             events.Finish: self._finish,
-            **parts.scribe.performers,
+            **parts.recorder.performers,
         }
 
     # ---- the course of a run ----
@@ -97,7 +97,7 @@ class Driver:
             if await self.startup.reach_store():
                 if takes_over:
                     p.files.create()
-                desk = p.exchange.open(p.addresses.public)
+                desk = p.keystore.open(p.addresses.public)
                 begun = True
                 self._begin(nodes, desk)
             ready()
@@ -147,14 +147,14 @@ class Driver:
             self._early_requests.append(request)
             return None
         if isinstance(request.verb, OfContexts):
-            return p.admission.request(request)
+            return p.attach_requests.request(request)
         if isinstance(request.verb, OfClients):
             return p.submissions.request(request)
         if isinstance(request.verb, OfPrograms):
-            return p.exchange.request(request)
+            return p.keystore.request(request)
         if isinstance(request.verb, Watch):
-            return p.watching.request(request, request.verb)
-        return p.control.request(request)
+            return p.status_feed.request(request, request.verb)
+        return p.user_commands.request(request)
 
     def receive(self, peer: Peer, number: int, message: FromEngine) -> None:
         """An engine has sent its message of that number; 0: one that is not acknowledged."""
@@ -163,7 +163,7 @@ class Driver:
             self.handle_event(events.Finished(name, message.outcomes))
         elif type(message) is Beat:
             p.engines.beat(peer, message)
-            p.watching.stir()
+            p.status_feed.stir()
             return
         elif type(message) is Recalled:
             self.handle_event(events.Returned(name, message.attempts))
@@ -172,7 +172,7 @@ class Driver:
         elif type(message) is Goodbye:
             p.engines.goodbye(peer, message)
         if number:
-            p.receipts.mark(peer, number)
+            p.acknowledgements.mark(peer, number)
 
     # ---- events and actions ----
 
@@ -180,7 +180,7 @@ class Driver:
         """Let the plan decide what follows, and do it."""
         self._perform(self._plan.handle(event))
         self.feed_plan()
-        self._parts.receipts.look_at_withheld()
+        self._parts.acknowledgements.look_at_withheld()
 
     def _perform(self, actions: list[events.Action]) -> None:
         if self._plan.limits:
@@ -188,7 +188,7 @@ class Driver:
         performers = self._performers
         for action in actions:
             performers[type(action)](action)
-        self._parts.watching.stir()
+        self._parts.status_feed.stir()
 
     def feed_plan(self) -> None:
         """Read as much as the plan has room for. Not re-entered: what its actions cause is fed by the call
@@ -233,7 +233,7 @@ class Driver:
         log.warning("%s", text)
         self._parts.observer.say(text)
         self._parts.collector.say(text)
-        self._parts.watching.stir()
+        self._parts.status_feed.stir()
 
 
 def _needs_begun_run(request: Request) -> bool:

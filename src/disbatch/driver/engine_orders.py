@@ -1,9 +1,5 @@
-"""What an engine is told when it starts, and the plan's assignments as messages.
-
-What an engine is told when it is started.
-
-The plan's assignments as messages to an engine, none of them too large.
-"""
+"""What an engine is told: the Bootstrap with which it starts, and the plan's assignments as messages, none of
+them too large."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from disbatch.wire.engine_protocol import PROTOCOL, Bootstrap, Order, Start, Sta
 
 
 @dataclass(frozen=True)
-class Orders:
+class BootstrapFactory:
     """What all engines of a context are told: the tasks' `directory` and `environment`, the run's `files` and
     its `keys`; `by_driver` and `orphan_patience` as in `Bootstrap`; `output`: what is kept of what tasks
     print."""

@@ -24,10 +24,10 @@ from disbatch.contexts.retire import Retirement
 from disbatch.contexts.spawn import Spawned
 from disbatch.contexts.ssh import new_place
 from disbatch.driver.addresses import Addresses
-from disbatch.driver.attachments import Contexts
-from disbatch.driver.engine_orders import Orders
+from disbatch.driver.attachments import Attachments
+from disbatch.driver.engine_orders import BootstrapFactory
 from disbatch.driver.engine_table import Member
-from disbatch.driver.idle_release import GiveBacks
+from disbatch.driver.idle_release import IdleReleases
 from disbatch.driver.inherited_engines import Inherited
 from disbatch.driver.settings import Settings
 from disbatch.driver.takeover import Succession
@@ -57,12 +57,12 @@ LAUNCHING = 120.0
 """Seconds that an engine of another context may take to join, from when it was announced."""
 
 
-class Crew:
-    """`members` has all engines, by their name for good. `tell` gets events for the plan, `say` lines for the
-    user, `note` lines for the run file; `look` is called when somebody came or left, and nobody may be there
-    any more. `is_over()`: nothing matters any more; `lets_go`: an engine that comes shall leave. Each
-    of `on_joined` is called with every engine that joins. `orders` has what engines are told.
-    `launch` comes before anything else."""
+class EngineManager:
+    """`members` has all engines, by their name for good. `handle_event` gets events for the plan,
+    `notify_user` lines for the user, `journal` lines for the journal; `engines_changed` is called when one
+    came or left. `is_over()`: nothing matters any more; `lets_go`: an engine that comes shall leave. Each of
+    `on_joined` is called with every engine that joins. `bootstraps` has what engines are told. `launch` comes
+    before anything else."""
 
     def __init__(
         self,
@@ -70,16 +70,16 @@ class Crew:
         settings: Settings,
         plan: Plan,
         members: dict[str, Member],
-        contexts: Contexts,
+        attachments: Attachments,
         *,
         hub: Hub,
         addresses: Addresses,
-        orders: Orders,
+        bootstraps: BootstrapFactory,
         hostname: str,
-        tell: Callable[[events.Event], None],
-        say: Callable[[str], None],
-        note: Callable[[JournalLine], object],
-        look: Callable[[], None],
+        handle_event: Callable[[events.Event], None],
+        notify_user: Callable[[str], None],
+        journal: Callable[[JournalLine], object],
+        engines_changed: Callable[[], None],
         is_over: Callable[[], bool],
         time_is_up: Callable[[], bool],
         lets_go: Callable[[Member], bool],
@@ -88,38 +88,38 @@ class Crew:
         self.loop = loop
         self.members = members
         self.hostname = hostname
-        self.tell = tell
-        self.say = say
-        self.note = note
-        self.look = look
+        self.handle_event = handle_event
+        self.notify_user = notify_user
+        self.journal = journal
+        self.engines_changed = engines_changed
         self.is_over = is_over
         self._settings = settings
         self._plan = plan
-        self._contexts = contexts
+        self._attachments = attachments
         self._time_is_up = time_is_up
         self._lets_go = lets_go
         self.ever_joined = False
         self.next_rank = 0
-        self.node_messages = NodeMessages(loop, say)
+        self.node_messages = NodeMessages(loop, notify_user)
         self.slurm_signalled = False
         """Slurm ended an engine of the driver's own context."""
         self._succession: Succession | None = None
         self._retirement: Retirement | None = None
-        self.give_backs = GiveBacks(members, contexts.engines)
+        self.idle_releases = IdleReleases(members, attachments.engines)
         self._timer: asyncio.TimerHandle | None = None
         self._checked = 0.0
         self._watched = Inherited(loop, self._exited_here)
         self._endings: set[asyncio.Task[None]] = set()
         self._on_joined = on_joined
         context = settings.context
-        self.give_backs.add("", context.spare_after, context.keep)
-        self._hub, self._addresses, self._orders = hub, addresses, orders
+        self.idle_releases.add("", context.spare_after, context.keep)
+        self._hub, self._addresses, self._bootstraps = hub, addresses, bootstraps
         self._launcher = Launcher(
             loop,
             on_started=self._launched,
             on_failed=self._launch_failed,
             on_exit=self.exited,
-            on_trouble=say,
+            on_trouble=notify_user,
             ssh=context.ssh,
             srun=context.srun,
             tunnel_to=addresses.socket if context.tunnel else None,
@@ -149,7 +149,7 @@ class Crew:
 
     def label_of(self, context: str) -> str:
         """The label of that context's nodes."""
-        return self._contexts.label(context) if context else self._settings.context.label
+        return self._attachments.label(context) if context else self._settings.context.label
 
     # ---- they come ----
 
@@ -163,9 +163,9 @@ class Crew:
         here = Here(engine, name, rank, node.slots, node, tunnel=place)
         if node.local:
             here = msgspec.structs.replace(here, host=self.hostname, boot=boot_id())
-        self.note(here)
+        self.journal(here)
         addresses = self._addresses.for_node(node)
-        bootstrap = self._orders.bootstrap(node, name=name, engine=engine, addresses=addresses)
+        bootstrap = self._bootstraps.bootstrap(node, name=name, engine=engine, addresses=addresses)
         self._launcher.start(node, bootstrap, place)
         return engine
 
@@ -182,9 +182,11 @@ class Crew:
     def expect(self, member: Member) -> None:
         """Another context starts this engine."""
         self.add(member)
-        self.note(Here(member.engine, member.name, member.rank, member.slots, None, context=member.context))
+        self.journal(
+            Here(member.engine, member.name, member.rank, member.slots, None, context=member.context)
+        )
         self.loop.call_later(LAUNCHING, self._missed, member.engine)
-        self.look()
+        self.engines_changed()
 
     def _launched(self, engine: str) -> None:
         log.info("%s: engine started", self.members[engine].name)
@@ -198,7 +200,7 @@ class Crew:
             path = self._settings.claimed.files.engine_log(member.name)
             problem = f"its engine started but did not join; see {path}"
             self._launch_failed(engine, LaunchError(member.name, problem))
-        elif self._contexts.is_heard(member.context):
+        elif self._attachments.is_heard(member.context):
             self.loop.call_later(LAUNCHING, self._missed, engine)  # it tells if that fails
         else:
             self.failed(engine, f"{member.shown}: did not join, and who attached it is not heard any more")
@@ -210,23 +212,23 @@ class Crew:
         """It will not come, and why."""
         member = self.members[engine]
         member.launching = False
-        self.note(Gone(engine))
-        self._contexts.became(member, Fate.LEFT)
+        self.journal(Gone(engine))
+        self._attachments.became(member, Fate.LEFT)
         if self.is_over() or self._plan.mode is Mode.OVER:
             log.info("%s", words)  # it was sent away, or not waited for
             return
-        self.say(words)
+        self.notify_user(words)
         self._fewer()
 
     def unheard(self, member: Member) -> None:
         """It was there when the former driver was, and may still come."""
-        self._contexts.became(member, Fate.LOST)
+        self._attachments.became(member, Fate.LOST)
 
     def _fewer(self) -> None:
         """Somebody is not there, or will not come."""
         if self._succession is not None:
             self._succession.look()
-        self.look()
+        self.engines_changed()
 
     def hello(self, peer: Peer, hello: Hello) -> None:
         """An engine greets, for the first time or again."""
@@ -250,7 +252,7 @@ class Crew:
             heartbeat=s.heartbeat,
             patience=s.patience,
             orphan_patience=s.orphan_patience,
-            grace=self._contexts.grace(member.context, s.grace),
+            grace=self._attachments.grace(member.context, s.grace),
             results_seen=peer.session.seen,
             next_order=peer.session.next_number,
             pid=os.getpid(),
@@ -262,7 +264,9 @@ class Crew:
     def _join(self, member: Member, hello: Hello) -> None:
         leaving = self._lets_go(member)
         if member.came or (member.inherited and member.lost):
-            self.say(f"{member.shown}: the engine is heard again and {'leaves' if leaving else 'goes on'}")
+            self.notify_user(
+                f"{member.shown}: the engine is heard again and {'leaves' if leaving else 'goes on'}"
+            )
         log.info("%s: engine joined (rank %d, %d slots)", member.name, member.rank, hello.slots)
         self.ever_joined = True
         member.joined, member.launching, member.slots = self.loop.time(), False, hello.slots
@@ -272,17 +276,17 @@ class Crew:
         if self._retirement is not None and not member.context:
             self._retirement.joined(member.name)
         place = (member.name, member.rank, hello.slots, member.node, hello.host, hello.pid, member.context)
-        self.note(Here(member.engine, *place, member.tunnel, hello.boot, hello.started))
-        self._contexts.became(member, Fate.JOINED)
+        self.journal(Here(member.engine, *place, member.tunnel, hello.boot, hello.started))
+        self._attachments.became(member, Fate.JOINED)
         self._watch()
         holding = [claim.attempt for claim in hello.holding]
         past = self._succession.past(hello) if self._succession is not None and member.inherited else None
-        self.tell(events.Joined(member.engine, hello.slots, holding, member.context, past, leaving))
+        self.handle_event(events.Joined(member.engine, hello.slots, holding, member.context, past, leaving))
         if self._succession is not None:
             self._succession.joined(member, hello)
         for call in self._on_joined:
             call(member)
-        self.look()
+        self.engines_changed()
 
     def beat(self, peer: Peer, message: Beat) -> None:
         """It is there."""
@@ -304,9 +308,9 @@ class Crew:
             # What it sent before it died may still be on its way through ZeroMQ's thread.
             self.loop.call_later(LAST_WORDS, self.lose, engine, member.ended_for or words)
         elif never_came and not self.is_over():
-            self.note(Gone(engine))
-            self._contexts.became(member, Fate.LEFT)
-            self.say(f"{member.shown}: {words}")
+            self.journal(Gone(engine))
+            self._attachments.became(member, Fate.LEFT)
+            self.notify_user(f"{member.shown}: {words}")
         elif return_code:
             log.warning("%s: %s", member.name, words)
         self._fewer()
@@ -330,15 +334,15 @@ class Crew:
         member.left = True
         member.spare = message.reason == AS_TOLD and self.is_running() and not self._time_is_up()
         self._gone(member)
-        self._contexts.became(member, Fate.SPARE if member.spare else Fate.LEFT)
-        self.tell(events.Left(peer.name))
+        self._attachments.became(member, Fate.SPARE if member.spare else Fate.LEFT)
+        self.handle_event(events.Left(peer.name))
         self.loop.call_later(SEE_OFF, self._launcher.end, peer.name)
-        self.look()
+        self.engines_changed()
 
     def _is_slurms(self, member: Member) -> bool:
         """Its node is Slurm's."""
         if member.context:
-            return self._contexts.is_scheduled(member.context)
+            return self._attachments.is_scheduled(member.context)
         return self._settings.context.allocation is not None
 
     def lose(self, engine: str, why: str) -> None:
@@ -351,18 +355,18 @@ class Crew:
             return
         self._gone(member, lost=True)
         member.lost = True
-        self._contexts.became(member, Fate.LOST)
+        self._attachments.became(member, Fate.LOST)
         if self._plan.mode is not Mode.OVER and not self.is_over():
-            self.say(f"{member.shown}: engine lost: {why}{self._what_becomes_of_its_tasks(engine)}")
-        self.tell(events.Lost(engine))
+            self.notify_user(f"{member.shown}: engine lost: {why}{self._what_becomes_of_its_tasks(engine)}")
+        self.handle_event(events.Lost(engine))
         if member.local:
             self._launcher.end(engine)
-        self.look()
+        self.engines_changed()
 
     def _gone(self, member: Member, *, lost: bool = False) -> None:
         member.leave(self.loop.time())
         member.running = member.waiting = 0
-        self.note(Gone(member.engine, lost))
+        self.journal(Gone(member.engine, lost))
         step = member.node is not None and member.node.way is Way.STEP and not member.inherited
         if not (step and member.spare and not member.exited):
             self._retire(member)
@@ -378,7 +382,7 @@ class Crew:
         for member in self.members.values():
             if member.launching and not member.context:
                 self.dismiss(member)
-        self.look()
+        self.engines_changed()
 
     def expect_the_living(self) -> None:
         """The run is ended: engines of a former driver that are known to have ended are not waited for."""
@@ -389,8 +393,8 @@ class Crew:
         """It need not come."""
         member.launching = False
         self._launcher.end(member.engine)
-        self.note(Gone(member.engine, lost=True))
-        self._contexts.became(member, Fate.LEFT)
+        self.journal(Gone(member.engine, lost=True))
+        self._attachments.became(member, Fate.LEFT)
         self._fewer()
 
     def give_up(self, why: str) -> None:
@@ -437,7 +441,7 @@ class Crew:
         names = self.out_of_reach
         if names:
             limit = f"{self._settings.orphan_patience:g} s"
-            self.say(
+            self.notify_user(
                 f"{short_list(names)}: tasks may still run there, for at most {limit}; resume after that"
             )
 
@@ -461,9 +465,9 @@ class Crew:
                 patience = self._settings.patience if self._sees(member) else self._settings.patience_afar
                 if now - peer.heard > patience:
                     self._unheard(member, f"not heard for {patience:g} s")
-        if self.give_backs:
-            for engine in self.give_backs.due(self._plan.spare, now):
-                self.tell(events.Drain(engine))
+        if self.idle_releases:
+            for engine in self.idle_releases.due(self._plan.spare, now):
+                self.handle_event(events.Drain(engine))
         if self._plan.present:
             self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
 
@@ -495,7 +499,7 @@ class Crew:
         """End what it has left on this host, or is there of it."""
 
         async def end() -> None:
-            await end_remains(self.loop, [engine], self.say)
+            await end_remains(self.loop, [engine], self.notify_user)
             ended()
 
         task = self.loop.create_task(end())

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from disbatch.driver.addresses import Addresses
 from disbatch.driver.holds import Holds, Reason
-from disbatch.driver.result_feed import Telling
-from disbatch.driver.scribe import Notes
+from disbatch.driver.recorder import Journal
+from disbatch.driver.result_feed import ResultFeed
 from disbatch.driver.settings import Settings
-from disbatch.driver.status_collector import Outlook
+from disbatch.driver.status_collector import StatusCollector
 from disbatch.driver.status_writer import Record
 from disbatch.rundir.paths import RunFiles
-from disbatch.rundir.restore import Belongings
+from disbatch.rundir.restore import FileRestorer
 from disbatch.sources.submitted import SubmittedFile
 from disbatch.wire.connect import RunKeys
 from disbatch.wire.renamed_files import Sight
@@ -60,12 +60,12 @@ class FileWatch:
         keys: RunKeys,
         started: float,
         *,
-        journal: Notes,
+        journal: Journal,
         addresses: Addresses,
         holds: Holds,
         record: Record,
-        telling: Telling,
-        collector: Outlook,
+        result_feed: ResultFeed,
+        collector: StatusCollector,
         notify_user: Callable[[str], None],
     ) -> None:
         self._loop = loop
@@ -76,10 +76,10 @@ class FileWatch:
         self._addresses = addresses
         self._holds = holds
         self._record = record
-        self._telling = telling
+        self._result_feed = result_feed
         self._collector = collector
         self._notify_user = notify_user
-        self._restorer = Belongings(
+        self._restorer = FileRestorer(
             loop, settings.claimed.files, say=notify_user, note=journal.add, script=settings.script
         )
         self._timers = (
@@ -160,7 +160,7 @@ class FileWatch:
         if sight is Sight.OVERWRITTEN:
             self.is_damaged = True
         else:
-            self._telling.follow(self._settings.claimed.status_descriptor)
+            self._result_feed.follow(self._settings.claimed.status_descriptor)
         self._restorer.status_renamed(sight, path)
 
     def trouble(self, error: OSError) -> None:

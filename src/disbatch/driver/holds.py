@@ -22,12 +22,12 @@ class Reason(enum.Enum):
 
 
 class Holds:
-    """The reasons that there are now, each with words for people. `tell` gets the plan's Hold with the first
-    of them, and its Resume when the last has gone; `may_read` is called when there is no reason any more not
-    to read tasks."""
+    """The reasons that there are now, each with words for people. `handle_event` gets the plan's Hold with
+    the first of them, and its Resume when the last has gone; `may_read` is called when there is no reason any
+    more not to read tasks."""
 
-    def __init__(self, tell: Callable[[Hold | Resume], None], may_read: Callable[[], None]) -> None:
-        self._tell = tell
+    def __init__(self, handle_event: Callable[[Hold | Resume], None], may_read: Callable[[], None]) -> None:
+        self._handle_event = handle_event
         self._may_read = may_read
         self._words: dict[Reason, str] = {}
 
@@ -39,13 +39,13 @@ class Holds:
         first = not self._words
         self._words[reason] = words
         if first:
-            self._tell(Hold())
+            self._handle_event(Hold())
 
     def remove(self, reason: Reason) -> None:
         """This holds nothing up any more."""
         stopped = self.stop_reading
         if self._words.pop(reason, None) is not None and not self._words:
-            self._tell(Resume())
+            self._handle_event(Resume())
         if stopped and not self.stop_reading:
             self._may_read()
 

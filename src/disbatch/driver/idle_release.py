@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from disbatch.driver.engine_table import Member
 
 
-class GiveBack:
+class IdleRelease:
     """Remembers since when engines are spare. When one was so for `after` seconds, all that are spare are let
     go, and from then on each at once: the job becomes smaller anyway, and the fewer times the better. Only
     those that `may_go`; another one (on the driver's node, or that of the batch script, which stay anyway) is
@@ -38,7 +38,7 @@ class GiveBack:
         return list(self._since)
 
 
-class GiveBacks:
+class IdleReleases:
     """Those of all contexts. `members`: all engines of the run. `engines(context)`: the names of those of one
     that was attached, when all of which are spare its nodes are not even kept for the batch script: that
     ends with it. The driver's own is there to the end."""
@@ -46,12 +46,12 @@ class GiveBacks:
     def __init__(self, members: Mapping[str, Member], engines: Callable[[str], Iterable[str]]) -> None:
         self._members = members
         self._engines = engines
-        self._of: dict[str, GiveBack] = {}
+        self._of: dict[str, IdleRelease] = {}
 
     def add(self, context: str, after: float | None, keep: frozenset[str]) -> None:
         """Let spare engines of that context go after so many seconds, but for those on nodes to `keep`."""
         if after is not None:
-            self._of[context] = GiveBack(
+            self._of[context] = IdleRelease(
                 after,
                 lambda engine: self._members[engine].name not in keep,
                 lambda spare: bool(context) and self._is_all_of(context, spare),

@@ -169,11 +169,12 @@ LAST_WORDS = 3.0
 """Seconds for what is put at the very end."""
 
 
-class Exchange:
+class KeyStorePublisher:
     """`open` it before the source begins, `settle` and `close` it when the record is closed.
 
-    `mark` calls back when all lines so far are in the status file; `snapshot` is the state of the run; `say`
-    gets a line for the user. `request` answers what programs ask of the store, at once or through `answer`.
+    `mark` calls back when all lines so far are in the status file; `snapshot` is the state of the run;
+    `notify_user` gets a line for the user. `request` answers what programs ask of the store, at once or
+    through `answer`.
     """
 
     def __init__(
@@ -184,7 +185,7 @@ class Exchange:
         *,
         mark: Callable[[Callable[[], None]], None],
         snapshot: Callable[[], Snapshot],
-        say: Callable[[str], None],
+        notify_user: Callable[[str], None],
         answer: Callable[[Request, Answer], None],
     ) -> None:
         self._loop = loop
@@ -192,7 +193,7 @@ class Exchange:
         self._holds = holds
         self._mark = mark
         self._snapshot = snapshot
-        self._say = say
+        self._notify_user = notify_user
         files = settings.claimed.files
         self.info = KvsInfo(kvsinfo_path(files, settings.task_name, settings.jobid))
         self._lease: Lease | None = None
@@ -222,7 +223,7 @@ class Exchange:
         store: KeyStore
         if s.keystore is None or self._lease is None:
             store = embedded = EmbeddedStore(
-                trouble=self._say, recovered=lambda: self._say("the key store has room again")
+                trouble=self._notify_user, recovered=lambda: self._notify_user("the key store has room again")
             )
             embedded.supply(STATUS_KEY, self._status)
             self.info.write([address, f"connect {path_line(str(connect))}"], again=again)
@@ -238,7 +239,7 @@ class Exchange:
         self._outgoing = Outgoing(self._loop, store, full=self._full, refused=self._refused)
         self._store = store
         self._storekeeper.open(store, secrets.token_hex(8) if s.keystore is None else "")
-        return Desk(store, where, {**s.environment, **environment}, self._signed_in, self._say)
+        return Desk(store, where, {**s.environment, **environment}, self._signed_in, self._notify_user)
 
     async def _open_server(self, address: Address) -> Lease:
         from disbatch.keystore.redis import find_prefix
@@ -246,7 +247,9 @@ class Exchange:
 
         s = self._settings
         server = Server(
-            address, trouble=self._say, recovered=lambda: self._say(f"key store {address}: is there again")
+            address,
+            trouble=self._notify_user,
+            recovered=lambda: self._notify_user(f"key store {address}: is there again"),
         )
         await server.open()
         self._away = lambda: server.away
@@ -279,13 +282,13 @@ class Exchange:
         if full:
             waiting = counted(len(self._outgoing), "result waits", "results wait") + " for the key store"
             words = f"{waiting}; no task starts until it takes some"
-            self._say(words)
+            self._notify_user(words)
             self._holds.add(Reason.STORE, words)
         else:
             self._holds.remove(Reason.STORE)
 
     def _refused(self, error: DisbatchError) -> None:
-        self._say(f"results are lost: {error}")
+        self._notify_user(f"results are lost: {error}")
 
     # ---- the state of the run ----
 
@@ -319,7 +322,7 @@ class Exchange:
         if self._store is not None:
             left = await self._outgoing.close(patience)
             if left:
-                self._say(f"{counted(left, 'result')} could not be put into the key store")
+                self._notify_user(f"{counted(left, 'result')} could not be put into the key store")
 
     async def linger(self) -> None:
         """Stay as long as a program may want to fetch results."""
@@ -329,10 +332,12 @@ class Exchange:
         self._lingering = lingering = Lingering(self._unfetched)
         self._storekeeper.stirred = lingering.stirred
         most = f"at most {SILENT:g} s after the last request"
-        self._say(f"all tasks have ended; the key store stays until their results are fetched, {most}")
+        self._notify_user(
+            f"all tasks have ended; the key store stays until their results are fetched, {most}"
+        )
         await lingering.last(lambda: store.held)
         if self._unfetched():
-            self._say("some results were not fetched from the key store; they are in the status file")
+            self._notify_user("some results were not fetched from the key store; they are in the status file")
 
     def _unfetched(self) -> bool:
         """Reports of tasks are there, or on their way."""
@@ -354,7 +359,7 @@ class Exchange:
         if self._lease is not None and not self._away():
             with contextlib.suppress(DisbatchError, TimeoutError):
                 await asyncio.wait_for(self._say_goodbye(self._lease), LAST_WORDS)
-        self.info.remove(self._say)
+        self.info.remove(self._notify_user)
         if self._store is not None:
             await self._store.close()
 

@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from disbatch.contexts.spawn import Spawned
 from disbatch.contexts.walltime import TimeLimit
 from disbatch.driver.addresses import Addresses
-from disbatch.driver.attach_requests import Admission
-from disbatch.driver.attachments import Contexts
-from disbatch.driver.commands import Control
+from disbatch.driver.attach_requests import AttachRequests
+from disbatch.driver.attachments import Attachments
+from disbatch.driver.commands import UserCommands
 from disbatch.driver.engine_table import Member, Tally
-from disbatch.driver.engines import Crew
+from disbatch.driver.engines import EngineManager
 from disbatch.driver.feed import Feed
 from disbatch.driver.file_watch import FileWatch
 from disbatch.driver.holds import Holds
-from disbatch.driver.keystore import Exchange
-from disbatch.driver.result_feed import Telling
-from disbatch.driver.scribe import Notes, Scribe
+from disbatch.driver.keystore import KeyStorePublisher
+from disbatch.driver.recorder import Journal, Recorder
+from disbatch.driver.result_feed import ResultFeed
 from disbatch.driver.settings import Listener, Observer, Settings
-from disbatch.driver.status_collector import Outlook
-from disbatch.driver.status_feed import Watching
-from disbatch.driver.status_writer import Receipts, Record
+from disbatch.driver.status_collector import StatusCollector
+from disbatch.driver.status_feed import StatusFeed
+from disbatch.driver.status_writer import Acknowledgements, Record
 from disbatch.driver.submissions import Submissions
 from disbatch.plan.plan import Plan
 from disbatch.wire.driver_socket import Hub
@@ -49,21 +49,21 @@ class Parts:
     # engines
     hub: Hub
     addresses: Addresses
-    engines: Crew
+    engines: EngineManager
     members: dict[str, Member]
     # the record
     record: Record
-    receipts: Receipts
-    scribe: Scribe
+    acknowledgements: Acknowledgements
+    recorder: Recorder
     tally: Tally
-    journal: Notes
+    journal: Journal
     files: FileWatch
     # clients
-    contexts: Contexts
-    admission: Admission
+    attachments: Attachments
+    attach_requests: AttachRequests
     submissions: Submissions
-    control: Control
-    exchange: Exchange
-    telling: Telling
-    collector: Outlook
-    watching: Watching
+    user_commands: UserCommands
+    keystore: KeyStorePublisher
+    result_feed: ResultFeed
+    collector: StatusCollector
+    status_feed: StatusFeed

@@ -47,7 +47,7 @@ class _Waiting(NamedTuple):
     wanted: IdSet
 
 
-class Telling:
+class ResultFeed:
     """`collect` answers a question, or returns None: the answer comes later, through `answer`. `status` is
     the status file, of which `size()` tells how long it is with all lines so far; `safely` calls back when
     these are in it. Who waits is told after `nothing_new` seconds that he waits in vain."""

@@ -117,7 +117,7 @@ class Shutdown:
         self.ending = Interrupted(
             number if former is None else former.signal, at_once=not first, after=self.ending
         )
-        self._parts.exchange.hurry()
+        self._parts.keystore.hurry()
         once_more = "; once more to end at once" if first else ""
         self._notify_user(f"{signal.Signals(number).name}: {self.notice}{once_more}")
         self._end_tasks(at_once=not first)
@@ -186,7 +186,7 @@ class Shutdown:
     def _why_no_engines(self) -> str:
         p = self._parts
         limit = p.settings.context.task_limit
-        if limit is not None and not len(p.contexts) and p.plan.has_reached_limit(""):
+        if limit is not None and not len(p.attachments) and p.plan.has_reached_limit(""):
             return f"ended after {counted(limit, 'task')}, as -C asks"
         if not p.members:
             return "no engines were attached"
@@ -275,26 +275,26 @@ class Shutdown:
         p, interrupted = self._parts, find(self.ending, Interrupted)
         patience = 1.0 if interrupted and interrupted.at_once else 5.0
         await p.record.settle()
-        await p.exchange.settle(patience)
+        await p.keystore.settle(patience)
         # First acknowledge what is recorded, so that nobody writes it again; then send the engines away that
         # are still there (given up, or kept waiting by one that was cut off), while there are tunnels.
-        p.receipts.send()
+        p.acknowledgements.send()
         p.hub.turn_away_all("another driver has the run" if self._is_taken_over else "the run is over")
-        p.contexts.close()
+        p.attachments.close()
         words = self._words_for_programs()
-        p.watching.close(words)
-        await p.telling.close(words)
+        p.status_feed.close(words)
+        await p.result_feed.close(words)
         await p.engines.close(patience)
         if p.feed.expects_stranger and not (is_ordered(self.ending) or self._is_taken_over):
-            await p.exchange.linger()
-        await p.exchange.close()
+            await p.keystore.linger()
+        await p.keystore.close()
         await p.hub.until_left(LAST_WORDS)
         p.hub.close(linger=LAST_WORDS)
 
     async def _close_files(self) -> bytes:
         p = self._parts
         await p.addresses.port.close()
-        p.telling.shut()
+        p.result_feed.shut()
         p.observer.stop()
         unwritten = await p.record.close()
         p.journal.close()

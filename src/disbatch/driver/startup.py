@@ -63,7 +63,7 @@ class Startup:
     async def reach_store(self) -> bool:
         """The key store may be far away; False if the run ends before it is reached. UsageError."""
         over = self._parts.over
-        reaching = self._parts.loop.create_task(self._parts.exchange.reach())
+        reaching = self._parts.loop.create_task(self._parts.keystore.reach())
         either: list[asyncio.Future[Any]] = [reaching, over]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not reaching.done():
@@ -90,8 +90,8 @@ class Startup:
         too_late = bool(p.time_limit.too_late)
         p.feed.start(p.loop, self._feed_plan, desk)
         if p.feed.submissions is not None:
-            p.submissions.begin(p.feed.submissions, p.telling)
-        p.files.keep(p.exchange.info.path, p.exchange.info.write_again)
+            p.submissions.begin(p.feed.submissions, p.result_feed)
+        p.files.keep(p.keystore.info.path, p.keystore.info.write_again)
         if p.feed.submitted_file is not None:
             p.files.keep_submitted(p.feed.submitted_file)
         succession = None if s.takeover is None else self._succeed(s.takeover)
@@ -117,10 +117,10 @@ class Startup:
         p = self._parts
         here = told.engines.keys() | told.lost.keys()
         for name, asked in told.attached.items():
-            p.admission.again(name, asked, here)
+            p.attach_requests.again(name, asked, here)
         if told.closed:
             p.submissions.close_soon()
-        p.control.again(told)
+        p.user_commands.again(told)
 
     def _look_beside(self, told: JournalState) -> None:
         """Engines that did not come may have ended, and left results."""

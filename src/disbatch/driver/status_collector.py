@@ -112,7 +112,7 @@ STATES = {
 }
 
 
-class Matter(NamedTuple):
+class ViewInputs(NamedTuple):
     """What there is to look at. `driver`, `jobid`, `name`, `total`: as of `View`. `label_of` gives a
     context's label, `heard` when an engine was heard last, `notice` what people should know; `now()` is the
     loop's time, as `heard` is."""
@@ -131,16 +131,16 @@ class Matter(NamedTuple):
     now: Callable[[], float]
 
 
-class Outlook:
+class StatusCollector:
     """`look` collects; `view` gives as much of that as somebody wants."""
 
-    def __init__(self, matter: Matter) -> None:
-        self._matter = matter
+    def __init__(self, inputs: ViewInputs) -> None:
+        self._inputs = inputs
         self._log: deque[LogRow] = deque(maxlen=MOST_LOG)
         self._said = 0
         self._paces = Paces()
         self._course = Course()
-        self._begun = matter.now()
+        self._begun = inputs.now()
         self._started = time.time()
         self._seconds = 0.0
         self._engines: list[EngineRow] = []
@@ -154,7 +154,7 @@ class Outlook:
 
     def snapshot(self) -> Snapshot:
         """The run as it stands."""
-        m, tally = self._matter, self._matter.tally
+        m, tally = self._inputs, self._inputs.tally
         states = {name: engine.state.name.lower() for name, engine in m.plan.engines.items()}
         slots = sum(member.slots for member in self._members if member.joined is not None)
         return Snapshot(
@@ -177,7 +177,7 @@ class Outlook:
 
     def note(self) -> None:
         """Remember where the run stands now."""
-        m = self._matter
+        m = self._inputs
         self._seconds = m.now() - self._begun
         slots = sum(member.slots for member in m.members.values() if member.joined is not None)
         self._point = CoursePoint(self._seconds, m.tally.done, m.tally.failed, min(m.plan.live, slots), slots)
@@ -186,7 +186,7 @@ class Outlook:
     def look(self) -> None:
         """Collect what the next views show."""
         self.note()
-        before = dict(self._matter.tally.before)
+        before = dict(self._inputs.tally.before)
         self._engines = [self._row(member, before.pop(member.name, None)) for member in self._members]
         self._engines += [_row_of_before(member) for member in before.values()]
         self._running, self._looked_for = [], 0
@@ -195,7 +195,7 @@ class Outlook:
 
     def view(self, wants: Wants, number: int) -> View:
         """As much of the run as it stood at the last look, under this number."""
-        m, point = self._matter, self._point
+        m, point = self._inputs, self._point
         barrier = m.plan.barrier
         return View(
             number=number,
@@ -234,7 +234,7 @@ class Outlook:
         )
 
     def _remaining(self) -> float | None:
-        m, rate, total = self._matter, self._course.rate, self._matter.total()
+        m, rate, total = self._inputs, self._course.rate, self._inputs.total()
         if total is None or m.holds.words or m.plan.mode is not Mode.RUNNING:
             return None
         left = max(0, total - m.tally.done - m.tally.skipped - m.tally.lost)
@@ -243,7 +243,7 @@ class Outlook:
         return left / rate if rate else None
 
     def _failures(self, wants: Wants) -> list[FailureRow]:
-        found = _newest(self._matter.tally.newest, wants.failures)
+        found = _newest(self._inputs.tally.newest, wants.failures)
         return [_failure(*each) for each in found if each[0] > wants.failures_known]
 
     # ---- engines ----
@@ -258,11 +258,11 @@ class Outlook:
 
     @property
     def _members(self) -> Iterable[Member]:
-        return self._matter.members.values()
+        return self._inputs.members.values()
 
     def _row(self, member: Member, before: Member | None) -> EngineRow:
         """`before`: what the record has of its node from when a former driver was there."""
-        m, beat = self._matter, member.beat
+        m, beat = self._inputs, member.beat
         engine = m.plan.engines.get(member.engine)
         busy = 0 if engine is None or engine.state is State.LOST else engine.busy
         now, begun = self._begun + self._seconds, member.joined
@@ -289,7 +289,7 @@ class Outlook:
 
     def running_of(self, ids: list[tuple[int, int]]) -> list[int]:
         """Those of these tasks that are in slots now."""
-        plan = self._matter.plan
+        plan = self._inputs.plan
         lost = {name for name, engine in plan.engines.items() if engine.state is State.LOST}
         found = plan.find(IdSet(ids))
         return sorted(id for id, place in found.items() if place.engine and place.engine not in lost)
@@ -316,7 +316,7 @@ class Outlook:
         return rows
 
     def _told(self, member: Member) -> Iterator[tuple[float, int, Member, Task]]:
-        engine = self._matter.plan.engines.get(member.engine)
+        engine = self._inputs.plan.engines.get(member.engine)
         if engine is None or member.beat is None:
             return
         since = max(0.0, self._begun + self._seconds - member.beat_at)
@@ -327,11 +327,11 @@ class Outlook:
                 yield running.elapsed + since, task.id, member, task
 
     def _started_last(self) -> Iterator[tuple[Member, Task]]:
-        for engine in self._matter.plan.engines.values():
+        for engine in self._inputs.plan.engines.values():
             if engine.state is not State.LOST:
                 free = max(0, engine.slots - len(engine.adrift) - len(engine.claims))
                 for task in islice(engine.assigned.values(), free):
-                    yield self._matter.members[engine.id], task
+                    yield self._inputs.members[engine.id], task
 
 
 def _newest(rows: deque[_Row], most: int) -> list[_Row]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from disbatch.driver.status_collector import Outlook
+from disbatch.driver.status_collector import StatusCollector
 from disbatch.model.view import View
 from disbatch.wire.client_protocol import Answer, Request, Seen, Wants, Watch
 from disbatch.wire.longpoll import NOTHING_NEW, LongPoll
@@ -35,14 +35,14 @@ class _Waiting(NamedTuple):
     tell: Callable[[View], None]
 
 
-class Watching:
+class StatusFeed:
     """`request` answers a request, or returns None: the answer comes later, through `answer`. `driver` is the
     number of this driver among those of the run."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        outlook: Outlook,
+        collector: StatusCollector,
         answer: Callable[[Request, Answer], None],
         driver: int,
         *,
@@ -50,7 +50,7 @@ class Watching:
         nothing_new: float = NOTHING_NEW,
     ) -> None:
         self._loop = loop
-        self._outlook = outlook
+        self._collector = collector
         self._answer = answer
         self._driver = driver
         self._shortest = self._interval = interval
@@ -90,14 +90,14 @@ class Watching:
         return None
 
     def _seen_by(self, request: Request, verb: Watch, view: View) -> Answer:
-        running = self._outlook.running_of(verb.ids) if verb.ids else []
+        running = self._collector.running_of(verb.ids) if verb.ids else []
         return Answer(request.id, True, [], Seen(view, self._over is not None, running))
 
     def view(self, wants: Wants) -> View:
         """How the run stands, or stood a moment ago."""
         if self._rest() <= 0:
             self._look()
-        view = self._outlook.view(wants, self._seen)
+        view = self._collector.view(wants, self._seen)
         if self._over is not None:
             return msgspec.structs.replace(view, mode="over", notice=self._over, barrier=None, remaining=None)
         return view
@@ -124,7 +124,7 @@ class Watching:
     def _look(self) -> None:
         began = time.perf_counter()
         self._seen = self._number
-        self._outlook.look()
+        self._collector.look()
         self._looked = self._loop.time()
         self._interval = max(self._shortest, (time.perf_counter() - began) / SHARE)
 

@@ -337,7 +337,7 @@ DELAY = 0.1
 """Seconds that an acknowledgement may wait for a message to ride on."""
 
 
-class Receipts:
+class Acknowledgements:
     """`lose(engine, why)` is called for an engine whose results cannot be recorded any more."""
 
     def __init__(

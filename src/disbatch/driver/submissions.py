@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from disbatch.driver.result_feed import Telling
+from disbatch.driver.result_feed import ResultFeed
 from disbatch.model.errors import UsageError
 from disbatch.rundir.journal import Closed
 from disbatch.sources.submitted import Batch, Taking
@@ -19,23 +19,25 @@ class Submissions:
     """`request` answers a request, or returns None: the answer comes later. `why_not`: why this run takes no
     tasks, if it does not; `ending()` is true when it comes to its end anyway."""
 
-    def __init__(self, *, note: Callable[[Closed], object], ending: Callable[[], bool], why_not: str) -> None:
-        self._note = note
+    def __init__(
+        self, *, journal: Callable[[Closed], object], ending: Callable[[], bool], why_not: str
+    ) -> None:
+        self._journal = journal
         self._ending = ending
         self._why_not = why_not
         self._closed = False
         self._source: Taking | None = None
-        self._telling: Telling | None = None
+        self._result_feed: ResultFeed | None = None
         self._performers: dict[type, Callable[[Request, Any], Answer | None]] = {
             Submit: self._submit,
             Collect: self._collect,
             Close: self._close,
         }
 
-    def begin(self, source: Taking, telling: Telling) -> None:
+    def begin(self, source: Taking, result_feed: ResultFeed) -> None:
         """Tasks go there, and this one knows how they end."""
         self._source = source
-        self._telling = telling
+        self._result_feed = result_feed
 
     def request(self, request: Request) -> Answer | None:
         """Do it."""
@@ -45,12 +47,12 @@ class Submissions:
         """Nothing more will be handed in."""
         self._closed = True
         if self._source is not None:
-            self._note(Closed())
+            self._journal(Closed())
             self._source.close_soon()
 
     def _submit(self, request: Request, verb: Submit) -> Answer:
-        source, telling = self._source, self._telling
-        if source is None or telling is None:
+        source, result_feed = self._source, self._result_feed
+        if source is None or result_feed is None:
             return Answer(request.id, False, [self._why_not])
         former = source.former.get(request.id)
         if former is not None:
@@ -62,7 +64,7 @@ class Submissions:
             batch = source.add(verb.lines, request.id, verb.source, verb.number)
         except UsageError as error:
             return Answer(request.id, False, [str(error)])
-        return _taken(request, batch, telling.told)
+        return _taken(request, batch, result_feed.told)
 
     def _problem(self, source: Taking, verb: Submit) -> str:
         if self._ending():
@@ -82,9 +84,9 @@ class Submissions:
         return Answer(request.id, True, ["no more tasks are taken; the run ends when all are done"])
 
     def _collect(self, request: Request, verb: Collect) -> Answer | None:
-        if self._telling is None:
+        if self._result_feed is None:
             return Answer(request.id, False, [self._why_not])
-        return self._telling.collect(request, verb)
+        return self._result_feed.collect(request, verb)
 
 
 def _taken(request: Request, batch: Batch, at: int) -> Answer:

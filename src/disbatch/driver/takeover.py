@@ -32,16 +32,16 @@ LATE = 5.0
 
 
 class Engines(Protocol):
-    """The engines of the run, which know nothing of a takeover: see `Crew`."""
+    """The engines of the run, which know nothing of a takeover: see `EngineManager`."""
 
     loop: asyncio.AbstractEventLoop
     members: dict[str, Member]
     hostname: str
     next_rank: int
-    tell: Callable[[events.Event], None]
-    say: Callable[[str], None]
-    note: Callable[[JournalLine], object]
-    look: Callable[[], None]
+    handle_event: Callable[[events.Event], None]
+    notify_user: Callable[[str], None]
+    journal: Callable[[JournalLine], object]
+    engines_changed: Callable[[], None]
     is_over: Callable[[], bool]
 
     def is_running(self) -> bool:
@@ -70,12 +70,13 @@ class Engines(Protocol):
 
 
 class Succession:
-    """What `crew` has from a former driver, as that `told`; of these engines some are known to have `ended`.
-    `look_beside` is called before engines are given up that may have ended, for what these have left."""
+    """What `engines` has from a former driver, as that `told`; of these engines some are known to have
+    `ended`. `look_beside` is called before engines are given up that may have ended, for what these have
+    left."""
 
     def __init__(
         self,
-        crew: Engines,
+        engines: Engines,
         holds: Holds,
         patience: float,
         told: JournalState,
@@ -83,7 +84,7 @@ class Succession:
         *,
         look_beside: Callable[[], None],
     ) -> None:
-        self._crew = crew
+        self._engines = engines
         self._holds = holds
         self._patience = patience
         self._told = told
@@ -103,7 +104,7 @@ class Succession:
 
     def expect(self) -> bool:
         """Wait for those that were there or on their way; False if there are none."""
-        crew, told = self._crew, self._told
+        engines, told = self._engines, self._told
         for here in told.lost.values():
             self._add(here, lost=True)
         for here in told.engines.values():
@@ -112,19 +113,19 @@ class Succession:
         if not missing:
             self._all_heard()
             return False
-        crew.say(f"taking the run over: expecting the engines of {_names(missing)}")
+        engines.notify_user(f"taking the run over: expecting the engines of {_names(missing)}")
         self._wait(self._patience)
         return True
 
     def _wait(self, left: float) -> None:
         """Wait so many seconds, of those in which this process runs, for engines that are missing."""
-        loop, step = self._crew.loop, min(left, STEP)
+        loop, step = self._engines.loop, min(left, STEP)
         loop.call_later(step, self._waited, left - step, loop.time() + step)
 
     def _waited(self, left: float, due: float) -> None:
-        if Reason.TAKEOVER not in self._holds or self._crew.is_over():
+        if Reason.TAKEOVER not in self._holds or self._engines.is_over():
             return
-        if self._crew.loop.time() - due > LATE:
+        if self._engines.loop.time() - due > LATE:
             self._wait(self._patience)
         elif left > 0:
             self._wait(left)
@@ -135,24 +136,24 @@ class Succession:
         needless = here.engine in self._told.unwanted and not here.pid  # it never was there
         member = Member(
             *(here.engine, here.name, here.rank, here.slots, here.node, here.context),
-            label=self._crew.label_of(here.context),
+            label=self._engines.label_of(here.context),
             launching=not (lost or needless),
             lost=lost and here.pid > 0,
             inherited=True,
             tunnel=here.tunnel,
         )
-        self._crew.add(member)
+        self._engines.add(member)
         self._expected.append(member)
-        self._crew.reconnect(member)
+        self._engines.reconnect(member)
 
     def start_anew(self, nodes: Iterable[Node]) -> None:
         """No engine is expected: start one on each of these nodes, but not where a user let one go. It takes
         the place of one that was given up there, and may come after all."""
-        crew, lost = self._crew, list(self._told.lost.values())
+        engines, lost = self._engines, list(self._told.lost.values())
         for node in nodes:
             if node.name in self._told.avoid:
                 continue
-            successor = crew.start(crew.next_rank, node)
+            successor = engines.start(engines.next_rank, node)
             former = next((here for here in lost if here.name == node.name and not here.context), None)
             if former is not None:
                 lost.remove(former)
@@ -161,12 +162,12 @@ class Succession:
     def look(self) -> None:
         """Somebody came or left: are all there?"""
         if Reason.TAKEOVER in self._holds and self._all_there and not self.replaces:
-            self._crew.say("all engines are there")
+            self._engines.notify_user("all engines are there")
             self._all_heard()
 
     def _all_heard(self) -> None:
         """Nobody is expected any more."""
-        self._crew.tell(events.Heard())
+        self._engines.handle_event(events.Heard())
         self._holds.remove(Reason.TAKEOVER)
 
     @property
@@ -177,25 +178,27 @@ class Succession:
 
     @property
     def _missing(self) -> list[Member]:
-        return [m for m in self._crew.members.values() if m.launching and m.inherited]
+        return [m for m in self._engines.members.values() if m.launching and m.inherited]
 
     def _wait_no_longer(self) -> None:
-        crew, missing = self._crew, self._missing
-        if not crew.is_running():
+        engines, missing = self._engines, self._missing
+        if not engines.is_running():
             self.give_up()
             return
         self._look_beside()
         self.replaces = True
-        self._ending = crew.loop.create_task(self._replace(missing))
+        self._ending = engines.loop.create_task(self._replace(missing))
 
     async def _replace(self, missing: list[Member]) -> None:
         """Start others for them, but not beside a copy of a task that can be found on this host. An engine
         that is ended here may greet before it leaves: it is replaced, too."""
-        crew = self._crew
-        ended = await end_remains(crew.loop, [m.engine for m in missing if self._was_here(m)], crew.say)
+        engines = self._engines
+        ended = await end_remains(
+            engines.loop, [m.engine for m in missing if self._was_here(m)], engines.notify_user
+        )
         self.replaces = False
         missing = [member for member in missing if member.launching or member.engine in ended]
-        if Reason.TAKEOVER not in self._holds or crew.is_over():
+        if Reason.TAKEOVER not in self._holds or engines.is_over():
             return
         if not missing:
             self.look()  # they came at the last moment
@@ -203,32 +206,32 @@ class Succession:
         for member in missing:
             if member.launching:
                 self._miss(member)
-                crew.note(Gone(member.engine, lost=True))
+                engines.journal(Gone(member.engine, lost=True))
             if self._may_replace(member) and member.node is not None:
-                self._replaced[member.engine] = crew.start(member.rank, member.node)
-        crew.say(f"{_names(missing)}: not heard for {self._patience:g} s{self._anew(missing)}")
+                self._replaced[member.engine] = engines.start(member.rank, member.node)
+        engines.notify_user(f"{_names(missing)}: not heard for {self._patience:g} s{self._anew(missing)}")
         self._all_heard()
-        crew.look()
+        engines.engines_changed()
 
     def _was_here(self, member: Member) -> bool:
         """It ran on this host, as far as is known."""
-        return self._told.engines[member.engine].host in ("", self._crew.hostname)
+        return self._told.engines[member.engine].host in ("", self._engines.hostname)
 
     def _miss(self, member: Member) -> None:
         """It did not come in time."""
         member.launching = False
         member.lost = True
-        self._crew.unheard(member)
+        self._engines.unheard(member)
 
     def expect_the_living(self) -> None:
         """The run is ended: those that have ended are not waited for."""
         for member in self._missing:
             if member.engine in self._ended:
                 member.launching, member.exited = False, True
-                self._crew.note(Gone(member.engine))
+                self._engines.journal(Gone(member.engine))
         if self._ended and self._ending is None:
-            self._ending = self._crew.loop.create_task(
-                end_remains(self._crew.loop, self._ended, self._crew.say)
+            self._ending = self._engines.loop.create_task(
+                end_remains(self._engines.loop, self._ended, self._engines.notify_user)
             )
         if Reason.TAKEOVER in self._holds and self._all_there:
             self._all_heard()
@@ -245,7 +248,7 @@ class Succession:
     def _anew(self, missing: list[Member]) -> str:
         """Where engines were started instead: what the former driver had on its own host is on ours now."""
         successors = [self._replaced[each.engine] for each in missing if each.engine in self._replaced]
-        names = {self._crew.members[engine].name for engine in successors}
+        names = {self._engines.members[engine].name for engine in successors}
         if not names:
             return ""
         known = names <= {member.name for member in missing}
@@ -253,7 +256,7 @@ class Succession:
 
     def _may_replace(self, member: Member) -> bool:
         wanted = member.node is not None and member.node.name not in self._told.avoid
-        return wanted and not member.context and self._crew.is_running()
+        return wanted and not member.context and self._engines.is_running()
 
     def past(self, hello: Hello) -> events.Past:
         """What this engine has from the former driver."""
@@ -264,15 +267,15 @@ class Succession:
 
     def joined(self, member: Member, hello: Hello) -> None:
         """One of them is there, maybe late."""
-        crew = self._crew
+        engines = self._engines
         self.unheard.pop(member.engine, None)
         successor = self._replaced.pop(member.engine, "")
         if successor:  # two would share the node's cores
-            crew.say(f"{member.shown}: an engine of the former driver came after all")
-            if crew.members[successor].launching:
-                crew.dismiss(crew.members[successor])
+            engines.notify_user(f"{member.shown}: an engine of the former driver came after all")
+            if engines.members[successor].launching:
+                engines.dismiss(engines.members[successor])
             else:
-                crew.tell(events.Drain(successor))
+                engines.handle_event(events.Drain(successor))
         self.look()
 
     async def close(self) -> None:

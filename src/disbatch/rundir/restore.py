@@ -22,7 +22,7 @@ from disbatch.wire.renamed_files import Sight, is_gone
 log = logging.getLogger(__name__)
 
 
-class Belongings:
+class FileRestorer:
     """`files` are the present names. `say` gets lines for the user; `note` records what a takeover must know,
     and returns whether that was written. `script` tells later commands where the record is."""
 

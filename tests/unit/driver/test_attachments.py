@@ -1,11 +1,11 @@
-"""Contexts of other processes as the driver knows them: what they hear, and when."""
+"""Attachments of other processes as the driver knows them: what they hear, and when."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from disbatch.driver.attachments import Contexts
+from disbatch.driver.attachments import Attachments
 from disbatch.driver.engine_table import Member
 from disbatch.wire.client_protocol import Answer, Attach, Event, Fate, Heed, Newcomer, News, Request
 from disbatch.wire.engine_protocol import PROTOCOL
@@ -17,12 +17,12 @@ def attach(*engines: str, label: str = "", kill_wait: float | None = None) -> At
 
 
 class Bench:
-    """Contexts of the second driver of a run, one of which is there."""
+    """Attachments of the second driver of a run, one of which is there."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
         loop = asyncio.get_running_loop()
-        self.contexts = Contexts(loop, lambda request, answer: self.answers.append(answer), history=1)
+        self.contexts = Attachments(loop, lambda request, answer: self.answers.append(answer), history=1)
         self.name = self.contexts.add(attach("a", "b")).name
 
     def asked(self, known: int, history: int, context: str = "") -> Answer | None:
@@ -99,7 +99,7 @@ def test_names_do_not_repeat_after_a_takeover() -> None:
     """The former driver's were c1 and c2, of which c2 is known."""
 
     async def course(bench: Bench) -> None:
-        contexts = Contexts(asyncio.get_running_loop(), lambda request, answer: None, history=1)
+        contexts = Attachments(asyncio.get_running_loop(), lambda request, answer: None, history=1)
         contexts.add(attach("a"), "c1")
         contexts.add(attach("b"), "c2")
         assert contexts.add(attach("c")).name == "c3"

@@ -8,7 +8,7 @@ import pytest
 from plan_world import barrier, outcome, task
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.commands import ALONE, ALONE_AND_WAITS, UNKEPT, Control, Farewells
+from disbatch.driver.commands import ALONE, ALONE_AND_WAITS, UNKEPT, PendingDepartures, UserCommands
 from disbatch.driver.engine_table import Member
 from disbatch.driver.holds import Holds, Reason
 from disbatch.model.idset import IdSet
@@ -45,15 +45,17 @@ class Bench:
         self.noted: list[JournalLine] = []
         self.can_note = True
         self.reads = 0
-        self.holds = Holds(self.tell, self.may_read)
-        self.farewells = Farewells(self.plan, tell=self.tell, note=self.note, dismiss=self.dismiss)
-        self.control = Control(
-            *(self.plan, self.members, self.holds, self.farewells),
+        self.holds = Holds(self.handle_event, self.may_read)
+        self.departures = PendingDepartures(
+            self.plan, handle_event=self.handle_event, journal=self.journal, dismiss=self.dismiss
+        )
+        self.control = UserCommands(
+            *(self.plan, self.members, self.holds, self.departures),
             source_name="Tasks",
             source_ids=lambda: self.plan.read_to if ids is None else ids,
-            tell=self.tell,
-            note=self.note,
-            say=self.said.append,
+            handle_event=self.handle_event,
+            journal=self.journal,
+            notify_user=self.said.append,
             ending=lambda: self.plan.mode is not Mode.RUNNING,
             finish=self.finish,
             waits=waits,
@@ -62,12 +64,12 @@ class Bench:
             self.launch(name, own=name != "n3")
             self.join(name)
         if items:
-            self.tell(Read(list(items)))
+            self.handle_event(Read(list(items)))
         self.told.clear()
 
     def finish(self, by: str) -> None:
         self.finished_by = by
-        self.tell(Interrupt())
+        self.handle_event(Interrupt())
 
     def launch(self, name: str, *, own: bool = True) -> None:
         node = Node(f"user@{name}", 2, 2, Way.SSH, 1.0, 0) if own else None
@@ -78,16 +80,16 @@ class Bench:
     def join(self, name: str) -> None:
         member = self.members[f"e-{name}"]
         member.launching, member.joined = False, 1.0
-        self.tell(Joined(member.engine, 2, []))
+        self.handle_event(Joined(member.engine, 2, []))
 
-    def tell(self, event: events.Event) -> None:
+    def handle_event(self, event: events.Event) -> None:
         self.told.append(event)
         self.actions += self.plan.handle(event)
 
     def may_read(self) -> None:
         self.reads += 1
 
-    def note(self, line: JournalLine) -> bool:
+    def journal(self, line: JournalLine) -> bool:
         self.noted.append(line)
         return self.can_note
 
@@ -111,7 +113,7 @@ class Bench:
         """What was told to end there has ended."""
         for action in [a for a in self.actions if isinstance(a, End) and a.engine == f"e-{name}"]:
             outcomes = [outcome(attempt, -15, ending=Ending.ORDERED) for attempt in action.attempts]
-            self.tell(Finished(action.engine, outcomes))
+            self.handle_event(Finished(action.engine, outcomes))
 
 
 def six() -> Bench:
@@ -176,14 +178,14 @@ def test_a_drain_can_become_a_stop() -> None:
 def test_nodes_that_are_not_there() -> None:
     """One that is lost, one that left, one whose launch failed, and one that is on its way."""
     bench = six()
-    bench.tell(Lost("e-n1"))
+    bench.handle_event(Lost("e-n1"))
     assert bench.asked(Drain(["n1"])) == [
         "n1 (rack): is not heard; if it comes back, it finishes what runs there"
     ]
     assert bench.asked(Stop(["n1"])) == ["n1 (rack): is not heard; if it comes back, it ends what runs there"]
     bench.asked(Stop(["n2"]))
     bench.ended("n2")
-    bench.tell(events.Left("e-n2"))
+    bench.handle_event(events.Left("e-n2"))
     assert bench.asked(Stop(["n2", "n3"])) == [
         "n2 (rack): has left already",
         "n3: ending 2 tasks",
@@ -196,7 +198,7 @@ def test_nodes_that_are_not_there() -> None:
     assert bench.asked(Stop(["n5"])) == ["n5 (rack): has not joined yet, and need not", ALONE]
     assert bench.dismissed == ["n5"]
     bench.join("n5")
-    bench.farewells.joined(bench.members["e-n5"])
+    bench.departures.joined(bench.members["e-n5"])
     assert bench.told[-1] == events.Stop("e-n5")
 
 
@@ -210,9 +212,9 @@ def test_the_engine_that_is_there_of_two_with_one_name() -> None:
     bench = six()
     bench.asked(Stop(["n2"]))
     bench.ended("n2")
-    bench.tell(events.Left("e-n2"))
+    bench.handle_event(events.Left("e-n2"))
     bench.members["again"] = Member("again", "n2", 9, 2, None, launching=False, joined=2.0)
-    bench.tell(Joined("again", 2, []))
+    bench.handle_event(Joined("again", 2, []))
     assert bench.asked(Drain(["n2"])) == ["n2: draining; 2 tasks are running there"]
     assert bench.told[-1] == events.Drain("again")
 
@@ -233,7 +235,7 @@ def test_no_names_are_known() -> None:
 def test_an_engine_that_died(verb: Verb) -> None:
     """Its process has ended: it cannot come back."""
     bench = six()
-    bench.tell(Lost("e-n1"))
+    bench.handle_event(Lost("e-n1"))
     bench.members["e-n1"].lost = bench.members["e-n1"].exited = True
     bench.told.clear()
     assert bench.asked(verb) == ["n1 (rack): its engine is lost, and does not come back"]
@@ -246,7 +248,7 @@ def test_an_engine_that_died(verb: Verb) -> None:
 def test_cancel_all_sorts_of_tasks() -> None:
     items = [*(task(number) for number in range(8)), barrier(8), task(9)]
     bench = Bench(*items, ids=20)
-    bench.tell(Finished("e-n1", [outcome(1)]))  # task 0; task 6 starts
+    bench.handle_event(Finished("e-n1", [outcome(1)]))  # task 0; task 6 starts
     assert bench.asked(Cancel([(9, 15), (1, 1), (0, 0), (6, 8)])) == [
         "task 0: is done already",
         "task 1: is being ended on n2 (rack)",
@@ -382,7 +384,7 @@ def test_orders_of_a_former_driver() -> None:
     assert Reason.PAUSE in bench.holds and bench.noted == []
     assert bench.told == [Hold(), events.Cancel([(3, 4), (9, 9)])]
     bench.join("n4")
-    bench.farewells.joined(bench.members["e-n4"])
+    bench.departures.joined(bench.members["e-n4"])
     assert bench.told[-1] == events.Stop("e-n4")
 
 
@@ -396,7 +398,7 @@ def test_an_engine_that_is_expected_from_a_former_driver_is_not_given_up() -> No
     bench.asked(Stop(["n4"]))
     bench.asked(Drain(["n4"]))
     bench.join("n4")
-    bench.farewells.joined(bench.members["e-n4"])
+    bench.departures.joined(bench.members["e-n4"])
     assert bench.told[-1] == events.Stop("e-n4")
 
 

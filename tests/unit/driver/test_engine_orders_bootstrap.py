@@ -15,7 +15,7 @@ from disbatch.contexts.retire import Retirer, choose_retirement
 from disbatch.contexts.slurm.job import RETIRE_COMMAND, Allocation
 from disbatch.contexts.slurm.resize import Shrinker
 from disbatch.driver.addresses import Addresses
-from disbatch.driver.engine_orders import Orders
+from disbatch.driver.engine_orders import BootstrapFactory
 from disbatch.driver.settings import Settings
 from disbatch.model.task import Way
 from disbatch.rundir.paths import claim
@@ -93,7 +93,7 @@ def test_names_of_nodes(tmp_path: Path, node: Node, own: str | None, name: str) 
 @pytest.mark.parametrize(("node", "cores"), [(OTHER, 8), (CHILD, None), (FAR, None)])
 def test_bootstrap(tmp_path: Path, node: Node, cores: int | None) -> None:
     run = settings(tmp_path, "n1", gpu=True, share=["LICENSES"], bind=None)
-    orders = Orders(run.context, b"/", {}, run.claimed.files, RunKeys.generate(), 600.0)
+    orders = BootstrapFactory(run.context, b"/", {}, run.claimed.files, RunKeys.generate(), 600.0)
     told = orders.bootstrap(node, name="n2", engine="1-x", addresses=["tcp://h:1"])
     assert (told.way, told.slots, told.cores_per_task, told.cores) == (
         *(node.way, node.slots, node.cores_per_task),

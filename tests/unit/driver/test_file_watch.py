@@ -38,7 +38,7 @@ class Bench:
             addresses=others,
             holds=self.holds,
             record=others,
-            telling=others,
+            result_feed=others,
             collector=others,
             notify_user=self.said.append,
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from disbatch.driver.engine_table import Member
-from disbatch.driver.idle_release import GiveBack, GiveBacks
+from disbatch.driver.idle_release import IdleRelease, IdleReleases
 
 
 def test_when_one_was_spare_for_long_enough_all_go() -> None:
-    give_back = GiveBack(5.0, lambda engine: engine != "kept")
+    give_back = IdleRelease(5.0, lambda engine: engine != "kept")
     assert give_back.due(["kept"], 5.0) == []
     assert give_back.due(["a", "kept"], 10.0) == []
     assert give_back.due(["a", "b", "kept"], 14.0) == []
@@ -17,7 +17,7 @@ def test_when_one_was_spare_for_long_enough_all_go() -> None:
 
 
 def test_one_that_found_work_meanwhile_waits_anew() -> None:
-    give_back = GiveBack(5.0, lambda engine: True)
+    give_back = IdleRelease(5.0, lambda engine: True)
     assert give_back.due(["a"], 10.0) == []
     assert give_back.due([], 12.0) == []
     assert give_back.due(["a"], 15.0) == []
@@ -25,11 +25,11 @@ def test_one_that_found_work_meanwhile_waits_anew() -> None:
 
 
 def test_at_once() -> None:
-    assert GiveBack(0.0, lambda engine: True).due(["a", "b"], 10.0) == ["a", "b"]
+    assert IdleRelease(0.0, lambda engine: True).due(["a", "b"], 10.0) == ["a", "b"]
 
 
 def test_the_kept_one_goes_with_the_last() -> None:
-    give_back = GiveBack(5.0, lambda engine: engine != "kept", lambda spare: {"a", "kept"} <= set(spare))
+    give_back = IdleRelease(5.0, lambda engine: engine != "kept", lambda spare: {"a", "kept"} <= set(spare))
     assert give_back.due(["kept"], 10.0) == []
     assert give_back.due(["a", "kept"], 20.0) == []
     assert give_back.due(["a"], 22.0) == []
@@ -49,7 +49,7 @@ def test_contexts_are_apart() -> None:
     """Nothing is kept of one that was attached when all of it is spare; the driver's own node is."""
     known = members(own="", other="", a="c1", batch="c1", b="c2", late="c2")
     of = {"c1": ["a", "batch", "gone"], "c2": ["b", "late"]}
-    give_backs = GiveBacks(known, of.__getitem__)
+    give_backs = IdleReleases(known, of.__getitem__)
     assert not give_backs
     give_backs.add("", 5.0, frozenset({"own"}))
     give_backs.add("c1", 0.0, frozenset({"batch"}))

@@ -256,7 +256,7 @@ def test_a_run_that_takes_no_tasks() -> None:
     from disbatch.wire.client_protocol import Close
 
     submissions = Submissions(
-        note=lambda line: None, ending=lambda: False, why_not="start it with --keep-open"
+        journal=lambda line: None, ending=lambda: False, why_not="start it with --keep-open"
     )
     for verb in (Submit([b"a"]), Collect([(0, 0)], 0), Close()):
         answer = submissions.request(request_for(verb))

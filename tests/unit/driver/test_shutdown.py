@@ -72,10 +72,10 @@ class Bench:
             plan=self.plan,
             engines=self.engines,
             members={"0-a": None},
-            contexts={},
+            attachments={},
             time_limit=self.limit,
             feed=SimpleNamespace(goes_on=False),
-            exchange=SimpleNamespace(hurry=lambda: self.did.append("hurry")),
+            keystore=SimpleNamespace(hurry=lambda: self.did.append("hurry")),
             record=SimpleNamespace(abandon=lambda: self.did.append("abandon record")),
         )
         self.shutdown = Shutdown(parts, handle_event=self.told.append, notify_user=self.said.append)

@@ -10,7 +10,7 @@ from clock_loop import run
 from plan_world import task
 from status_scene import Scene
 
-from disbatch.driver.status_feed import Watching
+from disbatch.driver.status_feed import StatusFeed
 from disbatch.model.view import View
 from disbatch.plan.events import Read
 from disbatch.wire.client_protocol import Answer, Request, Seen, Wants, Watch
@@ -29,7 +29,7 @@ class Watcher:
         self.came = asyncio.Event()
         self.looks = 0
         self.loop = asyncio.get_running_loop()
-        self.watching = Watching(self.loop, self.scene.outlook, self.answer, 3)
+        self.watching = StatusFeed(self.loop, self.scene.outlook, self.answer, 3)
         self._look = self.scene.outlook.look
         self.scene.outlook.look = self.look  # type: ignore[method-assign]
 

@@ -11,7 +11,7 @@ import pytest
 
 from disbatch.contexts.nodes import Node
 from disbatch.driver.engine_table import Member
-from disbatch.driver.engines import Crew
+from disbatch.driver.engines import EngineManager
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.takeover import Succession
 from disbatch.model.task import Way
@@ -33,16 +33,16 @@ class Looked(Member):
         return super().__getattribute__(name)
 
 
-class FewHands:
-    """Of a crew, what a succession needs while engines come."""
+class FewEngines:
+    """Of the engine manager, what a succession needs while engines come."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.members: dict[str, Member] = {}
         self.told: list[object] = []
-        self.tell = self.told.append
+        self.handle_event = self.told.append
         self.said: list[str] = []
-        self.say = self.said.append
+        self.notify_user = self.said.append
 
         self.hostname = "head"
         self.next_rank = 0
@@ -62,13 +62,13 @@ class FewHands:
         self.add(Member(f"new {node.name}", node.name, rank, 1, node))
         return f"new {node.name}"
 
-    def note(self, line: object) -> None:
+    def journal(self, line: object) -> None:
         """Nobody reads it here."""
 
     def unheard(self, member: Member) -> None:
         """No context waits for it."""
 
-    def look(self) -> None:
+    def engines_changed(self) -> None:
         """Somebody is there."""
 
     def dismiss(self, member: Member) -> None:
@@ -84,19 +84,19 @@ class FewHands:
 
 def test_each_engine_that_comes_costs_the_same_however_many_are_missing() -> None:
     async def play() -> None:
-        crew = FewHands()
+        engines = FewEngines()
         holds = Holds(lambda event: None, lambda: None)
         here = {f"e{n}": Here(f"e{n}", "node", n, 1, None) for n in range(ENGINES)}
         told = JournalState(cast(Asked, None), engines=here)
-        succession = Succession(cast(Crew, crew), holds, 60.0, told, look_beside=lambda: None)
+        succession = Succession(cast(EngineManager, engines), holds, 60.0, told, look_beside=lambda: None)
         assert succession.expect()
         Looked.times = 0
-        for member in reversed(crew.members.values()):
+        for member in reversed(engines.members.values()):
             assert Reason.TAKEOVER in holds
             member.launching = False
             succession.look()
-        assert Reason.TAKEOVER not in holds and crew.told == [events.Heard()]
-        assert crew.said[-1] == "all engines are there"
+        assert Reason.TAKEOVER not in holds and engines.told == [events.Heard()]
+        assert engines.said[-1] == "all engines are there"
         assert Looked.times <= 3 * ENGINES
 
     clock_loop.run(play())
@@ -110,7 +110,7 @@ class Taken:
     """A succession whose engines, `a` and `b`, were on nodes of these names."""
 
     def __init__(self, *, lost: bool = False) -> None:
-        self.crew = FewHands()
+        self.engines = FewEngines()
         self.holds = Holds(lambda event: None, lambda: None)
         nodes = {name: Node(name, 1, 1, Way.SSH) for name in ("a", "b")}
         here = {name: Here(name, name, 0, 1, node, host=name, pid=7) for name, node in nodes.items()}
@@ -123,16 +123,17 @@ class Taken:
         self.last: list[str] = []
         """Those that come when the patience is over, and before anybody was started for them."""
         self.succession = Succession(
-            *(cast(Crew, self.crew), self.holds, PATIENCE, told), look_beside=self.patience_is_over
+            *(cast(EngineManager, self.engines), self.holds, PATIENCE, told),
+            look_beside=self.patience_is_over,
         )
 
     def patience_is_over(self) -> None:
         for name in self.last:
-            self.crew.loop.call_soon(self.hello, name)
+            self.engines.loop.call_soon(self.hello, name)
 
     def hello(self, name: str) -> None:
-        """As `Crew.hello` does."""
-        member = self.crew.members[name]
+        """As `EngineManager.hello` does."""
+        member = self.engines.members[name]
         member.launching = member.lost = False
         self.succession.joined(member, Hello(PROTOCOL, name, name, name, 7, 1, "0", 0, 1, []))
 
@@ -155,13 +156,13 @@ def test_whenever_engines_come_the_wait_ends_and_the_user_is_told_how(a: str, b:
         return taken, held
 
     taken, held = clock_loop.run(play())
-    assert not held and taken.crew.told.count(events.Heard()) == 1
+    assert not held and taken.engines.told.count(events.Heard()) == 1
     missing = ", ".join(came("late", "never"))
     how = f"{missing}: not heard for 60 s; starting anew there" if missing else "all engines are there"
     expected = ["taking the run over: expecting the engines of a, b", how]
     for name in came("late"):
         expected += [f"{name}: an engine of the former driver came after all", f"new {name}: dismissed"]
-    assert taken.crew.said == expected
+    assert taken.engines.said == expected
 
 
 @pytest.mark.parametrize("before", [0.5, 5, 30, PATIENCE - 2])
@@ -173,15 +174,15 @@ def test_a_time_in_which_the_driver_was_stopped_is_nobodys_silence(before: float
         taken = Taken()
         assert taken.succession.expect()
         await asyncio.sleep(before)
-        loop = taken.crew.loop
+        loop = taken.engines.loop
         assert isinstance(loop, clock_loop.ClockLoop)
         loop.stand_still(stopped)
         await asyncio.sleep(0.5)
         for name in ("a", "b"):
             taken.hello(name)
-        assert Reason.TAKEOVER not in taken.holds and taken.crew.said[-1] == "all engines are there"
+        assert Reason.TAKEOVER not in taken.holds and taken.engines.said[-1] == "all engines are there"
         await asyncio.sleep(2 * PATIENCE)
-        assert len(taken.crew.said) == 2
+        assert len(taken.engines.said) == 2
 
     clock_loop.run(play())
 
@@ -191,14 +192,14 @@ def test_one_that_was_given_up_and_comes_after_all_gets_its_node_back() -> None:
 
     async def play() -> None:
         taken = Taken(lost=True)
-        crew = taken.crew
+        engines = taken.engines
         assert not taken.succession.expect()
         taken.succession.start_anew(taken.nodes)
-        crew.members["new b"].launching = False
+        engines.members["new b"].launching = False
         for name in ("a", "b"):
             taken.hello(name)
         came = "an engine of the former driver came after all"
-        assert crew.said == [f"a: {came}", "new a: dismissed", f"b: {came}"]
-        assert crew.told == [events.Heard(), events.Drain("new b")]
+        assert engines.said == [f"a: {came}", "new a: dismissed", f"b: {came}"]
+        assert engines.told == [events.Heard(), events.Drain("new b")]
 
     clock_loop.run(play())

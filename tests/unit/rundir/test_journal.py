@@ -16,7 +16,7 @@ import pytest
 
 from disbatch.contexts.nodes import Node
 from disbatch.driver.engine_table import Member, Tally
-from disbatch.driver.scribe import Scribe
+from disbatch.driver.recorder import Recorder
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.statusline import format_barrier, format_line
 from disbatch.model.task import LOST_RETURN_CODE, Barrier, Ending, Outcome, PerEngine, Phase, Task, Way
@@ -356,13 +356,13 @@ def test_what_was_ended_is_not_written_twice(tmp_path: Path) -> None:
     task, start = Task(7, 8, -1, b":"), PerEngine(0, 1, Phase.START, b":")
     written: list[bytes] = []
 
-    def scribe(asides: set[int]) -> Scribe:
+    def recorder(asides: set[int]) -> Recorder:
         members = {"e": Member("e", "n1", 0, 1)}
-        return Scribe(
+        return Recorder(
             written.append,
             Tally(),
             members,
-            say=lambda text: None,
+            notify_user=lambda text: None,
             source_name=lambda id: "Tasks",
             hostname="here",
             barriers_read=deque(),
@@ -370,15 +370,15 @@ def test_what_was_ended_is_not_written_twice(tmp_path: Path) -> None:
             keyed=lambda barrier: None,
         )
 
-    def tell(scribe: Scribe, outcome: Outcome) -> None:
-        scribe.performers[RecordTask](RecordTask("e", task, outcome, Verdict.ENDED))
-        scribe.performers[RecordPerEngine](RecordPerEngine("e", start, outcome))
+    def tell(recorder: Recorder, outcome: Outcome) -> None:
+        recorder.performers[RecordTask](RecordTask("e", task, outcome, Verdict.ENDED))
+        recorder.performers[RecordPerEngine](RecordPerEngine("e", start, outcome))
 
-    tell(scribe(set()), known)
+    tell(recorder(set()), known)
     assert len(written) == 2
     (tmp_path / "P_status.txt").write_bytes(line(0) + b"".join(written))
     so_far = SoFar.read(tmp_path / "P_status.txt", "Tasks")
-    again = scribe(so_far.asides)
+    again = recorder(so_far.asides)
     tell(again, known)
     assert len(written) == 2
     tell(again, new)

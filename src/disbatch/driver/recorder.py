@@ -1,9 +1,5 @@
-"""The plan's record actions as status lines, counts and journal entries.
-
-Puts what the plan wants recorded into status lines, and counts it.
-
-What this driver notes for one that may have to take the run over: the run file, once there is one.
-"""
+"""Writes what the plan wants recorded: status lines, counts, and the journal for a driver that may have to
+take the run over."""
 
 from __future__ import annotations
 
@@ -46,13 +42,12 @@ CANCELLED_RETURN_CODE = -signal.SIGTERM.value
 """Its return code, and that of one that ended with 0 when it was told to."""
 
 
-class Scribe:
-    """`write` takes a finished line; `say` a line for the user, in which `source_name(id)` tells where a task
-    or barrier comes from. `barriers_read` holds when the barriers that are not complete were read (monotonic
-    seconds), oldest first. `asides`: hashes of what a former
-    driver wrote besides results. Those of `ended` get id and line of each task and barrier that is done,
-    those of `failed` each task that failed by itself or was given up.
-    `keyed` gets each barrier with a key when it is complete."""
+class Recorder:
+    """`write` takes a finished line; `notify_user` a line for the user, in which `source_name(id)` tells
+    where a task or barrier comes from. `barriers_read` holds when the barriers that are not complete were
+    read (monotonic seconds), oldest first. `asides`: hashes of what a former driver wrote besides results.
+    Those of `ended` get id and line of each task and barrier that is done, those of `failed` each task that
+    failed by itself or was given up. `keyed` gets each barrier with a key when it is complete."""
 
     def __init__(
         self,
@@ -60,7 +55,7 @@ class Scribe:
         tally: Tally,
         members: Mapping[str, Member],
         *,
-        say: Callable[[str], None],
+        notify_user: Callable[[str], None],
         source_name: Callable[[int], str],
         hostname: str,
         barriers_read: deque[float],
@@ -75,7 +70,7 @@ class Scribe:
         self._failed = failed
         self._tally = tally
         self._members = members
-        self._say = say
+        self._notify_user = notify_user
         self._source_name = source_name
         self._hostname = hostname
         self._barriers_read = barriers_read
@@ -161,7 +156,7 @@ class Scribe:
         self._tally.count_lost(member, task, outcome)
         self._conclude(task, member, outcome)
         self._tell_failure(task, member, outcome)
-        self._say(f"{self._where(task)}: task {task.id} given up: its engines were lost too often")
+        self._notify_user(f"{self._where(task)}: task {task.id} given up: its engines were lost too often")
 
     def _cancelled(self, action: events.RecordCancelled) -> None:
         task, now = action.task, time.time()
@@ -179,7 +174,7 @@ class Scribe:
         if outcome.return_code:
             what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
             said = line_of_outcome(outcome)
-            self._say(f"{self._where(command)}: {what} on {member.shown}{said and f': {said}'}")
+            self._notify_user(f"{self._where(command)}: {what} on {member.shown}{said and f': {said}'}")
 
     def _barrier(self, action: events.RecordBarrier) -> None:
         """A barrier's time is how long it kept later tasks waiting: since it was reached."""
@@ -198,13 +193,13 @@ class Scribe:
         first = action.first_failed
         if barrier.check and action.failed and first is not None:
             tasks = counted(action.failed, "task")
-            self._say(
+            self._notify_user(
                 f"{self._where(barrier)}: BARRIER CHECK: {tasks} failed before it "
                 f"(first task {first.id}, line {first.line}); the run ends here"
             )
 
 
-class Notes:
+class Journal:
     """`add` notes a line; `begin` comes before."""
 
     def __init__(self) -> None:
