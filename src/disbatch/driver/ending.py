@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TypeVar
+
+import msgspec
 
 from disbatch.driver.engine_table import Tally
 from disbatch.model.errors import (
@@ -26,11 +27,10 @@ CONCLUSIONS = {
 DAMAGED = "a part of the record was written over"
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """Why a run ends otherwise than by the end of its tasks; one of the variants below."""
 
-    after: Ending | None = field(default=None, kw_only=True)
+    after: Ending | None = None
     """The ending that this one overtook, e.g. the `dbutil finish` before a signal."""
 
     @property
@@ -44,8 +44,7 @@ class Ending:
         return "" if self.after is None else self.after.notice
 
 
-@dataclass(frozen=True)
-class Interrupted(Ending):
+class Interrupted(Ending, frozen=True):
     """SIGINT, SIGTERM or SIGHUP came: the first of them. `at_once`: so did a second one."""
 
     signal: int
@@ -56,8 +55,7 @@ class Interrupted(Ending):
         return "ending everything at once" if self.at_once else "ending the running tasks"
 
 
-@dataclass(frozen=True)
-class FinishedEarly(Ending):
+class FinishedEarly(Ending, frozen=True):
     """A user ended the run with the command or page `by`."""
 
     by: str
@@ -71,8 +69,7 @@ class FinishedEarly(Ending):
         return "ending the running tasks"
 
 
-@dataclass(frozen=True)
-class TimeUp(Ending):
+class TimeUp(Ending, frozen=True):
     """The allocation ends; `reason` is the sentence for the user."""
 
     reason: str
@@ -82,8 +79,7 @@ class TimeUp(Ending):
         return self.reason
 
 
-@dataclass(frozen=True)
-class NoEngines(Ending):
+class NoEngines(Ending, frozen=True):
     """No engine is there and none will come; `reason` is the sentence for the user."""
 
     reason: str
@@ -93,8 +89,7 @@ class NoEngines(Ending):
         return self.reason
 
 
-@dataclass(frozen=True)
-class TakenOver(Ending):
+class TakenOver(Ending, frozen=True):
     """Another driver has the run."""
 
     @property
@@ -102,8 +97,7 @@ class TakenOver(Ending):
         return "taken over by another driver"
 
 
-@dataclass(frozen=True)
-class DriverFailed(Ending):
+class DriverFailed(Ending, frozen=True):
     """The driver has raised an error of its own."""
 
     @property
@@ -126,8 +120,7 @@ def is_ordered(ending: Ending | None) -> bool:
     return find(ending, Interrupted) is not None or find(ending, FinishedEarly) is not None
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """What a run came to. `over`: the plan came to its own end; `ending`: what ended the run otherwise;
     `damaged`: somebody wrote over the status file; `broken`: what ended the source early; `mind_failures`:
     -e."""

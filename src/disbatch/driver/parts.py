@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from disbatch.contexts.spawn import Spawned
 from disbatch.contexts.walltime import TimeLimit
@@ -29,8 +30,7 @@ from disbatch.plan.plan import Plan
 from disbatch.wire.driver_socket import Hub
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """`early`: a local engine that was started before the driver, if one was. `over` is done when the run has
     ended, and fails if the driver does."""
 

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -193,7 +192,7 @@ class Shutdown:
         return "no engine is left" if p.engines.ever_joined else "no engine could start"
 
     def _end(self, ending: Ending) -> None:
-        self.ending = replace(ending, after=self.ending)
+        self.ending = msgspec.structs.replace(ending, after=self.ending)
         self._stop_waiting()
 
     def _stop_waiting(self) -> None:
