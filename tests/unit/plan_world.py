@@ -12,8 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from disbatch.model.idset import IdSet
-from disbatch.model.task import Barrier, Ending, Item, Outcome, PerEngine, Phase, Task
-from disbatch.plan.engine import State, Turns
+from disbatch.model.task import (
+    CORE,
+    NO_DEMAND,
+    Barrier,
+    Demand,
+    Ending,
+    Item,
+    Outcome,
+    PerEngine,
+    Phase,
+    Task,
+)
+from disbatch.plan.engine import Engine, State
 from disbatch.plan.events import (
     Action,
     Assign,
@@ -52,6 +63,7 @@ from disbatch.plan.events import (
     Verdict,
 )
 from disbatch.plan.plan import Mode, Plan
+from disbatch.plan.rotation import Pool
 
 ATTEMPTS = 1 << 40
 """Attempts of one driver."""
@@ -60,6 +72,9 @@ ATTEMPTS = 1 << 40
 def task(number: int) -> Task:
     """Task `number`, on the line after it."""
     return Task(number, number + 1, -1, b":")
+
+
+WIDE = Demand(2 * CORE)
 
 
 def barrier(number: int, *, check: bool = False) -> Barrier:
@@ -79,46 +94,90 @@ def outcome(
     return Outcome(attempt, 0, pid, return_code, elapsed, 1.0, 2.0, 0, b"", 0, b"", ending)
 
 
+def free_cores(engine: Engine) -> int:
+    """What follows from what the engine has."""
+    tasks = [*engine.running.values(), *engine.adrift.values(), *[None] * len(engine.claims)]
+    demands = [NO_DEMAND if task is None else task.demand for task in tasks]
+    return engine.slots * CORE - sum(CORE if each.cores is None else each.cores for each in demands)
+
+
+def check_engine(engine: Engine) -> None:
+    """It starts what waits as soon as there is capacity, in order."""
+    assert engine.capacity.free == free_cores(engine), engine.id
+    assert not engine.running.keys() & engine.queued.keys()
+    assert list(engine.queued) == sorted(engine.queued)
+    if engine.queued:
+        assert not engine.capacity.fits(next(iter(engine.queued.values())).demand), "an attempt waits in vain"
+    if engine.state is State.LOST:
+        assert not engine.assigned
+
+
+def queue_room(engine: Engine) -> int:
+    """How many more tasks its queue takes."""
+    return engine.depth - len(engine.queued) + min(0, free_cores(engine) // CORE)
+
+
+def check_pool(plan: Plan, pool: Pool) -> None:
+    """The engines that can take a task of that class."""
+    idle, queueing = set(), set()
+    need = CORE if pool.demand.cores is None else pool.demand.cores
+    for engine in plan.engines.values():
+        if engine.state is not State.ACTIVE or not plan.board.rotation.may_take(engine.context):
+            continue
+        if free_cores(engine) >= need and not engine.queued:
+            idle.add(engine.id)
+        if need <= engine.slots * CORE and queue_room(engine) > 0:
+            queueing.add(engine.id)
+    for turns, members in ((pool.idle, idle), (pool.queueing, queueing)):
+        names = [each.id for each in turns]
+        assert len(names) == len(members) and set(names) == members, pool.demand
+
+
+def check_ready(plan: Plan) -> None:
+    """Each ready task waits once, with those of equal demand."""
+    backlog = plan.board.backlog
+    ready = [t.id for t in backlog.ready]
+    assert len(ready) == len(set(ready)) == backlog.ready.count, "a task waits twice"
+    assert all(t.demand == demand for demand, tasks in backlog.ready.classes.items() for t in tasks)
+    assert all(backlog.ready.classes.values())
+    if plan.mode is Mode.RUNNING:
+        assert backlog.again <= set(ready)
+    elif not plan.reads:
+        assert not ready and not backlog.unread
+
+
 def check_consistency(plan: Plan) -> None:
     """What the plan keeps up to date step by step equals what follows from its state."""
     live = room = recalling = lost = 0
-    board, rotation, backlog = plan.board, plan.board.rotation, plan.board.backlog
-    expected: dict[str, set[str]] = {"idle": set(), "open": set(), "queued": set(), "resting": set()}
+    board, rotation = plan.board, plan.board.rotation
+    queued, resting = {}, set()
     for engine in plan.engines.values():
+        check_engine(engine)
         live += len(engine.assigned)
         recalling += engine.recalling
         lost += engine.state is State.LOST
-        active, may_take = engine.state is State.ACTIVE, rotation.may_take(engine.context)
-        busy = len(engine.assigned) + len(engine.adrift) + len(engine.claims)
-        own_room = max(0, engine.slots + engine.depth - busy) if active else 0
+        own_room = 0
+        if engine.state is State.ACTIVE:
+            at_once = 0 if engine.queued else free_cores(engine) // CORE
+            own_room = max(0, at_once) + max(0, queue_room(engine))
         assert engine.room == own_room, engine.id
-        room += own_room if may_take else 0
-        resting = engine.state in (State.ACTIVE, State.DRAINING)
-        for pool, member in (
-            ("idle", active and may_take and busy < engine.slots),
-            ("open", may_take and own_room > 0),
-            ("queued", engine.queued > 0 and not engine.recalling),
-            ("resting", resting and not busy and not engine.per_engine),
-        ):
-            if member:
-                expected[pool].add(engine.id)
-        if engine.state is State.LOST:
-            assert not engine.assigned
-    for pool_name, members in expected.items():
-        pool = getattr(rotation, pool_name)
-        names = [each.id for each in pool] if isinstance(pool, Turns) else list(pool)
-        assert len(names) == len(members) and set(names) == members, pool_name
+        room += own_room if rotation.may_take(engine.context) else 0
+        if engine.queued and not engine.recalling:
+            queued[engine.id] = list(engine.queued.values())[-1].demand
+        if engine.state in (State.ACTIVE, State.DRAINING) and not engine.busy and not engine.per_engine:
+            resting.add(engine.id)
+    assert set(rotation.resting) == resting
+    assert {name: demand for demand, engines in rotation.queued.items() for name in engines} == queued
+    assert all(rotation.queued.values())
+    for pool in rotation.pools.values():
+        check_pool(plan, pool)
     assert (plan.live, rotation.room, board.recalling, board.lost) == (live, room, recalling, lost)
     for context, limit in rotation.limits.items():
         assigned = sum(len(e.assigned) for e in plan.engines.values() if e.context == context)
         claimed = sum(claim.engine.context == context for claim in board.claims.values())
         assert rotation.budget[context] == limit - assigned - claimed, "a limit has sprung a leak"
-    ready = [t.id for t in backlog.ready]
-    assert len(ready) == len(set(ready)), "a task waits twice"
-    if plan.mode is Mode.RUNNING:
-        assert backlog.again <= set(ready)
-    elif not plan.reads:
-        assert not ready and not backlog.unread
+        assert rotation.may_take(context) == (rotation.budget[context] > 0)
+    check_ready(plan)
 
 
 @dataclass
@@ -136,6 +195,8 @@ class FakeEngine:
     evicted: bool = False
     waiting: list[int] = field(default_factory=list)
     running: list[int] = field(default_factory=list)
+    wide: set[int] = field(default_factory=set)
+    """Attempts that take two cores."""
     ending: set[int] = field(default_factory=set)
     commands: list[int] = field(default_factory=list)
     """PERENGINE attempts; the first one runs."""
@@ -149,8 +210,12 @@ class FakeEngine:
 
     def fill(self) -> None:
         """Start what waits, in order."""
-        while self.waiting and len(self.running) < self.slots:
+        while self.waiting and self.cores([*self.running, self.waiting[0]]) <= self.slots:
             self.running.append(self.waiting.pop(0))
+
+    def cores(self, attempts: list[int]) -> int:
+        """How many they take."""
+        return sum(2 if attempt in self.wide else 1 for attempt in attempts)
 
     def answer(self, *outcomes: Outcome) -> None:
         """Outcomes go into the newest message, as the real engine coalesces them."""
@@ -167,6 +232,7 @@ class FakeEngine:
             self.answer(*(outcome(a, -15, ending=Ending.ORDERED, pid=0) for a in new))
         elif isinstance(action, Assign):
             self.waiting += [attempt for attempt, _ in action.pairs]
+            self.wide |= {attempt for attempt, task in action.pairs if task.demand is WIDE}
         elif isinstance(action, AssignPerEngine):
             self.commands.append(action.attempt)
             self.known_commands[action.attempt] = (action.command.phase, action.command.id)
@@ -297,7 +363,8 @@ class World:
     # ---- the source ----
 
     def offer(self, *kinds: str) -> None:
-        """Put items into the source: task, failed or succeeded before, barrier, check, start, stop."""
+        """Put items into the source: task, wide (of two cores), failed or succeeded before, barrier, check,
+        start, stop."""
         for kind in kinds:
             if kind in ("start", "stop"):
                 phase = Phase.START if kind == "start" else Phase.STOP
@@ -313,8 +380,8 @@ class World:
                 self.items.append(self.barriers[-1])
             else:
                 self.all_tasks.add(number)
-                new = task(number)
-                self.items.append(new if kind == "task" else Completed(new, kind == "failed", None))
+                new = Task(number, number + 1, -1, b":", WIDE if kind == "wide" else NO_DEMAND)
+                self.items.append(new if kind in ("task", "wide") else Completed(new, kind == "failed", None))
             self.offered.append(self.items[-1])  # type: ignore[arg-type]
 
     def pump(self) -> None:
@@ -386,8 +453,7 @@ class World:
         elif isinstance(event, Lost | Left):
             held = self.live[event.engine]
             if isinstance(event, Lost):
-                ending = len(self.plan.engines[event.engine].adrift) if held else 0
-                for attempt in sorted(held)[: max(0, self.engines[event.engine].slots - ending)]:
+                for attempt in self.plan.engines[event.engine].running if held else ():
                     self.losses[held[attempt].id] = self.losses.get(held[attempt].id, 0) + 1
             held.clear()
         elif isinstance(event, Interrupt):
@@ -739,21 +805,27 @@ class World:
         if not self.quiet or plan.mode is not Mode.RUNNING or plan.held:
             return
         idle = [
-            e.id
+            e.capacity
             for e in plan.engines.values()
             if e.state is State.ACTIVE
             and plan.board.rotation.may_take(e.context)
-            and e.busy < e.slots
+            and e.capacity.free >= CORE
+            and not e.queued
             and self.engines[e.id].connected
         ]
         if not idle:
             return
-        assert not plan.waiting, "a slot is idle beside ready tasks"
+        ready = plan.board.backlog.ready.classes
+        assert not any(capacity.fits(demand) for demand in ready for capacity in idle), (
+            "idle beside ready tasks"
+        )
         assert not (self.items and plan.room), "a slot is idle beside an unread source"
         if any(e.recalling and not self.engines[e.id].connected for e in plan.engines.values()):
             return  # what is asked of an engine that has fallen silent is not known to be in vain yet
         for engine in self.engines.values():
-            assert not (engine.connected and engine.alive and engine.waiting), "a slot is idle beside a queue"
+            if engine.connected and engine.alive and engine.waiting:
+                demand = WIDE if engine.waiting[-1] in engine.wide else NO_DEMAND
+                assert not any(capacity.fits(demand) for capacity in idle), "a slot is idle beside a queue"
 
     def run_to_end(self) -> None:
         """Heal everything, end the source, and run until the plan says that it is over."""

@@ -267,7 +267,7 @@ class UserCommands:
             return f"{name}: is draining already"
         if _is_dead(member):
             return f"{name}: {DEAD}"
-        running = min(len(engine.assigned), engine.slots)
+        running = len(engine.running)
         lost = engine.state is State.LOST
         self._see_off(member, stop=False)
         if lost:
@@ -284,7 +284,7 @@ class UserCommands:
             return f"{name}: is leaving already"
         if _is_dead(member):
             return f"{name}: {DEAD}"
-        running = min(len(engine.assigned), engine.slots)
+        running = len(engine.running)
         lost = engine.state is State.LOST
         self._see_off(member, stop=True)
         if lost:

@@ -401,7 +401,7 @@ class EngineManager:
         """Do not wait any longer for engines that were told to end what they have, or are expected."""
         for peer in list(self._hub.peers()):
             engine = self._plan.engines.get(peer.name)
-            if engine is not None and (engine.assigned or engine.claims or engine.per_engine):
+            if engine is not None and (engine.holds_tasks() or engine.per_engine):
                 self.lose(peer.name, why)
         if self._succession is not None:
             self._succession.give_up()

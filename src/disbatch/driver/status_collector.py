@@ -264,7 +264,8 @@ class StatusCollector:
         """`before`: what the record has of its node from when a former driver was there."""
         m, beat = self._inputs, member.beat
         engine = m.plan.engines.get(member.engine)
-        busy = 0 if engine is None or engine.state is State.LOST else engine.busy
+        there = engine is not None and engine.state is not State.LOST
+        running = min(engine.occupied, member.slots) if engine is not None and there else 0
         now, begun = self._begun + self._seconds, member.joined
         heard = None if begun is None and not member.lost else m.heard(member.engine)
         return EngineRow(
@@ -274,8 +275,8 @@ class StatusCollector:
             label=valid(m.label_of(member.context)),
             state=_state(member, engine),
             slots=member.slots,
-            running=min(busy, member.slots),
-            waiting=max(0, busy - member.slots),
+            running=running,
+            waiting=engine.busy - running if engine is not None and there else 0,
             done=member.done + (before.done if before else 0),
             failed=member.failed + (before.failed if before else 0),
             rate=None if begun is None else self._paces.rate(member.engine, now, member.done, begun),
@@ -329,8 +330,7 @@ class StatusCollector:
     def _started_last(self) -> Iterator[tuple[Member, Task]]:
         for engine in self._inputs.plan.engines.values():
             if engine.state is not State.LOST:
-                free = max(0, engine.slots - len(engine.adrift) - len(engine.claims))
-                for task in islice(engine.assigned.values(), free):
+                for task in engine.running.values():
                     yield self._inputs.members[engine.id], task
 
 

@@ -19,6 +19,28 @@ class Phase(enum.IntEnum):
     STOP = 1
 
 
+CORE = 1_000_000
+"""What one core counts in `Demand.cores`: fractions of cores are whole numbers, so that sums are exact."""
+
+
+class Demand(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
+    """What a task needs while it runs. Tasks of equal demand form a class.
+
+    `cores`: in units of 1/CORE; None: as many as a slot of the engine has. `resources`: the amount of each
+    other resource by name, memory in bytes and gpus in units of 1/CORE among them, sorted by name, without
+    zeros. `seconds`: how long it may run, None if that is not said. Tasks of higher `priority` start first.
+    """
+
+    cores: int | None = None
+    resources: tuple[tuple[str, int], ...] = ()
+    seconds: float | None = None
+    priority: int = 0
+
+
+NO_DEMAND = Demand()
+"""Of a task that says nothing: it takes one slot. All of these share this value."""
+
+
 class Task(msgspec.Struct, frozen=True, gc=False):
     """One shell command to run once.
 
@@ -30,6 +52,7 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     line: int
     repeat: int
     command: bytes
+    demand: Demand = NO_DEMAND
 
 
 class Barrier(msgspec.Struct, frozen=True, gc=False):

@@ -82,14 +82,9 @@ def on_cancel(board: Board, event: Cancel) -> None:
             board.actions.append(End(engine.id, attempts, engine.at_once))
     for first, last in new:
         cancelled.add(first, last)
-    ready = list(backlog.ready)
-    backlog.ready.clear()
-    for task in ready:
-        if task.id in new:
-            backlog.again.discard(task.id)
-            record_cancelled(board, task)
-        else:
-            backlog.ready.append(task)
+    for task in backlog.ready.remove_all(new):
+        backlog.again.discard(task.id)
+        record_cancelled(board, task)
 
 
 def record_cancelled(board: Board, task: Task) -> None:
@@ -112,23 +107,24 @@ def on_finished(board: Board, event: Finished) -> None:
 
 def finish_attempts(board: Board, engine: Engine, outcomes: list[Outcome]) -> bool:
     """True if the engine seems to be stopped by its node."""
-    assigned, counted, elapsed, stopping = engine.assigned, 0, 0.0, False
+    counted, elapsed, stopping, pop = 0, 0.0, False, engine.pop
     for outcome in outcomes:
-        task = assigned.pop(outcome.attempt, None)
+        task = pop(outcome.attempt)
         if task is None:
             _odd_result(board, engine, outcome)
             continue
-        board.live -= 1
         if outcome.ending is Ending.OWN:
             counted += 1
             elapsed += outcome.elapsed
             _count(board, engine, task, outcome)
         else:
+            board.live -= 1
             unordered = outcome.ending is Ending.ORDERED and task.id not in board.cancelled
             unordered &= outcome.attempt >= board.first_attempt  # that a former driver may have ordered
             stopping |= unordered and board.mode is Mode.RUNNING
             _not_run(board, engine, task, outcome)
     if counted:
+        board.live -= counted
         engine.learn(elapsed / counted)
     board.rotation.touch(engine)
     return stopping
@@ -136,8 +132,11 @@ def finish_attempts(board: Board, engine: Engine, outcomes: list[Outcome]) -> bo
 
 def _count(board: Board, engine: Engine, task: Task, outcome: Outcome) -> None:
     board.actions.append(RecordTask(engine.id, task, outcome, Verdict.COUNTS))
-    board.rotation.count(engine.context)
-    close_task(board, task, failed=outcome.return_code != 0)
+    if board.rotation.limits:
+        board.rotation.count(engine.context)
+    failed = outcome.return_code != 0
+    if failed or board.losses:
+        close_task(board, task, failed=failed)
 
 
 def _not_run(board: Board, engine: Engine, task: Task, outcome: Outcome) -> None:
@@ -169,7 +168,7 @@ def _odd_result(board: Board, engine: Engine, outcome: Outcome) -> None:
     if command is not None:
         per_engine_done(board, engine, command, outcome)
         return
-    task = engine.adrift.pop(outcome.attempt, None)
+    task = engine.pop_adrift(outcome.attempt)
     if task is None:
         return  # a repeat
     if outcome.ending is not Ending.OWN:
@@ -190,9 +189,9 @@ def on_returned(board: Board, event: Returned) -> None:
     if engine is None or engine.state is State.LOST:
         return
     recall_answered(board, engine)
-    back = [engine.assigned.pop(attempt) for attempt in event.attempts if attempt in engine.assigned]
+    back = [task for attempt in event.attempts if (task := engine.pop(attempt)) is not None]
     for attempt in event.attempts:
-        engine.adrift.pop(attempt, None)  # it was also told to end this one, and will not answer that
+        engine.pop_adrift(attempt)  # it was also told to end this one, and will not answer that
     board.live -= len(back)
     board.rotation.spend(engine, -len(back))
     run_again(board, back)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from disbatch.model.task import Barrier, Item, PerEngine, Task
+from disbatch.model.idset import IdSet
+from disbatch.model.task import Barrier, Demand, Item, PerEngine, Task
 from disbatch.plan.events import Completed, Recorded
 
 LOOKAHEAD = 64
@@ -15,6 +16,8 @@ READ_LEAST = LOOKAHEAD // 2
 """Fewest items asked for at once: a reading costs about as much as a dispatch."""
 READ_MOST = 4096
 """Most items asked for at once."""
+PASSED_MOST = 16 * READ_MOST
+"""Most ready tasks that are passed over for others behind them, because they fit nowhere now."""
 
 
 class Source(enum.Enum):
@@ -32,6 +35,67 @@ def plain(item: Item | Completed | Recorded) -> Item:
     return item.item if isinstance(item, Recorded) else item
 
 
+class Ready:
+    """The tasks that may be assigned: a queue for each class of equal demand that has any."""
+
+    __slots__ = ("classes", "count")
+
+    def __init__(self) -> None:
+        self.classes: dict[Demand, deque[Task]] = {}
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Task]:
+        for tasks in self.classes.values():
+            yield from tasks
+
+    def class_of(self, demand: Demand) -> deque[Task]:
+        """The queue of that class, to which a task is to be added."""
+        tasks = self.classes.get(demand)
+        if tasks is None:
+            tasks = self.classes[demand] = deque()
+        return tasks
+
+    def append(self, task: Task) -> None:
+        """It comes last."""
+        self.class_of(task.demand).append(task)
+        self.count += 1
+
+    def put_back(self, task: Task) -> None:
+        """It comes first."""
+        self.class_of(task.demand).appendleft(task)
+        self.count += 1
+
+    def take(self, demand: Demand, count: int) -> None:
+        """So many of that class were taken out of its queue."""
+        self.count -= count
+        if not self.classes[demand]:
+            del self.classes[demand]
+
+    def remove(self, task: Task) -> None:
+        """It is ready no more."""
+        self.classes[task.demand].remove(task)
+        self.take(task.demand, 1)
+
+    def remove_all(self, ids: set[int] | IdSet) -> list[Task]:
+        """These are ready no more: looks at each task once. Returns them."""
+        removed = []
+        tasks = list(self)
+        self.clear()
+        for task in tasks:
+            if task.id in ids:
+                removed.append(task)
+            else:
+                self.append(task)
+        return removed
+
+    def clear(self) -> None:
+        """None is ready."""
+        for queue in self.classes.values():
+            queue.clear()
+        self.classes.clear()
+        self.count = 0
+
+
 class Backlog:
     """A task is ready when it may be assigned; behind a barrier it stays unread, as far as others see."""
 
@@ -41,7 +105,7 @@ class Backlog:
         self.source = Source.FLOWING
         self.unread: deque[Item | Completed | Recorded] = deque()
         self.barrier: Barrier | None = None
-        self.ready: deque[Task] = deque()
+        self.ready = Ready()
         self.again: set[int] = set()
         """Ids of tasks that were assigned and are not now: a late result of an old attempt still counts."""
         self.read_to = 0
@@ -57,22 +121,27 @@ class Backlog:
                 self.read_to = item.id + 1
                 break
 
-    def room(self, more: int) -> int:
+    def room(self, more: int, *, passed: bool) -> int:
         """How many items it would take from the source now, if the engines take `more`; never just a few, but
-        0 or READ_LEAST."""
+        0 or READ_LEAST. `passed`: what is ready does not fit where there is room."""
         if self.barrier is not None or self.source is Source.ENDED:
             return 0
-        room = more + LOOKAHEAD - len(self.ready) - len(self.unread)
+        waiting = self.ready.count
+        if passed and waiting < PASSED_MOST:
+            waiting = 0
+        room = more + LOOKAHEAD - waiting - len(self.unread)
         return min(READ_MOST, room) if room >= READ_LEAST else 0
 
     @property
     def is_done(self) -> bool:
         """Nothing is left, and no more will come."""
-        return self.source is Source.ENDED and self.barrier is None and not self.ready and not self.unread
+        ended = self.source is Source.ENDED and self.barrier is None
+        return ended and not self.ready.count and not self.unread
 
     def put_back(self, tasks: Iterable[Task]) -> None:
         """These shall be assigned again, before all others."""
-        self.ready.extendleft(sorted(tasks, key=lambda task: -task.id))
+        for task in sorted(tasks, key=lambda task: -task.id):
+            self.ready.put_back(task)
 
     def remove(self, task: Task) -> None:
         """A ready task that was assigned before is done without its turn; such tasks stand at the front."""
@@ -81,7 +150,7 @@ class Backlog:
 
     def remove_all(self, ids: set[int]) -> None:
         """These are assigned, or done, without their turn: looks at all that is ready, once."""
-        self.ready = deque(task for task in self.ready if task.id not in ids)
+        self.ready.remove_all(ids)
         self.again -= ids
 
     def unread_tasks(self) -> set[int]:

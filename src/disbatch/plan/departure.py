@@ -10,7 +10,10 @@ The run ends before everything is done: nothing new starts, and what runs finish
 
 from __future__ import annotations
 
-from disbatch.model.task import Outcome, PerEngine, Phase
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from disbatch.model.task import Demand, Outcome, PerEngine, Phase
 from disbatch.plan.backlog import Source
 from disbatch.plan.engine import Engine, State
 from disbatch.plan.events import (
@@ -30,12 +33,12 @@ from disbatch.plan.events import (
 from disbatch.plan.state import Board, Mode
 
 
-def recall(board: Board, engine: Engine, count: int) -> None:
-    """Ask for the `count` attempts that it would start last; not if it has yet to answer."""
-    if count > 0 and not engine.recalling:
-        engine.recalling = count
-        board.recalling += count
-        board.actions.append(Recall(engine.id, engine.newest(count)))
+def recall(board: Board, engine: Engine, attempts: list[int]) -> None:
+    """Ask for these attempts, which wait in its queue; not if it has yet to answer."""
+    if attempts and not engine.recalling:
+        engine.recalling = len(attempts)
+        board.recalling += len(attempts)
+        board.actions.append(Recall(engine.id, attempts))
         board.rotation.touch(engine)
 
 
@@ -50,36 +53,48 @@ def recall_unwanted(board: Board, engine: Engine) -> None:
     if engine.stopped:
         return  # it was told to end that
     if board.held or engine.state is State.DRAINING or board.mode is not Mode.RUNNING:
-        recall(board, engine, engine.queued)
+        recall(board, engine, list(engine.queued))
 
 
 def recall_everything(board: Board) -> None:
     """Nothing more shall start anywhere."""
-    for engine in list(board.rotation.queued.values()):
-        recall(board, engine, engine.queued)
+    for engines in list(board.rotation.queued.values()):
+        for engine in list(engines.values()):
+            recall(board, engine, list(engine.queued))
 
 
 def rebalance(board: Board) -> None:
-    """Nothing can be read or dispatched: call back what waits in queues for slots that are idle.
+    """Nothing can be read or dispatched: call back what waits in queues for capacity that is idle, class by
+    class: an engine's queue counts by its newest task.
 
     What other engines were asked for already is not waited for: they may be silent for good."""
-    idle, queued, backlog = board.rotation.idle, board.rotation.queued, board.backlog
-    if backlog.ready or not queued or not idle.open or board.held:
+    rotation, backlog = board.rotation, board.backlog
+    if board.held or (backlog.source is Source.FLOWING and backlog.barrier is None):
         return
-    if backlog.source is Source.FLOWING and backlog.barrier is None:
-        return
-    vacant = (engine.slots - engine.busy for engine in idle)
+    for demand, queued in list(rotation.queued.items()):
+        pool = rotation.pools.get(demand) or rotation.add_pool(demand, backlog.ready.classes)
+        if pool.idle.open:
+            vacant = (engine.capacity.times(demand) for engine in pool.idle)
+            _rebalance_class(board, demand, queued, vacant)
+
+
+def _rebalance_class(
+    board: Board, demand: Demand, queued: OrderedDict[str, Engine], vacant: Iterator[int]
+) -> None:
+    """`queued`: the engines whose newest task is of this class; `vacant`: for how many such tasks each idle
+    engine has capacity."""
     wanted = 0
     while queued:
         engine = next(iter(queued.values()))
-        most = (engine.queued + 1) // 2
+        most = (len(engine.queued) + 1) // 2
         while wanted < most and (more := next(vacant, 0)):
             wanted += more
         if not wanted:
             return
-        count = min(wanted, most)
-        recall(board, engine, count)
-        wanted -= count
+        newest = engine.newest(min(wanted, most))
+        attempts = [attempt for attempt in newest if engine.queued[attempt].demand == demand]
+        recall(board, engine, attempts)
+        wanted -= len(attempts)
 
 
 def on_hold(board: Board, event: Hold) -> None:
@@ -193,7 +208,7 @@ def end_everything(board: Board, *, at_once: bool) -> None:
     """End all that runs, and all that waits on engines."""
     for engine in board.engines.values():
         if engine.state is not State.LOST:
-            attempts = [*engine.assigned, *engine.claims, *engine.per_engine]
+            attempts = [*engine.running, *engine.queued, *engine.claims, *engine.per_engine]
             if attempts:
                 board.actions.append(End(engine.id, attempts, at_once))
 

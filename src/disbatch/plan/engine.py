@@ -1,6 +1,4 @@
-"""One engine as the plan knows it, and the rotation of the engines that have room.
-
-What the plan knows of one engine: its room, what it has, and where it stands in its life.
+"""One engine as the plan knows it: its capacity, the attempts it has, and the state it is in.
 
     STARTING --START commands done--> ACTIVE --no more work, or drained--> STOPPING --STOP done--> LEAVING
         any of them --not heard--> LOST --heard again--> STARTING, ACTIVE, or STOPPING if it was
@@ -9,28 +7,18 @@ What the plan knows of one engine: its room, what it has, and where it stands in
 An ACTIVE engine that was told to drain is DRAINING until it has nothing; then it is STOPPING. One that was
 told to stop is drained, too, and what it has is ended.
 
-Engines that can take a task, in rotation.
-
-Those of a context have their turns one after the other, then come those of the next context: each engine has
-one turn a round. So a context that may take no more is passed over, and comes back, at once, however many
-engines it has.
-
-Which engines can take a task next, in rotation, and how many tasks there is room for in all.
-
-Kept up to date engine by engine (`touch`), so that an event costs no more with ten thousand engines than with
-two. A context may have a limit: once as many of its tasks are assigned or done, its engines take no more, and
-when that many are done it is spent. What changes for all engines of a context then is not looked for among
-them: it is known by context.
+An attempt is `running` if the engine has capacity for it, else it is `queued`; the engine starts what is
+queued in that order. Attempts that it was told to end (`adrift`), and those of a former driver (`claims`),
+take capacity until they have ended.
 """
 
 from __future__ import annotations
 
 import enum
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 
-from disbatch.model.task import Outcome, PerEngine, Phase, Task
+from disbatch.model.task import CORE, NO_DEMAND, Demand, Outcome, PerEngine, Phase, Task
 
 QUEUE_SECONDS = 0.25
 """An engine's queue holds about this much work, so that it never waits for the driver's next message."""
@@ -53,38 +41,93 @@ class State(enum.Enum):
     LOST = enum.auto()
 
 
+_NONE: Mapping[str, int] = {}
+
+
+class Capacity:
+    """What an engine has for tasks, and how much of that is free. `slot`: the cores of one slot, which a task
+    takes that does not say how many it needs. `resources`: amounts by name, as of `Demand.resources`.
+
+    Free amounts are negative if the engine has more than fits, as one may that was lost for a while."""
+
+    __slots__ = ("cores", "free", "free_resources", "resources", "slot")
+
+    def __init__(self, slots: int, *, slot: int = CORE, resources: Mapping[str, int] | None = None) -> None:
+        self.slot = slot
+        self.cores = self.free = slots * slot
+        self.resources = self.free_resources = _NONE if resources is None else resources
+
+    def fits(self, demand: Demand) -> bool:
+        """There is room for such a task now."""
+        cores = demand.cores
+        if self.free < (self.slot if cores is None else cores):
+            return False
+        free = self.free_resources
+        return not demand.resources or all(free.get(name, 0) >= amount for name, amount in demand.resources)
+
+    def take(self, demand: Demand) -> bool:
+        """Such a task takes its share, whether it fits or not. True if another one fits."""
+        cores = demand.cores
+        if cores is None:
+            cores = self.slot
+        self.free = free = self.free - cores
+        if not demand.resources:
+            return free >= cores
+        self._change_free(demand, -1)
+        return self.fits(demand)
+
+    def give(self, demand: Demand) -> None:
+        """Such a task gives its share back."""
+        cores = demand.cores
+        self.free += self.slot if cores is None else cores
+        if demand.resources:
+            self._change_free(demand, 1)
+
+    def _change_free(self, demand: Demand, sign: int) -> None:
+        free = self.free_resources
+        changed = {name: free.get(name, 0) + sign * amount for name, amount in demand.resources}
+        self.free_resources = {**free, **changed}
+
+    def holds(self, demand: Demand) -> bool:
+        """There is room for such a task when nothing else is there."""
+        cores = demand.cores
+        if self.cores < (self.slot if cores is None else cores):
+            return False
+        return all(self.resources.get(name, 0) >= amount for name, amount in demand.resources)
+
+    def times(self, demand: Demand) -> int:
+        """How many such tasks there is room for now."""
+        cores = self.slot if demand.cores is None else demand.cores
+        free = self.free_resources
+        most = [free.get(name, 0) // amount for name, amount in demand.resources]
+        return max(0, min([self.free // max(1, cores), *most]))
+
+    def clear(self) -> None:
+        """Nothing is taken."""
+        self.free = self.cores
+        self.free_resources = self.resources
+
+
 class Engine:
-    """One engine. `assigned` holds its attempts in the order it starts them: the first `slots` of them run,
-    the others wait in its queue."""
+    """One engine. Its capacity follows from `running`, `adrift` and `claims`: only its own methods and
+    `dispatch` change these."""
 
     __slots__ = (
-        "adrift",
-        "assigned",
-        "at_once",
-        "claims",
-        "commands",
-        "context",
-        "depth",
-        "draining",
-        "id",
-        "kept",
-        "mean",
-        "per_engine",
-        "recalling",
-        "retired",
-        "room",
-        "slots",
-        "state",
-        "stopped",
-        "stops_given",
-    )
+        "adrift", "at_once", "capacity", "claims", "commands", "context", "depth", "draining", "id", "kept",
+        "mean", "per_engine", "queued", "recallable", "recalling", "resting", "retired", "room", "running",
+        "slots", "state", "stopped", "stops_given",
+    )  # fmt: skip
 
     def __init__(self, name: str, slots: int, context: str) -> None:
         self.id = name
         self.slots = slots
         self.context = context
         self.state = State.STARTING
-        self.assigned: dict[int, Task] = {}
+        self.capacity = Capacity(slots)
+        self.running: dict[int, Task] = {}
+        """Attempts that it has capacity for."""
+        self.queued: dict[int, Task] = {}
+        """Attempts that wait for capacity, in the order in which it starts them."""
         self.per_engine: dict[int, PerEngine] = {}
         self.adrift: dict[int, Task | None] = {}
         """What it had when it was lost: it may come back with the results. Once it is back, what of that it
@@ -108,24 +151,125 @@ class Engine:
         """It was given its STOP commands (or needs none): when they are done it leaves."""
         self.recalling = 0
         """Attempts that it was asked to give back; 0 when it has answered."""
-        self.room = 0
-        """How much of the plan's total room is its own."""
         self.mean: float | None = None
         self.depth = 0
+        """How many tasks its queue may hold."""
+        # As `Rotation.touch` found it last:
+        self.room = 0
+        """How much of the plan's total room is its own."""
+        self.resting = False
+        """It has nothing."""
+        self.recallable: Demand | None = None
+        """The demand of the newest task in its queue, if that may be called back."""
+
+    @property
+    def occupied(self) -> int:
+        """How many attempts take capacity."""
+        return len(self.running) + len(self.adrift) + len(self.claims)
 
     @property
     def busy(self) -> int:
-        """What is in its slots or waits for one; what it was told to end takes a slot until it has ended."""
-        return len(self.assigned) + len(self.adrift) + len(self.claims)
+        """How many attempts it has."""
+        return self.occupied + len(self.queued)
 
     @property
-    def queued(self) -> int:
-        """Assigned tasks that wait in its queue."""
-        return max(0, min(self.busy - self.slots, len(self.assigned)))
+    def assigned(self) -> dict[int, Task]:
+        """Its valid attempts."""
+        return self.running | self.queued
+
+    def holds_tasks(self) -> bool:
+        """It has valid attempts, or may have."""
+        return bool(self.running or self.queued or self.claims)
+
+    @property
+    def queue_room(self) -> int:
+        """How many more tasks its queue takes; what it has beyond its capacity counts as queued."""
+        capacity = self.capacity
+        return self.depth - len(self.queued) + min(0, capacity.free // capacity.slot)
 
     def newest(self, count: int) -> list[int]:
         """The `count` attempts that it would start last, in the order it would start them."""
-        return list(islice(reversed(self.assigned), count))[::-1]
+        return list(islice(reversed(self.queued), count))[::-1]
+
+    def pop(self, attempt: int) -> Task | None:
+        """It does not have this valid attempt any more; None if it has none of that number."""
+        if attempt not in self.running:
+            return self.queued.pop(attempt, None)
+        task = self.running.pop(attempt)
+        demand, capacity = task.demand, self.capacity
+        if demand is NO_DEMAND:
+            capacity.free += capacity.slot
+        else:
+            capacity.give(demand)
+        return task
+
+    def fill(self) -> None:
+        """Start what is queued, in order, as far as there is capacity."""
+        queued, capacity = self.queued, self.capacity
+        while queued:
+            attempt = next(iter(queued))
+            task = queued[attempt]
+            if not capacity.fits(task.demand):
+                return
+            del queued[attempt]
+            capacity.take(task.demand)
+            self.running[attempt] = task
+
+    def inherit(self, attempt: int, task: Task) -> None:
+        """It has this valid attempt, whatever else it has. Older ones start first."""
+        last = next(reversed(self.queued), 0)
+        self.queued[attempt] = task
+        for newer in [each for each in self.running if each > attempt]:
+            last = newer
+            self.queued[newer] = self.running.pop(newer)
+            self.capacity.give(self.queued[newer].demand)
+        if attempt < last:
+            self.queued = dict(sorted(self.queued.items()))
+
+    def claim(self, attempt: int, id: int) -> None:
+        """It has an attempt at that task, which is not read again yet."""
+        self.claims[attempt] = id
+        self.capacity.take(NO_DEMAND)
+
+    def pop_claim(self, attempt: int) -> int | None:
+        """The id of that attempt's task; None if there is no such claim."""
+        id = self.claims.pop(attempt, None)
+        if id is not None:
+            self.capacity.give(NO_DEMAND)
+        return id
+
+    def set_adrift(self, attempt: int, task: Task | None) -> None:
+        """It has this attempt, which is not valid, until it has answered for it."""
+        self.adrift[attempt] = task
+        self.capacity.take(NO_DEMAND if task is None else task.demand)
+
+    def pop_adrift(self, attempt: int) -> Task | None:
+        """It has not any more; None if its task is done, or if there is no such attempt."""
+        if attempt not in self.adrift:
+            return None
+        task = self.adrift.pop(attempt)
+        self.capacity.give(NO_DEMAND if task is None else task.demand)
+        return task
+
+    def lose(self) -> tuple[list[Task], list[Task]]:
+        """All that it has is adrift. Returns its running and its queued tasks."""
+        running, queued = self.running, self.queued
+        self.adrift |= running | queued
+        self.running, self.queued = {}, {}
+        self._recount()
+        return list(running.values()), list(queued.values())
+
+    def take_adrift(self) -> dict[int, Task | None]:
+        """Nothing is adrift any more: returns what was."""
+        adrift, self.adrift = self.adrift, {}
+        self._recount()
+        return adrift
+
+    def _recount(self) -> None:
+        """When nothing is running here, only this takes capacity."""
+        self.capacity.clear()
+        for task in [*self.adrift.values(), *[None] * len(self.claims)]:
+            self.capacity.take(NO_DEMAND if task is None else task.demand)
 
     def learn(self, elapsed: float) -> None:
         """Task times as they come in (mean seconds of a batch) decide how deep the queue is."""
@@ -136,169 +280,3 @@ class Engine:
             self.depth = 0
         else:
             self.depth = min(QUEUE_MOST, int(self.slots * QUEUE_SECONDS / max(mean, 1e-4)) + 1)
-
-
-class Turns:
-    """An engine that is added comes last in its context. It is the turn of the first engine of the first
-    context in `open`. Only this class changes which engines there are."""
-
-    __slots__ = ("_closed", "_left", "_whose", "contexts", "open")
-
-    def __init__(self) -> None:
-        self.contexts: defaultdict[str, OrderedDict[str, Engine]] = defaultdict(OrderedDict)
-        """All of them."""
-        self.open: OrderedDict[str, OrderedDict[str, Engine]] = OrderedDict()
-        """Those of contexts that are not closed; no context without engines."""
-        self._closed: set[str] = set()
-        self._whose = ""
-        """The context whose engines have their turns."""
-        self._left = 0
-        """How many of these turns are left."""
-
-    def __iter__(self) -> Iterator[Engine]:
-        for engines in self.open.values():
-            yield from engines.values()
-
-    def took(self, context: str) -> None:
-        """An engine of that context has had its turn, and others wait for theirs."""
-        if context != self._whose or not self._left:
-            self._whose, self._left = context, len(self.contexts[context])
-        self._left -= 1
-        if not self._left and context in self.open:
-            self.open.move_to_end(context)
-
-    def add(self, engine: Engine) -> None:
-        """It can take a task from now on."""
-        context = engine.context
-        engines = self.contexts[context]
-        engines[engine.id] = engine
-        if context not in self._closed:
-            self.open[context] = engines
-
-    def remove(self, engine: Engine) -> None:
-        """It cannot take a task any more."""
-        engines = self.contexts[engine.context]
-        del engines[engine.id]
-        if not engines:
-            self.open.pop(engine.context, None)
-
-    def close(self, context: str) -> None:
-        """Its engines may take nothing."""
-        self._closed.add(context)
-        self.open.pop(context, None)
-
-    def reopen(self, context: str) -> None:
-        """They may again."""
-        self._closed.discard(context)
-        if self.contexts[context]:
-            self.open[context] = self.contexts[context]
-
-
-RESTING = (State.ACTIVE, State.DRAINING)
-
-
-class Rotation:
-    """`limits`: how many tasks a context may complete, by context."""
-
-    __slots__ = ("_rooms", "budget", "going", "idle", "limits", "open", "queued", "resting", "room")
-
-    def __init__(self, limits: Mapping[str, int]) -> None:
-        self.idle = Turns()
-        """Engines with idle slots."""
-        self.open = Turns()
-        """Engines with any room, in slots or in the queue."""
-        self.queued: OrderedDict[str, Engine] = OrderedDict()
-        """Engines with something in their queue that may be asked for."""
-        self.resting: OrderedDict[str, Engine] = OrderedDict()
-        """Engines that have nothing and are asked for nothing: these may leave."""
-        self.going: OrderedDict[str, Engine] = OrderedDict()
-        """Those of them that shall leave, or whose context's limit is spent."""
-        self.room = 0
-        """How many tasks could be assigned now to contexts that may take any."""
-        self._rooms: dict[str, int] = {}
-        """How many there is room for in each context that has a limit, whether it may take any or not."""
-        self.limits: dict[str, int] = {}
-        """How many more tasks these contexts may complete."""
-        self.budget: dict[str, int] = {}
-        """How many more tasks they may be assigned."""
-        for context, tasks in limits.items():
-            self.limit(context, tasks)
-
-    def limit(self, context: str, tasks: int) -> None:
-        """That context may complete so many more tasks."""
-        taken = self.limits.get(context, tasks) - self.budget.get(context, tasks)
-        was_spent = self.is_spent(context)
-        if context not in self._rooms:
-            self._rooms[context] = sum(engine.room for engine in self.open.contexts[context].values())
-        self.limits[context] = tasks
-        self._allow(context, tasks - taken)
-        if was_spent is not self.is_spent(context):
-            self._touch_idle(context)
-
-    def may_take(self, context: str) -> bool:
-        """Its limit, if it has one, allows another task."""
-        return self.budget.get(context, 1) > 0
-
-    def is_spent(self, context: str) -> bool:
-        """It had a limit, and has completed so many tasks."""
-        return self.limits.get(context, 1) <= 0
-
-    def count(self, context: str) -> None:
-        """A task of that context is completed."""
-        if context in self.limits:
-            self.limits[context] -= 1
-            if self.limits[context] == 0:
-                self._touch_idle(context)
-
-    def _touch_idle(self, context: str) -> None:
-        """Those of its engines that have nothing shall leave, or need not after all."""
-        for engine in list(self.idle.contexts[context].values()):
-            self.touch(engine)
-
-    def spend(self, engine: Engine, count: int) -> None:
-        """`count` more tasks of the engine's context are assigned (or, negative, are not after all)."""
-        if count and engine.context in self.budget:
-            self._allow(engine.context, self.budget[engine.context] - count)
-
-    def _allow(self, context: str, tasks: int) -> None:
-        """It may be assigned so many more tasks."""
-        before = self.may_take(context)
-        self.budget[context] = tasks
-        after = self.may_take(context)
-        if before is not after:
-            for turns in (self.idle, self.open):
-                (turns.reopen if after else turns.close)(context)
-            self.room += self._rooms[context] if after else -self._rooms[context]
-
-    def touch(self, engine: Engine) -> None:
-        """The engine changed: put it where it belongs."""
-        name, context, busy = engine.id, engine.context, engine.busy
-        active = engine.state is State.ACTIVE
-        room = max(0, engine.slots + engine.depth - busy) if active else 0
-        if more := room - engine.room:
-            engine.room = room
-            if context in self._rooms:
-                self._rooms[context] += more
-            if self.may_take(context):
-                self.room += more
-        vacant, takes, idle, open = active and busy < engine.slots, room > 0, self.idle, self.open
-        if vacant is not (name in idle.contexts[context]):
-            (idle.add if vacant else idle.remove)(engine)
-        if takes is not (name in open.contexts[context]):
-            (open.add if takes else open.remove)(engine)
-        resting = not busy and not engine.per_engine and engine.state in RESTING
-        for pool, member in (
-            (self.queued, busy > engine.slots and not engine.recalling and engine.queued > 0),
-            (self.resting, resting),
-            (self.going, resting and (engine.draining or self.is_spent(context))),
-        ):
-            if member is not (name in pool):
-                if member:
-                    pool[name] = engine
-                else:
-                    del pool[name]
-
-    def move(self, engine: Engine, state: State) -> None:
-        """The engine stands there now."""
-        engine.state = state
-        self.touch(engine)

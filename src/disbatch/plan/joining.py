@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from disbatch.model.task import Phase
+from disbatch.model.task import Phase, Task
 from disbatch.plan.attempts import may_rerun, run_again
 from disbatch.plan.departure import activate, drain, recall_answered, release_if_stopped, run_per_engine
 from disbatch.plan.engine import Engine, State
@@ -64,8 +64,8 @@ def _welcome(board: Board, engine: Engine, event: Joined) -> list[int]:
 def _take_back(board: Board, engine: Engine, holding: Iterable[int]) -> list[int]:
     """A lost engine is heard again: what it still has and nobody else was given is its own again, as long as
     the run goes on and it was not stopped. Returns the attempts that it shall end."""
-    adrift, commands, unwanted = engine.adrift, engine.per_engine, []
-    engine.adrift, engine.per_engine = {}, {}
+    adrift, commands, unwanted = engine.take_adrift(), engine.per_engine, []
+    engine.per_engine = {}
     running = board.mode is Mode.RUNNING and not engine.stopped
     at_once = board.at_once or engine.at_once
     stops = [held for (phase, _), held in engine.commands.items() if phase is Phase.STOP]
@@ -83,13 +83,13 @@ def _take_back(board: Board, engine: Engine, holding: Iterable[int]) -> list[int
                 unwanted.append(attempt)
         elif running and task is not None and task.id in board.backlog.again and task.id not in taken:
             taken.add(task.id)
-            engine.assigned[attempt] = task
+            engine.inherit(attempt, task)
             board.rotation.spend(engine, 1)
             board.live += 1
         else:
             unwanted.append(attempt)
             if task is not None:
-                engine.adrift[attempt] = task
+                engine.set_adrift(attempt, task)
     if taken:
         board.backlog.remove_all(taken)
     if running or (engine.retired and not at_once):
@@ -102,31 +102,18 @@ def on_lost(board: Board, event: Lost) -> None:
     engine = board.engines.get(event.engine)
     if engine is None or engine.state is State.LOST:
         return
-    tasks, running = list(engine.assigned.values()), _running(engine)
-    engine.adrift.update(engine.assigned)
-    _strip(board, engine)
+    running, queued = _strip(board, engine)
     board.lost += 1
     board.rotation.move(engine, State.LOST)
-    again = [
-        task
-        for nth, task in enumerate(tasks)
-        if nth >= running or task.id in board.cancelled or may_rerun(board, engine, task)
-    ]
-    run_again(board, again)
-
-
-def _running(engine: Engine) -> int:
-    """How many of its attempts have a slot: the first ones."""
-    return engine.slots - len(engine.adrift) - len(engine.claims)
+    again = [task for task in running if task.id in board.cancelled or may_rerun(board, engine, task)]
+    run_again(board, again + queued)
 
 
 def reruns_if_lost(board: Board, engine: Engine) -> int:
     """How many of its tasks would run again."""
-    running = _running(engine)
-    return sum(
-        task.id not in board.cancelled and (nth >= running or board.losses.get(task.id, 0) < board.max_losses)
-        for nth, task in enumerate(engine.assigned.values())
-    )
+    cancelled, losses = board.cancelled, board.losses
+    again = [task for task in engine.running.values() if losses.get(task.id, 0) < board.max_losses]
+    return sum(task.id not in cancelled for task in [*again, *engine.queued.values()])
 
 
 def on_left(board: Board, event: Left) -> None:
@@ -135,19 +122,21 @@ def on_left(board: Board, event: Left) -> None:
         return
     if engine.state is State.LOST:
         board.lost -= 1
-    tasks = list(engine.assigned.values())
-    _strip(board, engine)
+    running, queued = _strip(board, engine)
     for id in engine.claims.values():
         del board.claims[id]
     board.rotation.spend(engine, -len(engine.claims))
     engine.claims = {}
     board.rotation.move(engine, State.LEAVING)
     del board.engines[engine.id]
-    run_again(board, tasks)
+    run_again(board, running + queued)
 
 
-def _strip(board: Board, engine: Engine) -> None:
-    board.live -= len(engine.assigned)
-    board.rotation.spend(engine, -len(engine.assigned))
-    engine.assigned = {}
+def _strip(board: Board, engine: Engine) -> tuple[list[Task], list[Task]]:
+    """It has no valid attempts any more. Returns its running and its queued tasks."""
+    running, queued = engine.lose()
+    count = len(running) + len(queued)
+    board.live -= count
+    board.rotation.spend(engine, -count)
     recall_answered(board, engine)
+    return running, queued

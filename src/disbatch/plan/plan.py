@@ -14,11 +14,11 @@ is still assigned to the engine that sends it, or if the engine had been given u
 task since (then the task is taken out of `ready`). A result of an attempt that was replaced is superseded;
 one of an attempt that is not known any more is a repeat. So each task is recorded exactly once as done.
 
-An engine has room for its slots and for a short queue behind them (`Engine.depth`, from the task times
-seen). Idle slots come first, in rotation over the engines; queues are filled with what is left. When nothing
-is ready and nothing can be read, what waits in a queue is called back for slots that are idle elsewhere: no
-slot is idle while a task could start. What a returned engine was told to end keeps its slot until it has
-ended.
+An engine runs what its capacity allows and holds a short queue behind that (`Engine.depth`, from the task
+times seen). Idle slots come first, in rotation over the engines; queues are filled with what is left. When
+nothing is ready and nothing can be read, what waits in a queue is called back for slots that are idle
+elsewhere: no slot is idle while a task could start. What a returned engine was told to end keeps its slot
+until it has ended.
 
 An engine that ends tasks although nobody here ordered it is being stopped by its node: it is drained. One
 that is told to stop is drained and ends what it has, which runs again elsewhere as if it had never started:
@@ -38,20 +38,21 @@ A plan that takes a run over begins without knowing what runs. Engines that join
 has already is read as `Recorded`. If the run is ended meanwhile, it waits for these engines (until `Heard`),
 and reads on until the tasks of all claims are read: else their results could not be recorded.
 
-Cost: each event touches only the engines it names and those that get work, so ten thousand engines cost
-no more a task than two.
+Ready tasks of equal demand form a class. What a task needs is taken from its engine's `Capacity`; tasks are
+dispatched class by class, so one that fits nowhere does not keep others waiting.
+
+Cost: each event touches only the engines it names and those that get work, and each of these once for every
+class, so ten thousand engines cost no more a task than two.
 
 The parts
 ---------
     plan                    what a driver sees: an event in, actions out; and what it may ask
-      dispatch              what follows from how things stand
+      dispatch              what follows from how things stand: ready tasks go to engines
         reading  joining    events: items are read; engines come and are lost
-          results           events: attempts end
-            claims          what engines have from a former driver
-          fates             what becomes of a task: done, again, given up, cancelled
-          leaving  ending   events: an engine shall go; the run shall end
-            queues          calling back what waits on engines
-              board         the state: engines, `rotation` of those with room, `backlog` of tasks
+          attempts          events: attempts end; what that means for their tasks
+            takeover        what engines have from a former driver
+              departure     events: an engine shall go; the run shall end; recalls
+                state       engines, `rotation` of those with room, `backlog` of tasks
 """
 
 from __future__ import annotations
@@ -169,7 +170,8 @@ class Plan:
         """How many items the plan would take from the source now; never just a few, but 0 or READ_LEAST."""
         board = self.board
         if board.mode is Mode.RUNNING:
-            return board.backlog.room(board.rotation.room)
+            room = board.rotation.room
+            return board.backlog.room(room, passed=room > 0 and not board.held)
         return READ_MOST if board.reads else 0
 
     @property
@@ -190,7 +192,7 @@ class Plan:
     @property
     def waiting(self) -> int:
         """Tasks that are read and not assigned."""
-        return len(self.board.backlog.ready)
+        return self.board.backlog.ready.count
 
     @property
     def reruns(self) -> int:
@@ -257,12 +259,10 @@ class Plan:
 
     def find(self, wanted: IdSet) -> dict[int, Place]:
         """Where those of these ids are that are read and not done."""
-        found = {}
+        found: dict[int, Place] = {}
         for engine in self.board.engines.values():
-            for nth, task in enumerate(engine.assigned.values()):
-                if task.id in wanted:
-                    runs = nth < engine.slots - len(engine.adrift) - len(engine.claims)
-                    found[task.id] = Place(engine.id if runs else "")
+            for tasks, place in ((engine.running, Place(engine.id)), (engine.queued, Place(""))):
+                found |= {task.id: place for task in tasks.values() if task.id in wanted}
         for item in self.board.backlog.items():
             if item.id in wanted:
                 found[item.id] = Place("", isinstance(item, Barrier))

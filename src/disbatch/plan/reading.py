@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from disbatch.model.task import Barrier, PerEngine, Phase, Task
+from collections import deque
+
+from disbatch.model.task import NO_DEMAND, Barrier, PerEngine, Phase, Task
 from disbatch.plan.attempts import close_task, finish_attempts, record_cancelled, run_again
 from disbatch.plan.backlog import Source
 from disbatch.plan.departure import recall_everything, run_per_engine, wind_down
@@ -48,17 +50,22 @@ def on_source_ended(board: Board, event: SourceEnded) -> None:
 
 
 def _take_unread(board: Board) -> None:
-    backlog, cancelled = board.backlog, board.cancelled
+    backlog, cancelled = board.backlog, board.cancelled if board.cancelled else None
     unread, ready = backlog.unread, backlog.ready
+    demand, tasks = NO_DEMAND, deque[Task]()
     while unread and backlog.barrier is None:
         item = unread.popleft()
         if type(item) is Task:
             if board.claims and item.id in board.claims:
                 _take_claimed(board, item, board.claims.pop(item.id))
-            elif cancelled and item.id in cancelled:
+            elif cancelled is not None and item.id in cancelled:
                 record_cancelled(board, item)
             else:
-                ready.append(item)
+                if item.demand is not demand or not tasks:
+                    demand = item.demand
+                    tasks = ready.class_of(demand)
+                tasks.append(item)
+                ready.count += 1
         elif type(item) is Completed:
             drop_claim(board, item.task.id)
             board.actions.append(RecordSkipped(item))
@@ -84,9 +91,9 @@ def catch_up(board: Board) -> None:
 def _take_claimed(board: Board, task: Task, claimed: Claimed) -> None:
     """The task of a claim is read."""
     engine, attempt, outcome = claimed
-    engine.claims.pop(attempt, None)
+    engine.pop_claim(attempt)
     if outcome is None and engine.state is State.LOST:
-        engine.adrift[attempt] = task
+        engine.set_adrift(attempt, task)
         board.rotation.spend(engine, -1)
         run_again(board, [task])
         return

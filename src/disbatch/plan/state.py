@@ -1,7 +1,7 @@
 """Where everything stands: the one state that all decisions read and change.
 
 What happens to it is in the modules above this one, a function for each event: `reading`, `joining`,
-`results`, `leaving`, `ending`. Each of these leaves the board so that it holds together; what follows from it
+`attempts`, `departure`. Each of these leaves the board so that it holds together; what follows from it
 then is `dispatch.settle`.
 """
 
@@ -14,8 +14,9 @@ from typing import NamedTuple
 from disbatch.model.idset import IdSet
 from disbatch.model.task import Outcome, PerEngine, Phase, Task
 from disbatch.plan.backlog import Backlog, Source
-from disbatch.plan.engine import Engine, Rotation
+from disbatch.plan.engine import Engine
 from disbatch.plan.events import Action, Conclusion
+from disbatch.plan.rotation import Rotation
 
 
 class Mode(enum.Enum):
@@ -62,7 +63,7 @@ class Board:
         self.first_attempt = self.next_attempt = first_attempt
 
         self.engines: dict[str, Engine] = {}
-        self.rotation = Rotation(limits)
+        self.rotation = Rotation(limits, self.engines)
         self.live = 0
         """Attempts assigned to engines that are not lost."""
         self.lost = 0

@@ -41,7 +41,7 @@ def inherit(board: Board, engine: Engine, past: Past) -> list[int]:
         else:
             won = id in elsewhere and _win(board, engine, attempt, *elsewhere[id])
         if not won:
-            engine.adrift[attempt] = None
+            engine.set_adrift(attempt, None)
             unwanted.append(attempt)
         elif id in wanted:
             elsewhere[id] = (attempt, engine)  # which may have a later attempt of that, too
@@ -58,7 +58,7 @@ def claim(board: Board, engine: Engine, attempt: int, id: int) -> bool:
             return False
         _give_up(board, rival)
     board.claims[id] = Claimed(engine, attempt)
-    engine.claims[attempt] = id
+    engine.claim(attempt, id)
     board.rotation.spend(engine, 1)
     return True
 
@@ -68,7 +68,8 @@ def _win(board: Board, engine: Engine, attempt: int, theirs: int, rival: Engine)
     former one."""
     if attempt < theirs < board.first_attempt:
         return False
-    task = rival.assigned.pop(theirs)
+    task = rival.pop(theirs)
+    assert task is not None, "the attempt of `rival` is valid"
     board.live -= 1
     board.rotation.spend(rival, -1)
     _end_replaced(board, rival, theirs, task)
@@ -78,7 +79,7 @@ def _win(board: Board, engine: Engine, attempt: int, theirs: int, rival: Engine)
 
 
 def _end_replaced(board: Board, engine: Engine, attempt: int, task: Task | None) -> None:
-    engine.adrift[attempt] = task
+    engine.set_adrift(attempt, task)
     if engine.state is not State.LOST:
         board.actions.append(End(engine.id, [attempt], board.at_once or engine.at_once))
     board.rotation.touch(engine)
@@ -86,10 +87,7 @@ def _end_replaced(board: Board, engine: Engine, attempt: int, task: Task | None)
 
 def assign_inherited(board: Board, engine: Engine, attempt: int, task: Task) -> None:
     """The engine has this attempt, and it is valid; its context's limit has room for it."""
-    last = next(reversed(engine.assigned), 0)
-    engine.assigned[attempt] = task
-    if attempt < last:
-        engine.assigned = dict(sorted(engine.assigned.items()))  # the order in which it starts them
+    engine.inherit(attempt, task)
     board.live += 1
     if engine.state is not State.LOST and (engine.stopped or task.id in board.cancelled):
         board.actions.append(End(engine.id, [attempt], board.at_once or engine.at_once))
@@ -105,7 +103,7 @@ def drop_claim(board: Board, id: int) -> None:
 def _give_up(board: Board, claimed: Claimed) -> None:
     board.rotation.spend(claimed.engine, -1)
     if claimed.outcome is None:
-        del claimed.engine.claims[claimed.attempt]
+        claimed.engine.pop_claim(claimed.attempt)
         _end_replaced(board, claimed.engine, claimed.attempt, None)
     else:
         claimed.engine.kept -= 1
@@ -114,7 +112,7 @@ def _give_up(board: Board, claimed: Claimed) -> None:
 def keep(board: Board, engine: Engine, outcome: Outcome) -> bool:
     """Something ended that a former driver ordered and that is not read again: its outcome waits for that.
     False if it is not of that kind."""
-    id = engine.claims.pop(outcome.attempt, None)
+    id = engine.pop_claim(outcome.attempt)
     if id is not None:
         board.claims[id] = Claimed(engine, outcome.attempt, outcome)
         engine.kept += 1

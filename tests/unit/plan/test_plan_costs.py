@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 
 from plan_world import outcome, task
 
-from disbatch.model.task import Task
-from disbatch.plan.attempts import on_returned
-from disbatch.plan.backlog import Source
+from disbatch.model.task import CORE, Demand, Task
+from disbatch.plan.attempts import finish_attempts, on_returned
+from disbatch.plan.backlog import Ready, Source
 from disbatch.plan.departure import drain, let_go, rebalance
 from disbatch.plan.dispatch import settle
-from disbatch.plan.engine import Engine, State
+from disbatch.plan.engine import Capacity, Engine, State
 from disbatch.plan.events import Assign, Drain, Finished, Joined, Lost, Read, Recall, Release, Returned
 from disbatch.plan.plan import Plan
+from disbatch.plan.rotation import POOLS_KEPT
 from disbatch.plan.state import Board, Mode
 from disbatch.plan.takeover import assign_inherited
 
@@ -30,14 +30,18 @@ class Counting(dict[int, object]):
 
 
 class Looked(Engine):
-    """Counts how often somebody asks what an engine has."""
+    """Counts how often somebody asks what an engine has room for."""
 
     times = 0
 
     @property
-    def busy(self) -> int:
+    def capacity(self) -> Capacity:  # type: ignore[override]
         Looked.times += 1
-        return super().busy
+        return self.own
+
+    @capacity.setter
+    def capacity(self, capacity: Capacity) -> None:
+        self.own = capacity
 
 
 def board(engines: int, limits: dict[str, int] | None = None) -> Board:
@@ -71,15 +75,16 @@ def looks(engines: int, tasks: int) -> int:
     this.mode = Mode.RUNNING
     Looked.times = 0
     for _ in range(2):
-        this.backlog.ready.extend(map(task, range(tasks + 1)))
+        for number in range(tasks + 1):
+            this.backlog.ready.append(task(number))
         settle(this)
-        assert this.live == tasks and len(this.backlog.ready) == 1 and not this.rotation.may_take("")
-        assert not this.rotation.idle.open and not this.rotation.room
+        assert this.live == tasks and this.backlog.ready.count == 1 and not this.rotation.may_take("")
+        assert not this.rotation.base.idle.open and not this.rotation.room
         this.backlog.ready.clear()
         for engine in [engine for engine in this.engines.values() if engine.assigned]:
             on_returned(this, Returned(engine.id, list(engine.assigned)))
         this.backlog.ready.clear()
-        assert len(list(this.rotation.idle)) == engines
+        assert len(list(this.rotation.base.idle)) == engines
     return Looked.times
 
 
@@ -91,13 +96,14 @@ def test_queues_are_called_back_for_no_more_idle_slots_than_needed() -> None:
     this = board(1000)
     full = this.engines["e0"]
     full.depth = 3
-    full.assigned = {number: task(number) for number in range(4)}
+    for number in range(4):
+        full.inherit(number, task(number))
     this.rotation.touch(full)
     this.backlog.source = Source.ENDED
     Looked.times = 0
     rebalance(this)
     assert [action.attempts for action in this.actions if isinstance(action, Recall)] == [[2, 3]]
-    assert Looked.times <= 10
+    assert Looked.times <= 20
 
 
 def test_engines_take_turns_whatever_contexts_they_are_of() -> None:
@@ -122,12 +128,12 @@ def test_engines_take_turns_whatever_contexts_they_are_of() -> None:
 def test_claims_in_order_are_not_sorted() -> None:
     this = board(1)
     engine = this.engines["e0"]
-    engine.assigned = Counting()  # type: ignore[assignment]
+    engine.queued = Counting()  # type: ignore[assignment]
     for number in range(100):
         assign_inherited(this, engine, 10 + number, task(number))
     assert Counting.walks == 0
     assign_inherited(this, engine, 5, task(100))
-    assert Counting.walks == 1 and list(engine.assigned) == [5, *range(10, 110)]
+    assert Counting.walks == 1 and list(engine.queued) == [5, *range(10, 110)]
 
 
 def test_a_draining_engine_leaves_when_it_has_nothing_and_the_others_stay() -> None:
@@ -144,14 +150,14 @@ def test_a_draining_engine_leaves_when_it_has_nothing_and_the_others_stay() -> N
     assert not plan.board.rotation.going and list(plan.board.rotation.resting) == ["b"]
 
 
-class Walked(deque[Task]):
+class Walked(Ready):
     """Counts how often it is searched or gone through."""
 
     walks = 0
 
-    def remove(self, value: Task) -> None:
+    def remove(self, task: Task) -> None:
         Walked.walks += 1
-        super().remove(value)
+        super().remove(task)
 
     def __iter__(self) -> Iterator[Task]:
         Walked.walks += 1
@@ -165,9 +171,47 @@ def test_an_engine_that_comes_back_with_many_tasks_looks_through_the_ready_ones_
     attempts = [attempt for attempt, _ in given.pairs]
     plan.handle(Lost("a"))
     backlog = plan.board.backlog
-    assert len(backlog.ready) == 80 and len(backlog.again) == len(attempts) >= 50
-    backlog.ready = Walked(backlog.ready)
+    assert backlog.ready.count == 80 and len(backlog.again) == len(attempts) >= 50
+    ready, backlog.ready = backlog.ready, Walked()
+    for each in ready:
+        backlog.ready.append(each)
     Walked.walks = 0
     plan.handle(Joined("a", 50, attempts))
     assert Walked.walks == 1
     assert list(plan.board.engines["a"].assigned)[: len(attempts)] == attempts and not backlog.again
+
+
+def events(engines: int, classes: int) -> tuple[int, int]:
+    """How often engines are looked at, and how many pools are made, while one engine of many finishes tasks
+    of many classes and gets others."""
+    this = board(engines)
+    this.mode = Mode.RUNNING
+    demands = [Demand(CORE, priority=number) for number in range(classes)]
+    tasks = [Task(id, id + 1, -1, b":", demands[id % classes]) for id in range(2 * engines + 4 * classes)]
+    for each in tasks:
+        this.backlog.ready.append(each)
+    settle(this)
+    assert this.live == engines
+    Looked.times, pools = 0, len(this.rotation.pools)
+    for _ in range(2 * classes):
+        (attempt,) = this.engines["e1"].running
+        assert not finish_attempts(this, this.engines["e1"], [outcome(attempt)])
+        settle(this)
+        assert this.live == engines
+    return Looked.times, len(this.rotation.pools) - pools
+
+
+def test_an_event_costs_the_same_with_many_engines_and_grows_with_the_classes_of_demand() -> None:
+    assert events(10, 3) == events(1000, 3)
+    few, many = events(100, 2)[0] / 2, events(100, 20)[0] / 20
+    assert many < 20 * few
+
+
+def test_pools_of_classes_that_have_no_ready_tasks_are_dropped() -> None:
+    plan = Plan()
+    plan.handle(Joined("a", 1, []))
+    for number in range(5 * POOLS_KEPT):
+        (given,) = plan.handle(Read([Task(number, 1, -1, b":", Demand(CORE, priority=number))]))
+        assert isinstance(given, Assign)
+        plan.handle(Finished("a", [outcome(given.pairs[0][0])]))
+    assert len(plan.board.rotation.pools) <= POOLS_KEPT

@@ -16,7 +16,7 @@ from disbatch.plan.plan import Mode, Plan
 
 pick = st.integers(0, 99)
 kinds = st.lists(
-    st.sampled_from(["task"] * 10 + ["barrier", "check", "failed", "succeeded"]),
+    st.sampled_from(["task"] * 10 + ["wide"] * 3 + ["barrier", "check", "failed", "succeeded"]),
     min_size=1,
     max_size=14,
 )
@@ -105,6 +105,7 @@ class PlanMachine(RuleBasedStateMachine):
     @rule(items=kinds | st.sampled_from([["start"], ["stop"]]), steps=moves)
     def more(self, items: list[str], steps: list[tuple[str, int]]) -> None:
         command = items[0] in ("start", "stop")  # these stand before all else
+        self.harmless &= "wide" not in items  # an engine of one slot is not enough for these
         if not self.world.ended and not (command and self.world.next_id):
             self.world.offer(*items)
             self.world.pump()
@@ -219,8 +220,8 @@ TestPlan.settings = settings(
 )
 
 
-def long_history(seed: int, steps: int) -> PlanMachine:
-    """One long run with the same rules, each as likely as it is in a bad week."""
+def long_history(seed: int, steps: int, kinds: list[str]) -> PlanMachine:
+    """One long run with the same rules, each as likely as it is in a bad week; tasks are of these kinds."""
     random = Random(seed)
     machine = PlanMachine()
     usual_moves = random.choice([MOVES, MOVES_AND_FAILURES])
@@ -244,7 +245,7 @@ def long_history(seed: int, steps: int) -> PlanMachine:
             machine.all_arrives()
         elif what < 0.64:
             last = random.choice([[], [], ["barrier"], ["barrier"], ["succeeded"], ["check"]])
-            usual = ["task"] * random.randint(1, 9) + last
+            usual = random.choices(kinds, k=random.randint(1, 9)) + last
             machine.more(random.choice([usual, usual, usual, ["start"]]), some_moves(4))
         elif what < 0.69:
             machine.join(random.randint(1, 3), random.choice(["", "limited"]), some_moves(4))
@@ -264,7 +265,13 @@ def long_history(seed: int, steps: int) -> PlanMachine:
 
 @pytest.mark.parametrize("seed", range(150))
 def test_long_histories(seed: int) -> None:
-    machine = long_history(seed, 80)
+    machine = long_history(seed, 80, ["task"])
+    assert machine.world.finish is not None
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_long_histories_with_two_classes_of_demand(seed: int) -> None:
+    machine = long_history(seed, 80, ["task", "task", "wide"])
     assert machine.world.finish is not None
 
 
