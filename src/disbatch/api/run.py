@@ -33,17 +33,17 @@ from disbatch.wire.client_protocol import MAX_SUBMITTED
 log = logging.getLogger("disbatch")
 
 MOST = 100_000
-"""Tasks of a program that may be under way at a time, unless it says otherwise."""
+"""The most tasks of a program that may be submitted and not done, by default."""
 PATIENCE = 60.0
-"""Seconds to wait for another driver if that of a run is killed, unless told otherwise."""
+"""Seconds to wait for another driver if that of a run is killed, by default."""
 AHEAD = 1000
-"""Tasks that `imap` hands in ahead of the one whose result is asked for, unless told otherwise."""
+"""Tasks that `imap` submits ahead of the next result, by default."""
 MOST_REPEATS = 1_000_000
 
 
 class DisBatch(Values):
-    """A run of its own: a `disbatch` that is started with it, and ends when it is closed and all tasks have
-    ended.
+    """A `disbatch` process that is started with this object, and ends when the object is closed and all tasks
+    have ended.
 
     ```
     with DisBatch(nodes="localhost:4") as run:
@@ -51,24 +51,26 @@ class DisBatch(Values):
         print(task.result().return_code)
     ```
 
-    `nodes` as of -s: "HOST:CORES,...", or a list of such; without, disbatch chooses: the Slurm job that this
-    runs in, or all cores of this machine. `prefix` (-p): what the files of the run begin with. Every other
-    option of disbatch that makes sense goes by its long name: `cpus_per_task=2`, `fail_fast=True`,
-    `resume_from="P_status.txt"`, `env_resource=["A", "B"]`; `options` are more words of its command line.
+    `nodes` as -s: "HOST:CORES,...", or a list of such texts; without it, disbatch chooses: the Slurm job that
+    the program runs in, or all cores of this machine. `prefix` (-p): the prefix of the run's files. Every
+    other useful option of disbatch is given by its long name: `cpus_per_task=2`, `fail_fast=True`,
+    `resume_from="P_status.txt"`, `env_resource=["A", "B"]`; `options` are further arguments of its command
+    line.
 
     `directory`: where disbatch is started and tasks run, instead of the working directory. `environment`:
-    theirs, instead of ours. `stderr`: an open file for what disbatch says; without, only errors tell of it,
-    and `summary`. `most`: so many tasks may be under way; `submit` waits if there are more. `patience`:
-    seconds to wait for another driver, if ours is killed and somebody takes the run over.
+    theirs, instead of ours. `stderr`: an open file for the messages of disbatch; without it, they are only in
+    errors and in `summary`. `most`: the most tasks that may be submitted and not done; at this limit,
+    `submit` waits. `patience`: seconds to wait for another driver if ours is killed and the run is taken
+    over.
 
-    Leaving the `with` block waits for all tasks, and raises RunEndedError if some could not be run. If it is
-    left because of an exception, the run is ended in order, to be resumed later: what runs is ended, what
-    waits is not started.
+    Leaving the `with` block waits for all tasks, and raises RunEndedError if some could not be run. If an
+    exception leaves it, the run is ended in good order, to be resumed later: running tasks are ended, waiting
+    ones do not start.
 
-    Safe for threads. A process that was forked must not use it.
+    Safe for threads. A forked process must not use it.
 
-    TypeError for options that there are not. UsageError for those that disbatch refuses and DisbatchError for
-    whatever else keeps the run from starting: from `with`, or from the first method that is called.
+    TypeError for unknown options. UsageError for options that disbatch refuses, and DisbatchError for other
+    reasons why the run does not start: from `with`, or from the first method that is called.
     """
 
     def __init__(
@@ -109,12 +111,12 @@ class DisBatch(Values):
         most: int = MOST,
         patience: float = PATIENCE,
     ) -> DisBatch:
-        """A run that goes on, and takes tasks (--keep-open, or -S); or, without `tasks`, any run, for its key
-        store alone. Its files begin with `prefix`; without, it is the one whose task this is, or else the
-        only one in the working directory. Closing this waits for the tasks that were handed in through it,
-        or, after an exception, cancels them; the run goes on.
+        """Connect to an active run that accepts tasks (--keep-open, or -S); or, without `tasks`, to any run,
+        only for its key store. `prefix` is the prefix of its files; without it, the run is the one whose task
+        the program is, or the only one in the working directory. Closing this waits for the tasks that were
+        submitted through it or, after an exception, cancels them; the run goes on.
 
-        UsageError if there is no such run, or it takes no tasks; SilenceError if its driver is not there.
+        UsageError if there is no such run, or it accepts no tasks; SilenceError if its driver is gone.
         """
         run = find_run(None if prefix is None else os.fspath(prefix))
         self = cls.__new__(cls)
@@ -126,11 +128,11 @@ class DisBatch(Values):
         self._courier.ready.result()
         return self
 
-    # ---- what it is ----
+    # ---- properties ----
 
     @property
     def prefix(self) -> Path:
-        """What the files of the run begin with."""
+        """The prefix of the run's files."""
         return Path(self._ready())
 
     @property
@@ -140,8 +142,8 @@ class DisBatch(Values):
 
     @property
     def web_address(self) -> str | None:
-        """Where a browser finds the page of the run (`web=True`): an address that works once, and another one
-        each time that it was used. None if there is no page."""
+        """The address of the run's web page (`web=True`), which is valid once; after each use there is
+        another one. None if there is no page."""
         try:
             return Path(f"{self._ready()}_url.txt").read_text().strip() or None
         except OSError:
@@ -154,7 +156,7 @@ class DisBatch(Values):
 
     @property
     def summary(self) -> str:
-        """What that said at its end. Empty before, and where `stderr` took it."""
+        """Its messages at the end. Empty before, and if `stderr` was given."""
         return self._courier.said
 
     def _ready(self) -> str:
@@ -174,19 +176,19 @@ class DisBatch(Values):
     # ---- tasks ----
 
     def submit(self, command: str | bytes, *more: Never, **named: Never) -> Task:
-        """Hand a command in, for `/bin/bash -c`; a future of its `TaskResult`, which can be awaited, too.
-        Waits while `most` tasks are under way.
+        """Submit a command for `/bin/bash -c`; returns a future of its `TaskResult`, which can also be
+        awaited. Waits while `most` tasks are not done.
 
-        TypeError for anything else than one text or bytes; ValueError for what cannot be a command: more than
-        a line, nothing, or a directive. RunEndedError if the run is over, RuntimeError if this is closed.
+        TypeError for anything but one text or bytes; ValueError for what cannot be a command: several lines,
+        nothing, or a directive. RunEndedError if the run is over, RuntimeError if this is closed.
         """
         text = _command(command)
         _refuse_values(more, named)
         return self.hand_in(text, 1)[0]
 
     async def asubmit(self, command: str | bytes, *more: Never, **named: Never) -> TaskResult:
-        """Hand a command in and wait for its end, on an asyncio loop. Cancelling this cancels the task.
-        Errors as of `submit`, and of `Task.result`."""
+        """Submit a command and wait for its end, on an asyncio loop. Cancelling this cancels the task. Errors
+        as of `submit`, and of `Task.result`."""
         text = _command(command)
         _refuse_values(more, named)
         self._check_process()
@@ -201,22 +203,22 @@ class DisBatch(Values):
         return await asyncio.wrap_future(self._hand_in(text, 1)[0])
 
     def map(self, template: str, *columns: Any, quote: bool = True, **named: Any) -> list[Task]:
-        """Hand in a command for each row of values: `run.map("myprog {x} {y}", x=[1, 2], y=[3, 4])` is
-        `myprog 1 3` and `myprog 2 4`. Iterables must be of one length; text, bytes, paths and what cannot be
-        iterated are the same for all. `{}` stands for values without a name, `{x:03d}` formats one as
+        """Submit a command for each row of values: `run.map("myprog {x} {y}", x=[1, 2], y=[3, 4])` is `myprog
+        1 3` and `myprog 2 4`. Iterables must be of equal length; text, bytes, paths and values that are not
+        iterable are used for every row. `{}` stands for values without a name, `{x:03d}` formats one as
         `str.format` does, `{{` and `}}` are braces. Values are quoted for the shell unless `quote` is False.
 
-        All are handed in before this returns; see `imap` for more than fit into memory. ValueError for what
-        does not fit together, and errors as of `submit`.
+        Everything is submitted before this returns; see `imap` for more tasks than fit into memory.
+        ValueError if the values do not fit the template or each other, and errors as of `submit`.
         """
         return [self.submit(command) for command in _commands(template, quote, columns, named)]
 
     def imap(
         self, template: str, *columns: Any, quote: bool = True, ahead: int = AHEAD, **named: Any
     ) -> Iterator[TaskResult]:
-        """As `map`, but gives results, in order, and reads values only as it goes: at most `ahead` tasks are
-        handed in beyond the one whose result is next. So it does with values without end; and tasks whose
-        results nobody asks for are not run. Leaving the loop early cancels those that were handed in."""
+        """As `map`, but yields results, in order, and reads values as it proceeds: at most `ahead` tasks are
+        submitted beyond the next result. So it accepts endless iterables, and tasks beyond the results that
+        are requested do not run. Leaving the loop early cancels the submitted tasks."""
         if ahead < 1:
             raise ValueError(f"ahead: at least 1, not {ahead}")
         return self._results(_commands(template, quote, columns, named), ahead)
@@ -237,8 +239,8 @@ class DisBatch(Values):
                 task.cancel()
 
     def repeat(self, count: int, command: str | bytes, *, start: int = 0, step: int = 1) -> list[Task]:
-        """Hand the same command in `count` times: DISBATCH_REPEAT_INDEX is `start`, `start + step`, ...
-        Errors as of `submit`."""
+        """Submit the same command `count` times: DISBATCH_REPEAT_INDEX is `start`, `start + step`, ... Errors
+        as of `submit`."""
         count, start, step = _whole("count", count), _whole("start", start), _whole("step", step)
         if not 0 <= count <= MOST_REPEATS:
             raise ValueError(f"count: 0 to {MOST_REPEATS:,}, not {count}")
@@ -248,21 +250,21 @@ class DisBatch(Values):
         return self.hand_in(text, count)
 
     def barrier(self, *, check: bool = False) -> Task:
-        """No task that is handed in later starts until all earlier ones have ended; a future that ends then.
-        `check`: if one of them failed since the last barrier, the run ends there."""
+        """No task that is submitted later starts until all earlier ones have ended; returns a future that
+        ends then. `check`: if one of them failed since the last barrier, the run ends there."""
         text = b"#DISBATCH BARRIER CHECK" if check else b"#DISBATCH BARRIER"
         return self.hand_in(text, 1)[0]
 
     def hand_in(self, line: bytes, ids: int) -> list[Task]:
-        """Hand in a line of a task file that becomes so many tasks and barriers; their futures. It is not
-        looked at: a wrong one fails, and others with it. Errors as of `submit`."""
+        """Submit a line of a task file that becomes so many tasks and barriers; returns their futures. The
+        line is not checked: if it is invalid, it fails, and others with it. Errors as of `submit`."""
         self._wait_for_room(ids, len(line))
         return self._hand_in(line, ids)
 
     def _wait_for_room(self, tasks: int, size: int) -> None:
         self._ready()
         if threading.get_ident() == self._courier.thread:
-            self._courier.room.force(tasks, size)  # a callback of a task: it must not wait for others
+            self._courier.room.force(tasks, size)  # in a callback of a task, which must not wait for others
             return
         room = self._courier.room.enter(tasks, size)
         if room is not None:
@@ -273,7 +275,7 @@ class DisBatch(Values):
                 raise
 
     def _give_up(self, room: Future[None], tasks: int, size: int) -> None:
-        """Nobody waits for that any more."""
+        """The caller no longer waits for room."""
         if not room.cancel():
             self._courier.room.leave(tasks, size)
 
@@ -288,15 +290,15 @@ class DisBatch(Values):
         return made
 
     def output(self, task: Task | TaskResult | int, *, err: bool = False) -> bytes:
-        """All that a task has printed to its standard output, or `err`, of a run that keeps it
-        (`output="DIR"`); also while it runs. `task`: itself, its result, or its id. UsageError if it is not
-        kept, or not there."""
+        """The complete standard output of a task, or its stderr (`err`), of a run that keeps output
+        (`output="DIR"`); also while the task runs. `task`: a task, its result, or its id. UsageError if the
+        output is not kept, or not there."""
         id = task if isinstance(task, int) else task.id
         if id is None:
             raise UsageError("this task has not been taken by the driver yet")
         return read_output(self._ready(), id, err=err)
 
-    # ---- its key store ----
+    # ---- key store ----
 
     def _wait_for(self, deal: Deal[Result]) -> Result:
         self._ready()
@@ -316,7 +318,7 @@ class DisBatch(Values):
     # ---- the end ----
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until no task is under way, at most so many seconds; True if none is."""
+        """Wait until all tasks are done, at most so many seconds; True if they are."""
         self._ready()
         self._forbid_in_callbacks()
         try:
@@ -326,7 +328,7 @@ class DisBatch(Values):
         return True
 
     def close(self) -> None:
-        """Wait for all tasks, and let the run end. May be called twice. Ctrl-C, while it waits, ends the run
+        """Wait for all tasks, and let the run end. May be called twice. Ctrl-C during the wait ends the run
         as an exception in a `with` block does. RunEndedError if some tasks could not be run."""
         if self._courier.process != os.getpid():
             return
@@ -404,7 +406,7 @@ class DisBatch(Values):
 
 
 def _tell_of_page(run: Run) -> None:
-    """As `disbatch` does, which nobody hears."""
+    """Log the address of the page, as nobody sees the message of `disbatch`."""
     with suppress(OSError):
         log.warning("web page: %s", Path(f"{run.prefix}_url.txt").read_text().strip())
 
@@ -414,12 +416,12 @@ def _reached(run: Run, launched: Launched | None) -> Reached:
 
 
 async def _ended(future: Future[Any]) -> None:
-    """Wait for it; whoever is cancelled meanwhile does not cancel it."""
+    """Wait for it; cancelling the wait does not cancel it."""
     await asyncio.shield(asyncio.wrap_future(future))
 
 
 def _instead_of(what: Any) -> str:
-    """What to hand in instead of that, which is no text."""
+    """What to submit instead of that value, which is not text."""
     if callable(what):
         return "tasks are shell commands, not Python functions: hand in 'python -c ...', or a script"
     if isinstance(what, Sequence) and all(isinstance(each, str) for each in what):
@@ -428,7 +430,7 @@ def _instead_of(what: Any) -> str:
 
 
 def _refuse_values(more: Sequence[Any], named: Mapping[str, Any]) -> None:
-    """TypeError if a command comes with values for it."""
+    """TypeError if a command is given with values."""
     if more or named:
         raise TypeError(
             "submit takes one command and no values for it: write them into it, as in submit(f'prog {x}'), "
@@ -437,7 +439,7 @@ def _refuse_values(more: Sequence[Any], named: Mapping[str, Any]) -> None:
 
 
 def _whole(name: str, number: Any) -> int:
-    """TypeError if it is no whole number; those of NumPy are."""
+    """TypeError if it is not a whole number; whole numbers of NumPy are accepted."""
     try:
         return operator.index(number)
     except TypeError:
@@ -453,7 +455,7 @@ def _commands(template: str, quote: bool, columns: Sequence[Any], named: Mapping
 
 
 def _command(command: str | bytes) -> bytes:
-    """As a line of a task file. ValueError if it cannot be one."""
+    """The command as a line of a task file. ValueError if it cannot be one."""
     if not isinstance(command, str | bytes):
         raise TypeError(f"a command is text or bytes, not {command!r:.80}; {_instead_of(command)}")
     line = command.encode("utf-8", "surrogateescape") if isinstance(command, str) else command

@@ -11,11 +11,11 @@ from typing import Any
 from disbatch.model.text import counted, shell_word
 
 ONE = (str, bytes, os.PathLike)
-"""Values that could be iterated, or are like those that could, and are one value all the same."""
+"""Iterable types that count as one value."""
 
 
 class _Words(Formatter):
-    """`str.format` whose values are quoted as words of the shell."""
+    """`str.format` that quotes values as words of the shell."""
 
     def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if isinstance(key, str):
@@ -45,7 +45,7 @@ def word(text: str) -> str:
 
 class Template:
     """A template of a command: `{x}`, `{x:05d}` or `{}` stand for values, `{{` and `}}` for braces. `quote`:
-    each value becomes one word of the shell, whatever it holds. ValueError if it is none."""
+    each value becomes one word of the shell, whatever it contains. ValueError for an invalid template."""
 
     def __init__(self, template: str, *, quote: bool = True) -> None:
         self._template = template
@@ -57,9 +57,9 @@ class Template:
         self._names = [name.partition(".")[0].partition("[")[0] for name in names]
 
     def commands(self, columns: Sequence[Any], named: Mapping[str, Any]) -> Iterator[str]:
-        """A command for each row of values. Iterables give a value each time, and must all be of one length;
-        text, bytes, paths and whatever cannot be iterated are the same each time. ValueError if they do not
-        fit the template, or each other."""
+        """A command for each row of values. Iterables must be of equal length; text, bytes, paths and values
+        that are not iterable are used for every row. ValueError if they do not fit the template or each
+        other."""
         self._check(len(columns), named)
         rows = _rows([*columns, *named.values()])
         count = len(columns)

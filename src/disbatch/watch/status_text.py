@@ -30,7 +30,7 @@ Row = Sequence[str]
 
 
 def render(standing: Standing, width: int, engines: int) -> str:
-    """In lines of at most `width` columns, with at most so many engines; without a final line end."""
+    """Lines of at most `width` columns, with at most so many engines; without a final line end."""
     view = standing.view
     lines = [*_head(standing, width), "", *_engines(view, engines)]
     if view.running_tasks:
@@ -45,7 +45,7 @@ def render(standing: Standing, width: int, engines: int) -> str:
 
 
 def printable_line(line: str, width: int) -> str:
-    """Blanks at its beginning stay."""
+    """Keeps blanks at its beginning."""
     indent = line[: len(line) - len(line.lstrip(" "))]
     return indent + shortened(line, width - len(indent))
 
@@ -78,7 +78,7 @@ def _labelled(label: str, text: str) -> str:
 
 
 def _wrapped(label: str, text: str, width: int) -> Iterator[str]:
-    """Nothing of it is left out."""
+    """Lines with all of the text."""
     for line in textwrap.wrap(shortened(text, 2000), max(20, width - LABEL - 2), break_on_hyphens=False):
         yield _labelled(label, line)
         label = ""
@@ -91,7 +91,7 @@ def headline(standing: Standing) -> str:
     parts = [f"{state} for {whole_seconds(view.seconds)}"]
     if state == "over":
         parts = [f"over, {run_time(view.seconds)}"]
-    elif state == "paused":  # for how long, nobody has told
+    elif state == "paused":  # since when is not known
         parts = [f"paused, began {whole_seconds(view.seconds)} ago"]
     if not standing.is_heard:
         parts = [f"{state}, last heard of at {clock(view.time)}"]
@@ -103,7 +103,8 @@ def headline(standing: Standing) -> str:
 
 
 def still_waiting(view: View) -> int:
-    """Tasks that are still to start: of the whole list if that is known, else of what is read."""
+    """Tasks that have not started: of the complete list if its length is known, else of the tasks read so
+    far."""
     if view.total is None or view.mode != "running":
         return view.waiting
     return max(view.waiting, view.total - view.done - view.skipped - view.lost - view.running)
@@ -144,7 +145,7 @@ def _engines(view: View, most: int) -> Iterator[str]:
 
 
 def engine_cells(row: EngineRow, beside: float | None) -> Row:
-    """What a table says of an engine; `beside` the rate of the run."""
+    """The cells of an engine's row; `beside` is the rate of the run."""
     return (
         shortened(row.place, LONGEST_NODE),
         row.state,
@@ -175,7 +176,7 @@ def _running(view: View) -> Iterator[str]:
 
 
 def running_cells(row: RunningRow) -> Row:
-    """What a table says of a task that runs."""
+    """The cells of a running task."""
     seconds = "new" if row.seconds is None else whole_seconds(row.seconds)
     return (
         str(row.id),
@@ -197,12 +198,12 @@ def _kinds(view: View) -> Iterator[str]:
 
 
 def _title(view: View, usual: str) -> str:
-    """Of a table of tasks that did not succeed."""
+    """The title of a table of tasks that did not succeed."""
     return "CANCELLED" if view.failed == view.cancelled and not view.lost else usual
 
 
 def kind_cells(kind: FailureKind) -> Row:
-    """What a table says of a kind of failures."""
+    """The cells of a kind of failures."""
     return (
         count(kind.count),
         how_failed(kind.return_code, kind.reason),
@@ -213,7 +214,7 @@ def kind_cells(kind: FailureKind) -> Row:
 
 
 def said_last(kind: FailureKind) -> str:
-    """What tasks of a kind said last, for people."""
+    """The last line that tasks of a kind printed."""
     if not kind.various:
         return shortened(kind.last_line, 400) or "nothing"
     return f"various lines, e.g. {shortened(kind.last_line, 400)}" if kind.last_line else "various lines"
@@ -226,7 +227,7 @@ def _failures(view: View) -> Iterator[str]:
     yield cells[0]
     for row, cell in zip(rows, cells[1:], strict=True):
         yield cell
-        if row.last_line or row.snippet.strip():  # a driver of an older version tells the snippet alone
+        if row.last_line or row.snippet.strip():  # a driver of an older version reports only the snippet
             yield f"    {shortened(row.last_line or row.snippet, 400)}"
     more = view.failed + view.lost - len(rows)
     if more > 0:
@@ -234,7 +235,7 @@ def _failures(view: View) -> Iterator[str]:
 
 
 def failure_cells(row: FailureRow) -> Row:
-    """What a table says of a task that failed."""
+    """The cells of a failed task."""
     return (
         str(row.id),
         str(row.line),
@@ -246,7 +247,7 @@ def failure_cells(row: FailureRow) -> Row:
 
 
 def aligned(rows: Sequence[Row], *, left: int, text: Sequence[int] = ()) -> Iterator[str]:
-    """Columns; the first `left` ones and those in `text` hold text, the others numbers."""
+    """Aligned columns; the first `left` ones and those in `text` hold text, the others numbers."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (

@@ -29,18 +29,18 @@ LABEL = 12
 SHOWN_SLOWEST = 3
 LONGEST = 1000
 _OF_THE_SHELL = re.compile(r"^/bin/bash: line [0-9]+: ")
-"""Before what the shell that runs each task says itself: which shell and line says nothing new."""
+"""The prefix of messages of the task's own shell, which carries no information."""
 
 
 def render(summary: Summary, width: int = WIDTH) -> str:
     """The closing lines for a terminal of so many columns, without a final line end. Commands and paths are
-    there to be copied: those alone are never broken, and may take more than one row."""
+    meant to be copied: they are never broken, and may take more than one row."""
     return "\n".join(_Closing(summary, max(LEAST_WIDTH, width or WIDTH)).lines())
 
 
 class _Closing:
-    """What is left of MOST_ROWS beside the lines that must be there is for kinds of failures, then for the
-    tasks that took longest."""
+    """Beside the mandatory lines, the rest of MOST_ROWS is used for kinds of failures, then for the longest
+    tasks."""
 
     def __init__(self, summary: Summary, width: int) -> None:
         self._summary = summary
@@ -48,7 +48,7 @@ class _Closing:
         self._room = width - LABEL
 
     def lines(self) -> list[str]:
-        """All of it."""
+        """All lines."""
         head, used, last, report = self._head(), self._used(), self._last(), self._report()
         wanted = self._summary.kinds_count
         if self._left(head, used, last, report) < wanted:
@@ -60,11 +60,11 @@ class _Closing:
         return [*head, *used, *kinds, *slowest, *last, *report]
 
     def _left(self, *parts: Sequence[str]) -> int:
-        """Rows that are left beside these."""
+        """The number of rows that remain beside these."""
         rows = sum(max(1, -(-cells(line) // self._width)) for part in parts for line in part)
         return max(0, MOST_ROWS - rows)
 
-    # ---- what must be there ----
+    # ---- mandatory lines ----
 
     def _head(self) -> list[str]:
         summary = self._summary
@@ -97,11 +97,11 @@ class _Closing:
             return []
         return [_row("report", shell_command(["dbutil", "report", summary.status_file]))]
 
-    # ---- what there is room for ----
+    # ---- lines where there is room ----
 
     def _kinds(self, most: int) -> list[str]:
-        """At most so many rows: one for each kind, the most frequent first, those that were cancelled behind
-        those that failed; then the rest of what tasks said last; then which task the example is."""
+        """At most so many rows: one for each kind, the most frequent first, cancelled tasks after failed
+        ones; then the other last lines; then the task of the example."""
         kinds, total = self._summary.kinds, self._summary.kinds_count
         shown = kinds[: most if total <= most else max(0, most - 1)]
         shown = sorted(shown, key=lambda kind: is_cancelled(kind.reason))
@@ -146,7 +146,7 @@ def _labelled(label: str, rows: Sequence[str]) -> list[str]:
 
 
 def _at_most(most: int, rows: list[str], width: int) -> list[str]:
-    """So many of them; the last one tells whether that is not all."""
+    """So many of them; the last one tells whether there are more."""
     return rows if len(rows) <= most else [*rows[: most - 1], shortened(" ".join(rows[most - 1 :]), width)]
 
 
@@ -171,7 +171,7 @@ def _place(kind: FailureKind) -> str:
 
 
 def _how_fast(summary: Summary) -> str:
-    """Time and rate are those of this driver."""
+    """Time and rate of this driver."""
     seconds, done = summary.snapshot.seconds, summary.snapshot.done
     words = f"{counted(done, 'task')} in {run_time(seconds)}"
     if summary.inherited is not None:

@@ -321,7 +321,7 @@ class Monitor(App[None]):
             self._show_tabs()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """It is written."""
+        """The user has finished typing."""
         if self._entry == "search":
             self._sought = event.value
         searches = self._entry == "search"
@@ -336,7 +336,7 @@ class Monitor(App[None]):
         self.table.focus()
 
     def action_leave(self) -> None:
-        """No text after all; or no filter any more."""
+        """Discard the input, or remove the filter."""
         if self._entry != "search":
             self.table.wanted = ""
             self.table.order()
@@ -345,18 +345,18 @@ class Monitor(App[None]):
             self._end_entry()
 
     def action_seek(self, step: int) -> None:
-        """To the next row that holds what is sought."""
+        """Go to the next matching row."""
         if self._sought and not self.table.seek(self._sought, step):
             self.tell(f"no row holds {self._sought!r}")
 
-    # ---- asking the driver ----
+    # ---- requests to the driver ----
 
     def action_drain(self) -> None:
-        """Let the node finish what it has."""
+        """Drain the node."""
         self._let_go("Drain", "It gets no new tasks, and leaves when it has none.", Drain)
 
     def action_stop(self) -> None:
-        """Take the node away."""
+        """Stop the node."""
         self._let_go("Stop", "Its tasks are ended, and run again elsewhere.", Stop)
 
     def _let_go(self, title: str, what: str, verb: Callable[[list[str]], Drain | Stop]) -> None:
@@ -372,7 +372,7 @@ class Monitor(App[None]):
             self._confirm(title, f"{title} {row.cells[0]}? {what}{last}", verb([row.engine]))
 
     def action_cancel(self) -> None:
-        """End a task for good."""
+        """Cancel the task."""
         row = self.table.row
         if self.table.pane is not RUNNING or row is None:
             self.tell("first choose a task that runs: 2 shows them")
@@ -381,14 +381,14 @@ class Monitor(App[None]):
         self._confirm("Cancel", asked, Cancel([(row.task, row.task)]))
 
     def action_pause(self) -> None:
-        """Start nothing new, or go on."""
+        """Pause the run, or resume it."""
         if self._standing is not None and self._standing.view.paused:
             self._confirm("Resume", "Resume the run? Tasks start again.", Unpause())
         else:
             self._confirm("Pause", "Pause the run? No more tasks start; those that run finish.", Pause())
 
     def action_finish(self) -> None:
-        """End the run."""
+        """Finish the run."""
         asked = "Finish the run? Running tasks are ended; `disbatch -r` can run them and the rest later."
         self._confirm("Finish", asked, Finish())
 

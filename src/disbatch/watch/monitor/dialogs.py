@@ -37,7 +37,7 @@ line says so; the monitor waits for another one."""
 
 
 class Panel(ModalScreen[bool]):
-    """Some text over all else; closed with most keys."""
+    """Text over everything else; closed with most keys."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,enter,question_mark", "dismiss(False)", "close", show=False),
@@ -55,14 +55,14 @@ class Panel(ModalScreen[bool]):
         self._text = text
 
     def compose(self) -> ComposeResult:
-        """A frame with text that can be scrolled."""
+        """A frame with scrollable text."""
         with VerticalScroll(id="panel") as frame:
             frame.border_title = self._title
             yield Static(self._text, markup=False)
 
 
 class Question(Panel):
-    """Asks for a yes. Enter is none: nobody shall stop a node because he expected something else."""
+    """Asks for confirmation. Enter does not confirm: a node must not be stopped by accident."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "dismiss(True)", "yes", show=False),
@@ -74,7 +74,7 @@ class Question(Panel):
 
 
 def details(pairs: Sequence[tuple[str, str]]) -> Text:
-    """Labels and what they are of, as text of any length."""
+    """Labels and their values, as text of any length."""
     text = Text()
     for label, value in pairs:
         text.append(f"{label:<9}", "bold")

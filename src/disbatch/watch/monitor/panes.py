@@ -25,12 +25,12 @@ from disbatch.watch.status_text import (
 
 BAD, DIM, PLAIN = "bad", "dim", ""
 LONGEST = 400
-"""Characters of a cell."""
+"""The most characters of a cell."""
 
 
 class Column(NamedTuple):
-    """`number`: it holds numbers, to the right. Where the terminal is narrow, columns with the highest `drop`
-    go first, and those with 0 stay. The last column takes what is left."""
+    """`number`: the column holds numbers, aligned to the right. On a narrow terminal, columns with the
+    highest `drop` are omitted first; those with 0 stay. The last column takes the remaining width."""
 
     title: str
     number: bool = False
@@ -38,7 +38,7 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    """`key` stays when the rest changes. `values` are what the cells are sorted by. `details` are label and
+    """`key` stays when the rest changes. The cells are sorted by `values`. `details` are pairs of label and
     text. `engine`: the one to drain or stop; `task`: the one to cancel."""
 
     key: str
@@ -51,8 +51,8 @@ class Row(NamedTuple):
 
 
 class Pane(NamedTuple):
-    """One table. `sort`: the column that it is sorted by at first; `down`: largest first. `total` tells how
-    many there are."""
+    """One table. `sort`: the initial sort column; `down`: largest first. `total` returns the number of all
+    rows."""
 
     title: str
     columns: tuple[Column, ...]
@@ -67,7 +67,7 @@ class Pane(NamedTuple):
 
 
 def nodes(view: View) -> list[Row]:
-    """A row for each engine; those that have left come last however the table is sorted by state."""
+    """A row for each engine; those that have left come last in every order by state."""
     return [_node(row, at, view.rate) for at, row in enumerate(view.engines)]
 
 
@@ -122,7 +122,7 @@ def _heard(row: EngineRow) -> str:
 
 
 def running(view: View) -> list[Row]:
-    """The longest of those that run."""
+    """The longest running tasks."""
     return [_running(row) for row in view.running_tasks]
 
 
@@ -145,7 +145,7 @@ def _running(row: RunningRow) -> Row:
 
 
 def failures(view: View) -> list[Row]:
-    """Those that failed last."""
+    """The latest failed tasks."""
     return [_failure(row) for row in view.failures]
 
 
@@ -197,7 +197,7 @@ def _kind(kind: FailureKind) -> Row:
 
 
 def log(view: View) -> list[Row]:
-    """What was said to the user."""
+    """The messages to the user."""
     return [_said(row, at) for at, row in enumerate(view.log)]
 
 
@@ -275,11 +275,11 @@ PANES: Sequence[Pane] = (NODES, RUNNING, FAILED, LOG, KINDS)
 
 SHORTEST = 2.0
 BARS = ((110, 20), (60, 10))
-"""From so many columns on, so many for a bar."""
+"""Minimum width of the terminal, and width of a bar there."""
 
 
 def head_lines(standing: Standing, width: int) -> list[str]:
-    """Where it stands, and its tasks; in so many columns each."""
+    """The state and the tasks of the run, in lines of this width."""
     view = standing.view
     run = shortened(os.path.basename(standing.run), max(10, width // 3))  # noqa: PTH119 - plain names
     head, slots = f"{run}: {headline(standing)}", ""
@@ -299,7 +299,7 @@ def _tasks(view: View, width: int) -> str:
 
 
 def words_line(standing: Standing, width: int) -> str:
-    """What people should know; empty: nothing."""
+    """The notice of the run; empty if there is none."""
     barrier = standing.view.barrier
     waits = f"waiting at the barrier in line {barrier.line}" if barrier is not None else ""
     return shortened("; ".join(each for each in (standing.words, waits) if each), width)
@@ -308,8 +308,8 @@ def words_line(standing: Standing, width: int) -> str:
 def curve_lines(
     points: Sequence[CoursePoint], width: int, height: int, beside: float | None = None
 ) -> list[str]:
-    """Tasks a second over the time of the run, from the top line down, and what that is at most; `beside`
-    the rate that it has now."""
+    """Tasks a second over the time of the run, from the top line down, and the maximum of that; `beside` is
+    the present rate."""
     if len(points) < 2 or points[-1].seconds <= points[0].seconds or width < 20:
         return [""] * height
     first, last = points[0], points[-1]
@@ -326,8 +326,8 @@ def curve_lines(
 
 
 def rates_of(points: Sequence[CoursePoint], columns: int) -> list[float]:
-    """Tasks a second in each of so many equal parts of the time; over SHORTEST seconds at least, so parts
-    that are shorter have those of their neighbours."""
+    """Tasks a second in each of so many equal intervals, averaged over at least SHORTEST seconds, so shorter
+    intervals have the rates of their neighbours."""
     first, last = points[0].seconds, points[-1].seconds
     parts = max(1, min(columns, int((last - first) / SHORTEST)))
     step = (last - first) / parts
@@ -337,7 +337,7 @@ def rates_of(points: Sequence[CoursePoint], columns: int) -> list[float]:
 
 
 def _done_at(points: Sequence[CoursePoint], moments: Sequence[float]) -> list[float]:
-    """How many were done then; in between, as if tasks had ended evenly."""
+    """How many tasks were done at these times; interpolated linearly."""
     found, at = [], 0
     for moment in moments:
         while at < len(points) - 2 and points[at + 1].seconds < moment:

@@ -19,7 +19,7 @@ from textual.widget import Widget
 from disbatch.watch.monitor.panes import BAD, DIM, Column, Pane, Row
 
 LEAST = 12
-"""Columns that the last column gets at least."""
+"""The least width of the last column."""
 WHEEL = 3
 STYLES = {BAD: Style(color="red", bold=True), DIM: Style(dim=True), "": Style()}
 HEADER = Style(bold=True, underline=True)
@@ -27,7 +27,7 @@ CURSOR = Style(reverse=True)
 
 
 class Table(Widget, can_focus=True):
-    """The table of one pane. `fill` gives it new rows."""
+    """The table of one pane. `fill` sets its rows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "move(-1)", "up", show=False),
@@ -40,7 +40,7 @@ class Table(Widget, can_focus=True):
     ]
 
     class Opened(Message):
-        """The user wants to know more of this row."""
+        """The user wants to see this row in full."""
 
         def __init__(self, row: Row) -> None:
             super().__init__()
@@ -51,10 +51,10 @@ class Table(Widget, can_focus=True):
         self.pane = pane
         self.number = number
         self.wanted = ""
-        """What rows must hold to be shown."""
+        """Only rows that contain this text are shown."""
         self.sort, self.down = pane.sort, pane.down
         self.titled = False
-        """The first line says what is in it: it is not the only table that is seen."""
+        """The first line is a title, since this is not the only visible table."""
         self._all: list[Row] = []
         self._total = 0
         self._rows: list[Row] = []
@@ -63,10 +63,10 @@ class Table(Widget, can_focus=True):
         self._top = 0
         self._drawn: list[Strip] = []
 
-    # ---- what is in it ----
+    # ---- content ----
 
     def fill(self, rows: list[Row], total: int) -> None:
-        """These are the rows now; there are so many in all."""
+        """Set the rows, and the number of all rows."""
         self._all, self._total = rows, total
         self.order()
 
@@ -79,7 +79,7 @@ class Table(Widget, can_focus=True):
             rows.sort(key=lambda row: row.style == DIM)
         self._rows = rows
         at = next((at for at, row in enumerate(rows) if row.key == self._key), None)
-        # On the first row one wants to see what comes first, not what was first.
+        # With the cursor on the first row, the user wants to see the row that is first now.
         self._put(self._cursor if at is None or self._cursor == 0 else at)
 
     def _put(self, at: int) -> None:
@@ -92,17 +92,17 @@ class Table(Widget, can_focus=True):
 
     @property
     def room(self) -> int:
-        """Rows that fit."""
+        """The number of rows that fit."""
         return max(1, self.size.height - 1 - self.titled)
 
     @property
     def row(self) -> Row | None:
-        """The one under the cursor."""
+        """The row under the cursor."""
         return self._rows[self._cursor] if self._rows else None
 
     @property
     def title(self) -> str:
-        """What is in it, how many of how many, and how."""
+        """The table's name, how many of how many rows it shows, and its order."""
         shown = f"{len(self._rows):,}" if self.wanted else f"{self._total:,}"
         words = f"{self.number} {self.pane.title} {shown}"
         if self.wanted:
@@ -116,12 +116,13 @@ class Table(Widget, can_focus=True):
         self.order()
 
     def turn(self) -> None:
-        """Sort the other way round."""
+        """Reverse the order."""
         self.down = not self.down
         self.order()
 
     def seek(self, words: str, step: int) -> bool:
-        """Go to the next row (or, with a `step` of -1, the one before) that holds them; False: none does."""
+        """Go to the next row (with a `step` of -1, the previous one) that contains this text; False if there
+        is none."""
         count, words = len(self._rows), words.lower()
         for nth in range(1, count + 1):
             at = (self._cursor + step * nth) % count
@@ -133,28 +134,28 @@ class Table(Widget, can_focus=True):
     # ---- keys and mouse ----
 
     def action_move(self, step: int) -> None:
-        """So many rows down."""
+        """Move so many rows down."""
         self._put(self._cursor + step)
 
     def action_page(self, pages: int) -> None:
-        """So many pages down."""
+        """Move so many pages down."""
         self._put(self._cursor + pages * self.room)
 
     def action_open(self) -> None:
-        """Show the row whole."""
+        """Show the row in full."""
         if self.row is not None:
             self.post_message(self.Opened(self.row))
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        """As the wheel turns."""
+        """Move with the wheel."""
         self._put(self._cursor + WHEEL)
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        """As the wheel turns."""
+        """Move with the wheel."""
         self._put(self._cursor - WHEEL)
 
     def on_click(self, event: events.Click) -> None:
-        """Go there; a second click opens."""
+        """Move to the row; a second click opens it."""
         at = self._top + event.y - 1 - self.titled
         if 0 <= at < len(self._rows):
             again = at == self._cursor and event.chain > 1
@@ -163,22 +164,22 @@ class Table(Widget, can_focus=True):
                 self.action_open()
 
     def on_resize(self) -> None:
-        """All lines are other ones."""
+        """Every line has changed."""
         self._drawn = []
         self._put(self._cursor)
 
     def on_focus(self) -> None:
-        """The cursor is drawn now."""
+        """Draw the cursor."""
         self.redraw()
 
     def on_blur(self) -> None:
-        """It is not."""
+        """Hide the cursor."""
         self.redraw()
 
     # ---- drawing ----
 
     def redraw(self) -> None:
-        """Draw the lines that changed."""
+        """Draw the lines that have changed."""
         strips = self._strips()
         if len(strips) != len(self._drawn):
             self._drawn = strips
@@ -190,7 +191,7 @@ class Table(Widget, can_focus=True):
             self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
 
     def render_line(self, y: int) -> Strip:
-        """One line of what `redraw` has made."""
+        """One line that `redraw` has made."""
         if y < len(self._drawn):
             return self._drawn[y]
         return Strip.blank(self.size.width)
@@ -247,7 +248,7 @@ def _sortable(value: float | str) -> tuple[bool, float, str]:
 def _fit(
     columns: Sequence[Column], lines: Sequence[Sequence[str]], width: int
 ) -> tuple[list[int], list[int]]:
-    """Which columns fit, and how wide they are; the last one takes what is left, if it holds text."""
+    """Which columns fit, and their widths; the last one takes the remaining width if it holds text."""
     kept = list(range(len(columns)))
     widths = [max(cell_len(line[at]) for line in lines) for at in kept]
     text = not columns[-1].number

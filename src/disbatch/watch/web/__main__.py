@@ -27,7 +27,7 @@ from disbatch.wire.descriptors import raise_limit
 from disbatch.wire.ownfile import open_own
 
 LAST_WORDS = 2.0
-"""Seconds that browsers have to hear that the run is over."""
+"""Seconds for browsers to receive the end of the run."""
 
 
 def main() -> int:
@@ -44,7 +44,7 @@ def main() -> int:
 async def _serve(told: Told) -> None:
     prefix = os.fsdecode(told.prefix)
     file = open_own(told.file, os.O_RDWR)
-    hold(file)  # as long as we live: another driver of the run starts no other page
+    hold(file)  # as long as this process lives: a new driver of the run starts no second page
     connect = ConnectFile.read(Path(f"{prefix}_connect.json"))
     picture = Picture()
     with zmq.Context() as context, socket.socket(fileno=told.descriptor) as listening:

@@ -27,16 +27,16 @@ from disbatch.wire.ownfile import is_foreign
 
 ANY = ("0.0.0.0", "::")
 MOST_SECONDS = 4.0
-"""That the end of a run waits for the page to tell its browsers."""
+"""Seconds that the end of a run waits for the page to notify its browsers."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ROOM = 4096
-"""Bytes of the address file that are read."""
+"""The most bytes of the address file that are read."""
 
 
 class Told(msgspec.Struct, frozen=True):
-    """What the page's process is told: the run's files begin with `prefix`, its address stands in `file`; it
-    listens at `descriptor`, which is `host` and `port` to a browser, and may also be called `hosts`. `token`
-    opens it first; no driver is heard for `patience` seconds: it ends."""
+    """The orders of the page's process: the run's files begin with `prefix`, its address is in `file`; it
+    listens at `descriptor`, which browsers reach as `host` and `port`, and which may also be called `hosts`.
+    `token` opens it first; it ends when no driver was heard for `patience` seconds."""
 
     prefix: bytes
     file: bytes
@@ -49,18 +49,18 @@ class Told(msgspec.Struct, frozen=True):
 
 
 def parse_told(line: bytes) -> Told:
-    """A line that the driver wrote."""
+    """Parse a line that the driver wrote."""
     return msgspec.json.decode(line, type=Told)
 
 
 def address_of(host: str, port: int, token: str) -> str:
-    """What a browser opens."""
+    """The address for a browser."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
 
 
 class WebPage:
-    """The page of a run, at `address`: (host, port; 0: any). `say` gets lines
-    for the user; `patience`: as of `Told`."""
+    """The page of a run, at `address`: (host, port; 0: any). `say` gets lines for the user; `patience`: as in
+    `Told`."""
 
     def __init__(self, address: tuple[str, int], say: Callable[[str], None], patience: float) -> None:
         self._host, self._port = address
@@ -73,8 +73,8 @@ class WebPage:
         self._closing = self._goes_on = False
 
     def listen(self, left: Path | None) -> None:
-        """Take the port; unless a former driver of the run has `left` a file with the address of a page that
-        goes on. UsageError."""
+        """Bind the port, unless a former driver of the run has `left` a file with the address of a page that
+        continues. UsageError."""
         if left is not None and not is_foreign(left) and is_held_at(left):
             self._goes_on = True
             return
@@ -90,7 +90,7 @@ class WebPage:
         self._port = int(listening.getsockname()[1])
 
     def start(self, files: RunFiles) -> None:
-        """The run takes requests: start the process, and tell its address."""
+        """The run accepts requests now: start the process, and show its address."""
         self._file = file = files.url
         if self._goes_on:
             self._say(f"web page: goes on; {file} has an address")
@@ -149,7 +149,7 @@ class WebPage:
             self._socket = None
 
     async def close(self, *, elsewhere: bool) -> None:
-        """The driver ends. The page has heard that the run is over, and ends, too; unless the run goes on
+        """The driver ends. The page knows that the run is over, and ends, too; unless the run continues
         `elsewhere`."""
         self._closing = True
         self._drop_socket()

@@ -28,14 +28,14 @@ from disbatch.watch.web.state import Picture
 from disbatch.wire.ownfile import open_own
 
 REFRESH = 5
-"""Seconds after which a browser without scripts asks again."""
+"""Seconds after which a browser without scripts reloads the page."""
 MOST_ROWS = 200
 NOBODY = "–"
 
 
 @functools.cache
 def _part(name: str) -> str:
-    """What is the same in every page."""
+    """The constant parts of every page."""
     return (Path(__file__).with_name("parts") / f"{name}.html").read_text("utf-8")
 
 
@@ -44,7 +44,7 @@ def _html(text: str) -> str:
 
 
 def render(picture: Picture) -> str:
-    """The whole page."""
+    """The complete page."""
     view = picture.view
     refresh = "" if picture.over else f'<noscript><meta http-equiv="refresh" content="{REFRESH}"></noscript>'
     name = "disbatch" if view is None else _html(view.name)
@@ -106,7 +106,7 @@ def _progress(view: View | None) -> str:
 
 
 def _bar(done: int, total: int | None, failed: int) -> str:
-    """An svg, as no style may stand in the page."""
+    """An svg, since inline styles are forbidden in the page."""
     share = 0.0 if not total else min(100.0, 100 * done / total)
     bad = 0.0 if not total else min(100.0, 100 * failed / total)
     now = "" if total is None else f' aria-valuenow="{share:.1f}"'
@@ -243,7 +243,7 @@ def _log(picture: Picture) -> str:
 
 MOST_FOUND = 100
 MOST_BYTES = 256 << 20
-"""Read in one search."""
+"""The most bytes read in one search."""
 MOST_SECONDS = 2.0
 LONGEST_QUERY = 200
 SHOWN = 400
@@ -270,8 +270,8 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Search(msgspec.Struct, frozen=True):
-    """What was `found`, newest first; `before`: the byte of the file from which to go on, 0: all was
-    searched. `problem`: why nothing could be."""
+    """The result: what was `found`, newest first; `before`: the offset in the file from which to continue, 0:
+    everything was searched. `problem`: why the search failed."""
 
     found: list[Found]
     before: int = 0
@@ -279,8 +279,8 @@ class Search(msgspec.Struct, frozen=True):
 
 
 def search(path: str, query: str, *, failed: bool, before: int | None) -> Search:
-    """Look for `query` (an id, or text in node, snippets or command; empty: everything) in the lines of
-    tasks, of those that `failed` alone, in front of byte `before` of the file (None: its end)."""
+    """Search for `query` (an id, or text in node, snippets or command; empty: everything) in the lines of
+    tasks, or only of `failed` ones, before byte `before` of the file (None: its end)."""
     try:
         descriptor = open_own(path, os.O_RDONLY)
     except OSError as error:
@@ -299,7 +299,7 @@ def _search(descriptor: int, end: int, query: str, failed: bool) -> Search:
     """Block by block, from the end; `rest` is the end of a line whose beginning was not read yet."""
     found: list[Found] = []
     wanted, number = query.lower().encode("utf-8", "replace"), query.encode() if query.isdecimal() else b""
-    # In the file some characters are escaped.
+    # The file escapes some characters.
     needle = b"" if set(query) & set("\\'\"") else wanted
     deadline, least = time.monotonic() + MOST_SECONDS, max(0, end - MOST_BYTES)
     at, rest = end, b""
@@ -334,7 +334,7 @@ def _task(line: bytes, wanted: bytes, number: bytes) -> Found | None:
     command, snippet = _text(record.command), _text(record.err) or _text(record.out)
     where = f"{record.node}\n{command}\n{snippet}".lower().encode("utf-8", "replace")
     if number != str(record.id).encode() and wanted not in where:
-        return None  # it stood in a number, or between two fields
+        return None  # it was a part of a number, or spanned two fields
     return _found(record, command, snippet)
 
 
@@ -352,7 +352,7 @@ def _text(field: bytes) -> str:
 
 
 def as_json(result: Search) -> dict[str, Any]:
-    """For the page."""
+    """As JSON for the page."""
     return {
         "found": [msgspec.structs.astuple(task) for task in result.found],
         "before": result.before,

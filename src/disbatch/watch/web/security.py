@@ -53,7 +53,7 @@ class _Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def parse_order(body: bytes) -> Verb:
-    """The verb that a body asks for. UsageError."""
+    """The request in a body. UsageError."""
     try:
         order = msgspec.json.decode(body, type=_Order)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -75,32 +75,32 @@ PATIENCE = 10.0
 """Seconds."""
 MOST_STRANGERS = 1024
 ADMIT = "admit"
-"""In the state of a request: what to call when it has shown that it may pass."""
+"""The key in a request's state under which it finds the function to call when it is authorised."""
 
 
 def most_strangers() -> int:
-    """How many connections of strangers we have room for. As many again may be accepted at once, a few times,
+    """The most connections of strangers that there is room for. A few times as many may be accepted at once,
     before the first of them is closed."""
     return min(MOST_STRANGERS, max(8, limit() // 8))
 
 
 class Strangers:
-    """Closes the connections of those who have shown nothing, by calling what `add` was given: the oldest
-    when there are more than `most`, and each after PATIENCE."""
+    """Closes the connections of strangers by calling what `add` was given: the oldest when there are more
+    than `most`, and each after PATIENCE."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
 
     def add(self, close: Callable[[], None]) -> None:
-        """One has connected."""
+        """A stranger has connected."""
         while len(self._timers) >= self._most:
             self._close(next(iter(self._timers)))
         loop = asyncio.get_running_loop()
         self._timers[close] = loop.call_later(PATIENCE, self._close, close)
 
     def remove(self, close: Callable[[], None]) -> None:
-        """It is none any more, or is gone."""
+        """The connection is no longer a stranger's, or is gone."""
         timer = self._timers.pop(close, None)
         if timer is not None:
             timer.cancel()
@@ -171,9 +171,9 @@ _ENTER = (
 
 
 class Guard:
-    """Around `app`. `hosts`: names that the page is reached by. `token` opens it once; `renew` gets the next
-    one. `port` makes the cookie this page's own: browsers do not tell ports apart. `file` names where an
-    address stands that works."""
+    """Protects `app`. `hosts`: host names of the page. `token` opens it once; `renew` gets the next one.
+    `port` distinguishes the cookie from those of other pages, since browsers ignore ports. `file` is the file
+    with a valid address."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class Guard:
         await answer(scope, receive, send_with_headers)
 
     def _refuse(self, request: Request) -> Response | None:
-        """The answer to a request that goes no further; None if it may."""
+        """The answer to a request that is refused or redirected; None if it may continue."""
         host = _host(request)
         if host is None or not (host in self._hosts or _is_address(host)):
             return PlainTextResponse("This page does not go by that name.\n", 421)
@@ -230,7 +230,7 @@ class Guard:
     def _enter(self, request: Request) -> Response | None:
         given = _token(request.url.query)
         if not hmac.compare_digest(given.encode(), self._token.encode()):
-            # Who goes back to the address, or has it among the bookmarks, is here already.
+            # A user who goes back to the address, or has bookmarked it, is logged in already.
             return (
                 HTMLResponse(_ENTER)
                 if self._has_session(request)
@@ -243,7 +243,7 @@ class Guard:
         _admit(request)
         session = secrets.token_urlsafe(TOKEN_BYTES)
         self._sessions = [*self._sessions, session][-MOST_SESSIONS:]
-        # Not a redirection: in one that began on another page, the browser would keep the cookie back.
+        # Not a redirection: if it began on another page, the browser would not send the cookie.
         answer = HTMLResponse(_ENTER)
         answer.set_cookie(self._cookie, session, httponly=True, samesite="strict", path="/")
         return answer
@@ -254,7 +254,7 @@ class Guard:
 
 
 def _admit(request: Request) -> None:
-    """Its connection is no stranger's."""
+    """Its connection is no longer a stranger's."""
     admit = request.scope.get("state", {}).get(ADMIT)
     if admit is not None:
         admit()
@@ -268,7 +268,7 @@ def _token(query: str) -> str:
 
 
 def _host(request: Request) -> str | None:
-    """The name that the browser has for us, without the port; None if it says none, or several."""
+    """The name that the browser uses for us, without the port; None if there is none, or several."""
     given = request.headers.getlist("host")
     if len(given) != 1:
         return None
@@ -279,7 +279,7 @@ def _host(request: Request) -> str | None:
 
 
 def _is_address(host: str) -> bool:
-    """Nobody else can make it point here."""
+    """True if it is an IP address, which no other site can make point here."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -288,7 +288,7 @@ def _is_address(host: str) -> bool:
 
 
 def _of_this_origin(request: Request) -> bool:
-    """It was not asked for by a page of another site; of an order, the browser has to say so."""
+    """True if it was not made by a page of another site; an order must carry proof of that."""
     if request.method == "POST":
         return request.headers.get("origin") == f"http://{request.headers['host']}"
     origin = request.headers.get("origin")

@@ -30,14 +30,14 @@ PARTS = {
     "icon.svg": "image/svg+xml",
 }
 MOST_BROWSERS = 32
-"""That are kept up to date at once."""
+"""The most browsers that are kept up to date at a time."""
 ALIVE = 15.0
-"""Seconds after which an event that says nothing tells both ends that they are there."""
+"""Seconds after which an empty event tells both ends that the connection lives."""
 
 
 class Page:
-    """The answers; `picture` is what it shows, `prefix` what the files of the run begin with, `order`
-    has things done."""
+    """The answers; `picture` is what the page shows, `prefix` the prefix of the run's files, `order` carries
+    orders out."""
 
     def __init__(self, picture: Picture, prefix: str, order: Order) -> None:
         self._picture = picture
@@ -46,7 +46,7 @@ class Page:
         self._browsers = 0
         self._searching = asyncio.Semaphore(2)
         self.all_told = asyncio.Event()
-        """Set while no browser is waiting for the last event."""
+        """Set while no browser waits for the last event."""
         self.all_told.set()
         self.app = Starlette(
             routes=[
@@ -71,7 +71,7 @@ class Page:
         return StreamingResponse(self._news(), media_type="text/event-stream")
 
     async def _news(self) -> AsyncIterator[bytes]:
-        """All that is new, each time there is something, until the run is over."""
+        """Everything new, whenever there is something, until the run is over."""
         picture, known = self._picture, 0
         self._browsers += 1
         self.all_told.clear()
