@@ -176,7 +176,7 @@ def read_life(
             elif found := _BEGUN.match(words):
                 # The run file is written anew by who takes the run over, without those that had left.
                 life.engines.setdefault(found[1], Engine(found[1], node, "", None, True))
-            elif words.startswith("going: nothing heard of the driver"):
+            elif words.startswith("going: no message from the driver"):
                 life.orphaned.setdefault(node, []).append(at)
     return life
 

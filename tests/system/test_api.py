@@ -184,7 +184,7 @@ def test_a_wrong_line_fails_alone(directory: Path) -> None:
     assert run.submit("true").result(DEADLINE).ok
     handed = [run.submit("true"), *run.hand_in(b"#DISBATCH PERENGINE STOP no", 1), run.submit("true")]
     assert handed[0].result(DEADLINE).ok and handed[2].result(DEADLINE).ok
-    with pytest.raises(UsageError, match=r"^PERENGINE must stand before all tasks"):
+    with pytest.raises(UsageError, match=r"^PERENGINE must precede all tasks"):
         handed[1].result(DEADLINE)
     with pytest.raises(RunEndedError, match="1 task was not run to the end: PERENGINE must"):
         run.close()

@@ -230,7 +230,7 @@ def test_a_driver_that_is_gone_for_good(pool: Pool) -> None:
         run.signal(signal.SIGKILL)
         assert attach.ended() == 3
         assert f"the driver (pid {run.pid}) on {HERE} was not heard for" in attach.said[-1]
-        assert "nothing heard of the driver" in (pool.directory / f"P_{HERE}_engine.txt").read_text()
+        assert "no message from the driver" in (pool.directory / f"P_{HERE}_engine.txt").read_text()
     pool.until_gone()
 
 

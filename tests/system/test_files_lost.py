@@ -206,7 +206,7 @@ def test_status_file_that_somebody_wrote_over(tmp_path: Path) -> None:
         for number in range(1, COUNT):
             steps.step(number)
         assert run.ended() == 3
-        assert f"{steps.status}: somebody wrote over it" in run.err
+        assert f"{steps.status}: it was overwritten" in run.err
         assert "a part of the record was written over" in run.err
         assert f" -r {now.relative_to(tmp_path)}" in run.err
     assert sorted(tasks(now)) == list(range(1, COUNT)) and steps.status.read_text() == "theirs\n"

@@ -271,7 +271,7 @@ def test_a_server_that_forgot_everything_is_told_of(tmp_path: Path) -> None:
             redis.start()
             await store.put([(b"k", b"2")])
             assert await store.take(b"k", 9) == [b"2"]
-        assert any("came back without what was put there last" in line for line in opened.said)
+        assert any("came back without its latest data" in line for line in opened.said)
 
     try:
         play(test())
@@ -317,7 +317,7 @@ def test_a_full_server_is_waited_for(redis: RedisServer) -> None:
             await putting
             assert await store.get(b"k") == b"1"
         assert opened.said == [
-            f"key store {redis.url}/0: it is full (its maxmemory); trying again until it answers",
+            f"key store {redis.url}/0: it is full (its maxmemory); retrying until it answers",
             "recovered",
         ]
 

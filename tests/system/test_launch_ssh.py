@@ -253,7 +253,7 @@ def test_the_package_is_found_but_not_what_it_needs(path_to_lab: Any, tmp_path: 
 
 def test_a_host_without_the_working_directory(path_to_lab: Any, tmp_path: Path) -> None:
     error = _failure(tmp_path, SshOptions(), directory=b"/not/there")
-    assert str(error) == "nodeA: working directory /not/there is not there on nodeA"
+    assert str(error) == "nodeA: working directory /not/there does not exist on nodeA"
 
 
 def test_a_host_that_does_not_know_the_key(path_to_lab: Any, tmp_path: Path) -> None:

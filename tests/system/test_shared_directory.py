@@ -84,7 +84,7 @@ def test_unrecorded_results_of_another_user(tmp_path: Path) -> None:
     (tmp_path / "ran").unlink()
     done = disbatch(tmp_path, "-s", "localhost:1", "-p", "R", "Tasks", "-r", "P_status.txt")
     assert done.returncode == 0, done.stderr
-    assert f"{beside.name}: is not a file of yours: passed over" in done.stderr
+    assert f"{beside.name}: does not belong to you: ignored" in done.stderr
     assert (tmp_path / "ran").read_text() == "1\n"
     assert len(records(tmp_path / "R_status.txt")) == 2
 

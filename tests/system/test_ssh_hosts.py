@@ -60,7 +60,7 @@ def test_one_line_for_each_host_that_cannot_be_used(ssh_run: Run) -> None:
     assert _line_of(ssh_run, "192.0.2.1").startswith("unreachable (")
     assert _line_of(ssh_run, "10.77.0.1").startswith("it refuses ssh connections (")
     assert _line_of(ssh_run, "nowhere.invalid").startswith("no such host (")
-    assert _line_of(ssh_run, "nodeC") == f"working directory {work} is not there on nodeC"
+    assert _line_of(ssh_run, "nodeC") == f"working directory {work} does not exist on nodeC"
     assert "of 2 slots on 1 node" in ssh_run.stderr
     assert "Traceback" not in ssh_run.stderr
 

@@ -336,7 +336,7 @@ def test_garbage_messages(target: Target, greeted: bool) -> None:
 def test_improper_names(target: Target, name: str) -> None:
     with Stranger(target) as stranger:
         stranger.hello(engine=name)
-        target.run.until(lambda: "without a proper name" in target.log, "the log to tell of it")
+        target.run.until(lambda: "with an invalid name" in target.log, "the log to tell of it")
         assert "\x1b" not in target.log
         target.finish()
 

@@ -432,7 +432,7 @@ def test_stream_that_is_not_the_same(held: Held) -> None:
         assert run.ended() == 0, run.err
         assert "the same tasks are expected again, from the first on (3 of them are done)" in run.err
         assert "stdin: ended before tasks that engines have, which end: 2\n" in run.err
-        assert "stdin: 1 of the tasks in the former status file stand beyond its end" in run.err
+        assert "stdin: 1 of the tasks in the former status file are beyond its end" in run.err
     cat.wait()
     assert sorted(tasks(held.directory / "P_status.txt")) == [0, 1, 3]
     gone(lambda: processes(str(held.directory)), "the end of all processes")

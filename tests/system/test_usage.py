@@ -147,7 +147,7 @@ def test_where_tasks_run(tmp_path: Path, arguments: list[str], words: list[str])
         (["-r", "Folder"], ["Folder: is a directory", "-r"]),
         (["-r", "Binary"], ["Binary:1: not a line of a status file"]),
         (["-r", "Foreign"], ["Foreign:1: not a line of a status file"]),
-        (["-r", "/dev/zero"], ["/dev/zero", "no regular file"]),
+        (["-r", "/dev/zero"], ["/dev/zero", "not a regular file"]),
         (["-R"], ["-R", "-r STATUSFILE"]),
         (["--force-resume"], ["--force-resume", "-r STATUSFILE"]),
     ],

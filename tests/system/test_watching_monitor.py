@@ -221,7 +221,7 @@ def test_no_terminal(held: Held) -> None:
     ("words", "said"),
     [
         (("--run", "none"), "none: there is no such run"),
-        (("--run", "other"), "is no status file"),
+        (("--run", "other"), "is not a status file"),
         (("--interval", "0"), "--interval: 0: give seconds"),
         (("--interval", "nan"), "--interval: nan: give seconds"),
     ],

@@ -192,7 +192,7 @@ def test_who_may_not_read_the_keys_reads_the_status_file(tmp_path: Path) -> None
     [
         (("--run", "none"), "none: there is no such run"),
         ((), "no run is live in this directory"),
-        (("--run", "other"), "is no status file"),
+        (("--run", "other"), "is not a status file"),
         (("--running", "1001"), "--running: 1001: give a number up to 1,000"),
         (("--log", "-1"), "give a number"),
         (("--engines", "many"), "give a number"),

@@ -193,7 +193,7 @@ def test_another_driver_takes_the_run_over(browser: Browser, held: Held, tmp_pat
         held.kill(run)
         expect(tab.page.locator("#notice")).to_contain_text("driver")
         again = held.taking_over()
-        again.until_said("web page: goes on")
+        again.until_said("web page: continues")
         expect(tab.page.locator("#notice")).to_be_hidden()
         held.let_go(0)
         expect(tab.page.locator("#mode")).to_have_text("over")

@@ -51,7 +51,7 @@ def open_values(where: str) -> Values:
         try:
             return DisBatch.connect(parse_path_line(told["connect"]), tasks=False)
         except ValueError as error:
-            raise UsageError(f"{where}: is not what a run writes there: {error}") from error
+            raise UsageError(f"{where}: is not a file that a run wrote: {error}") from error
     return ServerValues(_with_password(parse_address(address, where)), told.get("prefix", ""))
 
 

@@ -295,7 +295,7 @@ class DisBatch(Values):
         output is not kept, or not there."""
         id = task if isinstance(task, int) else task.id
         if id is None:
-            raise UsageError("this task has not been taken by the driver yet")
+            raise UsageError("this task has not been accepted by the driver yet")
         return read_output(self._ready(), id, err=err)
 
     # ---- key store ----
@@ -423,7 +423,7 @@ async def _ended(future: Future[Any]) -> None:
 def _instead_of(what: Any) -> str:
     """What to submit instead of that value, which is not text."""
     if callable(what):
-        return "tasks are shell commands, not Python functions: hand in 'python -c ...', or a script"
+        return "tasks are shell commands, not Python functions: submit 'python -c ...', or a script"
     if isinstance(what, Sequence) and all(isinstance(each, str) for each in what):
         return "shlex.join makes one of a list of words"
     return "str() makes text of it, if that is a command"
@@ -434,7 +434,7 @@ def _refuse_values(more: Sequence[Any], named: Mapping[str, Any]) -> None:
     if more or named:
         raise TypeError(
             "submit takes one command and no values for it: write them into it, as in submit(f'prog {x}'), "
-            "or take map('prog {}', values), which quotes them and hands in a command for each"
+            "or take map('prog {}', values), which quotes them and submits a command for each"
         )
 
 

@@ -77,7 +77,7 @@ class Task(Future[TaskResult]):
             return
         if self._submitter.process != os.getpid():
             raise RuntimeError(
-                "this task belongs to the process that handed it in; only that can wait for it"
+                "this task belongs to the process that submitted it; only that process can wait for it"
             )
         if threading.get_ident() == self._submitter.thread:
             raise RuntimeError("a callback of a task cannot wait for another one: it would wait for ever")

@@ -89,7 +89,7 @@ def _rows(values: list[Any]) -> Iterator[tuple[Any, ...]]:
     fixed = [not isinstance(value, Iterable) or isinstance(value, ONE) for value in values]
     many = [value for value, same in zip(values, fixed, strict=True) if not same]
     if not many:
-        raise ValueError("no value is a list or another iterable: hand in one command with submit")
+        raise ValueError("no value is a list or another iterable: use submit for one command")
     lengths = {len(value) for value in many if isinstance(value, Sized)}
     if len(lengths) > 1:
         raise ValueError(f"the values are not of one length: {', '.join(map(str, sorted(lengths)))}")

@@ -40,7 +40,7 @@ def add_report(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Carry it out. UsageError if a file cannot be read, is no status file, or would be overwritten."""
+    """Carry it out. UsageError if a file cannot be read, is not a status file, or would be overwritten."""
     from disbatch.watch.report.analysis import Analysis
 
     files = _files(options)

@@ -49,13 +49,13 @@ def read_bootstrap(descriptor: int) -> Bootstrap:
     here = socket.gethostname()
     length = int.from_bytes(_read_exactly(descriptor, 4, here), "big")
     if length > LONGEST_BOOTSTRAP:
-        raise LaunchError(here, "what came on standard input is not meant for an engine")
+        raise LaunchError(here, "standard input does not hold orders for an engine")
     data = _read_exactly(descriptor, length, here)
     try:
         # The protocol first: a Bootstrap of another protocol may not even decode.
         number = msgspec.msgpack.decode(data, type=_Protocol).protocol
     except msgspec.DecodeError as error:
-        raise LaunchError(here, "what came on standard input is not meant for an engine") from error
+        raise LaunchError(here, "standard input does not hold orders for an engine") from error
     if number != PROTOCOL:
         raise LaunchError(
             here,
@@ -76,7 +76,7 @@ def _read_exactly(descriptor: int, size: int, here: str) -> bytes:
     while size:
         part = os.read(descriptor, min(size, 1 << 20))
         if not part:
-            raise LaunchError(here, "standard input ended before all of the driver's orders had come")
+            raise LaunchError(here, "standard input ended before the driver's orders were complete")
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
@@ -97,7 +97,7 @@ def check(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Ready:
     try:
         os.chdir(bootstrap.directory)
     except FileNotFoundError as error:
-        raise LaunchError(node, f"working directory {directory} is not there on {node}") from error
+        raise LaunchError(node, f"working directory {directory} does not exist on {node}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise LaunchError(

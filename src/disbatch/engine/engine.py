@@ -276,10 +276,10 @@ class Engine:
         try:
             written = write_unrecorded(results, self._bootstrap.node, self._ready.log_path)
         except OSError:
-            log.exception("results that no driver has could not be written: %r", results)
+            log.exception("results that no driver acknowledged could not be written: %r", results)
             return
         if written:
-            log.warning("%d results that no driver has are in %s", written[1], written[0])
+            log.warning("%d results that no driver acknowledged are in %s", written[1], written[0])
 
     def _go(self, reason: str, status: int, deliver: bool) -> None:
         """Depart, for the first reason that comes; after a later one, do not wait for a driver that is
@@ -299,14 +299,14 @@ class Engine:
             self._joined_at = self._loop.time()
             self._tell_of_silence("the driver is gone")
         elif not self._bootstrap.by_driver:
-            log.info("standard input ended: whoever attached this node is gone, or just its srun")
+            log.info("standard input ended: the process that attached this node, or its srun, is gone")
         else:
-            log.info("standard input ended: whoever started this engine is gone, or just its srun")
+            log.info("standard input ended: the process that launched this engine, or its srun, is gone")
 
     def _tell_of_silence(self, what: str) -> None:
         self._told_of_silence = True
         command = shell_command(["disbatch", "--takeover", os.fsdecode(self._bootstrap.run)])
-        log.warning("%s; `%s` goes on with the run within %g s", what, command, self._patience)
+        log.warning("%s; `%s` can continue the run within %g s", what, command, self._patience)
 
     def _remove_socket(self) -> None:
         """Remove the socket of a driver that was killed, with its directory, if nobody listens there."""
@@ -359,9 +359,9 @@ class Engine:
         if self._lifeline.holds and self._welcomed:
             silent = 0.0
         if silent > self._silence and not self._told_of_silence and self._welcomed:
-            self._tell_of_silence(f"nothing heard of the driver for {self._silence:g} s")
+            self._tell_of_silence(f"no message from the driver for {self._silence:g} s")
         if silent > self._patience:
-            self._go(f"nothing heard of the driver for {self._patience:g} s", EXIT_ORPHANED, deliver=False)
+            self._go(f"no message from the driver for {self._patience:g} s", EXIT_ORPHANED, deliver=False)
         if self._welcomed:
             running = self._runner.running()[:MOST_RUNNING_TOLD]
             self._link.tell(Beat(running, self._runner.waiting, *burden_now()))
@@ -404,7 +404,7 @@ class Engine:
         unwritten = [] if self._output is None else self._output.jobs()
         holding = kept + unwritten + self._held.jobs() + self._runner.jobs()
         if len(holding) > MAX_ATTEMPTS:
-            log.error("holding %d attempts, more than a greeting can name", len(holding))
+            log.error("holding %d attempts, more than a Hello can name", len(holding))
         process = look(self._keeper.pid)
         return Hello(
             protocol=PROTOCOL,
@@ -495,7 +495,7 @@ async def run(ready: Ready, keeper: Keeper) -> int:
         *(VERSION, sys.version.split()[0]),
     )
     if keeper.session_file is None:
-        log.warning("sessions of tasks cannot be noted in %s", session_file.DIRECTORY)
+        log.warning("sessions of tasks cannot be recorded in %s", session_file.DIRECTORY)
     if description := ready.division.description():
         log.info("%s", description)
     return await Engine(ready, keeper, asyncio.get_running_loop()).run()

@@ -64,7 +64,7 @@ class Shortage:
             self._since = now
             if not self._told:
                 self._told = True
-                self._trouble(f"no room for another task ({error.strerror}); tasks wait until there is")
+                self._trouble(f"no room for another task ({error.strerror}); tasks wait until there is room")
         elif now - self._since > PATIENCE and idle:
             self._hopeless(f"no room for a task ({error.strerror})")
         if self._timer is None:

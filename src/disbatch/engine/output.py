@@ -268,9 +268,7 @@ class Output:
             return
         if self._count == count and not self._stalled:
             self._stalled = True
-            self._trouble(
-                f"output could not be written for {self._stall:g} s: results do not wait for it any more"
-            )
+            self._trouble(f"output could not be written for {self._stall:g} s: results no longer wait for it")
             self.release()
             self.room()
         self._watch_for_stall()
@@ -292,7 +290,7 @@ class Output:
             except TimeoutError:
                 continue
         if not self._written.is_set():
-            self._trouble("output could not be written to its end")
+            self._trouble("not all output could be written")
         self.release()
 
 
@@ -313,7 +311,7 @@ def choose_output(
     def tell(reason: str) -> None:
         if reason not in told:
             told.add(reason)
-            trouble(f"--output {directory}: {reason}; what tasks print is missing there until that changes")
+            trouble(f"--output {directory}: {reason}; output of tasks is missing there until that changes")
 
     def failed(error: OSError) -> None:
         """Called in the thread."""

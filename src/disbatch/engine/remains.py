@@ -107,7 +107,7 @@ async def end_remains(
     try:
         await asyncio.wait_for(gone.wait(), GRACE + KILL_PATIENCE)
     except TimeoutError:
-        report(f"processes that an engine has left do not end: {', '.join(map(str, roots))}")
+        report(f"processes of a dead engine do not end: {', '.join(map(str, roots))}")
     else:
         forget(engines)
     return left

@@ -84,9 +84,9 @@ def parse_address(text: str, what: str) -> Address:
         parts = urlsplit(text)
         host, port = parts.hostname or "", _port_of(parts.netloc)
     except ValueError:
-        raise UsageError(f"{what}: no such URL can be: {_FORMS}") from None
+        raise UsageError(f"{what}: invalid URL: {_FORMS}") from None
     if not _HOST.fullmatch(host) or parts.fragment:
-        raise UsageError(f"{what}: no such host can be (percent-encode @ / ? # in a password): {_FORMS}")
+        raise UsageError(f"{what}: invalid host (percent-encode @ / ? # in a password): {_FORMS}")
     tls = _SCHEMES[scheme.lower()]
     files = _files(parts.query, tls, what)
     return Address(
@@ -120,7 +120,7 @@ def _database(path: str, what: str) -> int:
     if not text:
         return 0
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise UsageError(f"{what}: what follows the host and its port must be the number of a database")
+        raise UsageError(f"{what}: the path after host and port must be the number of a database")
     return int(text)
 
 
@@ -133,5 +133,5 @@ def _files(query: str, tls: bool, what: str) -> dict[str, str]:
         if not tls:
             raise UsageError(f"{what}: {name} is for rediss:// only")
     if bool(files.get("ssl_certfile")) != bool(files.get("ssl_keyfile")):
-        raise UsageError(f"{what}: ssl_certfile and ssl_keyfile go together")
+        raise UsageError(f"{what}: ssl_certfile and ssl_keyfile must be given together")
     return files

@@ -102,7 +102,7 @@ class EmbeddedStore:
         self._check(pairs)
         if not self._fits(pairs):
             raise StoreError(
-                f"the key store is full ({self.limits.total >> 20} MiB): get values out of it first"
+                f"the key store is full ({self.limits.total >> 20} MiB): take values out of it first"
             )
         self._append(pairs)
 
@@ -114,7 +114,7 @@ class EmbeddedStore:
         """Begin to wait for a value; an existing one is delivered at once. StoreError if too many wait."""
         self._check([(key, b"")])
         if self._waiting >= self.limits.waiters:
-            raise StoreError(f"{self._waiting:,} wait for values already; no more may")
+            raise StoreError(f"{self._waiting:,} clients wait for values already; that is the limit")
         waiter = Waiter(self, key, takes)
         if key in self._supplies:
             waiter.takes = False

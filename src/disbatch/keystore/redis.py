@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 GIVE_BACK_WITHIN = 5.0
 """Seconds for what is still to be given back, beyond those that a pop may wait."""
-FORGOTTEN = "it came back without what was put there last; what nobody had taken is lost, or comes twice"
+FORGOTTEN = "it came back without its latest data; values that were not taken are lost, or come twice"
 
 
 class ExternalStore:

@@ -129,7 +129,7 @@ class Server:
     def _is_away(self, words: str) -> None:
         if words != self._away:
             self._away = words
-            self.say(f"{words}; trying again until it answers")
+            self.say(f"{words}; retrying until it answers")
 
     def _is_there(self) -> None:
         if self._away:
@@ -214,7 +214,7 @@ def _response_words(error: BaseException, text: str) -> str:
     if isinstance(error, wrong.NoPermissionError) or "NOPERM" in text:
         return "its user may not do what is needed; docs/keystore.md names the commands"
     if text.startswith("WRONGTYPE") or "WRONGTYPE" in text:
-        return "a key holds what is no list; values are put with RPUSH"
+        return "a key does not hold a list; put values with RPUSH"
     if "MOVED" in text or "CLUSTER" in text.upper():
         return "it is a cluster, which cannot be used: name a single server"
     if "invalid DB index" in text or "DB index is out of range" in text:

@@ -182,7 +182,9 @@ class Storekeeper:
     ) -> Answer | None:
         if channel is None:
             if not self._has_room():
-                return _refusal(request, f"{len(self._channels):,} programs use the key store; no more may")
+                return _refusal(
+                    request, f"{len(self._channels):,} programs use the key store already; that is the limit"
+                )
             channel = self._channels[verb.channel] = _Channel(self._begin(store, verb))
         elif verb.number < channel.deal.number:
             return _refusal(request, "an old copy of a request")
@@ -316,7 +318,7 @@ class Storekeeper:
         self._returns.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            log.warning("key store: a value that nobody got could not be put back: %s", error)
+            log.warning("key store: an undelivered value could not be put back: %s", error)
 
 
 def _refusal(request: Request, words: str) -> Answer:

@@ -100,7 +100,7 @@ class TaskResult(msgspec.Struct, frozen=True, gc=False):
         if self.reason:
             how = how_ended(self.return_code, self.reason)
         elif self.lost:
-            how = "given up, as its nodes were lost"
+            how = "given up because its nodes were lost"
         elif self.return_code < 0:
             how = f"ended by signal {-self.return_code}"
         return f"task {self.id} on {self.node}: {how}, {self.elapsed:.3f} s: {self.command}"

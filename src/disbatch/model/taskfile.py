@@ -103,7 +103,7 @@ def parse_directive(line: bytes) -> Directive:
     """Read a directive; `line` has no line end and `is_directive`. Raises DirectiveError."""
     head = _HEAD.fullmatch(line)
     if head is None:
-        raise DirectiveError(f"#DISBATCH says nothing; one of {_keywords()} must follow")
+        raise DirectiveError(f"#DISBATCH needs a directive: one of {_keywords()} must follow")
     keyword, rest = head[1].upper(), head[2]
     match keyword:
         case b"PREFIX":
@@ -128,7 +128,7 @@ def _barrier(rest: bytes) -> BarrierLine:
 def _per_engine(rest: bytes) -> PerEngineLine:
     phase = _PHASE.match(rest)
     if phase is None:
-        raise DirectiveError("PERENGINE must say START or STOP: #DISBATCH PERENGINE START COMMAND")
+        raise DirectiveError("PERENGINE needs START or STOP: #DISBATCH PERENGINE START COMMAND")
     word = phase[1].decode().upper()
     command = rest[phase.end() + 1 :]
     if not command.strip():
@@ -150,13 +150,13 @@ def _repeat(rest: bytes) -> Repeat:
     if _LEFT_OVER.match(rest, end):
         raise DirectiveError(
             f"REPEAT's start and step need a whole number each, start before step: {_REPEAT_FORM} "
-            "(if the command itself is called so, quote its name)"
+            "(if that is the name of the command, quote it)"
         )
     times = _number("count", count[1])
     first = _number("start", start[1]) if start else 0
     stride = _number("step", step[1]) if step else 1
     if times and not -LARGEST <= first + (times - 1) * stride <= LARGEST:
-        raise DirectiveError("REPEAT's last index does not fit in 63 bits; take smaller numbers")
+        raise DirectiveError("REPEAT's last index does not fit in 63 bits; use smaller numbers")
     return Repeat(times, first, stride, rest[end + 1 :])
 
 
@@ -164,7 +164,7 @@ def _number(name: str, digits: bytes) -> int:
     # Digits are counted first: int() is slow on very many of them, and fails beyond 4300.
     value = int(digits) if len(digits.lstrip(b"+-0")) <= 19 else LARGEST + 1
     if abs(value) > LARGEST:
-        raise DirectiveError(f"REPEAT's {name} {shown(digits)} does not fit in 63 bits; take a smaller one")
+        raise DirectiveError(f"REPEAT's {name} {shown(digits)} does not fit in 63 bits; use a smaller one")
     return value
 
 
@@ -262,7 +262,7 @@ class TaskParser:
                 return (Barrier(self._take_ids(number, 1), number, key, check, line),)
             case PerEngineLine(phase, command):
                 if self.next_id or self._begun:
-                    self._refuse(number, "PERENGINE must stand before all tasks and barriers; move it up")
+                    self._refuse(number, "PERENGINE must precede all tasks and barriers; move it up")
                 id = self._per_engine[phase]
                 self._per_engine[phase] = id + 1
                 return (PerEngine(id, number, phase, self._glued(number, command)),)
@@ -278,7 +278,7 @@ class TaskParser:
     def _take_ids(self, number: int, count: int) -> int:
         first = self.next_id
         if first + count > LARGEST:
-            self._refuse(number, "task ids no longer fit in 63 bits; repeat less")
+            self._refuse(number, "task ids no longer fit in 63 bits; use smaller REPEAT counts")
         self.next_id = first + count
         return first
 

@@ -224,5 +224,5 @@ def _learn(path: Path, lines: Iterable[bytes], damaged: bool) -> JournalState:
         else:
             break
     if told is None:
-        raise UsageError(f"{path}: does not say what was asked: the run cannot be taken over")
+        raise UsageError(f"{path}: the command line is missing: the run cannot be taken over")
     return told

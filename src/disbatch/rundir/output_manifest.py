@@ -100,7 +100,7 @@ def read(path: Path, *, trusted: int | None = None) -> OutputFile:
             raise ValueError("too long")
         return msgspec.convert(json.loads(data), OutputFile)
     except (ValueError, RecursionError) as error:  # DecodeError and ValidationError are ValueErrors
-        raise UsageError(f"{path}: is not what a run writes there: {error}") from error
+        raise UsageError(f"{path}: is not a file that a run wrote: {error}") from error
 
 
 def manifest_of(prefix: str) -> OutputFile:

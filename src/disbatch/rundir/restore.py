@@ -94,7 +94,9 @@ class FileRestorer:
         former = self.files.status
         self.files = replace(self.files, renamed=self.files.renamed._replace(status=path))
         if sight is Sight.OVERWRITTEN:
-            self._say(f"{former}: somebody wrote over it: what it told is lost; the record goes on in {path}")
+            self._say(
+                f"{former}: it was overwritten: its former content is lost; the record continues in {path}"
+            )
         else:
             self._tell(former, sight, path, "the record of the run")
 
@@ -102,7 +104,7 @@ class FileRestorer:
         """The same for the submitted tasks."""
         former = self.files.submitted
         self.files = replace(self.files, renamed=self.files.renamed._replace(submitted=path))
-        self._tell(former, sight, path, "the list of tasks that were handed in")
+        self._tell(former, sight, path, "the list of submitted tasks")
 
     def _tell(self, former: Path, sight: Sight, path: Path, what: str) -> None:
         if path == former:

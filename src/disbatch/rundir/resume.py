@@ -77,7 +77,7 @@ class StatusFile:
             raise _unreadable(path, error) from error
         if not stat.S_ISREG(self.status.st_mode):
             os.close(self.descriptor)
-            kind = "a directory" if stat.S_ISDIR(self.status.st_mode) else "no regular file"
+            kind = "a directory" if stat.S_ISDIR(self.status.st_mode) else "not a regular file"
             raise ResumeError(f"{path}: is {kind}; -r needs the status file of a former run")
         if not mine and is_held(self.descriptor):
             os.close(self.descriptor)
@@ -224,7 +224,9 @@ class Former:
         file, offset = self._place(entry)
         record = parse_line(file.line_at(offset))
         if record is None or record.id != task.id:
-            raise ResumeError(f"{file.path}: has changed since it was read; resume again when it is at rest")
+            raise ResumeError(
+                f"{file.path}: has changed since it was read; resume again when it no longer changes"
+            )
         if not command_matches(record.command, task.command):
             if not self._force or (self._whole and record.mark is not Mark.SKIPPED):
                 raise self._mismatch(task.line, f"task {task.id}", task.command, entry, record)
@@ -302,7 +304,7 @@ class Former:
             elif isinstance(item, Barrier) and (self._whole or not self._force):
                 self._verify_barrier(item)
         words, self._forced = self.in_hindsight(), 0
-        words += [f"{path}: is not a file of yours: passed over" for path in self.foreign]
+        words += [f"{path}: does not belong to you: ignored" for path in self.foreign]
         return words + self.beyond(ids)
 
     def in_hindsight(self) -> list[str]:
@@ -380,7 +382,7 @@ class Former:
         elif former or id > max(_ALWAYS_DENSE, _MOST_HOLES * self.count):
             if len(self._scattered) >= _MOST_SCATTERED:
                 raise ResumeError(
-                    f"task {id}: task numbers of the status files lie too far apart to resume from"
+                    f"task {id}: task numbers of the status files are too far apart to resume from"
                 )
             self._scattered[id] = entry
         else:
@@ -396,7 +398,7 @@ class Former:
             return []
         count = sum(map(bool, islice(self._dense, ids, None))) + sum(id >= ids for id in self._scattered)
         return [
-            f"{self._source}: {count} of the tasks in the former status file stand beyond its end "
+            f"{self._source}: {count} of the tasks in the former status file are beyond its end "
             f"(it has ids up to {ids - 1}, they go up to {self.highest}); is it the same task file?"
         ]
 

@@ -116,7 +116,7 @@ class ByCommand:
         same = record is not None and record.repeat == task.repeat
         if record is None or not same or not command_matches(record.command, task.command):
             raise ResumeError(
-                f"{place.file.path}: has changed since it was read; resume again when it is at rest"
+                f"{place.file.path}: has changed since it was read; resume again when it no longer changes"
             )
         return record
 
@@ -154,7 +154,7 @@ class ByCommand:
         gone = self.count - tally.done - tally.again
         if gone:
             are = "is" if gone == 1 else "are"
-            parts.append(f"{gone:,} of the former tasks {are} not in the list any more")
+            parts.append(f"{gone:,} of the former tasks {are} no longer in the list")
         words = [f"{self._source}: by command: {', '.join(parts)}"]
         if tally.numbered:
             commands = "1 command mentions" if tally.numbered == 1 else f"{tally.numbered:,} commands mention"

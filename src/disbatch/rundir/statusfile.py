@@ -34,7 +34,7 @@ class Source:
         self.identity = (status.st_dev, status.st_ino)
         if not stat.S_ISREG(status.st_mode):
             os.close(self._descriptor)
-            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise UsageError(f"{path}: is {kind}; a report needs a status file")
         self.live = is_held(self._descriptor)
 
@@ -71,7 +71,7 @@ class Source:
 
 def not_status(path: str, why: str) -> UsageError:
     """A file that is none."""
-    return UsageError(f"{path}: is no status file: {why}")
+    return UsageError(f"{path}: is not a status file: {why}")
 
 
 def _unreadable(path: str, error: OSError) -> UsageError:

@@ -209,7 +209,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # What bytes.lstrip considers blank, as the parser does, without the line feed.
 _BLANK_OR_COMMENT = re.compile(rb"\n[ \t\r\v\f]*+(?=[#\n])")
 _NEARLY = "a comment; a directive begins with #DISBATCH and a blank, in column 1, upper case"
-_CONTINUED = "ends in a backslash, which continues nothing here: the next line is a task of its own"
+_CONTINUED = "ends in a backslash, which does not continue the line: the next line is a task of its own"
 _AT_BACKSLASH = re.compile(rb"(?<!\\)(?:\\\\)*+\\\r?\n")
 _STUCK = b":_-PSRBpsrb"  # may follow the mark immediately in something that was meant as a directive
 _NEARLY_DIRECTIVE = re.compile(

@@ -77,7 +77,7 @@ HIGH = 1 << 20
 LINGERS = 10.0
 """Seconds after the done token until the user is told what the run waits for."""
 SIGNING_IN = "signing in as a task source (to run what it prints: COMMAND | disbatch -)"
-CLOSING = "`dbutil close`, which says that all tasks are handed in"
+CLOSING = "`dbutil close`, which ends the submission of tasks"
 
 
 class Giver(Protocol):
@@ -227,7 +227,7 @@ class StoreSource:
             if sign_in.done in lines:
                 last = lines.index(sign_in.done)
                 if last + 1 < len(lines):
-                    log.warning("%s: %d lines behind the done token", self._name, len(lines) - last - 1)
+                    log.warning("%s: %d lines after the done token", self._name, len(lines) - last - 1)
                 self._add(lines[:last])
                 return
             self._add(lines)

@@ -71,7 +71,7 @@ class _Again:
     def later(self, error: OSError) -> None:
         """Reading failed."""
         if not self._told:
-            self._say(f"{unreadable(self._name, error)}; it is tried again until it can")
+            self._say(f"{unreadable(self._name, error)}; retrying until it can be read")
         self._told = True
         if not self._waiting:
             self._waiting = True
@@ -128,7 +128,7 @@ def open_tasks(path: str) -> Opened:
     try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
-            raise UsageError(f"{name}: is a directory, not a file of tasks")
+            raise UsageError(f"{name}: is a directory, not a task file")
         if stat.S_ISREG(mode):
             return Opened(name, descriptor, False, check(name, descriptor))
         return Opened(name, descriptor, is_pollable(descriptor), None)

@@ -372,7 +372,9 @@ class Beside:
         """As `sources.submitted.Taking.add`."""
         size = sum(map(len, lines))
         if self._waiting + size > MOST_BYTES:
-            raise UsageError(f"{self._waiting >> 20} MiB of tasks wait already; hand in more when some ran")
+            raise UsageError(
+                f"{self._waiting >> 20} MiB of tasks wait already; submit more when some have run"
+            )
         parser = copy.copy(self._parser)
         parser.go_on_after(queue.next_id)
         batch = Batch(queue.next_id, [])

@@ -257,14 +257,14 @@ class Hub:
         try:
             message = answer.peek(data)
         except ProtocolError as error:
-            self._bad(f"somebody who is not known: {error}")
+            self._bad(f"unknown peer: {error}")
             return
         if isinstance(message, Request):
             self._ask(identity, message)
         elif not isinstance(message, Hello):
             answer.tell(Pulse(known=False))
         elif not ENGINE_NAME.match(message.engine):
-            self._bad(f"a Hello without a proper name ({message.engine!r:.80})")
+            self._bad(f"a Hello with an invalid name ({message.engine!r:.80})")
         elif message.protocol != PROTOCOL:
             theirs = f"disbatch {message.version} there speaks protocol {message.protocol}"
             answer.tell(Refuse(f"{theirs}, the driver {PROTOCOL}"))
@@ -295,7 +295,7 @@ class Hub:
         if self._request is None:
             return Answer(request.id, False, ["this driver takes no requests"])
         if len(self._waiting) >= MOST_WAITING:
-            return Answer(request.id, False, ["too many wait for an answer already"])
+            return Answer(request.id, False, ["too many requests wait for an answer already"])
         return None
 
     def _keep(self, request: Request, answer: Answer) -> None:

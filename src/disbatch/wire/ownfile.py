@@ -82,7 +82,7 @@ def make_own_directory(path: str | bytes) -> None:
 
 
 def _say_what_it_is(name: str, trusted: int | None, error: OSError) -> None:
-    """NotOwnError if the kernel refused to open a file that is not ours, or is no regular file."""
+    """NotOwnError if the kernel refused to open a file that is not ours, or is not a regular file."""
     try:
         status = os.lstat(name)
     except OSError:
@@ -96,7 +96,7 @@ def _say_what_it_is(name: str, trusted: int | None, error: OSError) -> None:
 
 def _problem(status: os.stat_result, name: str, trusted: int | None) -> str:
     if not stat.S_ISREG(status.st_mode):
-        return "is no regular file"
+        return "is not a regular file"
     return "" if _is_ours(status.st_uid, name, trusted) else "belongs to another user"
 
 

@@ -72,7 +72,7 @@ def test_a_live_run(status: str, capsys: pytest.CaptureFixture[str]) -> None:
         file.flush()
         assert hold(file.fileno())
         assert main(["report", status]) == 0
-    note = "  note        run_status.txt: a run still writes it: tasks that are running are not in it yet\n"
+    note = "  note        run_status.txt: a run is still writing it: running tasks are not in it yet\n"
     assert note in capsys.readouterr().out
 
 
@@ -138,8 +138,8 @@ def test_a_terminal_without_blocks(status: str, monkeypatch: pytest.MonkeyPatch)
     [
         (["nothing"], "nothing: cannot be read: no such file or directory"),
         (["."], ".: is a directory; a report needs a status file"),
-        (["Tasks"], "Tasks: is no status file: line 1 is not a line of one"),
-        (["run_status.txt", "Tasks"], "Tasks: is no status file: line 1 is not a line of one"),
+        (["Tasks"], "Tasks: is not a status file: line 1 is not a line of one"),
+        (["run_status.txt", "Tasks"], "Tasks: is not a status file: line 1 is not a line of one"),
         ([], "report: name the status file of a run; see dbutil report --help"),
         (["run_status.txt", "--html", "."], ".: is a directory; name a file in it"),
         (["run_status.txt", "--html", "no/r.html"], "no/r.html: there is no directory no"),

@@ -113,9 +113,9 @@ def linked(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
-        (lambda path: path.write_bytes(b""), "does not say what was asked"),
+        (lambda path: path.write_bytes(b""), "the command line is missing"),
         (lambda path: path.write_bytes(path.read_bytes()[9:]), "1: this line is damaged"),
-        (lambda path: (path.unlink(), path.mkdir()), "is no regular file"),
+        (lambda path: (path.unlink(), path.mkdir()), "is not a regular file"),
         (linked, "is a symbolic link"),
     ],
 )

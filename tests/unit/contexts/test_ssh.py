@@ -67,7 +67,7 @@ def test_our_own_interpreter_runs_if_it_is_there_else_python3(shell: str, tmp_pa
     done = subprocess.run([shell, "-c", command], check=False, stdin=subprocess.DEVNULL, capture_output=True)
     assert (
         engine_said(done.stdout, done.stderr)
-        == "standard input ended before all of the driver's orders had come"
+        == "standard input ended before the driver's orders were complete"
     )
 
     _say_arguments(tmp_path / "python3")

@@ -55,7 +55,7 @@ def complaint(bootstrap: object) -> str:
 
 def test_working_directory_that_is_not_there(driver: FakeDriver) -> None:
     said = complaint(driver.bootstrap(directory=b"/no/such\nplace"))
-    assert said == "working directory /no/such place is not there on here"
+    assert said == "working directory /no/such place does not exist on here"
 
 
 def test_no_address_answers(driver: FakeDriver) -> None:
@@ -247,7 +247,7 @@ def test_log_that_somebody_else_put_there(tmp_path: Path, how: str) -> None:
         os.mkfifo(log)
     file, path, (trouble,) = open_log(log)
     file.close()
-    why = "is a symbolic link" if how == "link" else "is no regular file"
+    why = "is a symbolic link" if how == "link" else "is not a regular file"
     assert path == log
     said, _, elsewhere = trouble.partition("; it is in ")
     assert said == f"the log {log} cannot be written ({why})"

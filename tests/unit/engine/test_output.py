@@ -273,7 +273,7 @@ def test_results_do_not_wait_for_a_file_system_that_does_not_answer() -> None:
         captures[0].feed(b"x")
         engine.end(1, captures)
         await engine.until(lambda: engine.given == [1])
-        assert engine.said == ["output could not be written for 0.05 s: results do not wait for it any more"]
+        assert engine.said == ["output could not be written for 0.05 s: results no longer wait for it"]
         loud, _ = later = engine.start(2)
         for _ in range(2 * module.MOST_PENDING // 65536):
             loud.feed(bytes(65536))
@@ -304,7 +304,7 @@ def test_closing_waits_as_long_as_something_gets_on_and_no_longer() -> None:
         captures[0].feed(b"x")
         engine.end(1, captures)
         await engine.output.close(patience=0.05)
-        assert engine.given == [1] and engine.said == ["output could not be written to its end"]
+        assert engine.given == [1] and engine.said == ["not all output could be written"]
         paper.open_.set()
 
     history(play)

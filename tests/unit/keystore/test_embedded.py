@@ -202,7 +202,7 @@ def test_a_full_store_refuses_or_lets_wait() -> None:
 def test_not_everybody_may_wait() -> None:
     async def test(store: EmbeddedStore) -> None:
         waiters = [store.wait_for(b"k", takes=True) for _ in range(2)]
-        with pytest.raises(StoreError, match="2 wait"):
+        with pytest.raises(StoreError, match="2 clients wait"):
             store.wait_for(b"k", takes=True)
         waiters[0].withdraw()
         store.wait_for(b"k", takes=True)

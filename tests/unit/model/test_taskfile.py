@@ -94,7 +94,7 @@ def test_barriers_take_ids_and_per_engine_commands_have_their_own() -> None:
 
 @pytest.mark.parametrize("before", [b"a", b"#DISBATCH REPEAT 1 a", b"#DISBATCH BARRIER"])
 def test_late_per_engine_is_refused(before: bytes) -> None:
-    assert problem(before, b"#DISBATCH PERENGINE START x").startswith("Tasks:2: PERENGINE must stand before")
+    assert problem(before, b"#DISBATCH PERENGINE START x").startswith("Tasks:2: PERENGINE must precede")
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,8 @@ RIGHT: list[tuple[bytes, Directive]] = [
 ]
 
 WRONG = [
-    (b"#DISBATCH", "says nothing"),
-    (b"#DISBATCH  ", "says nothing"),
+    (b"#DISBATCH", "needs a directive"),
+    (b"#DISBATCH  ", "needs a directive"),
     (b"#DISBATCH FOO bar", "unknown directive 'FOO'"),
     (b"#DISBATCH \xff\x00", "unknown directive"),
     (b"#DISBATCH REPEAT", "whole number"),

@@ -169,7 +169,7 @@ def test_what_cannot_be_read(read: Read, tmp_path: Path) -> None:
     for path, says in [
         (tmp_path / "missing", ": cannot be read: no such file or directory"),
         (tmp_path, ": is a directory; -r needs the status file of a former run"),
-        (tmp_path / "pipe", ": is no regular file; -r needs the status file of a former run"),
+        (tmp_path / "pipe", ": is not a regular file; -r needs the status file of a former run"),
         (tmp_path / "binary", ":1: not a line of a status file; -r needs the status file of a former run"),
     ]:
         with pytest.raises(ResumeError) as caught:
@@ -229,7 +229,7 @@ def test_verify_refuses_a_barrier_where_a_task_was(write: Write, read: Read) -> 
 def test_tasks_beyond_the_end(write: Write, read: Read) -> None:
     former = read(write(line(0), line(5), line(9_000_000_000), line(7)))
     assert former.verify(iter([task(0)]), 1) == [
-        "Tasks: 3 of the tasks in the former status file stand beyond its end "
+        "Tasks: 3 of the tasks in the former status file are beyond its end "
         "(it has ids up to 0, they go up to 9000000000); is it the same task file?"
     ]
     assert former.beyond(9_000_000_001) == []
@@ -293,7 +293,7 @@ def test_what_others_leave_beside_a_status_file_does_not_count(write: Write, rea
     former = read(str(path))
     assert pids(former, 2) == [1, None]
     assert former.verify([], 5) == [
-        f"{path.with_name(f'run_node{number}_unrecorded.txt')}: is not a file of yours: passed over"
+        f"{path.with_name(f'run_node{number}_unrecorded.txt')}: does not belong to you: ignored"
         for number in (1, 2)
     ]
 

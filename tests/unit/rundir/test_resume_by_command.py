@@ -134,7 +134,7 @@ def test_it_says_how_many_are_done_and_new_and_then_looks_up_from_the_beginning(
     tasks = listed(b"n", b"a", b"a", b"a")
     items = [PerEngine(0, 1, Phase.START, b"$DISBATCH_TASKID"), *tasks, Barrier(9, 9, None, False, b"a")]
     assert former.verify(items, 5) == [
-        "Tasks: by command: 2 done before, 2 new, 1 of the former tasks is not in the list any more"
+        "Tasks: by command: 2 done before, 2 new, 1 of the former tasks is no longer in the list"
     ]
     assert pids(former, tasks) == [None, 1, 2, None]
     retry = read([line(0, b"a"), line(1, b"a", 1)], at=tmp_path, retry=True)

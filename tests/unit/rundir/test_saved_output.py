@@ -400,7 +400,7 @@ def test_an_output_file_of_the_version_before_is_read(tmp_path: Path) -> None:
 def test_an_output_file_that_is_none(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x_output.json"
     path.write_bytes(data)
-    with pytest.raises(UsageError, match="is not what a run writes there"):
+    with pytest.raises(UsageError, match="is not a file that a run wrote"):
         output_manifest.read(path)
 
 

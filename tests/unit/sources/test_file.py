@@ -148,7 +148,7 @@ def test_counts(content: bytes, tasks: int, barriers: int) -> None:
             b"#\n\n#DISBATCH PERENGINE START a\nb\n#DISBATCH PERENGINE STOP c\n",
             "Tasks:5: PERENGINE must",
         ),
-        (b"#DISBATCH\n", "Tasks:1: #DISBATCH says nothing"),
+        (b"#DISBATCH\n", "Tasks:1: #DISBATCH needs a directive"),
         (b"a\n" * READ_BLOCK + b"#DISBATCH no", f"Tasks:{READ_BLOCK + 1}: unknown directive 'no'"),
         (b"a\n" + b"x" * (MAX_COMMAND + 1), "Tasks:2: the line is longer than 16 MiB"),
         (b"a\n" + b"x" * (MAX_COMMAND + 1) + b"\nb\n", "Tasks:2: the line is longer than 16 MiB"),
@@ -394,7 +394,7 @@ def test_a_file_system_that_fails_for_a_while(tasks: Callable[[bytes], str]) -> 
         source.close()
 
     asyncio.run(course())
-    assert said == [f"{opened.name}: cannot be read: illegal seek; it is tried again until it can"]
+    assert said == [f"{opened.name}: cannot be read: illegal seek; retrying until it can be read"]
 
 
 @pytest.mark.parametrize("later", [b"", b"a", b"c\nd\ne\n"])
@@ -428,7 +428,7 @@ def test_repeat_costs_nothing_until_taken(tasks: Callable[[bytes], str]) -> None
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     for path, says in [
         (str(tmp_path / "missing"), "cannot be read: no such file or directory"),
-        (str(tmp_path), "is a directory, not a file of tasks"),
+        (str(tmp_path), "is a directory, not a task file"),
         ("/dev/fd/999", "cannot be read: bad file descriptor"),
     ]:
         with pytest.raises(UsageError) as caught:

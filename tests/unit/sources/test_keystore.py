@@ -327,7 +327,7 @@ def test_all_that_is_handed_in_or_nothing() -> None:
         for lines, words in (
             ([b"fine", b"#DISBATCH REPEAT x"], "argument:8: "),
             ([b"two\nlines"], "argument:7: a line end"),
-            ([b"#DISBATCH PERENGINE START x"], "argument:7: PERENGINE must stand before"),
+            ([b"#DISBATCH PERENGINE START x"], "argument:7: PERENGINE must precede"),
         ):
             with pytest.raises(TaskFileError, match=words):
                 source.add(lines, "r", "argument", 7)

@@ -155,7 +155,7 @@ def test_from_a_status_file_in_which_nothing_has_ended(tmp_path: Path) -> None:
 
 
 def test_what_is_no_status_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no status file"):
+    with pytest.raises(UsageError, match="is not a status file"):
         view_of(write(tmp_path / "P_status.txt", b"hello\n"), name="P", failures=2)
     with pytest.raises(UsageError, match="cannot be read"):
         view_of(str(tmp_path / "none"), name="P", failures=2)

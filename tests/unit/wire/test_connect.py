@@ -54,7 +54,7 @@ def test_overwrites_nothing(tmp_path: Path) -> None:
 
 def test_a_named_pipe_is_no_connect_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "connect.json")
-    with pytest.raises(UsageError, match=r"connect.json: is no regular file"):
+    with pytest.raises(UsageError, match=r"connect.json: is not a regular file"):
         ConnectFile.read(tmp_path / "connect.json")
     writer = os.open(tmp_path / "connect.json", os.O_RDWR)
     with pytest.raises(UsageError, match=r"connect.json: "):

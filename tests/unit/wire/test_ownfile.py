@@ -36,8 +36,8 @@ def directory(path: Path) -> None:
     [
         (link, "is a symbolic link"),
         (dangling, "is a symbolic link"),
-        (pipe, "is no regular file"),
-        (directory, "is no regular file|Is a directory"),
+        (pipe, "is not a regular file"),
+        (directory, "is not a regular file|Is a directory"),
     ],
 )
 def test_what_is_no_file(tmp_path: Path, make: Callable[[Path], None], says: str, flags: int) -> None:

@@ -221,11 +221,9 @@ def _notes(lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> list[s
     for file in lines.files:
         if file.bad_lines:
             what = "1 line is" if file.bad_lines == 1 else f"{count(file.bad_lines)} lines are"
-            notes.append(
-                f"{file.name}: {what} none of a status file, from line {file.first_bad} on; not counted"
-            )
+            notes.append(f"{file.name}: {what} invalid, from line {file.first_bad} on; not counted")
         if file.live:
-            notes.append(f"{file.name}: a run still writes it: tasks that are running are not in it yet")
+            notes.append(f"{file.name}: a run is still writing it: running tasks are not in it yet")
         elif file.torn:
             notes.append(f"{file.name}: its last line is torn, and does not count")
     notes += _differing(lines, counts)
@@ -233,7 +231,7 @@ def _notes(lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> list[s
     wrong = {place.node: place.clock for stretch in stretches for place in stretch.places if place.clock}
     for node, ahead in list(wrong.items())[:_MOST_NAMED]:
         by = f"{duration(abs(ahead))} {'ahead' if ahead > 0 else 'behind'}"
-        notes.append(f"{names[node]}: its clock seems to be {by}; put right in what follows")
+        notes.append(f"{names[node]}: its clock seems to be {by}; corrected in what follows")
     if len(wrong) > _MOST_NAMED:
         notes.append(f"so do the clocks of {counted(len(wrong) - _MOST_NAMED, 'other node')}")
     return notes

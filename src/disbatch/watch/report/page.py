@@ -141,13 +141,15 @@ def _timeline(analysis: Analysis, timeline: Timeline, axis: Axis) -> str:
     if not timeline.bars and not timeline.cells:
         return ""
     if timeline.bars:
-        hint = "A bar is a task, in two tones by turns."
+        hint = "Each bar is a task; neighbours alternate in shade."
         if len(timeline.bars) <= 2000:
             hint += " Point at one to see which."
     else:
         hint = f"A row for each {timeline.what}: the stronger the colour, the busier."
     if timeline.what == "slot":
-        hint += " Which slot a task had is not recorded: a task stands in the one that was free for longest."
+        hint += (
+            " Which slot a task had is not recorded: a task is shown in the one that was free for longest."
+        )
     names = analysis.lines.node_names
 
     def told(bar: Bar) -> str:

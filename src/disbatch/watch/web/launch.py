@@ -93,7 +93,7 @@ class WebPage:
         """The run accepts requests now: start the process, and show its address."""
         self._file = file = files.url
         if self._goes_on:
-            self._say(f"web page: goes on; {file} has an address")
+            self._say(f"web page: continues; {file} has an address")
             return
         assert self._socket is not None
         host = this_machine().hostname if self._host in ANY else self._host
@@ -109,7 +109,7 @@ class WebPage:
             self._spawn(told)
         except OSError as error:
             self._say(
-                f"web page: {error.filename or 'cannot be started'}: {error.strerror}; going on without"
+                f"web page: {error.filename or 'cannot be started'}: {error.strerror}; continuing without it"
             )
             return
         self._say(f"web page: {address_of(host, self._port, token)}")

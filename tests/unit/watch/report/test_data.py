@@ -105,7 +105,7 @@ def test_what_is_no_line(
 @pytest.mark.parametrize("content", [b"echo 1\necho 2\n", b"\n", b"\x7fELF\n" * 9, b"a\tb\n" * BLOCK])
 def test_what_is_no_status_file(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path / "Tasks", content)
-    with pytest.raises(UsageError, match="Tasks: is no status file: line 1 is not a line of one"):
+    with pytest.raises(UsageError, match="Tasks: is not a status file: line 1 is not a line of one"):
         read(path)
 
 
@@ -114,7 +114,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     for name, what in (
         ("nothing", "cannot be read: no such file or directory"),
         (".", "is a directory"),
-        ("pipe", "is no regular file"),
+        ("pipe", "is not a regular file"),
     ):
         with pytest.raises(UsageError, match=what):
             read(str(tmp_path / name))

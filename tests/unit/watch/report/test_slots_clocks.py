@@ -58,6 +58,6 @@ def test_a_wrong_clock_is_put_right_and_told(tmp_path: Path) -> None:
     wrong = [line(id, id * 1.0 + 7200, 1.0, node="node2") for id in range(1, 40, 2)]
     path = write(tmp_path / "s", *(each for pair in zip(good, wrong, strict=True) for each in pair))
     report = reported(path)
-    assert report.notes == ["node2: its clock seems to be 2:00:00 ahead; put right in what follows"]
+    assert report.notes == ["node2: its clock seems to be 2:00:00 ahead; corrected in what follows"]
     assert report.seconds == pytest.approx(40, abs=2)
     assert [node.clock for node in report.nodes] == [0, pytest.approx(7200, abs=2)]

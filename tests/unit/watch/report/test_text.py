@@ -107,7 +107,7 @@ def test_notes() -> None:
     Path("link").symlink_to("s")
     assert reported(path, "link").notes == [
         "link: was named twice, and read once",
-        "s: 2 lines are none of a status file, from line 2 on; not counted",
+        "s: 2 lines are invalid, from line 2 on; not counted",
         "s: its last line is torn, and does not count",
     ]
 
