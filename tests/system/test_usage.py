@@ -84,7 +84,7 @@ def only_line(code: int, out: str, err: str, directory: Path, before: object) ->
         (["--cpus", "2", "Tasks"], ["--cpus", "--help"]),
         (["Unknown"], ["Unknown:2: ", "'PREFXI'", "PREFIX"]),
         (["Repeat"], ["Repeat:3: ", "REPEAT", "whole number"]),
-        (["Late"], ["Late:2: ", "PERENGINE", "before"]),
+        (["Late"], ["Late:2: ", "PERENGINE", "precede"]),
         (["Nul"], ["Nul:2: ", "NUL"]),
         (["Binary"], ["Binary:1: ", "NUL"]),
         (["Three"], ["Three:1: ", "'FOO'", "lines 2, 4 are wrong, too", "dbutil check"]),
