@@ -134,6 +134,12 @@ class Heard(msgspec.Struct, frozen=True, gc=False):
     """The engines of a former driver have joined, or are not expected any more."""
 
 
+class Tick(msgspec.Struct, frozen=True, gc=False):
+    """It is `now`, in seconds of a clock that does not go back: wanted at `Plan.next_tick`."""
+
+    now: float
+
+
 class Interrupt(msgspec.Struct, frozen=True, gc=False):
     """The user (or the scheduler) wants the run to end; `at_once`: without grace."""
 
@@ -156,6 +162,7 @@ Event = (
     | Hold
     | Resume
     | Heard
+    | Tick
     | Interrupt
 )
 

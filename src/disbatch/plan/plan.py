@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 `handle(event)` changes the state and returns the actions that follow; there is no clock, socket or file in
-here. A task is in exactly one of these places:
+here: the time comes as an event (`Tick`). A task is in exactly one of these places:
 
     unread --> ready --> assigned to one engine (an *attempt*, with a number of its own) --> done
                  ^              |
@@ -86,10 +86,16 @@ from disbatch.plan.events import (
     SourceDry,
     SourceEnded,
     Stop,
+    Tick,
 )
 from disbatch.plan.state import Board, Mode
 
 __all__ = ["Mode", "Place", "Plan"]
+
+
+def _on_tick(board: Board, event: Tick) -> None:
+    board.timers.tick(event.now)
+
 
 _HANDLERS: Final[dict[type, Callable[[Board, Any], None]]] = {
     Read: reading.on_read,
@@ -107,6 +113,7 @@ _HANDLERS: Final[dict[type, Callable[[Board, Any], None]]] = {
     Cancel: attempts.on_cancel,
     Hold: departure.on_hold,
     Resume: departure.on_resume,
+    Tick: _on_tick,
     Interrupt: departure.on_interrupt,
 }
 
@@ -159,6 +166,11 @@ class Plan:
     def conclusion(self) -> Conclusion:
         """How the run ends, as far as that is known."""
         return self.board.conclusion
+
+    @property
+    def next_tick(self) -> float | None:
+        """When the plan wants a Tick: None if nothing waits for a time, minus infinity if at once."""
+        return self.board.timers.next
 
     @property
     def held(self) -> bool:

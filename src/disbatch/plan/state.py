@@ -17,6 +17,7 @@ from disbatch.plan.backlog import Backlog, Source
 from disbatch.plan.engine import Engine
 from disbatch.plan.events import Action, Conclusion
 from disbatch.plan.rotation import Rotation
+from disbatch.plan.timers import Timers
 
 
 class Mode(enum.Enum):
@@ -44,7 +45,7 @@ class Board:
         "actions", "at_once", "backlog", "cancelled", "claims", "commands", "conclusion",
         "engines", "fail_fast", "failed_since_barrier", "first_attempt", "first_failed", "held", "live",
         "losses", "lost", "max_losses", "mode", "next_attempt", "nothing_read", "recalling", "reruns",
-        "rotation", "unheard",
+        "rotation", "timers", "unheard",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +73,7 @@ class Board:
         """Attempts that engines are asked to give back and have not answered for."""
 
         self.backlog = Backlog()
+        self.timers = Timers()
         self.commands: dict[Phase, list[PerEngine]] = {Phase.START: [], Phase.STOP: []}
         self.cancelled = IdSet()
         self.losses: dict[int, int] = {}
