@@ -1,8 +1,8 @@
-"""What the outcome of an attempt means for its task: done, run again, given up, cancelled.
+"""What the outcome of an attempt means for its task: done, run again, given up, or cancelled.
 
-What becomes of a task that is not assigned any more: it is done, given up, cancelled, or runs again.
-
-Engines tell how attempts ended, or give them back: what counts, and what follows for the task.
+An attempt that came to its own end is a result, and its task is done. One that was ended on purpose, or given
+back, runs again. One that was lost with its engine, or could not be started, runs again up to `max_losses`
+times (`may_rerun`); after that the task is given up. A task that the user cancelled does not run again.
 """
 
 from __future__ import annotations
