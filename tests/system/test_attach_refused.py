@@ -87,7 +87,7 @@ def test_a_run_whose_driver_is_dead(pool: Pool) -> None:
         run.signal(signal.SIGKILL)
         assert run.ended() == -signal.SIGKILL
     said = refused(pool, "-s", "localhost:1", code=3)
-    assert f"the driver (pid {run.pid}) is dead; `disbatch --takeover {pool.directory}/P`" in said
+    assert f"the driver (pid {run.pid}) on {HERE} is dead; `disbatch --takeover {pool.directory}/P`" in said
 
 
 def test_another_protocol(pool: Pool) -> None:

@@ -260,7 +260,7 @@ def test_a_dead_run(start: Callable[..., Run]) -> None:
     for words in (["pause"], ["--run", prefix(run), "cancel", "0"]):
         code, out, err = asked(run, *words)
         assert (code, out) == (3, "")
-        assert f"the driver (pid {run.process.pid if run.process else 0}) is dead" in err
+        assert f"the driver (pid {run.process.pid if run.process else 0}) on {HERE} is dead" in err
         assert f"-r {run.status_file.name if words == ['pause'] else run.status_file}`" in err
 
 

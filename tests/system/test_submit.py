@@ -365,7 +365,7 @@ def test_waiting_goes_on_with_another_driver(directory: Path) -> None:
             let_go(directory, 3)
             code, said = asking.ended()
             assert code == 0, said
-            assert said == "" or "is not heard; waiting for it, or for another one" in said
+            assert said == "" or "is dead; waiting for a driver that takes the run over" in said
             assert sorted(asking.ids()) == [0, 1, 2, 3]
             close(directory, second)
     assert ran(directory) == Counter(range(4))

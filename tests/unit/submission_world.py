@@ -15,7 +15,6 @@ from disbatch.model.statusline import Mark, format_line
 from disbatch.model.task import Item, Outcome, Task
 from disbatch.sources.submitted import SubmittedFile, SubmittedSource
 from disbatch.wire.client_protocol import REPEATABLE, Answer, Request, Verb
-from disbatch.wire.client_socket import request_for
 from disbatch.wire.connect import ConnectFile
 
 
@@ -113,9 +112,10 @@ class BreakingLine:
         self._cut = False
         self.deaf = False
         """Answers do not arrive."""
+        self.proven = ""
         self.verbs: list[Verb] = []
 
-    def open(self, lost: Callable[[], None]) -> BreakingLine:
+    def open(self, connect: ConnectFile, lost: Callable[[], None]) -> BreakingLine:
         self.lost = lost
         return self
 
@@ -135,11 +135,10 @@ class BreakingLine:
         self._cut = self.deaf = True
         self.lost()
 
-    async def call(self, verb: Verb, patience: float | None) -> Answer:
-        request = request_for(verb)
+    async def call(self, request: Request) -> Answer:
         answered = asyncio.get_running_loop().create_future()
         self.asked[request.id] = (request, answered)
-        self.verbs.append(verb)
+        self.verbs.append(request.verb)
         self._send(request)
         try:
             return await answered

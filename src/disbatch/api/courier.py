@@ -33,6 +33,7 @@ from disbatch.api.launched import Launched
 from disbatch.api.task import Task
 from disbatch.client.follow import Follower
 from disbatch.client.keyvalue import Storefront
+from disbatch.client.run_client import RunClient, line_opener
 from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError, UsageError
 from disbatch.model.idset import IdSet
 from disbatch.model.result import result_of
@@ -51,7 +52,6 @@ from disbatch.wire.client_protocol import (
     Wants,
     Watch,
 )
-from disbatch.wire.client_socket import Caller
 from disbatch.wire.connect import ConnectFile
 
 log = logging.getLogger("disbatch")
@@ -122,7 +122,7 @@ class Courier:
         """It was said, since the queue was last looked at, that there is something in it."""
         self._tasks: dict[int, Task] = {}
         self._deals = Deals(self._loop)
-        self._follower: Follower | None = None
+        self._client: RunClient | None = None
         _open.add(self)
         threading.Thread(target=self._run, name="disbatch", daemon=True).start()
 
@@ -155,7 +155,7 @@ class Courier:
     def runs(self, task: Task) -> bool:
         """Whether the task is in a slot now; False also if nobody can say."""
         with self._lock:
-            if self._follower is None or task.id is None or task.done():
+            if self._client is None or task.id is None or task.done():
                 return False
             asked = asyncio.run_coroutine_threadsafe(self._ask_whether_it_runs(task.id), self._loop)
         try:
@@ -164,9 +164,8 @@ class Courier:
             return False
 
     async def _ask_whether_it_runs(self, id: int) -> bool:
-        assert self._follower is not None
-        async with asyncio.timeout(ANSWER_WITHIN):
-            answer = await self._follower.ask(Watch(Wants(engines=0), ids=[(id, id)]))
+        assert self._client is not None
+        answer = await self._client.ask(Watch(Wants(engines=0), ids=[(id, id)]), ANSWER_WITHIN)
         return isinstance(answer.value, Seen) and id in answer.value.running
 
     def deal(self, deal: Deal[Result]) -> Future[Result]:
@@ -216,32 +215,35 @@ class Courier:
             return
         with zmq.Context() as context:
             try:
-                follower = await self._follow(context, reached)
+                client, follower = await self._follow(context, reached)
             except Exception as error:
                 if reached.launched is not None:
                     reached.launched.close()
                 self.ready.set_exception(error)
                 return
-            self._follower = follower
-            self._deals.store = Storefront(follower.ask, say=log.warning)
+            self._client = client
+            self._deals.store = Storefront(client.ask, say=log.warning)
             self.ready.set_result(reached.prefix)
-            await self._serve(follower, reached.launched)
+            await self._serve(client, follower, reached.launched)
 
-    async def _follow(self, context: zmq.Context[zmq.Socket[bytes]], reached: Reached) -> Follower:
-        follower = Follower(
-            lambda lost: Caller(self._loop, context, reached.connect, lost, by="the Python program"),
-            *(reached.connect, reached.prefix),
-            say=log.warning,
+    async def _follow(
+        self, context: zmq.Context[zmq.Socket[bytes]], reached: Reached
+    ) -> tuple[RunClient, Follower]:
+        client = RunClient(
+            *(line_opener(context), reached.connect, reached.prefix),
+            notify_user=log.warning,
             advice=reached.advice,
             patience=self._patience,
+            by="the Python program",
         )
         try:
+            follower = Follower(client)
             if reached.launched is None and reached.takes_tasks:
                 await follower.submit(Submit([]))  # would it take any?
         except BaseException:
-            follower.close()
+            client.close()
             raise
-        return follower
+        return client, follower
 
     async def _reach_or_give_up(self) -> Reached:
         reaching = asyncio.ensure_future(self._reach())
@@ -253,22 +255,22 @@ class Courier:
         reaching.cancel()
         raise RunEndedError("this run was closed before it had begun")
 
-    async def _serve(self, follower: Follower, launched: Launched | None) -> None:
-        parts = [self._give(follower), self._tell(follower), self._end_cancelled(follower)]
+    async def _serve(self, client: RunClient, follower: Follower, launched: Launched | None) -> None:
+        parts = [self._give(follower), self._tell(follower), self._end_cancelled(client)]
         if launched is not None:
             parts.append(self._watch(follower, launched))
         tasks = [self._loop.create_task(self._guarded(part)) for part in parts]
         try:
             await self._close_asked.wait()
-            await self._finish(follower, launched)
+            await self._finish(client, launched)
         finally:
             with self._lock:
-                self._follower = None
+                self._client = None
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._deals.end()
-            follower.close()
+            client.close()
             if launched is not None:
                 launched.close()
 
@@ -386,13 +388,13 @@ class Courier:
             self._fail_task(task, self.error)
         self._sent.set()
 
-    async def _end_cancelled(self, follower: Follower) -> None:
+    async def _end_cancelled(self, client: RunClient) -> None:
         while True:
             await self._cancels.wait()
             self._cancels.clear()
             async with self._cancelling:
                 for verb in self._orders_to_cancel():
-                    await follower.ask(verb)
+                    await client.ask(verb)
 
     def _orders_to_cancel(self) -> list[Cancel]:
         """For those of the cancelled tasks that the driver has."""
@@ -413,8 +415,8 @@ class Courier:
         if self.return_code >= 0 and not follower.pending and not self._sending:
             raise RunEndedError(launched.conclusion)
 
-    async def _finish(self, follower: Follower, launched: Launched | None) -> None:
-        gently = self._loop.create_task(self._finish_gently(follower, launched))
+    async def _finish(self, client: RunClient, launched: Launched | None) -> None:
+        gently = self._loop.create_task(self._finish_gently(client, launched))
         now = self._loop.create_task(self._now.wait())
         await asyncio.wait((gently, now), return_when=asyncio.FIRST_COMPLETED)
         now.cancel()
@@ -422,9 +424,9 @@ class Courier:
             gently.result()
             return
         gently.cancel()
-        await self._finish_now(follower, launched)
+        await self._finish_now(client, launched)
 
-    async def _finish_gently(self, follower: Follower, launched: Launched | None) -> None:
+    async def _finish_gently(self, client: RunClient, launched: Launched | None) -> None:
         """When everything has ended."""
         if self.error is None:
             self._sent.clear()
@@ -435,17 +437,17 @@ class Courier:
         await asyncio.wrap_future(self.room.idle())
         async with self._cancelling:
             for verb in self._orders_to_cancel():
-                await self._ask(follower, verb)
+                await self._ask(client, verb)
         if launched is None:
             return
         if not launched.ended.done():
             await self._deals.end()
-            follower.close()  # its driver waits a moment for whoever is still there
+            client.close()  # its driver waits a moment for whoever is still there
         elif self.error is None and launched.ended.result() < 0:
-            await self._ask(follower, Close())  # it was killed, and another one may have its run
+            await self._ask(client, Close())  # it was killed, and another one may have its run
         await self._see_off(launched)
 
-    async def _finish_now(self, follower: Follower, launched: Launched | None) -> None:
+    async def _finish_now(self, client: RunClient, launched: Launched | None) -> None:
         with self._lock:
             unsent = list(self._unsent)
             self._unsent.clear()
@@ -454,10 +456,10 @@ class Courier:
             for task in list(self._tasks.values()):
                 self.cancel(task)
             for verb in self._orders_to_cancel():
-                await self._ask(follower, verb)
+                await self._ask(client, verb)
             return
         if self.error is None:
-            await self._ask(follower, Finish())
+            await self._ask(client, Finish())
         launched.take_no_more()
         await self._see_off(launched)
         self._fail(unsent, self.error or RunEndedError(launched.conclusion))
@@ -467,10 +469,9 @@ class Courier:
         self.return_code = await asyncio.shield(launched.ended)
         self.said = launched.said
 
-    async def _ask(self, follower: Follower, verb: Verb) -> None:
-        with contextlib.suppress(DisbatchError, TimeoutError):
-            async with asyncio.timeout(LAST_WORDS):
-                await follower.ask(verb)
+    async def _ask(self, client: RunClient, verb: Verb) -> None:
+        with contextlib.suppress(DisbatchError):
+            await client.ask(verb, LAST_WORDS)
 
 
 _open: set[Courier] = set()

@@ -33,6 +33,7 @@ import msgspec
 import zmq
 
 from disbatch.attach.engines import Party, Sent
+from disbatch.client.run_client import IS_OVER, OverError, RunClient, line_opener
 from disbatch.contexts import command as commands
 from disbatch.contexts.context import Context
 from disbatch.contexts.launcher import Launcher
@@ -70,7 +71,6 @@ from disbatch.wire.client_protocol import (
     News,
     Verb,
 )
-from disbatch.wire.client_socket import Caller
 from disbatch.wire.connect import CLIENT, ConnectFile, is_loopback, listens_here, sockets, ways
 from disbatch.wire.engine_protocol import SECRET_VARIABLES
 
@@ -137,8 +137,6 @@ def environment_of_tasks(
 
 PATIENCE = 10.0
 """Seconds that the driver has to let us in."""
-HEED_PATIENCE = 20.0
-"""Seconds without any answer, after which the driver may be dead: it answers every 10."""
 LEAST_MISSED = 30.0
 """Seconds that an engine has at least to join, once it is started."""
 SEE_OFF = 1.0
@@ -146,19 +144,19 @@ SEE_OFF = 1.0
 
 
 class Attachment:
-    """`run` carries it out; the exit code. `output`: what the run keeps of what tasks print. `is_on()` tells
-    whether the run goes on, as far as can be seen; `say` gets lines for the user; `enter` gets the tasks'
-    environment, for what we start here. UsageError if the driver does not let us in, SilenceError if it does
-    not answer."""
+    """Attaches the nodes of `context` to the run whose files begin with `prefix`: `run` does it, and returns
+    the exit code. `output`: what the run keeps of what tasks print. `say` gets lines for the user; `enter`
+    gets the tasks' environment, for what is started here. UsageError if the driver refuses the context,
+    SilenceError if it does not answer."""
 
     def __init__(
         self,
         context: Context,
         connect: ConnectFile,
+        prefix: str,
         output: Output | None,
         *,
         hostname: str,
-        is_on: Callable[[], bool],
         say: Callable[[str], None],
         enter: Callable[[Mapping[bytes, bytes]], None],
     ) -> None:
@@ -166,14 +164,14 @@ class Attachment:
             raise UsageError(f"at most {MOST_NODES:,} nodes at a time")
         self._context = context
         self._connect = connect
+        self._prefix = prefix
         self._output = output
         self._hostname = hostname
-        self._is_on = is_on
         self._write = say
         self._enter = enter
         self._told: Attached | None = None
         self._history = 0
-        self._silent = False
+        self._heeding: asyncio.Task[Answer] | None = None
         self._abandoned = False
         self._calls: set[asyncio.Task[None]] = set()
         self._signal = 0
@@ -191,7 +189,9 @@ class Attachment:
         self._party = Party(self._context, self._hostname, self._messages)
         with zmq.Context() as context, tempfile.TemporaryDirectory(prefix="disbatch-") as folder:
             self._reach = Reach(self._connect, self._context)
-            self._caller = Caller(loop, context, self._connect)
+            self._client = RunClient(
+                *(line_opener(context), self._connect, self._prefix), notify_user=self._notify_user
+            )
             try:
                 attaching = loop.create_task(self._attach())
                 if await self._unless_left(attaching):
@@ -200,7 +200,7 @@ class Attachment:
                 self._messages.flush()
                 for call in self._calls:
                     call.cancel()
-                self._caller.close()
+                self._client.close()
         if self._error is not None:
             raise self._error
         return self._exit_code()
@@ -264,7 +264,7 @@ class Attachment:
             kill_wait=None if allocation is None else allocation.kill_wait,
             far=self._reach.wants_port,
         )
-        answer = await self._caller.call(verb, PATIENCE)
+        answer = await self._client.ask(verb, PATIENCE)
         if not answer.ok:
             raise UsageError(" ".join(answer.lines))
         assert isinstance(answer.value, Attached)
@@ -281,7 +281,7 @@ class Attachment:
             raise DisbatchError(limit.too_late)
         environment = environment_of_tasks(told.environment, os.environb, told.directory)
         self._enter(environment)
-        self._reach.prefer(self._caller.proven)
+        self._reach.prefer(self._client.proven)
         self._party.retirement = choose_retirement(self._context, self._hostname, folder, self._say)
         self._launcher = self._new_launcher()
         if self._signal:
@@ -354,7 +354,7 @@ class Attachment:
         sent = self._party.engines[engine]
         if sent.joined or not sent.staying:
             return
-        if self._silent:  # it had nobody to join
+        if self._client.silence is not None:  # it had nobody to join
             self._loop.call_later(patience, self._missed, engine, patience)
             return
         log = self._files.engine_log(sent.name)
@@ -364,10 +364,12 @@ class Attachment:
     def _failed(self, engine: str, error: LaunchError) -> None:
         self._party.failed(self._party.engines[engine], str(error))
         self._ended(engine, came=False, return_code=0, words=str(error))
+        self._give_up_if_alone()
 
     def _exited(self, engine: str, return_code: int, words: str) -> None:
         if self._party.exited(self._party.engines[engine], return_code, words):
             self._ended(engine, came=True, return_code=return_code, words=words)
+        self._give_up_if_alone()
 
     def _ended(self, engine: str, *, came: bool, return_code: int, words: str) -> None:
         assert self._told is not None
@@ -382,7 +384,7 @@ class Attachment:
     async def _tell_surely(self, verb: Verb) -> None:
         assert self._told is not None
         with contextlib.suppress(SilenceError):
-            await self._caller.call(verb, self._told.orphan_patience)
+            await self._client.ask(verb, self._told.orphan_patience)
 
     # ---- what we hear ----
 
@@ -400,52 +402,51 @@ class Attachment:
 
     async def _heed(self) -> None:
         assert self._told is not None
-        context, known, heard = self._told.context, 0, self._loop.time()
+        self._client.patience = self._told.orphan_patience
+        context, known = self._told.context, 0
         while self._party.is_staying:
+            self._heeding = self._loop.create_task(self._client.ask(Heed(context, known, self._history)))
             try:
-                answer = await self._caller.call(Heed(context, known, self._history), HEED_PATIENCE)
-            except SilenceError:
-                if self._is_given_up(heard):
-                    return
-                continue
-            heard = self._loop.time()
-            news = self._news(answer)
+                await asyncio.wait([self._heeding])
+                news = None if self._heeding.cancelled() else self._news(self._heeding.result())
+            except OverError as error:
+                self._say(str(error))
+                return
+            except SilenceError as error:
+                self._give_up(str(error))
+                return
+            finally:
+                self._heeding.cancel()
             if news is None:
                 return
             self._history, known = news.history, news.since + len(news.events)
 
-    def _is_given_up(self, heard: float) -> bool:
-        """The driver is not heard, since then. True if it will never be."""
-        assert self._told is not None
-        silence = self._loop.time() - heard
-        if not self._is_on():
-            self._say("the run is over")
-            return True
-        if not self._party.is_staying or silence > self._told.orphan_patience + HEED_PATIENCE:
-            self._abandoned = True
-            self._say(f"{self._driver} was not heard for {silence:.0f} s: nobody waits for it any more")
-            return True
-        if not self._silent:
-            self._say(f"{self._driver} is not heard; waiting for it, or for one that takes the run over")
-        self._silent = True
-        return False
+    def _notify_user(self, text: str) -> None:
+        """The driver fell silent, or is heard again."""
+        self._say(text)
+        self._give_up_if_alone()
 
-    @property
-    def _driver(self) -> str:
-        return f"the driver (pid {self._connect.pid}) on {self._connect.host}"
+    def _give_up_if_alone(self) -> None:
+        """Wait for no other driver when no engine is left."""
+        silence = self._client.silence
+        if self._heeding is None or silence is None or self._party.is_staying:
+            return
+        if self._heeding.cancel():
+            self._give_up(silence.words)
+
+    def _give_up(self, words: str) -> None:
+        self._abandoned = True
+        self._say(f"{words}; giving up")
 
     def _news(self, answer: Answer) -> News | None:
         """What there is to hear; None if nothing will be any more."""
-        if self._silent:
-            self._silent = False
-            self._say("the driver is heard again")
         news = answer.value
         if not isinstance(news, News):
             self._say(" ".join(answer.lines))
             return None
         if news.over:
-            self._say("the run is over")
-            self._caller.close()  # its driver waits for that
+            self._say(IS_OVER)
+            self._client.close()  # its driver waits for that
             return None
         for event in news.events:
             if event.engine in self._party.engines:

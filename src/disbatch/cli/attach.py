@@ -44,7 +44,6 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     from disbatch.contexts.nodes import affordable
     from disbatch.contexts.spawn import limit_children
     from disbatch.wire.descriptors import raise_limit
-    from disbatch.wire.renamed_files import is_gone
 
     logging.getLogger().addHandler(logging.NullHandler())  # the user is told all by `say`
     run = find_run(options.run)
@@ -59,9 +58,9 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     attachment = Attachment(
         context,
         run.connect,
+        run.prefix,
         kept_output(run.prefix),
         hostname=this_machine().hostname,
-        is_on=lambda: not is_gone(f"{run.prefix}_connect.json"),
         say=say,
         enter=_enter,
     )

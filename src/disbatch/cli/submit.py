@@ -55,10 +55,11 @@ def type_of(error: DisbatchError) -> type[DisbatchError]:
 
 
 async def _submit(run: Run, options: argparse.Namespace, out: BinaryIO, say: Callable[[str], None]) -> int:
-    from disbatch.client.find import follow
+    from disbatch.client.find import client_of
+    from disbatch.client.follow import Follower
 
-    async with follow(run, say) as follower:
-        giver = _Giver(follower, options.timeout, None if options.wait else out)
+    async with client_of(run, say) as client:
+        giver = _Giver(Follower(client), options.timeout, None if options.wait else out)
         if options.wait:
             return await _give_and_wait(giver, options.commands, out)
         await giver.give(options.commands)
@@ -130,11 +131,7 @@ class _Giver:
         from disbatch.wire.client_protocol import Submit
 
         for source, number, some in batches(lines):
-            try:
-                async with asyncio.timeout(self._patience):
-                    taken = await self.follower.submit(Submit(some, source, number))
-            except TimeoutError:
-                raise SilenceError(self.follower.silence(self._patience)) from None
+            taken = await self.follower.submit(Submit(some, source, number), self._patience)
             self._taken += len(some)
             if self._out is not None:
                 self._out.write(f"{_words(taken)}\n".encode())

@@ -57,17 +57,17 @@ async def _values(
     pairs: list[tuple[bytes, bytes]],
     say: Callable[[str], None],
 ) -> int:
-    from disbatch.client.find import follow
+    from disbatch.client.find import client_of
     from disbatch.client.keyvalue import Storefront
 
-    async with follow(run, say) as follower:
-        store = Storefront(follower.ask, say=say)
+    async with client_of(run, say) as client:
+        store = Storefront(client.ask, say=say)
         if options.verb == "put":
             try:
                 async with asyncio.timeout(options.timeout):
                     await store.put(pairs)
             except TimeoutError:
-                raise SilenceError(follower.silence(options.timeout)) from None
+                raise SilenceError(client.no_answer(options.timeout)) from None
             return EXIT_COMPLETE
         key = os.fsencode(options.key)
         try:

@@ -96,7 +96,7 @@ def _ask(found: Found, wants: Wants, patience: float) -> Standing:
     if found.connect is None:
         return _of_file(found, SILENT if found.words else OVER, found.words, wants)
     if is_dead(found.prefix, found.connect):
-        words = f"the driver (pid {found.connect.pid}) is dead; {resume(found)}"
+        words = f"{found.connect.driver} is dead; {resume(found)}"
         return _of_file(found, DEAD, words, wants)
     try:
         answer = ask(found.connect, Watch(wants), patience=patience)

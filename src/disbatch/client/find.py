@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,7 +18,7 @@ from disbatch.wire.ownfile import NotOwnError, owner_of
 from disbatch.wire.renamed_files import is_gone
 
 if TYPE_CHECKING:
-    from disbatch.client.follow import Follower
+    from disbatch.client.run_client import RunClient
 
 CONNECT = "_connect.json"
 STATUS = "_status.txt"
@@ -74,8 +73,7 @@ def find_run(prefix: str | None) -> Run:
     here. UsageError if that cannot be said, SilenceError if its driver is known to be dead."""
     run = find_any_run(prefix)
     if run.is_gone:
-        where = f"the driver (pid {run.connect.pid}) is dead"
-        raise SilenceError(f"{run.prefix}: {where}; {run.resume}")
+        raise SilenceError(f"{run.prefix}: {run.connect.driver} is dead; {run.resume}")
     return run
 
 
@@ -86,26 +84,19 @@ def find_any_run(prefix: str | None) -> Run:
 
 
 @asynccontextmanager
-async def follow(run: Run, say: Callable[[str], None]) -> AsyncIterator[Follower]:
-    """Asks the driver of the run, or the next one, as long as the block lasts; `say` gets a line for the user
-    when none is heard."""
+async def client_of(run: Run, notify_user: Callable[[str], None]) -> AsyncIterator[RunClient]:
+    """Asks the driver of the run, or the next one, as long as the block lasts."""
     import zmq
 
-    from disbatch.client.follow import Follower
-    from disbatch.wire.client_socket import Caller
+    from disbatch.client.run_client import RunClient, line_opener
 
     with zmq.Context() as context:
-        loop = asyncio.get_running_loop()
-        follower = Follower(
-            lambda lost: Caller(loop, context, run.connect, lost),
-            *(run.connect, run.prefix),
-            say=say,
-            advice=run.resume,
-        )
+        opener = line_opener(context)
+        client = RunClient(opener, run.connect, run.prefix, notify_user=notify_user, advice=run.resume)
         try:
-            yield follower
+            yield client
         finally:
-            follower.close()
+            client.close()
 
 
 class Found(NamedTuple):

@@ -5,38 +5,24 @@ Theory of operation
 The driver is asked again and again for lines of the status file behind those that are known (`Collect`). An
 answer is good for the ids that were asked for, so while tasks are on their way to the driver (`Submit`), and
 nobody knows their ids yet, the question takes in all ids that are yet to come, and what is told of these is
-kept until it is known whose they are.
-
-If the driver is not heard there are three cases. The connect file is gone: the run is over, and what is not
-known yet stands in the status file. It is there: another driver may take the run over, and is asked the
-same. Nobody does within our patience: we give up.
+kept until it is known whose they are. When the run is over, what is not known yet stands in the status file.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from disbatch.model.errors import SilenceError, UsageError
+from disbatch.client.run_client import OverError, RunClient
+from disbatch.model.errors import UsageError
 from disbatch.model.idset import IdSet, Waited
 from disbatch.model.statusline import Record
 from disbatch.rundir.runscript import status_file
 from disbatch.rundir.statusfile import look_through, parse_told
-from disbatch.wire.client_protocol import Answer, Collect, Results, Submit, Taken, Verb
-from disbatch.wire.connect import ConnectFile, listens_here
+from disbatch.wire.client_protocol import Collect, Results, Submit, Taken
 from disbatch.wire.ownfile import open_own, owner_of
-from disbatch.wire.renamed_files import is_gone
 
-LISTEN = 20.0
-"""Seconds without any answer, after which the driver may be dead: it answers every 10."""
-SAY_AFTER = 15.0
-"""Seconds of silence that are worth a word, unless the driver is known to be dead."""
-PATIENCE = 600.0
-"""Seconds for which engines wait for a driver, unless told otherwise."""
 MOST_RANGES = 1000
 
 
@@ -49,53 +35,12 @@ class Told(NamedTuple):
     words: str
 
 
-class OverError(SilenceError):
-    """The run is over."""
-
-
-class Line(Protocol):
-    """What `wire.client_socket.Caller` offers."""
-
-    async def call(self, verb: Verb, patience: float | None) -> Answer:
-        """What the driver answers, however often it has to be asked."""
-
-    def silence(self, patience: float) -> str:
-        """Why there was no answer within so many seconds."""
-
-    def close(self) -> None:
-        """Ask no more."""
-
-
 class Follower:
-    """Follows the run whose files begin with `prefix`, on the running loop; to be closed. `open_line` makes a
-    line to the driver, which calls back when it is lost. `say` gets a line for the user when the driver is
-    not heard, which is borne for `patience` seconds; `advice` is what to do if it is dead."""
+    """Hands tasks in to the run of `client`, which is closed elsewhere."""
 
-    def __init__(
-        self,
-        open_line: Callable[[Callable[[], None]], Line],
-        connect: ConnectFile,
-        prefix: str,
-        *,
-        say: Callable[[str], None],
-        advice: str,
-        patience: float = PATIENCE,
-    ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._connect_file = Path(f"{prefix}_connect.json")
-        self._prefix = prefix
-        self._owner = owner_of(self._connect_file)
-        self._connect = connect
-        self._local = listens_here(connect)
-        self._driver = f"the driver (pid {connect.pid} on {connect.host})"
-        self._say = say
-        self._advice = advice
-        self._patience = patience
-        self._over = False
-        self._closed = False
-        self._silent_since: float | None = None
-        self._told_of_silence = False
-        self._calls: set[asyncio.Event] = set()
+    def __init__(self, client: RunClient) -> None:
+        self._client = client
+        self._owner = owner_of(f"{client.prefix}_connect.json")
         self._at = 0
         """Bytes of the status file that are known."""
         self._submitting = asyncio.Lock()
@@ -108,83 +53,23 @@ class Follower:
         """What of that turned out to be."""
         self._taken = asyncio.Event()
         self.waited = Waited()
-        self._line = open_line(self._lost)
 
     @property
     def pending(self) -> int:
         """How many of the tasks that were taken it has not told the end of."""
         return self.waited.left + len(self._ours)
 
-    def close(self) -> None:
-        """Follow no more. May be called twice."""
-        if not self._closed:
-            self._closed = True
-            self._line.close()
-
-    # ---- asking ----
-
-    async def ask(self, verb: Verb) -> Answer:
-        """What the driver answers, as soon as there is one. OverError if the run is over, SilenceError if no
-        driver is heard within our patience."""
-        if self._over:
-            raise OverError("the run is over")
-        stirred = asyncio.Event()
-        call = self._loop.create_task(self._line.call(verb, None))
-        call.add_done_callback(lambda _: stirred.set())
-        self._calls.add(stirred)
-        try:
-            while True:
-                with suppress(TimeoutError):  # wait_for would take a cancellation for an end, now and then
-                    async with asyncio.timeout(LISTEN):
-                        await stirred.wait()
-                stirred.clear()
-                if call.done():
-                    self._heard()
-                    return call.result()
-                self._not_heard()
-        finally:
-            call.cancel()
-            self._calls.discard(stirred)
-
-    def _lost(self) -> None:
-        for stirred in self._calls:
-            stirred.set()
-
-    def _heard(self) -> None:
-        if self._told_of_silence:
-            self._say("the driver is heard again")
-        self._silent_since, self._told_of_silence = None, False
-
-    def _not_heard(self) -> None:
-        if is_gone(self._connect_file):
-            self._over = True
-            raise OverError("the run is over")
-        now = self._loop.time()
-        if self._silent_since is None:
-            self._silent_since = now
-        silent = now - self._silent_since
-        if silent > self._patience:
-            raise SilenceError(f"{self._driver} was not heard for {self._patience:g} s; {self._advice}")
-        dead = self._local and not listens_here(self._connect)
-        if (dead or silent > SAY_AFTER) and not self._told_of_silence:
-            self._told_of_silence = True
-            self._say(f"{self._driver} is not heard; waiting for it, or for another one; {self._advice}")
-
-    def silence(self, patience: float) -> str:
-        """Why there was no answer within so many seconds."""
-        return self._line.silence(patience)
-
     # ---- tasks go in ----
 
-    async def submit(self, verb: Submit) -> Taken:
+    async def submit(self, verb: Submit, patience: float | None = None) -> Taken:
         """Hand these in after those before, and wait for their ends. UsageError if the driver does not take
-        them, SilenceError as `ask`."""
+        them, SilenceError as `RunClient.ask`."""
         async with self._submitting:
             if self._question is not None and not self._open:
                 self._question.cancel()
             self._open = True
             try:
-                answer = await self.ask(verb)
+                answer = await self._client.ask(verb, patience)
                 if not answer.ok or not isinstance(answer.value, Taken):
                     raise UsageError(" ".join(answer.lines))
                 self._add(answer.value)
@@ -204,8 +89,8 @@ class Follower:
     # ---- and come out ----
 
     async def collect(self) -> Told:
-        """The next tasks that ended of those that were handed in. SilenceError as `ask`, UsageError if the
-        driver cannot tell."""
+        """The next tasks that ended of those that were handed in. SilenceError as `RunClient.ask`, UsageError
+        if the driver cannot tell."""
         while not self.waited.left and not self._ours:
             self._taken.clear()
             await self._taken.wait()
@@ -235,7 +120,7 @@ class Follower:
     async def _next_results(self) -> Results | None:
         """None if the question was taken back."""
         self._open = self._submitting.locked()
-        question = self._loop.create_task(self._collect())
+        question = asyncio.create_task(self._collect())
         self._question = question
         try:
             await asyncio.wait([question])
@@ -245,7 +130,7 @@ class Follower:
             self._question = None
 
     async def _collect(self) -> Results:
-        answer = await self.ask(Collect(self._ranges(), self._at))
+        answer = await self._client.ask(Collect(self._ranges(), self._at))
         if not isinstance(answer.value, Results):
             raise UsageError(" ".join(answer.lines))
         return answer.value
@@ -255,7 +140,7 @@ class Follower:
 
     def _rest(self) -> Results:
         """What stands in the file of a run that is over."""
-        path = status_file(self._prefix)
+        path = status_file(self._client.prefix)
         try:
             status = open_own(path, os.O_RDONLY, trusted=self._owner)
             try:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from disbatch.client.follow import OverError
+from disbatch.client.run_client import OverError
 from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError, StoreError, UsageError
 from disbatch.wire.client_protocol import (
     HOLD,
@@ -45,8 +45,8 @@ class _Channel:
 
 
 class Storefront:
-    """The key store of a run, on an asyncio loop. `ask` is that of a `client.follow.Follower`, whose errors
-    may come besides; `say` gets a line for the user.
+    """The key store of a run, on an asyncio loop. `ask` is that of a `RunClient`, and raises its errors;
+    `say` gets a line for the user.
 
     Keys and values are bytes: UsageError for a key without or with more than MAX_KEY of them, or for more
     than MAX_PUT in values. RunEndedError if the run is over, or ends. A call that is cancelled has done

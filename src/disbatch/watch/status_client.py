@@ -1,39 +1,28 @@
-"""Follow the state of a run, whichever driver it has, to its end and beyond.
+"""Follows how a run stands, whoever drives it, to its end and beyond.
 
-Theory of operation
--------------------
-The driver is asked repeatedly for the state of the run, with the number of the last known view; it answers
-when the state has changed. If it is not heard there are three cases. The connect file is gone: the run is
-over, and the status file tells the rest. The connect file is another one: a new driver took the run over
-elsewhere, and is asked. It is the same: the driver is dead, busy or out of reach; this is reported once, and
-the client keeps listening, as a new driver may take the run over at the same place.
+The driver is asked again and again how the run stands, with the number of what is known; it answers when that
+has changed. When the run is over, or the driver is dead before it told anything, the status file tells the
+rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import math
 from collections import deque
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 import zmq
 
+from disbatch.client.run_client import LISTEN, OverError, RunClient, line_opener
 from disbatch.driver.status_collector import Course
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.model.view import CoursePoint, FailureRow, LogRow, View
-from disbatch.rundir.driver_alive import is_dead
 from disbatch.rundir.runscript import status_file
 from disbatch.watch.run_state import DEAD, DRIVER, OVER, SILENT, STATUS_FILE, Standing, of_driver, view_of
 from disbatch.wire.client_protocol import Answer, Seen, Verb, Wants, Watch
-from disbatch.wire.client_socket import Caller
-from disbatch.wire.connect import ConnectFile, sockets, ways
-from disbatch.wire.ownfile import owner_of
-from disbatch.wire.renamed_files import is_gone
-
-LISTEN = 15.0
-"""Seconds without any answer, after which the driver is silent: it answers every 10."""
+from disbatch.wire.connect import ConnectFile
 
 
 class Spectator:
@@ -50,32 +39,32 @@ class Spectator:
         resume: str = "",
         listen: float = LISTEN,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._context = context
+        self._open_line = line_opener(context)
         self._prefix = prefix
         self._connect = connect
         self._wants = wants
         self._resume = resume
         self._listen = listen
-        self._caller: Caller | None = None
+        self._client: RunClient | None = None
         self._question: asyncio.Task[Answer] | None = None
         self._stirred = asyncio.Event()
         self._memory = _Memory(wants)
         self._silent = False
+        """It was told that the driver is not heard."""
 
     def close(self) -> None:
         """Follow no more."""
         if self._question is not None:
             self._question.cancel()
-        if self._caller is not None:
-            self._caller.close()
+        if self._client is not None:
+            self._client.close()
 
     async def ask(self, verb: Verb, patience: float) -> list[str]:
         """Have the driver do something; what it did, a line each. UsageError if it does not do it,
         SilenceError if it does not answer."""
-        if self._caller is None:
+        if self._client is None:
             raise SilenceError("the driver cannot be asked now")
-        answer = await self._caller.call(verb, patience)
+        answer = await self._client.ask(verb, patience)
         if not answer.ok:
             raise UsageError(" ".join(answer.lines))
         return answer.lines
@@ -85,15 +74,34 @@ class Spectator:
     async def next(self) -> Standing:
         """How the run stands, as soon as that is something new. The last one has the state `over`. UsageError
         if the driver cannot tell. May be cancelled."""
-        while True:
-            if self._connect is None:
-                return await self._standing(OVER, self._memory.notice)
-            answer = await self._listen_to()
-            if answer is not None:
-                return self._heard(answer)
-            silence = self._look_at_file()
-            if silence is not None:
-                return await self._standing(*silence)
+        while self._connect is not None:
+            client = self._client = self._client or self._open(self._connect)
+            if self._question is None:
+                watch = Watch(self._memory.wants(), self._memory.number, self._memory.driver)
+                self._question = asyncio.create_task(client.ask(watch))
+                self._question.add_done_callback(lambda _: self._stirred.set())
+            await self._stirred.wait()
+            self._stirred.clear()
+            if self._question.done():
+                question, self._question = self._question, None
+                try:
+                    return self._heard(question.result())
+                except OverError:
+                    self._connect = None
+            elif client.silence is not None and not self._silent:
+                self._silent = True
+                advice = f"; {self._resume}" if client.silence.dead and self._resume else ""
+                state = DEAD if client.silence.dead else SILENT
+                return await self._standing(state, f"{client.silence.words}{advice}")
+        return await self._standing(OVER, self._memory.notice)
+
+    def _open(self, connect: ConnectFile) -> RunClient:
+        return RunClient(
+            *(self._open_line, connect, self._prefix),
+            notify_user=lambda _: self._stirred.set(),
+            patience=math.inf,
+            listen=self._listen,
+        )
 
     def _heard(self, answer: Answer) -> Standing:
         self._silent = False
@@ -103,65 +111,6 @@ class Spectator:
         if answer.value.over:
             self._connect = None
         return of_driver(self._prefix, view)
-
-    async def _listen_to(self) -> Answer | None:
-        """What the driver answers; None if it is not heard for a while, or the connection broke."""
-        if self._caller is None:
-            self._caller = self._open()
-        if self._question is None:
-            watch = Watch(self._memory.wants(), self._memory.number, self._memory.driver)
-            self._question = self._loop.create_task(self._caller.call(watch, None))
-            self._question.add_done_callback(lambda _: self._stirred.set())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._listen):
-                await self._stirred.wait()
-        self._stirred.clear()
-        if not self._question.done():
-            return None
-        answer, self._question = self._question.result(), None
-        return answer
-
-    def _open(self) -> Caller:
-        """A line to the driver, or to where another one will listen that takes the run over."""
-        assert self._connect is not None
-        try:
-            addresses = ways(self._connect)
-        except SilenceError:
-            addresses = sockets(self._connect)
-        return Caller(self._loop, self._context, self._connect, self._stirred.set, addresses)
-
-    # ---- when it is not heard ----
-
-    def _look_at_file(self) -> tuple[str, str] | None:
-        """The state and the words for it, if the driver is silent since now; None: listen on."""
-        assert self._connect is not None
-        path = Path(f"{self._prefix}_connect.json")
-        if is_gone(path):
-            self._connect = None
-            return None
-        with suppress(UsageError):
-            found = ConnectFile.read(path, trusted=owner_of(f"{self._prefix}_status.txt"))
-            if found.addresses != self._connect.addresses or found.keys != self._connect.keys:
-                self._reopen(found)
-                return None
-            self._connect = found
-        dead = is_dead(self._prefix, self._connect)
-        if self._silent or (not dead and self._memory.age() < self._listen):
-            return None
-        self._silent = True
-        return DEAD if dead else SILENT, self._silence(dead)
-
-    def _reopen(self, found: ConnectFile) -> None:
-        self.close()
-        self._caller = self._question = None
-        self._connect = found
-
-    def _silence(self, dead: bool) -> str:
-        assert self._connect is not None
-        driver = f"the driver (pid {self._connect.pid} on {self._connect.host})"
-        if dead:
-            return f"{driver} is dead; {self._resume}" if self._resume else f"{driver} is dead"
-        return f"{driver} is not heard"
 
     # ---- what the status file tells ----
 
@@ -186,7 +135,6 @@ class _Memory:
         self._course = Course()
         self._began: float | None = None
         """When the first driver did, of those that told us something."""
-        self._heard = time.monotonic()
         self.view: View | None = None
 
     @property
@@ -203,10 +151,6 @@ class _Memory:
     def notice(self) -> str:
         """Of the last view, if that was the end."""
         return self.view.notice if self.view is not None and self.view.mode == OVER else ""
-
-    def age(self) -> float:
-        """Seconds since the last view, or the beginning."""
-        return time.monotonic() - self._heard
 
     def wants(self) -> Wants:
         """What to ask for next."""
@@ -227,7 +171,6 @@ class _Memory:
             self._log_known = view.log[-1].number
         elif self.view is None or view.driver != self.view.driver:
             self._log_known = 0
-        self._heard = time.monotonic()
         self._add_points(view)
         lists = {"failures": list(self._failures), "log": list(self._log), "course": self._course.points}
         self.view = msgspec.structs.replace(view, **lists)

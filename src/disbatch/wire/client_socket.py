@@ -53,7 +53,7 @@ class Line:
     ) -> None:
         self._connect = connect
         self._is_starting = is_starting
-        self._driver = f"the driver (pid {connect.pid}) on {connect.host}"
+        self._driver = connect.driver
         self._pending: dict[str, Request] = {}
         self._addresses: list[str] = []
         self._taken: set[str] = set()
@@ -239,9 +239,8 @@ GIVEN_UP = "the line to the driver was given up"
 
 class Caller:
     """A connection to the driver of `connect` on a loop, to be closed. UsageError or SilenceError if the
-    driver cannot be reached from here; after the first connection, only a call's own patience counts. `lost`
-    is called whenever a connection failed or was lost. `addresses`: try these, whether or not they are
-    listened at. `by`: the name of the client, as in `Request`."""
+    driver cannot be reached from here. `lost` is called whenever a connection failed or was lost.
+    `addresses`: try these, whether or not they are listened at."""
 
     def __init__(
         self,
@@ -250,13 +249,10 @@ class Caller:
         connect: ConnectFile,
         lost: Callable[[], None] = lambda: None,
         addresses: Sequence[str] = (),
-        *,
-        by: str = "",
     ) -> None:
         check_protocol(connect)
         found = list(addresses) or ways(connect)
         self._loop = loop
-        self._by = by
         self._lost = lost
         self._closed = False
         self._calls: dict[str, asyncio.Future[Answer]] = {}
@@ -271,21 +267,16 @@ class Caller:
         """The latest address that proved to lead to the driver."""
         return self._line.proven
 
-    async def call(self, verb: Verb, patience: float | None) -> Answer:
-        """The driver's answer. SilenceError if there is none within `patience` seconds (None: wait without
-        limit), or the connection is closed."""
+    async def call(self, request: Request) -> Answer:
+        """The driver's answer, however long that takes. SilenceError if the connection is closed."""
         if self._closed:
             raise SilenceError(GIVEN_UP)
-        request = request_for(verb, self._by)
         call: asyncio.Future[Answer] = self._loop.create_future()
         self._calls[request.id] = call
         self._line.send(request)
         self._check()
         try:
-            async with asyncio.timeout(patience):
-                return await call
-        except TimeoutError:
-            raise SilenceError(self._line.silence(patience or 0.0)) from None
+            return await call
         finally:
             self._line.drop(request)
             del self._calls[request.id]

@@ -69,6 +69,11 @@ class ConnectFile(msgspec.Struct, frozen=True):
         """The keys of the run."""
         return RunKeys(self.server_key, self.server_secret, self.client_key, self.client_secret)
 
+    @property
+    def driver(self) -> str:
+        """What messages call the driver."""
+        return f"the driver (pid {self.pid}) on {self.host}"
+
     def replace(self, path: Path) -> None:
         """Replace the existing file with this one."""
         new = path.with_name(f"{path.name}.new")
@@ -137,12 +142,11 @@ def ways(connect: ConnectFile, environ: Mapping[str, str] = os.environ) -> list[
             ports += [one for one in offered if one not in ports]
     if ports:
         return ports
-    where = f"the driver (pid {connect.pid}) on {connect.host}"
     if is_here(connect):
-        raise SilenceError(f"{where} does not listen any more: was it killed?")
+        raise SilenceError(f"{connect.driver} does not listen any more: was it killed?")
     raise UsageError(
-        f"{where} can be asked on that machine alone, as the run has no port for other hosts: do it there "
-        f"(`ssh {connect.host}`), or start the run with --use-address {connect.host}:0"
+        f"{connect.driver} can be asked on that machine alone, as the run has no port for other hosts: do it "
+        f"there (`ssh {connect.host}`), or start the run with --use-address {connect.host}:0"
     )
 
 

@@ -34,7 +34,7 @@ from disbatch.wire.client_protocol import (
     Request,
     Verb,
 )
-from disbatch.wire.client_socket import Caller
+from disbatch.wire.client_socket import Caller, request_for
 from disbatch.wire.connect import ConnectFile, RunKeys
 from disbatch.wire.driver_socket import Hub
 from disbatch.wire.engine_protocol import PROTOCOL
@@ -125,9 +125,9 @@ class Driver:
         return Attachment(
             Context(nodes=hosts, ssh=SshOptions(python="python3"), **changes),
             self.connect_file(),
+            str(self.directory / "P"),
             None,
             hostname="here",
-            is_on=lambda: True,
             say=self.say,
             enter=self.enter,
         )
@@ -299,7 +299,7 @@ def test_a_request_survives_the_driver(run: Callable[[Course], None]) -> None:
         context = zmq.Context[zmq.Socket[bytes]]()
         caller = Caller(driver.loop, context, driver.connect_file())
         try:
-            call = asyncio.create_task(caller.call(Heed("c1", 0), 60))
+            call = asyncio.create_task(caller.call(request_for(Heed("c1", 0))))
             await driver.until_heeded(0)
             driver.close()
             driver.asked.clear()
@@ -309,16 +309,15 @@ def test_a_request_survives_the_driver(run: Callable[[Course], None]) -> None:
             driver.news()
             assert (await call).value == News(0, [])
             assert caller.proven == f"ipc://{driver.directory}/driver"
-            assert (await caller.call(Pause(), 60)).ok
-            with pytest.raises(SilenceError, match=r"was asked, but did not answer within 0.01 s"):
-                await caller.call(Heed("c1", 5), 0.01)
-            waiting = asyncio.create_task(caller.call(Heed("c1", 6), 60))
+            assert (await caller.call(request_for(Pause()))).ok
+            assert "was asked, but did not answer within 2 s" in caller.silence(2.0)
+            waiting = asyncio.create_task(caller.call(request_for(Heed("c1", 6))))
             await driver.until_heeded(6)
         finally:
             caller.close()
             caller.close()
             context.term()
-        for call in (waiting, asyncio.create_task(caller.call(Pause(), 60))):
+        for call in (waiting, asyncio.create_task(caller.call(request_for(Pause())))):
             with pytest.raises(SilenceError, match="given up"):
                 await call
 

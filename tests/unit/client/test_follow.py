@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from submission_world import AtOnce, BreakingLine, WorldDriver, connect_file
 
 from disbatch.client.follow import Follower, Told
+from disbatch.client.run_client import RunClient
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.wire.client_protocol import Collect, Submit
 
@@ -35,13 +36,13 @@ class World:
         self.driver = WorldDriver(directory)
         self.said: list[str] = []
         self.line = BreakingLine()
-        self.follower = Follower(
-            self.line.open,
-            *(connect_file(), str(directory / "P")),
-            say=self.said.append,
+        self.client = RunClient(
+            *(self.line.open, connect_file(), str(directory / "P")),
+            notify_user=self.said.append,
             advice="take it over",
             patience=patience,
         )
+        self.follower = Follower(self.client)
         self.line.mend(self.driver)
         self.told: Counter[int] = Counter()
         self.ours: set[int] = set()
@@ -92,7 +93,7 @@ class World:
         self.collecting.cancel()
         for task in self.submitting:
             task.cancel()
-        self.follower.close()
+        self.client.close()
         self.driver.close()
 
 

@@ -14,6 +14,7 @@ from connect_files import KEYS, connect_file
 from monitor_run import VIEW
 from report_lines import line, write
 
+from deadline import DEADLINE
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.model.view import FailureRow, LogRow
 from disbatch.rundir.lock import hold
@@ -72,7 +73,9 @@ class Driver:
 class Scene:
     """A spectator of the run `P`, and its first driver."""
 
-    def __init__(self, directory: Path, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+    def __init__(
+        self, directory: Path, context: zmq.Context[zmq.Socket[bytes]], address: str, listen: float
+    ) -> None:
         self.directory = directory
         self.context = context
         self.connect_file = directory / "P_connect.json"
@@ -80,7 +83,7 @@ class Scene:
         self.driver = Driver(address)
         connect = connect_file(self.driver.address)
         connect.write(self.connect_file)
-        self.spectator = Spectator(context, f"{directory}/P", connect, WANTS, resume="so", listen=0.3)
+        self.spectator = Spectator(context, f"{directory}/P", connect, WANTS, resume="so", listen=listen)
 
     async def next(self) -> Standing:
         return await self.spectator.next()
@@ -90,16 +93,21 @@ class Scene:
         self.driver.close()
 
 
-def play(directory: Path, history: Callable[[Scene], Awaitable[None]], address: str = "") -> None:
+def play(
+    directory: Path,
+    history: Callable[[Scene], Awaitable[None]],
+    address: str = "",
+    listen: float = DEADLINE,
+) -> None:
     async def main() -> None:
         with zmq.Context() as context:
-            scene = Scene(directory, context, address or f"ipc://{directory}/hub")
+            scene = Scene(directory, context, address or f"ipc://{directory}/hub", listen)
             try:
                 await history(scene)
             finally:
                 scene.close()
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 2 * DEADLINE))
 
 
 def failure(number: int) -> FailureRow:
@@ -149,7 +157,7 @@ def test_a_driver_that_is_silent_is_told_of_once(tmp_path: Path, address: str) -
         assert (await coming).state == "running"
         os.close(status)
 
-    play(tmp_path, history, address)
+    play(tmp_path, history, address, listen=0.3)
 
 
 def test_another_driver_at_the_same_place(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import cast
 import uvicorn
 import zmq
 
-from disbatch.client.follow import Follower
+from disbatch.client.run_client import RunClient, line_opener
 from disbatch.model.errors import DisbatchError
 from disbatch.model.text import shell_word, shown_path
 from disbatch.rundir.lock import hold
@@ -21,7 +21,6 @@ from disbatch.watch.web.launch import Told, address_of, parse_told
 from disbatch.watch.web.security import Connection, Guard, Strangers, most_strangers
 from disbatch.watch.web.server import Page
 from disbatch.watch.web.state import Picture, Watcher
-from disbatch.wire.client_socket import Caller
 from disbatch.wire.connect import ConnectFile
 from disbatch.wire.descriptors import raise_limit
 from disbatch.wire.ownfile import open_own
@@ -49,15 +48,15 @@ async def _serve(told: Told) -> None:
     picture = Picture()
     with zmq.Context() as context, socket.socket(fileno=told.descriptor) as listening:
         loop = asyncio.get_running_loop()
-        follower = Follower(
-            lambda lost: Caller(loop, context, connect, lost, by="the web page"),
-            *(connect, prefix),
-            say=picture.fall_silent,
+        client = RunClient(
+            *(line_opener(context), connect, prefix),
+            notify_user=picture.fall_silent,
             advice=f"if it is dead, `disbatch --takeover {shell_word(prefix)}` goes on with the run",
             patience=told.patience,
+            by="the web page",
         )
         try:
-            watcher = Watcher(follower, picture)
+            watcher = Watcher(client, picture)
             page = Page(picture, prefix, watcher.order)
             name = await loop.run_in_executor(None, socket.getfqdn)
             server = _server(told, page, file, name)
@@ -70,7 +69,7 @@ async def _serve(told: Told) -> None:
             await serving
             watching.cancel()
         finally:
-            follower.close()
+            client.close()
     Path(os.fsdecode(told.file)).unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from disbatch.client.follow import OverError
+from disbatch.client.run_client import OverError
 from disbatch.model.errors import DisbatchError, SilenceError
 from disbatch.model.failure import MOST_KINDS
 from disbatch.model.text import printable
@@ -172,7 +172,7 @@ Order = Callable[[Verb], Awaitable[tuple[bool, list[str]]]]
 
 
 class Driver(Protocol):
-    """What `client.follow.Follower` offers."""
+    """What `client.run_client.RunClient` offers."""
 
     async def ask(self, verb: Verb) -> Answer:
         """What the driver of the run answers, whoever that is by then. OverError if the run is over,
