@@ -21,6 +21,8 @@ from slurm_lab import SlurmLab
 from deadline import DEADLINE
 from disbatch.contexts.launcher import Launcher
 from disbatch.contexts.nodes import Node
+from disbatch.contexts.slurm.context import SlurmJob
+from disbatch.contexts.slurm.job import Allocation
 from disbatch.contexts.slurm.srun import SrunOptions
 from disbatch.model.errors import LaunchError
 from disbatch.model.task import Ending, Outcome, Way
@@ -87,13 +89,15 @@ class Job:
         )
         port = self.hub.bind("tcp://127.0.0.1:*").rpartition(":")[2]
         self.addresses = [f"ipc://{self.folder}/nobody", f"tcp://@client:{port}"]
+        nobody = Allocation(str(self.id), [], "", frozenset(), None, None, (22, 5))
+        job = self.context = SlurmJob(nobody, srun)
         self.launcher = Launcher(
             loop,
+            job,
             on_started=self._note("started"),
             on_failed=self._note("failed"),
             on_exit=self._note("exit"),
             on_trouble=self._note("trouble"),
-            srun=srun or SrunOptions((22, 5)),
             timeout=timeout,
         )
         try:
@@ -120,6 +124,7 @@ class Job:
                 "client_secret": self.keys.client_secret,
                 "environment": dict(os.environb),
                 "way": Way.STEP,
+                "step": self.context.variables,
             }
             node = Node(name, 4, 4, Way.STEP, gpus=changes.pop("gpus", 0))
             self.launcher.start(node, Bootstrap(**(fields | changes)))
@@ -237,9 +242,7 @@ def test_steps_start_work_and_leave(allocate: Any, slurm_lab: SlurmLab) -> None:
             assert await job.said("node2", "echo $SLURM_NTASKS $SLURMD_NODENAME $SLURM_MEM_PER_CPU") == [
                 *("8", "node2", "500")
             ]
-            assert await job.said("node3", "echo x$SLURM_STEP_ID$SLURM_CPU_BIND$DISBATCH_SRUN_VARIABLES") == [
-                "x"
-            ]
+            assert await job.said("node3", "echo x$SLURM_STEP_ID$SLURM_CPU_BIND") == ["x"]
             assert await job.said("node3", f"{PLAIN}; srun -Q -N1 -n1 --overlap -w node4 hostname") == [
                 "node4"
             ]

@@ -15,6 +15,8 @@ import pytest
 import zmq
 
 from deadline import DEADLINE
+from disbatch.contexts.context import Context, Launch
+from disbatch.contexts.hosts import Hosts
 from disbatch.contexts.launcher import Launcher
 from disbatch.contexts.local import spawn_local
 from disbatch.contexts.nodes import Node
@@ -85,9 +87,18 @@ class Events:
         return sorted(self.seen, key=lambda event: event[:2])
 
 
-def _launcher(events: Events, **settings: Any) -> Launcher:
+class Broken(Hosts):
+    """A machine on which no engine starts."""
+
+    def launch(self, node: Node) -> Launch:
+        return Launch(["sh", "-c", "exec <&-; echo no module of mine >&2; exit 1"])
+
+
+def _launcher(events: Events, context: Context | None = None, **settings: Any) -> Launcher:
+    ssh = settings.get("ssh")
     return Launcher(
         asyncio.get_running_loop(),
+        context or Hosts(ssh),
         on_started=events.note("started"),
         on_failed=events.note("failed"),
         on_exit=events.note("exit"),
@@ -467,7 +478,7 @@ def test_a_local_engine_from_start_to_end(tmp_path: Path) -> None:
 def test_a_local_engine_that_crashes_early(tmp_path: Path) -> None:
     async def play() -> None:
         events = Events()
-        launcher = _launcher(events, local_argv=["sh", "-c", "exec <&-; echo no module of mine >&2; exit 1"])
+        launcher = _launcher(events, Broken())
         launcher.start(Node("localhost", 1, 1, Way.CHILD), _orders(tmp_path, "here"))
         ((kind, engine, error),) = await events.count(1)
         assert (kind, engine) == ("failed", "here")

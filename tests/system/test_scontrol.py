@@ -13,17 +13,20 @@ from slurm_run import SlurmRun
 
 SCRIPT = """\
 import json, os, sys
-from disbatch.contexts.discovery import choose_nodes
+from disbatch.contexts.context import SlotRules
+from disbatch.contexts.discovery import Entry, choose_nodes
 from disbatch.contexts.machine import this_machine
 from disbatch.contexts.slurm.commands import ask
+from disbatch.contexts.slurm.context import Slurm
 from disbatch.model.errors import UsageError
 
+slurm = Entry(("SLURM_JOB_ID",), lambda: Slurm(lambda job, environ: ask(job, environ, 60)))
 try:
-    choice = choose_nodes([], os.environ, this_machine(), ask=lambda job: ask(job, os.environ, 60), read=str)
+    choice = choose_nodes([], os.environ, this_machine(), SlotRules(), read=str, schedulers=[slurm])
 except UsageError as error:
     print(error)
     sys.exit(2)
-found = choice.allocation
+found = choice.job
 nodes = [[n.name, n.cores, n.slots, n.cores_per_task, n.gpus] for n in choice.nodes]
 print(json.dumps([nodes, found.own_node, sorted(found.keep), found.kill_wait, found.end, choice.warnings]))
 """

@@ -12,7 +12,7 @@ talk to the driver, not to us. What we know before the driver (a launch that fai
 tell it; what it knows before us (an engine joined, left or is lost) it tells us, in answer to a request that
 waits. Both survive a driver that is killed and taken over: requests are sent again until they are answered.
 
-We stay because of what ends with us: Slurm's allocation, tunnels, the command that gives nodes back. An
+We stay because of what ends with us: an allocation, tunnels, the command that gives nodes back. An
 engine is done with when the driver says that it left, or when the process that we started for it has ended;
 one that is lost may come back, as long as its process lives. When the run is over, or its driver was not
 heard for as long as the engines wait for one, nobody is waited for any more.
@@ -34,13 +34,12 @@ import zmq
 
 from disbatch.attach.engines import Party, Sent
 from disbatch.client.run_client import IS_OVER, OverError, RunClient, line_opener
-from disbatch.contexts import command as commands
-from disbatch.contexts.context import Context
+from disbatch.contexts.context import Preempted
 from disbatch.contexts.launcher import Launcher
 from disbatch.contexts.node_messages import NodeMessages
 from disbatch.contexts.nodes import Node
+from disbatch.contexts.pool import Pool
 from disbatch.contexts.retire import choose_retirement
-from disbatch.contexts.slurm.commands import preemption
 from disbatch.contexts.walltime import TIME_IS_UP, TimeLimit, grace_within
 from disbatch.driver.engine_orders import BootstrapFactory
 from disbatch.engine.environment import merge
@@ -53,6 +52,7 @@ from disbatch.model.errors import (
     SilenceError,
     UsageError,
 )
+from disbatch.model.job import PREFIXES
 from disbatch.model.task import Way
 from disbatch.plan.events import Drain, Stop
 from disbatch.rundir.output_manifest import Output
@@ -74,8 +74,6 @@ from disbatch.wire.client_protocol import (
 from disbatch.wire.connect import CLIENT, ConnectFile, is_loopback, listens_here, sockets, ways
 from disbatch.wire.engine_protocol import SECRET_VARIABLES
 
-OF_A_SCHEDULER = (b"SLURM_", b"SRUN_", b"SBATCH_", b"SALLOC_", b"PBS_", b"LSB_", b"SGE_")
-"""A job is somebody's place: what tasks are told of one is told of the context's, not of the driver's."""
 OF_DEVICES = frozenset(
     b"CUDA_VISIBLE_DEVICES GPU_DEVICE_ORDINAL ROCR_VISIBLE_DEVICES HIP_VISIBLE_DEVICES "
     b"ZE_AFFINITY_MASK".split()
@@ -83,18 +81,18 @@ OF_DEVICES = frozenset(
 
 
 class Reach:
-    """How the driver of `connect` is reached: from here, and from the nodes of `context`. UsageError if it
+    """How the driver of `connect` is reached: from here, and from the nodes of `pool`. UsageError if it
     cannot be reached from there."""
 
-    def __init__(self, connect: ConnectFile, context: Context) -> None:
+    def __init__(self, connect: ConnectFile, pool: Pool) -> None:
         self._here = ways(connect)
         self._sockets = sockets(connect) if listens_here(connect) else []
         # Who comes from here comes from the driver's host only if we are there.
         offered = [a for a in connect.addresses if self._sockets or CLIENT not in a]
         ports = [a for a in (*offered, *self._here) if a.startswith("tcp://") and not is_loopback(a)]
         self._ports = list(dict.fromkeys(ports))
-        far = {node.way for node in context.nodes} - {Way.CHILD}
-        if Way.SSH in far and context.tunnel:
+        far = {node.way for node in pool.nodes} - {Way.CHILD}
+        if Way.SSH in far and pool.tunnel:
             far.discard(Way.SSH)
         self.wants_port = bool(far) and bool(self._sockets) and self._sockets == connect.addresses
         """The driver is to open a port before anything can be started."""
@@ -125,11 +123,10 @@ class Reach:
 def environment_of_tasks(
     run: Mapping[bytes, bytes], own: Mapping[bytes, bytes], directory: bytes
 ) -> dict[bytes, bytes]:
-    """The run's environment, as on another node; of schedulers and devices what is so here (`own`)."""
+    """The run's environment, as on another node; of schedulers and devices what is so here (`own`): what
+    tasks are told of a job is told of the one that has their nodes."""
     of_the_run = {
-        name: value
-        for name, value in run.items()
-        if name not in OF_DEVICES and not name.startswith(OF_A_SCHEDULER)
+        name: value for name, value in run.items() if name not in OF_DEVICES and not name.startswith(PREFIXES)
     }
     merged = merge(of_the_run, own) | {b"PWD": directory}
     return {name: value for name, value in merged.items() if name not in SECRET_VARIABLES}
@@ -151,7 +148,7 @@ class Attachment:
 
     def __init__(
         self,
-        context: Context,
+        pool: Pool,
         connect: ConnectFile,
         prefix: str,
         output: Output | None,
@@ -160,9 +157,9 @@ class Attachment:
         say: Callable[[str], None],
         enter: Callable[[Mapping[bytes, bytes]], None],
     ) -> None:
-        if len(context.nodes) > MOST_NODES:
+        if len(pool.nodes) > MOST_NODES:
             raise UsageError(f"at most {MOST_NODES:,} nodes at a time")
-        self._context = context
+        self._pool = pool
         self._connect = connect
         self._prefix = prefix
         self._output = output
@@ -186,9 +183,9 @@ class Attachment:
         loop.set_exception_handler(self._broke)
         self._messages = NodeMessages(loop, self._write)
         self._say = self._messages.notify
-        self._party = Party(self._context, self._hostname, self._messages)
+        self._party = Party(self._pool, self._hostname, self._messages)
         with zmq.Context() as context, tempfile.TemporaryDirectory(prefix="disbatch-") as folder:
-            self._reach = Reach(self._connect, self._context)
+            self._reach = Reach(self._connect, self._pool)
             self._client = RunClient(
                 *(line_opener(context), self._connect, self._prefix), notify_user=self._notify_user
             )
@@ -249,19 +246,19 @@ class Attachment:
     # ---- coming ----
 
     async def _attach(self) -> Attached:
-        context, allocation = self._context, self._context.allocation
+        pool, context = self._pool, self._pool.context
         verb = Attach(
-            label=context.label,
+            label=pool.label,
             host=self._hostname,
             pid=os.getpid(),
             nodes=[
                 Newcomer(sent.engine, sent.name, sent.node.slots) for sent in self._party.engines.values()
             ],
-            limit=context.task_limit,
-            spare_after=context.spare_after,
-            keep=sorted(context.keep),
-            scheduled=allocation is not None,
-            kill_wait=None if allocation is None else allocation.kill_wait,
+            limit=pool.task_limit,
+            spare_after=pool.spare_after,
+            keep=sorted(pool.keep),
+            scheduled=bool(context.scheduler),
+            kill_wait=context.kill_wait,
             far=self._reach.wants_port,
         )
         answer = await self._client.ask(verb, PATIENCE)
@@ -274,7 +271,7 @@ class Attachment:
         self._told = told
         if self._reach.wants_port:
             connect = msgspec.structs.replace(self._connect, addresses=told.addresses)
-            self._reach = Reach(connect, self._context)
+            self._reach = Reach(connect, self._pool)
         limit = self._time_limit(told)
         if limit.too_late:
             await self._tell_surely(Detach(told.context))
@@ -282,7 +279,7 @@ class Attachment:
         environment = environment_of_tasks(told.environment, os.environb, told.directory)
         self._enter(environment)
         self._reach.prefer(self._client.proven)
-        self._party.retirement = choose_retirement(self._context, self._hostname, folder, self._say)
+        self._party.retirement = choose_retirement(self._pool, self._hostname, folder, self._say)
         self._launcher = self._new_launcher()
         if self._signal:
             self._leave()
@@ -296,10 +293,8 @@ class Attachment:
             await self._close()
 
     def _time_limit(self, told: Attached) -> TimeLimit:
-        allocation = self._context.allocation
-        kill_wait = None if allocation is None else allocation.kill_wait
         return TimeLimit(
-            *(self._context, grace_within(kill_wait, told.grace)),
+            *(self._pool, grace_within(self._pool.context.kill_wait, told.grace)),
             say=self._say,
             tell=self._time_is_up,
             engines=lambda: [told.context],
@@ -310,22 +305,22 @@ class Attachment:
 
     def _time_is_up(self, event: Drain | Stop) -> None:
         kindly = isinstance(event, Drain)
-        if kindly and self._context.time_limit_margin is None:
+        if kindly and self._pool.time_limit_margin is None:
             return  # what runs is ended at the same moment
         why = "the allocation ends soon" if kindly else TIME_IS_UP
         self._tell(Detach(event.engine, kindly, why))
 
     def _new_launcher(self) -> Launcher:
-        context = self._context
+        pool = self._pool
         return Launcher(
             self._loop,
+            pool.context,
             on_started=self._started,
             on_failed=self._failed,
             on_exit=self._exited,
             on_trouble=self._say,
-            ssh=context.ssh,
-            srun=context.srun,
-            tunnel_to=self._reach.tunnel_end if context.tunnel else None,
+            ssh=pool.ssh,
+            tunnel_to=self._reach.tunnel_end if pool.tunnel else None,
         )
 
     def _launch(self, told: Attached, environment: dict[bytes, bytes]) -> None:
@@ -333,7 +328,7 @@ class Attachment:
         self._files = RunFiles(prefix, prefix, Path(os.fsdecode(told.known)) if told.known else None)
         keys = self._connect.keys
         orders = BootstrapFactory(
-            *(self._context, told.directory, environment, self._files, keys),
+            *(self._pool, told.directory, environment, self._files, keys),
             orphan_patience=told.orphan_patience,
             by_driver=False,
             output=self._output,
@@ -390,15 +385,14 @@ class Attachment:
 
     async def _until_left(self) -> None:
         await self._heed()
-        allocation = self._context.allocation
-        if allocation is not None and self._party.ended_by_others and not self._signals:
+        if self._party.ended_by_others and not self._signals:
             # If the script ended by itself now the job would count as done, and not be started again.
-            found = await preemption(allocation.job, commands.run)
-            if found:
-                self._say(found.words)
-            if found and found.again is not False:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._interrupted.wait(), found.left)
+            state = await self._pool.context.job_state()
+            if isinstance(state, Preempted):
+                self._say(state.words)
+                if state.again is not False:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._interrupted.wait(), state.left)
 
     async def _heed(self) -> None:
         assert self._told is not None

@@ -6,10 +6,10 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from disbatch.contexts.context import Context
+from disbatch.contexts.context import Retirement
 from disbatch.contexts.node_messages import NodeMessages
 from disbatch.contexts.nodes import Node
-from disbatch.contexts.retire import Retirement
+from disbatch.contexts.pool import Pool
 from disbatch.wire.client_protocol import Fate
 
 
@@ -29,12 +29,12 @@ class Sent:
 
 
 class Party:
-    """Those of `context`; `engines` has them by their names. `messages` gets what the user is told."""
+    """Those of `pool`; `engines` has them by their names. `messages` gets what the user is told."""
 
-    def __init__(self, context: Context, hostname: str, messages: NodeMessages) -> None:
+    def __init__(self, pool: Pool, hostname: str, messages: NodeMessages) -> None:
         token = secrets.token_hex(8)
-        names = {f"a{n}-{token}": node for n, node in enumerate(context.nodes)}
-        self.engines = {e: Sent(e, node, context.name_of(node, hostname)) for e, node in names.items()}
+        names = {f"a{n}-{token}": node for n, node in enumerate(pool.nodes)}
+        self.engines = {e: Sent(e, node, pool.name_of(node, hostname)) for e, node in names.items()}
         self.retirement: Retirement | None = None
         """What happens to nodes that are no longer needed."""
         self.failures = 0

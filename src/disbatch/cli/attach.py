@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DESCRIPTION = (
-    "Add nodes to a run that goes on: other hosts, or the Slurm job that this is started in. It stays "
+    "Add nodes to a run that goes on: other hosts, or those of the job that this is started in. It stays "
     "until these nodes have left the run; ^C takes them out of it, and their tasks run again elsewhere."
 )
 
@@ -37,9 +37,10 @@ def add_attach(add: Callable[..., argparse.ArgumentParser]) -> None:
 def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Add the nodes, and stay until they have left; the exit code. `say` gets lines for the user."""
     from disbatch.attach.agent import Attachment
-    from disbatch.cli.context import context_of, find_nodes
+    from disbatch.cli.context import find_nodes, pool_of
     from disbatch.cli.output import kept_output
     from disbatch.client.find import find_run
+    from disbatch.contexts.discovery import named_hosts, scheduler_of
     from disbatch.contexts.machine import this_machine
     from disbatch.contexts.nodes import affordable
     from disbatch.contexts.spawn import limit_children
@@ -47,16 +48,18 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
 
     logging.getLogger().addHandler(logging.NullHandler())  # the user is told all by `say`
     run = find_run(options.run)
-    if options.cores_per_task is None and not _is_slurms(options):
+    hosts, _ = named_hosts(options.ssh_node, os.environ)
+    # The nodes of a job say themselves what tasks take there.
+    if options.cores_per_task is None and (hosts or scheduler_of(os.environ) is None):
         options.cores_per_task = run.connect.cores_per_task
-    context = context_of(options, find_nodes(options, say))
+    pool = pool_of(options, find_nodes(options, say))
     limit_children(raise_limit())
-    nodes, words = affordable(context.nodes, tunnel=context.tunnel, connected=False)
+    nodes, words = affordable(pool.nodes, tunnel=pool.tunnel, connected=False)
     if words:
         say(words)
-    context = replace(context, nodes=nodes)
+    pool = replace(pool, nodes=nodes)
     attachment = Attachment(
-        context,
+        pool,
         run.connect,
         run.prefix,
         kept_output(run.prefix),
@@ -70,14 +73,8 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         raise type(error)(f"{run.prefix}: {error}") from error
 
 
-def _is_slurms(options: argparse.Namespace) -> bool:
-    """The nodes will be those of a job, which says itself what its tasks take."""
-    named = options.ssh_node or os.environ.get("DISBATCH_SSH_NODELIST")
-    return not named and bool(os.environ.get("SLURM_JOB_ID") or os.environ.get("SLURM_JOBID"))
-
-
 def _enter(environment: Mapping[bytes, bytes]) -> None:
-    """srun passes ours on to its step."""
+    """A command that starts a step passes our environment on to it."""
     os.environb.clear()
     os.environb.update(environment)
 

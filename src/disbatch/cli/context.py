@@ -22,19 +22,15 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from disbatch.contexts.context import Context
+from disbatch.contexts.context import Installation, SlotRules
 from disbatch.contexts.discovery import Choice, choose_nodes
+from disbatch.contexts.hosts import Hosts
 from disbatch.contexts.machine import this_machine
-from disbatch.contexts.slurm.job import RETIRE_COMMAND, Allocation
-from disbatch.contexts.slurm.srun import OPTIONS_FILE, SrunOptions, read_options_file
+from disbatch.contexts.pool import Pool
 from disbatch.contexts.ssh import SshOptions
 from disbatch.engine.search_path import package_path
 from disbatch.model.errors import UsageError
-
-if TYPE_CHECKING:
-    from disbatch.contexts.slurm.hetjob import JobFacts
 
 SIZE_LIMIT = 1 << 20
 
@@ -186,10 +182,7 @@ def find_nodes(options: argparse.Namespace, warn: Callable[[str], None]) -> Choi
         options.ssh_node,
         os.environ,
         this_machine(),
-        cores_per_task=options.cores_per_task,
-        tasks_per_node=options.tasks_per_node,
-        fill=options.fill,
-        ask=_ask_slurm,
+        SlotRules(options.cores_per_task, options.tasks_per_node, options.fill),
         read=_text_of,
     )
     for warning in choice.warnings:
@@ -211,57 +204,31 @@ def no_nodes() -> Choice:
     return Choice([], [])
 
 
-def _ask_slurm(job: str) -> JobFacts:
-    from disbatch.contexts.slurm.commands import ask
-
-    return ask(job, os.environ)
-
-
-def context_of(options: argparse.Namespace, choice: Choice) -> Context:
+def pool_of(options: argparse.Namespace, choice: Choice) -> Pool:
     """What `command_line.add_where` and `add_reach` declare, with these nodes."""
-    retire, retire_default = _retire_command(options, choice.allocation)
-    return Context(
+    config = read_config(os.environ)
+    ssh = SshOptions(python=options.ssh_python or config.python, package=config.package_path)
+    installation = Installation(config.python, config.package_path, ssh)
+    context = (choice.job or Hosts()).prepared(installation, os.environ)
+    asked = options.retire_command
+    return Pool(
         nodes=choice.nodes,
+        context=context,
         label=options.label,
         task_limit=options.task_limit or None,
-        retire_command=retire,
-        retire_default=retire_default,
-        allocation=choice.allocation,
-        srun=_srun_options(choice.allocation),
-        ssh=_ssh_options(options),
+        retire_command=None if options.no_retire else asked or None,
+        release=context.can_release and asked is None and not options.no_retire,
+        ssh=ssh,
         gpu=options.gpu,
         share=options.env_resource,
-        bind=_bind(options.bind, choice.allocation),
+        bind=_bind(options.bind, choice),
         time_limit_margin=options.time_limit_margin,
         tunnel=options.tunnel,
     )
 
 
-def _ssh_options(options: argparse.Namespace) -> SshOptions:
-    config = read_config(os.environ)
-    return SshOptions(python=options.ssh_python or config.python, package=config.package_path)
-
-
-def _srun_options(allocation: Allocation | None) -> SrunOptions | None:
-    if allocation is None:
-        return None
-    path = os.environ.get(OPTIONS_FILE)
-    variables = read_options_file(Path(path)) if path else {}
-    config = read_config(os.environ)
-    return SrunOptions(allocation.version, variables, config.python, config.package_path)
-
-
-def _retire_command(options: argparse.Namespace, allocation: Allocation | None) -> tuple[str | None, bool]:
-    """What gives nodes back, and whether it is Slurm's own way."""
-    if options.no_retire or options.retire_command == "":
-        return None, False
-    # Components of a heterogeneous job are jobs of their own, and none of them may lose all its nodes.
-    if options.retire_command is not None or allocation is None or allocation.heterogeneous:
-        return options.retire_command, False
-    return RETIRE_COMMAND, True
-
-
-def _bind(option: str | None, allocation: Allocation | None) -> bool | None:
+def _bind(option: str | None, choice: Choice) -> bool | None:
+    """A scheduler says how many cores are the job's."""
     if option is None:
-        return False if allocation is None else None
+        return False if choice.job is None else None
     return option == "cores"

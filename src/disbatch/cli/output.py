@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from disbatch.cli.resume import restarted
+from disbatch.contexts.discovery import restarted_by
 from disbatch.engine.output_files import prepare
 from disbatch.model.errors import UsageError
 from disbatch.model.output import DEFAULT_LIMIT, is_shard
@@ -66,7 +66,7 @@ def _own_place(path: Path, before: Before, jobid: str, *, by_command: bool) -> P
         return path
     own = path / f"{RUN}{jobid}"
     number = 1
-    while _is_used(own) and not restarted(os.environ):
+    while _is_used(own) and not restarted_by(os.environ):
         number += 1
         own = path / f"{RUN}{jobid}-{number}"
     return own

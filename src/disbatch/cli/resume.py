@@ -2,10 +2,10 @@
 
 Runs whose driver was killed: their engines go on for a while, so that another driver may take over.
 
-A job that Slurm starts again goes on where its former life ended, without being told to.
+A job that its scheduler starts again goes on where its former life ended, without being told to.
 
 A job whose node died, or that was preempted or requeued, keeps its number and runs its script from the
-beginning (Slurm's JobRequeue is 1 unless a site or the user says otherwise). Then the same command finds the
+beginning (in Slurm that is so unless a site or the user says otherwise). Then the same command finds the
 status files of its former life under the names that it would take itself.
 """
 
@@ -19,10 +19,12 @@ import re
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from disbatch.client.find import STATUS
+from disbatch.contexts.context import Ending, Gone, Scheduler
+from disbatch.contexts.discovery import scheduler_of
 from disbatch.contexts.machine import this_machine
 from disbatch.driver.addresses import remove_folder
 from disbatch.driver.file_watch import LIFE_SIGN_INTERVAL
@@ -213,15 +215,19 @@ def time_left(changed: float, told: JournalState) -> float:
     return changed + LIFE_SIGN_INTERVAL + told.asked.orphan_patience + MARGIN - time.time()
 
 
+def scheduler_of_run(told: JournalState) -> Scheduler | None:
+    """The scheduler in whose job the run was."""
+    environ = told.asked.environment
+    return scheduler_of({os.fsdecode(name): os.fsdecode(value) for name, value in environ})
+
+
 def job_is_over(told: JournalState) -> bool:
-    """True if Slurm had its steps, and has ended them or is about to."""
+    """True if a scheduler had its steps, and has ended them or is about to."""
     engines = [*told.engines.values(), *told.lost.values()]
     if not all(each.node is not None and each.node.way is Way.STEP for each in engines):
         return False
-    from disbatch.contexts.slurm.commands import ask
-
-    job = ask(told.asked.jobid, os.environ)
-    return job.ending or bool(job.gone)
+    scheduler = scheduler_of_run(told)
+    return scheduler is not None and isinstance(scheduler.job_state(told.asked.jobid), Ending | Gone)
 
 
 def ended_engines(files: RunFiles, told: JournalState, changed: float, owner: int | None) -> frozenset[str]:
@@ -282,11 +288,6 @@ def _is_there(pid: int) -> bool:
         return not select.select([descriptor], [], [], 0)[0]
     finally:
         os.close(descriptor)
-
-
-def restarted(environ: Mapping[str, str]) -> bool:
-    """True in a job that Slurm has started before."""
-    return environ.get("SLURM_RESTART_COUNT", "0").strip("0") != "" and "SLURM_JOB_ID" in environ
 
 
 def former_life(prefix: str | None, task_name: str, jobid: str, named: list[str]) -> list[str]:

@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from disbatch.cli.context import context_of
+from disbatch.cli.context import pool_of
 from disbatch.cli.keystore import choose_store, without_passwords
 from disbatch.cli.notices import Notices, choose_notices, mail_server
 from disbatch.cli.output import choose_output, inherited_output, write_output_file
-from disbatch.cli.resume import clear_abandoned, former_life, refuse_abandoned, restarted
+from disbatch.cli.resume import clear_abandoned, former_life, refuse_abandoned
 from disbatch.cli.script import write_script
 from disbatch.client.find import FEED_AGAIN
-from disbatch.contexts.discovery import Choice
-from disbatch.contexts.slurm.job import Allocation
+from disbatch.contexts.context import Context
+from disbatch.contexts.discovery import Choice, restarted_by
 from disbatch.contexts.spawn import Spawned, limit_children
 from disbatch.contexts.walltime import grace_within
 from disbatch.driver.assembly import assembled
@@ -44,6 +44,7 @@ from disbatch.model.errors import (
     TaskFileError,
     UsageError,
 )
+from disbatch.model.job import JOB_IDS
 from disbatch.model.log import LogFormatter
 from disbatch.model.task import Item
 from disbatch.model.text import as_argument, counted, path_line, shell_command, shell_word, valid
@@ -100,7 +101,6 @@ SHOWN_LINES = 10
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MESSAGES = (signal.SIGUSR1, signal.SIGUSR2)
 """What a scheduler sends to a job's programs when the job asked for it (sbatch --signal, qsub -notify)."""
-JOBID_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOBID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "DISBATCH_SSH_JOBID")
 
 
 def run(
@@ -128,7 +128,7 @@ def run(
     former = _former_life(options, opened, name, jobid, observer.say) if left is None else None
     if former is None:
         former = _former(options.resume_from, options, opened, observer.say)
-    context = context_of(options, choice)
+    pool = pool_of(options, choice)
     so_far = takeover = None
     directory = os.fsencode(working_directory()) if left is None else left.asked.directory
     moved = left is not None and left.moved
@@ -169,7 +169,7 @@ def run(
         task_name=name,
         jobid=jobid,
         claimed=claimed,
-        context=context,
+        pool=pool,
         cores_per_task=options.cores_per_task,
         directory=directory,
         environment=environment,
@@ -177,13 +177,13 @@ def run(
         exit_code=options.exit_code,
         status_header=options.status_header,
         listen=options.listen,
-        on_network=options.startup_only or any(map(os.environ.get, JOBID_VARIABLES)),
+        on_network=options.startup_only or any(map(os.environ.get, JOB_IDS)),
         waits=_waits(options),
         heartbeat=options.heartbeat,
         patience=options.patience,
         orphan_patience=options.orphan_patience,
         max_losses=options.max_losses,
-        grace=_grace(options.grace, choice.allocation, observer.say),
+        grace=_grace(options.grace, pool.context, observer.say),
         moved=moved,
         resume_hint=partial(resume_hint, arguments, options.taskfile, moved=moved),
         resume_hint_with_submitted=partial(
@@ -333,7 +333,7 @@ def _output(
 ) -> Output | None:
     if left is not None:
         return inherited_output(options, directory, left.claimed.files)
-    goes_on = bool(options.resume_from) or restarted(os.environ)
+    goes_on = bool(options.resume_from or restarted_by(os.environ))
     here = any(node.local for node in choice.nodes)
     return choose_output(options, directory, goes_on=goes_on, here=here, before=before, jobid=jobid)
 
@@ -505,8 +505,9 @@ def _former(
 def _former_life(
     options: argparse.Namespace, opened: Opened | Expected, name: str, jobid: str, say: Callable[[str], None]
 ) -> Former | ByCommand | None:
-    """What was done before Slurm started our job again, if it was; None if that is not known."""
-    if not restarted(os.environ):
+    """What was done before a scheduler started our job again, if it was; None if that is not known."""
+    scheduler = restarted_by(os.environ)
+    if not scheduler:
         return None
     paths = former_life(options.prefix, name, jobid, options.resume_from)
     if not paths:
@@ -514,14 +515,17 @@ def _former_life(
     files = ", ".join(paths)
     if opened.summary is None:
         again = " ".join(f"-r {path}" for path in paths)
-        say(f"Slurm started this job again; what it did before is in {files} ({again} goes on from there)")
+        before = f"what it did before is in {files} ({again} goes on from there)"
+        say(f"{scheduler} started this job again; {before}")
         return None
     try:
         former = _former([*options.resume_from, *paths], options, opened, say, ended=True)
     except ResumeError as error:
-        say(f"Slurm started this job again, but its former record does not fit: {error}; beginning anew")
+        say(
+            f"{scheduler} started this job again, but its former record does not fit: {error}; beginning anew"
+        )
         return None
-    say(f"Slurm started this job again: going on from {files}")
+    say(f"{scheduler} started this job again: going on from {files}")
     return former
 
 
@@ -550,19 +554,20 @@ def _waits(options: argparse.Namespace) -> float | None:
     return float(options.wait_for_engines)
 
 
-def _grace(option: float | None, allocation: Allocation | None, say: Callable[[str], None]) -> float:
-    """The grace asked for, or the usual one; under Slurm's SIGTERM the usual one must not outlast its
-    patience."""
-    wait = None if allocation is None else allocation.kill_wait
+def _grace(option: float | None, context: Context, say: Callable[[str], None]) -> float:
+    """The grace asked for, or the usual one, which must not outlast a scheduler's patience after its
+    SIGTERM."""
+    wait = context.kill_wait
     if option is None:
         return grace_within(wait, GRACE)
     if grace_within(wait, option) < option:
-        say(f"--grace {option:g}: Slurm kills {wait:g} s after its SIGTERM; tasks may have no more than that")
+        limit = f"{context.scheduler} kills {wait:g} s after its SIGTERM"
+        say(f"--grace {option:g}: {limit}; tasks may have no more than that")
     return option
 
 
 def _jobid() -> str:
-    for variable in JOBID_VARIABLES:
+    for variable in JOB_IDS:
         value = os.environ.get(variable)
         if value:
             return re.sub(r"[^A-Za-z0-9_.+-]", "_", value)[:100]

@@ -18,7 +18,7 @@ import msgspec
 
 from disbatch.cli.keystore import without_passwords
 from disbatch.cli.options import parse
-from disbatch.cli.resume import ended_engines, job_is_over
+from disbatch.cli.resume import ended_engines, job_is_over, scheduler_of_run
 from disbatch.client.find import CONNECT, ENDINGS, FEED_AGAIN
 from disbatch.contexts.discovery import Choice
 from disbatch.contexts.machine import this_machine
@@ -157,7 +157,7 @@ def _prefix(text: str) -> Path:
 
 
 def _look_at(files: RunFiles, *, force: bool, job_is_over: bool = False) -> ConnectFile:
-    """Where the former driver listened. UsageError if the run is over, or goes on; or its Slurm job is over,
+    """Where the former driver listened. UsageError if the run is over, or goes on; or its job is over,
     unless that may be."""
     prefix = files.prefix
     if not os.path.lexists(files.connect):
@@ -183,7 +183,7 @@ def _shown(prefix: Path) -> str:
 
 
 def _refuse_ended_job(files: RunFiles) -> None:
-    """UsageError if all was in a Slurm job that is over: nothing is left there to be taken over."""
+    """UsageError if all was in a job that is over: nothing is left there to be taken over."""
     told = read(files.run)
     if told.engines and job_is_over(told):
         from disbatch.cli.run import resume_hint
@@ -191,7 +191,9 @@ def _refuse_ended_job(files: RunFiles) -> None:
         moved = _enter(told.asked)
         arguments = [os.fsdecode(argument) for argument in told.asked.arguments]
         hint = resume_hint(arguments, parse(arguments).taskfile, files, moved=moved)
-        over = f"Slurm job {told.asked.jobid} is over, and the run's engines with it"
+        scheduler = scheduler_of_run(told)
+        job = f"{scheduler.name if scheduler else 'the'} job {told.asked.jobid}"
+        over = f"{job} is over, and the run's engines with it"
         raise UsageError(f"{files.prefix}: {over}; resume with: {hint}")
 
 

@@ -1,9 +1,8 @@
-"""What a job of a scheduler other than Slurm has on this host, from its environment. Pure, but for `read`.
+"""Cores, on this host, of a job whose scheduler has no context, from its environment. Pure but for `read`.
 
-Such a scheduler has no context of its own yet: its other hosts are not used, and what it gave on this one is
-not to be exceeded. A variable that counts the slots of all hosts together (NSLOTS, LSB_DJOB_NUMPROC) says
-nothing of this one if there are several, and the lines of PBS Pro's PBS_NODEFILE are processes of MPI, not
-cores.
+The job's other hosts are not used, and what it has on this one is not to be exceeded. A variable that counts
+the slots of all hosts together (NSLOTS, LSB_DJOB_NUMPROC) says nothing of this one if there are several, and
+the lines of PBS Pro's PBS_NODEFILE are processes of MPI, not cores.
 """
 
 from __future__ import annotations

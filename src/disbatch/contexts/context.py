@@ -1,56 +1,229 @@
-"""A context: where engines come from and go back to, as its user asked for it."""
+"""The protocol of a context: where engines come from and go back to.
+
+A run, and each context that is attached to it, has one: `Hosts` (this machine, and hosts behind ssh) or the
+job of a scheduler (`slurm.context`). Outside `contexts/` nothing asks which one it is; what a scheduler lacks
+is a default here.
+
+How to add a scheduler
+----------------------
+1. Write a module `contexts/NAME.py` (a package, if it is large) with a subclass of `Context` for a job and a
+   `Scheduler`, which recognises a job in the environment and discovers its nodes.
+2. List it in `discovery.SCHEDULERS`.
+
+Each node says how its engine starts (`Node.way`): as a child of this process, through ssh, or as a step,
+which means by a command of the scheduler's that stays in the foreground as long as the engine. A context
+chooses per node: one whose scheduler starts nothing on the first host has a child there (`Hosts.launch`
+starts that). `Launch` says how such a command takes the engine's Bootstrap, which holds the keys of the run,
+and how the engine learns that whoever started it is gone:
+
+    command         Bootstrap       lifeline      output comes back
+    srun            stdin           stdin         yes
+    qrsh -inherit   stdin           stdin         yes
+    ssh             stdin           connection    yes, until the engine is in the background
+    pbsdsh          a 0600 file     connection    no
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
-from disbatch.contexts.nodes import Node
-from disbatch.contexts.slurm.job import Allocation
-from disbatch.contexts.slurm.srun import SrunOptions
+from disbatch.contexts.nodes import Machine, Node
 from disbatch.contexts.ssh import SshOptions
+from disbatch.wire.engine_protocol import StepVariables
 
-GIVE_BACK_AFTER = 5.0
-"""Seconds that an engine must have been spare before its node goes back to Slurm: a job that is resized stays
-so, and what the batch script does next may want all of it."""
+TERM_GRACE = 3.0
+"""Seconds between SIGTERM and SIGKILL for a command that started an engine."""
+
+
+class Delivery(enum.Enum):
+    """How a Bootstrap reaches its engine."""
+
+    STDIN = "stdin"
+    FILE = "file"
+    """As a file of mode 0600 that all nodes see, whose path is appended to the command's arguments. The
+    engine removes it."""
+
+
+class Lifeline(enum.Enum):
+    """How an engine learns that whoever started it is gone."""
+
+    STDIN = "stdin"
+    """Its standard input ends."""
+    CONNECTION = "connection"
+    """Only its connection to the driver tells; it waits for another driver for the orphan patience."""
 
 
 @dataclass(frozen=True)
-class Context:
-    """Times in seconds.
+class Launch:
+    """The command that starts an engine on a node.
 
-    `task_limit`: -C. `retire_command`: -k, or Slurm's own if `retire_default`; None: none. `allocation`: the
-    Slurm job that we are in, if its nodes are used; `srun` how steps are started there. `label`: --label, a
-    name for all these nodes. `gpu`: -g; `share`: -E; `bind`: --bind, None for "cores if they are ours alone".
-    `time_limit_margin`: of the option of that name, if given.
+    `argv` is looked up in PATH and runs in `environment` (None: that of this process). `merged`: one pipe for
+    its stdout and stderr. `answers`: the engine's stdout comes back, so that the launch is over when the
+    engine says that it is ready; otherwise it is over when the command runs. `grace`: seconds that the
+    command has after SIGTERM, before SIGKILL; `grace_lost`: the same, where the engine is lost.
     """
 
-    nodes: list[Node] = field(default_factory=list)
-    label: str = ""
-    task_limit: int | None = None
-    retire_command: str | None = None
-    retire_default: bool = False
-    allocation: Allocation | None = None
-    srun: SrunOptions | None = None
-    ssh: SshOptions = field(default_factory=SshOptions)
-    gpu: bool = False
-    share: list[str] = field(default_factory=list)
-    bind: bool | None = False
-    time_limit_margin: float | None = None
-    tunnel: bool = False
+    argv: list[str]
+    environment: dict[str, str] | None = None
+    merged: bool = True
+    delivery: Delivery = Delivery.STDIN
+    lifeline: Lifeline = Lifeline.STDIN
+    answers: bool = True
+    grace: float = TERM_GRACE
+    grace_lost: float = TERM_GRACE
 
-    @property
-    def spare_after(self) -> float | None:
-        """How long an engine must have had nothing to expect before it is let go; None: it is not. For the
-        user's own retire command it goes at once."""
-        if not self.retire_command:
-            return None
-        return GIVE_BACK_AFTER if self.retire_default else 0.0
 
-    @property
-    def keep(self) -> frozenset[str]:
-        """Nodes that are never given back."""
-        return frozenset() if self.allocation is None else self.allocation.keep
+@dataclass(frozen=True)
+class Installation:
+    """Where the nodes find disbatch: `python`, the interpreter, and `package`, the directory of the package
+    (None: as here). `ssh`: how hosts behind ssh are reached, and their own interpreter."""
+
+    python: str | None
+    package: str | None
+    ssh: SshOptions
+
+
+# ---- the state of a job ----
+
+
+@dataclass(frozen=True)
+class Running:
+    """The job has its nodes, or there is no job."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The scheduler is ending what is left of the job."""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """The job has no nodes any more; `why`, for the user."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Preempted:
+    """The job makes room for another one. `left`: seconds until the scheduler surely has ended it. `again`:
+    it will be started again; None: that is not known. `words`: what the user is told."""
+
+    left: float
+    again: bool | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The scheduler does not answer; `problem` says why. This is not the end of the job."""
+
+    problem: str
+
+
+JobState = Running | Ending | Gone | Preempted | Unknown
+
+
+class Retirement(Protocol):
+    """What happens to nodes that are no longer needed."""
+
+    def joined(self, node: str) -> None:
+        """An engine joined on the node, which is in use (again)."""
+
+    def retire(self, node: str, return_code: int, *, spare: bool) -> None:
+        """An engine of the node is gone; `spare`: it is released during the run, as there was no more
+        work."""
+
+    async def finish(self) -> None:
+        """The run is over. Returns, in bounded time, when nothing is going on any more."""
+
+    def abandon(self) -> None:
+        """End what is going on, and begin nothing more."""
+
+
+class Context(Protocol):
+    """A subclass overrides what its scheduler has.
+
+    `scheduler`: its name as users know it; "": none. `own_node`: the node that this process runs on, as the
+    scheduler calls it; "": the job does not have it. `keep`: nodes that are never released. `end`: of the
+    allocation, in seconds since the epoch, as known at first. `kill_wait`: seconds from the scheduler's
+    SIGTERM to its SIGKILL. `can_release`: nodes can go back while the job runs. `variables`: the scheduler's
+    variables in the environment of a step.
+    """
+
+    scheduler: str = ""
+    own_node: str = ""
+    keep: frozenset[str] = frozenset()
+    end: float | None = None
+    kill_wait: float | None = None
+    can_release: bool = False
+    variables: StepVariables | None = None
+
+    def prepared(self, installation: Installation, environ: Mapping[str, str]) -> Context:
+        """The same, ready to launch engines there. UsageError if a setting in `environ` is wrong."""
 
     def name_of(self, node: Node, hostname: str) -> str:
-        """How the run calls the node: as the user or Slurm does, but this machine by its own name."""
-        return hostname if node.local and self.allocation is None else node.name
+        """What the run calls the node; `hostname` is this machine's name."""
+        return node.name
+
+    def launch(self, node: Node) -> Launch:
+        """How an engine is started on the node."""
+
+    def ended(self, node: Node, return_code: int, out: bytes, err: bytes) -> str:
+        """Why the engine did not start, or ended, from what its command printed: one line for the user."""
+
+    def waits_for(self, err: bytes) -> str:
+        """What a command that starts no engine says it waits for; "" if it does not say."""
+        return ""
+
+    async def current_end(self, timeout: float) -> float | None:
+        """The end of the allocation as the scheduler knows it now; None if it does not say within `timeout`
+        seconds."""
+        return self.end
+
+    async def job_state(self) -> JobState:
+        """The state of the job, now."""
+        return Running()
+
+    def releaser(self, directory: str, notify_user: Callable[[str], None]) -> Retirement | None:
+        """The scheduler's own way to take nodes back, if `can_release`. `directory`: one of the run's, for
+        what a command leaves behind; `notify_user` gets a line if nodes cannot be released."""
+        return None
+
+
+# ---- discovery ----
+
+
+@dataclass(frozen=True)
+class SlotRules:
+    """What the user says of slots: `cores_per_task` (-c), `tasks_per_node` (-t), `fill` (--fill)."""
+
+    cores_per_task: float | None = None
+    tasks_per_node: int | None = None
+    fill: bool = False
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """The nodes of a job that have room for a task, and `warnings` for the user, a line each."""
+
+    context: Context
+    nodes: list[Node]
+    warnings: list[str]
+
+
+class Scheduler(Protocol):
+    """Recognises the jobs of one scheduler, by their environment."""
+
+    name: str
+
+    def discover(self, environ: Mapping[str, str], machine: Machine, rules: SlotRules) -> Discovered:
+        """The job that `environ` describes. UsageError if it has no node, or no room for a task."""
+
+    def is_restarted(self, environ: Mapping[str, str]) -> bool:
+        """True in a job that the scheduler has started before, under the same number."""
+
+    def job_state(self, job: str) -> JobState:
+        """The state of the job of that number, which may be another one than ours."""

@@ -1,82 +1,104 @@
-"""Choose the nodes of a run: from `-s`, DISBATCH_SSH_NODELIST, a Slurm job, what a job of another scheduler
-has of this machine, or all of it. Pure, but for `ask` and `read`, which are given."""
+"""Choose the nodes of a run: from `-s`, DISBATCH_SSH_NODELIST, a scheduler's job, what a job of a scheduler
+without a context has of this machine, or all of it; and recognise the jobs of schedulers. Pure, but for what
+schedulers are asked, and `read`, which is given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from disbatch.contexts.context import Context, Scheduler, SlotRules
 from disbatch.contexts.nodes import Machine, Node, left_out, no_room, parse_node_list, slots
 from disbatch.model.task import Way
-
-if TYPE_CHECKING:
-    from disbatch.contexts.slurm.hetjob import JobFacts
-    from disbatch.contexts.slurm.job import Allocation
 
 
 @dataclass(frozen=True)
 class Choice:
     """The nodes of a run; `warnings` for the user (a line each), e.g. of nodes that were left out; and the
-    scheduler's job that the nodes are of, if they are."""
+    job that the nodes belong to, None if they are this machine and hosts behind ssh."""
 
     nodes: list[Node]
     warnings: list[str]
-    allocation: Allocation | None = None
+    job: Context | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A scheduler, whose jobs find one of these variables. It is imported by `load`, if it is needed."""
+
+    variables: tuple[str, ...]
+    load: Callable[[], Scheduler]
+
+    def has(self, environ: Mapping[str, str]) -> bool:
+        """This is the environment of one of its jobs."""
+        return any(environ.get(name) for name in self.variables)
+
+
+def _slurm() -> Scheduler:
+    from disbatch.contexts.slurm.context import Slurm
+
+    return Slurm()
+
+
+SCHEDULERS: tuple[Entry, ...] = (Entry(("SLURM_JOB_ID", "SLURM_JOBID"), _slurm),)
+"""Those with a context of their own; the first whose job this is counts."""
+
+
+def scheduler_of(environ: Mapping[str, str], schedulers: Sequence[Entry] = SCHEDULERS) -> Scheduler | None:
+    """The scheduler whose job has this environment, if it has a context."""
+    return next((entry.load() for entry in schedulers if entry.has(environ)), None)
+
+
+def restarted_by(environ: Mapping[str, str]) -> str:
+    """The name of the scheduler that has started this job before, under the same number; "" if none has."""
+    scheduler = scheduler_of(environ)
+    return scheduler.name if scheduler is not None and scheduler.is_restarted(environ) else ""
+
+
+def named_hosts(lists: Iterable[str], environ: Mapping[str, str]) -> tuple[list[str], str]:
+    """The lists of hosts that the user named, and where: with -s, or in DISBATCH_SSH_NODELIST."""
+    texts, variable = list(lists), "DISBATCH_SSH_NODELIST"
+    if not texts and environ.get(variable):
+        return [environ[variable]], variable
+    return texts, "-s"
 
 
 def choose_nodes(
     lists: Iterable[str],
     environ: Mapping[str, str],
     machine: Machine,
+    rules: SlotRules,
     *,
-    cores_per_task: float | None = None,
-    tasks_per_node: int | None = None,
-    fill: bool = False,
-    ask: Callable[[str], JobFacts],
     read: Callable[[str], str],
+    schedulers: Sequence[Entry] = SCHEDULERS,
 ) -> Choice:
     """The nodes of a run. UsageError if there are none, or nobody can say which.
 
-    `lists` are the values of `-s`; without any, DISBATCH_SSH_NODELIST; without that, the Slurm job that
-    `environ` tells of, and `ask(job)` says more about; without that, this machine, within the share of
-    another scheduler's job, whose files `read(path)` gives. `cores_per_task` (-c) is 1 unless given, or what
-    a Slurm job asked for.
+    `lists` are the values of `-s`; without any, DISBATCH_SSH_NODELIST; without that, the job of one of the
+    `schedulers` that `environ` tells of; without that, this machine, within the share of another scheduler's
+    job, whose files `read(path)` gives. Cores per task are 1 unless given, or what a job asked for.
     """
-    texts, option = list(lists), "-s"
-    if not texts and environ.get("DISBATCH_SSH_NODELIST"):
-        texts, option = [environ["DISBATCH_SSH_NODELIST"]], "DISBATCH_SSH_NODELIST"
-    if not texts and (environ.get("SLURM_JOB_ID") or environ.get("SLURM_JOBID")):
-        from disbatch.contexts.slurm.job import allocation, job_of
-
-        facts = ask(job_of(environ) or "")
-        allocated, warnings = allocation(
-            environ,
-            machine.hostname,
-            facts,
-            cores_per_task=cores_per_task,
-            tasks_per_node=tasks_per_node,
-            fill=fill,
-        )
-        return Choice(allocated.nodes, warnings, allocated)
-    each = 1.0 if cores_per_task is None else cores_per_task
+    texts, option = named_hosts(lists, environ)
+    scheduler = None if texts else scheduler_of(environ, schedulers)
+    if scheduler is not None:
+        found = scheduler.discover(environ, machine, rules)
+        return Choice(found.nodes, found.warnings, found.context)
     if texts:
-        return _of_hosts(parse_node_list(texts, option), machine, each, tasks_per_node)
+        return _of_hosts(parse_node_list(texts, option), machine, rules)
     from disbatch.contexts.batch import share_of_job
 
     share = share_of_job(environ, machine, read)
     cores = machine.cores if share is None else share.cores or 1
-    choice = _of_hosts({"localhost": cores}, machine, each, tasks_per_node)
+    choice = _of_hosts({"localhost": cores}, machine, rules)
     return choice if share is None else Choice(choice.nodes, [share.words(), *choice.warnings])
 
 
-def _of_hosts(
-    hosts: Mapping[str, int], machine: Machine, cores_per_task: float, tasks_per_node: int | None
-) -> Choice:
+def _of_hosts(hosts: Mapping[str, int], machine: Machine, rules: SlotRules) -> Choice:
+    cores_per_task = 1.0 if rules.cores_per_task is None else rules.cores_per_task
     nodes: list[Node] = []
     warnings: list[str] = []
     for name, cores in hosts.items():
-        room = slots(cores, cores_per_task, tasks_per_node)
+        room = slots(cores, cores_per_task, rules.tasks_per_node)
         if room:
             way = Way.CHILD if machine.is_called(name) else Way.SSH
             nodes.append(Node(name, cores, room, way, cores_per_task))

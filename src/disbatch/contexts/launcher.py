@@ -1,47 +1,50 @@
-"""Starts engines, here, through ssh and as Slurm's steps, several at once, and sees them off; the one
-launcher of all contexts.
+"""Starts engines, several at once, and shuts them down: the one launcher of all contexts.
 
 Theory of operation
 -------------------
+How an engine starts depends on its node (`Node.way`); which command that takes, what it said when it failed,
+and how orders and lifeline get there, the context says (`Context.launch`, `Context.ended`).
+
 A local engine is a child: it gets its Bootstrap on stdin, which then stays open as its lifeline. Its end is
 reported when all of its tasks have ended, too: its keeper sees to that, or we do if the keeper was killed. An
 engine behind ssh detaches itself and survives its ssh connection: the launch is over when it says that it is
 in the background; from then on it is known by its messages only.
 
-An engine that is a step of a Slurm job lives in the foreground: its `srun` stays as long as the step, and
-passes the end of its stdin on, which is a lifeline, too. The launch is over when the engine says that it is
-ready; when srun exits later the step is over, and the engine with it, whether Slurm ended it or the engine
-went by itself (srun's code does not tell: it may be 0 for a job that was cancelled or a node that was lost).
-An srun that was killed takes its step with it as a rule: its shepherd, a child of its own, has it ended. If
-that was killed, too, the engine goes on. Only its messages tell then, or their absence.
-srun takes SIGTERM for an order to kill its step. That ends a step which is half-started, or does not leave;
-only an srun that does not heed it within SRUN_TERM_GRACE is killed.
+A step is started by a command of the scheduler's (Slurm: srun) that stays as long as the engine. The launch
+is over when the engine says that it is ready, or, where its output does not come back, when the command runs.
+When the command exits later the step is over, and the engine with it, whether the scheduler ended it or the
+engine left by itself (the exit code does not tell: it may be 0 for a job that was cancelled or a node that
+was lost). A command that was killed takes its step with it as a rule (Slurm: srun has a child that has the
+step ended); if not, the engine goes on, and only its messages tell, or their absence. SIGTERM to the command
+ends a step that is half-started, or does not leave; a command that does not heed it within `Launch.grace` is
+killed.
 
 For each engine that `start` was called for, exactly one of `on_started` and `on_failed` is called. After
-`on_started` of a local one comes `on_exit`, once; of a step's, too, when srun exits, but only a line to
-`on_trouble` if srun was killed, and nothing if `end` or `close` had to have it killed. None of them is called
-after `close` or `end` cut the launch short, and none from within `start`. An ssh launch that took too long is
-reported as failed, though its engine may yet say Hello.
+`on_started` of a local one comes `on_exit`, once; of a step's, too, when its command exits, but only a line
+to `on_trouble` if the command was killed, and nothing if `end` or `close` had to have it killed. None of them
+is called after `close` or `end` cut the launch short, and none from within `start`. An ssh launch that took
+too long is reported as failed, though its engine may yet say Hello.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
+import secrets
 import signal
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import Any
 
 import msgspec
 
 from disbatch.contexts.child import UNKNOWN_EXIT, Child, EngineChild
-from disbatch.contexts.launch_errors import lines, local_words, ssh_words
-from disbatch.contexts.local import spawn_local
+from disbatch.contexts.context import Context, Delivery, Launch, Lifeline
+from disbatch.contexts.hosts import Hosts
 from disbatch.contexts.nodes import Node
-from disbatch.contexts.slurm.srun import SrunOptions, srun_argv, srun_environment, srun_waits_for, srun_words
 from disbatch.contexts.spawn import Spawned, spawn
-from disbatch.contexts.ssh import SshOptions, Tunnel, launch_argv, new_place
+from disbatch.contexts.ssh import SshOptions, Tunnel, new_place
 from disbatch.engine.remains import end_remains
 from disbatch.model.errors import LaunchError
 from disbatch.model.task import Way
@@ -51,17 +54,12 @@ from disbatch.wire.session import encode
 FAN_OUT = 16
 """Launches through ssh at the same time."""
 STEP_FAN_OUT = 64
-"""Launches through srun at the same time: each srun stays anyway, and nobody is asked for a login."""
+"""Launches of steps at the same time: their commands stay anyway, and nobody is asked for a login."""
 TIMEOUT = 60.0
 """Seconds that one launch may take: connecting, logging in, starting Python from a slow disk."""
 LET_GO = 5.0
 """Seconds that ssh has to leave after its engine went to the background, or its tunnel's engine left; and
-srun after its engine said Goodbye, since Slurm has a step to clean up then."""
-SRUN_TERM_GRACE = 3.0
-"""Seconds between SIGTERM and SIGKILL for srun. By then it has asked Slurm to end its step, and it waits for
-a node that is gone longer than a person would (Slurm's KillWait, and 2 s)."""
-LOST_GRACE = 1.0
-"""The same, for the srun of an engine that is lost."""
+the command of a step after its engine said Goodbye, since the scheduler has a step to clean up then."""
 _READY = re.compile(READY_MARK.encode() + rb" +\d+\r?\n")
 _ANSWER = re.compile(_READY.pattern + b"|" + ERROR_MARK.encode() + rb"[^\n]*\n")
 
@@ -72,48 +70,74 @@ def framed(bootstrap: Bootstrap) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
+def orders(bootstrap: Bootstrap, launch: Launch) -> bytes:
+    """What an engine that is started like this reads."""
+    lifeline = launch.lifeline is Lifeline.STDIN
+    return framed(msgspec.structs.replace(bootstrap, lifeline=lifeline))
+
+
+@contextlib.contextmanager
+def orders_file(bootstrap: Bootstrap, launch: Launch) -> Iterator[list[str]]:
+    """The arguments that a command gets besides its own: the path of its engine's orders, if they are
+    delivered as a file. It has mode 0600 and lies beside the engine's log, where the node finds it; it is
+    removed in the end, if the engine has not done that. LaunchError if it cannot be written."""
+    if launch.delivery is Delivery.STDIN:
+        yield []
+        return
+    path = f"{os.fsdecode(bootstrap.log)}.{secrets.token_hex(8)}"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(orders(bootstrap, launch))
+    except OSError as error:
+        why = f"its orders cannot be written to {path}: {error.strerror or error}"
+        raise LaunchError(bootstrap.node, why) from error
+    try:
+        yield [path]
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108 - its like above
+
+
 class Launcher:
     """All launches of a driver.
 
-    `on_started(engine)`; `on_failed(engine, error)`: it will not come; `on_exit(engine, returncode, words)`:
-    a local engine ended, or an srun and its step, and `words` is a line for the user that matters if that was
-    unexpected;
-    `on_trouble(text)`: a line for the user. `engine` is `Bootstrap.engine`. `tunnel_to`: path of the driver's
-    own ipc socket, to which every ssh engine shall connect through a tunnel (--tunnel); None: no tunnels.
-    `ssh`, `srun`: how to call these. `local_argv`: the command of a local engine, instead of the usual one.
+    `context` says which commands start engines. `on_started(engine)`; `on_failed(engine, error)`: it will not
+    come; `on_exit(engine, returncode, words)`: a local engine ended, or a step and its command, and `words`
+    is a line for the user that matters if that was unexpected; `on_trouble(text)`: a line for the user.
+    `engine` is `Bootstrap.engine`. `tunnel_to`: path of the driver's own ipc socket, to which every ssh
+    engine shall connect through a tunnel (--tunnel), which `ssh` says how to make; None: no tunnels.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        context: Context | None = None,
         *,
         on_started: Callable[[str], None],
         on_failed: Callable[[str, LaunchError], None],
         on_exit: Callable[[str, int, str], None],
         on_trouble: Callable[[str], None],
         ssh: SshOptions | None = None,
-        srun: SrunOptions | None = None,
         tunnel_to: str | None = None,
-        local_argv: list[str] | None = None,
         fan_out: int = FAN_OUT,
         step_fan_out: int = STEP_FAN_OUT,
         timeout: float = TIMEOUT,
     ) -> None:
         self._loop = loop
+        self._context = context or Hosts()
         self._on_started = on_started
         self._on_failed = on_failed
         self._on_exit = on_exit
         self._on_trouble = on_trouble
         self._ssh = ssh or SshOptions()
-        self._srun = srun or SrunOptions()
         self._tunnel_to = tunnel_to
-        self._local_argv = local_argv
         self._timeout = timeout
         self._room = asyncio.Semaphore(fan_out)
         self._room_for_steps = asyncio.Semaphore(step_fan_out)
         self._spare: EngineChild | None = None
         self._locals: dict[str, Child] = {}
-        self._steps: dict[str, Child] = {}
+        self._steps: dict[str, tuple[Child, Launch]] = {}
         self._ended_steps: set[str] = set()
         self._launches: dict[str, asyncio.Task[None]] = {}
         self._tunnels: dict[str, Tunnel] = {}
@@ -159,13 +183,13 @@ class Launcher:
         if code < 0 or code == UNKNOWN_EXIT:
             await end_remains(self._loop, [engine], self._on_trouble)
         del self._locals[engine]
-        self._on_exit(engine, code, local_words(code, child.out, child.err))
+        self._on_exit(engine, code, self._context.ended(node, code, child.out, child.err))
 
     async def _start_local(self, node: Node, bootstrap: Bootstrap) -> EngineChild:
         child, self._spare = self._spare, None
         if child is None:
             try:
-                child = EngineChild(self._loop, spawn_local(self._local_argv))
+                child = EngineChild(self._loop, spawn(self._context.launch(node).argv, merged=True))
             except OSError as error:
                 raise LaunchError(node.name, f"cannot start an engine: {error.strerror or error}") from error
         self._locals[bootstrap.engine] = child
@@ -179,7 +203,7 @@ class Launcher:
             raise LaunchError(
                 node.name, f"no engine within {self._timeout:g} s; waited for it to read what to do"
             ) from None
-        raise LaunchError(node.name, local_words(code, child.out, child.err))
+        raise LaunchError(node.name, self._context.ended(node, code, child.out, child.err))
 
     # ---- ssh ----
 
@@ -199,83 +223,87 @@ class Launcher:
         if tunnel is not None:
             await tunnel.open()
             bootstrap = msgspec.structs.replace(bootstrap, addresses=[tunnel.address])
-        child = self._spawn(node, launch_argv(node.name, self._ssh))
+        launch = self._context.launch(node)
+        child = self._spawn(node, launch)
         try:
-            code = await self._until_ready(child, framed(bootstrap), lifeline=False)
-            if code is not None:
-                words = ssh_words(node.name, self._ssh.python, code, child.out, child.err)
-                raise LaunchError(node.name, words)
+            await self._until_ready(child, node, launch, bootstrap)
         except TimeoutError:
             child.signal(signal.SIGTERM)
-            raise self._too_late(node, "ssh", next(reversed(lines(child.err)), "")) from None
+            raise self._too_late(node, launch, child) from None
         finally:
             self._later(self._let_go(child))
 
-    def _spawn(
-        self, node: Node, argv: list[str], environment: dict[str, str] | None = None, *, merged: bool = False
-    ) -> Child:
+    def _spawn(self, node: Node, launch: Launch, *more: str) -> Child:
+        argv = [*launch.argv, *more]
         try:
-            return Child(self._loop, spawn(argv, environment, merged=merged))
+            return Child(self._loop, spawn(argv, launch.environment, merged=launch.merged))
         except FileNotFoundError as error:
             raise LaunchError(node.name, f"there is no {argv[0]} command in PATH here") from error
         except OSError as error:
             raise LaunchError(node.name, f"cannot run {argv[0]}: {error.strerror or error}") from error
 
-    async def _until_ready(self, child: Child, bootstrap: bytes, *, lifeline: bool) -> int | None:
-        """Wait until the engine that `child` shall start is ready; if it will not be, `child`'s exit code.
-        `lifeline`: its stdin stays open as long as we live. TimeoutError."""
+    async def _until_ready(self, child: Child, node: Node, launch: Launch, bootstrap: Bootstrap) -> None:
+        """Wait until the engine that `child` shall start is ready, or, if it does not answer, until it has
+        its Bootstrap. LaunchError if it will not be; TimeoutError."""
         async with asyncio.timeout(self._timeout):
-            if await child.feed(bootstrap) and not lifeline:
+            if launch.delivery is Delivery.STDIN:
+                await child.feed(orders(bootstrap, launch))
+            if launch.lifeline is Lifeline.CONNECTION:
                 child.close_stdin()
+            if not launch.answers:
+                return
             answer = await child.until(_ANSWER)
             if answer is None or not _READY.match(answer[0]):
-                return await asyncio.shield(child.exited)
-        return None
+                code = await asyncio.shield(child.exited)
+                raise LaunchError(node.name, self._context.ended(node, code, child.out, child.err))
 
-    def _too_late(self, node: Node, command: str, said: str) -> LaunchError:
-        problem = f"no engine within {self._timeout:g} s; waited for {command} to start one there"
+    def _too_late(self, node: Node, launch: Launch, child: Child) -> LaunchError:
+        said = self._context.waits_for(child.err)
+        problem = f"no engine within {self._timeout:g} s; waited for {launch.argv[0]} to start one there"
         return LaunchError(node.name, f"{problem}{f' ({said})' if said else ''}")
 
     async def _let_go(self, child: Child) -> None:
         ready = _READY.search(child.out) is not None
         await child.dismiss(LET_GO if ready else 0)
 
-    # ---- Slurm's steps ----
+    # ---- steps ----
 
     async def _run_step(self, node: Node, bootstrap: Bootstrap) -> None:
-        engine = bootstrap.engine
+        launch = self._context.launch(node)
         try:
-            async with self._room_for_steps:
-                child = await self._start_step(node, bootstrap)
+            with orders_file(bootstrap, launch) as arguments:
+                async with self._room_for_steps:
+                    child = await self._start_step(node, launch, bootstrap, arguments)
+                await self._until_step_ends(node, bootstrap.engine, child, launch)
         except LaunchError as error:
-            self._on_failed(engine, error)
-            return
-        self._steps[engine] = child
+            self._on_failed(bootstrap.engine, error)
+
+    async def _start_step(
+        self, node: Node, launch: Launch, bootstrap: Bootstrap, arguments: list[str]
+    ) -> Child:
+        child = self._spawn(node, launch, *arguments)
+        ready = False
+        try:
+            await self._until_ready(child, node, launch, bootstrap)
+            ready = True
+        except TimeoutError:
+            raise self._too_late(node, launch, child) from None
+        finally:
+            if not ready:
+                self._later(child.dismiss(0, launch.grace))
+        return child
+
+    async def _until_step_ends(self, node: Node, engine: str, child: Child, launch: Launch) -> None:
+        self._steps[engine] = (child, launch)
         self._on_started(engine)
         code = await asyncio.shield(child.exited)
         del self._steps[engine]
+        how = self._context.ended(node, code, child.out, child.err)
         if code >= 0:
-            self._on_exit(engine, code, srun_words(code, child.out, child.err))
+            self._on_exit(engine, code, how)
         elif engine not in self._ended_steps:
-            how = srun_words(code, child.out, child.err)
             self._on_trouble(f"{node.name}: {how}; its engine is given up unless it is heard")
         self._ended_steps.discard(engine)
-
-    async def _start_step(self, node: Node, bootstrap: Bootstrap) -> Child:
-        environment = srun_environment(os.environ, self._srun)
-        child = self._spawn(node, srun_argv(node, self._srun), environment, merged=True)
-        ready = False
-        try:
-            code = await self._until_ready(child, framed(bootstrap), lifeline=True)
-            ready = code is None
-        except TimeoutError:
-            raise self._too_late(node, "srun", srun_waits_for(child.err)) from None
-        finally:
-            if not ready:
-                self._later(child.dismiss(0, SRUN_TERM_GRACE))
-        if code is not None:
-            raise LaunchError(node.name, srun_words(code, child.out, child.err))
-        return child
 
     # ---- the end ----
 
@@ -301,16 +329,17 @@ class Launcher:
             self._launches[engine].cancel()
         self._later(self._close_tunnel(engine))
 
-    def _end_step(self, engine: str, patience: float, grace: float = SRUN_TERM_GRACE) -> None:
+    def _end_step(self, engine: str, patience: float, *, lost: bool = False) -> None:
         self._ended_steps.add(engine)
-        self._later(self._steps[engine].dismiss(patience, grace))
+        child, launch = self._steps[engine]
+        self._later(child.dismiss(patience, launch.grace_lost if lost else launch.grace))
 
     async def close(self, patience: float = 5.0, lost: Collection[str] = ()) -> None:
         """End everything: launches that go on, at once; tunnels, local engines and steps have `patience`
         seconds to leave by themselves, then their stdin is closed and they are terminated, then killed (an
-        engine's keeper ends its tasks). There is no patience with the steps of `lost` engines: Slurm is told
-        to end them; their srun would wait for a node that is gone. Engines behind ssh are told by message
-        only."""
+        engine's keeper ends its tasks). There is no patience with the steps of `lost` engines: the scheduler
+        is told to end them; their commands would wait for a node that is gone. Engines behind ssh are told by
+        message only."""
         here = [*self._locals, *self._steps]
         staying = [self._launches[engine] for engine in here if engine in self._launches]
         for task in set(self._launches.values()).difference(staying):
@@ -322,10 +351,7 @@ class Launcher:
         for child in self._locals.values():
             self._later(child.dismiss(patience))
         for engine in self._steps:
-            if engine in lost:
-                self._end_step(engine, 0, LOST_GRACE)
-            else:
-                self._end_step(engine, patience)
+            self._end_step(engine, 0 if engine in lost else patience, lost=engine in lost)
         while self._rest or self._launches:
             # A launch that is cut short leaves its ssh to `_rest`, hence the loop.
             going = [*self._rest, *self._launches.values()]

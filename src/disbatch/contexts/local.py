@@ -11,8 +11,8 @@ BOOT = (
     "import sys;"
     "sys.version_info<(3,11)and sys.exit("
     '"disbatch-engine-error Python "+sys.version.split()[0]+" is too old there, disbatch needs 3.11: ");'
-    "sys.path[:]=[p for p in sys.path if p]+sys.argv[1:];"
-    "del sys.argv[1:];"
+    "sys.path[:]=[p for p in sys.path if p]+sys.argv[1:2];"
+    "del sys.argv[1:2];"
     "from disbatch.engine.__main__ import main;"
     "sys.exit(main())"
 )
@@ -25,7 +25,7 @@ no single quote, no backslash, no `!`; and any Python since 2.6 must be able to 
 
 
 _FROM_ITS_DIRECTORY = BOOT.replace(
-    "[p for p in sys.path if p]+sys.argv[1:]", "sys.argv[1:]+[p for p in sys.path if p]"
+    "[p for p in sys.path if p]+sys.argv[1:2]", "sys.argv[1:2]+[p for p in sys.path if p]"
 )
 """The same where that directory holds what shall run, whatever else is called disbatch there."""
 

@@ -43,12 +43,12 @@ class NodeMessages:
         self._slots += slots
         self.add(node, "joined")
 
-    def left(self, node: str, reason: str, *, by_slurm: bool) -> None:
-        """The engine of this node left by itself. `by_slurm`: the node is Slurm's, so that a signal most
-        likely is, too."""
-        if by_slurm and reason.startswith(BY_SIGNAL):
+    def left(self, node: str, reason: str, *, scheduler: str) -> None:
+        """The engine of this node left by itself. `scheduler`: whose node it is, so that a signal most likely
+        is, too; "": nobody's."""
+        if scheduler and reason.startswith(BY_SIGNAL):
             why = f"({reason.removeprefix('ended by ')}: cancelled, preempted, or out of time)"
-            self.add(node, f"Slurm ended the engine {why}", f"Slurm ended the engines {why}")
+            self.add(node, f"{scheduler} ended the engine {why}", f"{scheduler} ended the engines {why}")
         else:
             self.add(node, f"its engine left: {reason}", f"their engines left: {reason}")
 

@@ -1,6 +1,4 @@
-"""Retire nodes: the user's command, the scheduler's own way, or nothing.
-
-Runs the user's command (-k) for nodes that are no longer needed.
+"""What happens to nodes that are no longer needed: the user's command (-k), the scheduler's way, or nothing.
 
 The command finds NODE and RETCODE (the node, and how its engine ended), NODES and RETCODES (all that this
 call is about, comma separated), ACTIVE (nodes still in use), RETIRED (all that are not, with these), and
@@ -8,8 +6,6 @@ DRIVER_NODE if the driver's node is not in ACTIVE. Retirements that come close t
 call if the command's text shows that it looks at the whole (it mentions NODES, ACTIVE or RETIRED); a command
 that knows just its NODE is called once for each. A failed call is tried again. A call is over when its shell
 is, whatever that left running in the background.
-
-What happens to nodes that are no longer needed: the user's command (-k), Slurm's own, or nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +15,10 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection
-from typing import Protocol
 
 from disbatch.contexts.command import run
-from disbatch.contexts.context import Context
-from disbatch.contexts.slurm.resize import Shrinker
+from disbatch.contexts.context import Retirement
+from disbatch.contexts.pool import Pool
 
 log = logging.getLogger(__name__)
 
@@ -135,31 +130,12 @@ class Retirer:
         self._trouble(f"the retire command (-k) for {environment['NODES']} failed: {problem}")
 
 
-class Retirement(Protocol):
-    """What happens to nodes that are no longer needed."""
-
-    def joined(self, node: str) -> None:
-        """An engine is there on the node, which is in use (again)."""
-
-    def retire(self, node: str, return_code: int, *, spare: bool) -> None:
-        """An engine of the node is gone; `spare`: given back while the run goes on, as it found no work."""
-
-    async def finish(self) -> None:
-        """The run is over. Returns, in bounded time, when nothing is going on any more."""
-
-    def abandon(self) -> None:
-        """End what is going on, and begin nothing more."""
-
-
 def choose_retirement(
-    context: Context, hostname: str, directory: str, trouble: Callable[[str], None]
+    pool: Pool, hostname: str, directory: str, trouble: Callable[[str], None]
 ) -> Retirement | None:
-    """How a context retires its nodes. `directory`: one of the run's own, for what a command litters."""
-    command, allocation = context.retire_command, context.allocation
-    if not command:
-        return None
-    if allocation is None:
-        return Retirer(command, hostname, trouble)
-    if context.retire_default:
-        return Shrinker(allocation, command, directory, trouble)
-    return Retirer(command, allocation.own_node or None, trouble, keep=allocation.keep)
+    """How the nodes of a pool are retired. `directory`: one of the run's own, for what a command litters."""
+    context = pool.context
+    if pool.retire_command:
+        own = (context.own_node or None) if context.scheduler else hostname
+        return Retirer(pool.retire_command, own, trouble, keep=context.keep)
+    return context.releaser(directory, trouble) if pool.release else None

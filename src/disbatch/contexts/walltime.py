@@ -1,33 +1,25 @@
-"""The end of an allocation: warn, drain, stop.
-
-The end of an allocation: a warning early, then no more tasks, then the end of those that still run.
+"""The end of an allocation: a warning early, then no more tasks, then the end of those that still run.
 
 Theory of operation
 -------------------
 Three moments, each so many seconds before the end: the warning; the last start of a task (`margin`); and the
-last moment at which what runs can be ended in order and recorded before Slurm kills it (`reserve`). Unless
-the user asks for a longer margin the last two are the same.
+last moment at which what runs can be ended in order and recorded before the scheduler kills it (`reserve`).
+Unless the user asks for a longer margin the last two are the same.
 
-The end may move: an administrator extends a job, or shortens it. So Slurm is asked again now and then, and
-shortly before each moment; if the end is later now, so is the moment. All is computed from the wall clock
-each time: a timer's clock and Slurm's drift apart in a week, and one stands still while a machine sleeps.
-
-What a run does when its allocation ends: no engine gets more tasks, and then each ends what it has.
+The end may move: an administrator extends a job, or shortens it. So the scheduler is asked again now and
+then, and shortly before each moment; if the end is later now, so is the moment. All is computed from the wall
+clock each time: a timer's clock and the scheduler's drift apart in a week, and one stands still while a
+machine sleeps.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
-from disbatch.contexts import command as commands
-from disbatch.contexts.context import Context
-from disbatch.contexts.slurm.commands import SlurmSilentError, job_facts
+from disbatch.contexts.pool import Pool
 from disbatch.plan.events import Drain, Stop
-
-log = logging.getLogger(__name__)
 
 RECORDING = 5.0
 """Seconds beyond the grace that it takes to end, record and leave."""
@@ -37,21 +29,22 @@ EARLY_LEAST = 30.0
 """The warning comes when a tenth of the time is left, at most ten minutes and at least half a minute before
 the last start."""
 ASK_AHEAD = 10.0
-"""Seconds before a moment at which Slurm is asked, and how long that may take."""
+"""Seconds before a moment at which the scheduler is asked, and how long that may take."""
 LAST_ASK = 1.0
 """Seconds before a moment from which nobody is asked any more."""
 LONGEST_SLEEP = 60.0
 RECHECK = 600.0
-"""Seconds after which Slurm is asked anyway: an end may come nearer, too."""
+"""Seconds after which the scheduler is asked anyway: an end may come nearer, too."""
 KILL_MARGIN = 1.5
-"""Seconds before Slurm's SIGKILL at which ours comes, so that the outcome is still recorded."""
+"""Seconds before the scheduler's SIGKILL at which ours comes, so that the outcome is still recorded."""
 LEAST_GRACE = 0.5
 
 TIME_IS_UP = "the allocation's time is up"
 
 
 def grace_within(kill_wait: float | None, grace: float) -> float:
-    """The grace (seconds) that tasks can have where Slurm sends SIGKILL `kill_wait` seconds after SIGTERM."""
+    """The grace (seconds) that tasks can have where a scheduler sends SIGKILL `kill_wait` seconds after
+    SIGTERM."""
     return grace if kill_wait is None else min(grace, max(LEAST_GRACE, kill_wait - KILL_MARGIN))
 
 
@@ -79,26 +72,13 @@ def duration(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
 
 
-def ask_slurm(job: str, run: commands.Run = commands.run) -> Callable[[float], Awaitable[float | None]]:
-    """Asks Slurm when the job ends."""
-
-    async def ask(timeout: float) -> float | None:
-        try:
-            return (await job_facts(job, run, timeout)).end
-        except SlurmSilentError as error:
-            log.info("when the job ends is not known anew: %s", error)
-            return None
-
-    return ask
-
-
 class Allowance:
     """The time that an allocation has until `end` (epoch seconds).
 
     `grace`: seconds that tasks have when they are ended; `margin`: of --time-limit-margin, or None. `ask`
-    tells the end as Slurm knows it now, within so many seconds: None if it does not tell. `say` gets lines
-    for the user. `last_start` is called when nothing more shall start,
-    `last_run` when what runs shall end; what becomes of that is what `then` says.
+    tells the end as the scheduler knows it now, within so many seconds: None if it does not tell. `say` gets
+    lines for the user. `last_start` is called when nothing more shall start, `last_run` when what runs shall
+    end; what becomes of that is what `then` says.
     """
 
     def __init__(
@@ -167,7 +147,7 @@ class Allowance:
         self._say(f"the allocation ends at {clock_time(self.end, now)}, in {duration(self.left)}: {words}")
 
     async def _reach(self, before: float) -> None:
-        """Until so many seconds before the end, as Slurm tells it shortly before."""
+        """Until so many seconds before the end, as the scheduler tells it shortly before."""
         asked = False
         while (left := self.left - before) > 0:
             if left > ASK_AHEAD:
@@ -194,7 +174,7 @@ class TimeLimit:
 
     def __init__(
         self,
-        context: Context,
+        pool: Pool,
         grace: float,
         *,
         say: Callable[[str], None],
@@ -212,13 +192,12 @@ class TimeLimit:
         self._event: type[Drain] | type[Stop] | None = None
         self._task: asyncio.Task[None] | None = None
         self._allowance: Allowance | None = None
-        allocation = context.allocation
-        if allocation is not None and allocation.end is not None:
+        if pool.context.end is not None:
             self._allowance = Allowance(
-                allocation.end,
+                pool.context.end,
                 grace=grace,
-                margin=context.time_limit_margin,
-                ask=ask_slurm(allocation.job),
+                margin=pool.time_limit_margin,
+                ask=pool.context.current_end,
                 say=say,
                 last_start=lambda: self._all(Drain),
                 last_run=self._last_run,

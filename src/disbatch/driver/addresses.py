@@ -164,8 +164,7 @@ class Addresses:
 
     def __init__(self, settings: Settings, hub: Hub, port_to: Callable[[str], Port]) -> None:
         self._settings = settings
-        allocation = settings.context.allocation
-        self._own_node = "" if allocation is None else allocation.own_node
+        self._own_node = settings.pool.context.own_node
         self._takeover = settings.takeover
         self._published = False
         self._former = [] if self._takeover is None else self._takeover.connect.addresses
@@ -183,8 +182,8 @@ class Addresses:
         s = self._settings
         if self._takeover is not None and self._listen_again(self._takeover.told):
             return
-        far = not all(node.local for node in s.context.nodes)
-        if s.listen is None and (s.context.tunnel or not (far or s.on_network)):
+        far = not all(node.local for node in s.pool.nodes)
+        if s.listen is None and (s.pool.tunnel or not (far or s.on_network)):
             return
         try:
             self._tcp = self._open_port()
@@ -197,7 +196,7 @@ class Addresses:
         """Where engines find us that are to be attached on other hosts: a port is opened if there is none.
         UsageError."""
         if not self._tcp:
-            if self._settings.context.tunnel:
+            if self._settings.pool.tunnel:
                 raise UsageError("the driver has no port for other hosts: attach them with --tunnel")
             self._tcp = self._open_port()
             self._publish()

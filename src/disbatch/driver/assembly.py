@@ -163,7 +163,7 @@ class _Assembly:
     def _bootstraps(self) -> BootstrapFactory:
         s = self._settings
         return BootstrapFactory(
-            *(s.context, s.directory, s.environment, s.claimed.files, self._keys, s.orphan_patience),
+            *(s.pool, s.directory, s.environment, s.claimed.files, self._keys, s.orphan_patience),
             output=s.output,
         )
 
@@ -191,7 +191,7 @@ class _Assembly:
     @cached_property
     def _time_limit(self) -> TimeLimit:
         return TimeLimit(
-            self._settings.context,
+            self._settings.pool,
             self._settings.grace,
             say=self._notify_user,
             tell=self._handle_event,

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from disbatch.contexts.context import Context
 from disbatch.contexts.nodes import Node
+from disbatch.contexts.pool import Pool
 from disbatch.model.task import NO_REPEAT, Way
 from disbatch.plan.events import Assign, AssignPerEngine
 from disbatch.rundir.output_manifest import Output
@@ -19,11 +19,11 @@ from disbatch.wire.engine_protocol import PROTOCOL, Bootstrap, Order, Start, Sta
 
 @dataclass(frozen=True)
 class BootstrapFactory:
-    """What all engines of a context are told: the tasks' `directory` and `environment`, the run's `files` and
+    """What all engines of a pool are told: the tasks' `directory` and `environment`, the run's `files` and
     its `keys`; `by_driver` and `orphan_patience` as in `Bootstrap`; `output`: what is kept of what tasks
     print."""
 
-    context: Context
+    pool: Pool
     directory: bytes
     environment: dict[bytes, bytes]
     files: RunFiles
@@ -34,7 +34,7 @@ class BootstrapFactory:
 
     def bootstrap(self, node: Node, *, name: str, engine: str, addresses: list[str]) -> Bootstrap:
         """The Bootstrap of the engine `engine` on `node`, which the run calls `name`."""
-        context, output = self.context, self.output
+        pool, output = self.pool, self.output
         return Bootstrap(
             protocol=PROTOCOL,
             engine=engine,
@@ -49,9 +49,9 @@ class BootstrapFactory:
             client_secret=self.keys.client_secret,
             environment=self.environment,
             way=node.way,
-            gpu=context.gpu,
-            share=context.share,
-            bind=context.bind,
+            gpu=pool.gpu,
+            share=pool.share,
+            bind=pool.bind,
             cores=node.cores if node.way is Way.STEP else None,
             run=os.fsencode(self.files.prefix),
             by_driver=self.by_driver,
@@ -59,6 +59,7 @@ class BootstrapFactory:
             output=output.directory if output else b"",
             output_pack=output.packed if output else False,
             output_limit=output.limit if output else 0,
+            step=pool.context.variables if node.way is Way.STEP else None,
         )
 
 

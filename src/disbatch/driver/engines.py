@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from disbatch.contexts.context import Retirement
 from disbatch.contexts.launcher import Launcher
 from disbatch.contexts.node_messages import BY_SIGNAL, NodeMessages
 from disbatch.contexts.nodes import Node
-from disbatch.contexts.retire import Retirement
 from disbatch.contexts.spawn import Spawned
 from disbatch.contexts.ssh import new_place
 from disbatch.driver.addresses import Addresses
@@ -101,8 +101,8 @@ class EngineManager:
         self.ever_joined = False
         self.next_rank = 0
         self.node_messages = NodeMessages(loop, notify_user)
-        self.slurm_signalled = False
-        """Slurm ended an engine of the driver's own context."""
+        self.ended_by_scheduler = False
+        """The scheduler ended an engine of the driver's own context."""
         self._succession: Succession | None = None
         self._retirement: Retirement | None = None
         self.idle_releases = IdleReleases(members, attachments.engines)
@@ -111,18 +111,18 @@ class EngineManager:
         self._watched = Inherited(loop, self._exited_here)
         self._endings: set[asyncio.Task[None]] = set()
         self._on_joined = on_joined
-        context = settings.context
-        self.idle_releases.add("", context.spare_after, context.keep)
+        pool = settings.pool
+        self.idle_releases.add("", pool.spare_after, pool.keep)
         self._hub, self._addresses, self._bootstraps = hub, addresses, bootstraps
         self._launcher = Launcher(
             loop,
+            pool.context,
             on_started=self._launched,
             on_failed=self._launch_failed,
             on_exit=self.exited,
             on_trouble=notify_user,
-            ssh=context.ssh,
-            srun=context.srun,
-            tunnel_to=addresses.socket if context.tunnel else None,
+            ssh=pool.ssh,
+            tunnel_to=addresses.socket if pool.tunnel else None,
         )
 
     def launch(
@@ -149,17 +149,17 @@ class EngineManager:
 
     def label_of(self, context: str) -> str:
         """The label of that context's nodes."""
-        return self._attachments.label(context) if context else self._settings.context.label
+        return self._attachments.label(context) if context else self._settings.pool.label
 
     # ---- they come ----
 
     def start(self, rank: int, node: Node) -> str:
         """Start an engine there; its name for good."""
-        name = self._settings.context.name_of(node, self.hostname)
+        name = self._settings.pool.name_of(node, self.hostname)
         engine = f"{rank}-{secrets.token_hex(8)}"
-        context = self._settings.context
-        place = new_place() if context.tunnel and node.way is Way.SSH else ""
-        self.add(Member(engine, name, rank, node.slots, node, label=context.label, tunnel=place))
+        pool = self._settings.pool
+        place = new_place() if pool.tunnel and node.way is Way.SSH else ""
+        self.add(Member(engine, name, rank, node.slots, node, label=pool.label, tunnel=place))
         here = Here(engine, name, rank, node.slots, node, tunnel=place)
         if node.local:
             here = msgspec.structs.replace(here, host=self.hostname, boot=boot_id())
@@ -298,7 +298,7 @@ class EngineManager:
     # ---- they go ----
 
     def exited(self, engine: str, return_code: int, words: str) -> None:
-        """The process of an engine, or the srun around it, ended."""
+        """The process of an engine, or the command that started its step, ended."""
         member = self.members[engine]
         never_came, member.launching, member.return_code = member.launching, False, return_code
         member.exited = True
@@ -328,9 +328,10 @@ class EngineManager:
         member = self.members[peer.name]
         log.info("%s: engine left (%s)", member.name, message.reason)
         if message.reason != AS_TOLD and self.is_running():
-            by_slurm = self._is_slurms(member)
-            self.slurm_signalled |= by_slurm and not member.context and message.reason.startswith(BY_SIGNAL)
-            self.node_messages.left(member.shown, message.reason, by_slurm=by_slurm)
+            scheduler = self._scheduler_of(member)
+            own = bool(scheduler) and not member.context
+            self.ended_by_scheduler |= own and message.reason.startswith(BY_SIGNAL)
+            self.node_messages.left(member.shown, message.reason, scheduler=scheduler)
         member.left = True
         member.spare = message.reason == AS_TOLD and self.is_running() and not self._time_is_up()
         self._gone(member)
@@ -339,11 +340,11 @@ class EngineManager:
         self.loop.call_later(SEE_OFF, self._launcher.end, peer.name)
         self.engines_changed()
 
-    def _is_slurms(self, member: Member) -> bool:
-        """Its node is Slurm's."""
+    def _scheduler_of(self, member: Member) -> str:
+        """Whose job has its node, in words for the user; "": nobody's."""
         if member.context:
-            return self._attachments.is_scheduled(member.context)
-        return self._settings.context.allocation is not None
+            return "the scheduler" if self._attachments.is_scheduled(member.context) else ""
+        return self._settings.pool.context.scheduler
 
     def lose(self, engine: str, why: str) -> None:
         """It is given up."""

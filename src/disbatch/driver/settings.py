@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from disbatch.contexts.context import Context
 from disbatch.contexts.machine import this_machine
+from disbatch.contexts.pool import Pool
 from disbatch.engine import keeper
 from disbatch.keystore.address import Address
 from disbatch.model.view import Snapshot, TaskView
@@ -43,7 +43,7 @@ class Settings:
     """One run. Times in seconds.
 
     `source_name` is how messages name the task file, `task_name` what the files of the run and
-    DISBATCH_NAMETASKS are called after. `context`: where it begins. `cores_per_task`: -c, if given.
+    DISBATCH_NAMETASKS are called after. `pool`: its first nodes. `cores_per_task`: -c, if given.
     `listen`: HOST:PORT of --use-address as (host, port), if given; `on_network`: others may join from other
     hosts, so that a port is opened at once. `waits`: how long a run without any engine waits for some to be
     attached; None: for ever. `asked` is for a driver that takes this run over,
@@ -59,7 +59,7 @@ class Settings:
     task_name: str
     jobid: str
     claimed: ClaimedFiles
-    context: Context
+    pool: Pool
     directory: bytes
     environment: dict[bytes, bytes]
     cores_per_task: float | None = None

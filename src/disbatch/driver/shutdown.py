@@ -16,8 +16,7 @@ from typing import Any
 
 import msgspec
 
-from disbatch.contexts import command as commands
-from disbatch.contexts.slurm.commands import preemption
+from disbatch.contexts.context import Preempted
 from disbatch.driver.ending import (
     DriverFailed,
     Ending,
@@ -70,7 +69,7 @@ class Shutdown:
             give_up=lambda why: self._end(NoEngines(why)),
         )
         self._preemption: asyncio.Task[None] | None = None
-        """Waits for Slurm to end a job that it preempts."""
+        """Waits for the scheduler to end a job that it preempts."""
         self.ending: Ending | None = None
 
     # ---- what stands ----
@@ -184,7 +183,7 @@ class Shutdown:
 
     def _why_no_engines(self) -> str:
         p = self._parts
-        limit = p.settings.context.task_limit
+        limit = p.settings.pool.task_limit
         if limit is not None and not len(p.attachments) and p.plan.has_reached_limit(""):
             return f"ended after {counted(limit, 'task')}, as -C asks"
         if not p.members:
@@ -196,24 +195,24 @@ class Shutdown:
         self._stop_waiting()
 
     def _stop_waiting(self) -> None:
-        """Nothing more is waited for, unless Slurm may be about to end this process, too."""
+        """Nothing more is waited for, unless the scheduler may be about to end this process, too."""
         p = self._parts
         if p.over.done():
             return
-        if p.engines.slurm_signalled and find(self.ending, Interrupted) is None:
+        if p.engines.ended_by_scheduler and find(self.ending, Interrupted) is None:
             self._preemption = p.loop.create_task(self._await_preemption())
         else:
             p.over.set_result(None)
 
     async def _await_preemption(self) -> None:
-        """Slurm ends the steps of a job that it preempts a grace before the batch script. If that ended by
+        """A scheduler ends the steps of a job that it preempts a grace before its script. If that ended by
         itself meanwhile the job would count as failed, and not be started again, where it should be."""
-        over, allocation = self._parts.over, self._parts.settings.context.allocation
-        found = None if allocation is None else await preemption(allocation.job, commands.run)
-        if found and not over.done():
-            self._notify_user(found.words)
-            if found.again is not False:
-                await asyncio.wait([over], timeout=found.left)
+        over = self._parts.over
+        state = await self._parts.settings.pool.context.job_state()
+        if isinstance(state, Preempted) and not over.done():
+            self._notify_user(state.words)
+            if state.again is not False:
+                await asyncio.wait([over], timeout=state.left)
         if not over.done():
             over.set_result(None)
 

@@ -33,7 +33,7 @@ def new_plan(settings: Settings) -> Plan:
 
 def task_limits(settings: Settings) -> dict[str, int]:
     """How many more tasks the contexts may complete, of those that are known and have a limit."""
-    takeover, limit = settings.takeover, settings.context.task_limit
+    takeover, limit = settings.takeover, settings.pool.task_limit
     limits = {} if limit is None else {"": limit}
     if takeover is None:
         return limits
@@ -73,11 +73,11 @@ class Startup:
         return not over.done()
 
     def affordable_nodes(self) -> list[Node]:
-        """The nodes of the context for whose engines there are file descriptors. UsageError if for none."""
-        context = self._parts.settings.context
-        if not context.nodes:
+        """The nodes of the pool for whose engines there are file descriptors. UsageError if for none."""
+        pool = self._parts.settings.pool
+        if not pool.nodes:
             return []
-        nodes, words = affordable(context.nodes, tunnel=context.tunnel, connected=True)
+        nodes, words = affordable(pool.nodes, tunnel=pool.tunnel, connected=True)
         if words:
             self._notify_user(words)
         return nodes
@@ -86,7 +86,7 @@ class Startup:
         """Read tasks, and launch engines on `nodes`, or expect those that are there. Programs sign in at
         `desk`."""
         p, s = self._parts, self._parts.settings
-        retirement = choose_retirement(s.context, p.hostname, p.addresses.folder, self._notify_user)
+        retirement = choose_retirement(s.pool, p.hostname, p.addresses.folder, self._notify_user)
         too_late = bool(p.time_limit.too_late)
         p.feed.start(p.loop, self._feed_plan, desk)
         if p.feed.submissions is not None:

@@ -1,4 +1,5 @@
-"""`python -m disbatch.engine`: run one engine; its orders come on standard input, see `bootstrap`."""
+"""`python -m disbatch.engine`: run one engine; its orders come on standard input or in the file that is
+named, see `bootstrap`."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def main() -> int:
     from disbatch.model.task import Way
 
     try:
-        orders = bootstrap.read_bootstrap(0)
+        by_file = sys.argv[1:2]  # where no standard input reaches us
+        orders = bootstrap.read_bootstrap_file(*by_file) if by_file else bootstrap.read_bootstrap(0)
         ready = bootstrap.check(orders, os.environb)
     except LaunchError as error:
         bootstrap.complain(error)

@@ -21,7 +21,7 @@ from disbatch.engine.resources import Division, divide, variables_of_run
 from disbatch.engine.spawn import SHELL
 from disbatch.model.errors import LaunchError
 from disbatch.model.task import Way
-from disbatch.wire.engine_protocol import ERROR_MARK, PROTOCOL, READY_MARK, Bootstrap
+from disbatch.wire.engine_protocol import ERROR_MARK, PROTOCOL, READY_MARK, Bootstrap, StepVariables
 from disbatch.wire.ownfile import open_own
 
 LONGEST_BOOTSTRAP = 64 << 20
@@ -67,6 +67,21 @@ def read_bootstrap(descriptor: int) -> Bootstrap:
         raise LaunchError(here, f"cannot read the driver's orders: {error}") from error
 
 
+def read_bootstrap_file(path: str) -> Bootstrap:
+    """The same from a file, which is removed: it holds the keys of the run."""
+    try:
+        descriptor = open_own(path, os.O_RDONLY)
+    except OSError as error:
+        why = f"cannot read the driver's orders, {path}: {error.strerror or error}"
+        raise LaunchError(socket.gethostname(), why) from error
+    try:
+        return read_bootstrap(descriptor)
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108 - its like above
+
+
 class _Protocol(msgspec.Struct, tag="Bootstrap"):
     protocol: int
 
@@ -105,13 +120,15 @@ def check(bootstrap: Bootstrap, environment: Mapping[bytes, bytes]) -> Ready:
         ) from error
     if bootstrap.output:
         _prepare_output(bootstrap)
-    client = launched_from(environment, bootstrap.way)
+    step = bootstrap.step or StepVariables()
+    client = launched_from(environment, bootstrap.way, step)
     address = choose_address(bootstrap.addresses, client, node, bootstrap.way)
     tasks = dict(bootstrap.environment)
     if bootstrap.way is not Way.CHILD:
-        combine = merge if bootstrap.way is Way.SSH else merge_step
+        run = variables_of_run(bootstrap, environment)
+        tasks = merge(run, environment) if bootstrap.way is Way.SSH else merge_step(run, environment, step)
         # PWD tells a shell the user's name of the directory, if that contains symbolic links.
-        tasks = combine(variables_of_run(bootstrap, environment), environment) | {b"PWD": bootstrap.directory}
+        tasks[b"PWD"] = bootstrap.directory
     division = divide(bootstrap, tasks)
     log, path, troubles = open_log(Path(os.fsdecode(bootstrap.log)))
     return Ready(bootstrap, address, tasks, log, path, troubles + division.troubles, division)
@@ -130,11 +147,10 @@ def _prepare_output(bootstrap: Bootstrap) -> None:
         raise LaunchError(bootstrap.node, problem) from error
 
 
-def launched_from(environment: Mapping[bytes, bytes], way: Way) -> str:
+def launched_from(environment: Mapping[bytes, bytes], way: Way, step: StepVariables) -> str:
     """The address, as seen from here, of the computer that this engine was launched from; "" if unknown: the
-    client's in SSH_CONNECTION, or that of srun, which slurmd reports in SLURM_LAUNCH_NODE_IPADDR."""
-    names = [b"SSH_CONNECTION"] if way is Way.SSH else [b"SLURM_LAUNCH_NODE_IPADDR", b"SLURM_SRUN_COMM_HOST"]
-    for name in names:
+    client's in SSH_CONNECTION, or what the scheduler reports in a step."""
+    for name in [b"SSH_CONNECTION"] if way is Way.SSH else step.launched_from:
         words = environment.get(name, b"").split()
         if words:
             return os.fsdecode(words[0]).strip("[]")

@@ -55,9 +55,9 @@ from disbatch.engine.limits import raise_descriptor_limit
 from disbatch.engine.liveness import Contact, Lifeline, burden_now
 from disbatch.engine.outbox import Outbox, write_unrecorded
 from disbatch.engine.process_tree import boot_id, look, watch_children
-from disbatch.engine.resources import in_job
 from disbatch.engine.scheduler_signals import Held
 from disbatch.engine.slots import Job, Runner
+from disbatch.model.job import is_job
 from disbatch.model.log import LogFormatter
 from disbatch.model.task import Ending, Outcome, Phase, Way
 from disbatch.model.text import shell_command, valid
@@ -160,7 +160,7 @@ class Engine:
         self._guard = Guard(loop, keeper, self._keeper_signalled, self._keeper_died)
         self._signals = [0, 0]
         """The number of signals to the engine, and to its keeper."""
-        self._in_job = bootstrap.way is Way.STEP or in_job(os.environb)
+        self._in_job = bootstrap.way is Way.STEP or is_job(os.environb)
         self._contact = Contact(_now, self._silent)
         self._output = self._keep_output()
         give = self._ended if self._output is None else self._output.add
@@ -207,7 +207,7 @@ class Engine:
         """From the first Hello to the last message; the exit status."""
         self._loop.set_exception_handler(self._broken)
         self._heed_signals()
-        if self._bootstrap.way is not Way.SSH:
+        if self._bootstrap.lifeline:
             self._lifeline.watch_input()
         self._link.connect(self._ready.address)
         for trouble in self._ready.troubles:
@@ -298,10 +298,9 @@ class Engine:
             # The driver may have been stopped for long before it ended: count its silence from now.
             self._joined_at = self._loop.time()
             self._tell_of_silence("the driver is gone")
-        elif not self._bootstrap.by_driver:
-            log.info("standard input ended: the process that attached this node, or its srun, is gone")
         else:
-            log.info("standard input ended: the process that launched this engine, or its srun, is gone")
+            did = "launched this engine" if self._bootstrap.by_driver else "attached this node"
+            log.info("standard input ended: the process that %s, or the command of its step, is gone", did)
 
     def _tell_of_silence(self, what: str) -> None:
         self._told_of_silence = True

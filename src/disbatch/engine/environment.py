@@ -1,11 +1,12 @@
-"""The environment of a task, also of one inside a scheduler's step (Slurm: `srun`)."""
+"""The environment of a task: what the run and the node set, also inside a scheduler's step, and which task it
+is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from disbatch.engine.resources import Division
-from disbatch.wire.engine_protocol import SECRET_VARIABLES, SRUN_VARIABLES, Order
+from disbatch.wire.engine_protocol import SECRET_VARIABLES, Order, StepVariables
 
 Environment = dict[bytes, bytes]
 
@@ -68,35 +69,22 @@ class TaskEnvironment:
         }
 
 
-_OF_SLURM = (b"SLURM_", b"SRUN_", b"SBATCH_", b"SALLOC_")
-_OF_THE_NODE = frozenset(
-    b"SLURM_CONF SLURM_NODEID SLURM_LOCALID SLURM_PROCID SLURM_GTIDS SLURM_TASK_PID SLURM_CPUS_ON_NODE "
-    b"SLURM_GPUS_ON_NODE SLURM_JOB_GPUS SLURM_STEP_GPUS SLURM_TOPOLOGY_ADDR "
-    b"SLURM_TOPOLOGY_ADDR_PATTERN".split()
-)
-"""Slurm sets these for a batch script, too, and they differ between nodes."""
+def merge_step(
+    run: Mapping[bytes, bytes], step: Mapping[bytes, bytes], variables: StepVariables
+) -> Environment:
+    """The tasks' environment in a scheduler's step: the `step`'s own, which is the `run`'s with the changes
+    of the scheduler on that node (TMPDIR, CUDA_VISIBLE_DEVICES, ...).
 
-
-def merge_step(run: Mapping[bytes, bytes], step: Mapping[bytes, bytes]) -> Environment:
-    """The tasks' environment from the `run`'s and the `step`'s own. The latter is the run's, as srun passes
-    it on, with changes by slurmd, SPANK plugins and a TaskProlog on that node (TMPDIR, CUDA_VISIBLE_DEVICES,
-    ...).
-
-    So the step's values are used, except for Slurm's own variables: a step of one task on one node has
-    SLURM_NTASKS and many others for just that, and an `srun` or an MPI program in a task would obey them.
-    Those are set to the job's values, or removed if the job had none, except for _OF_THE_NODE. There is no
-    SLURM_STEP_ID: Open MPI would believe that srun had started each program.
-
-    Variables that were set for srun alone get the run's values again, and so does LC_CTYPE, which Python sets
-    for itself in the C locale.
+    The scheduler's own variables get the job's values again, or are removed if the job had none: a step of
+    one task on one node has them for just that, and a program in a task would obey them. So do variables that
+    were set for the launching command alone, and LC_CTYPE, which Python sets for itself in the C locale.
     """
-    others = frozenset([b"LC_CTYPE", *step.get(SRUN_VARIABLES, b"").split(b":")])
+    job, node = tuple(variables.job), frozenset(variables.node)
+    others = frozenset([b"LC_CTYPE", *variables.launcher])
 
     def of_the_run(name: bytes) -> bool:
-        return (name.startswith(_OF_SLURM) and name not in _OF_THE_NODE) or name in others
+        return (name.startswith(job) and name not in node) or name in others
 
     merged = {name: value for name, value in step.items() if not of_the_run(name)}
     merged |= {name: value for name, value in run.items() if of_the_run(name)}
-    for name in (SRUN_VARIABLES, *SECRET_VARIABLES):
-        merged.pop(name, None)
-    return merged
+    return {name: value for name, value in merged.items() if name not in SECRET_VARIABLES}

@@ -28,20 +28,10 @@ from typing import NamedTuple
 
 from disbatch.engine import cpu_topology
 from disbatch.model.errors import LaunchError
+from disbatch.model.job import is_job
 from disbatch.model.task import Way
 from disbatch.model.text import counted
 from disbatch.wire.engine_protocol import Bootstrap
-
-OF_A_JOB = (
-    *(b"SLURM_JOB_ID", b"PBS_JOBID", b"LSB_JOBID", b"SGE_TASK_ID"),
-    *(b"OAR_JOB_ID", b"_CONDOR_MACHINE_AD", b"FLUX_JOB_ID", b"COBALT_JOBID"),
-)
-
-
-def in_job(environment: Mapping[bytes, bytes]) -> bool:
-    """True if this is the environment of a scheduler's job."""
-    return any(name in environment for name in OF_A_JOB)
-
 
 CUDA = b"CUDA_VISIBLE_DEVICES"
 ROCR = b"ROCR_VISIBLE_DEVICES"
@@ -51,14 +41,14 @@ GPU_VARIABLES = (CUDA, b"GPU_DEVICE_ORDINAL", ROCR, b"HIP_VISIBLE_DEVICES", ZE)
 BELOW_ROCR = (CUDA, b"GPU_DEVICE_ORDINAL", b"HIP_VISIBLE_DEVICES")
 """For AMD devices, numbers in these count the devices that ROCR_VISIBLE_DEVICES admits."""
 NO_DEVICES = b"NoDevFiles"
-"""Slurm's value where a job has no GPU."""
+"""What a scheduler writes where a job has no GPU."""
 MOST_GPUS = 1024
 """The most GPUs of one node; a longer range is not a list of GPUs."""
-_ADVICE = {
+ADVICE = {
     Way.CHILD: "set one of these before you start disbatch (export CUDA_VISIBLE_DEVICES=0,1)",
     Way.SSH: "set one of these on that host, where a command of ssh finds it (for bash: "
     "`export CUDA_VISIBLE_DEVICES=0,1` at the top of ~/.bashrc)",
-    Way.STEP: "ask Slurm for GPUs (--gres=gpu:N)",
+    Way.STEP: "ask the scheduler for GPUs",
 }
 _RANGE = re.compile(rb"([0-9]{1,9})-([0-9]{1,9})")
 
@@ -115,12 +105,11 @@ def split(
     share: Iterable[str],
     rocm: bool = False,
     present: int = 0,
-    way: Way = Way.CHILD,
+    advice: str = ADVICE[Way.CHILD],
 ) -> Devices:
     """Divide what the variables list among at most `slots` slots. `gpu`: those of GPU_VARIABLES that are set;
     `share`: these as well. `rocm`: the node's GPUs are AMD's. `present`: the number of GPUs that are ours if
-    no variable lists them. `way`: how the engine was launched, which decides where the user can set a
-    variable.
+    no variable lists them. `advice`: how the user can set a variable for the engine.
 
     Raises LaunchError if there is no device for a slot.
     """
@@ -129,7 +118,7 @@ def split(
     if present and not any(name in environment for name in gpu_names):
         environment = {**environment, CUDA: b",".join(b"%d" % number for number in range(present))}
     named = {name: _listed(node, environment, name) for name in names}
-    resources = [_gpus(node, environment, gpu_names, way)] if gpu_names else []
+    resources = [_gpus(node, environment, gpu_names, advice)] if gpu_names else []
     resources += [resource for name, resource in named.items() if name not in GPU_VARIABLES]
     troubles: list[str] = []
     if not resources:
@@ -154,13 +143,13 @@ def split(
     return Devices(shares, troubles)
 
 
-def _gpus(node: str, environment: Mapping[bytes, bytes], names: list[bytes], way: Way) -> _Resource:
+def _gpus(node: str, environment: Mapping[bytes, bytes], names: list[bytes], advice: str) -> _Resource:
     """The GPUs of the node. A variable that is set but empty hides devices of its kind on purpose: it is
     ignored."""
     lists = {name: listed for name in names if (listed := entries(name, environment.get(name, b"")))}
     if not lists:
         looked_at = ", ".join(name.decode() for name in names)
-        raise LaunchError(node, f"-g: no GPU is listed in {looked_at}: {_ADVICE[way]}")
+        raise LaunchError(node, f"-g: no GPU is listed in {looked_at}: {advice}")
     return _Resource(("GPU", "GPUs"), lists)
 
 
@@ -202,7 +191,7 @@ def present_gpus(environment: Mapping[bytes, bytes], devices: Path = Path("/dev"
 
     Their numbers do not matter: a container may have only /dev/nvidia2, and CUDA counts from 0 there, too.
     """
-    if in_job(environment):  # then a device of the node need not be ours
+    if is_job(environment):  # then a device of the node need not be ours
         return 0
     return sum(1 for path in devices.glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit())
 
@@ -293,7 +282,7 @@ def divide(
         share=bootstrap.share,
         rocm=has_rocm(files),
         present=_present(bootstrap, environment, files),
-        way=bootstrap.way,
+        advice=bootstrap.step.gpu_advice if bootstrap.step else ADVICE[bootstrap.way],
     )
     troubles = list(shares.troubles)
     cpus = _bind(bootstrap, len(shares.slots), mask or usable_cpus(), system, troubles)

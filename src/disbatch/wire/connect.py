@@ -17,6 +17,7 @@ import msgspec
 import zmq
 
 from disbatch.model.errors import SilenceError, UsageError
+from disbatch.model.job import STARTED_FROM
 from disbatch.model.text import printable_json
 from disbatch.wire.ownfile import read_own
 
@@ -130,8 +131,9 @@ def is_loopback(address: str) -> bool:
 
 def ways(connect: ConnectFile, environ: Mapping[str, str] = os.environ) -> list[str]:
     """The addresses to try: the driver's Unix socket if it is visible from here, whatever the present name of
-    this host; else its port, also at the computer from which our user logged in here, or from which Slurm
-    says that the job came, as that may be the driver's. SilenceError or UsageError if there is none."""
+    this host; else its port, also at the computer from which our user logged in here, or from which the
+    scheduler says that the job came, as that may be the driver's. SilenceError or UsageError if there is
+    none."""
     if listens_here(connect):
         return sockets(connect)
     clients = _came_from(environ)
@@ -153,7 +155,7 @@ def ways(connect: ConnectFile, environ: Mapping[str, str] = os.environ) -> list[
 def _came_from(environ: Mapping[str, str]) -> list[str]:
     """Addresses of computers from which our user logged in to this one."""
     found = []
-    for name in ("SSH_CONNECTION", "SLURM_LAUNCH_NODE_IPADDR"):
+    for name in STARTED_FROM:
         words = environ.get(name, "").split()
         if words:
             host = words[0].strip("[]")

@@ -207,11 +207,27 @@ FromEngine = Hello | Beat | Finished | Recalled | Trouble | Goodbye
 # ---- on an engine's standard input, before there is a connection ----
 
 
+class StepVariables(msgspec.Struct, frozen=True):
+    """What a scheduler puts into the environment of the steps that it starts, as its context tells.
+
+    `job`: prefixes of variables that describe the job or the step. Tasks find those of the run, but for the
+    ones in `node`, which differ from node to node. `launcher`: names that are set for the command alone that
+    starts the step. `launched_from`: the first of them that is set begins with the address of the computer
+    that started the step. `gpu_advice`: how the user gets GPUs.
+    """
+
+    job: list[bytes] = []
+    node: list[bytes] = []
+    launcher: list[bytes] = []
+    launched_from: list[bytes] = []
+    gpu_advice: str = ""
+
+
 class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     """What an engine needs to start: four bytes of length (big endian), then this as msgpack.
 
     `addresses` are tried in order: `ipc://PATH`, `tcp://HOST:PORT`, or `tcp://@client:PORT`, where `@client`
-    stands for the address that the ssh connection or the srun command came from. Keys are Z85 text (CURVE).
+    stands for the address that the ssh connection or the step came from. Keys are Z85 text (CURVE).
     `environment` is the environment of the tasks, already merged for a local engine; other engines merge it
     with their own. `log` is the log file's path, `directory` the tasks' working directory. `way`: how the
     engine was launched.
@@ -223,7 +239,8 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     the run's files, for messages. `by_driver`: the driver itself launched the engine, not an attached
     context. `orphan_patience`: seconds, as in Welcome, for the time before that. `output`: the directory for
     what tasks print; empty: nothing is kept. `output_pack`: in a pack instead of files; `output_limit`: bytes
-    of each stream of a task.
+    of each stream of a task. `step`: the scheduler's variables, in a step. `lifeline`: standard input ends
+    when the process that started the engine is gone.
     """
 
     protocol: int
@@ -249,12 +266,12 @@ class Bootstrap(msgspec.Struct, frozen=True, tag=True):
     output: bytes = b""
     output_pack: bool = False
     output_limit: int = 0
+    step: StepVariables | None = None
+    lifeline: bool = True
 
 
 SECRET_VARIABLES = frozenset({b"DISBATCH_SMTP", b"DISBATCH_KVS_URL"})
 """Variables of the user that hold passwords; no engine and no task gets them."""
-SRUN_VARIABLES = b"DISBATCH_SRUN_VARIABLES"
-"""Tells the engine of a step which variables were set for srun alone: their names, separated by colons."""
 READY_MARK = "disbatch-engine-ready"
 """An engine prints this and its pid on a line of stdout when it no longer needs its launcher's pipes."""
 ERROR_MARK = "disbatch-engine-error"

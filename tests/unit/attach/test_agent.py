@@ -15,8 +15,9 @@ import zmq
 
 from deadline import DEADLINE
 from disbatch.attach.agent import Attachment
-from disbatch.contexts.context import Context
+from disbatch.contexts.hosts import Hosts
 from disbatch.contexts.nodes import Node
+from disbatch.contexts.pool import Pool
 from disbatch.contexts.ssh import SshOptions
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.model.task import Way
@@ -121,9 +122,10 @@ class Driver:
 
     def attachment(self, *nodes: str, **changes: Any) -> Attachment:
         """Of hosts whose ssh is in `directory`."""
+        ssh = SshOptions(python="python3")
         hosts = [Node(node, 2, 2, Way.SSH, 1.0) for node in nodes or ("n1",)]
         return Attachment(
-            Context(nodes=hosts, ssh=SshOptions(python="python3"), **changes),
+            Pool(nodes=hosts, context=Hosts(ssh), ssh=ssh, **changes),
             self.connect_file(),
             str(self.directory / "P"),
             None,

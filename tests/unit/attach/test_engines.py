@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from disbatch.attach.engines import Party
-from disbatch.contexts.context import Context
 from disbatch.contexts.node_messages import NodeMessages
 from disbatch.contexts.nodes import Node
+from disbatch.contexts.pool import Pool
 from disbatch.model.task import Way
 from disbatch.wire.client_protocol import Fate
 
@@ -42,7 +42,7 @@ class Bench:
         self.said: list[str] = []
         self.lines = NodeMessages(asyncio.get_running_loop(), self.said.append)
         nodes = [Node("n1", 2, 2, Way.SSH, 1.0), Node("n2", 1, 1, Way.SSH, 1.0)]
-        self.party = Party(Context(nodes=nodes), "here", self.lines)
+        self.party = Party(Pool(nodes=nodes), "here", self.lines)
         self.owner = self.party.retirement = Owner()
         self.n1, self.n2 = self.party.engines.values()
 

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.cli.resume import former_life, restarted
+from disbatch.cli.resume import former_life
+from disbatch.contexts.discovery import restarted_by
 from disbatch.rundir.lock import hold
 
 
 @pytest.mark.parametrize(
-    ("environ", "expected"),
+    ("environ", "scheduler"),
     [
-        ({}, False),
-        ({"SLURM_JOB_ID": "7"}, False),
-        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "0"}, False),
-        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2"}, True),
-        ({"SLURM_RESTART_COUNT": "2"}, False),
+        ({}, ""),
+        ({"SLURM_JOB_ID": "7"}, ""),
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "0"}, ""),
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2"}, "Slurm"),
+        ({"SLURM_RESTART_COUNT": "2"}, ""),
     ],
 )
-def test_restarted(environ: dict[str, str], expected: bool) -> None:
-    assert restarted(environ) is expected
+def test_restarted(environ: dict[str, str], scheduler: str) -> None:
+    assert restarted_by(environ) == scheduler
 
 
 def test_files_of_the_former_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from disbatch.contexts.batch import share_of_job
-from disbatch.contexts.discovery import Choice, choose_nodes
+from disbatch.contexts.context import Scheduler, SlotRules
+from disbatch.contexts.discovery import Choice, Entry, choose_nodes
 from disbatch.contexts.nodes import Machine, Node
+from disbatch.contexts.slurm.context import Slurm
 from disbatch.contexts.slurm.hetjob import JobFacts
 from disbatch.model.task import Way
 
@@ -107,10 +109,13 @@ def test_no_job(environ: dict[str, str]) -> None:
 def chosen(
     lists: list[str], environ: dict[str, str], each: float | None = None, most: int | None = None
 ) -> Choice:
-    def ask(job: str) -> JobFacts:
-        return JobFacts(nodes=["node1"], cpus={"node1": 2})
+    return choose_nodes(
+        lists, environ, HERE, SlotRules(each, most), read=read, schedulers=[Entry(("SLURM_JOB_ID",), slurm)]
+    )
 
-    return choose_nodes(lists, environ, HERE, cores_per_task=each, tasks_per_node=most, ask=ask, read=read)
+
+def slurm() -> Scheduler:
+    return Slurm(lambda job, environ: JobFacts(nodes=["node1"], cpus={"node1": 2}))
 
 
 def test_the_share_is_divided_as_any_machine_is() -> None:

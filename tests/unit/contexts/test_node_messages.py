@@ -25,39 +25,39 @@ def said(course: Callable[[NodeMessages], None]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "reason", "by_slurm", "line"),
+    ("nodes", "reason", "scheduler", "line"),
     [
-        ("a", "ended by SIGTERM", False, "a: its engine left: ended by SIGTERM"),
-        ("a b", "ended by SIGTERM", False, "a, b: their engines left: ended by SIGTERM"),
+        ("a", "ended by SIGTERM", "", "a: its engine left: ended by SIGTERM"),
+        ("a b", "ended by SIGTERM", "", "a, b: their engines left: ended by SIGTERM"),
         (
             "a",
             "ended by SIGTERM",
-            True,
+            "Slurm",
             "a: Slurm ended the engine (SIGTERM: cancelled, preempted, or out of time)",
         ),
         (
             "a b c d e f g",
             "ended by SIGTERM",
-            True,
+            "Slurm",
             "a, b, c, d, e and 2 more: Slurm ended the engines "
             "(SIGTERM: cancelled, preempted, or out of time)",
         ),
-        ("a", "the driver is gone", True, "a: its engine left: the driver is gone"),
+        ("a", "the driver is gone", "Slurm", "a: its engine left: the driver is gone"),
     ],
 )
-def test_one_line(nodes: str, reason: str, by_slurm: bool, line: str) -> None:
+def test_one_line(nodes: str, reason: str, scheduler: str, line: str) -> None:
     def course(messages: NodeMessages) -> None:
         for node in nodes.split():
-            messages.left(node, reason, by_slurm=by_slurm)
+            messages.left(node, reason, scheduler=scheduler)
 
     assert said(course) == [line]
 
 
 def test_a_line_for_each_reason() -> None:
     def course(messages: NodeMessages) -> None:
-        messages.left("a", "x", by_slurm=False)
-        messages.left("b", "y", by_slurm=False)
-        messages.left("c", "x", by_slurm=False)
+        messages.left("a", "x", scheduler="")
+        messages.left("b", "y", scheduler="")
+        messages.left("c", "x", scheduler="")
 
     assert said(course) == ["a, c: their engines left: x", "b: its engine left: y"]
 
@@ -66,7 +66,7 @@ def test_a_line_comes_by_itself() -> None:
     async def run() -> str:
         loop = asyncio.get_running_loop()
         line: asyncio.Future[str] = loop.create_future()
-        NodeMessages(loop, line.set_result).left("a", "x", by_slurm=False)
+        NodeMessages(loop, line.set_result).left("a", "x", scheduler="")
         async with asyncio.timeout(DEADLINE):
             return await line
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.contexts.discovery import Choice, choose_nodes
+from disbatch.contexts.context import Scheduler, SlotRules
+from disbatch.contexts.discovery import Choice, Entry, choose_nodes
 from disbatch.contexts.machine import cpu_quota, this_machine, usable_cores
 from disbatch.contexts.nodes import MAX_CORES, Machine, Node, parse_node_list, slots
+from disbatch.contexts.slurm.context import Slurm, SlurmJob
 from disbatch.contexts.slurm.hetjob import JobFacts
 from disbatch.model.errors import UsageError
 from disbatch.model.task import Way
@@ -167,12 +170,20 @@ def test_a_short_host_name_is_completed_by_the_name_server_only_if_that_matters(
     assert not machine.is_called("vm7.other.org")
 
 
-def nobody(job: str) -> JobFacts:
+def nobody(job: str, environ: Mapping[str, str]) -> JobFacts:
     pytest.fail("no scheduler is to be asked")
 
 
+def slurm(ask: Callable[[str, Mapping[str, str]], JobFacts]) -> list[Entry]:
+    def load() -> Scheduler:
+        return Slurm(ask)
+
+    return [Entry(("SLURM_JOB_ID", "SLURM_JOBID"), load)]
+
+
 def chosen(lists: list[str], environ: dict[str, str], cores_per_task: float | None = None) -> Choice:
-    return choose_nodes(lists, environ, HERE, cores_per_task=cores_per_task, ask=nobody, read=lambda _: "")
+    rules = SlotRules(cores_per_task)
+    return choose_nodes(lists, environ, HERE, rules, read=lambda _: "", schedulers=slurm(nobody))
 
 
 def test_without_a_list_it_is_this_machine() -> None:
@@ -195,17 +206,16 @@ def test_errors_name_the_variable() -> None:
 def test_a_slurm_job_is_asked_about(variable: str) -> None:
     asked: list[str] = []
 
-    def ask(job: str) -> JobFacts:
+    def ask(job: str, environ: Mapping[str, str]) -> JobFacts:
         asked.append(job)
         return JobFacts(nodes=["vm7", "vm8"], cpus={"vm7": 2, "vm8": 4})
 
-    choice = choose_nodes(
-        [], {variable: "7"}, HERE, cores_per_task=2.0, tasks_per_node=3, ask=ask, read=lambda _: ""
-    )
+    rules = SlotRules(2.0, tasks_per_node=3)
+    choice = choose_nodes([], {variable: "7"}, HERE, rules, read=lambda _: "", schedulers=slurm(ask))
     assert asked == ["7"]
     assert choice.nodes == [Node("vm7", 2, 1, Way.STEP, 2.0), Node("vm8", 4, 2, Way.STEP, 2.0)]
-    assert choice.allocation is not None
-    assert (choice.allocation.job, choice.allocation.own_node) == ("7", "vm7")
+    assert isinstance(choice.job, SlurmJob)
+    assert (choice.job.allocation.job, choice.job.own_node) == ("7", "vm7")
 
 
 def test_a_job_without_a_number_is_not_asked_about() -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
-from disbatch.contexts.command import Answer
-from disbatch.contexts.walltime import TIME_IS_UP, Allowance, ask_slurm, clock_time, duration, grace_within
+from disbatch.contexts.walltime import TIME_IS_UP, Allowance, clock_time, duration, grace_within
 
 NOON = 1_700_000_000.0
 
@@ -176,27 +174,3 @@ def test_duration(seconds: float, text: str) -> None:
 )
 def test_grace_within(kill_wait: float | None, grace: float, result: float) -> None:
     assert grace_within(kill_wait, grace) == result
-
-
-def answering(answer: Answer) -> Callable[[list[str], object, float], Awaitable[Answer]]:
-    async def run(argv: list[str], environment: object, timeout: float) -> Answer:
-        assert (argv, timeout) == (["scontrol", "show", "job", "-d", "-o", "7"], 3.0)
-        return answer
-
-    return run
-
-
-@pytest.mark.parametrize(
-    ("answer", "end"),
-    [
-        (Answer(None, "JobId=7 JobName=a JobState=RUNNING EndTime=1700000000 NodeList=n1\n"), NOON),
-        (Answer(None, "JobId=7 JobName=a JobState=RUNNING EndTime=Unknown NodeList=n1\n"), None),
-        (Answer(None, "nonsense"), None),
-        (Answer("exit code 1: no", ""), None),
-    ],
-)
-def test_ask_slurm(answer: Answer, end: float | None) -> None:
-    async def ask() -> float | None:
-        return await ask_slurm("7", answering(answer))(3.0)
-
-    assert asyncio.run(ask()) == end

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from disbatch.contexts.context import Context
+from disbatch.contexts.pool import Pool
+from disbatch.contexts.slurm.context import SlurmJob
 from disbatch.contexts.slurm.job import Allocation
 from disbatch.contexts.walltime import TIME_IS_UP, TimeLimit
 from disbatch.plan.events import Drain, Stop
 
 
-def context(end: float | None, margin: float | None = None) -> Context:
-    return Context(allocation=Allocation("7", [], "", frozenset(), end, None, None), time_limit_margin=margin)
+def pool(end: float | None, margin: float | None = None) -> Pool:
+    job = SlurmJob(Allocation("7", [], "", frozenset(), end, None, None))
+    return Pool(context=job, time_limit_margin=margin)
 
 
 class Run:
@@ -20,7 +22,7 @@ class Run:
     def __init__(self, end: float | None, margin: float | None = None) -> None:
         self.log: list[object] = []
         self.limit = TimeLimit(
-            context(end, margin),
+            pool(end, margin),
             5.0,
             say=lambda text: self.log.append("say"),
             tell=self.log.append,

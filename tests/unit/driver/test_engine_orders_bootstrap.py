@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from disbatch.contexts.context import GIVE_BACK_AFTER, Context
+from disbatch.contexts.hosts import Hosts
 from disbatch.contexts.nodes import Node
+from disbatch.contexts.pool import RELEASE_AFTER, Pool
 from disbatch.contexts.retire import Retirer, choose_retirement
-from disbatch.contexts.slurm.job import RETIRE_COMMAND, Allocation
+from disbatch.contexts.slurm.context import SlurmJob
+from disbatch.contexts.slurm.job import Allocation
 from disbatch.contexts.slurm.resize import Shrinker
 from disbatch.driver.addresses import Addresses
 from disbatch.driver.engine_orders import BootstrapFactory
@@ -29,15 +31,15 @@ FAR = Node("far", 4, 4, Way.SSH)
 
 def settings(tmp_path: Path, own_node: str | None = None, **given: Any) -> Settings:
     """A run; with `own_node` one in a job of Slurm's."""
-    allocation = None
+    job = None
     if own_node is not None:
-        allocation = Allocation("7", [OWN, OTHER], own_node, frozenset({"n1"}), None, None, None)
+        job = SlurmJob(Allocation("7", [OWN, OTHER], own_node, frozenset({"n1"}), None, None, None))
     return Settings(
         source_name="T",
         task_name="T",
         jobid="7",
         claimed=claim(str(tmp_path / "run"), "T", "7", None),
-        context=Context(allocation=allocation, **given),
+        pool=Pool(context=job or Hosts(), **given),
         directory=b"/",
         environment={},
     )
@@ -62,7 +64,7 @@ def addresses(settings: Settings) -> Addresses:
 
 def test_addresses_of_steps(tmp_path: Path) -> None:
     run = settings(tmp_path, "n1")
-    run.context.nodes.extend([OWN, OTHER])
+    run.pool.nodes.extend([OWN, OTHER])
     ears = addresses(run)
     tcp = ears.for_node(OTHER)
     assert len(tcp) == 2 and all(address.startswith("tcp://") for address in tcp)
@@ -71,14 +73,14 @@ def test_addresses_of_steps(tmp_path: Path) -> None:
 
 def test_a_driver_outside_the_job_has_no_node_there(tmp_path: Path) -> None:
     run = settings(tmp_path, "")
-    run.context.nodes.extend([OWN, OTHER])
+    run.pool.nodes.extend([OWN, OTHER])
     ears = addresses(run)
     assert ears.for_node(OWN) == ears.for_node(OTHER)
 
 
 def test_a_child_comes_through_the_socket_alone(tmp_path: Path) -> None:
     run = settings(tmp_path)
-    run.context.nodes.append(CHILD)
+    run.pool.nodes.append(CHILD)
     ears = addresses(run)
     assert ears.for_node(CHILD) == [f"ipc://{ears.socket}"]
 
@@ -87,13 +89,13 @@ def test_a_child_comes_through_the_socket_alone(tmp_path: Path) -> None:
     ("node", "own", "name"), [(CHILD, None, "me"), (FAR, None, "far"), (OWN, "n1", "n1"), (OTHER, "", "n2")]
 )
 def test_names_of_nodes(tmp_path: Path, node: Node, own: str | None, name: str) -> None:
-    assert settings(tmp_path, own).context.name_of(node, "me") == name
+    assert settings(tmp_path, own).pool.name_of(node, "me") == name
 
 
 @pytest.mark.parametrize(("node", "cores"), [(OTHER, 8), (CHILD, None), (FAR, None)])
 def test_bootstrap(tmp_path: Path, node: Node, cores: int | None) -> None:
     run = settings(tmp_path, "n1", gpu=True, share=["LICENSES"], bind=None)
-    orders = BootstrapFactory(run.context, b"/", {}, run.claimed.files, RunKeys.generate(), 600.0)
+    orders = BootstrapFactory(run.pool, b"/", {}, run.claimed.files, RunKeys.generate(), 600.0)
     told = orders.bootstrap(node, name="n2", engine="1-x", addresses=["tcp://h:1"])
     assert (told.way, told.slots, told.cores_per_task, told.cores) == (
         *(node.way, node.slots, node.cores_per_task),
@@ -110,25 +112,25 @@ def test_bootstrap(tmp_path: Path, node: Node, cores: int | None) -> None:
         ("n1", {}, None),
         (None, {"retire_command": "true"}, Retirer),
         ("n1", {"retire_command": "true"}, Retirer),
-        ("n1", {"retire_command": RETIRE_COMMAND, "retire_default": True}, Shrinker),
+        ("n1", {"release": True}, Shrinker),
     ],
 )
 def test_who_retires(tmp_path: Path, own: str | None, given: dict[str, Any], kind: type | None) -> None:
     run = settings(tmp_path, own, **given)
 
     async def choose() -> object:
-        return choose_retirement(run.context, "me", str(tmp_path), print)
+        return choose_retirement(run.pool, "me", str(tmp_path), print)
 
     assert type(asyncio.run(choose())) is (kind or type(None))
-    assert (run.context.spare_after is None) is (kind is None)
+    assert (run.pool.spare_after is None) is (kind is None)
 
 
 def test_when_spare_engines_may_go(tmp_path: Path) -> None:
     command = {"retire_command": "true"}
-    usual = settings(tmp_path, "n1", retire_default=True, **command).context
-    own = settings(tmp_path, "n1", **command).context
-    without = settings(tmp_path, **command).context
-    assert (usual.spare_after, usual.keep) == (GIVE_BACK_AFTER, {"n1"})
+    usual = settings(tmp_path, "n1", release=True).pool
+    own = settings(tmp_path, "n1", **command).pool
+    without = settings(tmp_path, **command).pool
+    assert (usual.spare_after, usual.keep) == (RELEASE_AFTER, {"n1"})
     assert (own.spare_after, own.keep) == (0.0, {"n1"})
     assert (without.spare_after, without.keep) == (0.0, frozenset())
 
@@ -140,7 +142,7 @@ def test_own_command_finds_the_drivers_node_only_if_it_is_the_jobs(
     run = settings(tmp_path, own, retire_command=f'echo "$DRIVER_NODE|$NODE" >> {tmp_path}/said')
 
     async def retire() -> None:
-        retirement = choose_retirement(run.context, "login", str(tmp_path), print)
+        retirement = choose_retirement(run.pool, "login", str(tmp_path), print)
         assert retirement is not None
         retirement.joined("n2")
         retirement.retire("n2", 0, spare=True)

@@ -31,7 +31,7 @@ class Engines:
     """Nobody is there."""
 
     def __init__(self, did: list[str]) -> None:
-        self.expected = self.ever_joined = self.slurm_signalled = False
+        self.expected = self.ever_joined = self.ended_by_scheduler = False
         self.node_messages = SimpleNamespace(flush=lambda: None)
         self._did = did
 
@@ -66,7 +66,7 @@ class Bench:
                 moved=False,
                 grace=0.0,
                 takeover=None,
-                context=SimpleNamespace(task_limit=None, allocation=None),
+                pool=SimpleNamespace(task_limit=None),
                 claimed=SimpleNamespace(files=files),
             ),
             plan=self.plan,

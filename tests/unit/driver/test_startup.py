@@ -10,7 +10,7 @@ from disbatch.driver.startup import task_limits
 
 def settings(limit: int | None, told: Any = None) -> Any:
     takeover = None if told is None else SimpleNamespace(told=told)
-    return SimpleNamespace(context=SimpleNamespace(task_limit=limit), takeover=takeover)
+    return SimpleNamespace(pool=SimpleNamespace(task_limit=limit), takeover=takeover)
 
 
 def test_limits_of_a_new_run() -> None:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deadline import DEADLINE
+from disbatch.contexts.slurm.context import VARIABLES
 from disbatch.engine.bootstrap import choose_address, launched_from, open_log
 from disbatch.engine.capture import Capture
 from disbatch.engine.environment import merge
@@ -131,7 +132,7 @@ def test_a_socket_counts_only_where_somebody_listens(tmp_path: Path) -> None:
     ],
 )
 def test_where_an_engine_was_launched_from(way: Way, environment: dict[bytes, bytes], client: str) -> None:
-    assert launched_from(environment, way) == client
+    assert launched_from(environment, way, VARIABLES) == client
 
 
 def test_detached_engine_goes_to_the_background_and_outlives_its_start(

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from engine_driver import EngineProcess, FakeDriver, alive, wait_until
 
+from disbatch.contexts.slurm.context import VARIABLES
 from disbatch.engine.environment import merge_step
 from disbatch.model.task import Ending, Way
 from disbatch.wire.engine_protocol import READY_MARK, Goodbye, Hello
@@ -27,7 +29,9 @@ def driver(tmp_path: Path) -> Iterator[FakeDriver]:
 def engine(driver: FakeDriver) -> Iterator[EngineProcess]:
     environment = dict(os.environ) | {"SLURM_NTASKS": "1", "SLURM_NODEID": "2", "TMPDIR": "/tmp"}
     run = {b"PATH": b"/bin", b"SLURM_NTASKS": b"20", b"TMPDIR": b"/run"}
-    engine = EngineProcess(driver.bootstrap(way=Way.STEP, slots=4, environment=run), environment)
+    engine = EngineProcess(
+        driver.bootstrap(way=Way.STEP, slots=4, environment=run, step=VARIABLES), environment
+    )
     yield engine
     engine.finish()
 
@@ -171,7 +175,7 @@ def test_signals_that_are_messages_to_the_tasks(driver: FakeDriver, engine: Engi
         # Variables for srun alone; a task has the run's, or none.
         (
             {"UCX_TLS": "tcp"},
-            {"UCX_TLS": "ib", "FI_X": "1", "DISBATCH_SRUN_VARIABLES": "UCX_TLS:FI_X:GONE"},
+            {"UCX_TLS": "ib", "FI_X": "1"},
             {"UCX_TLS": "tcp"},
         ),
         ({}, {"LC_CTYPE": "C.UTF-8"}, {}),
@@ -185,4 +189,5 @@ def test_environment_of_tasks(run: dict[str, str], step: dict[str, str], tasks: 
     def as_bytes(variables: dict[str, str]) -> dict[bytes, bytes]:
         return {name.encode(): value.encode() for name, value in variables.items()}
 
-    assert merge_step(as_bytes(run), as_bytes(step)) == as_bytes(tasks)
+    variables = msgspec.structs.replace(VARIABLES, launcher=[b"UCX_TLS", b"FI_X", b"GONE"])
+    assert merge_step(as_bytes(run), as_bytes(step), variables) == as_bytes(tasks)

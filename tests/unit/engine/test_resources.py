@@ -11,6 +11,7 @@ import pytest
 from computers import LAPTOP, TWO_SOCKETS, describe
 from engine_driver import EngineProcess, FakeDriver
 
+from disbatch.contexts.slurm.context import VARIABLES
 from disbatch.engine.bootstrap import check
 from disbatch.engine.resources import Division, Share, divide, variables_of_run
 from disbatch.engine.spawn import Binding
@@ -113,10 +114,12 @@ def test_device_files_count_where_no_scheduler_gives_devices(tmp_path: Path) -> 
     for way in (Way.CHILD, Way.SSH):
         division = divide(bootstrap(gpu=True, way=way), {}, files=tmp_path)
         assert [share.variables for share in division.shares] == [{CUDA: b"0"}, {CUDA: b"1"}]
-    with pytest.raises(LaunchError):
-        divide(bootstrap(gpu=True, way=Way.STEP), {}, files=tmp_path)
-    with pytest.raises(LaunchError):
+    with pytest.raises(LaunchError, match="--gres=gpu:N"):
+        divide(bootstrap(gpu=True, way=Way.STEP, step=VARIABLES), {}, files=tmp_path)
+    with pytest.raises(LaunchError, match="before you start disbatch"):
         divide(bootstrap(gpu=True, way=Way.CHILD), {b"SLURM_JOB_ID": b"1"}, files=tmp_path)
+    with pytest.raises(LaunchError, match="on that host, where a command of ssh finds it"):
+        divide(bootstrap(gpu=True, way=Way.SSH), {b"SLURM_JOB_ID": b"1"}, files=tmp_path)
 
 
 def test_amd_numbers_count_what_rocr_lets_through(tmp_path: Path) -> None:

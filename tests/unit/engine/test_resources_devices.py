@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.contexts.launch_errors import tidy
-from disbatch.engine.resources import GPU_VARIABLES, Devices, entries, has_rocm, present_gpus, split
+from disbatch.contexts.slurm.context import VARIABLES
+from disbatch.engine.resources import ADVICE, GPU_VARIABLES, Devices, entries, has_rocm, present_gpus, split
 from disbatch.model.errors import LaunchError
-from disbatch.model.task import Way
 
 CUDA = "CUDA_VISIBLE_DEVICES"
 ORDINAL = "GPU_DEVICE_ORDINAL"
@@ -33,10 +33,10 @@ def parted(
     gpu: bool = True,
     rocm: bool = False,
     present: int = 0,
-    way: Way = Way.CHILD,
+    advice: str = "set one of these",
 ) -> Devices:
     values = {name.encode(): value.encode() for name, value in environment.items()}
-    return split("node1", values, slots, gpu=gpu, share=share, rocm=rocm, present=present, way=way)
+    return split("node1", values, slots, gpu=gpu, share=share, rocm=rocm, present=present, advice=advice)
 
 
 def of_slots(devices: Devices, name: str) -> list[str | None]:
@@ -107,17 +107,10 @@ def test_a_variable_that_lists_nothing_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("environment", [{}, {CUDA: ""}, {CUDA: "NoDevFiles", ROCR: ""}, {CUDA: "-1"}])
-@pytest.mark.parametrize(
-    ("way", "advice"),
-    [
-        (Way.CHILD, "before you start disbatch"),
-        (Way.SSH, "on that host, where a command of ssh finds it"),
-        (Way.STEP, "--gres=gpu:N"),
-    ],
-)
-def test_no_device_at_all(environment: dict[str, str], way: Way, advice: str) -> None:
+@pytest.mark.parametrize("advice", [*ADVICE.values(), VARIABLES.gpu_advice])
+def test_no_device_at_all(environment: dict[str, str], advice: str) -> None:
     with pytest.raises(LaunchError) as caught:
-        parted(environment, 2, way=way)
+        parted(environment, 2, advice=advice)
     assert caught.value.node == "node1"
     assert tidy(caught.value.problem) == caught.value.problem  # which is not cut off on its way to the user
     for name in GPU_VARIABLES:

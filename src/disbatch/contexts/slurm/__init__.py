@@ -1,1 +1,1 @@
-"""Slurm: a job's nodes as a context."""
+"""Slurm as a context: `context` implements the protocol, with the modules below it."""

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from typing import IO, NamedTuple
+from typing import IO
 
 from disbatch.contexts.command import Run
 from disbatch.contexts.hostlist import expand
@@ -142,8 +142,6 @@ def _listen(commands: list[_Command], deadline: float) -> None:
 log = logging.getLogger(__name__)
 
 ASK_TIMEOUT = 10.0
-PREEMPTION_MARGIN = 30.0
-"""Seconds beyond the grace of a preemption that Slurm may take to come back to it."""
 NOT_STEPS_OF_ANYBODY = ("batch", "extern", "interactive")
 
 
@@ -163,38 +161,7 @@ async def job_facts(job: str, run: Run, timeout: float = ASK_TIMEOUT) -> JobFact
     return facts
 
 
-class Preemption(NamedTuple):
-    """A job has to make room for another one. `left`: seconds that it may have until Slurm ends it. `again`:
-    it will be started again later; None: that is not known."""
-
-    left: float
-    again: bool | None
-
-    @property
-    def words(self) -> str:
-        """What the user is told."""
-        if self.again is None:
-            return "Slurm preempts this job: waiting until it ends it, or starts it again later"
-        later = (
-            ", to start it again later: waiting for that" if self.again else " and will not start it again"
-        )
-        return f"Slurm preempts this job{later}"
-
-
-async def preemption(job: str, run: Run) -> Preemption | None:
-    """Whether Slurm ends the job because it preempts it, and what it does with it then; None if not."""
-    try:
-        facts = await job_facts(job, run)
-    except SlurmSilentError as error:
-        log.info("whether the job is preempted is not known: %s", error)
-        return None
-    if not facts.preempted:
-        return None
-    again = await _requeues(facts, run) if facts.requeue else False
-    return Preemption(max(0.0, (facts.end or 0.0) - time.time()) + PREEMPTION_MARGIN, again)
-
-
-async def _requeues(facts: JobFacts, run: Run) -> bool | None:
+async def requeues(facts: JobFacts, run: Run) -> bool | None:
     """Whether the mode of preemption is to requeue: that of the job's partition or QOS, whichever decides on
     this cluster, or of the cluster, if they have none of their own. None if nobody says."""
     config = await _said(["scontrol", "show", "config"], run)

@@ -18,7 +18,7 @@ from disbatch.contexts.local import engine_argv
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.slurm.hetjob import SIZE_VARIABLES
 from disbatch.model.errors import UsageError
-from disbatch.wire.engine_protocol import SECRET_VARIABLES, SRUN_VARIABLES
+from disbatch.wire.engine_protocol import SECRET_VARIABLES
 
 OPTIONS_FILE = "DISBATCH_SLURM_SRUN_OPTIONS_FILE"
 LONGEST_OPTIONS = 64 << 10
@@ -97,8 +97,7 @@ def srun_environment(environ: Mapping[str, str], options: SrunOptions) -> dict[s
     """What srun finds: `environ`, which it passes on to the engine, without what would be read as options.
 
     Nearly every one of Slurm's own variables is one: a batch script's SLURM_NTASKS, SLURM_HINT or
-    SLURM_MEM_PER_CPU would shape a step that is to be shaped by `srun_argv` alone. The names of
-    `options.variables` go along, so that the engine can keep them from its tasks.
+    SLURM_MEM_PER_CPU would shape a step that is to be shaped by `srun_argv` alone.
     """
     secret = {os.fsdecode(name) for name in SECRET_VARIABLES}
     kept = {
@@ -106,10 +105,7 @@ def srun_environment(environ: Mapping[str, str], options: SrunOptions) -> dict[s
         for name, value in environ.items()
         if name not in secret and (name in _FINDS_THE_JOB or not name.startswith(_OF_SLURM))
     }
-    if options.variables:
-        kept |= options.variables
-        kept[os.fsdecode(SRUN_VARIABLES)] = ":".join(options.variables)
-    return kept
+    return kept | options.variables
 
 
 def read_options_file(path: Path) -> dict[str, str]:

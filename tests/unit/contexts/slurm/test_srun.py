@@ -85,7 +85,6 @@ def test_environment_is_ours_without_orders_for_srun() -> None:
     assert srun_environment(ours, options) == kept | {
         "SLURM_HINT": "multithread",
         "UCX_TLS": "tcp",
-        "DISBATCH_SRUN_VARIABLES": "SLURM_HINT:UCX_TLS",
     }
 
 
