@@ -1,1 +1,1 @@
-"""Performs the plan's actions: serves engines, writes the record."""
+"""Carry out the plan: serve engines and clients, write the record."""

@@ -1,14 +1,10 @@
 """Where the driver listens: its socket, the TCP port behind the relay, and the connect file.
 
-The run's TCP port: opened here, served by the relay (`wire.relay`), a process that is started again if it
-ends.
-
-Where the driver listens, and the connect file that tells it to those who may know.
-
-Local engines come through a Unix socket in a directory of the run's own (0700). A TCP port is there for
-engines on other hosts; not if all is to go through tunnels. A run that has no such engines opens a port at
-once in a scheduler's job, without nodes of its own (-S), or if --use-address asks for it, and goes on without
-if that cannot be; any other opens one when engines on other hosts are attached.
+Local engines connect to a Unix socket in a directory of the run (0700). The TCP port is for engines on other
+hosts; there is none if all of them use tunnels. A run without such engines opens the port at once in a
+scheduler's job, without nodes of its own (-S), or if --use-address asks for it, and continues without it if
+that fails; any other run opens it when engines on other hosts are attached. The port is opened here and
+served by the relay (`wire.relay`), a process that is restarted if it ends.
 """
 
 from __future__ import annotations

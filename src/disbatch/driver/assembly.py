@@ -1,4 +1,4 @@
-"""Builds the parts of a driver, and makes them known to each other."""
+"""Build the parts of a driver, and connect them."""
 
 # ruff: noqa: PLW0108 - a lambda looks its part up when it is called
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Answers the requests of contexts that are attached to the run: lets them in, tells them, hears them, lets
-them go."""
+"""Answer the requests of attached contexts: admit them, report on their engines, and release them."""
 
 from __future__ import annotations
 

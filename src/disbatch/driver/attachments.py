@@ -1,15 +1,15 @@
-"""Contexts that were attached to the run: other processes that start engines for it, here or elsewhere.
+"""The contexts that are attached to the run: other processes that launch engines for it, here or elsewhere.
 
 Theory of operation
 -------------------
-A context announces its engines (`Attach`) before it starts them, so that each has a rank and a place from the
-first. It then stays until they have left: it holds what they need there (an allocation, tunnels), and learns
-from us what became of each (`Heed`), as a history of events that it can ask for again. What it knows before
-us (a launch that failed, a process that ended) it tells (`Ended`). If it dies, its engines go on by
-themselves: they talk to us, not to it.
+A context announces its engines (`Attach`) before it launches them, so that each has a rank and a place from
+the beginning. It then stays until they have left: it holds what they need (an allocation, tunnels), and asks
+the driver what happened to each (`Heed`), as a history of events that it can request again. It reports what
+it learns first (a failed launch, a process that ended; `Ended`). If it dies, its engines continue by
+themselves, because they talk to the driver, not to the context.
 
-Contexts outlive the driver: one that takes the run over finds them in the run file. Their histories begin
-anew then, under another number: that of the driver among those of the run.
+Contexts outlive the driver: a takeover finds them in the journal. Their histories then begin anew, under
+another number, which is the new driver's number within the run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The end of a run as one value: why it ends, and the exit code and the words that follow from that."""
+"""The end of a run as one value: why it ends, and the exit code and the words that follow from it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What an engine is told: the Bootstrap with which it starts, and the plan's assignments as messages, none of
-them too large."""
+"""Orders for engines: the Bootstrap, and the plan's assignments as messages of bounded size."""
 
 from __future__ import annotations
 

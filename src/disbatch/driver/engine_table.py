@@ -1,4 +1,4 @@
-"""The engines of a run as the driver knows them, and what they did: for the status lines and the summary."""
+"""The engines of a run, and counts of their tasks, for status lines and the summary."""
 
 from __future__ import annotations
 

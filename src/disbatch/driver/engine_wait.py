@@ -1,4 +1,4 @@
-"""Waits for engines to be attached to a run that has none."""
+"""Wait for engines to be attached to a run that has none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brings items from the source to the plan, past the record of former runs."""
+"""Bring items from the source to the plan, checked against the record of former runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Creates the files of a run that others find it by, and watches over all files of it while it goes on."""
+"""Create the files by which others find the run, and watch all its files while it goes on."""
 
 from __future__ import annotations
 

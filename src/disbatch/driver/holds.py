@@ -1,4 +1,4 @@
-"""Why no task starts at the moment: reasons that come and go on their own."""
+"""The reasons why no task starts at the moment; each comes and goes on its own."""
 
 from __future__ import annotations
 

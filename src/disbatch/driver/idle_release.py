@@ -1,4 +1,4 @@
-"""When engines that have no more work to expect are let go."""
+"""Release engines that have no more work to expect."""
 
 from __future__ import annotations
 

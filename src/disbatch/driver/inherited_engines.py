@@ -1,4 +1,4 @@
-"""Watches engines of this machine that are no children of ours, as others started them."""
+"""Watch engines of this machine that another process launched, and which are therefore not our children."""
 
 from __future__ import annotations
 

@@ -1,25 +1,19 @@
-"""The run's key store: opened, announced, and told what programs wait for.
-
-Puts what a run tells programs into the key store, in order, without letting the run wait for that.
-
-Keeps the driver's own key store for a while when all tasks have ended: results may still be fetched.
-
-A program that we did not start may live on, and the store ends with us. So we stay until it has fetched the
-reports of all tasks; but not for one who is gone (he asked for nothing in SILENT seconds), nor for one who
-fetches nothing any more (for IDLE seconds).
-
-A run's side of its key store: opens it, says where it is, and puts there what programs wait for.
+"""The run's key store: open it, announce it, and put what programs wait for.
 
 | key | value |
 |---|---|
-| `RESULT_KEY ID` | the report of a task, JSON; `RESULT_KEY` is the task source's own word |
-| `RESULT_KEY done tasks` | the id of each task of which there is a report |
+| `RESULT_KEY ID` | the report of a task, JSON; the task source chooses `RESULT_KEY` |
+| `RESULT_KEY done tasks` | the id of each task that has a report |
 | the key of a `BARRIER key` | the barrier's id |
 | `DisBatch status` | the state of the run, JSON; replaced as it changes |
 
-A report or an id is put when the line of the task or barrier is in the status file, so that no program knows
-of what might be run again. When results cannot be put, the run goes on until many wait; then it starts
-nothing until there are fewer.
+A report or an id is put when the line of the task or barrier is in the status file, so that no program learns
+of a result that might be repeated. Values are put in order, and the run does not wait for that: if they
+cannot be put, the run continues until many wait; then it starts no task until there are fewer.
+
+The driver's own key store ends with the driver. So when all tasks have ended, the driver stays until a
+program that it did not start has fetched the reports of all tasks; but it stops waiting for a program that
+has asked for nothing in SILENT seconds, or fetched nothing in IDLE seconds.
 """
 
 from __future__ import annotations

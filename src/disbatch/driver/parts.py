@@ -1,4 +1,4 @@
-"""The parts that a driver is made of, complete before it runs; `assembly` builds them."""
+"""The parts of a driver, complete before it runs; `assembly` builds them."""
 
 from __future__ import annotations
 

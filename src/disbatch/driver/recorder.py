@@ -1,5 +1,4 @@
-"""Writes what the plan wants recorded: status lines, counts, and the journal for a driver that may have to
-take the run over."""
+"""Write what the plan wants recorded: status lines, counts, and the journal for a takeover."""
 
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
-"""Tells programs how the tasks ended that they ask about, as soon as that is in the status file.
+"""Answer programs that ask how tasks ended, as soon as that is in the status file.
 
 Theory of operation
 -------------------
-What is told are lines of the status file, and who asks says up to which byte of it is known. So nothing is
-kept for anybody, and a connection that breaks, or another driver that takes the run over, loses nothing and
-tells nothing twice.
+Results are sent as lines of the status file, and a request names the position up to which its program has
+them. So nothing is kept for a program, and a broken connection, or a takeover, loses and repeats nothing.
 
-Whoever knows all that is in the file waits, and is told of the lines that he waits for when they have got
-there. The newest lines are kept in memory, as the next question comes a moment later; who was away for
-longer, because his computer slept, is told from the file, a piece at a time.
+A program that has everything in the file waits, and gets the lines that it waits for when they have been
+written. The latest lines are kept in memory, as the next request comes a moment later; a program that was
+away for longer, because its computer slept, gets its lines from the file, a piece at a time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
-"""What a run was asked to do, and who listens to it.
-
-What a run was asked to do, after the command line was read and checked.
-
-Who watches a run: what the driver tells those that show it to people, and those that hear of each task.
-"""
+"""What a run was asked to do, after the command line was checked; and the interfaces of its observers and
+listeners."""
 
 from __future__ import annotations
 

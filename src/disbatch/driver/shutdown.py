@@ -1,8 +1,8 @@
-"""Ends a run: by signals and orders, when its time is up or no engine is left, and then closes its parts.
+"""End a run: by signals and requests, when its time is up or no engine is left; and then close its parts.
 
 Whatever ends a run sets its one `Ending` (see `ending`). When the user ends it, its engines get the time that
 they need to end their tasks; then those that did not answer are given up. A run without any engine waits for
-some to be attached as long as it was told to, and is then given up.
+engines to be attached, for as long as its options say, and is then given up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Begins a run: reaches its key store, restores what a former driver left, and launches the engines."""
+"""Begin a run: open its key store, restore the state of a former driver, and launch the engines."""
 
 from __future__ import annotations
 

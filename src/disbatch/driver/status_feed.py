@@ -1,11 +1,12 @@
-"""Tells those that watch the run how it stands, when that has changed.
+"""Answer clients that watch the run, when its state has changed.
 
 Theory of operation
 -------------------
-Whatever happens stirs us, which costs next to nothing as long as nobody waits. If somebody does, all that
-wait are told together, from one look at the run, a moment later. Between two looks lie INTERVAL seconds, or
-so many that looking and telling take a small share of the driver's time, however many engines and watchers
-there are. Who asks for the first time is told at once, from the last look if that is fresh.
+Each event marks the state as changed, which costs next to nothing while no client waits. If clients wait, all
+of them are answered together, from one view of the run, a moment later. Between two views there are at least
+INTERVAL seconds, or more if needed so that collecting and sending take only a small share of the driver's
+time, however many engines and watchers there are. A client's first request is answered at once, from the last
+view if that is recent.
 """
 
 from __future__ import annotations

@@ -1,31 +1,27 @@
-"""Write the status file safely, and acknowledge results once their lines are in it.
-
-Writes the status file: every line once, in order, soon, and safely on disk.
+"""Write the status file: every line once, in order, soon, and safely on disk; acknowledge results when their
+lines are in it.
 
 Theory of operation
 -------------------
 Lines are collected on the event loop and handed to one thread in batches (a line waits at most COMMIT_DELAY),
-so that a slow or stuck file system never stops the driver from hearing its engines. The thread writes each
+so that a slow or stuck file system never keeps the driver from hearing its engines. The thread writes each
 batch and calls fsync at the latest SYNC_INTERVAL after the first byte that is not synced.
 
-A disk may be full, a quota used up, a server away; a network file system may even say so only at fsync, after
-it threw the data away. So everything since the last good fsync is kept in memory with the file offset where
-it belongs; after an error all of it is written again, at the same offsets, until that works. Only this
-process writes the file, so writing the same bytes to the same place twice is harmless.
+A disk may be full, a quota exceeded, a server away; a network file system may even report this only at fsync,
+after it has discarded the data. So everything since the last successful fsync is kept in memory with its file
+offset; after an error all of it is written again, at the same offsets, until that succeeds. Only this process
+writes the file, so writing the same bytes to the same place twice is harmless.
 
-A *mark* is called back once all lines added before it are in the file, and the file has its name: that is
-when an engine is told that its results are safe. If this process is killed between writing and telling, the
-engine sends the result again, to a driver that took the run over and reads it as a repeat, or the results are
-in the status file that the next run resumes from.
+A *mark* is called back once all lines added before it are in the file, and the file has its name: then an
+engine is told that its results are safe. If this process is killed between writing and acknowledging, the
+engine sends the result again, to a new driver that recognises it as a repeat, or the results are in the
+status file that the next run resumes from.
 
-If the file has lost its name, because somebody removed, renamed or replaced it, its text is written again,
-under the old name or one like it (`naming`); unless another driver has the run (see `seizure`): then nothing
-is written or marked any more. Whether one of these is so is asked after each write, and when `look` is
-called. As long as the file system does not say, that is taken for a file that cannot be written. What
-somebody wrote over in place cannot be brought back: what follows goes to a new file, which is told.
-
-Tells engines which of their results are safe: a message is acknowledged when all that it told is in the
-status file.
+If the file has lost its name, because it was removed, renamed or replaced, its text is written again, under
+the old name or a similar one (`wire.renamed_files`); unless another driver has the run (see
+`rundir.takeover`): then nothing is written or marked any more. Both are checked after each write, and when
+`look` is called. As long as the file system does not answer, the file counts as one that cannot be written.
+Overwritten data cannot be restored: further lines go to a new file, which is reported.
 """
 
 from __future__ import annotations

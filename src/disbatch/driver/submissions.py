@@ -1,4 +1,4 @@
-"""Takes tasks that are handed in while the run goes on, and tells whoever asks how they ended."""
+"""Accept tasks that are submitted while the run goes on, and tell clients how they ended."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""The engines that a killed driver of this run left to us: expected, heard, or replaced.
+"""The engines of a killed driver of this run: expected, heard, or replaced.
 
-Nothing starts before they have told what they run, or had time to (`patience`). Then those that the driver
-itself had started get a successor on their node, unless they were to leave; others belong to a context that
-lives by itself. Engines that the driver had given up are not waited for, but they may come back, too.
+No task starts before they have reported what they run, or have had time to (`patience`). Then nodes of
+engines that the driver itself had launched and that are not heard get a new engine, unless they were to
+leave; other engines belong to a context that lives by itself. Engines that the former driver had given up are
+not waited for, but may also come back.
 
-If the run is ended meanwhile, these engines are waited for all the same, as what they have is to be recorded.
-Those that are not heard within the ending time stay in the run file: the run is left as it was.
+If the run is ended meanwhile, these engines are waited for nevertheless, since their results are to be
+recorded. Those that are not heard within the ending time stay in the journal: the run is left as it was.
 """
 
 from __future__ import annotations
