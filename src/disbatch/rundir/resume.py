@@ -17,7 +17,6 @@ named the wrong file.
 from __future__ import annotations
 
 import os
-import stat
 from array import array
 from collections.abc import Iterable, Iterator
 from heapq import merge
@@ -38,14 +37,13 @@ from disbatch.model.statusline import (
     scan_line,
 )
 from disbatch.model.task import Barrier, Item, Task
-from disbatch.model.taskfile import MAX_COMMAND, shown
+from disbatch.model.taskfile import shown
 from disbatch.rundir.lock import is_held
 from disbatch.rundir.runscript import prefix_of
+from disbatch.rundir.statusfile import LONGEST_LINE, OpenStatusFile
 from disbatch.wire.ownfile import is_foreign, owner_of
 
 STATUS_END = "_status.txt"
-LONGEST_LINE = 6 * MAX_COMMAND + (1 << 16)
-r"""The longest status line in bytes: a byte of the command may be written as \udcNN."""
 
 _BLOCK = 1 << 20
 _PAGE = 1 << 16
@@ -63,31 +61,15 @@ ASIDE = frozenset((Mark.SUPERSEDED, Mark.PER_ENGINE))
 _OFFSET_BITS = 50
 
 
-class StatusFile:
+class StatusFile(OpenStatusFile):
     """A status file, kept open, with a cache of recently read pages."""
 
     def __init__(self, path: Path, *, mine: bool = False) -> None:
-        self.path = path
+        super().__init__(os.fspath(path), "-r needs the status file of a former run", ResumeError)
         self._pages: dict[int, bytes] = {}
-        try:
-            # Without O_NONBLOCK, opening a named pipe would block.
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            self.status = os.fstat(self.descriptor)
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        if not stat.S_ISREG(self.status.st_mode):
-            os.close(self.descriptor)
-            kind = "a directory" if stat.S_ISDIR(self.status.st_mode) else "not a regular file"
-            raise ResumeError(f"{path}: is {kind}; -r needs the status file of a former run")
         if not mine and is_held(self.descriptor):
-            os.close(self.descriptor)
+            self.close()
             raise ResumeError(f"{path}: a run is still writing it; wait for its end, or end it, then resume")
-
-    def read(self, offset: int, size: int) -> bytes:
-        try:
-            return os.pread(self.descriptor, size, offset)
-        except OSError as error:
-            raise _unreadable(self.path, error) from error
 
     def line_at(self, offset: int) -> bytes:
         """The line that begins at `offset`, with its line feed; b"" if the file is shorter now."""
@@ -118,9 +100,6 @@ class StatusFile:
             number += block.count(b"\n")
             at += len(block)
         return number
-
-    def close(self) -> None:
-        os.close(self.descriptor)
 
 
 class Former:
@@ -205,7 +184,7 @@ class Former:
     def look_beside(self) -> None:
         """Add what engines have left beside the first file since it was read. ResumeError."""
         known = {(file.status.st_ino, file.status.st_size) for file in self.files}
-        for path in unrecorded(self.files[0].path):
+        for path in unrecorded(Path(self.files[0].path)):
             file = StatusFile(path, mine=True)
             if (file.status.st_ino, file.status.st_size) in known:
                 file.close()
@@ -477,11 +456,7 @@ def of_nodes(path: Path, ending: str, foreign: list[Path] | None = None) -> list
     return [each for each in found if each not in passed_over]
 
 
-def _unreadable(path: Path, error: OSError) -> ResumeError:
-    return ResumeError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}")
-
-
-def _not_status(path: Path, line: int) -> ResumeError:
+def _not_status(path: str, line: int) -> ResumeError:
     return ResumeError(
         f"{path}:{line}: not a line of a status file; -r needs the status file of a former run"
     )

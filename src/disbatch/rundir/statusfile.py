@@ -9,44 +9,66 @@ from collections.abc import Iterator
 from disbatch.model.errors import UsageError
 from disbatch.model.idset import IdSet
 from disbatch.model.statusline import Mark, Record, parse_line, scan_line
+from disbatch.model.taskfile import MAX_COMMAND
 from disbatch.model.text import valid
 from disbatch.rundir.lock import is_held
-from disbatch.rundir.resume import LONGEST_LINE
 
 BLOCK = 1 << 16
 
 
-class Source:
-    """A status file; `name` is its path as valid text. `torn` is known at the end of `blocks`. UsageError if
-    it cannot be read."""
+LONGEST_LINE = 6 * MAX_COMMAND + (1 << 16)
+r"""The longest status line in bytes: a byte of the command may be written as \udcNN."""
 
-    def __init__(self, path: str, run: int) -> None:
+
+class OpenStatusFile:
+    """A status file that the user named, open for reading; to be closed. Raises `error`, with a word on what
+    needs it (`purpose`), if it cannot be read."""
+
+    def __init__(self, path: str, purpose: str, error: type[UsageError] = UsageError) -> None:
         self.path = path
-        self.name = valid(path)
-        self.run = run
-        self.torn = False
+        self._error = error
         try:
-            # Without O_NONBLOCK a named pipe would keep us here.
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        status = os.fstat(self._descriptor)
-        self.identity = (status.st_dev, status.st_ino)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(self._descriptor)
-            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise UsageError(f"{path}: is {kind}; a report needs a status file")
-        self.live = is_held(self._descriptor)
+            # Without O_NONBLOCK, opening a named pipe would block.
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as cause:
+            raise self._unreadable(cause) from cause
+        self.status = os.fstat(self.descriptor)
+        if not stat.S_ISREG(self.status.st_mode):
+            self.close()
+            kind = "a directory" if stat.S_ISDIR(self.status.st_mode) else "not a regular file"
+            raise error(f"{path}: is {kind}; {purpose}")
 
     def close(self) -> None:
         """No line can be read any more."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """So many bytes, or fewer at the end of the file."""
+        try:
+            return os.pread(self.descriptor, size, offset)
+        except OSError as cause:
+            raise self._unreadable(cause) from cause
+
+    def _unreadable(self, cause: OSError) -> UsageError:
+        return self._error(f"{self.path}: cannot be read: {(cause.strerror or str(cause)).lower()}")
+
+
+class Source(OpenStatusFile):
+    """A status file of a report; `name` is its path as valid text. `torn` is known at the end of `blocks`."""
+
+    def __init__(self, path: str, run: int) -> None:
+        super().__init__(path, "a report needs a status file")
+        self.name = valid(path)
+        self.run = run
+        self.torn = False
+        self.identity = (self.status.st_dev, self.status.st_ino)
+        self.live = is_held(self.descriptor)
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
         """Whole lines, 64 kB at a time, and the offset of each block."""
         at = 0
         rest = b""
-        while data := self._read(at + len(rest), BLOCK):
+        while data := self.read(at + len(rest), BLOCK):
             text = rest + data if rest else data
             done = text.rfind(b"\n") + 1
             if done:
@@ -59,23 +81,13 @@ class Source:
 
     def record(self, offset: int, size: int, number: int) -> Record | None:
         """A line of a block, counted from 0, read again; None if the file has changed."""
-        lines = self._read(offset, size).split(b"\n")
+        lines = self.read(offset, size).split(b"\n")
         return parse_line(lines[number]) if number < len(lines) else None
-
-    def _read(self, offset: int, size: int) -> bytes:
-        try:
-            return os.pread(self._descriptor, size, offset)
-        except OSError as error:
-            raise _unreadable(self.path, error) from error
 
 
 def not_status(path: str, why: str) -> UsageError:
     """A file that is none."""
     return UsageError(f"{path}: is not a status file: {why}")
-
-
-def _unreadable(path: str, error: OSError) -> UsageError:
-    return UsageError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}")
 
 
 BYTES_A_TIME = 1 << 19
