@@ -127,7 +127,7 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
         assert run.ended() == 0
     assert found.files[0].live
     assert found.tasks.known == 2
-    assert b"live_status.txt: a run still writes it" in script.stdout
+    assert b"live_status.txt: a run is still writing it" in script.stdout
     assert not figures(tmp_path, "live_status.txt").files[0].live
 
 
