@@ -16,6 +16,7 @@ from grid_engine_lab import GridEngineLab
 from held_run import Held
 from pool_run import Pool
 from ports import free_port
+from processes import until_ended
 from slurm_lab import LAB, SlurmLab
 from slurm_run import SlurmRun
 from ssh_run import Run
@@ -86,7 +87,8 @@ class SshLab:
     def poweroff(self, host: str) -> None:
         """End every process of a host at once, as a power cut would. The next test gets fresh hosts."""
         self.whole = self._was_whole = False
-        self._do("poweroff", host)
+        with until_ended(int((self.directory / "run" / f"{host}.init").read_text())):
+            self._do("poweroff", host)
 
     def cut(self, host: str) -> None:
         """Take a host off the network: packets vanish, nobody is told. Only in `ssh_lab_netns`."""

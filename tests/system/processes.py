@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from deadline import DEADLINE
 
 TOKEN = "DISBATCH_TEST_TOKEN"
 """Set to something unique in the environment of a run, it is in that of every process of the run."""
@@ -56,3 +60,15 @@ def wait_gone(value: str, seconds: float) -> list[int]:
             finally:
                 os.close(descriptor)
     return []
+
+
+@contextmanager
+def until_ended(pid: int) -> Iterator[None]:
+    """The process is ended in the block; wait until it has. The first process of a host ends after all others
+    of it: nothing there listens any more."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        yield
+        assert select.select([descriptor], [], [], DEADLINE)[0], f"process {pid} has not ended"
+    finally:
+        os.close(descriptor)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import command
 from ports import free_ports
-from processes import children
+from processes import children, until_ended
 
 import disbatch
 from deadline import DEADLINE
@@ -92,7 +92,9 @@ class SlurmLab:
     def poweroff(self, node: str) -> None:
         """End every process of a node at once, as a power cut would. The next test gets fresh nodes."""
         self.whole = False
-        subprocess.run([self.directory / "poweroff", node], check=True, timeout=DEADLINE)
+        (first,) = children(int((self.directory / "pid" / node).read_text()))
+        with until_ended(first):
+            subprocess.run([self.directory / "poweroff", node], check=True, timeout=DEADLINE)
 
     def space(self, node: str) -> str:
         """The node's processes are those whose /proc/PID/ns/pid reads so."""

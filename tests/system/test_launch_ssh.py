@@ -497,7 +497,7 @@ def test_a_local_engine_that_cannot_work(tmp_path: Path) -> None:
         await events.count(2)
         assert events.seen[0] == ("started", "here")
         assert events.seen[1][:3] == ("exit", "here", 2)
-        assert events.seen[1][3].startswith("working directory /not/there is not there")
+        assert events.seen[1][3].startswith("working directory /not/there does not exist")
         await launcher.close()
 
     _play(play())
