@@ -1,1 +1,1 @@
-"""The other end of a run: find it, ask its driver, follow it whoever drives it."""
+"""The other end of a run: find it, ask its driver, and follow it over takeovers."""

@@ -1,4 +1,4 @@
-"""Finds the run that a command is about: by its prefix, or the only live one in the working directory."""
+"""Find the run that a command is about: by its prefix, or the only active one in the working directory."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Hands tasks in and follows them to their ends, for a program that waits, whoever the driver is by then.
+"""Submit tasks and follow them to their ends, for a waiting program, over takeovers.
 
 Theory of operation
 -------------------
-The driver is asked again and again for lines of the status file behind those that are known (`Collect`). An
-answer is good for the ids that were asked for, so while tasks are on their way to the driver (`Submit`), and
-nobody knows their ids yet, the question takes in all ids that are yet to come, and what is told of these is
-kept until it is known whose they are. When the run is over, what is not known yet stands in the status file.
+The driver is asked repeatedly for lines of the status file after the known position (`Collect`). An answer is
+complete for the ids in the request. While tasks are on their way to the driver (`Submit`), their ids are not
+known yet, so the request includes all ids that are yet to come, and their results are kept until it is known
+to which tasks they belong. When the run is over, the remaining results are in the status file.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""A program's end of the run's key store: put, get, view, whoever the driver is: see
-`wire.client_protocol`."""
+"""A program's end of the run's key store: put, get and view, over takeovers; see `wire.client_protocol`."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Asks the driver of a run, whoever that is by then: reconnects, follows takeovers, notices silence.
+"""Ask the driver of a run over lost connections, silence and takeovers.
 
 Theory of operation
 -------------------
 A request is sent until it is answered, over any number of connections. When a connection breaks, or no answer
-came for LISTEN seconds, the connect file tells what has happened:
+has come for LISTEN seconds, the connect file tells what has happened:
 
 * it is gone: the run is over;
 * it has other addresses or keys: another driver took the run over elsewhere, and is asked the same;
-* it is unchanged: the driver is dead, or silent (busy, halted, or out of reach). The user is told once, and
-  the client listens on, as another driver may take the run over at the same address. After `patience` seconds
-  it gives up.
+* it is unchanged: the driver is dead, or silent (busy, stopped, or out of reach). The user is told once, and
+  the client keeps listening, as another driver may take the run over at the same address. After `patience`
+  seconds it gives up.
 """
 
 from __future__ import annotations

@@ -1,29 +1,28 @@
-"""Starts engines, several at once, and shuts them down: the one launcher of all contexts.
+"""Launch engines, several at once, and end them: the one launcher of all contexts.
 
 Theory of operation
 -------------------
-How an engine starts depends on its node (`Node.way`); which command that takes, what it said when it failed,
-and how orders and lifeline get there, the context says (`Context.launch`, `Context.ended`).
+How an engine starts depends on its node (`Node.way`). The context decides which command that takes, how its
+errors are worded, and how orders and lifeline reach the engine (`Context.launch`, `Context.ended`).
 
 A local engine is a child: it gets its Bootstrap on stdin, which then stays open as its lifeline. Its end is
-reported when all of its tasks have ended, too: its keeper sees to that, or we do if the keeper was killed. An
-engine behind ssh detaches itself and survives its ssh connection: the launch is over when it says that it is
-in the background; from then on it is known by its messages only.
+reported when all of its tasks have ended, too: its keeper ends them, or we do if the keeper was killed. An
+ssh engine detaches itself and survives its ssh connection: the launch is over when it reports that it is in
+the background; from then on it is known only by its messages.
 
-A step is started by a command of the scheduler's (Slurm: srun) that stays as long as the engine. The launch
-is over when the engine says that it is ready, or, where its output does not come back, when the command runs.
-When the command exits later the step is over, and the engine with it, whether the scheduler ended it or the
+A step is started by a command of the scheduler (Slurm: srun) that runs as long as the engine. The launch is
+over when the engine reports that it is ready, or, where its output does not come back, when the command runs.
+When the command exits later, the step is over, and the engine with it, whether the scheduler ended it or the
 engine left by itself (the exit code does not tell: it may be 0 for a job that was cancelled or a node that
-was lost). A command that was killed takes its step with it as a rule (Slurm: srun has a child that has the
-step ended); if not, the engine goes on, and only its messages tell, or their absence. SIGTERM to the command
-ends a step that is half-started, or does not leave; a command that does not heed it within `Launch.grace` is
-killed.
+was lost). If the command is killed, its step usually ends with it (Slurm: srun has a child that has the step
+ended); if not, the engine continues, and only its messages, or their absence, tell. SIGTERM to the command
+ends a step that is half-started, or does not leave; a command that ignores it for `Launch.grace` is killed.
 
 For each engine that `start` was called for, exactly one of `on_started` and `on_failed` is called. After
-`on_started` of a local one comes `on_exit`, once; of a step's, too, when its command exits, but only a line
-to `on_trouble` if the command was killed, and nothing if `end` or `close` had to have it killed. None of them
-is called after `close` or `end` cut the launch short, and none from within `start`. An ssh launch that took
-too long is reported as failed, though its engine may yet say Hello.
+`on_started`, `on_exit` is called once for a local engine, and for a step when its command exits; but if the
+command was killed, only `on_trouble` is called, and nothing if `end` or `close` had to have it killed. None
+of them is called after `close` or `end` cut the launch short, and none from within `start`. An ssh launch
+that took too long is reported as failed, though its engine may still say Hello.
 """
 
 from __future__ import annotations

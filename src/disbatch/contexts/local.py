@@ -1,4 +1,4 @@
-"""How an engine is started on this machine, and the few lines of Python that start one anywhere."""
+"""Start an engine on this machine, and the few lines of Python that start one anywhere."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
-"""Nodes and slots from what the user asked for, and how many nodes there are descriptors for.
-
-Nodes and their slots, and the lists of hosts that users write (`-s`). Pure.
-
-How many nodes a process can start and keep engines on, with the files that it may have open.
-"""
+"""Nodes and their slots, the host lists of `-s`, and how many nodes this process has descriptors for. Pure,
+except for the limit on open files."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Follows how a run stands, whoever drives it, to its end and beyond.
+"""Follow the state of a run over takeovers, to its end and beyond.
 
-The driver is asked again and again how the run stands, with the number of what is known; it answers when that
-has changed. When the run is over, or the driver is dead before it told anything, the status file tells the
-rest.
+The driver is asked repeatedly for the state of the run, with the number of the last known view; it answers
+when the state has changed. When the run is over, or the driver is dead before its first answer, the status
+file tells the rest.
 """
 
 from __future__ import annotations
