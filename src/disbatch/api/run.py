@@ -26,6 +26,7 @@ from disbatch.model.errors import RunEndedError, UsageError
 from disbatch.model.result import TaskResult
 from disbatch.model.taskfile import LARGEST
 from disbatch.model.text import counted
+from disbatch.rundir.resume_hint import hint_for_killed
 from disbatch.rundir.runscript import status_file
 from disbatch.rundir.task_output import read_output
 from disbatch.wire.client_protocol import MAX_SUBMITTED
@@ -412,7 +413,7 @@ def _tell_of_page(run: Run) -> None:
 
 
 def _reached(run: Run, launched: Launched | None) -> Reached:
-    return Reached(run.connect, os.path.abspath(run.prefix), run.resume, launched)  # noqa: PTH100 - text
+    return Reached(run.connect, os.path.abspath(run.prefix), hint_for_killed(run.prefix), launched)  # noqa: PTH100 - text
 
 
 async def _ended(future: Future[Any]) -> None:

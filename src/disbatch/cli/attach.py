@@ -16,6 +16,7 @@ from disbatch.model.errors import DisbatchError
 
 if TYPE_CHECKING:
     from disbatch.attach.agent import Attachment
+    from disbatch.cli.run_options import ContextOptions
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DESCRIPTION = (
@@ -34,8 +35,10 @@ def add_attach(add: Callable[..., argparse.ArgumentParser]) -> None:
     add_reach(parser.add_argument_group("how they are reached"))
 
 
-def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Add the nodes, and stay until they have left; the exit code. `say` gets lines for the user."""
+def attach(prefix: str | None, options: ContextOptions, say: Callable[[str], None]) -> int:
+    """Add nodes to the run, and stay until they have left; the exit code. `say` gets lines for the user."""
+    from msgspec import structs
+
     from disbatch.attach.agent import Attachment
     from disbatch.cli.context import find_nodes, pool_of
     from disbatch.cli.output import kept_output
@@ -47,11 +50,11 @@ def attach(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     from disbatch.wire.descriptors import raise_limit
 
     logging.getLogger().addHandler(logging.NullHandler())  # the user is told all by `say`
-    run = find_run(options.run)
+    run = find_run(prefix)
     hosts, _ = named_hosts(options.ssh_node, os.environ)
     # The nodes of a job say themselves what tasks take there.
     if options.cores_per_task is None and (hosts or scheduler_of(os.environ) is None):
-        options.cores_per_task = run.connect.cores_per_task
+        options = structs.replace(options, cores_per_task=run.connect.cores_per_task)
     pool = pool_of(options, find_nodes(options, say))
     limit_children(raise_limit())
     nodes, words = affordable(pool.nodes, tunnel=pool.tunnel, connected=False)

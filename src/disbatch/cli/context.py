@@ -12,7 +12,6 @@ From options and nodes to a context: for a run of our own, and for one that is a
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import re
@@ -23,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from disbatch.cli.run_options import ContextOptions
 from disbatch.contexts.context import Installation, SlotRules
 from disbatch.contexts.discovery import Choice, choose_nodes
 from disbatch.contexts.hosts import Hosts
@@ -176,7 +176,7 @@ MOST_BYTES = 1 << 20
 """Of a file in which a scheduler names a job's hosts."""
 
 
-def find_nodes(options: argparse.Namespace, warn: Callable[[str], None]) -> Choice:
+def find_nodes(options: ContextOptions, warn: Callable[[str], None]) -> Choice:
     """The nodes to use; `warn` gets a line for each that is left out. UsageError if there are none."""
     choice = choose_nodes(
         options.ssh_node,
@@ -204,8 +204,8 @@ def no_nodes() -> Choice:
     return Choice([], [])
 
 
-def pool_of(options: argparse.Namespace, choice: Choice) -> Pool:
-    """What `command_line.add_where` and `add_reach` declare, with these nodes."""
+def pool_of(options: ContextOptions, choice: Choice) -> Pool:
+    """The pool that the options ask for, with these nodes."""
     config = read_config(os.environ)
     ssh = SshOptions(python=options.ssh_python or config.python, package=config.package_path)
     installation = Installation(config.python, config.package_path, ssh)

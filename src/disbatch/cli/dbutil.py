@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from disbatch.cli.attach import add_attach, attach
 from disbatch.cli.cat import add_cat, cat
 from disbatch.cli.control import add_verbs, finish_dead_run, perform
+from disbatch.cli.options import context_options
 from disbatch.cli.parser import Parser
 from disbatch.cli.report import add_report, report
 from disbatch.cli.submit import add_submit, submit
@@ -103,7 +104,7 @@ def _carry_out(options: argparse.Namespace) -> int:
     if options.verb == "cat":
         return cat(options, _complain)
     if options.verb == "attach":
-        return attach(options, _complain)
+        return attach(options.run, context_options(options), _complain)
     if options.verb == "submit":
         return submit(options, sys.stdout.buffer, _complain)
     if options.verb in ("put", "get", "view"):

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from disbatch.keystore.address import PREFIX, URL, Address, parse_address
 from disbatch.model.errors import UsageError
+
+if TYPE_CHECKING:
+    from disbatch.cli.run_options import SourceOptions
 
 MAX_PREFIX = 200
 _OPTIONS = ("--kvsserver", "--taskserver")
 
 
-def choose_store(options: argparse.Namespace, environment: Mapping[str, str]) -> tuple[Address | None, str]:
+def choose_store(source: SourceOptions, environment: Mapping[str, str]) -> tuple[Address | None, str]:
     """The server to use (None: the driver's own store), and what keys shall begin with there ("": a prefix of
     the run's own). UsageError."""
-    named = {"--kvsserver": options.kvsserver, "--taskserver": options.taskserver}
+    named = {"--kvsserver": source.kvsserver, "--taskserver": source.taskserver}
     given = {option: parse_address(text, option) for option, text in named.items() if text}
     if len(set(given.values())) > 1:
         raise UsageError("--kvsserver and --taskserver name two servers, and a run has one key store")
     address = next(iter(given.values()), None)
     if address is None and any(text is not None for text in named.values()) and environment.get(URL):
         address = parse_address(environment[URL], URL)
-    if address is None and options.kvsserver is not None:
+    if address is None and source.kvsserver is not None:
         raise UsageError(f"--kvsserver: which one? name it HOST:PORT, or set {URL}")
     return address, "" if address is None else _prefix(environment.get(PREFIX, ""))
 

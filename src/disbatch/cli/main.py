@@ -18,8 +18,7 @@ from disbatch.model.text import printable
 from disbatch.watch.terminal import lasting
 
 if TYPE_CHECKING:
-    import argparse
-
+    from disbatch.cli.run_options import FixPaths, RunOptions, SourceOptions, TakeoverOptions
     from disbatch.contexts.discovery import Choice
     from disbatch.contexts.nodes import Node
     from disbatch.contexts.spawn import Spawned
@@ -35,13 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _fill_standard_descriptors()
     sys.stderr = lasting(sys.stderr)
     try:
-        options = parse(arguments)
-        if options.fix_paths:
-            from disbatch.cli.context import fix_paths
-
-            print("\n".join(fix_paths(os.environ)))  # noqa: T201
-            return EXIT_COMPLETE
-        return _run(options, arguments)
+        return _carry_out(parse(arguments), arguments)
     except DisbatchError as error:
         _complain(str(error))
         return error.exit_code
@@ -74,17 +67,24 @@ def _complain(text: str) -> None:
     print(f"disbatch: {printable(text)}", file=sys.stderr)  # noqa: T201
 
 
-def _run(options: argparse.Namespace, arguments: list[str]) -> int:
+def _carry_out(options: RunOptions | TakeoverOptions | FixPaths, arguments: list[str]) -> int:
+    from disbatch.cli.run_options import FixPaths, TakeoverOptions
+
+    if isinstance(options, FixPaths):
+        from disbatch.cli.context import fix_paths
+
+        print("\n".join(fix_paths(os.environ)))  # noqa: T201
+        return EXIT_COMPLETE
     check_limits()
     _look_where_we_are()
-    if options.takeover is not None:
+    if isinstance(options, TakeoverOptions):
         from disbatch.cli.takeover import take_over
 
         return take_over(options, arguments, _nodes)
-    _look_at(options)
+    _look_at(options.source)
     choice = _nodes(options)
     early = _start_early(choice.nodes)
-    from disbatch.cli.run import run
+    from disbatch.cli.new_run import run
 
     return run(options, arguments, choice, early)
 
@@ -96,13 +96,13 @@ def _look_where_we_are() -> None:
         raise UsageError(f"the working directory: {error.strerror}; cd to one that is there") from error
 
 
-def _look_at(options: argparse.Namespace) -> None:
+def _look_at(source: SourceOptions) -> None:
     """The commonest mistake deserves the quickest answer: the name of the file."""
-    taskfile = options.taskfile
-    if options.kvsserver is not None or options.taskserver is not None:
+    taskfile = source.taskfile
+    if source.kvsserver is not None or source.taskserver is not None:
         from disbatch.cli.keystore import choose_store
 
-        choose_store(options, os.environ)
+        choose_store(source, os.environ)
     if taskfile is None:
         return
     if taskfile == "-":
@@ -129,10 +129,10 @@ def _or_a_task(word: str) -> str:
     return f"; tasks are lines of a file, or of standard input: echo {lines} | disbatch -"
 
 
-def _nodes(options: argparse.Namespace) -> Choice:
+def _nodes(options: RunOptions) -> Choice:
     from disbatch.cli.context import find_nodes, no_nodes
 
-    return no_nodes() if options.startup_only else find_nodes(options, _complain)
+    return no_nodes() if options.pool.startup_only else find_nodes(options.context, _complain)
 
 
 def _start_early(nodes: list[Node]) -> Spawned | None:

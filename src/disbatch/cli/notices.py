@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
@@ -12,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from disbatch.cli.run_options import MailOptions, NoticeOptions
 from disbatch.driver.settings import Listener
 from disbatch.model.errors import UsageError
 from disbatch.model.view import Summary
@@ -86,13 +86,13 @@ def recipients(text: str) -> list[str]:
     return addresses
 
 
-def mail_server(options: argparse.Namespace, environment: Mapping[str, str]) -> Post | None:
+def mail_server(mail: MailOptions | None, environment: Mapping[str, str]) -> Post | None:
     """Through which server mail goes; None if none is wanted. UsageError for what cannot be one."""
-    if options.mail_to is None:
+    if mail is None:
         return None
     from disbatch.watch.mail import VARIABLE, parse_post
 
-    recipients(options.mail_to)
+    recipients(mail.to)
     post = parse_post(environment.get(VARIABLE, ""))
     if post.ca and not Path(post.ca).is_file():
         raise UsageError(f"{VARIABLE}: ssl_ca_certs: there is no file {post.ca}")
@@ -100,7 +100,7 @@ def mail_server(options: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 
 def choose_notices(
-    options: argparse.Namespace,
+    options: NoticeOptions,
     post: Post | None,
     *,
     files: RunFiles,
@@ -118,11 +118,11 @@ def choose_notices(
         say(text)
 
     mailer, hooks = None, None
-    if post is not None:
+    if post is not None and options.mail is not None:
         from disbatch.watch.mail import Mailer
 
-        every = options.mail_freq or 1
-        mailer = Mailer(post, recipients(options.mail_to), every, name=files.prefix.name, say=tell)
+        to, every = recipients(options.mail.to), options.mail.every
+        mailer = Mailer(post, to, every, name=files.prefix.name, say=tell)
     if options.on_finish or options.on_failure:
         from disbatch.watch.hooks import Commands, Hooks
 
@@ -133,6 +133,6 @@ def choose_notices(
             "DISBATCH_PREFIX": str(files.prefix),
             "DISBATCH_LOG_FILE": str(files.log.absolute()),
         }
-        commands = Commands(options.on_finish or "", options.on_failure or "")
+        commands = Commands(options.on_finish, options.on_failure)
         hooks = Hooks(commands, known, tell, again, status_file=partial(status_file, str(files.prefix)))
     return Notices(tell, mailer, hooks)

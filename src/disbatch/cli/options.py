@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from disbatch.cli.parser import Parser
 from disbatch.client.command_line import add_options
 from disbatch.model.errors import UsageError
+from disbatch.model.output import DEFAULT_LIMIT
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from disbatch.cli.run_options import ContextOptions, FixPaths, RunOptions, TakeoverOptions
+
+    Part = TypeVar("Part", bound=msgspec.Struct)
 
 DESCRIPTION = "Run a file of shell commands, one a line, as many at a time as there are slots."
 EPILOG = """\
@@ -42,9 +50,36 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Options, checked against each other. UsageError for what cannot work."""
-    options, rest = build_parser().parse_known_args(argv)
+def parse(argv: Sequence[str]) -> RunOptions | TakeoverOptions | FixPaths:
+    """What a command line asks for, checked. UsageError for what cannot work."""
+    given = _read(argv)
+    from disbatch.cli.run_options import FixPaths, TakeoverOptions
+
+    if given.fix_paths:
+        return FixPaths()
+    if given.takeover is None:
+        return _checked(given)
+    if given.takeover == "" or given.taskfile not in (None, "-"):
+        what = "the name is empty" if not given.takeover else "name no task file, the run has its own"
+        raise UsageError(f"--takeover: {what}")
+    _refuse_settled(given)
+    return TakeoverOptions(given.takeover, given.force, feeds=given.taskfile is not None)
+
+
+def parse_run(argv: Sequence[str]) -> RunOptions:
+    """The options of a run, checked. UsageError for what cannot work."""
+    return _checked(_read(argv))
+
+
+def context_options(given: argparse.Namespace) -> ContextOptions:
+    """What `command_line.add_where` and `add_reach` declare."""
+    from disbatch.cli.run_options import ContextOptions
+
+    return _part(ContextOptions, given)
+
+
+def _read(argv: Sequence[str]) -> argparse.Namespace:
+    given, rest = build_parser().parse_known_args(argv)
     if rest:
         wrong = next((word for word in rest if word.startswith("-")), None)
         raise UsageError(
@@ -52,20 +87,48 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             if wrong
             else f"one task file only: {rest[0]} is one too many; see disbatch --help"
         )
-    if options.fix_paths:
-        return options
-    if options.takeover is not None:
-        if options.takeover == "" or options.taskfile not in (None, "-"):
-            what = "the name is empty" if not options.takeover else "name no task file, the run has its own"
-            raise UsageError(f"--takeover: {what}")
-        _refuse_settled(options)
-        return options
-    if options.force:
+    return given
+
+
+def _checked(given: argparse.Namespace) -> RunOptions:
+    if given.force:
         raise UsageError("--force works with --takeover only")
-    _check_together(options)
-    _refuse_empty(options)
-    options.listen = None if options.use_address is None else parse_address(options.use_address)
-    return options
+    _check_together(given)
+    _refuse_empty(given)
+    return _run_options(given)
+
+
+def _run_options(given: argparse.Namespace) -> RunOptions:
+    from disbatch.cli import run_options as o
+
+    waits = given.wait_for_engines
+    limit = DEFAULT_LIMIT if given.output_limit is None else given.output_limit
+    return o.RunOptions(
+        context=_part(o.ContextOptions, given),
+        pool=o.PoolOptions(
+            startup_only=given.startup_only,
+            waits=waits if waits is not None or given.startup_only else 0.0,
+            listen=None if given.use_address is None else parse_address(given.use_address),
+        ),
+        source=_part(o.SourceOptions, given),
+        resume=o.ResumeOptions(
+            given.resume_from, given.retry, given.force_resume, by_command=given.resume_by == "command"
+        ),
+        record=_part(o.RecordOptions, given),
+        output=None if given.output is None else o.OutputOptions(given.output, given.output_pack, limit),
+        limits=_part(o.LimitOptions, given),
+        notices=o.NoticeOptions(
+            web=(given.web_address or ("127.0.0.1", 0)) if given.web else None,
+            mail=None if given.mail_to is None else o.MailOptions(given.mail_to, given.mail_freq or 1),
+            on_finish=given.on_finish or "",
+            on_failure=given.on_failure or "",
+        ),
+    )
+
+
+def _part(kind: type[Part], given: argparse.Namespace) -> Part:
+    """The options that this kind names as argparse does."""
+    return kind(**{name: getattr(given, name) for name in kind.__struct_fields__})
 
 
 def _check_together(options: argparse.Namespace) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
 
+from disbatch.cli.run_options import OutputOptions
 from disbatch.contexts.discovery import restarted_by
 from disbatch.engine.output_files import prepare
 from disbatch.model.errors import UsageError
-from disbatch.model.output import DEFAULT_LIMIT, is_shard
+from disbatch.model.output import is_shard
 from disbatch.model.pack import PACK_END
 from disbatch.rundir import output_manifest
 from disbatch.rundir.output_manifest import Before, Output, OutputFile
@@ -25,21 +25,22 @@ NOTHING_BEFORE = Before([], [])
 
 
 def choose_output(
-    options: argparse.Namespace,
+    options: OutputOptions | None,
     directory: str,
     *,
     goes_on: bool,
     here: bool,
+    by_command: bool = False,
     before: Before = NOTHING_BEFORE,
     jobid: str = "",
 ) -> Output | None:
     """What is to be kept, if anything is. `directory` is the tasks' working directory; `goes_on`: the run
     has a former one, and may use its directory, unless tasks have other numbers there: then one of its own
     within it; `before` is what former runs kept; `here`: tasks run on this machine, too. UsageError."""
-    if options.output is None:
+    if options is None:
         return None
-    shown = f"--output {options.output}"
-    path = Path(directory) / options.output
+    shown = f"--output {options.directory}"
+    path = Path(directory) / options.directory
     if os.path.lexists(path) and not path.is_dir():
         raise UsageError(f"{shown}: is not a directory")
     if not goes_on and _is_used(path):
@@ -47,14 +48,13 @@ def choose_output(
             f"{shown}: holds the output of another run; name another directory, or go on with that run: "
             "-r STATUSFILE"
         )
-    path = _own_place(path, before, jobid, by_command=options.resume_by == "command")
+    path = _own_place(path, before, jobid, by_command=by_command)
     if here:
         try:
             prepare(os.fsencode(path), f"driver-{os.getpid()}")
         except OSError as error:
             raise UsageError(f"{shown}: cannot be written: {error.strerror}") from error
-    limit = DEFAULT_LIMIT if options.output_limit is None else options.output_limit
-    return Output(os.fsencode(path), options.output_pack, limit)
+    return Output(os.fsencode(path), options.packed, options.limit)
 
 
 def _own_place(path: Path, before: Before, jobid: str, *, by_command: bool) -> Path:
@@ -90,7 +90,7 @@ def kept_output(prefix: str) -> Output | None:
     return output_manifest.read(path, trusted=owner_of(f"{prefix}_status.txt")).output
 
 
-def inherited_output(options: argparse.Namespace, directory: str, files: RunFiles) -> Output | None:
+def inherited_output(options: OutputOptions | None, directory: str, files: RunFiles) -> Output | None:
     """What the run that is taken over keeps: its engines were told. UsageError if it is to be another now."""
     kept = kept_output(str(files.prefix))
     asked = choose_output(options, directory, goes_on=True, here=False)

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from disbatch.cli.script import read_run_command
 from disbatch.model.errors import DisbatchError, UsageError
 from disbatch.model.text import printable_json, shell_word
-from disbatch.rundir.runscript import prefix_of, status_file
+from disbatch.rundir.runscript import prefix_of, read_run_command, status_file
 
 if TYPE_CHECKING:
     from disbatch.watch.report.analysis import Asked

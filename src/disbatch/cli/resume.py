@@ -19,9 +19,10 @@ import re
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from disbatch.cli.run_options import ResumeOptions
 from disbatch.client.find import STATUS
 from disbatch.contexts.context import Ending, Gone, Scheduler
 from disbatch.contexts.discovery import scheduler_of
@@ -33,21 +34,27 @@ from disbatch.engine.outbox import LOG_END
 from disbatch.engine.process_tree import boot_id, look, send
 from disbatch.engine.remains import command_line, find_engine, find_remains, forget, is_halted
 from disbatch.model.errors import ResumeError, UsageError
-from disbatch.model.task import Way
-from disbatch.model.text import as_argument, shell_word, short_list
+from disbatch.model.task import Item, Way
+from disbatch.model.text import short_list
 from disbatch.rundir.journal import Here, JournalState
 from disbatch.rundir.journal_file import read
 from disbatch.rundir.kvsinfo import KvsInfo, kvsinfo_path
 from disbatch.rundir.lock import hold, is_held_at
 from disbatch.rundir.paths import RunFiles, remove, status_files
-from disbatch.rundir.resume import of_nodes
+from disbatch.rundir.resume import Former, of_nodes
+from disbatch.rundir.resume_by_command import ByCommand
+from disbatch.rundir.resume_hint import finish_command, takeover_command
 from disbatch.rundir.runscript import prefix_of
+from disbatch.rundir.takeover import SoFar
+from disbatch.sources.file import FileSource
+from disbatch.sources.opening import Expected, Opened
 from disbatch.wire.connect import ConnectFile, is_here
 from disbatch.wire.ownfile import is_foreign, open_own, owner_of, read_own
 from disbatch.wire.renamed_files import is_gone
 
 log = logging.getLogger(__name__)
 
+ITEMS_A_TIME = 1024
 LAST_WORD = b" INFO gone\n"
 """Of an engine's log."""
 LAST_WORD_WITHIN = 100
@@ -119,10 +126,10 @@ def _refusal(status: str, there: list[Here], killed: bool, left: float) -> str:
     can += ", --force-resume at once"
     if not killed:
         return f"{status}: {names} could not be reached when that run ended, and {still}: {can}"
-    prefix = shell_word(as_argument(prefix_of(status)))
+    prefix = prefix_of(status)
     return (
         f"{status}: the driver of that run was killed, and its engines {still}: "
-        f"`disbatch --takeover {prefix}` goes on with it; `dbutil finish --run {prefix}` ends it, and -r "
+        f"`{takeover_command(prefix)}` goes on with it; `{finish_command(prefix)}` ends it, and -r "
         f"works at once; {can}"
     )
 
@@ -299,3 +306,50 @@ def former_life(prefix: str | None, task_name: str, jobid: str, named: list[str]
 
 def _is_named(path: Path, named: list[str]) -> bool:
     return any(Path(name).exists() and path.samefile(name) for name in named)
+
+
+def former_record(
+    options: ResumeOptions,
+    paths: list[str],
+    opened: Opened | Expected,
+    say: Callable[[str], None],
+    *,
+    ended: bool = False,
+) -> Former | ByCommand | None:
+    """What these status files say of the tasks; warnings are said. ResumeError if they do not fit, or, unless
+    these runs are known to have `ended`, if engines of theirs may still run tasks."""
+    if not paths:
+        return None
+    if not (ended or options.force):
+        for path in paths:
+            refuse_abandoned(path, say)
+    former: Former | ByCommand
+    if options.by_command:
+        former = ByCommand.read(paths, source=opened.name, retry=options.retry)
+    else:
+        former = Former.read(paths, source=opened.name, retry=options.retry, force=options.force)
+    try:
+        for warning in verify(former, opened):
+            say(warning)
+    except BaseException:
+        former.close()
+        raise
+    return former
+
+
+def verify(former: Former | ByCommand | SoFar, opened: Opened | Expected) -> list[str]:
+    """Compare a whole regular file with the former record before anything runs."""
+    if isinstance(opened, Expected) or opened.summary is None:
+        return []
+    start = os.lseek(opened.descriptor, 0, os.SEEK_CUR)
+    source = FileSource(opened.name, os.dup(opened.descriptor), opened.summary.checksums)
+    try:
+        return former.verify(_items(source), opened.summary.ids)
+    finally:
+        source.close()
+        os.lseek(opened.descriptor, start, os.SEEK_SET)
+
+
+def _items(source: FileSource) -> Iterator[Item]:
+    while items := source.take(ITEMS_A_TIME):
+        yield from items

@@ -8,26 +8,34 @@ agent ssh could not log in anywhere.
 
 from __future__ import annotations
 
-import argparse
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
+from disbatch.cli.context import pool_of
 from disbatch.cli.keystore import without_passwords
-from disbatch.cli.options import parse
-from disbatch.cli.resume import ended_engines, job_is_over, scheduler_of_run
-from disbatch.client.find import CONNECT, ENDINGS, FEED_AGAIN
+from disbatch.cli.options import parse_run
+from disbatch.cli.output import inherited_output
+from disbatch.cli.resume import ended_engines, former_record, job_is_over, scheduler_of_run, verify
+from disbatch.cli.run import Continued, Inputs, Prepared, carry_out, open_inputs
+from disbatch.cli.run_options import RunOptions, SourceOptions, TakeoverOptions
+from disbatch.client.find import CONNECT, ENDINGS
 from disbatch.contexts.discovery import Choice
 from disbatch.contexts.machine import this_machine
+from disbatch.driver.settings import Takeover
 from disbatch.model.errors import UsageError
-from disbatch.model.text import as_argument, shell_word
+from disbatch.model.text import counted
 from disbatch.rundir.journal import Asked, Gone, JournalState, TakenOver
 from disbatch.rundir.journal_file import read
-from disbatch.rundir.paths import Renamed, RunFiles, known_elsewhere
-from disbatch.rundir.takeover import claim_again, seize
+from disbatch.rundir.output_manifest import kept_before
+from disbatch.rundir.paths import ClaimedFiles, Renamed, RunFiles, known_elsewhere
+from disbatch.rundir.resume_hint import FEED_AGAIN, ResumeHint, finish_command
+from disbatch.rundir.takeover import SoFar, claim_again, seize
+from disbatch.watch.progress import choose_observer
 from disbatch.wire.connect import ConnectFile, is_here, listens_here
 from disbatch.wire.engine_protocol import PROTOCOL, SECRET_VARIABLES
 
@@ -39,28 +47,26 @@ SESSION = (
 """Variables of the session, and those that are kept in no file."""
 
 
-def take_over(
-    options: argparse.Namespace, arguments: list[str], choose: Callable[[argparse.Namespace], Choice]
-) -> int:
+def take_over(options: TakeoverOptions, arguments: list[str], choose: Callable[[RunOptions], Choice]) -> int:
     """Go on with the run; the exit code. `choose` finds the nodes, as for a new run."""
-    prefix = _prefix(options.takeover)
+    prefix = _prefix(options.prefix)
     files = RunFiles(prefix, prefix)
     _look_at(files, force=options.force)
     seized = _seize(files, force=options.force)
     asked = seized.told.asked
     now = _given_now(arguments)
-    former = parse([*seized.arguments, *now])
-    if former.taskserver is not None or former.taskcommand is not None:
+    former = parse_run([*seized.arguments, *now])
+    if former.source.is_program:
         raise UsageError(
             f"{prefix}: its tasks came from a program, and those that were waiting are lost with the driver; "
-            f"`dbutil finish --run {_shown(prefix)}` ends the running ones; then start the run anew with -r"
+            f"`{finish_command(str(prefix))}` ends the running ones; then start the run anew with -r"
         )
-    _check_tasks(former.taskfile, options, asked, prefix)
+    _check_tasks(former.source.taskfile, asked, prefix, feeds=options.feeds, force=options.force)
     choice = choose(former)
     seized.told.asked = msgspec.structs.replace(
         asked,
         arguments=[*asked.arguments, *map(os.fsencode, without_passwords(now))],
-        orphan_patience=former.orphan_patience,
+        orphan_patience=former.limits.orphan_patience,
     )
     return _go_on(seized, former, now, choice)
 
@@ -72,20 +78,32 @@ def finish(prefix: str) -> int:
     _look_at(files, force=False, job_is_over=True)
     seized = _seize(files, force=False, job_is_over=True)
     told = seized.told
-    former = parse(seized.arguments)
-    readable = _can_read_tasks(former, told.asked, files.prefix)
-    if not readable:
-        former.taskfile = former.taskserver = former.taskcommand = None
-    former.kvsserver, former.web, former.owned, former.resume_from = None, False, False, []
+    former = parse_run(seized.arguments)
+    readable = _can_read_tasks(former.source, told.asked, files.prefix)
     for here in [*told.engines.values(), *told.lost.values()]:
         told.learn(Gone(here.engine) if here.engine in seized.ended else here)
-    return _go_on(seized, former, [], Choice([], []), finish=True, readable=readable)
+    options = _of_finish(former, readable=readable)
+    return _go_on(seized, options, [], Choice([], []), finish=True, readable=readable)
+
+
+def _of_finish(former: RunOptions, *, readable: bool) -> RunOptions:
+    """The options of a run that is only taken over to be ended."""
+    change = msgspec.structs.replace
+    source = change(former.source, kvsserver=None, owned=False)
+    if not readable:
+        source = change(source, taskfile=None, taskserver=None, taskcommand=None)
+    return change(
+        former,
+        source=source,
+        resume=change(former.resume, resume_from=[]),
+        notices=change(former.notices, web=None),
+    )
 
 
 @dataclass(frozen=True)
 class _Seized:
     """A run that no other driver can have now. `arguments`: those of its first driver; `ended`: its engines
-    that are known to have ended; `moved`: as of `Left`."""
+    that are known to have ended; `moved`: as of `Continued`."""
 
     files: RunFiles
     status: int
@@ -109,7 +127,7 @@ def _seize(files: RunFiles, *, force: bool, job_is_over: bool = False) -> _Seize
 
 def _go_on(
     seized: _Seized,
-    former: argparse.Namespace,
+    options: RunOptions,
     now: list[str],
     choice: Choice,
     *,
@@ -117,29 +135,70 @@ def _go_on(
     readable: bool = True,
 ) -> int:
     """Take the place of its driver, with options that were given `now`; the exit code."""
-    from disbatch.cli.run import Left, run
+    claimed = _claim(seized, own_log=options.record.logfile is None)
+    observer = choose_observer(sys.stderr)
+    inputs = open_inputs(options, [*seized.arguments, *now], observer.say, claimed.files.url)
+    takeover = Takeover(seized.connect, seized.told, set(), seized.ended, finish, readable)
+    prepared = _prepare(options, inputs, choice, claimed, takeover, moved=seized.moved, say=observer.say)
+    return carry_out(options, prepared, observer, None)
 
+
+def _claim(seized: _Seized, *, own_log: bool) -> ClaimedFiles:
+    """Its files, for us to write."""
     told, prefix = seized.told, seized.files.prefix
     told.learn(TakenOver(this_machine().hostname, os.getpid(), told.number + 1))
     known = known_elsewhere(prefix, os.fsdecode(told.asked.directory))
     files = RunFiles(prefix, Path(os.fsdecode(told.asked.log)), known, _renamed(told))
-    claimed = claim_again(
-        *(files, seized.status, told), apart=not is_here(seized.connect), own_log=former.logfile is None
-    )
-    left = Left(
-        *(seized.connect, told, claimed, seized.moved, seized.ended),
-        finish=finish,
-        readable=readable,
-    )
-    return run(former, [*seized.arguments, *now], choice, None, left)
+    return claim_again(files, seized.status, told, apart=not is_here(seized.connect), own_log=own_log)
 
 
-def _can_read_tasks(former: argparse.Namespace, asked: Asked, prefix: Path) -> bool:
+def _prepare(
+    options: RunOptions,
+    inputs: Inputs,
+    choice: Choice,
+    claimed: ClaimedFiles,
+    takeover: Takeover,
+    *,
+    moved: bool,
+    say: Callable[[str], None],
+) -> Prepared:
+    """Read what its driver recorded. DisbatchError if it does not fit the tasks or the options."""
+    told, asked, resume, opened = takeover.told, takeover.told.asked, options.resume, inputs.opened
+    former = former_record(resume, resume.resume_from, opened, say)
+    pool = pool_of(options.context, choice)
+    before = kept_before(resume.resume_from, by_command=resume.by_command)
+    output = inherited_output(options.output, os.fsdecode(asked.directory), claimed.files)
+    so_far = SoFar.read(claimed.files.status, opened.name, forced=resume.force)
+    for warning in verify(so_far, opened):
+        say(warning)
+    if opened.summary is None and options.source.taskfile is not None:
+        say(
+            f"{opened.name}: the same tasks are expected again, from the first on "
+            f"({counted(so_far.count, 'of them is done', 'of them are done')})"
+        )
+    if options.source.owned:
+        say("a program handed tasks in; if it has ended, `dbutil close` says that no more come")
+    told.counted = so_far.counting(told)
+    return Prepared(
+        inputs=inputs,
+        pool=pool,
+        claimed=claimed,
+        jobid=asked.jobid,
+        directory=asked.directory,
+        environment=dict(asked.environment),
+        output=output,
+        before=before,
+        former=former,
+        continued=Continued(replace(takeover, asides=so_far.asides), so_far, moved),
+    )
+
+
+def _can_read_tasks(source: SourceOptions, asked: Asked, prefix: Path) -> bool:
     """The tasks are there as they were."""
-    if former.taskserver is not None or former.taskcommand is not None:
+    if source.is_program:
         return False
     try:
-        _check_tasks(former.taskfile, argparse.Namespace(taskfile=None, force=False), asked, prefix)
+        _check_tasks(source.taskfile, asked, prefix, feeds=False, force=False)
     except UsageError:
         return False
     return True
@@ -178,19 +237,13 @@ def _look_at(files: RunFiles, *, force: bool, job_is_over: bool = False) -> Conn
     return connect
 
 
-def _shown(prefix: Path) -> str:
-    return shell_word(as_argument(str(prefix)))
-
-
 def _refuse_ended_job(files: RunFiles) -> None:
     """UsageError if all was in a job that is over: nothing is left there to be taken over."""
     told = read(files.run)
     if told.engines and job_is_over(told):
-        from disbatch.cli.run import resume_hint
-
         moved = _enter(told.asked)
         arguments = [os.fsdecode(argument) for argument in told.asked.arguments]
-        hint = resume_hint(arguments, parse(arguments).taskfile, files, moved=moved)
+        hint = ResumeHint(arguments, parse_run(arguments).source.taskfile, moved).command(files)
         scheduler = scheduler_of_run(told)
         job = f"{scheduler.name if scheduler else 'the'} job {told.asked.jobid}"
         over = f"{job} is over, and the run's engines with it"
@@ -236,26 +289,26 @@ def _given_now(arguments: list[str]) -> list[str]:
     return rest
 
 
-def _check_tasks(taskfile: str | None, options: argparse.Namespace, asked: Asked, prefix: Path) -> None:
-    """UsageError if the tasks are not there any more."""
+def _check_tasks(taskfile: str | None, asked: Asked, prefix: Path, *, feeds: bool, force: bool) -> None:
+    """UsageError if the tasks are not there any more. `feeds`: they come from standard input once more."""
     if taskfile is None:
-        if options.taskfile is not None:
+        if feeds:
             raise UsageError("--takeover: all tasks of the run were handed in; name no task file")
         return
     if asked.size is None:
-        if options.taskfile != "-":
+        if not feeds:
             raise UsageError(
                 f"{prefix}: its tasks came as a stream: give all of them again, from the first on: "
                 f"{FEED_AGAIN}disbatch --takeover PREFIX -"
             )
         return
-    if options.taskfile is not None:
+    if feeds:
         raise UsageError(f"--takeover: the tasks are those of {taskfile}, as before; name no task file")
     try:
         status = Path(taskfile).stat()
     except OSError as error:
         raise UsageError(f"{taskfile}: {error.strerror}; the tasks of the run were there") from error
-    if (status.st_size, status.st_mtime_ns) != (asked.size, asked.changed) and not options.force:
+    if (status.st_size, status.st_mtime_ns) != (asked.size, asked.changed) and not force:
         raise UsageError(
             f"{taskfile}: has changed since the run began; --force takes it if it has the same tasks"
         )

@@ -88,6 +88,7 @@ def _wants(options: argparse.Namespace) -> Wants:
 
 def _ask(found: Found, wants: Wants, patience: float) -> Standing:
     from disbatch.rundir.driver_alive import is_dead
+    from disbatch.rundir.resume_hint import hint_for_killed
     from disbatch.watch.run_state import DEAD, OVER, SILENT, of_driver
     from disbatch.wire.client_protocol import Seen, Watch
     from disbatch.wire.client_socket import ask
@@ -96,7 +97,7 @@ def _ask(found: Found, wants: Wants, patience: float) -> Standing:
     if found.connect is None:
         return _of_file(found, SILENT if found.words else OVER, found.words, wants)
     if is_dead(found.prefix, found.connect):
-        words = f"{found.connect.driver} is dead; {resume(found)}"
+        words = f"{found.connect.driver} is dead; {hint_for_killed(found.prefix)}"
         return _of_file(found, DEAD, words, wants)
     try:
         answer = ask(found.connect, Watch(wants), patience=patience)
@@ -118,25 +119,19 @@ def _of_file(found: Found, state: str, words: str, wants: Wants) -> Standing:
     return Standing(found.prefix, state, words, STATUS_FILE, view)
 
 
-def resume(found: Found) -> str:
-    """How to go on with what a dead driver left."""
-    from disbatch.client.find import Run
-
-    assert found.connect is not None
-    return Run(found.prefix, found.connect).resume
-
-
 # ---- whenever it changes ----
 
 
 async def _watch(found: Found, wants: Wants, out: _Output) -> int:
     import zmq
 
+    from disbatch.rundir.resume_hint import hint_for_killed
     from disbatch.watch.run_state import OVER
     from disbatch.watch.status_client import Spectator
 
     with zmq.Context() as context:
-        spectator = Spectator(context, found.prefix, found.connect, wants, resume=resume(found))
+        hint = hint_for_killed(found.prefix)
+        spectator = Spectator(context, found.prefix, found.connect, wants, resume=hint)
         heard = True
         try:
             while True:
@@ -224,12 +219,13 @@ def monitor(options: argparse.Namespace) -> int:
     import zmq
 
     from disbatch.model.failure import MOST_KINDS
+    from disbatch.rundir.resume_hint import hint_for_killed
     from disbatch.watch.monitor.app import Monitor
     from disbatch.watch.status_client import Spectator
     from disbatch.wire.client_protocol import Wants
 
     wants = Wants(running=MOST_RUNNING, failures=MOST_FAILURES, log=MOST_LOG, course=True, kinds=MOST_KINDS)
-    advice = resume(found) if found.connect is not None else found.words
+    advice = hint_for_killed(found.prefix) if found.connect is not None else found.words
     with zmq.Context() as context:
         app = Monitor(
             lambda: Spectator(context, found.prefix, found.connect, wants, resume=advice),

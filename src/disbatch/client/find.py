@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from disbatch.model.errors import SilenceError, UsageError
-from disbatch.model.text import as_argument, shell_word
 from disbatch.rundir.driver_alive import is_dead
+from disbatch.rundir.resume_hint import hint_for_killed
 from disbatch.rundir.runscript import status_file
 from disbatch.wire.connect import ConnectFile, is_here, listens_here, sockets
 from disbatch.wire.ownfile import NotOwnError, owner_of
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 CONNECT = "_connect.json"
 STATUS = "_status.txt"
-FEED_AGAIN = "cat SAME_TASKS | "
-"""Before a command that reads, once more from the first on, the tasks that came through a stream."""
 ENDINGS = (CONNECT, STATUS, "_dbUtil.sh")
 """Of files whose names stand for the run, too."""
 
@@ -45,35 +43,13 @@ class Run:
         """Of a run that is not gone: another driver takes it over, and does not listen yet."""
         return is_here(self.connect) and bool(sockets(self.connect)) and not listens_here(self.connect)
 
-    @property
-    def resume(self) -> str:
-        """How to go on with what a dead driver left."""
-        from disbatch.rundir.journal_file import read
-
-        name = as_argument(self.prefix)
-        prefix, status = shell_word(name), shell_word(as_argument(status_file(self.prefix)))
-        again = f"`disbatch TASKFILE -r {status}`"
-        try:
-            source = read(Path(f"{self.prefix}_run.json")).asked.source
-        except UsageError:
-            return f"{again} goes on where it ended"
-        if source == "program":
-            return (
-                f"its tasks came from a program: `dbutil finish --run {prefix}` ends it; "
-                f"then start it anew with `-r {status}`"
-            )
-        over = f"`disbatch --takeover {prefix}`"
-        if source == "stream":
-            over = f"`{FEED_AGAIN}disbatch --takeover {prefix} -`"
-        return f"{over} goes on with it; or `dbutil finish --run {prefix}` ends it, then {again} resumes it"
-
 
 def find_run(prefix: str | None) -> Run:
     """The run with that prefix, or with the connect file that DISBATCH_CONNECT names, or the only live one
     here. UsageError if that cannot be said, SilenceError if its driver is known to be dead."""
     run = find_any_run(prefix)
     if run.is_gone:
-        raise SilenceError(f"{run.prefix}: {run.connect.driver} is dead; {run.resume}")
+        raise SilenceError(f"{run.prefix}: {run.connect.driver} is dead; {hint_for_killed(run.prefix)}")
     return run
 
 
@@ -92,7 +68,8 @@ async def client_of(run: Run, notify_user: Callable[[str], None]) -> AsyncIterat
 
     with zmq.Context() as context:
         opener = line_opener(context)
-        client = RunClient(opener, run.connect, run.prefix, notify_user=notify_user, advice=run.resume)
+        advice = hint_for_killed(run.prefix)
+        client = RunClient(opener, run.connect, run.prefix, notify_user=notify_user, advice=advice)
         try:
             yield client
         finally:

@@ -48,6 +48,16 @@ def read_script(prefix: str) -> RunCommand | None:
         return None
 
 
+def read_run_command(status: str) -> RunCommand | None:
+    """How to go on with the run of ours that wrote this status file; None if nobody knows, or if the file is
+    not where that run had it."""
+    asked = read_script(prefix_of(status))
+    try:
+        return asked if asked is not None and Path(asked.status).samefile(status) else None
+    except (OSError, ValueError):
+        return None
+
+
 def status_file(prefix: str) -> str:
     """The record of the run with this prefix."""
     usual = f"{prefix}{STATUS}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from disbatch.cli.keystore import choose_store, without_passwords
-from disbatch.cli.options import parse
+from disbatch.cli.options import parse_run
 from disbatch.keystore.address import Address
 from disbatch.model.errors import UsageError
 
@@ -30,7 +30,7 @@ THERE = Address("there", tls=True, password="secret")
     ],
 )
 def test_which_one(arguments: list[str], environment: dict[str, str], address: Address | None) -> None:
-    assert choose_store(parse(arguments), environment) == (address, "")
+    assert choose_store(parse_run(arguments).source, environment) == (address, "")
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_which_one(arguments: list[str], environment: dict[str, str], address: A
 )
 def test_which_cannot_be(arguments: list[str], environment: dict[str, str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        choose_store(parse(arguments), environment)
+        choose_store(parse_run(arguments).source, environment)
 
 
 def test_a_prefix_of_the_users_own() -> None:
-    options = parse(["--taskserver", "a:1"])
-    assert choose_store(options, {"DISBATCH_KVS_PREFIX": "mine:"}) == (Address("a", 1), "mine:")
-    assert choose_store(parse(["Tasks"]), {"DISBATCH_KVS_PREFIX": "mine:"}) == (None, "")
+    source = parse_run(["--taskserver", "a:1"]).source
+    assert choose_store(source, {"DISBATCH_KVS_PREFIX": "mine:"}) == (Address("a", 1), "mine:")
+    assert choose_store(parse_run(["Tasks"]).source, {"DISBATCH_KVS_PREFIX": "mine:"}) == (None, "")
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,4 @@ def test_command_lines_without_passwords(arguments: list[str], shown: list[str] 
 )
 def test_tasks_come_from_one_place(arguments: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        parse(arguments)
+        parse_run(arguments)

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from disbatch.cli.options import parse, parse_address
+from disbatch.cli.options import parse, parse_address, parse_run
+from disbatch.cli.run_options import FixPaths, NoticeOptions, TakeoverOptions
 from disbatch.model.errors import UsageError
 
 
 def test_defaults() -> None:
-    options = parse(["Tasks"])
-    assert (options.taskfile, options.cores_per_task, options.tasks_per_node) == ("Tasks", None, None)
-    assert (options.listen, options.resume_from, options.ssh_node) == (None, [], [])
-    assert (options.heartbeat, options.patience, options.grace, options.max_losses) == (3.0, 15.0, None, 3)
+    options = parse_run(["Tasks"])
+    context, limits, notices = options.context, options.limits, options.notices
+    assert (options.source.taskfile, context.cores_per_task, context.tasks_per_node) == ("Tasks", None, None)
+    assert (options.pool.listen, options.resume.resume_from, context.ssh_node) == (None, [], [])
+    assert (limits.heartbeat, limits.patience, limits.grace, limits.max_losses) == (3.0, 15.0, None, 3)
+    assert (options.output, options.pool.waits) == (None, 0.0)
+    assert notices == NoticeOptions(web=None, mail=None, on_finish="", on_failure="")
 
 
 def test_letters() -> None:
     words = "-p P -l L -c 0.5 -t 3 -C 9 -k K -r a -r b -R -e -f -s x:1 -s y:2 Tasks"
-    options = parse(words.split())
-    assert (options.prefix, options.logfile, options.cores_per_task, options.tasks_per_node) == (
-        "P",
-        "L",
-        0.5,
-        3,
-    )
-    assert (options.task_limit, options.retire_command) == (9, "K")
-    assert (options.resume_from, options.ssh_node) == (["a", "b"], ["x:1", "y:2"])
-    assert options.retry and options.exit_code and options.fail_fast
+    options = parse_run(words.split())
+    context, limits = options.context, options.limits
+    assert (options.record.prefix, options.record.logfile) == ("P", "L")
+    assert (context.cores_per_task, context.tasks_per_node) == (0.5, 3)
+    assert (context.task_limit, context.retire_command) == (9, "K")
+    assert (options.resume.resume_from, context.ssh_node) == (["a", "b"], ["x:1", "y:2"])
+    assert options.resume.retry and limits.exit_code and limits.fail_fast
 
 
 def test_long_names() -> None:
@@ -35,9 +36,10 @@ def test_long_names() -> None:
         "--no-retire --resume-from a --retry --force-resume --exit-code --fail-fast --ssh-node x:1 --fill "
         "--label n --loglevel DEBUG --status-header --use-address [::1]:50 Tasks"
     )
-    options = parse(words.split())
-    assert options.listen == ("::1", 50) and options.loglevel == "debug" and options.no_retire
-    assert options.force_resume and options.status_header and options.fill and options.label == "n"
+    options = parse_run(words.split())
+    context, record = options.context, options.record
+    assert options.pool.listen == ("::1", 50) and record.loglevel == "debug" and context.no_retire
+    assert options.resume.force and record.status_header and context.fill and context.label == "n"
 
 
 @pytest.mark.parametrize(
@@ -94,5 +96,24 @@ def test_what_a_takeover_does_not_change(words: str, why: str) -> None:
 
 
 def test_what_a_takeover_may_change() -> None:
-    options = parse(["--takeover", "P", "--patience", "60", "--wait-for-engines", "9", "-k", "K", "--force"])
-    assert (options.patience, options.wait_for_engines, options.retire_command) == (60.0, 9.0, "K")
+    words = ["--patience", "60", "--wait-for-engines", "9", "-k", "K"]
+    assert parse(["--takeover", "P", *words, "--force"]) == TakeoverOptions("P", force=True, feeds=False)
+    assert parse(["--takeover", "P", "-"]) == TakeoverOptions("P", force=False, feeds=True)
+    options = parse_run([*words, "Tasks"])
+    assert (options.limits.patience, options.pool.waits, options.context.retire_command) == (60.0, 9.0, "K")
+
+
+def test_fixing_paths_needs_nothing_else() -> None:
+    assert parse(["--fix-paths", "--force"]) == FixPaths()
+
+
+@pytest.mark.parametrize(("words", "waits"), [("T", 0.0), ("-S T", None), ("-S --wait-for-engines 5 T", 5.0)])
+def test_how_long_a_run_waits_for_engines(words: str, waits: float | None) -> None:
+    assert parse_run(words.split()).pool.waits == waits
+
+
+@pytest.mark.parametrize(
+    ("words", "address"), [("-w T", ("127.0.0.1", 0)), ("-w --web-address h:5 T", ("h", 5)), ("T", None)]
+)
+def test_where_the_page_is_served(words: str, address: tuple[str, int] | None) -> None:
+    assert parse_run(words.split()).notices.web == address

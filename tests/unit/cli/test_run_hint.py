@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.cli.options import parse
-from disbatch.cli.run import resume_hint
+from disbatch.cli.options import parse_run
 from disbatch.rundir.paths import RunFiles
+from disbatch.rundir.resume_hint import ResumeHint
 
 
 @pytest.mark.parametrize(
@@ -25,4 +25,5 @@ from disbatch.rundir.paths import RunFiles
 )
 def test_it_tries_again_what_failed_if_the_run_did(words: str, hint: str) -> None:
     files = RunFiles(Path("P"), Path("P_driver.txt"))
-    assert resume_hint(words.split(), parse(words.split()).taskfile, files, moved=False) == hint
+    taskfile = parse_run(words.split()).source.taskfile
+    assert ResumeHint(words.split(), taskfile).command(files) == hint

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.cli.script import write_script
+from disbatch.cli.run_process import write_script
 from disbatch.rundir.paths import RunFiles
 from disbatch.rundir.resume import unrecorded
 from disbatch.rundir.runscript import RunCommand, prefix_of, status_file

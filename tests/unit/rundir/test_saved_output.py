@@ -10,8 +10,9 @@ import pytest
 
 from disbatch.cli import dbutil
 from disbatch.cli.cat import parse_tasks
-from disbatch.cli.options import parse
+from disbatch.cli.options import parse_run
 from disbatch.cli.output import choose_output
+from disbatch.cli.run_options import OutputOptions
 from disbatch.engine.output_files import Shelves
 from disbatch.engine.output_packs import Packs
 from disbatch.engine.output_writer import Done
@@ -408,11 +409,12 @@ def test_an_output_file_that_is_none(data: bytes, tmp_path: Path) -> None:
 
 
 def test_options_of_output() -> None:
-    options = parse(["--output", "out", "--output-pack", "--output-limit", "10k", "T"])
-    assert (options.output, options.output_pack, options.output_limit) == ("out", True, 10240)
-    assert parse(["T"]).output is None
+    options = parse_run(["--output", "out", "--output-pack", "--output-limit", "10k", "T"])
+    assert options.output == OutputOptions("out", True, 10240)
+    assert parse_run(["T"]).output is None
     for size, value in {"1024": 1024, "64M": 64 << 20, "2G": 2 << 30, "1T": 1 << 40}.items():
-        assert parse(["--output", "o", "--output-limit", size, "T"]).output_limit == value
+        output = parse_run(["--output", "o", "--output-limit", size, "T"]).output
+        assert output is not None and output.limit == value
 
 
 @pytest.mark.parametrize(
@@ -428,14 +430,14 @@ def test_options_of_output() -> None:
 )
 def test_refused_options_of_output(words: str) -> None:
     with pytest.raises(UsageError, match="--output"):
-        parse(words.split())
+        parse_run(words.split())
     with pytest.raises(UsageError, match="the name is empty"):
-        parse(["--output", "", "T"])
+        parse_run(["--output", "", "T"])
 
 
 @pytest.mark.parametrize("made", ["000/013/000000005.out", "n1_0-ab.pack"])
 def test_a_directory_of_another_run_is_refused(made: str, tmp_path: Path) -> None:
-    options = parse(["--output", "out", "T"])
+    options = parse_run(["--output", "out", "T"]).output
     chosen = choose_output(options, str(tmp_path), goes_on=False, here=True)
     assert chosen == Output(os.fsencode(tmp_path / "out"), False, 64 << 20)
     assert (tmp_path / "out").is_dir()
@@ -452,8 +454,15 @@ def test_a_directory_of_another_run_is_refused(made: str, tmp_path: Path) -> Non
 
 def test_where_tasks_have_other_numbers_a_directory_of_its_own_is_taken(tmp_path: Path) -> None:
     def chosen(words: str, before: Before) -> str:
-        options = parse([*words.split(), "--output", "out", "-r", "x", "T"])
-        output = choose_output(options, str(tmp_path), goes_on=True, here=True, before=before, jobid="7")
+        options = parse_run([*words.split(), "--output", "out", "-r", "x", "T"])
+        output = choose_output(
+            *(options.output, str(tmp_path)),
+            goes_on=True,
+            here=True,
+            by_command=options.resume.by_command,
+            before=before,
+            jobid="7",
+        )
         assert output is not None
         return str(Path(os.fsdecode(output.directory)).relative_to(tmp_path))
 
@@ -472,7 +481,7 @@ def test_where_tasks_have_other_numbers_a_directory_of_its_own_is_taken(tmp_path
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     for name in ("out", "out/below"):
-        options = parse(["--output", name, "T"])
+        options = parse_run(["--output", name, "T"]).output
         with pytest.raises(UsageError, match=f"--output {name}: "):
             choose_output(options, str(tmp_path), goes_on=True, here=True)
 
