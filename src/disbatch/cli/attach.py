@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
@@ -11,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from disbatch.cli.options import context_options
+from disbatch.cli.verb_options import AddVerb, run_option
 from disbatch.client.command_line import add_reach, add_where
 from disbatch.model.errors import DisbatchError
 
@@ -25,17 +26,15 @@ DESCRIPTION = (
 )
 
 
-def add_attach(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Declare the verb with `add(name, help=...)`, which makes a parser."""
-    parser = add("attach", help="add nodes to the run", description=DESCRIPTION)
-    parser.add_argument(
-        "--run", metavar="PREFIX", default=argparse.SUPPRESS, help="the run: what its files begin with"
-    )
+def add_attach(add: AddVerb) -> None:
+    """Declare the verb."""
+    parser = add("attach", parents=[run_option()], help="add nodes to the run", description=DESCRIPTION)
     add_where(parser.add_argument_group("which nodes"), label=("-l", "--label"))
     add_reach(parser.add_argument_group("how they are reached"))
+    parser.set_defaults(perform=lambda given, say: attach(given.run, context_options(given), say))
 
 
-def attach(prefix: str | None, options: ContextOptions, say: Callable[[str], None]) -> int:
+def attach(run_prefix: str | None, options: ContextOptions, say: Callable[[str], None]) -> int:
     """Add nodes to the run, and stay until they have left; the exit code. `say` gets lines for the user."""
     from msgspec import structs
 
@@ -50,7 +49,7 @@ def attach(prefix: str | None, options: ContextOptions, say: Callable[[str], Non
     from disbatch.wire.descriptors import raise_limit
 
     logging.getLogger().addHandler(logging.NullHandler())  # the user is told all by `say`
-    run = find_run(prefix)
+    run = find_run(run_prefix)
     hosts, _ = named_hosts(options.ssh_node, os.environ)
     # The nodes of a job say themselves what tasks take there.
     if options.cores_per_task is None and (hosts or scheduler_of(os.environ) is None):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from disbatch.cli.verb_options import AddVerb, parse_ranges, run_option
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, UsageError
 from disbatch.rundir.runscript import status_file
 from disbatch.wire.ownfile import is_foreign
@@ -23,26 +22,25 @@ CONNECT = "_connect.json"
 ENDINGS = (OUTPUT, CONNECT, "_status.txt", "_dbUtil.sh", "_run.json")
 """Of files whose names stand for the run, too."""
 MOST_TASKS = 100_000
-_RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 
 
-def add_cat(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Declare the verb with `add(name, help=...)`, which makes a parser."""
-    parser = add("cat", help="show what tasks printed, of a run with --output; also while they run")
-    parser.add_argument(
-        "--run", metavar="PREFIX", default=argparse.SUPPRESS, help="the run: what its files begin with"
-    )
+def add_cat(add: AddVerb) -> None:
+    """Declare the verb."""
+    help = "show what tasks printed, of a run with --output; also while they run"
+    parser = add("cat", parents=[run_option()], help=help)
     parser.add_argument("--err", action="store_true", help="what they printed to stderr, not to stdout")
     parser.add_argument(
         "tasks", nargs="+", metavar="TASKID", help="ids as in the status file: 12, or 100-199"
     )
+    parser.set_defaults(
+        perform=lambda given, say: cat(given.run, parse_tasks(given.tasks), err=given.err, say=say)
+    )
 
 
-def cat(options: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Write it to standard output, one task after the other; the exit code. `say` gets a line for each task
-    of which there is nothing."""
-    tasks = parse_tasks(options.tasks)
-    prefix = _only_run() if options.run is None else _stripped(options.run)
+def cat(run: str | None, tasks: list[int], *, err: bool, say: Callable[[str], None]) -> int:
+    """Write what they printed to standard output, one task after the other; the exit code. `say` gets a line
+    for each task of which there is nothing."""
+    prefix = _only_run() if run is None else _stripped(run)
     from disbatch.rundir.output_manifest import manifest_of
     from disbatch.rundir.saved_output import Kept, read_lines
     from disbatch.rundir.task_output import Reasons
@@ -53,7 +51,7 @@ def cat(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     wanted = frozenset(tasks)
     lines = read_lines(Path(status_file(prefix)), wanted)
     kept = Kept(told, wanted, lines)
-    reasons = Reasons(told, prefix, lines, int(options.err), kept.damaged)
+    reasons = Reasons(told, prefix, lines, int(err), kept.damaged)
     try:
         for number, reason in _written(kept, tasks, reasons, sys.stdout.buffer):
             say(f"task {number}: {reason}" if "-" not in number else f"tasks {number}: {reason}")
@@ -92,12 +90,7 @@ def _numbers(first: int, last: int) -> str:
 def parse_tasks(words: Sequence[str]) -> list[int]:
     """`12` and `100-199` as numbers. UsageError."""
     tasks: list[int] = []
-    for word in words:
-        found = _RANGE.fullmatch(word)
-        first = int(found[1]) if found else 0
-        last = int(found[2] or found[1]) if found else -1
-        if last < first:
-            raise UsageError(f"cat {word:.80}: give the ids of tasks (12) or ranges of them (100-199)")
+    for first, last in parse_ranges("cat", words):
         if len(tasks) + last - first >= MOST_TASKS:
             raise UsageError(f"more than {MOST_TASKS:,} tasks at once: say it in several commands")
         tasks += range(first, last + 1)

@@ -7,15 +7,14 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from disbatch.cli.attach import add_attach, attach
-from disbatch.cli.cat import add_cat, cat
-from disbatch.cli.control import add_verbs, finish_dead_run, perform
-from disbatch.cli.options import context_options
+from disbatch.cli.attach import add_attach
+from disbatch.cli.cat import add_cat
+from disbatch.cli.control import add_verbs
 from disbatch.cli.parser import Parser
-from disbatch.cli.report import add_report, report
-from disbatch.cli.submit import add_submit, submit
-from disbatch.cli.values import add_values, values
-from disbatch.cli.watching import add_monitor, add_status, monitor, status
+from disbatch.cli.report import add_report
+from disbatch.cli.submit import add_submit
+from disbatch.cli.values import add_values
+from disbatch.cli.watching import add_monitor, add_status
 from disbatch.model.errors import (
     EXIT_COMPLETE,
     EXIT_INCOMPLETE,
@@ -30,6 +29,7 @@ from disbatch.watch.terminal import lasting
 
 
 def build_parser() -> Parser:
+    """All verbs. Each one's `perform` carries it out with what was parsed, and `_complain`; its exit code."""
     parser = Parser(
         prog="dbutil",
         description="What there is to do about task files and runs besides running them.",
@@ -39,6 +39,7 @@ def build_parser() -> Parser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     check = verbs.add_parser("check", help="read task files, say what they hold, run nothing")
     check.add_argument("files", nargs="+", metavar="TASKFILE", help="tasks, one a line")
+    check.set_defaults(perform=lambda given, say: _check(given.files))
     add_cat(verbs.add_parser)
     add_attach(verbs.add_parser)
     add_submit(verbs.add_parser)
@@ -62,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stderr is not None:
         sys.stderr = lasting(sys.stderr)
     try:
-        code = _carry_out(_parse(_with_verb(list(sys.argv[1:] if argv is None else argv))))
+        given = _parse(_with_verb(list(sys.argv[1:] if argv is None else argv)))
+        code: int = given.perform(given, _complain)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -96,31 +98,6 @@ def _with_verb(arguments: list[str]) -> list[str]:
     if len(arguments) == 2 or (arguments[2:3] and arguments[2].startswith("-")):
         return [*arguments[:2], "attach", *arguments[2:]]
     return arguments
-
-
-def _carry_out(options: argparse.Namespace) -> int:
-    if options.verb == "check":
-        return _check(options.files)
-    if options.verb == "cat":
-        return cat(options, _complain)
-    if options.verb == "attach":
-        return attach(options.run, context_options(options), _complain)
-    if options.verb == "submit":
-        return submit(options, sys.stdout.buffer, _complain)
-    if options.verb in ("put", "get", "view"):
-        return values(options, _complain)
-    if options.verb == "report":
-        report(options)
-        return EXIT_COMPLETE
-    if options.verb == "status":
-        return status(options)
-    if options.verb == "monitor":
-        return monitor(options)
-    if options.verb == "finish" and (code := finish_dead_run(options)) is not None:
-        return code
-    for line in perform(options):
-        print(printable(line))  # noqa: T201
-    return EXIT_COMPLETE
 
 
 def _complain(text: str) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from disbatch.model.errors import DisbatchError, UsageError
+from disbatch.cli.verb_options import AddVerb
+from disbatch.model.errors import EXIT_COMPLETE, DisbatchError, UsageError
 from disbatch.model.text import printable_json, shell_word
 from disbatch.rundir.runscript import prefix_of, read_run_command, status_file
 
@@ -26,8 +25,8 @@ _SUBMITTED_END = "_tasks.txt"
 _NAME = re.compile(r"(.+?)_[0-9]+(?:_[0-9]+)?(?:-[0-9]+)?_status\.txt")
 
 
-def add_report(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Declare the verb with `add(name, help=...)`, which makes a parser."""
+def add_report(add: AddVerb) -> None:
+    """Declare the verb."""
     parser = add("report", help="totals, durations, timeline, nodes, failures, from status files")
     parser.add_argument(
         "status", nargs="*", metavar="STATUS", help="status files of one run; resumed ones oldest first"
@@ -36,14 +35,17 @@ def add_report(add: Callable[..., argparse.ArgumentParser]) -> None:
         "--html", metavar="FILE", help="write a page with pictures; replaces only a former one"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.set_defaults(
+        perform=lambda given, say: report(_files(given.run, given.status), html=given.html, json=given.json)
+    )
 
 
-def report(options: argparse.Namespace) -> None:
-    """Carry it out. UsageError if a file cannot be read, is not a status file, or would be overwritten."""
+def report(files: list[str], *, html: str | None, json: bool) -> int:
+    """Report on these status files; the exit code. UsageError if a file cannot be read, is not a status file,
+    or would be overwritten."""
     from disbatch.watch.report.analysis import Analysis
 
-    files = _files(options)
-    page = None if options.html is None else Path(options.html)
+    page = None if html is None else Path(html)
     if page is not None:
         _look_at(page)
     analysis = Analysis.of(files)
@@ -53,25 +55,25 @@ def report(options: argparse.Namespace) -> None:
             from disbatch.watch.report.page import render_page
 
             size = _write(page, render_page(analysis, figures))
-            if not options.json:
+            if not json:
                 from disbatch.watch.report.text import clean
 
-                print(f"{clean(options.html, 1000)}: written, {size}")  # noqa: T201
+                print(f"{clean(str(html), 1000)}: written, {size}")  # noqa: T201
     finally:
         analysis.close()
-    if options.json:
+    if json:
         _print_json(figures)
     elif page is None:
         _print_text(figures)
+    return EXIT_COMPLETE
 
 
-def _files(options: argparse.Namespace) -> list[str]:
+def _files(prefix: str | None, named: list[str]) -> list[str]:
     """PREFIX_dbUtil.sh gives --run PREFIX: then the status file of that run, unless others are named."""
-    if options.status:
-        return list(options.status)
-    if options.run is None:
+    if named:
+        return named
+    if prefix is None:
         raise UsageError("report: name the status file of a run; see dbutil report --help")
-    prefix: str = options.run
     for ending in ("_connect.json", _STATUS_END, "_dbUtil.sh"):
         prefix = prefix.removesuffix(ending)
     return [status_file(prefix)]

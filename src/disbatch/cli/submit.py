@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from disbatch.cli.control import usual_options
+from disbatch.cli.verb_options import AddVerb, usual_options
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, DisbatchError, SilenceError, UsageError
 from disbatch.model.text import counted
 
@@ -21,6 +21,15 @@ READ = 1 << 20
 """Bytes of standard input asked for in one read."""
 
 
+class Handing(NamedTuple):
+    """Lines to hand in (`-`: those of standard input), whether to wait for their tasks to be done, and how
+    many seconds for the driver's answer."""
+
+    commands: list[str]
+    wait: bool
+    patience: float
+
+
 class Lines(NamedTuple):
     """Lines of `source`, of which the first has this number there."""
 
@@ -29,22 +38,27 @@ class Lines(NamedTuple):
     lines: list[bytes]
 
 
-def add_submit(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Declare the verb with `add(name, help=...)`, which makes a parser."""
+def add_submit(add: AddVerb) -> None:
+    """Declare the verb."""
     parser = add("submit", parents=[usual_options()], help="hand in tasks")
     parser.add_argument("--wait", action="store_true",
         help="until they are done; print their status lines; exit 1 if one failed")  # fmt: skip
     parser.add_argument("commands", nargs="+", metavar="COMMAND",
         help="a line of a task file each; - reads lines from standard input")  # fmt: skip
+    parser.set_defaults(
+        perform=lambda given, say: submit(given.run, Handing(given.commands, given.wait, given.timeout), say)
+    )
 
 
-def submit(options: argparse.Namespace, out: BinaryIO, complain: Callable[[str], None]) -> int:
-    """Hand the tasks in; the exit code. What happened goes to `out`, a line each."""
+def submit(run_prefix: str | None, handing: Handing, complain: Callable[[str], None]) -> int:
+    """Hand the tasks in; the exit code. What happened goes to standard output, a line each."""
     from disbatch.client.find import find_run
 
-    run = find_run(options.run)
+    run = find_run(run_prefix)
     try:
-        return asyncio.run(_submit(run, options, out, lambda text: complain(f"{run.prefix}: {text}")))
+        return asyncio.run(
+            _submit(run, handing, sys.stdout.buffer, lambda text: complain(f"{run.prefix}: {text}"))
+        )
     except (UsageError, SilenceError) as error:
         raise type_of(error)(f"{run.prefix}: {error}") from error
 
@@ -54,15 +68,15 @@ def type_of(error: DisbatchError) -> type[DisbatchError]:
     return UsageError if isinstance(error, UsageError) else SilenceError
 
 
-async def _submit(run: Run, options: argparse.Namespace, out: BinaryIO, say: Callable[[str], None]) -> int:
+async def _submit(run: Run, handing: Handing, out: BinaryIO, say: Callable[[str], None]) -> int:
     from disbatch.client.find import client_of
     from disbatch.client.follow import Follower
 
     async with client_of(run, say) as client:
-        giver = _Giver(Follower(client), options.timeout, None if options.wait else out)
-        if options.wait:
-            return await _give_and_wait(giver, options.commands, out)
-        await giver.give(options.commands)
+        giver = _Giver(Follower(client), handing.patience, None if handing.wait else out)
+        if handing.wait:
+            return await _give_and_wait(giver, handing.commands, out)
+        await giver.give(handing.commands)
         return EXIT_COMPLETE
 
 

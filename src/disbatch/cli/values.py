@@ -5,86 +5,120 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, NamedTuple
 
-from disbatch.cli.control import usual_options
+from disbatch.cli.verb_options import AddVerb, run_option, seconds_of, usual_options
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, DisbatchError, SilenceError, UsageError
 
 if TYPE_CHECKING:
-    from disbatch.client.find import Run
+    from disbatch.client.keyvalue import Storefront
+    from disbatch.client.run_client import RunClient
+
+Complain = Callable[[str], None]
+"""Gets a line for the user."""
 
 READ = 1 << 20
 MOST_PATIENCE = 1e9
 
 
-def add_values(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Declare the verbs with `add(name, help=...)`, which makes a parser."""
+def add_values(add: AddVerb) -> None:
+    """Declare the verbs."""
     key = "what the value stands under"
     put = add("put", parents=[usual_options()], help="put values into the run's key store")
     put.add_argument("key", metavar="KEY", help=key)
     put.add_argument("values", nargs="*", metavar="VALUE",
         help="behind those that stand there; - (or none) is what standard input holds")  # fmt: skip
+    put.set_defaults(
+        perform=lambda given, say: put_values(given.run, given.key, given.values, given.timeout, say)
+    )
     for name, does in (("get", "take the oldest value out of the"), ("view", "show the oldest value in the")):
-        verb = add(name, help=f"{does} run's key store, when there is one")
-        verb.add_argument(
-            "--run", metavar="PREFIX", default=argparse.SUPPRESS, help="the run: what its files begin with"
-        )
+        verb = add(name, parents=[run_option()], help=f"{does} run's key store, when there is one")
         verb.add_argument("--timeout", metavar="SECONDS", type=_timeout, default=None,
             help="wait so long for a value, 0: not at all; exit 1 if there is none (default: as long as it "
             "takes)")  # fmt: skip
         verb.add_argument("--raw", action="store_true", help="its bytes alone, without a line end")
         verb.add_argument("key", metavar="KEY", help=key)
+        verb.set_defaults(perform=_show)
 
 
-def values(options: argparse.Namespace, complain: Callable[[str], None]) -> int:
-    """Do it; the exit code. A value goes to standard output."""
-    pairs = _pairs(options) if options.verb == "put" else []
-    from disbatch.client.find import find_run
+class Wanted(NamedTuple):
+    """The value to show: `take` it out of the store, within `timeout` seconds (None: as long as it takes);
+    `raw`: without a line end."""
 
-    run = find_run(options.run)
-    try:
-        return asyncio.run(_values(run, options, pairs, lambda text: complain(f"{run.prefix}: {text}")))
-    except UsageError as error:
-        raise UsageError(f"{run.prefix}: {error}") from error
-    except DisbatchError as error:
-        raise DisbatchError(f"{run.prefix}: {error}") from error
+    key: str
+    take: bool
+    timeout: float | None
+    raw: bool
 
 
-async def _values(
-    run: Run,
-    options: argparse.Namespace,
-    pairs: list[tuple[bytes, bytes]],
-    say: Callable[[str], None],
-) -> int:
-    from disbatch.client.find import client_of
-    from disbatch.client.keyvalue import Storefront
+def _show(given: argparse.Namespace, say: Complain) -> int:
+    return show_value(given.run, Wanted(given.key, given.verb == "get", given.timeout, given.raw), say)
 
-    async with client_of(run, say) as client:
-        store = Storefront(client.ask, say=say)
-        if options.verb == "put":
-            try:
-                async with asyncio.timeout(options.timeout):
-                    await store.put(pairs)
-            except TimeoutError:
-                raise SilenceError(client.no_answer(options.timeout)) from None
-            return EXIT_COMPLETE
-        key = os.fsencode(options.key)
+
+def put_values(run: str | None, key: str, words: list[str], patience: float, complain: Complain) -> int:
+    """Put them; the exit code. `-`, or no words: what standard input holds."""
+    pairs = _pairs(key, words or ["-"])
+
+    async def put(client: RunClient, store: Storefront, say: Complain) -> int:
         try:
-            value = await (store.get if options.verb == "get" else store.view)(key, options.timeout)
+            async with asyncio.timeout(patience):
+                await store.put(pairs)
         except TimeoutError:
-            within = f" within {options.timeout:g} s" if options.timeout else ""
-            say(f"no value under {options.key}{within}")
+            raise SilenceError(client.no_answer(patience)) from None
+        return EXIT_COMPLETE
+
+    return _with_store(run, put, complain)
+
+
+def show_value(run: str | None, wanted: Wanted, complain: Complain) -> int:
+    """Write a value to standard output; the exit code."""
+
+    async def show(client: RunClient, store: Storefront, say: Complain) -> int:
+        key = os.fsencode(wanted.key)
+        try:
+            value = await (store.get if wanted.take else store.view)(key, wanted.timeout)
+        except TimeoutError:
+            within = f" within {wanted.timeout:g} s" if wanted.timeout else ""
+            say(f"no value under {wanted.key}{within}")
             return EXIT_FAILED
         try:
-            _write(value if options.raw or value.endswith(b"\n") else value + b"\n")
+            _write(value if wanted.raw or value.endswith(b"\n") else value + b"\n")
         except OSError as error:
-            if options.verb == "view":
+            if not wanted.take:
                 raise
             await store.put([(key, value)])
             why = error.strerror or error
             raise DisbatchError(f"standard output: {why}; the value went back, behind the others") from None
-    return EXIT_COMPLETE
+        return EXIT_COMPLETE
+
+    return _with_store(run, show, complain)
+
+
+def _with_store(
+    prefix: str | None,
+    work: Callable[[RunClient, Storefront, Complain], Coroutine[None, None, int]],
+    complain: Complain,
+) -> int:
+    """Do `work` with the key store of the run; the exit code."""
+    from disbatch.client.find import client_of, find_run
+    from disbatch.client.keyvalue import Storefront
+
+    run = find_run(prefix)
+
+    def say(text: str) -> None:
+        complain(f"{run.prefix}: {text}")
+
+    async def with_store() -> int:
+        async with client_of(run, say) as client:
+            return await work(client, Storefront(client.ask, say=say), say)
+
+    try:
+        return asyncio.run(with_store())
+    except UsageError as error:
+        raise UsageError(f"{run.prefix}: {error}") from error
+    except DisbatchError as error:
+        raise DisbatchError(f"{run.prefix}: {error}") from error
 
 
 def _write(data: bytes) -> None:
@@ -94,12 +128,11 @@ def _write(data: bytes) -> None:
         rest = rest[os.write(1, rest) :]
 
 
-def _pairs(options: argparse.Namespace) -> list[tuple[bytes, bytes]]:
-    words = options.values or ["-"]
+def _pairs(key: str, words: list[str]) -> list[tuple[bytes, bytes]]:
     if words.count("-") > 1:
         raise UsageError("put: standard input can be read once only")
-    key = os.fsencode(options.key)
-    return [(key, _standard_input() if word == "-" else os.fsencode(word)) for word in words]
+    name = os.fsencode(key)
+    return [(name, _standard_input() if word == "-" else os.fsencode(word)) for word in words]
 
 
 def _standard_input() -> bytes:
@@ -121,10 +154,7 @@ def _standard_input() -> bytes:
 
 
 def _timeout(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1
+    seconds = seconds_of(text)
     if not 0 <= seconds <= MOST_PATIENCE:
         raise argparse.ArgumentTypeError(f"{text}: give seconds")
     return seconds

@@ -12,10 +12,9 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from disbatch.cli.control import run_option, usual_options
+from disbatch.cli.verb_options import AddVerb, run_option, seconds_of, usual_options
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, SilenceError, UsageError
 
 if TYPE_CHECKING:
@@ -33,8 +32,33 @@ SILENCE = 600.0
 END_OF_LINE = "\x1b[K\n"
 
 
-def add_status(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Declare the verb with `add(name, help=...)`, which makes a parser."""
+class Shown(NamedTuple):
+    """What of a run is shown: how many of each kind, None for as many as usual; `redrawn`: whenever the run
+    changes."""
+
+    json: bool
+    redrawn: bool
+    running: int | None
+    failures: int | None
+    log: int | None
+    engines: int | None
+
+    def wants(self) -> Wants:
+        """What the driver is asked for."""
+        from disbatch.model.failure import MOST_KINDS
+        from disbatch.watch.status_text import SHOWN_KINDS
+        from disbatch.wire.client_protocol import MOST_ENGINES, Wants
+
+        usual = IN_JSON if self.json else SHOWN
+        running, failures, log = (
+            usual if number is None else number for number in (self.running, self.failures, self.log)
+        )
+        engines = MOST_ENGINES if self.engines is None else self.engines
+        return Wants(engines, running, failures, log, kinds=MOST_KINDS if self.json else SHOWN_KINDS)
+
+
+def add_status(add: AddVerb) -> None:
+    """Declare the verb."""
     parser = add("status", parents=[usual_options()], help="how a run stands, also after its end")
     parser.add_argument("--json", action="store_true", help="as JSON, in one line")
     parser.add_argument("--watch", action="store_true", help="again whenever that changes, until the end")
@@ -46,6 +70,13 @@ def add_status(add: Callable[..., argparse.ArgumentParser]) -> None:
     ):
         usual = f"{SHOWN}; with --json {IN_JSON}" if name != "engines" else "20; with --json all"
         parser.add_argument(f"--{name}", metavar="N", type=_number, help=f"so many {what} ({usual})")
+    parser.set_defaults(
+        perform=lambda given, say: status(
+            given.run,
+            Shown(given.json, given.watch, given.running, given.failures, given.log, given.engines),
+            given.timeout,
+        )
+    )
 
 
 def _number(text: str) -> int:
@@ -55,32 +86,19 @@ def _number(text: str) -> int:
     return number
 
 
-def status(options: argparse.Namespace) -> int:
-    """Carry it out; the exit code."""
+def status(run: str | None, shown: Shown, patience: float) -> int:
+    """Show how the run stands; the exit code."""
     from disbatch.client.find import look_up
 
     if sys.stdout is None:
         raise UsageError("standard output is closed")
-    found = look_up(options.run)
-    out = _Output(options)
-    if options.watch and found.connect is not None:
-        return asyncio.run(_watch(found, _wants(options), out))
-    standing = _ask(found, _wants(options), options.timeout)
+    found = look_up(run)
+    out = _Output(shown)
+    if shown.redrawn and found.connect is not None:
+        return asyncio.run(_watch(found, shown.wants(), out))
+    standing = _ask(found, shown.wants(), patience)
     out.show(standing)
     return EXIT_COMPLETE if standing.is_heard else EXIT_INCOMPLETE
-
-
-def _wants(options: argparse.Namespace) -> Wants:
-    from disbatch.model.failure import MOST_KINDS
-    from disbatch.watch.status_text import SHOWN_KINDS
-    from disbatch.wire.client_protocol import MOST_ENGINES, Wants
-
-    usual = IN_JSON if options.json else SHOWN
-    running, failures, log = (
-        usual if number is None else number for number in (options.running, options.failures, options.log)
-    )
-    engines = MOST_ENGINES if options.engines is None else options.engines
-    return Wants(engines, running, failures, log, kinds=MOST_KINDS if options.json else SHOWN_KINDS)
 
 
 # ---- once ----
@@ -151,10 +169,10 @@ class _Output:
     """Shows how a run stands on standard output: as JSON, or as text, which on a terminal takes the place of
     what was there."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._json = options.json
-        self._engines = 20 if options.engines is None else options.engines
-        self._redraws = options.watch and not options.json and sys.stdout.isatty()
+    def __init__(self, shown: Shown) -> None:
+        self._json = shown.json
+        self._engines = 20 if shown.engines is None else shown.engines
+        self._redraws = shown.redrawn and not shown.json and sys.stdout.isatty()
         self._shown = 0
 
     def show(self, standing: Standing) -> None:
@@ -187,8 +205,8 @@ MOST_LOG = 500
 LONGEST_INTERVAL = 3600.0
 
 
-def add_monitor(add: Callable[..., argparse.ArgumentParser]) -> None:
-    """Declare the verb with `add(name, help=...)`, which makes a parser."""
+def add_monitor(add: AddVerb) -> None:
+    """Declare the verb."""
     parser = add("monitor", parents=[run_option()], help="watch a run on the terminal, and steer it by keys")
     parser.add_argument(
         "--interval",
@@ -197,25 +215,23 @@ def add_monitor(add: Callable[..., argparse.ArgumentParser]) -> None:
         default=1.0,
         help="between two drawings, for a slow connection (%(default)g)",
     )
+    parser.set_defaults(perform=lambda given, say: monitor(given.run, given.interval))
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1
+    seconds = seconds_of(text)
     if not 0.1 <= seconds <= LONGEST_INTERVAL:
         raise argparse.ArgumentTypeError(f"{text}: give seconds, from 0.1 to {LONGEST_INTERVAL:g}")
     return seconds
 
 
-def monitor(options: argparse.Namespace) -> int:
-    """Show it until the user leaves; the exit code."""
+def monitor(run: str | None, interval: float) -> int:
+    """Show the run until the user leaves; the exit code."""
     if not _is_terminal():
         raise UsageError("monitor: this is no terminal; `dbutil status --watch` writes lines")
     from disbatch.client.find import look_up
 
-    found = look_up(options.run)
+    found = look_up(run)
     import zmq
 
     from disbatch.model.failure import MOST_KINDS
@@ -229,7 +245,7 @@ def monitor(options: argparse.Namespace) -> int:
     with zmq.Context() as context:
         app = Monitor(
             lambda: Spectator(context, found.prefix, found.connect, wants, resume=advice),
-            interval=options.interval,
+            interval=interval,
             has_terminal=_is_terminal,
         )
         app.run()

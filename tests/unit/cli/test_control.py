@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from disbatch.cli.control import parse_ranges
 from disbatch.cli.dbutil import main
+from disbatch.cli.verb_options import parse_ranges
 from disbatch.client.find import find_run
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.rundir.journal import Asked, SourceKind
@@ -52,13 +52,13 @@ def run_here(prefix: str) -> int:
 
 
 def test_ranges() -> None:
-    assert parse_ranges(["12", "100-199", "7-7", "0"]) == [(12, 12), (100, 199), (7, 7), (0, 0)]
+    assert parse_ranges("cancel", ["12", "100-199", "7-7", "0"]) == [(12, 12), (100, 199), (7, 7), (0, 0)]
 
 
 @pytest.mark.parametrize("word", ["", "-", "5-", "-5", "7-6", "1,2", "1e3", "x", "٣", "1" * 19, "1-2-3"])
 def test_what_is_no_range(word: str) -> None:
     with pytest.raises(UsageError, match="give the ids of tasks"):
-        parse_ranges([word])
+        parse_ranges("cancel", [word])
 
 
 def test_the_only_live_run_here() -> None:
