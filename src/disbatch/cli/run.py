@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from disbatch.cli.keystore import choose_store, without_passwords
 from disbatch.cli.notices import choose_notices, mail_server
@@ -49,8 +50,7 @@ SHOWN_LINES = 10
 """Of those that are wrong."""
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(msgspec.Struct, frozen=True):
     """What a run needs from outside, checked before any of its files is made. `arguments`: the command line
     without passwords; `opened`: the tasks; `task_name`: what the run's files are named after; `keystore`: the
     server, None for the driver's own store; `post`: the mail server, if mail is asked for; `page`: the web
@@ -65,8 +65,7 @@ class Inputs:
     page: WebPage | None
 
 
-@dataclass(frozen=True)
-class Continued:
+class Continued(msgspec.Struct, frozen=True):
     """The run that is taken over: its engines and journal, its record, and whether the user is in another
     directory than it was started in."""
 
@@ -75,8 +74,7 @@ class Continued:
     moved: bool
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """A run that can begin: its files are ours. `before`: where former runs kept output; `former`: the tasks
     that they completed; `continued`: what a takeover goes on with, None for a new run."""
 

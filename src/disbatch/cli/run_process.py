@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -52,8 +52,7 @@ exec {dbutil} --run {prefix} "$@"
 """
 
 
-@dataclass(frozen=True)
-class RunProcess:
+class RunProcess(msgspec.Struct, frozen=True):
     """Carries out one run. `early`: the local engine, if it was started already; `owned`: whoever started us
     hands tasks in until standard input ends."""
 
