@@ -253,7 +253,7 @@ def test_a_server_that_comes_back_finds_everybody_waiting(redis: RedisServer, nu
             redis.start()
             assert await asyncio.gather(waiting, looking, putting) == [b"2", b"3", None]
             assert await store.get(b"before") == b"1"
-        assert "trying again" in opened.said[0]
+        assert "retrying until it answers" in opened.said[0]
         assert opened.said[-1] == "recovered"
         assert not any("lost" in line for line in opened.said)
 
@@ -297,7 +297,7 @@ def test_a_key_that_holds_something_else(redis: RedisServer) -> None:
     async def test() -> None:
         async with Store(redis.url) as store:
             for call in (store.put([(b"k", b"1")]), store.get(b"k"), store.view(b"k")):
-                with pytest.raises(StoreError, match="values are put with RPUSH"):
+                with pytest.raises(StoreError, match="put values with RPUSH"):
                     await call
             await store.put([(b"other", b"1")])
             assert await store.get(b"other") == b"1"
