@@ -275,7 +275,7 @@ def test_a_server_that_is_killed_loses_nothing(tmp_path: Path, redis: RedisServe
     with Running(tmp_path, *by_command(tmp_path, redis, text), env=cli(redis)) as run:
         run.until((tmp_path / "all").exists, "all tasks to be given")
         redis.kill()
-        run.until_said("trying again")
+        run.until_said("retrying until it answers")
         (tmp_path / "held").write_text("\n")  # so there are results while nobody takes them
         run.until(lambda: len(read(tmp_path / "ran").split()) > 10, "more tasks")
         redis.start()
@@ -410,7 +410,7 @@ def test_one_who_does_not_want_to_wait_for_that(tmp_path: Path) -> None:
 def test_a_command_that_hands_tasks_in_and_does_not_close(tmp_path: Path) -> None:
     done = disbatch(tmp_path, *OWN, "--taskcommand", "dbutil submit true", env=PATH)
     assert done.returncode == 3
-    assert "the task command ended without `dbutil close`, which says that all tasks" in done.stderr
+    assert "the task command ended without `dbutil close`, which ends the submission of tasks" in done.stderr
     assert set(tasks(tmp_path / "P_status.txt")) == {0}
 
 
