@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from disbatch.cli.verb_options import AddVerb, parse_ranges, run_option
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, UsageError
-from disbatch.rundir.runscript import status_file
+from disbatch.rundir.runscript import CONNECT, OUTPUT, named_prefix, status_file
 from disbatch.wire.ownfile import is_foreign
 
 if TYPE_CHECKING:
     from disbatch.rundir.saved_output import Kept
     from disbatch.rundir.task_output import Reasons
 
-OUTPUT = "_output.json"
-CONNECT = "_connect.json"
-ENDINGS = (OUTPUT, CONNECT, "_status.txt", "_dbUtil.sh", "_run.json")
-"""Of files whose names stand for the run, too."""
 MOST_TASKS = 100_000
 
 
@@ -40,7 +36,7 @@ def add_cat(add: AddVerb) -> None:
 def cat(run: str | None, tasks: list[int], *, err: bool, say: Callable[[str], None]) -> int:
     """Write what they printed to standard output, one task after the other; the exit code. `say` gets a line
     for each task of which there is nothing."""
-    prefix = _only_run() if run is None else _stripped(run)
+    prefix = _only_run() if run is None else named_prefix(run)
     from disbatch.rundir.output_manifest import manifest_of
     from disbatch.rundir.saved_output import Kept, read_lines
     from disbatch.rundir.task_output import Reasons
@@ -95,12 +91,6 @@ def parse_tasks(words: Sequence[str]) -> list[int]:
             raise UsageError(f"more than {MOST_TASKS:,} tasks at once: say it in several commands")
         tasks += range(first, last + 1)
     return tasks
-
-
-def _stripped(prefix: str) -> str:
-    for ending in ENDINGS:
-        prefix = prefix.removesuffix(ending)
-    return prefix
 
 
 def _only_run() -> str:

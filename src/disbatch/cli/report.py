@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from disbatch.cli.verb_options import AddVerb
 from disbatch.model.errors import EXIT_COMPLETE, DisbatchError, UsageError
 from disbatch.model.text import printable_json, shell_word
-from disbatch.rundir.runscript import prefix_of, read_run_command, status_file
+from disbatch.rundir.runscript import named_prefix, prefix_of, read_run_command, status_file
 
 if TYPE_CHECKING:
     from disbatch.watch.report.analysis import Asked
     from disbatch.watch.report.figures import Report
 
-_STATUS_END = "_status.txt"
 _SUBMITTED_END = "_tasks.txt"
 # TASKS_JOBID_status.txt, where JOBID is Slurm's or a time and a pid, or what DISBATCH_SSH_JOBID says.
 _NAME = re.compile(r"(.+?)_[0-9]+(?:_[0-9]+)?(?:-[0-9]+)?_status\.txt")
@@ -74,9 +73,7 @@ def _files(prefix: str | None, named: list[str]) -> list[str]:
         return named
     if prefix is None:
         raise UsageError("report: name the status file of a run; see dbutil report --help")
-    for ending in ("_connect.json", _STATUS_END, "_dbUtil.sh"):
-        prefix = prefix.removesuffix(ending)
-    return [status_file(prefix)]
+    return [status_file(named_prefix(prefix))]
 
 
 def _how_to_go_on(files: list[str]) -> tuple[list[str], Asked | None]:

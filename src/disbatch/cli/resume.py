@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from disbatch.cli.run_options import ResumeOptions
-from disbatch.client.find import STATUS
 from disbatch.contexts.context import Ending, Gone, Scheduler
 from disbatch.contexts.discovery import scheduler_of
 from disbatch.contexts.machine import this_machine
@@ -44,7 +43,7 @@ from disbatch.rundir.paths import RunFiles, remove, status_files
 from disbatch.rundir.resume import Former, of_nodes
 from disbatch.rundir.resume_by_command import ByCommand
 from disbatch.rundir.resume_hint import finish_command, takeover_command
-from disbatch.rundir.runscript import prefix_of
+from disbatch.rundir.runscript import STATUS, prefix_of
 from disbatch.rundir.takeover import SoFar
 from disbatch.sources.file import FileSource
 from disbatch.sources.opening import Expected, Opened

@@ -23,7 +23,6 @@ from disbatch.cli.output import inherited_output
 from disbatch.cli.resume import ended_engines, former_record, job_is_over, scheduler_of_run, verify
 from disbatch.cli.run import Continued, Inputs, Prepared, carry_out, open_inputs
 from disbatch.cli.run_options import RunOptions, SourceOptions, TakeoverOptions
-from disbatch.client.find import CONNECT, ENDINGS
 from disbatch.contexts.discovery import Choice
 from disbatch.contexts.machine import this_machine
 from disbatch.driver.settings import Takeover
@@ -34,6 +33,7 @@ from disbatch.rundir.journal_file import read
 from disbatch.rundir.output_manifest import kept_before
 from disbatch.rundir.paths import ClaimedFiles, Renamed, RunFiles, known_elsewhere
 from disbatch.rundir.resume_hint import FEED_AGAIN, ResumeHint, finish_command
+from disbatch.rundir.runscript import CONNECT, named_prefix
 from disbatch.rundir.takeover import SoFar, claim_again, seize
 from disbatch.watch.progress import choose_observer
 from disbatch.wire.connect import ConnectFile, is_here, listens_here
@@ -210,9 +210,7 @@ def _renamed(told: JournalState) -> Renamed:
 
 
 def _prefix(text: str) -> Path:
-    for ending in (*ENDINGS, "_run.json"):
-        text = text.removesuffix(ending)
-    return Path.cwd() / text
+    return Path.cwd() / named_prefix(text)
 
 
 def _look_at(files: RunFiles, *, force: bool, job_is_over: bool = False) -> ConnectFile:

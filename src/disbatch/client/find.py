@@ -12,18 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.rundir.driver_alive import is_dead
 from disbatch.rundir.resume_hint import hint_for_killed
-from disbatch.rundir.runscript import status_file
+from disbatch.rundir.runscript import CONNECT, STATUS, named_prefix, status_file
 from disbatch.wire.connect import ConnectFile, is_here, listens_here, sockets
 from disbatch.wire.ownfile import NotOwnError, owner_of
 from disbatch.wire.renamed_files import is_gone
 
 if TYPE_CHECKING:
     from disbatch.client.run_client import RunClient
-
-CONNECT = "_connect.json"
-STATUS = "_status.txt"
-ENDINGS = (CONNECT, STATUS, "_dbUtil.sh")
-"""Of files whose names stand for the run, too."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ def look_up(prefix: str | None) -> Found:
     if prefix is None:
         run = _only_run()
         return Found(run.prefix, run.connect)
-    prefix = _stripped(prefix)
+    prefix = named_prefix(prefix)
     if not is_gone(status_file(prefix)):
         if is_gone(f"{prefix}{CONNECT}"):
             return Found(prefix, None)
@@ -103,14 +98,8 @@ def look_up(prefix: str | None) -> Found:
     return Found(run.prefix, run.connect)
 
 
-def _stripped(prefix: str) -> str:
-    for ending in ENDINGS:
-        prefix = prefix.removesuffix(ending)
-    return prefix
-
-
 def _run(prefix: str) -> Run:
-    prefix = _stripped(prefix)
+    prefix = named_prefix(prefix)
     path = Path(f"{prefix}{CONNECT}")
     if is_gone(path):
         if not is_gone(status_file(prefix)):
@@ -130,7 +119,7 @@ def _only_run() -> Run:
     runs, others = [], 0
     for name in _names():
         try:
-            runs.append(Run(_stripped(name), ConnectFile.read(Path(name))))
+            runs.append(Run(named_prefix(name), ConnectFile.read(Path(name))))
         except UsageError as error:
             others += isinstance(error.__cause__, NotOwnError)
     live = [run for run in runs if not run.is_gone]

@@ -122,7 +122,7 @@ class Tally:
     inherited: int = 0
     busy: float = 0.0
     newest: deque[tuple[int, float, TaskView]] = field(default_factory=lambda: deque(maxlen=NEWEST_FAILURES))
-    """The last ones: the how manieth each is, and when it ended."""
+    """The last failures: the number of each among the failures, and when it ended."""
     failures_seen: int = 0
     kinds: Kinds = field(default_factory=Kinds)
     before: dict[str, Member] = field(default_factory=dict)

@@ -22,6 +22,9 @@ MARK = "# run: "
 LARGEST = 1 << 20
 STATUS = "_status.txt"
 SCRIPT = "_dbUtil.sh"
+CONNECT = "_connect.json"
+OUTPUT = "_output.json"
+_ENDINGS = (STATUS, SCRIPT, CONNECT, OUTPUT, "_run.json")
 _NUMBER = re.compile(r"-[0-9]{1,5}\Z")
 
 
@@ -70,6 +73,13 @@ def status_file(prefix: str) -> str:
     if stem == name or is_gone(there) or Path(prefix).name not in _shorter(stem):
         return usual
     return usual if _has_script(there.removesuffix(STATUS)) else there
+
+
+def named_prefix(name: str) -> str:
+    """The prefix of the run that a user names by its prefix, or by one of its files."""
+    for ending in _ENDINGS:
+        name = name.removesuffix(ending)
+    return name
 
 
 def prefix_of(status: str) -> str:
