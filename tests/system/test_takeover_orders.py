@@ -28,7 +28,7 @@ def test_pause_and_cancel(held: Held) -> None:
         held.dbutil("cancel", "1", "3-4")
         held.kill(run)
     with held.taking_over() as run:
-        run.until_said("as dbutil was told before: paused; tasks cancelled (1, 3-4)\n")
+        run.until_said("as dbutil was told before: tasks cancelled (1, 3-4); paused\n")
         run.until_said("all engines are there")
         held.let_go(0)
         held.until_recorded(2)  # task 1 was ended, now or before

@@ -22,8 +22,8 @@ from deadline import DEADLINE
 from disbatch.model.text import duration, per_second, run_time, whole_seconds
 from disbatch.model.view import LogRow
 from disbatch.watch.web.security import MOST_STRANGERS
-from disbatch.wire.client_protocol import Cancel, Drain, Finish, Pause, Stop, Unpause
 from disbatch.wire.descriptors import raise_limit
+from disbatch.wire.verbs import Cancel, Drain, Finish, Pause, Stop, Unpause
 from views import STARTED, engine, failure, view
 
 pytestmark = pytest.mark.timeout(180)

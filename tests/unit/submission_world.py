@@ -14,7 +14,7 @@ from disbatch.driver.submissions import Submissions
 from disbatch.model.statusline import Mark, format_line
 from disbatch.model.task import Item, Outcome, Task
 from disbatch.sources.submitted import SubmittedFile, SubmittedSource
-from disbatch.wire.client_protocol import REPEATABLE, Answer, Request, Verb
+from disbatch.wire.client_protocol import REPEATABLE, Answer, Collect, Request, Submit, Verb
 from disbatch.wire.connect import ConnectFile
 
 
@@ -46,12 +46,17 @@ class WorldDriver:
             safely=self._mark,
             nothing_new=nothing_new,
         )
-        self.submissions = Submissions(journal=lambda line: None, ending=lambda: False, why_not="not open")
+        self.submissions = Submissions(ending=lambda: False, why_not="not open")
         self.submissions.begin(self.source, self.telling)
         self.waiting: list[Item] = []
         recorded = {int(line.split(b"\t")[1]) for line in (directory / "P_status.txt").open("rb")}
         while items := self.source.take(1000):
             self.waiting += [item for item in items if not isinstance(item, Task) or item.id not in recorded]
+
+    def request(self, request: Request) -> Answer | None:
+        """A client submits tasks, or asks for results."""
+        assert isinstance(request.verb, Submit | Collect)
+        return self.submissions.request(request, request.verb)
 
     def _answer(self, request: Request, answer: Answer) -> None:
         self.answers(request, answer)
@@ -149,7 +154,7 @@ class BreakingLine:
         driver = self.driver
         if driver is None or self._cut or request.id in self._there:
             return
-        answer = self._kept.get(request.id) or driver.submissions.request(request)
+        answer = self._kept.get(request.id) or driver.request(request)
         if answer is not None:
             if not isinstance(request.verb, REPEATABLE):
                 self._kept[request.id] = answer

@@ -41,10 +41,6 @@ from disbatch.model.statusline import Record
 from disbatch.wire.client_protocol import (
     MAX_SUBMITTED,
     MOST_LINES_SUBMITTED,
-    MOST_RANGES,
-    Cancel,
-    Close,
-    Finish,
     Seen,
     Submit,
     Taken,
@@ -53,6 +49,7 @@ from disbatch.wire.client_protocol import (
     Watch,
 )
 from disbatch.wire.connect import ConnectFile
+from disbatch.wire.verbs import MOST_RANGES, Cancel, Close, Finish
 
 log = logging.getLogger("disbatch")
 

@@ -1,4 +1,4 @@
-"""The verbs of `dbutil` that ask the driver of a running run to do something."""
+"""The verbs of `dbutil` that change a run: declare them, and ask the driver to carry them out."""
 
 from __future__ import annotations
 
@@ -9,48 +9,45 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from disbatch.cli.verb_options import AddVerb, parse_ranges, usual_options
 from disbatch.model.errors import EXIT_COMPLETE, UsageError
 from disbatch.model.text import printable
+from disbatch.model.verbs import FINISH, RUN_VERBS, RunVerb, Target
 
 if TYPE_CHECKING:
     from disbatch.client.find import Run
-    from disbatch.wire.client_protocol import Verb
+    from disbatch.wire.verbs import RunRequest
 
 
 class Order(NamedTuple):
-    """What one of these verbs asks of the driver of the run with this prefix (None: the only one here).
-    `words`: names of nodes, or ids of tasks."""
+    """A verb for the driver of the run with this prefix (None: the only one here). `words`: names of nodes,
+    or ids of tasks. `patience`: how many seconds to wait for the answer."""
 
     run: str | None
-    verb: str
+    verb: RunVerb
     words: list[str]
     patience: float
+
+
+_WORDS = {
+    Target.NODES: ("NODE", "nodes, or labels: all nodes of a label"),
+    Target.TASKS: ("TASKID", "ids as in the status file: 12, or 100-199"),
+}
 
 
 def add_verbs(add: AddVerb) -> None:
     """Declare them."""
     usual = usual_options()
-    nodes = "nodes, or labels: all nodes of a label"
-    drain = add("drain", parents=[usual], help="no new tasks on these nodes; those that run there finish")
-    stop = add("stop", parents=[usual], help="end the tasks on these nodes; they run again elsewhere")
-    for verb in (drain, stop):
-        verb.add_argument("words", nargs="+", metavar="NODE", help=nodes)
-    pause = add("pause", parents=[usual], help="start no more tasks; those that run finish")
-    resume = add("resume", parents=[usual], help="start tasks again")
-    cancel = add("cancel", parents=[usual], help="never run these tasks, and end those that run")
-    cancel.add_argument(
-        "words", nargs="+", metavar="TASKID", help="ids as in the status file: 12, or 100-199"
-    )
-    close = add("close", parents=[usual], help="take no more tasks (submit); the run ends when all are done")
-    ends = "end the run now, or what a killed driver left of it; `disbatch -r` goes on later"
-    finish = add("finish", parents=[usual], help=ends)
-    for verb in (drain, stop, pause, resume, cancel, close, finish):
-        verb.set_defaults(perform=_perform)
-    for verb in (pause, resume, close, finish):
-        verb.set_defaults(words=[])
+    for verb in RUN_VERBS.values():
+        parser = add(verb.name, parents=[usual], help=verb.help)
+        parser.set_defaults(perform=_perform)
+        if verb.target in _WORDS:
+            metavar, explained = _WORDS[verb.target]
+            parser.add_argument("words", nargs="+", metavar=metavar, help=explained)
+        else:
+            parser.set_defaults(words=[])
 
 
 def _perform(given: argparse.Namespace, say: Callable[[str], None]) -> int:
-    order = Order(given.run, given.verb, given.words, given.timeout)
-    if order.verb == "finish" and (code := finish_dead_run(order.run)) is not None:
+    order = Order(given.run, RUN_VERBS[given.verb], given.words, given.timeout)
+    if order.verb is FINISH and (code := finish_dead_run(order.run)) is not None:
         return code
     for line in ask_driver(order):
         print(printable(line))  # noqa: T201
@@ -59,16 +56,16 @@ def _perform(given: argparse.Namespace, say: Callable[[str], None]) -> int:
 
 def ask_driver(order: Order) -> list[str]:
     """What it did, a line each. UsageError if it refuses, SilenceError if it does not answer."""
-    wanted = _request(order)
+    request = request_of(order)
     from disbatch.client.find import find_run
     from disbatch.model.errors import SilenceError
     from disbatch.wire.client_socket import ask
     from disbatch.wire.connect import is_here
 
     run = find_run(order.run)
-    dead = "" if order.verb != "finish" or is_here(run.connect) else _where_to_finish(run)
+    dead = "" if order.verb is not FINISH or is_here(run.connect) else _where_to_finish(run)
     try:
-        answer = ask(run.connect, wanted, patience=order.patience, is_starting=run.is_starting)
+        answer = ask(run.connect, request, patience=order.patience, is_starting=run.is_starting)
     except UsageError as error:
         raise UsageError(f"{run.prefix}: {error}{dead}") from error
     except SilenceError as error:
@@ -96,22 +93,20 @@ def _where_to_finish(run: Run) -> str:
     return f"; if that driver was killed, `dbutil finish` on {run.connect.host} ends what it left"
 
 
-def _request(order: Order) -> Verb:
-    from disbatch.wire import client_protocol
+def request_of(order: Order) -> RunRequest:
+    """The request to the driver. UsageError if the words are no names, or no ids."""
+    from disbatch.wire.verbs import MOST_NAMES, MOST_RANGES, run_request
 
-    if order.verb in ("drain", "stop"):
-        names = _bounded(list(dict.fromkeys(order.words)), client_protocol.MOST_NAMES)
-        for name in names:
-            if not 0 < len(name) < 256 or not name.isprintable():
-                raise UsageError(f"{order.verb}: {name!r:.80} is no name of a node")
-        return client_protocol.Drain(names) if order.verb == "drain" else client_protocol.Stop(names)
-    if order.verb == "cancel":
-        return client_protocol.Cancel(
-            _bounded(parse_ranges("cancel", order.words), client_protocol.MOST_RANGES)
-        )
-    if order.verb in ("finish", "close"):
-        return client_protocol.Finish() if order.verb == "finish" else client_protocol.Close()
-    return client_protocol.Pause() if order.verb == "pause" else client_protocol.Unpause()
+    verb = order.verb
+    if verb.target is Target.RUN:
+        return run_request(verb)
+    if verb.target is Target.TASKS:
+        return run_request(verb, _bounded(parse_ranges(verb.name, order.words), MOST_RANGES))
+    names = _bounded(list(dict.fromkeys(order.words)), MOST_NAMES)
+    for name in names:
+        if not 0 < len(name) < 256 or not name.isprintable():
+            raise UsageError(f"{verb.name}: {name!r:.80} is no name of a node")
+    return run_request(verb, names)
 
 
 def _bounded(what: list[Any], most: int) -> list[Any]:

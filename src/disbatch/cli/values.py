@@ -138,7 +138,7 @@ def _pairs(key: str, words: list[str]) -> list[tuple[bytes, bytes]]:
 def _standard_input() -> bytes:
     """All of it; UsageError if it cannot be read, or is more than can be put."""
     from disbatch.sources.file import unreadable
-    from disbatch.wire.client_protocol import MAX_PUT
+    from disbatch.wire.keystore_protocol import MAX_PUT
 
     data = bytearray()
     try:

@@ -10,20 +10,19 @@ from typing import TypeVar
 
 from disbatch.client.run_client import OverError
 from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError, StoreError, UsageError
-from disbatch.wire.client_protocol import (
+from disbatch.wire.client_protocol import Answer, Verb
+from disbatch.wire.keystore_protocol import (
     HOLD,
     MAX_KEY,
     MAX_PUT,
     MOST_PUT,
     OVER,
-    Answer,
     Forgo,
     Get,
     Given,
     Keep,
     Kept,
     Put,
-    Verb,
 )
 
 MARGIN = 5.0

@@ -18,7 +18,8 @@ from disbatch.contexts.walltime import TimeLimit
 from disbatch.driver.addresses import Addresses, Port
 from disbatch.driver.attach_requests import AttachRequests
 from disbatch.driver.attachments import Attachments
-from disbatch.driver.commands import PendingDepartures, UserCommands
+from disbatch.driver.commands import UserCommands
+from disbatch.driver.departures import PendingDepartures
 from disbatch.driver.driver import Driver
 from disbatch.driver.engine_orders import BootstrapFactory
 from disbatch.driver.engine_table import Member, Tally
@@ -280,13 +281,13 @@ class _Assembly:
 
     @cached_property
     def _submissions(self) -> Submissions:
-        return Submissions(journal=self._journal.add, ending=self._is_ending, why_not=NO_SUBMISSIONS)
+        return Submissions(ending=self._is_ending, why_not=NO_SUBMISSIONS)
 
     @cached_property
     def _user_commands(self) -> UserCommands:
         s, feed = self._settings, self._feed
         return UserCommands(
-            *(self._plan, self._members, self._holds, self._departures),
+            *(self._plan, self._members, self._holds, self._departures, self._submissions),
             source_name="the run" if feed.takes_more else s.source_name,
             source_ids=lambda: feed.known_ids(self._plan),
             handle_event=self._handle_event,

@@ -8,7 +8,7 @@ from typing import Any
 
 from disbatch.contexts.nodes import room_for_connections
 from disbatch.driver.attachments import Attachments
-from disbatch.driver.commands import PendingDepartures
+from disbatch.driver.departures import PendingDepartures
 from disbatch.driver.engine_table import Member
 from disbatch.driver.engines import EngineManager
 from disbatch.driver.settings import Settings

@@ -1,121 +1,49 @@
-"""What dbutil asks of a run that goes on: drain, stop, pause, cancel, finish.
+"""Carry out the verbs that change a run (`model.verbs`), and report in lines for people what was done.
 
-Engines that users want to leave: also those that are on their way still, or expected after a takeover.
-
-Does what `dbutil` asks of a run that goes on, and says in lines for people what it did.
+A request is checked first. What a driver that takes the run over must know becomes an order: a line of the
+journal, which is written before the order is applied, and applied again by that driver.
 """
 
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 from disbatch.contexts.nodes import written_out
+from disbatch.driver.cancel_report import report_cancelled
+from disbatch.driver.departures import PendingDepartures
 from disbatch.driver.engine_table import Member
 from disbatch.driver.holds import Holds, Reason
+from disbatch.driver.submissions import Submissions
 from disbatch.model.errors import UsageError
 from disbatch.model.idset import IdSet
 from disbatch.model.text import counted
 from disbatch.plan import events
 from disbatch.plan.engine import State
-from disbatch.plan.plan import Place, Plan
-from disbatch.rundir.journal import Cancelled, JournalLine, JournalState, Paused, Unwanted
-from disbatch.wire.client_protocol import (
-    MAX_LINE,
-    MOST_LINES,
-    Answer,
-    Cancel,
-    Drain,
-    Finish,
-    Pause,
-    Request,
-    Stop,
-    Unpause,
-)
-
-
-class PendingDepartures:
-    """`handle_event` gets events for the plan, `journal` lines for the journal; `dismiss` an engine that need
-    not come any more."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        handle_event: Callable[[events.Event], None],
-        journal: Callable[[JournalLine], bool],
-        dismiss: Callable[[Member], None],
-    ) -> None:
-        self._plan = plan
-        self._handle_event = handle_event
-        self._journal = journal
-        self._dismiss = dismiss
-        self._awaited: dict[str, events.Drain | events.Stop] = {}
-        """What is told of engines when they join."""
-
-    def add(self, member: Member, *, stop: bool) -> bool:
-        """Let this engine go when what runs there has ended; or, with `stop`, end that. False if another
-        driver would not know of it."""
-        noted = self._journal(Unwanted(member.engine, stop))
-        if member.engine in self._plan.engines:
-            self._handle_event(_event(member.engine, stop))
-            return noted
-        if stop or member.engine not in self._awaited:
-            self._awaited[member.engine] = _event(member.engine, stop)
-        if not member.inherited:
-            self._dismiss(member)  # of those that are expected nobody knows yet what runs there
-        return noted
-
-    def again(self, told: JournalState) -> None:
-        """These were to leave when a former driver was killed."""
-        self._awaited.update((engine, _event(engine, stop)) for engine, stop in told.unwanted.items())
-
-    def __contains__(self, member: Member) -> bool:
-        """It is not there, and when it comes it leaves."""
-        return member.engine in self._awaited
-
-    def joined(self, member: Member) -> None:
-        """This engine came, although it need not have."""
-        event = self._awaited.pop(member.engine, None)
-        if event is not None:
-            self._handle_event(event)
-
-
-def _event(engine: str, stop: bool) -> events.Drain | events.Stop:
-    return events.Stop(engine) if stop else events.Drain(engine)
-
+from disbatch.plan.plan import Plan
+from disbatch.rundir.journal import Cancelled, Closed, JournalLine, JournalState, Paused, RunOrder
+from disbatch.wire.client_protocol import MAX_LINE, MOST_LINES, Answer, Request
+from disbatch.wire.verbs import Cancel, Close, Drain, Finish, Pause, RunRequest, Stop, Unpause
 
 log = logging.getLogger(__name__)
 
 NAMES_SHOWN = 20
 ALONE = "no other node is there: with the last one the run ends, to be resumed if anything is left"
 ALONE_AND_WAITS = "no other node is there: with the last one gone the run waits for some to be attached"
-WAITS = "will not run"
-DONE = "done already"
 PAUSED = "paused"
 DEAD = "its engine is lost, and does not come back"
-UNKEPT = "should the driver be killed, this is forgotten: its run file cannot be written"
-
-
-class _Span(NamedTuple):
-    """Ids that stand next to each other; `engine` if it runs them."""
-
-    first: int
-    last: int
-    what: str
-    engine: str = ""
+NOT_JOURNALLED = "should the driver be killed, this is forgotten: its run file cannot be written"
 
 
 class UserCommands:
-    """`request` answers requests, at once.
+    """`request` answers requests, `close` closes the run without one, `restore` applies orders again.
 
-    `source_ids()`: how many ids `source_name` has by now. `handle_event` gets events for the
-    plan, `journal` lines for the journal (False: they cannot be kept), `notify_user` a line for the one who
-    watches the run; `ending()` is true when the run comes to its end anyway, and `finish` makes it; `waits`:
-    without nodes it does not.
+    `source_ids()`: the number of ids that `source_name` has so far. `handle_event` gets events for the plan,
+    `journal` lines for the journal (False: they cannot be written), `notify_user` a line for whoever watches
+    the run. `ending()`: the run is ending anyway. `finish` ends it, for the client of that name. `waits`: it
+    does not end when the last node has left.
     """
 
     def __init__(
@@ -124,6 +52,7 @@ class UserCommands:
         members: Mapping[str, Member],
         holds: Holds,
         departures: PendingDepartures,
+        submissions: Submissions,
         *,
         source_name: str,
         source_ids: Callable[[], int],
@@ -138,6 +67,7 @@ class UserCommands:
         self._members = members
         self._holds = holds
         self._departures = departures
+        self._submissions = submissions
         self._source_name = source_name
         self._source_ids = source_ids
         self._handle_event = handle_event
@@ -146,54 +76,56 @@ class UserCommands:
         self._ending = ending
         self._end_run = finish
         self._alone = ALONE_AND_WAITS if waits else ALONE
-        self._kept = True
-        """What was ordered will be known to a driver that takes the run over."""
+        self._is_journalled = True
+        """A driver that takes the run over will know the orders of this request."""
         self._by = ""
-        """Who asks, if not `dbutil`."""
-        self._performers: dict[type, Callable[[Any], Iterable[str]]] = {
-            Drain: lambda verb: self._let_go("drain", verb.names, self._drain),
-            Stop: lambda verb: self._let_go("stop", verb.names, self._stop),
+        """The client that requests it; "": `dbutil`."""
+        self._performers: dict[type[RunRequest], Callable[[Any], Iterable[str]]] = {
+            Drain: lambda request: self._release_nodes("drain", request.names, self._drain),
+            Stop: lambda request: self._release_nodes("stop", request.names, self._stop),
             Pause: self._pause,
             Unpause: self._unpause,
             Cancel: self._cancel,
+            Close: self._close,
             Finish: self._finish,
         }
+        self._effects: dict[type[RunOrder], Callable[[Any], str]] = {
+            Paused: self._set_paused,
+            Cancelled: self._cancel_tasks,
+            Closed: self._close_source,
+        }
 
-    def request(self, request: Request) -> Answer:
-        """Do it, all of it or nothing."""
-        verb = request.verb
+    def request(self, request: Request, verb: RunRequest) -> Answer:
+        """Carry the request out, completely or not at all."""
         log.info("dbutil asks: %.500s", verb)
-        if self._ending():
+        if self._ending() and not isinstance(verb, Close):
             return Answer(request.id, True, ["the run is ending already"])
-        self._kept, self._by = True, request.by
+        self._is_journalled, self._by = True, request.by
         try:
             lines = list(self._performers[type(verb)](verb))
         except UsageError as error:
             return Answer(request.id, False, [str(error)])
-        if not self._kept:
-            lines.insert(0, UNKEPT)
+        if not self._is_journalled:
+            lines.insert(0, NOT_JOURNALLED)
         if len(lines) > MOST_LINES:
             lines[MOST_LINES - 1 :] = [f"and {counted(len(lines) - MOST_LINES + 1, 'line')} more"]
         for line in lines:
             log.info("dbutil is told: %s", line)
         return Answer(request.id, True, [line[:MAX_LINE] for line in lines])
 
-    def again(self, told: JournalState) -> None:
-        """This was ordered when a former driver was there."""
-        words = []
-        if told.paused:
-            self._holds.add(Reason.PAUSE, PAUSED)
-            words.append(PAUSED)
-        if told.cancelled:
-            self._handle_event(events.Cancel(list(told.cancelled)))
-            words.append(f"tasks cancelled ({_ranges(told.cancelled)})")
-        if told.closed:
-            words.append("no more tasks are taken")
-        self._departures.again(told)
-        there = {**told.lost, **told.engines}
-        leaving = dict.fromkeys(there[engine].name for engine in told.unwanted if engine in there)
+    def _give(self, order: RunOrder) -> None:
+        """Journal the order, then apply it."""
+        self._is_journalled &= self._journal(order)
+        self._effects[type(order)](order)
+
+    def restore(self, state: JournalState) -> None:
+        """Apply the orders that were given to a former driver."""
+        words = [self._effects[type(order)](order) for order in state.run_orders()]
+        self._departures.restore(state)
+        known = {**state.lost, **state.engines}
+        leaving = dict.fromkeys(known[engine].name for engine in state.unwanted if engine in known)
         if leaving:
-            words.append(f"leaving: {_some(leaving)}")
+            words.append(f"leaving: {_listed(leaving)}")
         if words:
             self._notify_user(f"as dbutil was told before: {'; '.join(words)}")
 
@@ -202,10 +134,10 @@ class UserCommands:
 
     # ---- nodes ----
 
-    def _let_go(self, verb: str, names: list[str], one: Callable[[Member, bool], str]) -> list[str]:
+    def _release_nodes(self, verb: str, names: list[str], one: Callable[[Member, bool], str]) -> list[str]:
         names = self._written_out(verb, names)
         members = self._named(names)
-        self._notify_user(f"{self._asker(verb)} {_some(self._name_for_people(name) for name in names)}")
+        self._notify_user(f"{self._asker(verb)} {_listed(self._name_for_people(name) for name in names)}")
         going = {member.engine for member in members}
         alone = not any(
             self._stays(member) for member in self._members.values() if member.engine not in going
@@ -231,7 +163,7 @@ class UserCommands:
         if unknown:
             raise UsageError(
                 f"no node or label {', '.join(unknown[:NAMES_SHOWN])}; "
-                + (f"there are: {_some(known)}" if known else "there are none yet")
+                + (f"there are: {_listed(known)}" if known else "there are none yet")
             )
         chosen: dict[str, Member] = {}
         for name in names:
@@ -269,7 +201,7 @@ class UserCommands:
             return f"{name}: {DEAD}"
         running = len(engine.running)
         lost = engine.state is State.LOST
-        self._see_off(member, stop=False)
+        self._release(member, stop=False)
         if lost:
             return f"{name}: is not heard; if it comes back, it finishes what runs there"
         if not running:
@@ -286,7 +218,7 @@ class UserCommands:
             return f"{name}: {DEAD}"
         running = len(engine.running)
         lost = engine.state is State.LOST
-        self._see_off(member, stop=True)
+        self._release(member, stop=True)
         if lost:
             return f"{name}: is not heard; if it comes back, it ends what runs there"
         if not running:
@@ -296,26 +228,29 @@ class UserCommands:
 
     def _not_there(self, member: Member, *, stop: bool) -> str:
         if member.inherited and (member.launching or member.lost):
-            self._see_off(member, stop=stop)
+            self._release(member, stop=stop)
             return f"{member.shown}: is not heard yet; if it comes, it leaves"
         if not member.launching:
             return f"{member.shown}: has left already" if member.came else f"{member.shown}: did not join"
-        self._see_off(member, stop=stop)
+        self._release(member, stop=stop)
         return f"{member.shown}: has not joined yet, and need not"
 
-    def _see_off(self, member: Member, *, stop: bool) -> None:
-        self._kept &= self._departures.add(member, stop=stop)
+    def _release(self, member: Member, *, stop: bool) -> None:
+        self._is_journalled &= self._departures.add(member, stop=stop)
 
     # ---- tasks ----
 
     def _cancel(self, verb: Cancel) -> list[str]:
         wanted = IdSet(verb.ranges)
         self._check(wanted)
-        spans = list(self._spans(wanted))
+        lines = list(report_cancelled(self._plan, self._members, wanted))
         self._notify_user(f"{self._asker('cancel')} {_ranges(wanted)}")
-        self._kept &= self._journal(Cancelled(list(wanted)))
-        self._handle_event(events.Cancel(list(wanted)))
-        return [self._span_words(span) for span in spans]
+        self._give(Cancelled(list(wanted)))
+        return lines
+
+    def _cancel_tasks(self, order: Cancelled) -> str:
+        self._handle_event(events.Cancel(order.ranges))
+        return f"tasks cancelled ({_ranges(order.ranges)})"
 
     def _check(self, wanted: IdSet) -> None:
         count = self._source_ids()
@@ -328,63 +263,13 @@ class UserCommands:
                 )
             raise UsageError(f"no task has the id {beyond[0]}: {have}")
 
-    def _spans(self, wanted: IdSet) -> Iterator[_Span]:
-        """What becomes of all these; what waits and what is done in as few parts as possible."""
-        span = None
-        for part in self._parts(wanted):
-            if span is None:
-                span = part
-            elif part.what == span.what and span.last + 1 == part.first and not (span.engine or part.engine):
-                span = span._replace(last=part.last)
-            else:
-                yield span
-                span = part
-        if span is not None:
-            yield span
-
-    def _parts(self, wanted: IdSet) -> Iterator[_Span]:
-        found = self._plan.find(wanted)
-        ids = sorted(found)
-        for first, last in wanted:
-            at = first
-            for id in ids[bisect_left(ids, first) : bisect_right(ids, last)]:
-                yield from self._elsewhere(at, id - 1)
-                yield self._placed(id, found[id])
-                at = id + 1
-            yield from self._elsewhere(at, last)
-
-    def _elsewhere(self, first: int, last: int) -> Iterator[_Span]:
-        """Ids of which the plan has nothing: what was read is done."""
-        read_to = self._plan.read_to
-        if first <= min(last, read_to - 1):
-            yield _Span(first, min(last, read_to - 1), DONE)
-        if max(first, read_to) <= last:
-            yield _Span(max(first, read_to), last, WAITS)
-
-    def _placed(self, id: int, place: Place) -> _Span:
-        if place.barrier:
-            return _Span(id, id, "a barrier, which stays")
-        if not place.engine:
-            return _Span(id, id, WAITS)
-        already = id in self._plan.cancelled
-        return _Span(id, id, "is being ended already" if already else "is being ended", place.engine)
-
-    def _span_words(self, span: _Span) -> str:
-        first, last, what, engine = span
-        if engine:
-            return f"task {first}: {what} on {self._members[engine].shown}"
-        if first == last:
-            return f"task {first}: {what if what == WAITS else f'is {what}'}"
-        return f"tasks {first}-{last}: {what if what == WAITS else f'are {what}'}"
-
     # ---- the whole run ----
 
     def _pause(self, verb: Pause) -> Iterator[str]:
         if Reason.PAUSE in self._holds:
             yield "the run is paused already"
             return
-        self._kept &= self._journal(Paused(True))
-        self._holds.add(Reason.PAUSE, PAUSED)
+        self._give(Paused(True))
         self._notify_user(f"paused by {self._by or 'dbutil'}: no more tasks start until `dbutil resume`")
         yield f"paused: no more tasks start; {counted(self._running(), 'task')} running"
 
@@ -392,12 +277,38 @@ class UserCommands:
         if Reason.PAUSE not in self._holds:
             yield "the run is not paused"
         else:
-            self._kept &= self._journal(Paused(False))
-            self._holds.remove(Reason.PAUSE)
+            self._give(Paused(False))
             self._notify_user(f"resumed by {self._by or 'dbutil'}")
             yield "resumed: tasks start again"
         if self._holds.words:
             yield f"but: {self._holds.words}"
+
+    def _set_paused(self, order: Paused) -> str:
+        if order.on:
+            self._holds.add(Reason.PAUSE, PAUSED)
+        else:
+            self._holds.remove(Reason.PAUSE)
+        return PAUSED
+
+    def _close(self, verb: Close) -> Iterator[str]:
+        if not self._submissions.has_source:
+            raise UsageError(self._submissions.why_not)
+        if self._submissions.is_closed:
+            yield "the run takes no more tasks already"
+        else:
+            self._give(Closed())
+            yield "no more tasks are taken; the run ends when all are done"
+
+    def _close_source(self, order: Closed) -> str:
+        self._submissions.close()
+        return "no more tasks are taken"
+
+    def close(self) -> None:
+        """The program that could submit tasks is gone."""
+        if self._submissions.has_source:
+            self._give(Closed())
+        else:
+            self._submissions.close()
 
     def _running(self) -> int:
         slots = sum(engine.slots for engine in self._plan.engines.values())
@@ -414,11 +325,11 @@ def _is_dead(member: Member) -> bool:
     return member.lost and not member.may_run_on
 
 
-def _ranges(ids: IdSet) -> str:
-    return _some([str(first) if first == last else f"{first}-{last}" for first, last in ids])
+def _ranges(ids: Iterable[tuple[int, int]]) -> str:
+    return _listed([str(first) if first == last else f"{first}-{last}" for first, last in ids])
 
 
-def _some(names: Iterable[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     listed = list(names)
     more = len(listed) - NAMES_SHOWN
     return ", ".join(listed[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -27,16 +27,7 @@ from disbatch.model.text import printable
 from disbatch.model.view import Summary
 from disbatch.plan import events
 from disbatch.sources.keystore import Desk
-from disbatch.wire.client_protocol import (
-    Answer,
-    Finish,
-    OfClients,
-    OfContexts,
-    OfPrograms,
-    OfUsers,
-    Request,
-    Watch,
-)
+from disbatch.wire.client_protocol import Answer, OfClients, OfContexts, Request, Verb, Watch
 from disbatch.wire.driver_socket import Peer
 from disbatch.wire.engine_protocol import (
     Beat,
@@ -49,6 +40,7 @@ from disbatch.wire.engine_protocol import (
     Recalled,
     Trouble,
 )
+from disbatch.wire.verbs import Finish, RunRequest
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +125,8 @@ class Driver:
         self.notify_user(f"{signal.Signals(number).name}: the run goes on; SIGTERM ends it")
 
     def take_no_more(self) -> None:
-        """Whoever could hand in tasks is gone: the run ends when all are done."""
-        self._parts.submissions.close_soon()
+        """The program that could submit tasks is gone: the run ends when all are done."""
+        self._parts.user_commands.close()
 
     def failed_summary(self) -> Summary:
         """How the run stands after `run` raised."""
@@ -142,19 +134,19 @@ class Driver:
 
     def request(self, request: Request) -> Answer | None:
         """A client asks; None: the answer comes later."""
-        p = self._parts
-        if self._early_requests is not None and _needs_begun_run(request):
+        p, verb = self._parts, request.verb
+        if self._early_requests is not None and _needs_begun_run(verb):
             self._early_requests.append(request)
             return None
-        if isinstance(request.verb, OfContexts):
+        if isinstance(verb, RunRequest):
+            return p.user_commands.request(request, verb)
+        if isinstance(verb, OfContexts):
             return p.attach_requests.request(request)
-        if isinstance(request.verb, OfClients):
-            return p.submissions.request(request)
-        if isinstance(request.verb, OfPrograms):
-            return p.keystore.request(request)
-        if isinstance(request.verb, Watch):
-            return p.status_feed.request(request, request.verb)
-        return p.user_commands.request(request)
+        if isinstance(verb, OfClients):
+            return p.submissions.request(request, verb)
+        if isinstance(verb, Watch):
+            return p.status_feed.request(request, verb)
+        return p.keystore.request(request)
 
     def receive(self, peer: Peer, number: int, message: FromEngine) -> None:
         """An engine has sent its message of that number; 0: one that is not acknowledged."""
@@ -236,6 +228,6 @@ class Driver:
         self._parts.status_feed.stir()
 
 
-def _needs_begun_run(request: Request) -> bool:
-    """It has to wait until the run has begun. But a run that waits for its key store can be ended."""
-    return isinstance(request.verb, OfContexts | OfClients | OfUsers) and not isinstance(request.verb, Finish)
+def _needs_begun_run(verb: Verb) -> bool:
+    """True if the run must have begun; one that waits for its key store can be ended."""
+    return isinstance(verb, RunRequest | OfContexts | OfClients) and not isinstance(verb, Finish)

@@ -118,9 +118,7 @@ class Startup:
         here = told.engines.keys() | told.lost.keys()
         for name, asked in told.attached.items():
             p.attach_requests.again(name, asked, here)
-        if told.closed:
-            p.submissions.close_soon()
-        p.user_commands.again(told)
+        p.user_commands.restore(told)
 
     def _look_beside(self, told: JournalState) -> None:
         """Engines that did not come may have ended, and left results."""

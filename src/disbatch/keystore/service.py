@@ -17,19 +17,18 @@ from typing import Any, NamedTuple
 
 from disbatch.keystore.store import KeyStore
 from disbatch.model.errors import DisbatchError
-from disbatch.wire.client_protocol import (
+from disbatch.wire.client_protocol import Answer, Request
+from disbatch.wire.keystore_protocol import (
     HOLD,
     LEASE,
     MAX_GIVEN,
     OVER,
-    Answer,
     Get,
     Given,
     Keep,
     Kept,
     OfPrograms,
     Put,
-    Request,
 )
 from disbatch.wire.longpoll import LongPoll
 

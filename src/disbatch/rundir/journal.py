@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, Self, get_args
 
 import msgspec
 
@@ -81,18 +82,6 @@ class Avoided(msgspec.Struct, frozen=True, tag="avoided"):
     nodes: list[str]
 
 
-class Paused(msgspec.Struct, frozen=True, tag="paused"):
-    """A user paused the run or, if not `on`, resumed it."""
-
-    on: bool
-
-
-class Cancelled(msgspec.Struct, frozen=True, tag="cancelled"):
-    """A user cancelled these tasks."""
-
-    ranges: Ranges
-
-
 class Joint(msgspec.Struct, frozen=True, tag="attached"):
     """A context was attached, under this name, with this request (without its nodes)."""
 
@@ -106,10 +95,6 @@ class Counted(msgspec.Struct, frozen=True, tag="counted"):
 
     context: str
     ranges: Ranges
-
-
-class Closed(msgspec.Struct, frozen=True, tag="closed"):
-    """No more tasks may be submitted."""
 
 
 class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
@@ -128,39 +113,62 @@ class Elsewhere(msgspec.Struct, frozen=True, tag="elsewhere"):
     submitted: bytes = b""
 
 
-JournalLine = (
-    Asked
-    | Here
-    | Gone
-    | Unwanted
-    | Avoided
-    | Paused
-    | Cancelled
-    | Joint
-    | Counted
-    | Closed
-    | TakenOver
-    | Elsewhere
-)
+class _Order(msgspec.Struct, frozen=True):
+    """A user's order about the whole run, which a driver that takes the run over applies again."""
+
+    @classmethod
+    def merged(cls, orders: list[Self]) -> list[Self]:
+        """The fewest orders with the same effect as these, in order: of most kinds, the last one."""
+        return orders[-1:]
+
+
+class Cancelled(_Order, frozen=True, tag="cancelled"):
+    """A user cancelled these tasks."""
+
+    ranges: Ranges
+
+    @classmethod
+    def merged(cls, orders: list[Self]) -> list[Self]:
+        return [cls(list(IdSet(chain.from_iterable(order.ranges for order in orders))))]
+
+
+class Paused(_Order, frozen=True, tag="paused"):
+    """A user paused the run or, if not `on`, resumed it."""
+
+    on: bool
+
+    @classmethod
+    def merged(cls, orders: list[Self]) -> list[Self]:
+        return orders[-1:] if orders[-1].on else []
+
+
+class Closed(_Order, frozen=True, tag="closed"):
+    """No more tasks may be submitted."""
+
+
+RunOrder = Cancelled | Paused | Closed
+
+JournalLine = Asked | Here | Gone | Unwanted | Avoided | Joint | Counted | TakenOver | Elsewhere | RunOrder
 
 
 @dataclass
 class JournalState:
-    """`engines` were there, or being launched, at the end; `lost` were given up. `unwanted` are those of both
-    that shall leave: True if at once. Nodes to `avoid` had an engine of the first context that was to leave.
-    `attached` are the attached contexts, `counted` the tasks that count for a context's limit; `closed`: no
-    more tasks may be submitted. `number`: the number of the run's latest driver."""
+    """What the lines of a journal add up to.
+
+    `engines` were there, or being launched, at the end; `lost` were given up. `unwanted`: those of both that
+    shall leave; True: at once. `avoid`: nodes on which an engine of the first context was to leave.
+    `attached`: the attached contexts. `counted`: the tasks that count for a context's limit. `orders`: users'
+    orders about the whole run, by kind.
+    """
 
     asked: Asked
     engines: dict[str, Here] = field(default_factory=dict)
     lost: dict[str, Here] = field(default_factory=dict)
     unwanted: dict[str, bool] = field(default_factory=dict)
     avoid: set[str] = field(default_factory=set)
-    paused: bool = False
-    cancelled: IdSet = field(default_factory=IdSet)
     attached: dict[str, Attach] = field(default_factory=dict)
     counted: dict[str, IdSet] = field(default_factory=dict)
-    closed: bool = False
+    orders: dict[type[RunOrder], list[Any]] = field(default_factory=dict)
     driver: TakenOver | None = None
     """The latest takeover."""
     elsewhere: Elsewhere = Elsewhere()  # noqa: RUF009 - frozen
@@ -172,6 +180,9 @@ class JournalState:
 
     def learn(self, line: JournalLine) -> None:
         """Apply the next line."""
+        if isinstance(line, _Order):
+            self.orders.setdefault(type(line), []).append(line)
+            return
         learn = _LEARNERS.get(type(line))
         if learn is not None:
             learn(self, line)
@@ -198,12 +209,6 @@ class JournalState:
     def _avoided(self, line: Avoided) -> None:
         self.avoid.update(line.nodes)
 
-    def _paused(self, line: Paused) -> None:
-        self.paused = line.on
-
-    def _closed(self, line: Closed) -> None:
-        self.closed = True
-
     def _joint(self, line: Joint) -> None:
         self.attached[line.name] = line.asked
 
@@ -213,14 +218,17 @@ class JournalState:
     def _elsewhere(self, line: Elsewhere) -> None:
         self.elsewhere = line
 
-    def _cancelled(self, line: Cancelled) -> None:
-        for first, last in line.ranges:
-            self.cancelled.add(first, last)
-
     def _counted(self, line: Counted) -> None:
         ids = self.counted.setdefault(line.context, IdSet())
         for first, last in line.ranges:
             ids.add(first, last)
+
+    def run_orders(self) -> list[RunOrder]:
+        """The fewest orders about the whole run with the same effect."""
+        kinds: list[Any] = [kind for kind in get_args(RunOrder) if self.orders.get(kind)]
+        for kind in kinds:
+            self.orders[kind] = kind.merged(self.orders[kind])
+        return [order for kind in kinds for order in self.orders[kind]]
 
     def lines(self) -> Iterator[JournalLine]:
         """The fewest lines with the same state."""
@@ -234,12 +242,7 @@ class JournalState:
             yield Avoided(sorted(self.avoid))
         yield from (Joint(name, asked) for name, asked in self.attached.items())
         yield from (Counted(context, list(ids)) for context, ids in self.counted.items() if ids)
-        if self.cancelled:
-            yield Cancelled(list(self.cancelled))
-        if self.paused:
-            yield Paused(True)
-        if self.closed:
-            yield Closed()
+        yield from self.run_orders()
         if self.elsewhere != Elsewhere():
             yield self.elsewhere
         if self.driver is not None:
@@ -251,11 +254,8 @@ _LEARNERS: dict[type, Callable[[JournalState, Any], None]] = {
     Gone: JournalState._gone,
     Unwanted: JournalState._unwanted,
     Avoided: JournalState._avoided,
-    Paused: JournalState._paused,
-    Cancelled: JournalState._cancelled,
     Joint: JournalState._joint,
     Counted: JournalState._counted,
-    Closed: JournalState._closed,
     TakenOver: JournalState._taken_over,
     Elsewhere: JournalState._elsewhere,
 }

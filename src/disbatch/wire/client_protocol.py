@@ -12,28 +12,6 @@ numbers of the last failure and the last log line. So an answer holds only new f
 always holds all engines and running tasks. Numbers belong to one driver: after a takeover, the new driver
 sends everything.
 
-The key store
--------------
-A program sends its requests over a *channel*, whose name it makes up, one at a time, and numbers them. The
-driver remembers the last number of each channel and its outcome. So a request may arrive any number of times,
-over any number of connections: the same number refers to the same put or the same waiting get, a smaller
-number is an old copy and is ignored, and a greater number means that the former request is over.
-
-ZeroMQ does not report that a program has died. So a waiting program repeats its request (the driver answers a
-`Get` at least every HOLD seconds, if only to say that there is nothing yet), and is forgotten when it has not
-asked for LEASE seconds.
-
-A taken value must reach exactly one living program. The driver sends the value but keeps it; the program
-confirms its arrival (`Keep`), and may use it once the driver has answered that the value is its own (`Kept`).
-Then
-
-* a program that dies, or is cut off, before its `Keep` arrives has consumed nothing: after LEASE seconds the
-  value returns to the head of its queue;
-* a `Keep` that arrives after that is answered with no, so no value is used twice;
-* a `Keep` whose answer was lost is sent again, and the channel remembers that the answer was yes.
-
-One gap remains: a client that crashes between `Kept` and its own use of the value loses the value.
-
 Changing a message: as in `wire.engine_protocol`.
 """
 
@@ -46,78 +24,8 @@ import msgspec
 
 from disbatch.model.view import View
 from disbatch.wire.engine_protocol import Count, Name, Text
-
-HOLD = 3.0
-"""Seconds after which a waiting client is told that there is nothing yet."""
-LEASE = 12.0
-"""Seconds after its last message that a program is considered dead."""
-MAX_KEY = 1 << 10
-"""Bytes of a key."""
-MAX_PUT = 1 << 20
-"""The most bytes of the values in one `Put`, together."""
-MOST_PUT = 4096
-"""Values in one `Put`."""
-MAX_GIVEN = 15 << 20
-"""The most bytes of a value in an answer; a server may hold larger ones."""
-OVER = "the run is over, and its key store with it"
-"""The answer when the key store is gone."""
-
-Channel = Annotated[str, msgspec.Meta(min_length=16, max_length=64)]
-Key = Annotated[bytes, msgspec.Meta(min_length=1, max_length=MAX_KEY)]
-
-
-class Put(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Append each value to its key's queue, all of them or none."""
-
-    channel: Channel
-    number: Count
-    pairs: Annotated[list[tuple[Key, bytes]], msgspec.Meta(min_length=1, max_length=MOST_PUT)]
-
-
-class Get(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Get the oldest value of this key once there is one: take it out (`takes`), or look at it. `seconds`: if
-    none arrives in this time (HOLD at most), answer so; `last`: and stop waiting. Answered with `Given`."""
-
-    channel: Channel
-    number: Count
-    key: Key
-    takes: bool
-    seconds: Annotated[float, msgspec.Meta(ge=0)]
-    last: bool
-
-
-class Keep(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The value that this `Get` took has arrived, with this `serial`; answered with `Kept`."""
-
-    channel: Channel
-    number: Count
-    serial: Count
-
-
-class Forgo(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """The program no longer waits for the request with this number; a value that it took goes back."""
-
-    channel: Channel
-    number: Count
-
-
-OfPrograms = Put | Get | Keep | Forgo
-
-
-class Given(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """A value, or none yet. `serial`: the driver's number for the operation, which changes if the value went
-    back meanwhile. `store`: identifies the store; a new driver of the run has another one."""
-
-    value: bytes | None
-    serial: int
-    store: str
-
-
-class Kept(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Whether the value is the program's own; it is not if the confirmation came too late."""
-
-    ours: bool
-
+from disbatch.wire.keystore_protocol import Forgo, Get, Given, Keep, Kept, OfPrograms, Put
+from disbatch.wire.verbs import Ranges, RunRequest
 
 MOST_RUNNING = 1000
 MOST_FAILURES = 1000
@@ -160,9 +68,6 @@ class Seen(msgspec.Struct, frozen=True, tag=True, array_like=True):
     running: list[int] = []
 
 
-MOST_NAMES = 1024
-MOST_RANGES = 8192
-"""The most ranges in one request, which keeps it far below the size limit of messages."""
 MOST_LINES_SUBMITTED = 65536
 MAX_SUBMITTED = 1 << 20
 """The most bytes of the lines in one `Submit`, together."""
@@ -175,39 +80,6 @@ MAX_LINE = 250
 MOST_NODES = 10_000
 """The most nodes of one context."""
 Phrase = Annotated[str, msgspec.Meta(max_length=255)]
-Names = Annotated[list[Name], msgspec.Meta(min_length=1, max_length=MOST_NAMES)]
-Ranges = Annotated[list[tuple[Count, Count]], msgspec.Meta(min_length=1, max_length=MOST_RANGES)]
-
-
-class Drain(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Drain these nodes, or the nodes of these labels: running tasks finish, then the nodes are released."""
-
-    names: Names
-
-
-class Stop(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Stop these nodes, or the nodes of these labels: running tasks are ended, to be run elsewhere, and the
-    nodes are released."""
-
-    names: Names
-
-
-class Pause(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Start no more tasks."""
-
-
-class Unpause(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Start tasks again."""
-
-
-class Cancel(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Cancel these tasks, and end those that run: (first, last) id of each range."""
-
-    ranges: Ranges
-
-
-class Finish(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """End the run now, in good order, to be resumed later."""
 
 
 class Newcomer(msgspec.Struct, frozen=True, array_like=True):
@@ -288,14 +160,9 @@ class Collect(msgspec.Struct, frozen=True, tag=True, array_like=True):
     after: Count
 
 
-class Close(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """No more tasks will be submitted: the run ends when all are done."""
-
-
-OfUsers = Drain | Stop | Pause | Unpause | Cancel | Finish
 OfContexts = Attach | Heed | Ended | Detach
-OfClients = Submit | Collect | Close
-Verb = OfUsers | OfContexts | OfClients | OfPrograms | Watch
+OfClients = Submit | Collect
+Verb = RunRequest | OfContexts | OfClients | OfPrograms | Watch
 REPEATABLE = (Attach, Heed, Collect, Watch, Put, Get, Keep, Forgo)
 """Verbs that are idempotent: when repeated, they are carried out again. Their answers, which may be large,
 are not kept."""

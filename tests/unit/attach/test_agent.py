@@ -31,7 +31,6 @@ from disbatch.wire.client_protocol import (
     Fate,
     Heed,
     News,
-    Pause,
     Request,
     Verb,
 )
@@ -39,6 +38,7 @@ from disbatch.wire.client_socket import Caller, request_for
 from disbatch.wire.connect import ConnectFile, RunKeys
 from disbatch.wire.driver_socket import Hub
 from disbatch.wire.engine_protocol import PROTOCOL
+from disbatch.wire.verbs import Pause
 
 KEYS = RunKeys.generate()
 Course = Callable[["Driver"], Awaitable[None]]

@@ -13,8 +13,9 @@ from connect_files import connect_file
 
 from disbatch.client.run_client import HEARD_AGAIN, LISTEN, OverError, RunClient
 from disbatch.model.errors import SilenceError, UsageError
-from disbatch.wire.client_protocol import Answer, Pause, Request
+from disbatch.wire.client_protocol import Answer, Request
 from disbatch.wire.connect import ConnectFile
+from disbatch.wire.verbs import Pause
 
 PATIENCE = 100.0
 

@@ -5,115 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from command_bench import Bench
 from plan_world import barrier, outcome, task
 
-from disbatch.contexts.nodes import Node
-from disbatch.driver.commands import ALONE, ALONE_AND_WAITS, UNKEPT, PendingDepartures, UserCommands
+from disbatch.driver.commands import ALONE, ALONE_AND_WAITS, NOT_JOURNALLED
 from disbatch.driver.engine_table import Member
-from disbatch.driver.holds import Holds, Reason
-from disbatch.model.idset import IdSet
-from disbatch.model.task import Ending, Way
+from disbatch.driver.holds import Reason
 from disbatch.plan import events
-from disbatch.plan.events import End, Finished, Hold, Interrupt, Joined, Lost, Read, Resume
-from disbatch.plan.plan import Mode, Plan
+from disbatch.plan.events import Finished, Hold, Interrupt, Joined, Lost, Resume
 from disbatch.rundir.journal import Asked, Cancelled, Here, JournalLine, JournalState, Paused, Unwanted
-from disbatch.wire.client_protocol import (
-    MOST_LINES,
-    Cancel,
-    Drain,
-    Finish,
-    Pause,
-    Request,
-    Stop,
-    Unpause,
-    Verb,
-)
-from disbatch.wire.engine_protocol import PROTOCOL
-
-
-class Bench:
-    """A plan with three engines of two slots: n1, n2 of this run (label `rack`), n3 that came by itself."""
-
-    def __init__(self, *items: Any, ids: int | None = None, waits: bool = False) -> None:
-        self.plan = Plan()
-        self.said: list[str] = []
-        self.finished_by: str | None = None
-        self.told: list[events.Event] = []
-        self.actions: list[events.Action] = []
-        self.dismissed: list[str] = []
-        self.members: dict[str, Member] = {}
-        self.noted: list[JournalLine] = []
-        self.can_note = True
-        self.reads = 0
-        self.holds = Holds(self.handle_event, self.may_read)
-        self.departures = PendingDepartures(
-            self.plan, handle_event=self.handle_event, journal=self.journal, dismiss=self.dismiss
-        )
-        self.control = UserCommands(
-            *(self.plan, self.members, self.holds, self.departures),
-            source_name="Tasks",
-            source_ids=lambda: self.plan.read_to if ids is None else ids,
-            handle_event=self.handle_event,
-            journal=self.journal,
-            notify_user=self.said.append,
-            ending=lambda: self.plan.mode is not Mode.RUNNING,
-            finish=self.finish,
-            waits=waits,
-        )
-        for name in ("n1", "n2", "n3"):
-            self.launch(name, own=name != "n3")
-            self.join(name)
-        if items:
-            self.handle_event(Read(list(items)))
-        self.told.clear()
-
-    def finish(self, by: str) -> None:
-        self.finished_by = by
-        self.handle_event(Interrupt())
-
-    def launch(self, name: str, *, own: bool = True) -> None:
-        node = Node(f"user@{name}", 2, 2, Way.SSH, 1.0, 0) if own else None
-        self.members[f"e-{name}"] = Member(
-            f"e-{name}", name, len(self.members), 2, node, label="rack" if own else ""
-        )
-
-    def join(self, name: str) -> None:
-        member = self.members[f"e-{name}"]
-        member.launching, member.joined = False, 1.0
-        self.handle_event(Joined(member.engine, 2, []))
-
-    def handle_event(self, event: events.Event) -> None:
-        self.told.append(event)
-        self.actions += self.plan.handle(event)
-
-    def may_read(self) -> None:
-        self.reads += 1
-
-    def journal(self, line: JournalLine) -> bool:
-        self.noted.append(line)
-        return self.can_note
-
-    def dismiss(self, member: Member) -> None:
-        member.launching = False
-        self.dismissed.append(member.name)
-
-    def asked(self, verb: Verb, by: str = "") -> list[str]:
-        answer = self.control.request(Request(PROTOCOL, "0123456789abcdef", "0", verb, by))
-        assert answer.ok, answer.lines
-        return answer.lines
-
-    def refused(self, verb: Verb) -> str:
-        before = len(self.told)
-        answer = self.control.request(Request(PROTOCOL, "0123456789abcdef", "0", verb))
-        assert not answer.ok and len(self.told) == before and self.said == []
-        (line,) = answer.lines
-        return line
-
-    def ended(self, name: str) -> None:
-        """What was told to end there has ended."""
-        for action in [a for a in self.actions if isinstance(a, End) and a.engine == f"e-{name}"]:
-            outcomes = [outcome(attempt, -15, ending=Ending.ORDERED) for attempt in action.attempts]
-            self.handle_event(Finished(action.engine, outcomes))
+from disbatch.wire.client_protocol import MOST_LINES
+from disbatch.wire.verbs import Cancel, Drain, Finish, Pause, RunRequest, Stop, Unpause
 
 
 def six() -> Bench:
@@ -220,7 +122,7 @@ def test_the_engine_that_is_there_of_two_with_one_name() -> None:
 
 
 @pytest.mark.parametrize("verb", [Drain(["n1", "nX", "nY"]), Stop(["n1", "nX", "nY"])])
-def test_unknown_names(verb: Verb) -> None:
+def test_unknown_names(verb: RunRequest) -> None:
     known = "n1, user@n1, rack, n2, user@n2, n3"
     assert six().refused(verb) == f"no node or label nX, nY; there are: {known}"
 
@@ -232,7 +134,7 @@ def test_no_names_are_known() -> None:
 
 
 @pytest.mark.parametrize("verb", [Drain(["n1"]), Stop(["n1"])])
-def test_an_engine_that_died(verb: Verb) -> None:
+def test_an_engine_that_died(verb: RunRequest) -> None:
     """Its process has ended: it cannot come back."""
     bench = six()
     bench.handle_event(Lost("e-n1"))
@@ -338,8 +240,11 @@ def test_a_run_that_waits_without_nodes() -> None:
 # ---- over a takeover ----
 
 
-def told(**known: Any) -> JournalState:
-    return JournalState(Asked("0", [], b"/", "7", "Tasks", b"/log", 3, 4, 600.0, []), **known)
+def told(*orders: JournalLine, **known: Any) -> JournalState:
+    state = JournalState(Asked("0", [], b"/", "7", "Tasks", b"/log", 3, 4, 600.0, []), **known)
+    for order in orders:
+        state.learn(order)
+    return state
 
 
 def test_orders_are_noted_before_they_are_answered() -> None:
@@ -365,8 +270,8 @@ def test_orders_are_noted_before_they_are_answered() -> None:
 def test_orders_that_cannot_be_noted_say_so() -> None:
     bench = six()
     bench.can_note = False
-    assert bench.asked(Pause()) == [UNKEPT, "paused: no more tasks start; 6 tasks running"]
-    assert bench.asked(Drain(["n2"])) == [UNKEPT, "n2 (rack): draining; 2 tasks are running there"]
+    assert bench.asked(Pause()) == [NOT_JOURNALLED, "paused: no more tasks start; 6 tasks running"]
+    assert bench.asked(Drain(["n2"])) == [NOT_JOURNALLED, "n2 (rack): draining; 2 tasks are running there"]
     assert bench.asked(Drain(["n2"])) == ["n2 (rack): is draining already"]
 
 
@@ -375,14 +280,18 @@ def test_orders_of_a_former_driver() -> None:
     bench.launch("n4")
     bench.members["e-n4"].inherited = True
     here = Here("e-n4", "n4", 3, 2, None, pid=4)
-    bench.control.again(
-        told(engines={"e-n4": here}, unwanted={"e-n4": True}, paused=True, cancelled=IdSet([(3, 4), (9, 9)]))
+    bench.control.restore(
+        told(
+            *(Paused(True), Cancelled([(3, 4)]), Cancelled([(9, 9)])),
+            engines={"e-n4": here},
+            unwanted={"e-n4": True},
+        )
     )
     assert bench.said == [
-        "as dbutil was told before: paused; tasks cancelled (3-4, 9); leaving: n4",
+        "as dbutil was told before: tasks cancelled (3-4, 9); paused; leaving: n4",
     ]
     assert Reason.PAUSE in bench.holds and bench.noted == []
-    assert bench.told == [Hold(), events.Cancel([(3, 4), (9, 9)])]
+    assert bench.told == [events.Cancel([(3, 4), (9, 9)]), Hold()]
     bench.join("n4")
     bench.departures.joined(bench.members["e-n4"])
     assert bench.told[-1] == events.Stop("e-n4")

@@ -33,7 +33,7 @@ class Asker:
 
     def ask(self, verb: Verb) -> tuple[Request, Answer | None]:
         request = request_for(verb)
-        return request, self.driver.submissions.request(request)
+        return request, self.driver.request(request)
 
     def submit(self, *lines: bytes) -> Taken:
         _, answer = self.ask(Submit(list(lines)))
@@ -253,13 +253,11 @@ def test_who_knows_more_than_there_is(play: Callable[[History], None]) -> None:
 
 def test_a_run_that_takes_no_tasks() -> None:
     from disbatch.driver.submissions import Submissions
-    from disbatch.wire.client_protocol import Close
 
-    submissions = Submissions(
-        journal=lambda line: None, ending=lambda: False, why_not="start it with --keep-open"
-    )
-    for verb in (Submit([b"a"]), Collect([(0, 0)], 0), Close()):
-        answer = submissions.request(request_for(verb))
+    submissions = Submissions(ending=lambda: False, why_not="start it with --keep-open")
+    verbs: list[Submit | Collect] = [Submit([b"a"]), Collect([(0, 0)], 0)]
+    for verb in verbs:
+        answer = submissions.request(request_for(verb), verb)
         assert answer is not None and (answer.ok, answer.lines) == (False, ["start it with --keep-open"])
 
 
@@ -269,10 +267,10 @@ def test_the_same_request_is_taken_once_by_two_drivers(tmp_path: Path) -> None:
     async def history() -> None:
         request = request_for(Submit([b"a", b"b"]))
         first = WorldDriver(tmp_path)
-        statusfile = first.submissions.request(request)
+        statusfile = first.request(request)
         first.close()
         second = WorldDriver(tmp_path, again=True)
-        again = second.submissions.request(request)
+        again = second.request(request)
         assert statusfile is not None and again is not None
         assert isinstance(statusfile.value, Taken) and isinstance(again.value, Taken)
         assert (statusfile.value.first, statusfile.value.counts) == (again.value.first, again.value.counts)

@@ -14,22 +14,20 @@ from disbatch.client.keyvalue import NEW_STORE, Storefront
 from disbatch.keystore.embedded import EmbeddedStore
 from disbatch.keystore.service import Storekeeper
 from disbatch.model.errors import RunEndedError, StoreError, UsageError
-from disbatch.wire.client_protocol import (
+from disbatch.wire.client_protocol import Answer, Request, Verb
+from disbatch.wire.client_socket import request_for
+from disbatch.wire.keystore_protocol import (
     MAX_GIVEN,
     MAX_KEY,
     MAX_PUT,
     OVER,
-    Answer,
     Forgo,
     Get,
     Given,
     Keep,
     Kept,
     Put,
-    Request,
-    Verb,
 )
-from disbatch.wire.client_socket import request_for
 
 HOLD = 0.02
 LEASE = 0.2

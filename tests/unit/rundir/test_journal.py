@@ -79,7 +79,7 @@ def check_history(told: JournalState) -> None:
     assert told.asked == ASKED
     assert told.engines == {"b": here("b", 5)} and told.lost == {"c": here("c", context="c1")}
     assert told.unwanted == {"b": False} and told.avoid == {"n1"}
-    assert told.paused and told.closed and list(told.cancelled) == [(3, 5), (20, 29)]
+    assert told.run_orders() == [Cancelled([(3, 5), (20, 29)]), Paused(True), Closed()]
     assert told.elsewhere == Elsewhere(b"/there/P-2_status.txt", NAME)
     assert told.attached == {"c1": attach(9)} and list(told.counted["c1"]) == [(3, 5)]
 
@@ -184,7 +184,7 @@ def test_stays_small_however_long_the_run_lasts(tmp_path: Path) -> None:
         assert path.stat().st_size < 11_000
     file.close()
     assert read(path).engines == {"a": here("a", 1_999)}
-    assert not read(path).paused and list(read(path).cancelled) == [(1, 2)]
+    assert read(path).run_orders() == [Cancelled([(1, 2)])]
 
 
 def test_full_disk_and_then_room(tmp_path: Path) -> None:
@@ -196,11 +196,11 @@ def test_full_disk_and_then_room(tmp_path: Path) -> None:
         assert not file.add(here("a"))
         assert not file.add(Paused(True))
         assert path.stat().st_size <= before + 10
-        assert read(path).engines == {} and not read(path).paused
+        assert read(path).engines == {} and not read(path).run_orders()
     assert file.add(here("b"))
     file.close()
     told = read(path)
-    assert (set(told.engines), told.paused) == ({"a", "b"}, True)
+    assert (set(told.engines), told.run_orders()) == ({"a", "b"}, [Paused(True)])
     assert [each.name for each in tmp_path.iterdir()] == ["P_run.json"]
 
 

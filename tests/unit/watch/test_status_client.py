@@ -20,9 +20,10 @@ from disbatch.model.view import FailureRow, LogRow
 from disbatch.rundir.lock import hold
 from disbatch.watch.run_state import Standing
 from disbatch.watch.status_client import Spectator
-from disbatch.wire.client_protocol import Answer, Pause, Request, Seen, Wants, Watch
+from disbatch.wire.client_protocol import Answer, Request, Seen, Wants, Watch
 from disbatch.wire.connect import RunKeys
 from disbatch.wire.driver_socket import Hub
+from disbatch.wire.verbs import Pause
 
 WANTS = Wants(running=5, failures=3, log=5, course=True)
 

@@ -15,11 +15,12 @@ from connect_files import KEYS, connect_file
 
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.wire import client_socket
-from disbatch.wire.client_protocol import Answer, Pause, Request
+from disbatch.wire.client_protocol import Answer, Request
 from disbatch.wire.client_socket import ask
 from disbatch.wire.connect import RunKeys, is_here, listens_here
 from disbatch.wire.driver_socket import Hub
 from disbatch.wire.engine_protocol import PROTOCOL
+from disbatch.wire.verbs import Pause
 
 
 def asked(at: list[str], *addresses: str, keys: RunKeys = KEYS) -> Answer:

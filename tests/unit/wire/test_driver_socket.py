@@ -11,7 +11,7 @@ import msgspec
 import zmq
 
 from deadline import DEADLINE
-from disbatch.wire.client_protocol import MOST_NAMES, Answer, Cancel, Drain, Pause, Request
+from disbatch.wire.client_protocol import Answer, Request
 from disbatch.wire.connect import RunKeys
 from disbatch.wire.driver_socket import ANSWERS_KEPT, Hub, Peer
 from disbatch.wire.engine_protocol import (
@@ -29,6 +29,7 @@ from disbatch.wire.engine_protocol import (
 from disbatch.wire.engine_socket import EngineLink
 from disbatch.wire.session import Session
 from disbatch.wire.sockets import SocketReader
+from disbatch.wire.verbs import MOST_NAMES, Cancel, Drain, Pause
 
 _answers = msgspec.msgpack.Decoder(Answer | Pulse | Refuse | Welcome)
 

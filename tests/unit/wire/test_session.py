@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.model.errors import ProtocolError
-from disbatch.wire.client_protocol import Answer, Cancel, Request
+from disbatch.wire.client_protocol import Answer, Request
 from disbatch.wire.engine_protocol import Order, Start, Trouble
 from disbatch.wire.session import Envelope, Session, encode
+from disbatch.wire.verbs import Cancel
 
 _decode = msgspec.msgpack.Decoder(int).decode
 

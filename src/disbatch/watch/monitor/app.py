@@ -31,7 +31,8 @@ from disbatch.watch.monitor.panes import (
 )
 from disbatch.watch.monitor.table import Table
 from disbatch.watch.run_state import OVER, Standing
-from disbatch.wire.client_protocol import Cancel, Drain, Finish, Pause, Stop, Unpause, Verb
+from disbatch.wire.client_protocol import Verb
+from disbatch.wire.verbs import Cancel, Drain, Finish, Pause, Stop, Unpause
 
 TALL = 36
 """Lines of the terminal from which on more than one table is shown."""

@@ -26,7 +26,7 @@ import hmac
 import ipaddress
 import secrets
 from collections.abc import Callable, Collection
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -38,37 +38,39 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from disbatch.model.errors import UsageError
-from disbatch.wire.client_protocol import Cancel, Drain, Finish, Pause, Stop, Unpause, Verb
+from disbatch.model.verbs import RUN_VERBS, Target
 from disbatch.wire.descriptors import limit
 from disbatch.wire.engine_protocol import Count
+from disbatch.wire.verbs import RunRequest, run_request
 
 MOST_BYTES = 1 << 16
 _Node = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 
 
 class _Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    verb: Literal["drain", "stop", "pause", "resume", "cancel", "finish"]
+    verb: str
     nodes: Annotated[list[_Node], msgspec.Meta(max_length=1024)] = []
     tasks: Annotated[list[tuple[Count, Count]], msgspec.Meta(max_length=1024)] = []
 
 
-def parse_order(body: bytes) -> Verb:
+def parse_order(body: bytes) -> RunRequest:
     """The request in a body. UsageError."""
     try:
         order = msgspec.json.decode(body, type=_Order)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"no order: {error}") from error
-    if order.verb in ("drain", "stop"):
-        if not order.nodes or not all(node.isprintable() for node in order.nodes):
-            raise UsageError(f"{order.verb}: no node is named")
-        return Drain(order.nodes) if order.verb == "drain" else Stop(order.nodes)
-    if order.verb == "cancel":
+    verb = RUN_VERBS.get(order.verb)
+    if verb is None or not verb.on_page:
+        raise UsageError(f"no order: {order.verb!r:.80} is no verb of the page")
+    if verb.target is Target.RUN:
+        return run_request(verb)
+    if verb.target is Target.TASKS:
         if not order.tasks or any(last < first for first, last in order.tasks):
-            raise UsageError("cancel: no task is named")
-        return Cancel(order.tasks)
-    if order.verb == "finish":
-        return Finish()
-    return Pause() if order.verb == "pause" else Unpause()
+            raise UsageError(f"{verb.name}: no task is named")
+        return run_request(verb, order.tasks)
+    if not order.nodes or not all(node.isprintable() for node in order.nodes):
+        raise UsageError(f"{verb.name}: no node is named")
+    return run_request(verb, order.nodes)
 
 
 PATIENCE = 10.0

@@ -23,7 +23,7 @@ from disbatch.watch.monitor.dialogs import HELP
 from disbatch.watch.monitor.panes import curve_lines, head_lines, rates_of, words_line
 from disbatch.watch.monitor.table import Table
 from disbatch.watch.run_state import DEAD, DRIVER, Standing
-from disbatch.wire.client_protocol import Cancel, Drain, Finish, Pause, Stop, Unpause
+from disbatch.wire.verbs import Cancel, Drain, Finish, Pause, Stop, Unpause
 
 PICTURES = Path(__file__).resolve().parents[4] / "docs" / "pictures"
 

@@ -6,7 +6,8 @@ import pytest
 
 from disbatch.model.errors import UsageError
 from disbatch.watch.web.security import parse_order
-from disbatch.wire.client_protocol import Cancel, Drain, Finish, Pause, Stop, Unpause, Verb
+from disbatch.wire.client_protocol import Verb
+from disbatch.wire.verbs import Cancel, Drain, Finish, Pause, Stop, Unpause
 
 
 @pytest.mark.parametrize(

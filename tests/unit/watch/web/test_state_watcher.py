@@ -9,7 +9,8 @@ from disbatch.client.follow import OverError
 from disbatch.model.errors import SilenceError
 from disbatch.model.view import View
 from disbatch.watch.web.state import Picture, Watcher
-from disbatch.wire.client_protocol import Answer, Pause, Seen, Verb, Watch
+from disbatch.wire.client_protocol import Answer, Seen, Verb, Watch
+from disbatch.wire.verbs import Pause
 from views import engine, failure, view
 
 
