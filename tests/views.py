@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from disbatch.model.view import CoursePoint, EngineRow, FailureRow, LogRow, RunningRow, View
+from disbatch.model.view import CoursePoint, EngineRow, FailureRow, LogRow, RunningRow, RunView
 
 STARTED = 1_772_360_100.0
 
@@ -14,7 +14,7 @@ def engine(number: int, slots: int = 16, running: int | None = None, state: str 
     busy = slots if running is None else running
     return EngineRow(
         engine=f"e{number}", node=f"node{number:03d}", rank=number, label="", state=state, slots=slots,
-        running=busy, waiting=0, done=120 + number, failed=number % 7 == 3, rate=slots / 8, heard=1.0,
+        running=busy, waiting=0, done=120 + number, failed=int(number % 7 == 3), rate=slots / 8, heard=1.0,
         load=busy * 0.97, memory_used=(40 + number % 30) << 30, memory_total=128 << 30,
     )  # fmt: skip
 
@@ -44,7 +44,7 @@ def course(seconds: float, slots: int, rate: float) -> list[CoursePoint]:
     return points
 
 
-def view(engines: Iterable[EngineRow], number: int = 1, **given: object) -> View:
+def view(engines: Iterable[EngineRow], number: int = 1, **given: object) -> RunView:
     """A run on these."""
     rows = list(engines)
     slots, busy = sum(row.slots for row in rows), sum(row.running for row in rows)
@@ -58,4 +58,4 @@ def view(engines: Iterable[EngineRow], number: int = 1, **given: object) -> View
         "log": [LogRow(1, STARTED + 700, "node003: was not heard for 15 s; its tasks run again elsewhere")],
         "course": course(900.0, slots, 9_000 / 855.75) if number == 1 else [],
     }  # fmt: skip
-    return View(**{**usual, **given})  # type: ignore[arg-type]
+    return RunView(**{**usual, **given})  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from ports import free_port
 from redis_server import need
 
 from deadline import DEADLINE
-from disbatch.model.view import View
+from disbatch.model.view import RunView
 from disbatch.watch.web import server
 from disbatch.watch.web.security import Guard
 from disbatch.watch.web.state import Picture
@@ -129,7 +129,7 @@ class Shown:
 
         asyncio.run_coroutine_threadsafe(acted(), self._loop).result(DEADLINE)
 
-    def take(self, view: View, *, over: bool = False) -> None:
+    def take(self, view: RunView, *, over: bool = False) -> None:
         self.do(lambda picture: picture.take(view, over=over))
 
     @property

@@ -9,7 +9,7 @@ import msgspec
 from report_lines import BASE
 
 from disbatch.model.errors import DisbatchError, UsageError
-from disbatch.model.view import CoursePoint, EngineRow, FailureKind, FailureRow, LogRow, RunningRow, View
+from disbatch.model.view import CoursePoint, EngineRow, FailureKind, FailureRow, LogRow, RunningRow, RunView
 from disbatch.watch.run_state import Standing, of_driver
 from disbatch.wire.client_protocol import Verb
 
@@ -51,7 +51,7 @@ COURSE = [
     )
     for s in range(0, 313, 4)
 ]
-VIEW = View(
+VIEW = RunView(
     number=7,
     driver=0,
     jobid="260301101500_4711",

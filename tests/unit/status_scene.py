@@ -5,7 +5,7 @@ from __future__ import annotations
 from disbatch.driver.engine_table import Member, Tally
 from disbatch.driver.holds import Holds
 from disbatch.driver.status_collector import StatusCollector, ViewInputs
-from disbatch.model.view import EngineRow, View
+from disbatch.model.view import EngineRow, RunView
 from disbatch.plan import events
 from disbatch.plan.events import Joined
 from disbatch.plan.plan import Plan
@@ -33,7 +33,7 @@ class Scene:
             notice=lambda: self.notice,
             now=lambda: self.clock,
         )
-        self.outlook = StatusCollector(matter)
+        self.collector = StatusCollector(matter)
         for name, slots in engines:
             self.launch(name, slots)
             self.join(name)
@@ -62,9 +62,9 @@ class Scene:
         member = self.members[engine]
         member.beat, member.beat_at = Beat(running, waiting, 0.75, 3 << 30, 4 << 30), self.clock
 
-    def view(self, wants: Wants = ALL) -> View:
-        self.outlook.look()
-        return self.outlook.view(wants, 7)
+    def view(self, wants: Wants = ALL) -> RunView:
+        self.collector.look()
+        return self.collector.view(wants, 7)
 
     def row(self, engine: str) -> EngineRow:
         return next(row for row in self.view().engines if row.engine == engine)

@@ -65,9 +65,9 @@ class Notices:
     async def _close(self, summary: Summary, exit_code: int) -> None:
         last = []
         if self._mailer is not None:
-            snapshot = summary.snapshot
-            failed = f", {snapshot.failed:,} failed" if snapshot.failed else ""
-            words = f"{summary.conclusion} ({snapshot.done:,} done{failed})"
+            view = summary.view
+            failed = f", {view.failed:,} failed" if view.failed else ""
+            words = f"{summary.conclusion} ({view.done:,} done{failed})"
             last.append(self._mailer.close(words, f"{render(summary)}\n"))
         if self._hooks is not None:
             last.append(self._hooks.close(summary, exit_code))

@@ -12,6 +12,7 @@ import asyncio
 import os
 import shutil
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from disbatch.cli.verb_options import AddVerb, run_option, seconds_of, usual_options
@@ -107,34 +108,26 @@ def status(run: str | None, shown: Shown, patience: float) -> int:
 def _ask(found: Found, wants: Wants, patience: float) -> Standing:
     from disbatch.rundir.driver_alive import is_dead
     from disbatch.rundir.resume_hint import hint_for_killed
-    from disbatch.watch.run_state import DEAD, OVER, SILENT, of_driver
+    from disbatch.watch.run_state import DEAD, OVER, SILENT, of_driver, of_file
     from disbatch.wire.client_protocol import Seen, Watch
     from disbatch.wire.client_socket import ask
     from disbatch.wire.renamed_files import is_gone
 
+    from_file = partial(of_file, found.prefix, failures=wants.failures)
     if found.connect is None:
-        return _of_file(found, SILENT if found.words else OVER, found.words, wants)
+        return from_file(SILENT if found.words else OVER, found.words)
     if is_dead(found.prefix, found.connect):
         words = f"{found.connect.driver} is dead; {hint_for_killed(found.prefix)}"
-        return _of_file(found, DEAD, words, wants)
+        return from_file(DEAD, words)
     try:
         answer = ask(found.connect, Watch(wants), patience=patience)
     except (SilenceError, UsageError) as error:
         if is_gone(f"{found.prefix}_connect.json"):
-            return _of_file(found, OVER, "", wants)  # it ended meanwhile
-        return _of_file(found, SILENT, str(error), wants)
+            return from_file(OVER, "")  # it ended meanwhile
+        return from_file(SILENT, str(error))
     if not answer.ok or not isinstance(answer.value, Seen):
         raise UsageError(f"{found.prefix}: {' '.join(answer.lines)}")
     return of_driver(found.prefix, answer.value.view)
-
-
-def _of_file(found: Found, state: str, words: str, wants: Wants) -> Standing:
-    from disbatch.rundir.runscript import status_file
-    from disbatch.watch.run_state import STATUS_FILE, Standing, view_of
-
-    name = os.path.basename(found.prefix)  # noqa: PTH119 - plain names
-    view = view_of(status_file(found.prefix), name=name, failures=wants.failures)
-    return Standing(found.prefix, state, words, STATUS_FILE, view)
 
 
 # ---- whenever it changes ----
@@ -143,13 +136,14 @@ def _of_file(found: Found, state: str, words: str, wants: Wants) -> Standing:
 async def _watch(found: Found, wants: Wants, out: _Output) -> int:
     import zmq
 
+    from disbatch.client.run_client import line_opener
     from disbatch.rundir.resume_hint import hint_for_killed
     from disbatch.watch.run_state import OVER
     from disbatch.watch.status_client import Spectator
 
     with zmq.Context() as context:
         hint = hint_for_killed(found.prefix)
-        spectator = Spectator(context, found.prefix, found.connect, wants, resume=hint)
+        spectator = Spectator(line_opener(context), found.prefix, found.connect, wants, resume=hint)
         heard = True
         try:
             while True:
@@ -234,6 +228,7 @@ def monitor(run: str | None, interval: float) -> int:
     found = look_up(run)
     import zmq
 
+    from disbatch.client.run_client import line_opener
     from disbatch.model.failure import MOST_KINDS
     from disbatch.rundir.resume_hint import hint_for_killed
     from disbatch.watch.monitor.app import Monitor
@@ -244,7 +239,7 @@ def monitor(run: str | None, interval: float) -> int:
     advice = hint_for_killed(found.prefix) if found.connect is not None else found.words
     with zmq.Context() as context:
         app = Monitor(
-            lambda: Spectator(context, found.prefix, found.connect, wants, resume=advice),
+            lambda: Spectator(line_opener(context), found.prefix, found.connect, wants, resume=advice),
             interval=interval,
             has_terminal=_is_terminal,
         )

@@ -303,7 +303,7 @@ class _Assembly:
         return KeyStorePublisher(
             *(self._loop, self._settings, self._holds),
             mark=self._record.mark,
-            snapshot=self._collector.snapshot,
+            view=self._collector.now,
             notify_user=self._notify_user,
             answer=self._hub.answer,
         )

@@ -105,7 +105,7 @@ class Driver:
             self.shutdown.finish()
         self.feed_plan()
         p.collector.note()
-        p.observer.start(p.collector.snapshot)
+        p.observer.start(p.collector.now)
         p.time_limit.start()
         early, self._early_requests = self._early_requests or [], None
         for request in early:
@@ -224,7 +224,7 @@ class Driver:
         text = printable(text)
         log.warning("%s", text)
         self._parts.observer.say(text)
-        self._parts.collector.say(text)
+        self._parts.collector.log(text)
         self._parts.status_feed.stir()
 
 

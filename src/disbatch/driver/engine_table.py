@@ -11,7 +11,7 @@ from disbatch.model.failure import Kinds, line_of_outcome, line_of_record
 from disbatch.model.statusline import Mark, Record
 from disbatch.model.task import Outcome, Reason, Task
 from disbatch.model.text import with_label
-from disbatch.model.view import EngineView, TaskView
+from disbatch.model.view import TaskView
 from disbatch.wire.engine_protocol import Beat
 
 NAMED_KINDS = 10
@@ -51,8 +51,6 @@ class Member:
     slot_seconds: float = 0.0
     done: int = 0
     failed: int = 0
-    running: int = 0
-    waiting: int = 0
     beat: Beat | None = None
     """What it said last of itself, since it joined last."""
     beat_at: float = 0.0
@@ -95,12 +93,6 @@ class Member:
     def slot_time(self, now: float) -> float:
         """Seconds of slots that it has offered so far."""
         return self.slot_seconds + (self.slots * (now - self.joined) if self.joined is not None else 0.0)
-
-    def view(self, state: str) -> EngineView:
-        """For people."""
-        return EngineView(
-            self.name, self.rank, self.slots, self.running, self.waiting, self.done, self.failed, state
-        )
 
 
 @dataclass

@@ -291,7 +291,6 @@ class EngineManager:
     def beat(self, peer: Peer, message: Beat) -> None:
         """It is there."""
         member = self.members[peer.name]
-        member.running, member.waiting = len(message.running), message.waiting
         member.beat, member.beat_at = message, self.loop.time()
         peer.session.tell(Pulse())
 
@@ -366,7 +365,6 @@ class EngineManager:
 
     def _gone(self, member: Member, *, lost: bool = False) -> None:
         member.leave(self.loop.time())
-        member.running = member.waiting = 0
         self.journal(Gone(member.engine, lost))
         step = member.node is not None and member.node.way is Way.STEP and not member.inherited
         if not (step and member.spare and not member.exited):

@@ -39,10 +39,10 @@ from disbatch.model.errors import DisbatchError
 from disbatch.model.result import Report, report_of
 from disbatch.model.task import Barrier
 from disbatch.model.text import counted, path_line
-from disbatch.model.view import Snapshot
+from disbatch.model.view import EngineRow, RunView
 from disbatch.rundir.kvsinfo import KvsInfo, kvsinfo_path
 from disbatch.sources.keystore import Desk, SignIn
-from disbatch.wire.client_protocol import Answer, Request
+from disbatch.wire.client_protocol import Answer, Request, Wants
 
 if TYPE_CHECKING:
     from disbatch.keystore.address import Address
@@ -157,6 +157,29 @@ class Lingering:
 log = logging.getLogger(__name__)
 
 STATUS_KEY = b"DisBatch status"
+_COUNTS = ("seconds", "total", "done", "failed", "skipped", "running", "slots")
+_MORE = ("notice", "skipped_failed", "inherited", "cancelled")
+_OF_AN_ENGINE = ("node", "rank", "slots", "running", "waiting", "done", "failed")
+_STATES = {"draining": "active", "left": "gone", "failed": "gone"}
+"""The states of engines that have another name in this value."""
+
+
+def status_value(state: str, view: RunView) -> bytes:
+    """The JSON value of `DisBatch status`, with the names in docs/keystore.md."""
+
+    def of(row: EngineRow) -> dict[str, object]:
+        return {name: getattr(row, name) for name in _OF_AN_ENGINE} | {
+            "state": _STATES.get(row.state, row.state)
+        }
+
+    return msgspec.json.encode(
+        {"jobid": view.jobid, "state": state}
+        | {name: getattr(view, name) for name in _COUNTS}
+        | {"engines": [of(row) for row in view.engines if row.engine]}
+        | {name: getattr(view, name) for name in _MORE}
+    )
+
+
 STATUS_INTERVAL = 2.0
 """Seconds between two looks whether the state has changed."""
 LAST_WORDS = 3.0
@@ -166,7 +189,7 @@ LAST_WORDS = 3.0
 class KeyStorePublisher:
     """`open` it before the source begins, `settle` and `close` it when the record is closed.
 
-    `mark` calls back when all lines so far are in the status file; `snapshot` is the state of the run;
+    `mark` calls back when all lines so far are in the status file; `view` returns the state of the run;
     `notify_user` gets a line for the user. `request` answers what programs ask of the store, at once or
     through `answer`.
     """
@@ -178,7 +201,7 @@ class KeyStorePublisher:
         holds: Holds,
         *,
         mark: Callable[[Callable[[], None]], None],
-        snapshot: Callable[[], Snapshot],
+        view: Callable[[Wants], RunView],
         notify_user: Callable[[str], None],
         answer: Callable[[Request, Answer], None],
     ) -> None:
@@ -186,7 +209,7 @@ class KeyStorePublisher:
         self._settings = settings
         self._holds = holds
         self._mark = mark
-        self._snapshot = snapshot
+        self._view = view
         self._notify_user = notify_user
         files = settings.claimed.files
         self.info = KvsInfo(kvsinfo_path(files, settings.task_name, settings.jobid))
@@ -287,19 +310,21 @@ class KeyStorePublisher:
     # ---- the state of the run ----
 
     def _status(self) -> bytes:
-        told = msgspec.structs.asdict(self._snapshot())
-        head = {"jobid": self._settings.jobid, "state": "over" if self._over else "running"}
-        return msgspec.json.encode(head | told)
+        return self._status_of(self._view(Wants()))
+
+    def _status_of(self, view: RunView) -> bytes:
+        return status_value("over" if self._over else "running", view)
 
     async def _publish(self, lease: Lease) -> None:
         from disbatch.keystore.redis import RENEW
 
         last, renewed = None, self._loop.time()
         while True:
-            now = msgspec.structs.replace(self._snapshot(), seconds=0.0)
+            view = self._view(Wants())
+            now = self._status_of(msgspec.structs.replace(view, seconds=0.0))
             try:
                 if now != last:
-                    await lease.store.replace(STATUS_KEY, self._status())
+                    await lease.store.replace(STATUS_KEY, self._status_of(view))
                     last = now
                 if self._loop.time() >= renewed + RENEW:
                     renewed = self._loop.time()

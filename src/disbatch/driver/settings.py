@@ -12,7 +12,7 @@ from disbatch.contexts.machine import this_machine
 from disbatch.contexts.pool import Pool
 from disbatch.engine import keeper
 from disbatch.keystore.address import Address
-from disbatch.model.view import Snapshot, TaskView
+from disbatch.model.view import RunView, TaskView
 from disbatch.rundir.journal import Asked, JournalState
 from disbatch.rundir.output_manifest import Output
 from disbatch.rundir.paths import ClaimedFiles, RunFiles
@@ -102,8 +102,8 @@ class Settings:
 class Observer(Protocol):
     """Shows a run. All calls come from the driver's loop; `say` may come before `start` and after `stop`."""
 
-    def start(self, snapshot: Callable[[], Snapshot]) -> None:
-        """The run begins; `snapshot` tells how it stands, whenever the observer wants to know."""
+    def start(self, view: Callable[[], RunView]) -> None:
+        """The run begins; `view` returns its counts at that moment, and no rows."""
 
     def say(self, text: str) -> None:
         """One line that the user should see now."""
@@ -115,8 +115,8 @@ class Observer(Protocol):
 class Listener(Protocol):
     """Hears of each task that is done. All calls come from the driver's loop, and must return at once."""
 
-    def start(self, snapshot: Callable[[], Snapshot]) -> None:
-        """The run begins; `snapshot` tells how it stands."""
+    def start(self, view: Callable[[], RunView]) -> None:
+        """The run begins; `view` as for `Observer`."""
 
     def ended(self, id: int, line: bytes) -> None:
         """The task or barrier of that id got this line in the status file."""

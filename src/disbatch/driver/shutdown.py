@@ -36,6 +36,7 @@ from disbatch.model.text import as_argument, counted, printable, shell_word, sho
 from disbatch.model.view import Summary
 from disbatch.plan import events
 from disbatch.plan.plan import Mode
+from disbatch.wire.client_protocol import Wants
 
 log = logging.getLogger(__name__)
 
@@ -358,23 +359,20 @@ class Shutdown:
             p.tally.count_again(task, record)
         tally, taken_over, now = p.tally, self._is_taken_over, p.loop.time()
         slot_time = sum(member.slot_time(now) for member in p.members.values())
-        came = [member.view("gone") for member in p.members.values() if member.came]
+        joined = [member for member in p.members.values() if member.came]
         only_failures = result.complete and not taken_over and tally.failed + tally.skipped_failed
         incomplete = not result.complete and not taken_over
         return Summary(
-            snapshot=msgspec.structs.replace(p.collector.snapshot(), engines=came),
+            view=p.collector.now(Wants(engines=0, kinds=NAMED_KINDS)),
             conclusion=printable(result.words),
             ended=tally.ended,
-            lost=tally.lost,
-            not_run=tally.not_run,
             utilisation=min(1.0, tally.busy / slot_time) if slot_time else None,
-            kinds=tally.kinds.most_frequent(NAMED_KINDS),
-            kinds_count=tally.kinds.count,
+            nodes=len({member.name for member in joined}),
+            slots=sum(member.slots for member in joined),
             slowest=tally.slowest,
             status_file=str(p.files.names.status),
             retry=self._resume_hint(retry=True) if only_failures else "",
             resume=self._resume_hint(retry=result.needs_retry) if incomplete else "",
-            inherited=None if p.settings.takeover is None else tally.inherited,
             unwritten=unwritten,
             elsewhere=taken_over,
             goes_on=self._leaves_engines,

@@ -96,7 +96,7 @@ class Startup:
             p.files.keep_submitted(p.feed.submitted_file)
         succession = None if s.takeover is None else self._succeed(s.takeover)
         for listener in p.listeners:
-            listener.start(p.collector.snapshot)
+            listener.start(p.collector.now)
         finish = s.takeover is not None and s.takeover.finish
         p.engines.launch([] if too_late or finish else nodes, p.early, retirement, succession)
 

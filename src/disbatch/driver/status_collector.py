@@ -1,7 +1,7 @@
-"""Collects the view of a run when a watcher asks for it, and keeps the course of the run so far.
+"""Collect the view of a run when a watcher asks for it, and keep the course of the run so far.
 
-Nothing of the view is kept up to date with each task, so a run that nobody watches pays nothing for it. The
-course is a list of points, which become fewer the longer the run lasts, and the pace of the last minute.
+Nothing in the view is updated for each task, so a run that nobody watches pays nothing for it. The course is
+a list of points, which become fewer as the run gets longer; the rate is that of about the last minute.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from disbatch.model.view import (
     FailureRow,
     LogRow,
     RunningRow,
-    Snapshot,
-    TaskView,
-    View,
+    RunView,
+    as_text,
+    former_engine,
 )
 from disbatch.plan.engine import Engine, State
 from disbatch.plan.plan import Plan
@@ -37,23 +37,23 @@ from disbatch.wire.client_protocol import MOST_LOG, Wants
 FIRST_STEP = 1.0
 """Seconds between two points, at first."""
 MOST_POINTS = 600
-"""When there are so many every other one goes, and the step doubles."""
+"""At this number every other point is dropped, and the step doubles."""
 WINDOW = 60.0
-"""Seconds that the pace looks back."""
+"""Seconds over which a rate is computed."""
 
 
 class Course:
-    """`add` a point now and then; those that come too soon after another are not kept."""
+    """The counts of a run over time. Points that are added too soon after another are not kept."""
 
     def __init__(self) -> None:
         self.points: list[CoursePoint] = []
         self._step = FIRST_STEP
         self._recent: deque[tuple[float, int]] = deque()
-        """When, and how many were done that were not before."""
+        """Times, and how many tasks this driver had recorded by then."""
         self._now = (0.0, 0)
 
     def add(self, point: CoursePoint, inherited: int = 0) -> None:
-        """The run as it stands now; so many of what is done was so when it was taken over."""
+        """Add the counts of this moment; `inherited` of the done tasks were recorded by a former driver."""
         points, recent = self.points, self._recent
         self._now = now = (point.seconds, point.done - inherited)
         if not points or point.seconds >= points[-1].seconds + self._step:
@@ -68,22 +68,22 @@ class Course:
 
     @property
     def rate(self) -> float | None:
-        """Tasks a second over the last minute or so; None while nothing can be said."""
+        """Tasks a second over about the last minute; None while it is not known."""
         if not self._recent:
             return None
         (then, before), (now, done) = self._recent[0], self._now
         return (done - before) / (now - then) if now > then and done > before else None
 
 
-class Paces:
-    """The rate of each of many engines, looked at now and then."""
+class EngineRates:
+    """The rate of each of many engines."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[float, int, float]] = {}
-        """When it was looked at, what was done by then, the rate."""
+        """By engine: the time of the last call, what was done by then, the rate."""
 
     def rate(self, engine: str, now: float, done: int, begun: float) -> float:
-        """Tasks a second: of the last minute or so, or since it has `begun` if that is less."""
+        """Tasks a second over about the last minute, or since it has `begun` if that is less."""
         known = self._known.get(engine)
         if known is None:
             rate = done / (now - begun) if now > begun else 0.0
@@ -100,8 +100,7 @@ class Paces:
 
 _Row = TypeVar("_Row")
 
-SHOWN = 400
-"""Bytes of a command."""
+COUNTS_ONLY = Wants(engines=0)
 STATES = {
     State.STARTING: "starting",
     State.ACTIVE: "active",
@@ -113,9 +112,8 @@ STATES = {
 
 
 class ViewInputs(NamedTuple):
-    """What there is to look at. `driver`, `jobid`, `name`, `total`: as of `View`. `label_of` gives a
-    context's label, `heard` when an engine was heard last, `notice` what people should know; `now()` is the
-    loop's time, as `heard` is."""
+    """What a view is collected from. `driver`, `jobid`, `name`, `total`, `notice`: as in `RunView`.
+    `label_of(context)`; `heard(engine)`: when it was last heard; `now()`: both by the loop's clock."""
 
     driver: int
     jobid: str
@@ -132,51 +130,29 @@ class ViewInputs(NamedTuple):
 
 
 class StatusCollector:
-    """`look` collects; `view` gives as much of that as somebody wants."""
+    """`look` collects; `view` gives as much of that as a client wants."""
 
     def __init__(self, inputs: ViewInputs) -> None:
         self._inputs = inputs
         self._log: deque[LogRow] = deque(maxlen=MOST_LOG)
-        self._said = 0
-        self._paces = Paces()
+        self._logged = 0
+        self._rates = EngineRates()
         self._course = Course()
         self._begun = inputs.now()
         self._started = time.time()
         self._seconds = 0.0
         self._engines: list[EngineRow] = []
         self._running: list[RunningRow] = []
-        self._looked_for = 0
+        self._running_wanted = 0
+        """The number of running tasks that were searched since the last `look`."""
 
-    def say(self, text: str) -> None:
-        """The user was told this."""
-        self._said += 1
-        self._log.append(LogRow(self._said, time.time(), text))
-
-    def snapshot(self) -> Snapshot:
-        """The run as it stands."""
-        m, tally = self._inputs, self._inputs.tally
-        states = {name: engine.state.name.lower() for name, engine in m.plan.engines.items()}
-        slots = sum(member.slots for member in self._members if member.joined is not None)
-        return Snapshot(
-            seconds=m.now() - self._begun,
-            total=m.total(),
-            done=tally.done,
-            failed=tally.failed,
-            cancelled=tally.cancelled,
-            skipped=tally.skipped,
-            skipped_failed=tally.skipped_failed,
-            inherited=tally.inherited,
-            running=min(m.plan.live, slots),
-            slots=slots,
-            engines=[
-                member.view(states.get(member.engine, "launching" if member.launching else "gone"))
-                for member in self._members
-            ],
-            notice=m.notice(),
-        )
+    def log(self, text: str) -> None:
+        """Keep a message that the user was shown."""
+        self._logged += 1
+        self._log.append(LogRow(self._logged, time.time(), text))
 
     def note(self) -> None:
-        """Remember where the run stands now."""
+        """Collect the counts."""
         m = self._inputs
         self._seconds = m.now() - self._begun
         slots = sum(member.slots for member in m.members.values() if member.joined is not None)
@@ -184,20 +160,26 @@ class StatusCollector:
         self._course.add(self._point, m.tally.inherited)
 
     def look(self) -> None:
-        """Collect what the next views show."""
+        """Collect the counts and the engines."""
         self.note()
         before = dict(self._inputs.tally.before)
         self._engines = [self._row(member, before.pop(member.name, None)) for member in self._members]
-        self._engines += [_row_of_before(member) for member in before.values()]
-        self._running, self._looked_for = [], 0
+        self._engines += [former_engine(m.name, -1, m.done, m.failed) for m in before.values()]
+        self._running, self._running_wanted = [], 0
 
-    # ---- what they see ----
+    def now(self, wants: Wants = COUNTS_ONLY) -> RunView:
+        """The view of this moment, which has no number; without engines, it costs little."""
+        if wants.engines:
+            self.look()
+        else:
+            self.note()
+        return self.view(wants, 0)
 
-    def view(self, wants: Wants, number: int) -> View:
-        """As much of the run as it stood at the last look, under this number."""
+    def view(self, wants: Wants, number: int) -> RunView:
+        """As much as is wanted of what was collected last, as the view of this number."""
         m, point = self._inputs, self._point
         barrier = m.plan.barrier
-        return View(
+        return RunView(
             number=number,
             driver=m.driver,
             jobid=valid(m.jobid),
@@ -213,6 +195,7 @@ class StatusCollector:
             done=point.done,
             failed=point.failed,
             cancelled=m.tally.cancelled,
+            inherited=m.tally.inherited,
             not_run=m.tally.not_run,
             skipped=m.tally.skipped,
             skipped_failed=m.tally.skipped_failed,
@@ -224,7 +207,7 @@ class StatusCollector:
             rate=self._course.rate,
             remaining=self._remaining(),
             engines_count=len(self._engines),
-            engines=self._there_first(wants.engines),
+            engines=self._present_first(wants.engines),
             running_tasks=self._longest(wants.running),
             failures=self._failures(wants),
             failure_kinds=m.tally.kinds.most_frequent(wants.kinds),
@@ -244,28 +227,31 @@ class StatusCollector:
 
     def _failures(self, wants: Wants) -> list[FailureRow]:
         found = _newest(self._inputs.tally.newest, wants.failures)
-        return [_failure(*each) for each in found if each[0] > wants.failures_known]
+        return [FailureRow.of(*each) for each in found if each[0] > wants.failures_known]
 
     # ---- engines ----
 
-    def _there_first(self, most: int) -> list[EngineRow]:
+    def _present_first(self, most: int) -> list[EngineRow]:
         rows = self._engines
-        if len(rows) <= most:
-            return rows
-        there = [row for row in rows if row.state not in ("left", "failed")]
+        if len(rows) <= most or not most:
+            return rows[:most]
+        present = [row for row in rows if row.state not in ("left", "failed")]
         gone = [row for row in rows if row.state in ("left", "failed")]
-        return [*there, *reversed(gone)][:most]
+        return [*present, *reversed(gone)][:most]
 
     @property
     def _members(self) -> Iterable[Member]:
         return self._inputs.members.values()
 
     def _row(self, member: Member, before: Member | None) -> EngineRow:
-        """`before`: what the record has of its node from when a former driver was there."""
+        """`before`: what a former driver recorded of its node."""
         m, beat = self._inputs, member.beat
         engine = m.plan.engines.get(member.engine)
-        there = engine is not None and engine.state is not State.LOST
-        running = min(engine.occupied, member.slots) if engine is not None and there else 0
+        if engine is not None and engine.state is not State.LOST:
+            running = min(engine.occupied, member.slots)
+            waiting = engine.busy - running
+        else:
+            running = waiting = 0
         now, begun = self._begun + self._seconds, member.joined
         heard = None if begun is None and not member.lost else m.heard(member.engine)
         return EngineRow(
@@ -276,10 +262,10 @@ class StatusCollector:
             state=_state(member, engine),
             slots=member.slots,
             running=running,
-            waiting=engine.busy - running if engine is not None and there else 0,
+            waiting=waiting,
             done=member.done + (before.done if before else 0),
             failed=member.failed + (before.failed if before else 0),
-            rate=None if begun is None else self._paces.rate(member.engine, now, member.done, begun),
+            rate=None if begun is None else self._rates.rate(member.engine, now, member.done, begun),
             heard=None if heard is None else max(0.0, now - heard),
             load=None if beat is None else beat.load,
             memory_used=beat.memory_used if beat is not None and beat.memory_total else None,
@@ -289,34 +275,34 @@ class StatusCollector:
     # ---- running tasks ----
 
     def running_of(self, ids: list[tuple[int, int]]) -> list[int]:
-        """Those of these tasks that are in slots now."""
+        """Which of these tasks are in slots at this moment."""
         plan = self._inputs.plan
         lost = {name for name, engine in plan.engines.items() if engine.state is State.LOST}
         found = plan.find(IdSet(ids))
         return sorted(id for id, place in found.items() if place.engine and place.engine not in lost)
 
     def _longest(self, most: int) -> list[RunningRow]:
-        if most > self._looked_for:
-            self._running, self._looked_for = self._find_longest(most), most
+        if most > self._running_wanted:
+            self._running, self._running_wanted = self._find_longest(most), most
         return self._running[:most]
 
     def _find_longest(self, most: int) -> list[RunningRow]:
-        """Engines tell what runs longest first, but they tell it now and then: what has ended since is left
-        out, and what has started since comes last."""
-        told = (self._told(member) for member in self._members if member.beat is not None)
+        """Engines report their tasks with each heartbeat, the longest running first. Tasks that have ended
+        since are left out, and those that have started since come last."""
+        reported = (self._reported(member) for member in self._members if member.beat is not None)
         rows = [
             _running(member, task, seconds)
             for seconds, _, member, task in islice(
-                heapq.merge(*told, key=lambda each: (-each[0], each[1])), most
+                heapq.merge(*reported, key=lambda each: (-each[0], each[1])), most
             )
         ]
         if len(rows) < most:
             known = {(row.engine, row.id) for row in rows}
-            young = ((m, t) for m, t in self._started_last() if (m.engine, t.id) not in known)
-            rows += [_running(member, task, None) for member, task in islice(young, most - len(rows))]
+            new = ((m, t) for m, t in self._in_slots() if (m.engine, t.id) not in known)
+            rows += [_running(member, task, None) for member, task in islice(new, most - len(rows))]
         return rows
 
-    def _told(self, member: Member) -> Iterator[tuple[float, int, Member, Task]]:
+    def _reported(self, member: Member) -> Iterator[tuple[float, int, Member, Task]]:
         engine = self._inputs.plan.engines.get(member.engine)
         if engine is None or member.beat is None:
             return
@@ -327,7 +313,7 @@ class StatusCollector:
             if task is not None:
                 yield running.elapsed + since, task.id, member, task
 
-    def _started_last(self) -> Iterator[tuple[Member, Task]]:
+    def _in_slots(self) -> Iterator[tuple[Member, Task]]:
         for engine in self._inputs.plan.engines.values():
             if engine.state is not State.LOST:
                 for task in engine.running.values():
@@ -349,22 +335,6 @@ def _state(member: Member, engine: Engine | None) -> str:
     return "left" if member.came else "failed"
 
 
-def _row_of_before(member: Member) -> EngineRow:
-    """A node that is not there since this driver is."""
-    return EngineRow(
-        engine="",
-        node=valid(member.name),
-        rank=-1,
-        label="",
-        state="left",
-        slots=0,
-        running=0,
-        waiting=0,
-        done=member.done,
-        failed=member.failed,
-    )
-
-
 def _running(member: Member, task: Task, seconds: float | None) -> RunningRow:
     return RunningRow(
         task.id,
@@ -372,27 +342,6 @@ def _running(member: Member, task: Task, seconds: float | None) -> RunningRow:
         member.engine,
         valid(member.name),
         seconds,
-        _text(task.command),
+        as_text(task.command),
         valid(member.label),
     )
-
-
-def _failure(number: int, finish: float, view: TaskView) -> FailureRow:
-    return FailureRow(
-        number=number,
-        id=view.id,
-        line=view.line,
-        node=valid(view.node),
-        return_code=view.return_code,
-        seconds=view.elapsed,
-        time=finish,
-        snippet=_text(view.snippet),
-        command=_text(view.command),
-        label=valid(view.label),
-        reason=view.reason,
-        last_line=view.last_line,
-    )
-
-
-def _text(text: bytes) -> str:
-    return text[:SHOWN].decode("utf-8", "backslashreplace")

@@ -19,21 +19,18 @@ from typing import NamedTuple
 import msgspec
 
 from disbatch.driver.status_collector import StatusCollector
-from disbatch.model.view import View
-from disbatch.wire.client_protocol import Answer, Request, Seen, Wants, Watch
+from disbatch.wire.client_protocol import Answer, Request, Seen, Watch
 from disbatch.wire.longpoll import NOTHING_NEW, LongPoll
 
 INTERVAL = 0.5
-"""Seconds between two looks, at least."""
+"""The least number of seconds between two views."""
 SHARE = 0.02
-"""Of the driver's time, for looking and telling, at most."""
+"""The most of the driver's time that views take."""
 
 
-class _Waiting(NamedTuple):
-    """Somebody who waits; `tell` gets the view."""
-
-    wants: Wants
-    tell: Callable[[View], None]
+class _Question(NamedTuple):
+    request: Request
+    verb: Watch
 
 
 class StatusFeed:
@@ -57,88 +54,71 @@ class StatusFeed:
         self._shortest = self._interval = interval
         self._number = 1
         """Rises with each change."""
-        self._seen = 0
-        """The number at the last look."""
-        self._looked: float | None = None
-        self._waiting: LongPoll[_Waiting] = LongPoll(loop, self._tell, nothing_new)
+        self._collected = 0
+        """The number when the view was collected last."""
+        self._collected_at: float | None = None
+        self._waiting: LongPoll[_Question] = LongPoll(loop, self._answer_now, nothing_new)
         self._timer: asyncio.TimerHandle | None = None
         self._over: str | None = None
         """How the run ended, once it has."""
 
     def stir(self) -> None:
-        """Something happened."""
+        """Mark the state as changed."""
         self._number += 1
-        if self._waiting and self._timer is None:
-            self._timer = self._loop.call_later(max(0.0, self._rest()), self._tell_all)
-
-    def _rest(self) -> float:
-        """Seconds for which the last look is fresh."""
-        return 0.0 if self._looked is None else self._looked + self._interval - self._loop.time()
-
-    # ---- who asks ----
+        if self._waiting:
+            self._answer_soon()
 
     def request(self, request: Request, verb: Watch) -> Answer | None:
-        """Answer it, or let it wait."""
+        """Answer it, or let it wait for a change."""
         known = verb.known if verb.driver == self._driver else 0
-        wants = verb.wants if known else msgspec.structs.replace(verb.wants, failures_known=0, log_known=0)
-        if not known or self._over is not None:
-            return self._seen_by(request, verb, self.view(wants))
+        if known and self._over is None:
+            self._waiting.wait(request.id, _Question(request, verb))
+            if known < self._number:
+                self._answer_soon()
+            return None
+        if not known:
+            wants = msgspec.structs.replace(verb.wants, failures_known=0, log_known=0)
+            verb = msgspec.structs.replace(verb, wants=wants)
+        if self._fresh_for() <= 0:
+            self._collect()
+        return self._seen(request, verb)
 
-        def tell(view: View) -> None:
-            self._answer(request, self._seen_by(request, verb, view))
+    def _fresh_for(self) -> float:
+        """The seconds for which what was collected last may still be sent."""
+        return 0.0 if self._collected_at is None else self._collected_at + self._interval - self._loop.time()
 
-        self._wait(request.id, wants, known, tell)
-        return None
+    def _answer_soon(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(max(0.0, self._fresh_for()), self._answer_all)
 
-    def _seen_by(self, request: Request, verb: Watch, view: View) -> Answer:
-        running = self._collector.running_of(verb.ids) if verb.ids else []
-        return Answer(request.id, True, [], Seen(view, self._over is not None, running))
-
-    def view(self, wants: Wants) -> View:
-        """How the run stands, or stood a moment ago."""
-        if self._rest() <= 0:
-            self._look()
-        view = self._collector.view(wants, self._seen)
-        if self._over is not None:
-            return msgspec.structs.replace(view, mode="over", notice=self._over, barrier=None, remaining=None)
-        return view
-
-    async def next(self, wants: Wants, known: int) -> View:
-        """The view after the one of that number, or, after a while, the same again."""
-        if self._over is not None:
-            return self.view(wants)
-        found: asyncio.Future[View] = self._loop.create_future()
-        key = object()
-        self._wait(key, wants, known, lambda view: None if found.done() else found.set_result(view))
-        try:
-            return await found
-        finally:
-            self._waiting.take(key)
-
-    def _wait(self, key: str | object, wants: Wants, known: int, tell: Callable[[View], None]) -> None:
-        self._waiting.wait(key, _Waiting(wants, tell))
-        if known < self._number and self._timer is None:
-            self._timer = self._loop.call_later(max(0.0, self._rest()), self._tell_all)
-
-    # ---- who is told ----
-
-    def _look(self) -> None:
-        began = time.perf_counter()
-        self._seen = self._number
-        self._collector.look()
-        self._looked = self._loop.time()
-        self._interval = max(self._shortest, (time.perf_counter() - began) / SHARE)
-
-    def _tell_all(self) -> None:
+    def _answer_all(self) -> None:
         self._timer = None
         began = time.perf_counter()
-        self._look()
-        for waiting in self._waiting.take_all():
-            self._tell(waiting)
+        self._collect()
+        for question in self._waiting.take_all():
+            self._answer_now(question)
         self._interval = max(self._shortest, (time.perf_counter() - began) / SHARE)
 
-    def _tell(self, waiting: _Waiting) -> None:
-        waiting.tell(self.view(waiting.wants))
+    def _collect(self) -> None:
+        began = time.perf_counter()
+        self._collected = self._number
+        self._collector.look()
+        self._collected_at = self._loop.time()
+        self._interval = max(self._shortest, (time.perf_counter() - began) / SHARE)
+
+    def _answer_now(self, question: _Question) -> None:
+        """Also when nothing has changed for long: the client learns that the driver is there."""
+        if self._fresh_for() <= 0:
+            self._collect()
+        self._answer(question.request, self._seen(*question))
+
+    def _seen(self, request: Request, verb: Watch) -> Answer:
+        view = self._collector.view(verb.wants, self._collected)
+        if self._over is not None:
+            over = {"mode": "over", "notice": self._over, "barrier": None, "remaining": None}
+            view = msgspec.structs.replace(view, **over)
+        running = self._collector.running_of(verb.ids) if verb.ids else []
+        return Answer(request.id, True, [], Seen(view, self._over is not None, running))
 
     def close(self, words: str) -> None:
         """The run is over; how it ended, in `words`."""
@@ -146,4 +126,4 @@ class StatusFeed:
         if self._timer is not None:
             self._timer.cancel()
         self._number += 1
-        self._tell_all()
+        self._answer_all()

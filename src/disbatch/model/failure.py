@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from disbatch.model.statusline import unquoted
 from disbatch.model.task import LONGEST_LINE, REASON_WORDS, SNIPPET_EDGE, Outcome, Reason, how_ended
 from disbatch.model.text import printable, valid
-from disbatch.model.view import FailureKind, TaskView
+from disbatch.model.view import FailureKind, TaskView, as_text
 
 if TYPE_CHECKING:
     from disbatch.model.statusline import Record
@@ -135,8 +135,6 @@ def _whole_words(text: str) -> str:
 
 MOST_KINDS = 50
 """Kinds with a last line of their own; beyond these, one for each return code and reason."""
-SHOWN = 400
-"""Bytes of a command."""
 
 _Key = tuple[int, str, str]
 
@@ -200,6 +198,8 @@ class Kinds:
 
     def most_frequent(self, most: int) -> list[FailureKind]:
         """The most frequent kinds, at most `most`."""
+        if not most:
+            return []
         found = [_shown(kind, various=False) for kind in self._kinds.values()]
         found += [_shown(kind, various=True) for kind in self._various.values()]
         return sorted(found, key=lambda kind: (-kind.count, kind.id))[:most]
@@ -216,6 +216,6 @@ def _shown(kind: _Kind, *, various: bool) -> FailureKind:
         line=first.line,
         node=valid(first.place),
         nodes=len(kind.nodes),
-        command=first.command[:SHOWN].decode("utf-8", "backslashreplace"),
+        command=as_text(first.command),
         various=various,
     )

@@ -1,47 +1,28 @@
-"""The state of a run at one moment, as all displays render it."""
+"""The state of a run at one moment, as every display renders it, and the summary at its end.
+
+The driver sends a `RunView` to clients, and `dbutil status --json` prints it: names and order of the fields
+stay as they are, and new fields are appended with a default.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
-from disbatch.model.text import with_label
+from disbatch.model.text import valid, with_label
+
+SHOWN = 400
+"""The most bytes of a command or snippet that a view holds."""
 
 
-class EngineView(msgspec.Struct, frozen=True):
-    """One engine. `running` and `waiting` count attempts; `state` as of `plan.engine`, in lower case."""
-
-    node: str
-    rank: int
-    slots: int
-    running: int
-    waiting: int
-    done: int
-    failed: int
-    state: str
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """The counts of a run. `total` is None while nobody can know it (a stream); `seconds` since it began;
-    `notice` says what people should know now (tasks are held, the run is ending), or is empty; `inherited` of
-    those that are done were so when the run was taken over; `failed` includes the `cancelled` ones."""
-
-    seconds: float
-    total: int | None
-    done: int
-    failed: int
-    skipped: int
-    running: int
-    slots: int
-    engines: list[EngineView]
-    notice: str = ""
-    skipped_failed: int = 0
-    inherited: int = 0
-    cancelled: int = 0
+def as_text(data: bytes) -> str:
+    """A command or snippet of a task, for a view."""
+    return data[:SHOWN].decode("utf-8", "backslashreplace")
 
 
 class TaskView(msgspec.Struct, frozen=True):
-    """A task worth naming at the end; `label`: of the context that its node is of; `reason`: in words, as of
-    `model.task.Reason`; `last_line`: what it said last, if it failed."""
+    """A task that ended. `elapsed` in seconds; `snippet` of its stderr, or of its stdout if that is empty;
+    `label`: of its engine's context; `reason`: in words, as `model.task.Reason.words`; `last_line`: the last
+    line that it printed, if it failed."""
 
     id: int
     line: int
@@ -58,54 +39,6 @@ class TaskView(msgspec.Struct, frozen=True):
     def place(self) -> str:
         """The node, with its context's label."""
         return with_label(self.node, self.label)
-
-
-class FailureKind(msgspec.Struct, frozen=True):
-    """Failed tasks with one return code, `reason` and last line (all numbers in it count as equal): how many,
-    on how many `nodes`, and the first of them: task `id`, its line in the task file, its node and command.
-    `various`: their last lines differ, and `last_line` is that of the first."""
-
-    count: int
-    return_code: int
-    reason: str
-    last_line: str
-    id: int
-    line: int
-    node: str
-    nodes: int
-    command: str
-    various: bool = False
-
-
-class Summary(msgspec.Struct, frozen=True):
-    """How a run went. `utilisation` is the share of the slots' time that tasks took (0 to 1), None if there
-    was none; `kinds` are the most frequent of `kinds_count` kinds of failures, `slowest` names a few tasks;
-    `lost` includes those that were `not_run`. `resume`
-    is the command that goes on from here, empty if nothing is left to do; `retry` the one that runs again
-    what failed, if nothing else is left; `unwritten` are status lines that a full disk did not take;
-    `elsewhere`: another driver took the run over, and goes on with it; `goes_on`: its engines do, and wait
-    for another driver; `inherited`: how many of the tasks that are done a former
-    driver recorded, None if there was none."""
-
-    snapshot: Snapshot
-    conclusion: str
-    ended: int
-    lost: int
-    utilisation: float | None
-    kinds: list[FailureKind]
-    kinds_count: int
-    slowest: list[TaskView]
-    status_file: str
-    resume: str
-    unwritten: bytes = b""
-    elsewhere: bool = False
-    goes_on: bool = False
-    inherited: int | None = None
-    not_run: int = 0
-    retry: str = ""
-
-
-# ---- for displays that follow a run ----
 
 
 class EngineRow(msgspec.Struct, frozen=True):
@@ -141,6 +74,11 @@ class EngineRow(msgspec.Struct, frozen=True):
         return with_label(self.node, self.label)
 
 
+def former_engine(node: str, rank: int, done: int, failed: int) -> EngineRow:
+    """A node on which tasks ran, and whose engine is known from the status file alone."""
+    return EngineRow("", valid(node), rank, "", "left", 0, 0, 0, done, failed)
+
+
 class RunningRow(msgspec.Struct, frozen=True):
     """A running task. `seconds`: for how long; None: it started after its engine's last message. `label`: of
     its engine's context."""
@@ -160,10 +98,9 @@ class RunningRow(msgspec.Struct, frozen=True):
 
 
 class FailureRow(msgspec.Struct, frozen=True):
-    """A failed task, the `number`-th (from 1) since this driver began. `time`: when the driver was told of
-    it, in seconds since the epoch; `snippet`: of its stderr, or of its stdout if that is empty. `label`: of
-    its engine's context, "" if a former driver recorded it. `reason`: in words, as `model.task.Reason.words`;
-    `last_line`: the last line that it printed, whole words only."""
+    """A failed task, the `number`-th (from 1) since this driver began. `time`: when it ended, in seconds
+    since the epoch; `seconds`: how long it ran; `label`: "" if a former driver recorded it; the rest as in
+    `TaskView`."""
 
     number: int
     id: int
@@ -178,10 +115,34 @@ class FailureRow(msgspec.Struct, frozen=True):
     reason: str = ""
     last_line: str = ""
 
+    @classmethod
+    def of(cls, number: int, time: float, task: TaskView) -> FailureRow:
+        """The row of a task that failed."""
+        t = task
+        text = as_text(t.snippet), as_text(t.command), valid(t.label), t.reason, t.last_line
+        return cls(number, t.id, t.line, valid(t.node), t.return_code, t.elapsed, time, *text)
+
     @property
     def place(self) -> str:
         """The node, with its context's label."""
         return with_label(self.node, self.label)
+
+
+class FailureKind(msgspec.Struct, frozen=True):
+    """Failed tasks with the same return code, `reason` and last line (all numbers in it count as equal): how
+    many, on how many `nodes`, and the first of them: task `id`, its line in the task file, its node and
+    command. `various`: their last lines differ, and `last_line` is that of the first."""
+
+    count: int
+    return_code: int
+    reason: str
+    last_line: str
+    id: int
+    line: int
+    node: str
+    nodes: int
+    command: str
+    various: bool = False
 
 
 class LogRow(msgspec.Struct, frozen=True):
@@ -209,7 +170,7 @@ class BarrierRow(msgspec.Struct, frozen=True):
     line: int
 
 
-class View(msgspec.Struct, frozen=True, kw_only=True):
+class RunView(msgspec.Struct, frozen=True, kw_only=True):
     """A run at one moment; its lists are as long as the client asked for.
 
     `number` rises with each change; it and the numbers in the lists begin anew with each `driver` (0, 1, ...:
@@ -220,11 +181,12 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     ended), `closing` (all tasks are done, engines leave), `over`. `notice`: what users should know now, or
     empty. `paused`: by the user. `barrier`: the one that tasks wait for.
 
-    `total`: None while it cannot be known. `done` includes `failed`, which includes `cancelled`; `skipped`
-    were done by a former run, and `skipped_failed` of these failed; `lost` were given up, `not_run` of these
-    because something that they need or wait for is not available. `waiting`: read and not running; `retried`:
-    attempts that were run again after their engine was lost or stopped. `rate`: tasks a second over about the
-    last minute; `remaining`: seconds until all tasks are done at that rate; None: not known.
+    `total`: None while it cannot be known. `done` includes `failed`, which includes `cancelled`; `inherited`
+    of the done tasks were recorded by a former driver. `skipped` were done by a former run, and
+    `skipped_failed` of these failed; `lost` were given up, `not_run` of these because something that they
+    need or wait for is not available. `waiting`: read and not running; `retried`: attempts that were run
+    again after their engine was lost or stopped. `rate`: tasks a second over about the last minute;
+    `remaining`: seconds until all tasks are done at that rate; None: not known.
 
     `engines`: the present ones first, of `engines_count`. `running_tasks`: the longest first. `failures`,
     `log`: oldest first. `failure_kinds`: the most frequent of `failure_kinds_count`. `course`: the counts so
@@ -264,3 +226,35 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     not_run: int = 0
     failure_kinds: list[FailureKind] = []
     failure_kinds_count: int = 0
+    inherited: int = 0
+
+    @property
+    def finished(self) -> int:
+        """Tasks that need not run any more: done in this run, or in a former one."""
+        return self.done + self.skipped
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """How a run went: its last `view`, with the kinds of failures, and what the view does not tell.
+
+    `ended`: attempts that were ended on purpose. `utilisation`: the share of the slots' time that tasks took
+    (0 to 1), None if there was none; `nodes` and `slots`: of all engines that joined. `slowest`: the tasks
+    that took longest. `resume`: the command that completes the run, empty if nothing is left to do; `retry`:
+    the one that runs failed tasks again, if nothing else is left. `unwritten`: status lines that could not
+    be written, as the disk is full. `elsewhere`: another driver took the run over, and continues it;
+    `goes_on`: its engines do, and wait for another driver.
+    """
+
+    view: RunView
+    conclusion: str
+    ended: int
+    utilisation: float | None
+    nodes: int
+    slots: int
+    slowest: list[TaskView]
+    status_file: str
+    resume: str
+    retry: str = ""
+    unwritten: bytes = b""
+    elsewhere: bool = False
+    goes_on: bool = False

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from disbatch.contexts.command import Run, run
 from disbatch.contexts.launch_errors import lines
 from disbatch.model.text import counted
-from disbatch.model.view import Snapshot, Summary, TaskView
+from disbatch.model.view import RunView, Summary, TaskView
 
 PATIENCE = 300.0
 """Seconds."""
@@ -49,9 +49,9 @@ class Hooks:
     _failure: asyncio.Task[None] | None = field(default=None, init=False)
     _failed: bool = field(default=False, init=False)
 
-    def start(self, snapshot: Callable[[], Snapshot]) -> None:
+    def start(self, view: Callable[[], RunView]) -> None:
         """The run begins."""
-        self._snapshot = snapshot
+        self._view = view
 
     def ended(self, id: int, line: bytes) -> None:
         """Nothing to do: only failures matter."""
@@ -61,17 +61,17 @@ class Hooks:
         if self._failed:
             return
         self._failed = True
-        snapshot = self._snapshot()
-        if not self.commands.on_failure or (self.again and snapshot.failed - snapshot.cancelled > 1):
+        view = self._view()
+        if not self.commands.on_failure or (self.again and view.failed - view.cancelled > 1):
             return  # a former driver of the run has run the command
-        facts = {"EVENT": "failure", "STATUS_FILE": self.status_file(), **_counts(snapshot), **_task(task)}
+        facts = {"EVENT": "failure", "STATUS_FILE": self.status_file(), **_counts(view), **_task(task)}
         self._failure = asyncio.get_running_loop().create_task(
             self._perform("--on-failure", self.commands.on_failure, facts)
         )
 
     async def close(self, summary: Summary, exit_code: int) -> None:
         """The run is over. Returns when every command has ended, or was ended."""
-        facts = {**_counts(summary.snapshot), **_end(summary, exit_code)}
+        facts = {**_counts(summary.view), **_end(summary, exit_code)}
         try:
             if self._failure is not None:
                 await asyncio.wait([self._failure])
@@ -96,15 +96,15 @@ class Hooks:
             self.say(f"{option}: {answer.problem}")
 
 
-def _counts(snapshot: Snapshot) -> dict[str, str]:
+def _counts(view: RunView) -> dict[str, str]:
     return {
-        "DONE": str(snapshot.done),
-        "SUCCEEDED": str(snapshot.done - snapshot.failed),
-        "FAILED": str(snapshot.failed),
-        "CANCELLED": str(snapshot.cancelled),
-        "SKIPPED": str(snapshot.skipped),
-        "TOTAL": "" if snapshot.total is None else str(snapshot.total),
-        "SECONDS": f"{snapshot.seconds:.3f}",
+        "DONE": str(view.done),
+        "SUCCEEDED": str(view.done - view.failed),
+        "FAILED": str(view.failed),
+        "CANCELLED": str(view.cancelled),
+        "SKIPPED": str(view.skipped),
+        "TOTAL": "" if view.total is None else str(view.total),
+        "SECONDS": f"{view.seconds:.3f}",
     }
 
 
@@ -125,8 +125,8 @@ def _end(summary: Summary, exit_code: int) -> dict[str, str]:
         "EXIT_CODE": str(exit_code),
         "STATUS_FILE": summary.status_file,
         "CONCLUSION": summary.conclusion,
-        "LOST": str(summary.lost),
-        "NOT_RUN": str(summary.not_run),
+        "LOST": str(summary.view.lost),
+        "NOT_RUN": str(summary.view.not_run),
         "UTILISATION": "" if used is None else f"{used:.4f}",
         "RESUME": summary.resume,
     }

@@ -36,7 +36,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from disbatch.model.errors import UsageError
 from disbatch.model.text import counted, printable
-from disbatch.model.view import Snapshot, TaskView
+from disbatch.model.view import RunView, TaskView
 
 VARIABLE = "DISBATCH_SMTP"
 TIMEOUT = 20.0
@@ -267,11 +267,11 @@ class Mailer:
         self._not_before = 0.0
         self._trouble = ""
 
-    def start(self, snapshot: Callable[[], Snapshot]) -> None:
+    def start(self, view: Callable[[], RunView]) -> None:
         """The run begins."""
         self._loop = asyncio.get_running_loop()
-        self._snapshot = snapshot
-        total = snapshot().total or 0
+        self._view = view
+        total = view().total or 0
         if total > MANY_MAILS * self._every:
             each = "each task" if self._every == 1 else f"every {self._every:,} tasks"
             mails = f"a mail for {each}, {total // self._every:,} in all"
@@ -290,7 +290,7 @@ class Mailer:
     def _post_window(self) -> None:
         window, self._window = self._window, _Window()
         if len(self._letters) < MOST_WAITING:
-            run = self._snapshot()
+            run = self._view()
             self._letters.append(_Letter(window, run.done, run.failed - run.cancelled, run.cancelled))
         else:
             self._letters[-1].extend(window)

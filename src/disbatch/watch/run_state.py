@@ -19,58 +19,64 @@ from disbatch.model.errors import UsageError
 from disbatch.model.failure import MOST_KINDS, Kinds, line_of_record
 from disbatch.model.statusline import Record, unquoted
 from disbatch.model.text import printable_json, valid
-from disbatch.model.view import CoursePoint, EngineRow, FailureRow, TaskView, View
+from disbatch.model.view import CoursePoint, EngineRow, FailureRow, RunView, TaskView, former_engine
+from disbatch.rundir.runscript import status_file
 from disbatch.watch.report.data import CANCELLED, COPY, COUNTS, REASONS, Counts, Lines
 from disbatch.watch.report.statistics import last_lines
 
 SCHEMA = 1
 DRIVER, STATUS_FILE = "driver", "status file"
 DEAD, SILENT, OVER = "dead", "silent", "over"
-_OURS = {"number", "driver", "mode", "notice", "course"}
-"""Of a view; of no use to scripts, or told in other words."""
+_LEFT_OUT = {"number", "driver", "mode", "notice", "course", "inherited"}
+"""Fields of a view that are of no use to scripts, or have another name in the document."""
 
 
 class Standing(NamedTuple):
-    """`run`: its prefix. `state`: that of the view (see `View.mode`), or `dead` (the driver was killed),
-    `silent` (it does not answer, or cannot be asked). `words`: what people should know. `told_by`: DRIVER, or
-    STATUS_FILE, which knows only of tasks that have ended."""
+    """The state of a run. `run`: its prefix. `state`: the mode of the view (see `RunView.mode`), or `dead`
+    (the driver was killed), or `silent` (it does not answer, or cannot be asked). `words`: what the user
+    should know. `told_by`: DRIVER, or STATUS_FILE, which knows only of tasks that have ended."""
 
     run: str
     state: str
     words: str
     told_by: str
-    view: View
+    view: RunView
 
     @property
     def is_heard(self) -> bool:
-        """The run is over, or its driver tells."""
+        """True if the driver answers, or the run is over."""
         return self.state not in (DEAD, SILENT)
 
     def json(self) -> bytes:
-        """The document, in one line."""
+        """The JSON document, on one line."""
         view = msgspec.to_builtins(self.view)
-        told = {name: value for name, value in view.items() if name not in _OURS}
+        told = {name: value for name, value in view.items() if name not in _LEFT_OUT}
         head = {"schema": SCHEMA, "run": valid(self.run), "state": self.state}
         words = {"words": valid(self.words), "told_by": self.told_by}
         return printable_json(msgspec.json.encode(head | words | told))
 
 
-def of_driver(run: str, view: View) -> Standing:
-    """What the driver tells."""
+def of_driver(run: str, view: RunView) -> Standing:
+    """The state in an answer of the driver."""
     return Standing(run, view.mode, view.notice, DRIVER, view)
+
+
+def of_file(run: str, state: str, words: str, failures: int) -> Standing:
+    """The state as far as the status file of the run with this prefix tells it, with the last `failures`
+    failures. UsageError as for `view_of`."""
+    view = view_of(status_file(run), name=Path(run).name, failures=failures)
+    return Standing(run, state, words, STATUS_FILE, view)
 
 
 POINTS = 240
 CAUSES = 100
-"""Of failures, that are told with what tasks said last."""
+"""Kinds of failures that are shown with the last line of a task."""
 _COUNTS = bytes(role == COUNTS for role in range(256))
-SHOWN = 400
-"""Bytes of a command."""
 
 
-def view_of(status: str, *, name: str, failures: int) -> View:
-    """What the file tells, with the last so many failures. UsageError if it cannot be read, or is no status
-    file."""
+def view_of(status: str, *, name: str, failures: int) -> RunView:
+    """The view of a run from its status file, with the last `failures` failures. UsageError if it cannot be
+    read, or is not a status file."""
     lines = Lines.read([status])
     try:
         return _view(lines, Counts(lines), status, name, failures)
@@ -78,7 +84,7 @@ def view_of(status: str, *, name: str, failures: int) -> View:
         lines.close()
 
 
-def _view(lines: Lines, counts: Counts, status: str, name: str, failures: int) -> View:
+def _view(lines: Lines, counts: Counts, status: str, name: str, failures: int) -> RunView:
     tasks = counts.tasks()
     starts = sorted(compress(lines.starts, lines.timed))
     finishes = sorted(compress(lines.finishes, lines.timed))
@@ -88,7 +94,7 @@ def _view(lines: Lines, counts: Counts, status: str, name: str, failures: int) -
     done = tasks.known - tasks.skipped - tasks.lost
     engines = _engines(lines, ran, failed)
     kinds = _kinds(lines, failed)
-    return View(
+    return RunView(
         number=0,
         driver=0,
         jobid="",
@@ -133,25 +139,11 @@ def _changed(status: str) -> float:
 
 
 def _engines(lines: Lines, ran: bytes, failed: list[int]) -> list[EngineRow]:
-    """One for each node on which tasks ran; `ran`: 1 for each line of one that counts."""
+    """A row for each node on which tasks ran; `ran`: 1 for each line that counts."""
     done = Counter(compress(lines.nodes, ran))
     bad = Counter(lines.nodes[row] for row in failed if ran[row] and lines.reasons[row] != CANCELLED)
     names = lines.node_names
-    return [
-        EngineRow(
-            engine="",
-            node=names[node],
-            rank=rank,
-            label="",
-            state="left",
-            slots=0,
-            running=0,
-            waiting=0,
-            done=done[node],
-            failed=bad[node],
-        )
-        for rank, node in enumerate(sorted(done))
-    ]
+    return [former_engine(names[node], rank, done[node], bad[node]) for rank, node in enumerate(sorted(done))]
 
 
 def _failures(lines: Lines, failed: list[int], most: int) -> list[FailureRow]:
@@ -159,12 +151,14 @@ def _failures(lines: Lines, failed: list[int], most: int) -> list[FailureRow]:
     whole = last_lines(lines, failed[first:])
     found = ((number, row, lines.record(row)) for number, row in enumerate(failed[first:], first + 1))
     return [
-        _failure(number, record, whole.get(row, "")) for number, row, record in found if record is not None
+        FailureRow.of(number, record.finish, _task(record, whole.get(row, "")))
+        for number, row, record in found
+        if record is not None
     ]
 
 
 def _kinds(lines: Lines, failed: list[int]) -> Kinds:
-    """One line of each of the most frequent causes is read again."""
+    """Reads one line again for each of the most frequent causes."""
     sizes = Counter(lines.causes[row] for row in failed)
     most = {cause for cause, _ in sizes.most_common(CAUSES)}
     first: dict[int, int] = {}
@@ -186,8 +180,9 @@ def _kinds(lines: Lines, failed: list[int]) -> Kinds:
 
 def _task(record: Record, last_line: str) -> TaskView:
     command = unquoted(record.command) or record.command
+    snippet = unquoted(record.err if record.err_bytes else record.out) or b""
     return TaskView(
-        *(record.id, record.line, valid(record.node), record.return_code, record.elapsed, command, b""),
+        *(record.id, record.line, valid(record.node), record.return_code, record.elapsed, command, snippet),
         reason=record.reason.words,
         last_line=last_line or line_of_record(record),
     )
@@ -200,30 +195,10 @@ def _task_without_line(lines: Lines, row: int) -> TaskView:
     )
 
 
-def _failure(number: int, record: Record, last_line: str) -> FailureRow:
-    return FailureRow(
-        number=number,
-        id=record.id,
-        line=record.line,
-        node=valid(record.node),
-        return_code=record.return_code,
-        seconds=record.elapsed,
-        time=record.finish,
-        snippet=_text(unquoted(record.err if record.err_bytes else record.out) or b""),
-        command=_text(unquoted(record.command) or record.command),
-        reason=record.reason.words,
-        last_line=last_line or line_of_record(record),
-    )
-
-
-def _text(text: bytes) -> str:
-    return text[:SHOWN].decode("utf-8", "backslashreplace")
-
-
 def _course(
     lines: Lines, ran: bytes, failed: list[int], starts: list[float], finishes: list[float]
 ) -> list[CoursePoint]:
-    """From the first start to the last finish of those that are timed."""
+    """Points from the first start to the last finish."""
     if not starts or finishes[-1] <= starts[0]:
         return []
     done = sorted(compress(lines.finishes, ran))

@@ -10,57 +10,53 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from pathlib import Path
 
 import msgspec
-import zmq
 
-from disbatch.client.run_client import LISTEN, OverError, RunClient, line_opener
+from disbatch.client.run_client import OpenLine, OverError, RunClient
 from disbatch.driver.status_collector import Course
 from disbatch.model.errors import SilenceError, UsageError
-from disbatch.model.view import CoursePoint, FailureRow, LogRow, View
-from disbatch.rundir.runscript import status_file
-from disbatch.watch.run_state import DEAD, DRIVER, OVER, SILENT, STATUS_FILE, Standing, of_driver, view_of
+from disbatch.model.view import CoursePoint, FailureRow, LogRow, RunView
+from disbatch.watch.run_state import DEAD, DRIVER, OVER, SILENT, Standing, of_driver, of_file
 from disbatch.wire.client_protocol import Answer, Seen, Verb, Wants, Watch
 from disbatch.wire.connect import ConnectFile
 
 
 class Spectator:
-    """Follows the run whose files begin with `prefix`, on the running loop; to be closed. `connect`: what its
-    connect file says; None: the run is over. `wants` says how much is to be told."""
+    """Follows the run whose files begin with `prefix`, on the running loop; to be closed. `connect`: its
+    connect file; None: the run is over. `wants`: how much of its state is wanted. `resume`: the command that
+    continues the run if its driver is dead."""
 
     def __init__(
         self,
-        context: zmq.Context[zmq.Socket[bytes]],
+        open_line: OpenLine,
         prefix: str,
         connect: ConnectFile | None,
         wants: Wants,
         *,
         resume: str = "",
-        listen: float = LISTEN,
     ) -> None:
-        self._open_line = line_opener(context)
+        self._open_line = open_line
         self._prefix = prefix
         self._connect = connect
         self._wants = wants
         self._resume = resume
-        self._listen = listen
         self._client: RunClient | None = None
         self._question: asyncio.Task[Answer] | None = None
         self._stirred = asyncio.Event()
         self._memory = _Memory(wants)
         self._silent = False
-        """It was told that the driver is not heard."""
+        """The silence of the driver was reported."""
 
     def close(self) -> None:
-        """Follow no more."""
+        """Stop following the run."""
         if self._question is not None:
             self._question.cancel()
         if self._client is not None:
             self._client.close()
 
     async def ask(self, verb: Verb, patience: float) -> list[str]:
-        """Have the driver do something; what it did, a line each. UsageError if it does not do it,
+        """Have the driver carry out a request; lines that say what it did. UsageError if it refuses,
         SilenceError if it does not answer."""
         if self._client is None:
             raise SilenceError("the driver cannot be asked now")
@@ -69,11 +65,9 @@ class Spectator:
             raise UsageError(" ".join(answer.lines))
         return answer.lines
 
-    # ---- how it stands ----
-
     async def next(self) -> Standing:
-        """How the run stands, as soon as that is something new. The last one has the state `over`. UsageError
-        if the driver cannot tell. May be cancelled."""
+        """The state of the run, as soon as it has changed; the last one is `over`. UsageError if the driver
+        does not know the request. May be cancelled."""
         while self._connect is not None:
             client = self._client = self._client or self._open(self._connect)
             if self._question is None:
@@ -100,7 +94,6 @@ class Spectator:
             *(self._open_line, connect, self._prefix),
             notify_user=lambda _: self._stirred.set(),
             patience=math.inf,
-            listen=self._listen,
         )
 
     def _heard(self, answer: Answer) -> Standing:
@@ -112,20 +105,16 @@ class Spectator:
             self._connect = None
         return of_driver(self._prefix, view)
 
-    # ---- what the status file tells ----
-
     async def _standing(self, state: str, words: str) -> Standing:
-        """A thread reads the file, which may be long."""
+        """The last view, or the status file. A thread reads the file, which may be long."""
         view = self._memory.view
         if view is None or state == OVER:
-            name, status = Path(self._prefix).name, status_file(self._prefix)
-            told = await asyncio.to_thread(view_of, status, name=name, failures=self._wants.failures)
-            return Standing(self._prefix, state, words, STATUS_FILE, told)
+            return await asyncio.to_thread(of_file, self._prefix, state, words, self._wants.failures)
         return Standing(self._prefix, state, words, DRIVER, view)
 
 
 class _Memory:
-    """What was told so far: each answer holds only what is new of failures, log and course."""
+    """The view so far. Each answer holds only the new rows of failures, log and course."""
 
     def __init__(self, wants: Wants) -> None:
         self._wants = wants
@@ -134,26 +123,26 @@ class _Memory:
         self._log_known = 0
         self._course = Course()
         self._began: float | None = None
-        """When the first driver did, of those that told us something."""
-        self.view: View | None = None
+        """When the first driver that answered began."""
+        self.view: RunView | None = None
 
     @property
     def number(self) -> int:
-        """Of the last view; 0: none."""
+        """The number of the last view; 0: there was none."""
         return 0 if self.view is None else self.view.number
 
     @property
     def driver(self) -> int:
-        """Of the last view."""
+        """The driver of the last view."""
         return 0 if self.view is None else self.view.driver
 
     @property
     def notice(self) -> str:
-        """Of the last view, if that was the end."""
+        """The notice of the last view, if that told the end of the run."""
         return self.view.notice if self.view is not None and self.view.mode == OVER else ""
 
     def wants(self) -> Wants:
-        """What to ask for next."""
+        """What the next request asks for."""
         return msgspec.structs.replace(
             self._wants,
             failures_known=self._failures[-1].number if self._failures else 0,
@@ -161,10 +150,10 @@ class _Memory:
             course=self._wants.course and self.view is None,
         )
 
-    def add(self, view: View) -> View:
-        """This is told now; all that is known."""
+    def add(self, view: RunView) -> RunView:
+        """Add an answer; the complete view."""
         if self.view is not None and view.driver != self.view.driver:
-            self._failures.clear()  # the new driver has read them from the status file, and tells them all
+            self._failures.clear()  # the new driver has read them from the status file, and sends them all
         self._failures.extend(view.failures)
         self._log.extend(view.log)
         if view.log:
@@ -176,7 +165,7 @@ class _Memory:
         self.view = msgspec.structs.replace(view, **lists)
         return self.view
 
-    def _add_points(self, view: View) -> None:
+    def _add_points(self, view: RunView) -> None:
         """Seconds count from when the first driver began."""
         if self._began is None:
             self._began = view.started

@@ -18,7 +18,7 @@ from disbatch.model.text import (
     shortened,
     whole_seconds,
 )
-from disbatch.model.view import EngineRow, FailureKind, FailureRow, RunningRow, View
+from disbatch.model.view import EngineRow, FailureKind, FailureRow, RunningRow, RunView
 from disbatch.watch.run_state import Standing
 
 LABEL = 9
@@ -102,7 +102,7 @@ def headline(standing: Standing) -> str:
     return ", ".join(parts)
 
 
-def still_waiting(view: View) -> int:
+def still_waiting(view: RunView) -> int:
     """Tasks that have not started: of the complete list if its length is known, else of the tasks read so
     far."""
     if view.total is None or view.mode != "running":
@@ -110,10 +110,10 @@ def still_waiting(view: View) -> int:
     return max(view.waiting, view.total - view.done - view.skipped - view.lost - view.running)
 
 
-def tasks_words(view: View) -> str:
+def tasks_words(view: RunView) -> str:
     """`621 of 1,000 done, 3 failed, 8 running, 40 waiting`."""
     total = "" if view.total is None else f" of {count(view.total)}"
-    parts = [f"{count(view.done + view.skipped)}{total} done"]
+    parts = [f"{count(view.finished)}{total} done"]
     for number, word in (
         (view.failed - view.cancelled, "failed"),
         (view.cancelled, "cancelled"),
@@ -132,7 +132,7 @@ def tasks_words(view: View) -> str:
 # ---- tables ----
 
 
-def _engines(view: View, most: int) -> Iterator[str]:
+def _engines(view: RunView, most: int) -> Iterator[str]:
     rows = sorted(view.engines, key=lambda row: (row.state in GONE, row.rank))
     shown = rows[:most]
     if not shown:
@@ -167,7 +167,7 @@ def memory_words(row: EngineRow) -> str:
     return f"{row.memory_used / row.memory_total:.0%} of {memory(row.memory_total)}"
 
 
-def _running(view: View) -> Iterator[str]:
+def _running(view: RunView) -> Iterator[str]:
     head = ("RUNNING", "LINE", "NODE", "FOR", "COMMAND")
     more = view.running - len(view.running_tasks)
     yield from aligned([head, *map(running_cells, view.running_tasks)], left=0, text=(2, 4))
@@ -187,7 +187,7 @@ def running_cells(row: RunningRow) -> Row:
     )
 
 
-def _kinds(view: View) -> Iterator[str]:
+def _kinds(view: RunView) -> Iterator[str]:
     head = (_title(view, "FAILURES"), "HOW", "E.G. TASK", "NODES", "SAID LAST")
     shown = view.failure_kinds[:SHOWN_KINDS]
     yield from aligned([head, *map(kind_cells, shown)], left=0, text=(1, 3, 4))
@@ -197,7 +197,7 @@ def _kinds(view: View) -> Iterator[str]:
         yield f"and {counted(more, 'more kind')} ({counted(rest, 'task')})"
 
 
-def _title(view: View, usual: str) -> str:
+def _title(view: RunView, usual: str) -> str:
     """The title of a table of tasks that did not succeed."""
     return "CANCELLED" if view.failed == view.cancelled and not view.lost else usual
 
@@ -220,7 +220,7 @@ def said_last(kind: FailureKind) -> str:
     return f"various lines, e.g. {shortened(kind.last_line, 400)}" if kind.last_line else "various lines"
 
 
-def _failures(view: View) -> Iterator[str]:
+def _failures(view: RunView) -> Iterator[str]:
     head = (_title(view, "FAILED"), "LINE", "NODE", "HOW", "AFTER", "COMMAND")
     rows = list(reversed(view.failures))
     cells = list(aligned([head, *map(failure_cells, rows)], left=0, text=(2, 3, 5)))

@@ -19,7 +19,7 @@ from disbatch.model.text import (
     shown_path,
     wrapped,
 )
-from disbatch.model.view import FailureKind, Summary
+from disbatch.model.view import FailureKind, RunView, Summary
 
 WIDTH = 80
 """Columns where there is no terminal."""
@@ -44,13 +44,14 @@ class _Closing:
 
     def __init__(self, summary: Summary, width: int) -> None:
         self._summary = summary
+        self._view = summary.view
         self._width = width
         self._room = width - LABEL
 
     def lines(self) -> list[str]:
         """All lines."""
         head, used, last, report = self._head(), self._used(), self._last(), self._report()
-        wanted = self._summary.kinds_count
+        wanted = self._view.failure_kinds_count
         if self._left(head, used, last, report) < wanted:
             used = []
         if self._left(head, last, report) < min(3, wanted):
@@ -70,16 +71,14 @@ class _Closing:
         summary = self._summary
         words = f"disbatch: {shortened(summary.conclusion, LONGEST)}: {_how_fast(summary)}"
         first, *others = wrapped(words, self._width - 2)
-        done = wrapped(_counts(summary), self._room)
+        done = wrapped(_counts(self._view, summary.ended), self._room)
         return [first, *(f"  {line}" for line in others), *_labelled("done", done)]
 
     def _used(self) -> list[str]:
         summary = self._summary
         if summary.utilisation is None:
             return []
-        engines = summary.snapshot.engines
-        nodes, slots = len({engine.node for engine in engines}), sum(engine.slots for engine in engines)
-        where = f"{counted(slots, 'slot')} on {counted(nodes, 'node')}"
+        where = f"{counted(summary.slots, 'slot')} on {counted(summary.nodes, 'node')}"
         return [_row("used", f"{summary.utilisation:.0%} of {where}")]
 
     def _last(self) -> list[str]:
@@ -102,7 +101,7 @@ class _Closing:
     def _kinds(self, most: int) -> list[str]:
         """At most so many rows: one for each kind, the most frequent first, cancelled tasks after failed
         ones; then the other last lines; then the task of the example."""
-        kinds, total = self._summary.kinds, self._summary.kinds_count
+        kinds, total = self._view.failure_kinds, self._view.failure_kinds_count
         shown = kinds[: most if total <= most else max(0, most - 1)]
         shown = sorted(shown, key=lambda kind: is_cancelled(kind.reason))
         more = total - len(shown)
@@ -119,8 +118,8 @@ class _Closing:
         rows = [row for block in blocks[:of_failed] for row in block]
         cancelled = [row for block in blocks[of_failed:] for row in block]
         if more > 0 and most:
-            snapshot, known = self._summary.snapshot, sum(kind.count for kind in shown)
-            rest = counted(max(0, snapshot.failed + self._summary.lost - known), "task")
+            known = sum(kind.count for kind in shown)
+            rest = counted(max(0, self._view.failed + self._view.lost - known), "task")
             all_cancelled = all(is_cancelled(kind.reason) for kind in kinds)
             (cancelled if cancelled or all_cancelled else rows).append(
                 f"and {counted(more, 'more kind')} ({rest})" if shown else counted(more, "kind")
@@ -128,7 +127,7 @@ class _Closing:
         return [*_labelled("failed", rows), *_labelled("cancelled", cancelled)]
 
     def _slowest(self, most: int) -> list[str]:
-        if self._summary.snapshot.done < 2:
+        if self._view.done < 2:
             return []
         rows = []
         for task in self._summary.slowest[: min(most, SHOWN_SLOWEST)]:
@@ -172,39 +171,34 @@ def _place(kind: FailureKind) -> str:
 
 def _how_fast(summary: Summary) -> str:
     """Time and rate of this driver."""
-    seconds, done = summary.snapshot.seconds, summary.snapshot.done
+    seconds, done = summary.view.seconds, summary.view.done
     words = f"{counted(done, 'task')} in {run_time(seconds)}"
-    if summary.inherited is not None:
-        words, done = counted(done, "task"), done - summary.inherited
+    if summary.view.driver:
+        words, done = counted(done, "task"), done - summary.view.inherited
         words += f", {count(done)} of them in the {run_time(seconds)} since the takeover"
     return f"{words}, {per_second(done / seconds)}" if done and seconds > 0 else words
 
 
-def _counts(summary: Summary) -> str:
-    snapshot = summary.snapshot
-    parts = [f"{count(snapshot.done - snapshot.failed)} succeeded"]
-    if snapshot.failed > snapshot.cancelled:
-        parts.append(f"{count(snapshot.failed - snapshot.cancelled)} failed")
-    if snapshot.cancelled:
-        parts.append(f"{count(snapshot.cancelled)} cancelled")
-    if snapshot.skipped:
-        failed = f" ({count(snapshot.skipped_failed)} did not succeed)" if snapshot.skipped_failed else ""
-        parts.append(f"{count(snapshot.skipped)} done before{failed}")
-    lost = summary.lost - summary.not_run
+def _counts(view: RunView, ended: int) -> str:
+    """`ended`: attempts that were ended on purpose."""
+    parts = [f"{count(view.done - view.failed)} succeeded"]
+    if view.failed > view.cancelled:
+        parts.append(f"{count(view.failed - view.cancelled)} failed")
+    if view.cancelled:
+        parts.append(f"{count(view.cancelled)} cancelled")
+    if view.skipped:
+        failed = f" ({count(view.skipped_failed)} did not succeed)" if view.skipped_failed else ""
+        parts.append(f"{count(view.skipped)} done before{failed}")
+    lost = view.lost - view.not_run
     if lost:
         parts.append(f"{count(lost)} lost with {'its node' if lost == 1 else 'their nodes'}")
-    if summary.not_run:
-        parts.append(f"{count(summary.not_run)} not run")
-    ended = (
-        f"{counted(summary.ended, 'attempt')} ended before it was done"
-        if summary.ended == 1
-        else (f"{counted(summary.ended, 'attempt')} ended before they were done")
-    )
-    left = 0
-    if snapshot.total is not None:
-        left = snapshot.total - snapshot.done - snapshot.skipped - summary.lost
+    if view.not_run:
+        parts.append(f"{count(view.not_run)} not run")
+    left = 0 if view.total is None else view.total - view.finished - view.lost
     if left > 0:
         parts.append(f"{count(left)} not done")
-    if summary.ended:
-        parts[-1:] = [f"{parts[-1]} ({ended})"] if left > 0 else [parts[-1], ended]
+    if ended:
+        they = "it was" if ended == 1 else "they were"
+        words = f"{counted(ended, 'attempt')} ended before {they} done"
+        parts[-1:] = [f"{parts[-1]} ({words})"] if left > 0 else [parts[-1], words]
     return ", ".join(parts)

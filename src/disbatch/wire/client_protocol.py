@@ -7,7 +7,7 @@ may be delayed: `Heed`, `Watch`, `Collect` and `Get` are answered when there is 
 
 Watching a run
 --------------
-`Watch` carries what the client has already: the number of the last view (see `model.view.View`), and the
+`Watch` carries what the client has already: the number of the last view (see `model.view.RunView`), and the
 numbers of the last failure and the last log line. So an answer holds only new failures and log lines; it
 always holds all engines and running tasks. Numbers belong to one driver: after a takeover, the new driver
 sends everything.
@@ -22,7 +22,7 @@ from typing import Annotated
 
 import msgspec
 
-from disbatch.model.view import View
+from disbatch.model.view import RunView
 from disbatch.wire.engine_protocol import Count, Name, Text
 from disbatch.wire.keystore_protocol import Forgo, Get, Given, Keep, Kept, OfPrograms, Put
 from disbatch.wire.verbs import Ranges, RunRequest
@@ -63,7 +63,7 @@ class Seen(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The state of the run. `over`: the run is over, and this is the last view. `running`: which of the
     requested tasks are in slots at this moment."""
 
-    view: View
+    view: RunView
     over: bool = False
     running: list[int] = []
 

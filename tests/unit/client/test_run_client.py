@@ -10,43 +10,15 @@ import msgspec
 import pytest
 from clock_loop import run
 from connect_files import connect_file
+from driver_line import DriverLine
 
 from disbatch.client.run_client import HEARD_AGAIN, LISTEN, OverError, RunClient
 from disbatch.model.errors import SilenceError, UsageError
-from disbatch.wire.client_protocol import Answer, Request
+from disbatch.wire.client_protocol import Answer
 from disbatch.wire.connect import ConnectFile
 from disbatch.wire.verbs import Pause
 
 PATIENCE = 100.0
-
-
-class OneLine:
-    """A line to one driver, which answers when it is told to."""
-
-    proven = ""
-
-    def __init__(self, connect: ConnectFile, lost: Callable[[], None]) -> None:
-        self.connect = connect
-        self.lost = lost
-        self.closed = False
-        self.asked: dict[str, asyncio.Future[Answer]] = {}
-
-    async def call(self, request: Request) -> Answer:
-        self.asked[request.id] = asyncio.get_running_loop().create_future()
-        try:
-            return await self.asked[request.id]
-        finally:
-            del self.asked[request.id]
-
-    def silence(self, patience: float) -> str:
-        return f"no answer within {patience:g} s"
-
-    def answer(self) -> None:
-        for id, answer in self.asked.items():
-            answer.set_result(Answer(id, True, []))
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class Scene:
@@ -56,7 +28,7 @@ class Scene:
         self.file = directory / "P_connect.json"
         self.connect = msgspec.structs.replace(connect_file("tcp://far:1"), host="far", pid=7)
         self.connect.write(self.file)
-        self.lines: list[OneLine] = []
+        self.lines: list[DriverLine] = []
         self.said: list[str] = []
         self.unreachable = False
         self.client = RunClient(
@@ -67,10 +39,10 @@ class Scene:
         )
         self.time = asyncio.get_running_loop().time
 
-    def open(self, connect: ConnectFile, lost: Callable[[], None]) -> OneLine:
+    def open(self, connect: ConnectFile, lost: Callable[[], None]) -> DriverLine:
         if self.unreachable:
             raise UsageError("cannot be asked from here")
-        self.lines.append(OneLine(connect, lost))
+        self.lines.append(DriverLine(connect, lost))
         return self.lines[-1]
 
     def ask(self, patience: float | None = None) -> asyncio.Task[Answer]:
@@ -114,8 +86,8 @@ def test_a_driver_that_answers_others_is_not_silent(tmp_path: Path) -> None:
         for _ in range(20):
             other = scene.ask()
             await asyncio.sleep(LISTEN / 2)
-            (*_, last) = scene.lines[0].asked.values()
-            last.set_result(Answer("x" * 16, True, []))
+            (*_, last) = scene.lines[0].asked
+            scene.lines[0].answer(Answer(last, True, []))
             await other
         assert not first.done() and scene.said == []
         first.cancel()

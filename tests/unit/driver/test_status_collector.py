@@ -33,10 +33,21 @@ def test_totals() -> None:
 def at_two_a_second() -> Scene:
     """20 of 100 tasks are done, after ten seconds."""
     scene = Scene(("a", 2))
-    scene.outlook.note()
+    scene.collector.note()
     scene.clock += 10
     scene.tally.done = 20
     return scene
+
+
+def test_the_counts_of_this_moment_without_rows() -> None:
+    scene = at_two_a_second()
+    view = scene.collector.now()
+    assert (view.number, view.done, view.slots, view.rate, view.engines) == (0, 20, 2, 2.0, [])
+    scene.clock += 1
+    scene.tally.done = 24
+    scene.tally.inherited = 2
+    view = scene.collector.now(ALL)
+    assert (view.done, view.inherited, [row.engine for row in view.engines]) == (24, 2, ["a"])
 
 
 def test_pace_and_what_remains() -> None:
@@ -193,8 +204,8 @@ def test_failures_behind_those_that_are_known() -> None:
 
 def test_what_was_said() -> None:
     scene = Scene()
-    scene.outlook.say("one")
-    scene.outlook.say("two")
+    scene.collector.log("one")
+    scene.collector.log("two")
     assert [(row.number, row.text) for row in scene.view().log] == [(1, "one"), (2, "two")]
     assert [row.text for row in scene.view(Wants(log=9, log_known=1)).log] == ["two"]
     assert scene.view(Wants()).log == []
@@ -212,10 +223,10 @@ def test_bytes_that_are_no_text_can_be_sent() -> None:
 def test_which_of_the_tasks_run_now() -> None:
     scene = Scene(("a", 2), ("b", 1))
     scene.tell(Read([task(id) for id in range(6)]))
-    running = scene.outlook.running_of([(0, 9)])
+    running = scene.collector.running_of([(0, 9)])
     assert len(running) == 3 and set(running) < set(range(6))
-    assert scene.outlook.running_of([(running[1], running[1])]) == [running[1]]
+    assert scene.collector.running_of([(running[1], running[1])]) == [running[1]]
     on_b = [task.id for task in scene.plan.engines["b"].assigned.values()][:1]
     scene.tell(Lost("b"))
-    assert set(scene.outlook.running_of([(0, 9)])) == set(running) - set(on_b)
-    assert scene.outlook.running_of([(50, 60)]) == []
+    assert set(scene.collector.running_of([(0, 9)])) == set(running) - set(on_b)
+    assert scene.collector.running_of([(50, 60)]) == []

@@ -11,7 +11,7 @@ from plan_world import task
 from status_scene import Scene
 
 from disbatch.driver.status_feed import StatusFeed
-from disbatch.model.view import View
+from disbatch.model.view import RunView
 from disbatch.plan.events import Read
 from disbatch.wire.client_protocol import Answer, Request, Seen, Wants, Watch
 from disbatch.wire.client_socket import request_for
@@ -29,9 +29,9 @@ class Watcher:
         self.came = asyncio.Event()
         self.looks = 0
         self.loop = asyncio.get_running_loop()
-        self.watching = StatusFeed(self.loop, self.scene.outlook, self.answer, 3)
-        self._look = self.scene.outlook.look
-        self.scene.outlook.look = self.look  # type: ignore[method-assign]
+        self.watching = StatusFeed(self.loop, self.scene.collector, self.answer, 3)
+        self._look = self.scene.collector.look
+        self.scene.collector.look = self.look  # type: ignore[method-assign]
 
     def look(self) -> None:
         self.looks += 1
@@ -45,7 +45,7 @@ class Watcher:
         request = request_for(verb)
         return request, self.watching.request(request, verb)
 
-    def first(self, wants: Wants = WANTS) -> View:
+    def first(self, wants: Wants = WANTS) -> RunView:
         _, answer = self.ask(Watch(wants))
         assert answer is not None
         return seen(answer).view
@@ -128,7 +128,7 @@ def test_nobody_watches_and_nobody_looks(play: Callable[[History], None]) -> Non
 
 def test_what_is_known_of_another_driver_counts_for_nothing(play: Callable[[History], None]) -> None:
     async def history(watcher: Watcher) -> None:
-        watcher.scene.outlook.say("one")
+        watcher.scene.collector.log("one")
         _, answer = watcher.ask(Watch(Wants(log=5, log_known=7), 99, 2))
         assert answer is not None
         assert [row.text for row in seen(answer).view.log] == ["one"]
@@ -150,13 +150,9 @@ def test_the_end(play: Callable[[History], None]) -> None:
     async def history(watcher: Watcher) -> None:
         number = watcher.first().number
         request = watcher.waits(number)
-        within = asyncio.create_task(watcher.watching.next(WANTS, number))
-        await asyncio.sleep(0)
         watcher.watching.close("complete")
         for told in ((await watcher.told(request)), seen_now(watcher, number)):
             assert told.over and (told.view.mode, told.view.notice) == ("over", "complete")
-        assert (await within).mode == "over"
-        assert (await watcher.watching.next(WANTS, number)).mode == "over"
 
     play(history)
 
@@ -165,21 +161,6 @@ def seen_now(watcher: Watcher, known: int) -> Seen:
     _, answer = watcher.ask(Watch(WANTS, known, 3))
     assert answer is not None
     return seen(answer)
-
-
-def test_who_watches_in_the_driver_itself(play: Callable[[History], None]) -> None:
-    async def history(watcher: Watcher) -> None:
-        view = watcher.watching.view(WANTS)
-        coming = asyncio.create_task(watcher.watching.next(WANTS, view.number))
-        gone = asyncio.create_task(watcher.watching.next(WANTS, view.number))
-        await asyncio.sleep(0)
-        gone.cancel()
-        await asyncio.wait([gone])
-        watcher.watching.stir()
-        assert (await coming).number > view.number
-        assert not watcher.watching._waiting
-
-    play(history)
 
 
 def test_which_tasks_run_is_told_as_of_now_however_fresh_the_view(

@@ -9,12 +9,13 @@ import msgspec
 import pytest
 
 from disbatch.contexts.command import Answer, run
-from disbatch.model.view import Snapshot, Summary, TaskView
+from disbatch.model.view import RunView, Summary, TaskView
 from disbatch.watch.hooks import Commands, Hooks
+from views import view
 
 TASK = TaskView(7, 12, "n1", 3, 0.5, b"a\0b \xff", b"")
-RUN = Snapshot(2.5, 10, 4, 1, 2, 0, 0, [])
-SUMMARY = Summary(RUN, "complete", 0, 1, 0.5, [], 0, [], "T_status.txt", "disbatch T -r x")
+RUN = view([], seconds=2.5, total=10, done=4, failed=1, skipped=2, lost=1)
+SUMMARY = Summary(RUN, "complete", 0, 0.5, 1, 1, [], "T_status.txt", "disbatch T -r x")
 BOTH = Commands("finish", "failure")
 
 
@@ -33,7 +34,7 @@ class Shell:
         self.calls.append((argv[2], dict(environment)))
         return self.answer
 
-    def hooks(self, commands: Commands = BOTH, run: Snapshot = RUN, *, again: bool = False) -> Hooks:
+    def hooks(self, commands: Commands = BOTH, run: RunView = RUN, *, again: bool = False) -> Hooks:
         known = {"HOME": "/h"}
         status = "P-2_status.txt"
         hooks = Hooks(commands, known, self.said.append, again, self.run, status_file=lambda: status)

@@ -10,9 +10,10 @@ from email.message import EmailMessage
 import pytest
 
 from deadline import DEADLINE
-from disbatch.model.view import Snapshot
+from disbatch.model.view import RunView
 from disbatch.watch import mail
 from disbatch.watch.mail import Mailer, Post
+from views import view
 
 POST = Post("mail.example.org")
 
@@ -31,10 +32,11 @@ class Office:
         self.mailer = Mailer(
             *(POST, ["a@x", "b@x"], every), name="Tasks_7", say=self.said.append, deliver=self.deliver
         )
-        self.mailer.start(self.snapshot)
+        self.mailer.start(self.view)
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot(1.0, self.total, self.done, self.failures, 0, 0, 1, [], cancelled=self.cancelled)
+    def view(self) -> RunView:
+        counts = {"total": self.total, "done": self.done, "failed": self.failures}
+        return view([], cancelled=self.cancelled, **counts)
 
     def deliver(self, post: Post, message: EmailMessage) -> str:
         assert post is POST

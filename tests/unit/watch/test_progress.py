@@ -1,4 +1,4 @@
-"""What people see: words, the pace, plain lines, the progress line, the summary."""
+"""What people see: words, plain lines, the progress line, the summary."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ import pytest
 
 from disbatch.model.task import how_ended
 from disbatch.model.text import cells, count, counted, duration, one_line, per_second, run_time, whole_seconds
-from disbatch.model.view import EngineView, FailureKind, Snapshot, Summary, TaskView
+from disbatch.model.view import FailureKind, RunView, Summary, TaskView
 from disbatch.watch.progress import (
     LINES_INTERVAL,
     LONGEST_INTERVAL,
-    Pace,
     PlainLines,
     ProgressLine,
     line,
@@ -31,6 +30,7 @@ from disbatch.watch.progress import (
 )
 from disbatch.watch.summary import render
 from disbatch.watch.terminal import lasting
+from views import engine, view
 
 
 @pytest.mark.parametrize(
@@ -113,51 +113,15 @@ def test_one_line() -> None:
     assert one_line(b"x" * 50, 10) == "x" * 9 + "…"
 
 
-def snapshot(**changes: object) -> Snapshot:
-    engines = [EngineView("node1", 0, 8, 8, 0, 100, 3, "active")]
+def run_view(**changes: object) -> RunView:
     plain: dict[str, object] = {
-        "seconds": 10.0,
-        "total": 1000,
-        "done": 120,
-        "failed": 0,
-        "skipped": 0,
-        "running": 8,
-        "slots": 8,
-        "engines": engines,
-    }
-    return Snapshot(**(plain | changes))  # type: ignore[arg-type]
+        "seconds": 10.0, "total": 1000, "done": 120, "failed": 0, "running": 8, "slots": 8,
+        "rate": None, "remaining": None,
+    }  # fmt: skip
+    return view([engine(1, 8)], **(plain | changes))
 
 
-def test_pace_looks_back_a_minute() -> None:
-    pace = Pace()
-    assert pace.rate is None
-    for second in range(200):
-        pace.update(
-            snapshot(seconds=float(second), done=second if second < 100 else 100 + 3 * (second - 100))
-        )
-    assert pace.rate == pytest.approx(3, rel=0.05)
-    assert pace.remaining(snapshot(done=400)) == pytest.approx(200, rel=0.05)
-    assert pace.remaining(snapshot(total=None)) is None
-    assert pace.remaining(snapshot(done=300, skipped=700)) == 0
-    assert pace.remaining(snapshot(done=400, slots=0)) is None
-
-
-def test_what_a_former_driver_recorded_says_nothing_of_the_pace() -> None:
-    pace = Pace()
-    for second in range(60):
-        pace.update(
-            snapshot(
-                seconds=float(second), done=500 + second if second else 0, inherited=500 if second else 0
-            )
-        )
-    assert pace.rate == pytest.approx(1)
-
-
-def test_pace_of_a_run_in_which_nothing_ends() -> None:
-    pace = Pace()
-    for second in range(5):
-        pace.update(snapshot(seconds=float(second), done=0))
-    assert pace.rate is None and pace.remaining(snapshot(done=0)) is None
+PACE = {"rate": 12.0, "remaining": 73.3}
 
 
 @pytest.mark.parametrize(
@@ -167,10 +131,14 @@ def test_pace_of_a_run_in_which_nothing_ends() -> None:
         ({"total": None}, "120 done, 8 running"),
         ({"failed": 3, "skipped": 30}, "150 of 1,000 done, 3 failed, 8 running"),
         ({"notice": "ending the running tasks"}, "120 of 1,000 done, 8 running, ending the running tasks"),
+        (PACE, "120 of 1,000 done, 8 running, 12.0/s, 1:13 left"),
+        (PACE | {"notice": "paused"}, "120 of 1,000 done, 8 running, 12.0/s, paused"),
+        (PACE | {"slots": 0, "running": 0}, "120 of 1,000 done, 0 running, 12.0/s"),
+        ({"done": 300, "skipped": 700, "remaining": 0.0}, "1,000 of 1,000 done, 8 running"),
     ],
 )
 def test_progress_words(changes: dict[str, object], words: str) -> None:
-    assert progress_words(snapshot(**changes), Pace()) == words
+    assert progress_words(run_view(**changes)) == words
 
 
 def test_plain_lines_come_at_the_interval() -> None:
@@ -180,12 +148,12 @@ def test_plain_lines_come_at_the_interval() -> None:
         enough = asyncio.Event()
         asked = 0
 
-        def now() -> Snapshot:
+        def now() -> RunView:
             nonlocal asked
             asked += 1
-            if asked == 4:
+            if asked == 3:
                 enough.set()
-            return snapshot(seconds=float(asked), done=asked)
+            return run_view(seconds=float(asked), done=asked, rate=1.0, remaining=1000.0 - asked)
 
         lines.start(now)
         assert stream.getvalue() == ""
@@ -195,7 +163,7 @@ def test_plain_lines_come_at_the_interval() -> None:
         return stream.getvalue()
 
     said = asyncio.run(course()).splitlines()
-    assert said[0] == "disbatch: 2 s: 2 of 1,000 done, 8 running, 1.0/s, 16:38 left"
+    assert said[0] == "disbatch: 1 s: 1 of 1,000 done, 8 running, 1.0/s, 16:39 left"
     assert said[-1] == "disbatch: bye" and len(said) == 4
 
 
@@ -222,11 +190,7 @@ def drawn(width: int, **changes: object) -> str:
 
     stream = io.StringIO()
     console = Console(file=stream, width=width, force_terminal=False, color_system=None)
-    pace = Pace()
-    pace.update(snapshot(seconds=0.0, done=0))
-    current = snapshot(**changes)
-    pace.update(current)
-    console.print(line(current, pace, width))
+    console.print(line(run_view(**(PACE | changes)), width))
     return stream.getvalue()
 
 
@@ -235,7 +199,7 @@ def drawn(width: int, **changes: object) -> str:
     "changes",
     [
         {},
-        {"total": None},
+        {"total": None, "remaining": None},
         {"total": 0, "done": 0},
         {"total": 12_345_678, "done": 1_234_567, "failed": 98_765, "running": 12_345},
         {"notice": "/a/very/long/path/of/a/status/file_status.txt: No space left on device; no task starts"},
@@ -266,14 +230,7 @@ def test_progress_of_a_run_that_is_held_up() -> None:
 
 
 def test_progress_tells_whole_seconds() -> None:
-    assert "120 done  8 running  30.0/s  4 s" in drawn(80, total=None, seconds=4.0, done=120)
-
-
-def test_plain_words_of_a_run_that_is_held_up() -> None:
-    pace = Pace()
-    pace.update(snapshot(seconds=0.0, done=0))
-    pace.update(snapshot(notice="paused"))
-    assert progress_words(snapshot(notice="paused"), pace).endswith("12.0/s, paused")
+    assert "120 done  8 running  12.0/s  4 s" in drawn(80, total=None, remaining=None, seconds=4.0)
 
 
 def test_progress_that_does_not_move_is_not_drawn_again() -> None:
@@ -286,9 +243,9 @@ def test_progress_that_does_not_move_is_not_drawn_again() -> None:
         looked, lengths = asyncio.Queue[None](), []
         now: dict[str, object] = {"notice": "no engines", "running": 0}
 
-        def look() -> Snapshot:
+        def look() -> RunView:
             looked.put_nowait(None)
-            return snapshot(**now)
+            return run_view(**now)
 
         async def after(looks: int) -> None:
             for _ in range(looks):
@@ -296,7 +253,7 @@ def test_progress_that_does_not_move_is_not_drawn_again() -> None:
             lengths.append(len(stream.getvalue()))
 
         progress.start(look)
-        await after(3)
+        await after(2)
         await after(5)
         progress.say("attached")
         await after(1)
@@ -352,32 +309,32 @@ def kind(count: int, code: int, line: str, id: int = 7, **changes: object) -> Fa
     return msgspec.structs.replace(plain, **changes)
 
 
-def summary(**changes: object) -> Summary:
-    slow = TaskView(9, 14, "node1", 0, 2.5, b"x" * 300, b"")
+RESULT = {"done": 1000, "failed": 2, "running": 0, "seconds": 100.0}
+
+
+def summary(*, kinds: list[FailureKind] | None = None, kinds_count: int = 2, **changes: object) -> Summary:
+    """`changes` of the view and of the summary."""
+    kinds = [kind(1, 3, "no such file"), kind(1, -9, "", 8)] if kinds is None else kinds
+    of_view = {name: changes.pop(name) for name in list(changes) if name in RunView.__struct_fields__}
     plain: dict[str, object] = {
-        "snapshot": snapshot(done=1000, failed=2, running=0, seconds=100.0),
+        "view": run_view(**(RESULT | {"failure_kinds": kinds, "failure_kinds_count": kinds_count} | of_view)),
         "conclusion": "complete",
         "ended": 0,
-        "lost": 0,
         "utilisation": 0.984,
-        "kinds": [kind(1, 3, "no such file"), kind(1, -9, "", 8)],
-        "kinds_count": 2,
-        "slowest": [slow],
+        "nodes": 1,
+        "slots": 8,
+        "slowest": [TaskView(9, 14, "node1", 0, 2.5, b"x" * 300, b"")],
         "status_file": "/here/Tasks_J1_status.txt",
         "resume": "",
     }
     return Summary(**(plain | changes))  # type: ignore[arg-type]
 
 
-def many_kinds(number: int, each: int = 10) -> dict[str, object]:
+def many_kinds(number: int, each: int = 10, **changes: object) -> Summary:
     kinds = [kind(each, 1 + id, f"{LINES[id % len(LINES)]} {'in words ' * id}", id) for id in range(number)]
-    return {
-        "snapshot": snapshot(done=number * each, failed=number * each, running=0, seconds=100.0),
-        "kinds": kinds[:10],
-        "kinds_count": number,
-        "retry": "disbatch T -r P_status.txt -R",
-        "status_file": "P_status.txt",
-    }
+    counts = {"done": number * each, "failed": number * each}
+    said = {"retry": "disbatch T -r P_status.txt -R", "status_file": "P_status.txt"}
+    return summary(kinds=kinds[:10], kinds_count=number, **(counts | said | changes))
 
 
 LINES = ("KeyError: 'x'", "", "schöne Größe 中文", "w" * 200)
@@ -398,7 +355,7 @@ def test_summary() -> None:
 @pytest.mark.parametrize("width", [50, 80, 120])
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5, 7, 30])
 def test_summary_fits_ten_rows_of_a_terminal(width: int, number: int) -> None:
-    rows = render(summary(**many_kinds(number)), width).splitlines()
+    rows = render(many_kinds(number), width).splitlines()
     assert len(rows) <= 10
     assert all(cells(row) <= width for row in rows)
     assert sum("e.g. task" in row for row in rows) >= min(number, 3)
@@ -416,7 +373,7 @@ def test_summary_shows_a_last_line_whole_if_there_is_room() -> None:
 def test_commands_and_paths_in_a_summary_are_whole_and_their_rows_count() -> None:
     path = f"/scratch/{'long/' * 30}P_status.txt"
     retry = f"disbatch -r {path} -R"
-    rows = render(summary(**many_kinds(9) | {"retry": retry, "status_file": path})).splitlines()
+    rows = render(many_kinds(9, retry=retry, status_file=path)).splitlines()
     assert {f"  status    {path}", f"  retry     {retry}"} <= set(rows)
     assert sum(-(-len(row) // 80) for row in rows) <= 10
     assert sum("e.g. task" in row for row in rows) >= 1
@@ -465,7 +422,9 @@ def test_summary_of_a_complete_run_says_how_to_retry_what_failed() -> None:
 
 def test_summary_of_an_interrupted_run() -> None:
     interrupted = summary(
-        snapshot=snapshot(done=100, skipped=50, failed=0, running=0),
+        done=100,
+        skipped=50,
+        failed=0,
         conclusion="interrupted",
         ended=2,
         lost=1,
@@ -481,9 +440,9 @@ def test_summary_of_an_interrupted_run() -> None:
 
 def test_summary_of_a_run_that_was_taken_over() -> None:
     """Not all was done in the time of the last driver."""
-    head = render(summary(inherited=900), 100).splitlines()[0]
+    head = render(summary(driver=1, inherited=900), 100).splitlines()[0]
     assert head == "disbatch: complete: 1,000 tasks, 100 of them in the 1:40 since the takeover, 1.0/s"
-    head = render(summary(inherited=1000), 100).splitlines()[0]
+    head = render(summary(driver=1, inherited=1000), 100).splitlines()[0]
     assert head == "disbatch: complete: 1,000 tasks, 0 of them in the 1:40 since the takeover"
 
 

@@ -13,7 +13,7 @@ from disbatch.model.errors import UsageError
 from disbatch.model.statusline import Mark
 from disbatch.model.task import Reason
 from disbatch.model.text import memory
-from disbatch.model.view import BarrierRow, EngineRow, FailureKind, FailureRow, LogRow, RunningRow, View
+from disbatch.model.view import BarrierRow, EngineRow, FailureKind, FailureRow, LogRow, RunningRow, RunView
 from disbatch.watch.run_state import (
     DEAD,
     DRIVER,
@@ -28,7 +28,7 @@ from disbatch.watch.run_state import (
 from disbatch.watch.status_text import render
 
 ENGINE = EngineRow("0-ab", "node1", 0, "", "active", 16, 16, 4, 600, 3, 2.5, 1.2, 15.75, 13 << 30, 64 << 30)
-VIEW = View(
+VIEW = RunView(
     number=7,
     driver=0,
     jobid="J",
@@ -76,11 +76,11 @@ VIEW = View(
 )
 
 
-def changed(**changes: object) -> View:
+def changed(**changes: object) -> RunView:
     return msgspec.structs.replace(VIEW, **changes)
 
 
-def text(view: View = VIEW, **how: object) -> list[str]:
+def text(view: RunView = VIEW, **how: object) -> list[str]:
     plain = {"run": "P", "state": view.mode, "words": view.notice, "told_by": DRIVER, "view": view}
     return render(Standing(**(plain | how)), 100, 20).splitlines()  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from disbatch.model.task import how_ended
 from disbatch.model.text import count, counted, duration, per_second, shortened, whole_seconds
-from disbatch.model.view import CoursePoint, EngineRow, FailureKind, FailureRow, LogRow, RunningRow, View
+from disbatch.model.view import CoursePoint, EngineRow, FailureKind, FailureRow, LogRow, RunningRow, RunView
 from disbatch.watch.report.text import area, bar
 from disbatch.watch.run_state import Standing
 from disbatch.watch.status_text import (
@@ -56,8 +56,8 @@ class Pane(NamedTuple):
 
     title: str
     columns: tuple[Column, ...]
-    rows: Callable[[View], list[Row]]
-    total: Callable[[View], int]
+    rows: Callable[[RunView], list[Row]]
+    total: Callable[[RunView], int]
     sort: int
     down: bool
     empty: str
@@ -66,7 +66,7 @@ class Pane(NamedTuple):
 # ---- nodes ----
 
 
-def nodes(view: View) -> list[Row]:
+def nodes(view: RunView) -> list[Row]:
     """A row for each engine; those that have left come last in every order by state."""
     return [_node(row, at, view.rate) for at, row in enumerate(view.engines)]
 
@@ -121,7 +121,7 @@ def _heard(row: EngineRow) -> str:
 # ---- tasks ----
 
 
-def running(view: View) -> list[Row]:
+def running(view: RunView) -> list[Row]:
     """The longest running tasks."""
     return [_running(row) for row in view.running_tasks]
 
@@ -144,7 +144,7 @@ def _running(row: RunningRow) -> Row:
     )
 
 
-def failures(view: View) -> list[Row]:
+def failures(view: RunView) -> list[Row]:
     """The latest failed tasks."""
     return [_failure(row) for row in view.failures]
 
@@ -170,7 +170,7 @@ def _failure(row: FailureRow) -> Row:
     )
 
 
-def kinds(view: View) -> list[Row]:
+def kinds(view: RunView) -> list[Row]:
     """The most frequent kinds of failures."""
     return [_kind(kind) for kind in view.failure_kinds]
 
@@ -196,7 +196,7 @@ def _kind(kind: FailureKind) -> Row:
 # ---- log ----
 
 
-def log(view: View) -> list[Row]:
+def log(view: RunView) -> list[Row]:
     """The messages to the user."""
     return [_said(row, at) for at, row in enumerate(view.log)]
 
@@ -290,11 +290,11 @@ def head_lines(standing: Standing, width: int) -> list[str]:
     return [shortened(head, width), shortened(_tasks(view, width), width)]
 
 
-def _tasks(view: View, width: int) -> str:
+def _tasks(view: RunView, width: int) -> str:
     wide = next((columns for least, columns in BARS if width >= least), 0)
     if not view.total or not wide:
         return tasks_words(view)
-    share = min(1.0, (view.done + view.skipped) / view.total)
+    share = min(1.0, view.finished / view.total)
     return f"▕{bar(share, wide):<{wide}}▏ {share:.0%}  {tasks_words(view)}"
 
 

@@ -22,7 +22,7 @@ from disbatch.model.statusline import Mark, Record, parse_line, unquoted
 from disbatch.model.task import how_ended
 from disbatch.model.text import count, counted, duration, per_second, printable, run_time, whole_seconds
 from disbatch.model.version import VERSION
-from disbatch.model.view import View
+from disbatch.model.view import RunView
 from disbatch.watch.status_text import kind_cells, still_waiting
 from disbatch.watch.web.state import Picture
 from disbatch.wire.ownfile import open_own
@@ -89,11 +89,11 @@ def _head(picture: Picture) -> str:
     )
 
 
-def _mode(view: View) -> str:
+def _mode(view: RunView) -> str:
     return "paused" if view.paused and view.mode == "running" else view.mode
 
 
-def _progress(view: View | None) -> str:
+def _progress(view: RunView | None) -> str:
     if view is None:
         return (
             f'<section aria-label="Progress">{_bar(0, None, 0)}<dl class="facts" id="facts"></dl></section>\n'
@@ -101,7 +101,7 @@ def _progress(view: View | None) -> str:
     facts = "".join(
         f"<div><dt>{label}</dt><dd><b>{_html(value)}</b></dd></div>\n" for label, value in _facts(view)
     )
-    bar = _bar(view.done + view.skipped, view.total, view.failed)
+    bar = _bar(view.finished, view.total, view.failed)
     return f'<section aria-label="Progress">\n{bar}<dl class="facts" id="facts">\n{facts}</dl>\n</section>\n'
 
 
@@ -119,8 +119,8 @@ def _bar(done: int, total: int | None, failed: int) -> str:
     )
 
 
-def _facts(view: View) -> list[tuple[str, str]]:
-    finished = view.done + view.skipped
+def _facts(view: RunView) -> list[tuple[str, str]]:
+    finished = view.finished
     total = "" if view.total is None else f" of {count(view.total)}"
     left = NOBODY if view.remaining is None else whole_seconds(view.remaining) if view.remaining else "none"
     seldom = (

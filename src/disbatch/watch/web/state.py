@@ -17,7 +17,7 @@ from disbatch.client.run_client import OverError
 from disbatch.model.errors import DisbatchError, SilenceError
 from disbatch.model.failure import MOST_KINDS
 from disbatch.model.text import printable
-from disbatch.model.view import CoursePoint, EngineRow, FailureRow, LogRow, RunningRow, View
+from disbatch.model.view import CoursePoint, EngineRow, FailureRow, LogRow, RunningRow, RunView
 from disbatch.watch.status_text import kind_cells
 from disbatch.wire.client_protocol import MOST_ENGINES, Answer, Seen, Verb, Wants, Watch
 
@@ -41,7 +41,7 @@ class Picture:
 
     def __init__(self) -> None:
         self.version = 0
-        self.view: View | None = None
+        self.view: RunView | None = None
         self.changed = asyncio.Event()
         self.silence = ""
         """Why the driver is not heard; empty: it is."""
@@ -59,7 +59,7 @@ class Picture:
 
     # ---- what comes in ----
 
-    def take(self, view: View, *, over: bool) -> None:
+    def take(self, view: RunView, *, over: bool) -> None:
         """The run stands so."""
         before = self.view
         again = before is not None and before.driver != view.driver
@@ -210,7 +210,7 @@ class Watcher:
             return Watch(msgspec.structs.replace(wants, course=True))
         return Watch(wants, view.number, view.driver)
 
-    def _take(self, view: View, *, over: bool) -> None:
+    def _take(self, view: RunView, *, over: bool) -> None:
         before = self._picture.view
         failures, log = self._known if before is not None and before.driver == view.driver else (0, 0)
         # The numbers of one driver mean nothing to the next.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from disbatch.client.follow import OverError
 from disbatch.model.errors import SilenceError
-from disbatch.model.view import View
+from disbatch.model.view import RunView
 from disbatch.watch.web.state import Picture, Watcher
 from disbatch.wire.client_protocol import Answer, Seen, Verb, Watch
 from disbatch.wire.verbs import Pause
@@ -17,7 +17,7 @@ from views import engine, failure, view
 class Driver:
     """Answers with these views, then with this error."""
 
-    def __init__(self, views: Iterable[View | Answer], error: Exception) -> None:
+    def __init__(self, views: Iterable[RunView | Answer], error: Exception) -> None:
         self.views = list(views)
         self.error = error
         self.asked: list[Verb] = []
@@ -32,7 +32,7 @@ class Driver:
         )
 
 
-def watched(*views: View | Answer, error: Exception | None = None) -> tuple[Driver, Picture]:
+def watched(*views: RunView | Answer, error: Exception | None = None) -> tuple[Driver, Picture]:
     driver, picture = Driver(views, error or OverError("the run is over")), Picture()
     asyncio.run(Watcher(driver, picture).watch())
     return driver, picture
