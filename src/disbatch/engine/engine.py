@@ -3,8 +3,8 @@
 Theory of operation
 -------------------
 Everything happens in callbacks on one loop: `Runner` runs tasks, `Outbox` sends and keeps results,
-`EngineLink` exchanges messages, `Guard` listens to the keeper. The engine's own life is one coroutine, `run`:
-it waits for a reason to depart, and then departs:
+`EngineLink` exchanges messages, `KeeperClient` listens to the keeper. The engine's own life is one coroutine,
+`run`: it waits for a reason to depart, and then departs:
 
 | reason | what happens | exit status |
 |---|---|---|
@@ -50,12 +50,12 @@ from disbatch.engine.bootstrap import Ready, listens
 from disbatch.engine.capture import Counting
 from disbatch.engine.environment import TaskEnvironment
 from disbatch.engine.keeper import Keeper
-from disbatch.engine.keeper_client import Guard
+from disbatch.engine.keeper_client import KeeperClient
 from disbatch.engine.limits import raise_descriptor_limit
-from disbatch.engine.liveness import Contact, Lifeline, burden_now
+from disbatch.engine.liveness import DriverLease, ParentWatch, node_load
 from disbatch.engine.outbox import Outbox, write_unrecorded
 from disbatch.engine.process_tree import boot_id, look, watch_children
-from disbatch.engine.scheduler_signals import Held
+from disbatch.engine.scheduler_signals import SignalFilter
 from disbatch.engine.slots import Job, Runner
 from disbatch.model.job import is_job
 from disbatch.model.log import LogFormatter
@@ -130,7 +130,7 @@ class Engine:
         self._errors = 0
         self._heartbeat = FIRST_HEARTBEAT
         child = bootstrap.way is Way.CHILD and bootstrap.by_driver
-        self._lifeline = Lifeline(loop, of_driver=child, ended=self._lifeline_ended)
+        self._parent_watch = ParentWatch(loop, of_driver=child, ended=self._parent_ended)
         first = FIRST_PATIENCE if child else min(FIRST_PATIENCE, bootstrap.orphan_patience)
         self._patience = first
         self._silence = FIRST_PATIENCE
@@ -157,21 +157,28 @@ class Engine:
             acknowledged=self._acknowledged,
             bad=lambda problem: log.warning("from the driver: %s", problem),
         )
-        self._guard = Guard(loop, keeper, self._keeper_signalled, self._keeper_died)
+        self._keeper_client = KeeperClient(loop, keeper, self._keeper_signalled, self._keeper_died)
         self._signals = [0, 0]
         """The number of signals to the engine, and to its keeper."""
         self._in_job = bootstrap.way is Way.STEP or is_job(os.environb)
-        self._contact = Contact(_now, self._silent)
+        self._lease = DriverLease(_now, self._silent)
         self._output = self._keep_output()
-        give = self._ended if self._output is None else self._output.add
-        self._held = Held(loop, give, hold=self._in_job)
-        self._runner = Runner(
-            loop,
+        self._filter = SignalFilter(
+            loop, self._ended if self._output is None else self._output.add, hold=self._in_job
+        )
+        self._runner = self._make_runner(files, children)
+        self._outbox = Outbox(
+            loop, self._link, lambda: self._link.session.unacknowledged, lambda: self._runner.waiting
+        )
+
+    def _make_runner(self, files: tuple[int, int] | None, children: int | None) -> Runner:
+        runner = Runner(
+            self._loop,
             self._environment,
-            ready.division,
-            self._guard,
+            self._ready.division,
+            self._keeper_client,
             self._output or Counting(),
-            ended=self._held.add,
+            ended=self._filter.add,
             idle=self._on_idle,
             report=log.warning,
             trouble=self._trouble,
@@ -180,10 +187,8 @@ class Engine:
             no_room=lambda reason: self._go(reason, EXIT_FAILED, deliver=True),
         )
         if self._output is not None:
-            self._output.room = self._runner.go_on
-        self._outbox = Outbox(
-            loop, self._link, lambda: self._link.session.unacknowledged, lambda: self._runner.waiting
-        )
+            self._output.room = runner.go_on
+        return runner
 
     def _keep_output(self) -> Output | None:
         bootstrap = self._bootstrap
@@ -194,7 +199,7 @@ class Engine:
         return choose_output(
             self._loop,
             bootstrap,
-            self._contact,
+            self._lease,
             give=self._ended,
             supply=lambda: self._runner.waiting,
             trouble=self._trouble,
@@ -208,7 +213,7 @@ class Engine:
         self._loop.set_exception_handler(self._broken)
         self._heed_signals()
         if self._bootstrap.lifeline:
-            self._lifeline.watch_input()
+            self._parent_watch.watch_input()
         self._link.connect(self._ready.address)
         for trouble in self._ready.troubles:
             self._trouble(trouble)
@@ -220,7 +225,7 @@ class Engine:
         except Exception:
             # The keeper ends running tasks.
             log.exception("the engine failed")
-            self._held.release()
+            self._filter.release()
             if self._output is not None:
                 self._output.release()
             self._write_unrecorded()
@@ -232,7 +237,7 @@ class Engine:
             self._loop.add_signal_handler(number, self._signalled, number)
             if self._in_job:
                 # Runs before the loop's own handler, which does nothing: the signal number wakes the loop.
-                signal.signal(number, lambda *_: self._held.note_signal())
+                signal.signal(number, lambda *_: self._filter.note_signal())
                 signal.siginterrupt(number, False)
         if self._in_job:
             for number in (signal.SIGUSR1, signal.SIGUSR2):
@@ -244,8 +249,8 @@ class Engine:
             self._idle.clear()
             await self._idle.wait()
         await self._end_leftovers()
-        self._guard.leave()
-        self._held.release()
+        self._keeper_client.leave()
+        self._filter.release()
         if self._output is not None:
             await self._output.close()
         if departure.deliver and self._welcomed:
@@ -291,7 +296,7 @@ class Engine:
 
     # ---- events ----
 
-    def _lifeline_ended(self, held: bool) -> None:
+    def _parent_ended(self, held: bool) -> None:
         if not self._welcomed:
             self._go("the driver is gone (standard input ended)", EXIT_ORPHANED, deliver=False)
         elif held:
@@ -324,7 +329,7 @@ class Engine:
 
     def _keeper_signalled(self, number: int) -> None:
         if self._in_job:
-            self._held.note_signal()
+            self._filter.note_signal()
         self._signalled(number, by_keeper=True)
 
     def _signalled(self, number: int, *, by_keeper: bool = False) -> None:
@@ -335,7 +340,7 @@ class Engine:
         if self._departure.done():
             self._runner.ender.hurry()
         log.info("got %s", signal.Signals(number).name)
-        self._held.release()
+        self._filter.release()
         self._go(f"ended by {signal.Signals(number).name}", 128 + number, deliver=True)
 
     def _broken(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
@@ -353,9 +358,9 @@ class Engine:
     def _tick(self) -> None:
         """Each heartbeat: report running tasks, and check that the driver is there."""
         self._beat_timer = self._loop.call_later(self._heartbeat, self._tick)
-        self._contact.tick()
+        self._lease.tick()
         silent = self._silent()
-        if self._lifeline.holds and self._welcomed:
+        if self._parent_watch.holds and self._welcomed:
             silent = 0.0
         if silent > self._silence and not self._told_of_silence and self._welcomed:
             self._tell_of_silence(f"no message from the driver for {self._silence:g} s")
@@ -363,7 +368,7 @@ class Engine:
             self._go(f"no message from the driver for {self._patience:g} s", EXIT_ORPHANED, deliver=False)
         if self._welcomed:
             running = self._runner.running()[:MOST_RUNNING_TOLD]
-            self._link.tell(Beat(running, self._runner.waiting, *burden_now()))
+            self._link.tell(Beat(running, self._runner.waiting, *node_load()))
 
     def _silent(self) -> float:
         """Seconds since the driver was heard, or since it could first be expected."""
@@ -392,7 +397,7 @@ class Engine:
 
     def _leave_if_done(self) -> None:
         written = self._output is None or self._output.empty
-        if self._leaving and not self._runner.busy and self._held.empty and written and self._outbox.empty:
+        if self._leaving and not self._runner.busy and self._filter.empty and written and self._outbox.empty:
             self._go(AS_TOLD, 0, deliver=True)
 
     # ---- messages ----
@@ -401,7 +406,7 @@ class Engine:
         log.info("connected to %s", self._ready.address)
         kept = [job for job, _ in self._outbox.results()]
         unwritten = [] if self._output is None else self._output.jobs()
-        holding = kept + unwritten + self._held.jobs() + self._runner.jobs()
+        holding = kept + unwritten + self._filter.jobs() + self._runner.jobs()
         if len(holding) > MAX_ATTEMPTS:
             log.error("holding %d attempts, more than a Hello can name", len(holding))
         process = look(self._keeper.pid)
@@ -451,17 +456,17 @@ class Engine:
             case Pulse(known):
                 self._told_of_silence = False
                 if not known:
-                    self._contact.forgotten()
+                    self._lease.forgotten()
 
     def _on_welcome(self, welcome: Welcome) -> None:
         log.info("welcomed as engine %d of %s", welcome.rank, welcome.jobid)
-        self._lifeline.watch_process(welcome.pid)
+        self._parent_watch.watch_process(welcome.pid)
         self._welcomed = True
         self._told_of_silence = False
         self._heartbeat = max(welcome.heartbeat, 0.05)
         self._patience = welcome.orphan_patience
         self._silence = welcome.patience
-        self._contact.welcomed(welcome.patience, self._heartbeat)
+        self._lease.welcomed(welcome.patience, self._heartbeat)
         self._runner.ender.grace = welcome.grace
         self._environment.joined(welcome.rank, welcome.jobid, welcome.task_name)
         if self._beat_timer is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from disbatch.engine import keeper
 
 
-class Guard:
+class KeeperClient:
     """`signalled(number)` is called when the keeper received a signal and forwarded it, `died()` when the
     keeper is gone."""
 

@@ -22,7 +22,7 @@ MARGIN = 0.75
 """Share of the driver's patience: after longer silence, the driver may have given this engine up."""
 
 
-class Contact:
+class DriverLease:
     """Tracks whether the driver may have given this engine up; times in seconds of `now`.
 
     The driver gives up an engine that it has not heard for its patience. The engine itself knows when it last
@@ -75,7 +75,7 @@ class Contact:
 log = logging.getLogger("disbatch.engine")
 
 
-class Lifeline:
+class ParentWatch:
     """`ended(held)` is called when standard input or a watched driver ends; `held`: if that means that the
     driver is gone. `of_driver`: standard input is the driver's."""
 
@@ -130,7 +130,7 @@ _MEMINFO = "/proc/meminfo"
 _KIB = re.compile(rb"^(MemTotal|MemAvailable): +([0-9]{1,15}) kB$", re.M)
 
 
-class Burden(NamedTuple):
+class NodeLoad(NamedTuple):
     """The 1-minute load average; bytes of memory in use, and in total (0: not known)."""
 
     load: float
@@ -138,10 +138,10 @@ class Burden(NamedTuple):
     memory_total: int
 
 
-def burden_now(meminfo: str = _MEMINFO) -> Burden:
+def node_load(meminfo: str = _MEMINFO) -> NodeLoad:
     """The present load. Memory in use is the total minus what is available without swapping, as the kernel
     estimates it."""
-    return Burden(_load(), *_memory(meminfo))
+    return NodeLoad(_load(), *_memory(meminfo))
 
 
 def _load() -> float:

@@ -28,7 +28,7 @@ GATHER_WHEN_SUPPLIED = 0.05
 Result = tuple[Job, Outcome]
 
 
-class Line(Protocol):
+class Link(Protocol):
     """The engine's link to the driver, as `wire.engine_socket.EngineLink`."""
 
     def post(self, message: FromEngine) -> None:
@@ -45,12 +45,12 @@ class Outbox:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        line: Line,
+        link: Link,
         unacknowledged: Callable[[], int],
         supply: Callable[[], int],
     ) -> None:
         self._loop = loop
-        self._line = line
+        self._link = link
         self._unacknowledged = unacknowledged
         self._supply = supply
         self._gathered: list[Result] = []
@@ -86,7 +86,7 @@ class Outbox:
 
     def _post(self, message: FromEngine, results: list[Result]) -> None:
         self._posted.append(results)
-        self._line.post(message)
+        self._link.post(message)
 
     def acknowledged(self) -> None:
         """The driver acknowledged something: forget what it has."""

@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable
 
 from disbatch.engine.capture import Capture
-from disbatch.engine.liveness import Contact
+from disbatch.engine.liveness import DriverLease
 from disbatch.engine.output_capture import KeptCapture
 from disbatch.engine.output_writer import Done, Files, Filing
 from disbatch.engine.slots import Job
@@ -297,7 +297,7 @@ class Output:
 def choose_output(
     loop: asyncio.AbstractEventLoop,
     bootstrap: Bootstrap,
-    contact: Contact,
+    lease: DriverLease,
     *,
     give: Callable[[Job, Outcome], None],
     supply: Callable[[], int],
@@ -327,13 +327,13 @@ def choose_output(
     else:
         from disbatch.engine.output_files import Shelves
 
-        files = Shelves(bootstrap.output, bootstrap.engine, contact.certain, failed)
+        files = Shelves(bootstrap.output, bootstrap.engine, lease.certain, failed)
     return Output(
         loop,
         files,
         limit=bootstrap.output_limit,
         give=give,
-        now=contact.now,
+        now=lease.now,
         supply=supply,
         trouble=trouble,
         broken=broken,

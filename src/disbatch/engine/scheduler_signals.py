@@ -53,7 +53,7 @@ def hold_of(outcome: Outcome) -> float:
     return HOLD_OF_SUCCESS if outcome.elapsed <= SHORT_TASK else min(HOLD, HOLD_SHARE * outcome.elapsed)
 
 
-class Held:
+class SignalFilter:
     """Passes outcomes on to `give(job, outcome)`, `hold_of` seconds later; if it does not `hold` any, all at
     once, unchanged, whatever was signalled."""
 

@@ -30,7 +30,7 @@ from typing import NamedTuple
 from disbatch.engine import process_tree
 from disbatch.engine.capture import Capture, Captures
 from disbatch.engine.environment import TaskEnvironment
-from disbatch.engine.keeper_client import Guard
+from disbatch.engine.keeper_client import KeeperClient
 from disbatch.engine.limits import Parked, Readiness, Shortage
 from disbatch.engine.resources import Division
 from disbatch.engine.spawn import Binding, spawn
@@ -60,19 +60,9 @@ class _Task:
     """A job whose shell was started. `status` is the result of waitpid, None before."""
 
     __slots__ = (
-        "begun",
-        "elapsed",
-        "err",
-        "finish",
-        "job",
-        "listened",
-        "out",
-        "pid",
-        "quarry",
-        "slot",
-        "start",
+        "begun", "elapsed", "err", "finish", "job", "listened", "out", "pid", "quarry", "slot", "start",
         "status",
-    )
+    )  # fmt: skip
 
     out: Capture
     err: Capture
@@ -110,7 +100,7 @@ class Runner:
         loop: asyncio.AbstractEventLoop,
         environment: TaskEnvironment,
         division: Division,
-        guard: Guard,
+        keeper: KeeperClient,
         captures: Captures,
         *,
         ended: Callable[[Job, Outcome], None],
@@ -125,7 +115,7 @@ class Runner:
         self._readiness = Readiness(loop)
         self._environment = environment
         self._binding = Binding(division.shares, trouble)
-        self._guard = guard
+        self._keeper_client = keeper
         self._captures = captures
         self._ended = ended
         self._idle = idle
@@ -292,7 +282,7 @@ class Runner:
             child = spawn(order.command, environment)
         task.pid = child.pid
         self._shells[child.pid] = task
-        self._guard.record(task.slot, child.pid)
+        self._keeper_client.record(task.slot, child.pid)
         task.out, task.err = self._captures.captures(order, task.job.phase)
         task.out.descriptor = child.out
         task.err.descriptor = child.err
@@ -391,7 +381,7 @@ class Runner:
         attempt = task.job.order.attempt
         del self._running[attempt]
         self._draining[attempt] = task
-        self._guard.record(task.slot, 0)
+        self._keeper_client.record(task.slot, 0)
         self._give_slot_back(task)
         self._shortage.eased()
         self._drain(task.out)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.engine.liveness import burden_now
+from disbatch.engine.liveness import node_load
 
 
 def test_of_this_machine() -> None:
-    load, used, total = burden_now()
+    load, used, total = node_load()
     assert load >= 0 and 0 < used < total
 
 
@@ -28,9 +28,9 @@ def test_of_this_machine() -> None:
 def test_what_the_kernel_says(tmp_path: Path, text: str, memory: tuple[int, int]) -> None:
     path = tmp_path / "meminfo"
     path.write_text(text)
-    assert burden_now(str(path))[1:] == memory
+    assert node_load(str(path))[1:] == memory
 
 
 def test_a_system_that_does_not_say(tmp_path: Path) -> None:
-    assert burden_now(str(tmp_path / "none"))[1:] == (0, 0)
-    assert burden_now(str(tmp_path))[1:] == (0, 0)
+    assert node_load(str(tmp_path / "none"))[1:] == (0, 0)
+    assert node_load(str(tmp_path))[1:] == (0, 0)

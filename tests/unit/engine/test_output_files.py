@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from disbatch.engine.liveness import Contact
+from disbatch.engine.liveness import DriverLease
 from disbatch.engine.output_files import MOST_OPEN, Shelves, prepare
 from disbatch.engine.output_writer import Done
 from disbatch.model.output import aside, left_out, parse_aside, place
@@ -332,79 +332,79 @@ class Clock:
         self.now = 1000.0
         self.heard = 1000.0
 
-    def contact(self) -> Contact:
-        return Contact(lambda: self.now, lambda: self.now - self.heard)
+    def lease(self) -> DriverLease:
+        return DriverLease(lambda: self.now, lambda: self.now - self.heard)
 
-    def live(self, contact: Contact, seconds: float, *, heard: bool = True) -> None:
+    def live(self, lease: DriverLease, seconds: float, *, heard: bool = True) -> None:
         """A while with a heartbeat of 3 s."""
         end = self.now + seconds
         while self.now + 3 <= end:
             self.now += 3
             if heard:
                 self.heard = self.now
-            contact.tick()
+            lease.tick()
         self.now = end
 
 
 def test_no_doubt_while_the_driver_answers() -> None:
     clock = Clock()
-    contact = clock.contact()
-    assert contact.certain(clock.now)
-    contact.welcomed(15.0, 3.0)
-    clock.live(contact, 1000)
-    assert contact.certain(999.0) and contact.certain(clock.now)
+    lease = clock.lease()
+    assert lease.certain(clock.now)
+    lease.welcomed(15.0, 3.0)
+    clock.live(lease, 1000)
+    assert lease.certain(999.0) and lease.certain(clock.now)
 
 
 @pytest.mark.parametrize(("silence", "certain"), [(6, True), (9, True), (12, False), (30, False)])
 def test_silence_makes_doubt_of_what_ran_meanwhile(silence: int, certain: bool) -> None:
     clock = Clock()
-    contact = clock.contact()
-    contact.welcomed(15.0, 3.0)
+    lease = clock.lease()
+    lease.welcomed(15.0, 3.0)
     begun = clock.now
-    clock.live(contact, silence, heard=False)
-    assert contact.certain(begun) == certain
-    clock.live(contact, 30)
-    assert contact.certain(begun) == certain, "for good"
-    assert contact.certain(clock.now)
+    clock.live(lease, silence, heard=False)
+    assert lease.certain(begun) == certain
+    clock.live(lease, 30)
+    assert lease.certain(begun) == certain, "for good"
+    assert lease.certain(clock.now)
 
 
 def test_a_short_break_makes_no_doubt_unless_the_driver_has_forgotten_us() -> None:
     clock = Clock()
-    contact = clock.contact()
-    contact.welcomed(15.0, 3.0)
+    lease = clock.lease()
+    lease.welcomed(15.0, 3.0)
     begun = clock.now
-    clock.live(contact, 3)
-    clock.live(contact, 6, heard=False)
+    clock.live(lease, 3)
+    clock.live(lease, 6, heard=False)
     clock.heard = clock.now
-    contact.welcomed(15.0, 3.0)
-    assert contact.certain(begun)
-    contact.forgotten()
-    contact.welcomed(15.0, 3.0)
-    assert not contact.certain(begun)
-    clock.live(contact, 3)
-    assert contact.certain(clock.now)
+    lease.welcomed(15.0, 3.0)
+    assert lease.certain(begun)
+    lease.forgotten()
+    lease.welcomed(15.0, 3.0)
+    assert not lease.certain(begun)
+    clock.live(lease, 3)
+    assert lease.certain(clock.now)
 
 
 def test_a_greeting_after_the_process_was_stopped_makes_doubt() -> None:
     clock = Clock()
-    contact = clock.contact()
-    contact.welcomed(15.0, 3.0)
+    lease = clock.lease()
+    lease.welcomed(15.0, 3.0)
     begun = clock.now
     clock.now += 60
     clock.heard = clock.now
-    contact.welcomed(15.0, 3.0)
-    assert not contact.certain(begun)
+    lease.welcomed(15.0, 3.0)
+    assert not lease.certain(begun)
 
 
 def test_an_engine_that_was_stopped_is_in_doubt_before_its_next_heartbeat() -> None:
     clock = Clock()
-    contact = clock.contact()
-    contact.welcomed(15.0, 3.0)
+    lease = clock.lease()
+    lease.welcomed(15.0, 3.0)
     begun = clock.now
     clock.now += 60
     clock.heard = clock.now  # what had come before is read first
-    assert not contact.certain(begun)
-    contact.tick()
-    assert not contact.certain(begun)
-    clock.live(contact, 6)
-    assert contact.certain(clock.now)
+    assert not lease.certain(begun)
+    lease.tick()
+    assert not lease.certain(begun)
+    clock.live(lease, 6)
+    assert lease.certain(clock.now)

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from disbatch.engine.scheduler_signals import HOLD, HOLD_OF_SUCCESS, Held, hold_of
+from disbatch.engine.scheduler_signals import HOLD, HOLD_OF_SUCCESS, SignalFilter, hold_of
 from disbatch.engine.slots import Job
 from disbatch.model.task import Ending, Outcome
 from disbatch.wire.engine_protocol import Order
@@ -84,7 +84,7 @@ SIGNAL, RELEASE = "signal", "release"
 def test_history(history: list[Any], given: list[tuple[int, Ending]]) -> None:
     clock = Clock()
     seen: list[tuple[int, Ending]] = []
-    held = Held(
+    held = SignalFilter(
         cast(asyncio.AbstractEventLoop, clock),
         lambda _, result: seen.append((result.attempt, result.ending)),
         hold=True,
@@ -109,7 +109,7 @@ def test_history(history: list[Any], given: list[tuple[int, Ending]]) -> None:
 
 def test_nothing_is_held_or_changed_where_no_step_is() -> None:
     seen: list[Ending] = []
-    held = Held(
+    held = SignalFilter(
         cast(asyncio.AbstractEventLoop, Clock()), lambda _, result: seen.append(result.ending), hold=False
     )
     job = Job(Order(1, 1, 1, -1, b":"), None)
