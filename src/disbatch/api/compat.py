@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from disbatch.api.keyvalue import Deal, Result, Values
+from disbatch.api.keyvalue import Operation, Result, Values
 from disbatch.api.run import DisBatch
 from disbatch.keystore.address import PREFIX, URL, Address, parse_address
 from disbatch.keystore.redis import ExternalStore
@@ -108,11 +108,11 @@ class ServerValues(Values):
             future.cancel()
             raise
 
-    def _wait_for(self, deal: Deal[Result]) -> Result:
-        return self._do(deal(self._store))
+    def _wait_for(self, operation: Operation[Result]) -> Result:
+        return self._do(operation(self._store))
 
-    async def _await(self, deal: Deal[Result]) -> Result:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(deal(self._store), self._loop))
+    async def _await(self, operation: Operation[Result]) -> Result:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(operation(self._store), self._loop))
 
     def _close(self) -> None:
         with suppress(DisbatchError, TimeoutError):

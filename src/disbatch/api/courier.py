@@ -28,11 +28,11 @@ from typing import NamedTuple
 import zmq
 
 from disbatch.api.backpressure import Room
-from disbatch.api.keyvalue import Deal, Deals, Result
+from disbatch.api.keyvalue import Operation, PendingOperations, Result
 from disbatch.api.launched import Launched
 from disbatch.api.task import Task
 from disbatch.client.follow import Follower
-from disbatch.client.keyvalue import Storefront
+from disbatch.client.keyvalue import KeyValueClient
 from disbatch.client.run_client import RunClient, line_opener
 from disbatch.model.errors import DisbatchError, RunEndedError, SilenceError, UsageError
 from disbatch.model.idset import IdSet
@@ -118,7 +118,7 @@ class Courier:
         self._awake = False
         """It was said, since the queue was last looked at, that there is something in it."""
         self._tasks: dict[int, Task] = {}
-        self._deals = Deals(self._loop)
+        self._store_operations = PendingOperations(self._loop)
         self._client: RunClient | None = None
         _open.add(self)
         threading.Thread(target=self._run, name="disbatch", daemon=True).start()
@@ -165,12 +165,12 @@ class Courier:
         answer = await self._client.ask(Watch(Wants(engines=0), ids=[(id, id)]), ANSWER_WITHIN)
         return isinstance(answer.value, Seen) and id in answer.value.running
 
-    def deal(self, deal: Deal[Result]) -> Future[Result]:
-        """Do this with the key store of the run, which is `ready`. RuntimeError after `close`, RunEndedError
-        if the run is over."""
+    def carry_out(self, operation: Operation[Result]) -> Future[Result]:
+        """Carry this out with the key store of the run, which is `ready`. RuntimeError after `close`,
+        RunEndedError if the run is over."""
         with self._lock:
             self._check()
-            return self._deals.begin(deal)
+            return self._store_operations.begin(operation)
 
     def _check(self) -> None:
         if self._closing:
@@ -219,7 +219,7 @@ class Courier:
                 self.ready.set_exception(error)
                 return
             self._client = client
-            self._deals.store = Storefront(client.ask, say=log.warning)
+            self._store_operations.store = KeyValueClient(client.ask, notify_user=log.warning)
             self.ready.set_result(reached.prefix)
             await self._serve(client, follower, reached.launched)
 
@@ -266,7 +266,7 @@ class Courier:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._deals.end()
+            await self._store_operations.end()
             client.close()
             if launched is not None:
                 launched.close()
@@ -438,7 +438,7 @@ class Courier:
         if launched is None:
             return
         if not launched.ended.done():
-            await self._deals.end()
+            await self._store_operations.end()
             client.close()  # its driver waits a moment for whoever is still there
         elif self.error is None and launched.ended.result() < 0:
             await self._ask(client, Close())  # it was killed, and another one may have its run

@@ -7,63 +7,50 @@ import abc
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from disbatch.keystore.store import KeyValues
 from disbatch.model.errors import RunEndedError
 
-
-class Store(Protocol):
-    """A key store, as programs use it: `client.keyvalue.Storefront`, or `keystore.redis.ExternalStore`."""
-
-    async def put(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
-        """Append each value to its key's queue."""
-
-    async def get(self, key: bytes, timeout: float | None = None) -> bytes:
-        """Take the oldest value, when there is one."""
-
-    async def view(self, key: bytes, timeout: float | None = None) -> bytes:
-        """The oldest value, when there is one."""
-
-
 Result = TypeVar("Result")
-Deal = Callable[[Store], Coroutine[Any, Any, Result]]
+Operation = Callable[[KeyValues], Coroutine[Any, Any, Result]]
 """Something to do with a key store."""
 
 
-class Deals:
-    """Those that are not done; on `loop`, from when there is a `store`."""
+class PendingOperations:
+    """Operations that have not ended, on `loop`; `store` must be set before the first."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._open: set[asyncio.Task[Any]] = set()
+        self._pending: set[asyncio.Task[Any]] = set()
         self._over = False
-        self.store: Store | None = None
+        self.store: KeyValues | None = None
 
-    def begin(self, deal: Deal[Result]) -> Future[Result]:
-        """Do this; from any thread. RunEndedError if it is over before."""
-        return asyncio.run_coroutine_threadsafe(self._do(deal), self._loop)
+    def begin(self, operation: Operation[Result]) -> Future[Result]:
+        """Carry it out; from any thread. RunEndedError if the run is over, or ends before."""
+        return asyncio.run_coroutine_threadsafe(self._carry_out(operation), self._loop)
 
-    async def _do(self, deal: Deal[Result]) -> Result:
+    async def _carry_out(self, operation: Operation[Result]) -> Result:
         task = asyncio.current_task()
         assert task is not None and self.store is not None
         if self._over:
             raise RunEndedError("this run is closed")
-        self._open.add(task)
+        self._pending.add(task)
         try:
-            return await deal(self.store)
+            return await operation(self.store)
         except asyncio.CancelledError:
             if self._over:
                 raise RunEndedError("this run is closed") from None
             raise
         finally:
-            self._open.discard(task)
+            self._pending.discard(task)
 
     async def end(self) -> None:
-        """Nobody gets anything any more."""
+        """End all of them with RunEndedError."""
         self._over = True
-        for task in self._open:
+        for task in self._pending:
             task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        await asyncio.gather(*self._pending, return_exceptions=True)
 
 
 class Values(abc.ABC):
@@ -75,24 +62,24 @@ class Values(abc.ABC):
     """
 
     @abc.abstractmethod
-    def _wait_for(self, deal: Deal[Result]) -> Result:
-        """Do this."""
+    def _wait_for(self, operation: Operation[Result]) -> Result:
+        """Carry it out, and wait for its result."""
 
     @abc.abstractmethod
-    async def _await(self, deal: Deal[Result]) -> Result:
-        """Do this, on an asyncio loop."""
+    async def _await(self, operation: Operation[Result]) -> Result:
+        """As `_wait_for`, on an asyncio loop."""
 
     def put(self, key: str | bytes, *values: str | bytes) -> None:
-        """Append these values, together at most 1 MiB, to what stands under `key`."""
+        """Append these values, together at most 1 MiB, to the queue of `key`."""
         self._wait_for(_put(key, values))
 
     def get(self, key: str | bytes, timeout: float | None = None) -> bytes:
-        """Take the oldest value that stands under `key`, when there is one. TimeoutError if none comes within
-        `timeout` seconds; 0: if none is there."""
+        """Take the oldest value of `key`, once there is one. TimeoutError if none arrives in `timeout`
+        seconds; 0: if there is none now."""
         return self._wait_for(_get(key, timeout))
 
     def view(self, key: str | bytes, timeout: float | None = None) -> bytes:
-        """The oldest value that stands under `key`, which stays there. As `get`."""
+        """The oldest value of `key`, which stays in the queue. As `get`."""
         return self._wait_for(_view(key, timeout))
 
     async def aput(self, key: str | bytes, *values: str | bytes) -> None:
@@ -100,7 +87,7 @@ class Values(abc.ABC):
         await self._await(_put(key, values))
 
     async def aget(self, key: str | bytes, timeout: float | None = None) -> bytes:
-        """As `get`, on an asyncio loop. If it is cancelled it has taken nothing."""
+        """As `get`, on an asyncio loop. If it is cancelled, it takes nothing."""
         return await self._await(_get(key, timeout))
 
     async def aview(self, key: str | bytes, timeout: float | None = None) -> bytes:
@@ -108,19 +95,19 @@ class Values(abc.ABC):
         return await self._await(_view(key, timeout))
 
 
-def _put(key: str | bytes, values: Sequence[str | bytes]) -> Deal[None]:
+def _put(key: str | bytes, values: Sequence[str | bytes]) -> Operation[None]:
     pairs = [(_bytes(key), _bytes(value)) for value in values]
     if not pairs:
         raise ValueError("put: no value")
     return lambda store: store.put(pairs)
 
 
-def _get(key: str | bytes, timeout: float | None) -> Deal[bytes]:
+def _get(key: str | bytes, timeout: float | None) -> Operation[bytes]:
     name = _bytes(key)
     return lambda store: _in_time(store.get(name, timeout), key, timeout)
 
 
-def _view(key: str | bytes, timeout: float | None) -> Deal[bytes]:
+def _view(key: str | bytes, timeout: float | None) -> Operation[bytes]:
     name = _bytes(key)
     return lambda store: _in_time(store.view(name, timeout), key, timeout)
 

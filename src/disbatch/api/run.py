@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any, Never
 
 from disbatch.api.courier import Courier, Line, Reached
-from disbatch.api.keyvalue import Deal, Result, Values
+from disbatch.api.keyvalue import Operation, Result, Values
 from disbatch.api.launched import Launched
 from disbatch.api.task import Task
 from disbatch.api.template import Template
@@ -301,20 +301,20 @@ class DisBatch(Values):
 
     # ---- key store ----
 
-    def _wait_for(self, deal: Deal[Result]) -> Result:
+    def _wait_for(self, operation: Operation[Result]) -> Result:
         self._ready()
         self._forbid_in_callbacks()
-        future = self._courier.deal(deal)
+        future = self._courier.carry_out(operation)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
 
-    async def _await(self, deal: Deal[Result]) -> Result:
+    async def _await(self, operation: Operation[Result]) -> Result:
         self._check_process()
         await _ended(self._courier.ready)
-        return await asyncio.wrap_future(self._courier.deal(deal))
+        return await asyncio.wrap_future(self._courier.carry_out(operation))
 
     # ---- the end ----
 

@@ -12,7 +12,7 @@ from disbatch.cli.verb_options import AddVerb, run_option, seconds_of, usual_opt
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, DisbatchError, SilenceError, UsageError
 
 if TYPE_CHECKING:
-    from disbatch.client.keyvalue import Storefront
+    from disbatch.client.keyvalue import KeyValueClient
     from disbatch.client.run_client import RunClient
 
 Complain = Callable[[str], None]
@@ -60,7 +60,7 @@ def put_values(run: str | None, key: str, words: list[str], patience: float, com
     """Put them; the exit code. `-`, or no words: what standard input holds."""
     pairs = _pairs(key, words or ["-"])
 
-    async def put(client: RunClient, store: Storefront, say: Complain) -> int:
+    async def put(client: RunClient, store: KeyValueClient, say: Complain) -> int:
         try:
             async with asyncio.timeout(patience):
                 await store.put(pairs)
@@ -74,7 +74,7 @@ def put_values(run: str | None, key: str, words: list[str], patience: float, com
 def show_value(run: str | None, wanted: Wanted, complain: Complain) -> int:
     """Write a value to standard output; the exit code."""
 
-    async def show(client: RunClient, store: Storefront, say: Complain) -> int:
+    async def show(client: RunClient, store: KeyValueClient, say: Complain) -> int:
         key = os.fsencode(wanted.key)
         try:
             value = await (store.get if wanted.take else store.view)(key, wanted.timeout)
@@ -97,12 +97,12 @@ def show_value(run: str | None, wanted: Wanted, complain: Complain) -> int:
 
 def _with_store(
     prefix: str | None,
-    work: Callable[[RunClient, Storefront, Complain], Coroutine[None, None, int]],
+    work: Callable[[RunClient, KeyValueClient, Complain], Coroutine[None, None, int]],
     complain: Complain,
 ) -> int:
     """Do `work` with the key store of the run; the exit code."""
     from disbatch.client.find import client_of, find_run
-    from disbatch.client.keyvalue import Storefront
+    from disbatch.client.keyvalue import KeyValueClient
 
     run = find_run(prefix)
 
@@ -111,7 +111,7 @@ def _with_store(
 
     async def with_store() -> int:
         async with client_of(run, say) as client:
-            return await work(client, Storefront(client.ask, say=say), say)
+            return await work(client, KeyValueClient(client.ask, notify_user=say), say)
 
     try:
         return asyncio.run(with_store())

@@ -1,4 +1,4 @@
-"""A program's end of the run's key store: put, get and view, over takeovers; see `wire.client_protocol`."""
+"""A client of the run's key store: put, get and view, also across takeovers; see `wire.keystore_protocol`."""
 
 from __future__ import annotations
 
@@ -26,36 +26,40 @@ from disbatch.wire.keystore_protocol import (
 )
 
 MARGIN = 5.0
-"""Seconds that a driver may be late with its word that there is no value."""
-LAST_WORDS = 1.0
-"""Seconds for what one who goes away has to say."""
+"""Seconds that the driver's answer that there is no value may be late."""
+GIVE_UP_WITHIN = 1.0
+"""Seconds for the last message of a call that is cancelled."""
 NEW_STORE = "another driver has the run now; what the key store of the one before it held is lost"
 
 Expected = TypeVar("Expected", Given, Kept)
 
 
 class _Channel:
-    """One thing after the other."""
+    """Operations one after the other."""
 
     def __init__(self) -> None:
         self.name = secrets.token_hex(12)
         self.number = 0
 
 
-class Storefront:
+class KeyValueClient:
     """The key store of a run, on an asyncio loop. `ask` is that of a `RunClient`, and raises its errors;
-    `say` gets a line for the user.
+    `notify_user` gets a line for the user.
 
-    Keys and values are bytes: UsageError for a key without or with more than MAX_KEY of them, or for more
-    than MAX_PUT in values. RunEndedError if the run is over, or ends. A call that is cancelled has done
-    nothing or all.
+    Keys and values are bytes: UsageError for a key that is empty or longer than MAX_KEY, or for values of
+    more than MAX_PUT together. RunEndedError if the run is over, or ends. A cancelled call has done nothing
+    or everything.
     """
 
     def __init__(
-        self, ask: Callable[[Verb], Awaitable[Answer]], *, say: Callable[[str], None], hold: float = HOLD
+        self,
+        ask: Callable[[Verb], Awaitable[Answer]],
+        *,
+        notify_user: Callable[[str], None],
+        hold: float = HOLD,
     ) -> None:
         self._ask_driver = ask
-        self._say = say
+        self._notify_user = notify_user
         self._hold = hold
         self._idle: list[_Channel] = []
 
@@ -69,12 +73,12 @@ class Storefront:
             self._idle.append(channel)
 
     async def get(self, key: bytes, timeout: float | None = None) -> bytes:
-        """Take the oldest value, when there is one. TimeoutError if none comes within so many seconds; 0: if
-        none is there."""
+        """Take the oldest value, once there is one. TimeoutError if none arrives in `timeout` seconds; 0: if
+        there is none now."""
         return await self._wait(key, True, timeout)
 
     async def view(self, key: bytes, timeout: float | None = None) -> bytes:
-        """The oldest value, which stays there. As `get`."""
+        """The oldest value, which stays in the queue. As `get`."""
         return await self._wait(key, False, timeout)
 
     async def _wait(self, key: bytes, takes: bool, timeout: float | None) -> bytes:
@@ -87,16 +91,16 @@ class Storefront:
                 left = None if deadline is None else max(0.0, deadline - loop.time())
                 given = await self._ask_for(channel, key, takes, left)
                 if store and given.store != store:
-                    self._say(NEW_STORE)
+                    self._notify_user(NEW_STORE)
                 store = given.store
                 if given.value is None:
                     if left is not None and left <= self._hold:
                         raise TimeoutError
-                elif not takes or await self._keep(channel, given):
+                elif not takes or await self._confirm(channel, given):
                     return given.value
         except asyncio.CancelledError:
             with suppress(DisbatchError, TimeoutError):
-                async with asyncio.timeout(LAST_WORDS):
+                async with asyncio.timeout(GIVE_UP_WITHIN):
                     await self._ask(Forgo(channel.name, channel.number))
             raise
         finally:
@@ -111,14 +115,14 @@ class Storefront:
         except TimeoutError:
             raise SilenceError("the driver is not heard; nothing was taken") from None
 
-    async def _keep(self, channel: _Channel, given: Given) -> bool:
-        """Say that it has arrived; true if it is ours."""
+    async def _confirm(self, channel: _Channel, given: Given) -> bool:
+        """Report that the value has arrived; true if it is ours."""
         keeping = asyncio.ensure_future(self._ask(Keep(channel.name, channel.number, given.serial)))
         try:
             answer = await asyncio.shield(keeping)
         except asyncio.CancelledError:
-            # It may be ours by now, and is better used than lost.
-            await asyncio.wait([keeping], timeout=LAST_WORDS)
+            # The value may be ours by now: then the caller gets it, so that it is not lost.
+            await asyncio.wait([keeping], timeout=GIVE_UP_WITHIN)
             if not keeping.done() or keeping.exception() is not None:
                 keeping.cancel()
                 raise

@@ -253,7 +253,7 @@ class _Assembly:
             asides=set() if takeover is None else takeover.asides,
             ended=self._listeners_to_ends(),
             failed=[listener.failed for listener in self._listeners],
-            keyed=self._keystore.keyed,
+            keyed=self._keystore.put_barrier,
         )
 
     def _listeners_to_ends(self) -> list[Callable[[int, bytes], None]]:

@@ -26,7 +26,7 @@ from disbatch.model.statusline import STATUS_HEADER
 from disbatch.model.text import printable
 from disbatch.model.view import Summary
 from disbatch.plan import events
-from disbatch.sources.keystore import Desk
+from disbatch.sources.keystore import SourceAccess
 from disbatch.wire.client_protocol import Answer, OfClients, OfContexts, Request, Verb, Watch
 from disbatch.wire.driver_socket import Peer
 from disbatch.wire.engine_protocol import (
@@ -89,18 +89,18 @@ class Driver:
             if await self.startup.reach_store():
                 if takes_over:
                     p.files.create()
-                desk = p.keystore.open(p.addresses.public)
+                access = p.keystore.open(p.addresses.public)
                 begun = True
-                self._begin(nodes, desk)
+                self._begin(nodes, access)
             ready()
             await p.over
         finally:
             unwritten = await (self.shutdown.close() if begun else self.shutdown.leave())
         return self.shutdown.conclude(unwritten)
 
-    def _begin(self, nodes: list[Node], desk: Desk) -> None:
+    def _begin(self, nodes: list[Node], access: SourceAccess) -> None:
         p, takeover = self._parts, self._parts.settings.takeover
-        self.startup.begin(nodes, desk)
+        self.startup.begin(nodes, access)
         if takeover is not None and takeover.finish:
             self.shutdown.finish()
         self.feed_plan()

@@ -19,7 +19,7 @@ from disbatch.rundir.journal import JournalState
 from disbatch.rundir.resume import Former
 from disbatch.rundir.resume_by_command import ByCommand
 from disbatch.rundir.takeover import SoFar
-from disbatch.sources.keystore import Desk, StoreSource
+from disbatch.sources.keystore import SourceAccess, StoreSource
 from disbatch.sources.opening import Expected, Opened
 from disbatch.sources.source import Source
 from disbatch.sources.submitted import SubmittedFile, SubmittedSource, Taking
@@ -152,12 +152,13 @@ class Feed:
         return isinstance(self._opened, Expected) and not self._opened.is_started
 
     def start(
-        self, loop: asyncio.AbstractEventLoop, pump: Callable[[], None], desk: Desk | None = None
+        self, loop: asyncio.AbstractEventLoop, pump: Callable[[], None], access: SourceAccess | None = None
     ) -> None:
-        """Begin to read; `pump` is called when there is more than there was. Programs come to `desk`."""
+        """Begin to read; `pump` is called when there is more than there was. `access` is
+        what a source needs from the run."""
         self._loop = loop
         self._pump = pump
-        source: Source = self._opened.source(loop, pump, desk)
+        source: Source = self._opened.source(loop, pump, access)
         if isinstance(source, StoreSource):
             self.submissions = source
         if self._submitted is not None:

@@ -1,4 +1,4 @@
-"""The run's key store: open it, announce it, and put what programs wait for.
+"""The run's key store: open and announce it, and publish results, barriers and the state of the run in it.
 
 | key | value |
 |---|---|
@@ -8,12 +8,12 @@
 | `DisBatch status` | the state of the run, JSON; replaced as it changes |
 
 A report or an id is put when the line of the task or barrier is in the status file, so that no program learns
-of a result that might be repeated. Values are put in order, and the run does not wait for that: if they
-cannot be put, the run continues until many wait; then it starts no task until there are fewer.
+of a result whose task may run again. Values are put in order, and the run does not wait for that: if they
+cannot be put, the run continues until too many wait; then it starts no task until there are fewer.
 
-The driver's own key store ends with the driver. So when all tasks have ended, the driver stays until a
-program that it did not start has fetched the reports of all tasks; but it stops waiting for a program that
-has asked for nothing in SILENT seconds, or fetched nothing in IDLE seconds.
+The driver's own key store ends with the driver. So when all tasks have ended, the driver waits until a
+program that it did not start has fetched all reports; but not for a program that has requested nothing in
+SILENT seconds, or fetched nothing in IDLE seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import msgspec
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.settings import Settings
 from disbatch.keystore.embedded import EmbeddedStore
-from disbatch.keystore.service import Storekeeper
+from disbatch.keystore.service import KeyStoreService
 from disbatch.keystore.store import KeyStore, Pair
 from disbatch.model.errors import DisbatchError
 from disbatch.model.result import Report, report_of
@@ -41,22 +41,29 @@ from disbatch.model.task import Barrier
 from disbatch.model.text import counted, path_line
 from disbatch.model.view import EngineRow, RunView
 from disbatch.rundir.kvsinfo import KvsInfo, kvsinfo_path
-from disbatch.sources.keystore import Desk, SignIn
+from disbatch.sources.keystore import SignIn, SourceAccess
 from disbatch.wire.client_protocol import Answer, Request, Wants
 
 if TYPE_CHECKING:
     from disbatch.keystore.address import Address
-    from disbatch.keystore.redis import Lease
+    from disbatch.keystore.redis import PrefixLease
 
+log = logging.getLogger(__name__)
+
+STATUS_KEY = b"DisBatch status"
+STATUS_INTERVAL = 2.0
+"""Seconds between two checks whether the state has changed."""
+RELEASE_WITHIN = 3.0
+"""Seconds for what is put at the very end."""
 BATCH = 256
 """Results that are put at once."""
 FULL = 20_000
-"""Results that may wait: with more the run starts nothing until some are gone."""
+"""Results that may wait; with more of them, no task starts until there are fewer."""
 
 
-class Outgoing:
-    """`add` one result after the other. `full(True)` is called when too much waits, `full(False)` when it
-    does no more; `refused` when the store will never take some."""
+class PutQueue:
+    """Values that wait to be put into `store`, in order. `full(True)` is called when too many wait,
+    `full(False)` when there are fewer again, `refused` when the store refuses some for good."""
 
     def __init__(
         self,
@@ -79,14 +86,14 @@ class Outgoing:
         return len(self._waiting)
 
     def add(self, *pairs: Pair) -> None:
-        """Put these together, after those before."""
+        """Put these together, after all others."""
         self._waiting.append(pairs)
         if self._task is None:
             self._task = self._loop.create_task(self._send())
         self._look()
 
     async def _send(self) -> None:
-        # What is added in this turn of the loop goes in one batch.
+        # Values that are added in one turn of the loop go in one batch.
         await asyncio.sleep(0)
         while self._waiting:
             batch = list(islice(self._waiting, BATCH))
@@ -106,7 +113,7 @@ class Outgoing:
             self._tell_full(full)
 
     async def close(self, patience: float) -> int:
-        """Put what waits, within so many seconds; how many could not be put."""
+        """Put what waits, within so many seconds; the number of results that could not be put."""
         if self._task is not None:
             await asyncio.wait([self._task], timeout=patience)
         if self._task is not None:
@@ -118,9 +125,9 @@ SILENT = 60.0
 IDLE = 600.0
 
 
-class Lingering:
-    """`left()` is true while there are results that nobody has fetched; `stirred` is to be called when
-    somebody asked for something, `end` when we shall go at once."""
+class FetchWait:
+    """Wait until programs have fetched all results: as long as `left()` is true. Call `requested` when a
+    program requests something."""
 
     def __init__(self, left: Callable[[], bool], *, silent: float = SILENT, idle: float = IDLE) -> None:
         self._left = left
@@ -129,17 +136,17 @@ class Lingering:
         self._ended = False
         self._event = asyncio.Event()
 
-    def stirred(self) -> None:
-        """Somebody asked."""
+    def requested(self) -> None:
+        """A program has requested something."""
         self._event.set()
 
     def end(self) -> None:
-        """Wait no more."""
+        """Stop waiting."""
         self._ended = True
         self._event.set()
 
-    async def last(self, held: Callable[[], int]) -> None:
-        """Wait. `held()`: how much there is, which becomes less as somebody fetches."""
+    async def wait(self, held: Callable[[], int]) -> None:
+        """Wait. `held()`: how much the store holds, which becomes less when a program fetches a result."""
         loop = asyncio.get_running_loop()
         before, since = held(), loop.time()
         while self._left() and not self._ended:
@@ -154,9 +161,6 @@ class Lingering:
                 return
 
 
-log = logging.getLogger(__name__)
-
-STATUS_KEY = b"DisBatch status"
 _COUNTS = ("seconds", "total", "done", "failed", "skipped", "running", "slots")
 _MORE = ("notice", "skipped_failed", "inherited", "cancelled")
 _OF_AN_ENGINE = ("node", "rank", "slots", "running", "waiting", "done", "failed")
@@ -180,18 +184,12 @@ def status_value(state: str, view: RunView) -> bytes:
     )
 
 
-STATUS_INTERVAL = 2.0
-"""Seconds between two looks whether the state has changed."""
-LAST_WORDS = 3.0
-"""Seconds for what is put at the very end."""
-
-
 class KeyStorePublisher:
     """`open` it before the source begins, `settle` and `close` it when the record is closed.
 
     `mark` calls back when all lines so far are in the status file; `view` returns the state of the run;
-    `notify_user` gets a line for the user. `request` answers what programs ask of the store, at once or
-    through `answer`.
+    `notify_user` gets a line for the user. `request` answers a program's request, at once or through
+    `answer`.
     """
 
     def __init__(
@@ -213,26 +211,27 @@ class KeyStorePublisher:
         self._notify_user = notify_user
         files = settings.claimed.files
         self.info = KvsInfo(kvsinfo_path(files, settings.task_name, settings.jobid))
-        self._lease: Lease | None = None
+        self._lease: PrefixLease | None = None
         self._away: Callable[[], bool] = lambda: False
         self._publishing: asyncio.Task[None] | None = None
         self._results: bytes | None = None
-        """The key that results go to, with a blank behind it; None if nobody wants any."""
+        """The source's key for results, with a blank after it; None if it wants none."""
         self._over = False
         self._store: KeyStore | None = None
-        self._storekeeper = Storekeeper(loop, answer)
-        self._lingering: Lingering | None = None
-        self.request = self._storekeeper.request
+        self._service = KeyStoreService(loop, answer)
+        self._fetch_wait: FetchWait | None = None
+        self.request = self._service.request
 
-    # ---- where it is ----
+    # ---- opening it ----
 
     async def reach(self) -> None:
-        """Find the server, if the store is one. UsageError if there is none."""
+        """Connect to the server, if the store is one. UsageError if that is not possible."""
         if self._settings.keystore is not None:
             self._lease = await self._open_server(self._settings.keystore)
 
-    def open(self, address: str) -> Desk:
-        """Be ready; `address` is the driver's own. UsageError if nobody can be told where the store is."""
+    def open(self, address: str) -> SourceAccess:
+        """Open the store and write the file that tells where it is; `address` is the driver's. UsageError if
+        that file cannot be written."""
         s = self._settings
         connect = s.claimed.files.connect
         environment = {b"DISBATCH_CONNECT": bytes(connect), b"DISBATCH_JOBID": s.jobid.encode()}
@@ -253,12 +252,14 @@ class KeyStorePublisher:
             environment[b"DISBATCH_KVS_PREFIX"] = lease.prefix.encode()
             store = lease.store
             self._publishing = self._loop.create_task(self._publish(lease))
-        self._outgoing = Outgoing(self._loop, store, full=self._full, refused=self._refused)
+        self._queue = PutQueue(self._loop, store, full=self._full, refused=self._refused)
         self._store = store
-        self._storekeeper.open(store, secrets.token_hex(8) if s.keystore is None else "")
-        return Desk(store, where, {**s.environment, **environment}, self._signed_in, self._notify_user)
+        self._service.open(store, secrets.token_hex(8) if s.keystore is None else "")
+        return SourceAccess(
+            store, where, {**s.environment, **environment}, self._signed_in, self._notify_user
+        )
 
-    async def _open_server(self, address: Address) -> Lease:
+    async def _open_server(self, address: Address) -> PrefixLease:
         from disbatch.keystore.redis import find_prefix
         from disbatch.keystore.redis_server import Server
 
@@ -278,26 +279,26 @@ class KeyStorePublisher:
         if source.results:
             self._results = source.results + b" "
 
-    # ---- what is put ----
+    # ---- results and barriers ----
 
-    def keyed(self, barrier: Barrier) -> None:
-        """This barrier is complete; whoever waits for its key shall know."""
+    def put_barrier(self, barrier: Barrier) -> None:
+        """This barrier is complete: put its id under its key."""
         if barrier.key is not None:
-            self._mark(partial(self._outgoing.add, (barrier.key, str(barrier.id).encode())))
+            self._mark(partial(self._queue.add, (barrier.key, str(barrier.id).encode())))
 
     def ended(self, id: int, line: bytes) -> None:
-        """This is the status line of a task that is done, or of a barrier."""
+        """A task or barrier has this status line: put the task's report."""
         report = None if self._results is None else report_of(line)
         if self._results is not None and report is not None:
             self._mark(partial(self._put_report, self._results, report))
 
     def _put_report(self, results: bytes, report: Report) -> None:
         id = str(report.id).encode()
-        self._outgoing.add((results + id, report.json()), (results + b"done tasks", id))
+        self._queue.add((results + id, report.json()), (results + b"done tasks", id))
 
     def _full(self, full: bool) -> None:
         if full:
-            waiting = counted(len(self._outgoing), "result waits", "results wait") + " for the key store"
+            waiting = counted(len(self._queue), "result waits", "results wait") + " for the key store"
             words = f"{waiting}; no task starts until it takes some"
             self._notify_user(words)
             self._holds.add(Reason.STORE, words)
@@ -315,7 +316,7 @@ class KeyStorePublisher:
     def _status_of(self, view: RunView) -> bytes:
         return status_value("over" if self._over else "running", view)
 
-    async def _publish(self, lease: Lease) -> None:
+    async def _publish(self, lease: PrefixLease) -> None:
         from disbatch.keystore.redis import RENEW
 
         last, renewed = None, self._loop.time()
@@ -336,52 +337,52 @@ class KeyStorePublisher:
     # ---- the end ----
 
     async def settle(self, patience: float) -> None:
-        """All is recorded: put what is left to put."""
+        """Everything is recorded: put the results that still wait."""
         self._over = True
         if self._store is not None:
-            left = await self._outgoing.close(patience)
+            left = await self._queue.close(patience)
             if left:
                 self._notify_user(f"{counted(left, 'result')} could not be put into the key store")
 
-    async def linger(self) -> None:
-        """Stay as long as a program may want to fetch results."""
+    async def wait_for_fetching(self) -> None:
+        """Wait as long as a program may still fetch results from the driver's own store."""
         store, results = self._store, self._results
         if results is None or not isinstance(store, EmbeddedStore) or not self._unfetched():
             return
-        self._lingering = lingering = Lingering(self._unfetched)
-        self._storekeeper.stirred = lingering.stirred
+        self._fetch_wait = FetchWait(self._unfetched)
+        self._service.requested = self._fetch_wait.requested
         most = f"at most {SILENT:g} s after the last request"
         self._notify_user(
             f"all tasks have ended; the key store stays until their results are fetched, {most}"
         )
-        await lingering.last(lambda: store.held)
+        await self._fetch_wait.wait(lambda: store.held)
         if self._unfetched():
             self._notify_user("some results were not fetched from the key store; they are in the status file")
 
     def _unfetched(self) -> bool:
-        """Reports of tasks are there, or on their way."""
+        """True if reports of tasks are in the store, or on their way to a program."""
         store, results = self._store, self._results
         if results is None or not isinstance(store, EmbeddedStore):
             return False
-        return store.has(results, but=results + b"done tasks") or self._storekeeper.holds(results)
+        return store.has(results, but=results + b"done tasks") or self._service.holds(results)
 
-    def hurry(self) -> None:
-        """Stay for nobody."""
-        if self._lingering is not None:
-            self._lingering.end()
+    def stop_waiting(self) -> None:
+        """Stop waiting for results to be fetched."""
+        if self._fetch_wait is not None:
+            self._fetch_wait.end()
 
     async def close(self) -> None:
-        """Let go of the store."""
-        await self._storekeeper.close()
+        """Close the store."""
+        await self._service.close()
         if self._publishing is not None:
             self._publishing.cancel()
         if self._lease is not None and not self._away():
             with contextlib.suppress(DisbatchError, TimeoutError):
-                await asyncio.wait_for(self._say_goodbye(self._lease), LAST_WORDS)
+                await asyncio.wait_for(self._release(self._lease), RELEASE_WITHIN)
         self.info.remove(self._notify_user)
         if self._store is not None:
             await self._store.close()
 
-    async def _say_goodbye(self, lease: Lease) -> None:
+    async def _release(self, lease: PrefixLease) -> None:
         await lease.store.replace(STATUS_KEY, self._status())
-        await lease.end()
+        await lease.release()

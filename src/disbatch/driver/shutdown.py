@@ -116,7 +116,7 @@ class Shutdown:
         self.ending = Interrupted(
             number if former is None else former.signal, at_once=not first, after=self.ending
         )
-        self._parts.keystore.hurry()
+        self._parts.keystore.stop_waiting()
         once_more = "; once more to end at once" if first else ""
         self._notify_user(f"{signal.Signals(number).name}: {self.notice}{once_more}")
         self._end_tasks(at_once=not first)
@@ -285,7 +285,7 @@ class Shutdown:
         await p.result_feed.close(words)
         await p.engines.close(patience)
         if p.feed.expects_stranger and not (is_ordered(self.ending) or self._is_taken_over):
-            await p.keystore.linger()
+            await p.keystore.wait_for_fetching()
         await p.keystore.close()
         await p.hub.until_left(LAST_WORDS)
         p.hub.close(linger=LAST_WORDS)

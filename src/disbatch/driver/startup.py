@@ -15,7 +15,7 @@ from disbatch.model.errors import DisbatchError
 from disbatch.plan import events
 from disbatch.plan.plan import Plan
 from disbatch.rundir.journal import Counted, JournalState
-from disbatch.sources.keystore import Desk
+from disbatch.sources.keystore import SourceAccess
 
 ATTEMPTS = 1 << 40
 """Attempts that one driver of a run may make: those of the next one bear higher numbers."""
@@ -82,13 +82,13 @@ class Startup:
             self._notify_user(words)
         return nodes
 
-    def begin(self, nodes: list[Node], desk: Desk) -> None:
+    def begin(self, nodes: list[Node], access: SourceAccess) -> None:
         """Read tasks, and launch engines on `nodes`, or expect those that are there. Programs sign in at
-        `desk`."""
+        `access`."""
         p, s = self._parts, self._parts.settings
         retirement = choose_retirement(s.pool, p.hostname, p.addresses.folder, self._notify_user)
         too_late = bool(p.time_limit.too_late)
-        p.feed.start(p.loop, self._feed_plan, desk)
+        p.feed.start(p.loop, self._feed_plan, access)
         if p.feed.submissions is not None:
             p.submissions.begin(p.feed.submissions, p.result_feed)
         p.files.keep(p.keystore.info.path, p.keystore.info.write_again)

@@ -90,15 +90,16 @@ class EmbeddedStore:
         return len(self._values)
 
     def has(self, prefix: bytes, *, but: bytes) -> bool:
-        """True if there is a value under a key with this prefix, other than that one, or it is just being
-        taken."""
+        """True if a key with this prefix, other than `but`, has a value, or a value is just being taken from
+        it."""
         keys = chain(self._values, (waiter.key for waiter in self._given))
         return any(key.startswith(prefix) and key != but for key in keys)
 
     # ---- without waiting ----
 
     def add(self, pairs: Sequence[Pair]) -> None:
-        """Put all or nothing. UsageError for what is too long; StoreError if it does not fit now."""
+        """Put all or nothing. UsageError for a key or value that is too long; StoreError if they do not fit
+        now."""
         self._check(pairs)
         if not self._fits(pairs):
             raise StoreError(
@@ -107,7 +108,7 @@ class EmbeddedStore:
         self._append(pairs)
 
     def supply(self, key: bytes, make: Callable[[], bytes]) -> None:
-        """A get of this key returns the result of `make` at that time, whatever is put there."""
+        """A get or view of this key returns what `make` returns at that time, whatever is put there."""
         self._supplies[key] = make
 
     def wait_for(self, key: bytes, *, takes: bool) -> Waiter:

@@ -176,47 +176,48 @@ class ExternalStore:
 
 OWNER = b".driver"
 OWNED_FOR = 60
-"""Seconds after the last renewal."""
+"""Seconds that a lease lasts after its last renewal."""
 RENEW = 20.0
-"""Seconds between two."""
+"""Seconds between two renewals."""
 MOST_PREFIXES = 1000
 
 
-class Lease:
-    """A store whose prefix is ours."""
+class PrefixLease:
+    """The lease of a prefix, with its store."""
 
     def __init__(self, store: ExternalStore, prefix: str) -> None:
         self.store = store
         self.prefix = prefix
         self._word = secrets.token_hex(8).encode()
 
-    async def take(self, *, by_force: bool = False) -> bool:
-        """True if nobody else had it, or `by_force`."""
-        return await self.store.claim(OWNER, self._word, OWNED_FOR, renew=by_force)
+    async def acquire(self) -> bool:
+        """False if another run has it."""
+        return await self.store.claim(OWNER, self._word, OWNED_FOR)
 
     async def renew(self) -> None:
-        """We are still here."""
+        """Extend it; if a driver that we replace has it, it becomes ours."""
         await self.store.claim(OWNER, self._word, OWNED_FOR, renew=True)
 
-    async def end(self) -> None:
-        """Another run may have it."""
+    async def release(self) -> None:
+        """Let another run have it."""
         await self.store.remove(OWNER)
 
 
-async def find_prefix(server: Server, jobid: str, wanted: str, former: str | None) -> Lease:
-    """A prefix for the run `jobid`: `wanted`, if that is not empty, else disbatch:JOBID:, with a number if
-    need be. `former` is what a driver had that we replace. UsageError if it is another run's."""
+async def find_prefix(server: Server, jobid: str, wanted: str, former: str | None) -> PrefixLease:
+    """Lease a prefix for the run `jobid`: `wanted`, if that is not empty, else disbatch:JOBID:, with a number
+    if another run has that. `former` is the prefix of a driver that we replace. UsageError if another run has
+    the prefix."""
     if former is not None:
-        lease = Lease(ExternalStore(server, former.encode("utf-8", "surrogateescape")), former)
-        await lease.take(by_force=True)
+        lease = PrefixLease(ExternalStore(server, former.encode("utf-8", "surrogateescape")), former)
+        await lease.renew()
         return lease
     if wanted:
         names = [wanted]
     else:
         names = [f"disbatch:{jobid}{'' if n == 1 else f'-{n}'}:" for n in range(1, MOST_PREFIXES)]
     for name in names:
-        lease = Lease(ExternalStore(server, name.encode("utf-8", "surrogateescape")), name)
-        if await lease.take():
+        lease = PrefixLease(ExternalStore(server, name.encode("utf-8", "surrogateescape")), name)
+        if await lease.acquire():
             return lease
     raise UsageError(
         f"key store: another run has the prefix {names[0]}, or had until {OWNED_FOR} s ago; "

@@ -9,7 +9,7 @@ Pair = tuple[bytes, bytes]
 """A key and a value."""
 
 
-class KeyStore(Protocol):
+class KeyValues(Protocol):
     """Under each key a queue of values, oldest first; a key without values does not exist.
 
     Keys and values are any bytes, within limits: UsageError beyond them. `timeout` in seconds: TimeoutError
@@ -19,7 +19,17 @@ class KeyStore(Protocol):
     """
 
     async def put(self, pairs: Sequence[Pair]) -> None:
-        """Append each value to its key's queue, all at once. Waits for room in a full store."""
+        """Append each value to its key's queue, all at once."""
+
+    async def get(self, key: bytes, timeout: float | None = None) -> bytes:
+        """Take the oldest value from the key's queue, once there is one."""
+
+    async def view(self, key: bytes, timeout: float | None = None) -> bytes:
+        """The oldest value, which stays in the queue, once there is one."""
+
+
+class KeyStore(KeyValues, Protocol):
+    """A key store with what the run itself needs. `put` waits for room in a full store."""
 
     async def offer(self, pairs: Sequence[Pair]) -> None:
         """As `put`, but StoreError if the store has no room now."""
@@ -30,14 +40,9 @@ class KeyStore(Protocol):
     async def replace(self, key: bytes, value: bytes) -> None:
         """Make this the only value of the key."""
 
-    async def get(self, key: bytes, timeout: float | None = None) -> bytes:
-        """Take the oldest value from the key's queue, once there is one."""
-
     async def take(self, key: bytes, most: int, timeout: float | None = None) -> list[bytes]:
-        """Take the oldest values, at least one and at most so many, once there is one."""
-
-    async def view(self, key: bytes, timeout: float | None = None) -> bytes:
-        """The oldest value, which stays in the queue, once there is one."""
+        """Take the oldest values, at least one and at most so many, once there is one; for the run's task
+        source, which repeats a cancelled call before another one."""
 
     async def close(self) -> None:
-        """Close it; unclaimed values go back."""
+        """Close it; values that were popped for a cancelled call go back."""

@@ -2,18 +2,18 @@
 
 Theory of operation
 -------------------
-The source signs in: it puts one value under each of four keys. Then one asyncio task takes values off its
-task key, as many at a time as there are, and hands them to the parser as lines, until HIGH bytes wait there;
-it continues below half of that. A value is one line, whatever it holds: a command may span several lines of
+A program signs in: it puts one value under each of four keys. Then one asyncio task takes values off its task
+key, as many at a time as there are, and passes them to the parser as lines, until HIGH bytes wait there; it
+continues below half of that. A value is one line, whatever it holds: a command may span several lines of
 text.
 
---taskcommand starts a process that gives the lines (`Giver`): in the driver's directory, in a session of its
-own, with nothing on its standard input; it ends with the driver, even if that is killed. Its output goes
-where our own output goes, on a terminal line by line above the progress line. Its end matters: a bad one ends
-the source at once; after a good one the rest in the store is read, and must end with the done token.
+--taskcommand starts a process that produces the lines (`Producer`): in the driver's directory, in a session
+of its own, with nothing on its standard input; it ends with the driver, even if that is killed. Its output
+goes where our own output goes, on a terminal line by line above the progress line. If it fails, the source
+ends at once; otherwise the rest in the store is read, and must end with the done token.
 
-Others may submit tasks, too (`add`), and may end the submissions (`close_soon`), which has the same effect as
-the done token.
+Other programs may submit tasks, too (`add`), and may end the submissions (`close_soon`), which has the same
+effect as the done token.
 """
 
 from __future__ import annotations
@@ -56,54 +56,53 @@ class SignIn:
 
 
 @dataclass(frozen=True)
-class Desk:
-    """What a source needs to sign in. `store`: the key store of the run, which `where` names; `environment`:
-    that of a command that gives the tasks; `signed_in` is called with the source, `say` gets a line for the
+class SourceAccess:
+    """What a source needs from the run. `store`: its key store, which `where` names; `environment`: that of
+    the task command; `signed_in` is called when a program has signed in, `notify_user` gets a line for the
     user."""
 
     store: KeyStore
     where: str
     environment: Mapping[bytes, bytes]
     signed_in: Callable[[SignIn], None]
-    say: Callable[[str], None]
+    notify_user: Callable[[str], None]
 
 
 log = logging.getLogger(__name__)
 
 BATCH = 512
-"""The most values taken at once."""
+"""The most values that are taken at once."""
 HIGH = 1 << 20
 """Bytes of waiting lines at which taking stops."""
-LINGERS = 10.0
+NOTIFY_AFTER = 10.0
 """Seconds after the done token until the user is told what the run waits for."""
 SIGNING_IN = "signing in as a task source (to run what it prints: COMMAND | disbatch -)"
 CLOSING = "`dbutil close`, which ends the submission of tasks"
 
 
-class Giver(Protocol):
-    """A process that gives the lines. `over` gets the reason why it cannot continue, or None for a good
-    end."""
+class Producer(Protocol):
+    """A process that produces the lines. `ended` gets what is wrong with its end, or None."""
 
-    over: asyncio.Future[str | None]
+    ended: asyncio.Future[str | None]
 
 
 class StoreSource:
-    """A `Source` on `loop`, from `desk`; `ready()` is called when there are items, or the end, after `take`
-    returned fewer than requested. With a `giver` it ends when that has ended, too."""
+    """A `Source` on `loop`; `ready()` is called when there are items, or the end, after `take` returned fewer
+    than requested. With a `producer`, it ends after that."""
 
     def __init__(
         self,
         name: str,
-        desk: Desk,
+        access: SourceAccess,
         loop: asyncio.AbstractEventLoop,
         ready: Callable[[], None],
-        giver: Giver | None = None,
+        producer: Producer | None = None,
     ) -> None:
         self._name = name
-        self._desk = desk
+        self._access = access
         self._loop = loop
         self._ready = ready
-        self._giver = giver
+        self._producer = producer
         self._items = ItemQueue(name)
         self._beside = Beside()
         self._number = 1
@@ -112,13 +111,13 @@ class StoreSource:
         self._done = False
         """The done token arrived, or `close_soon` was called."""
         self._complete = False
-        """And the giver has ended, too."""
+        """The producer has ended, too."""
         self._error: DisbatchError | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._reading = loop.create_task(self._read())
-        if giver is not None:
-            giver.over.add_done_callback(self._giver_left)
+        if producer is not None:
+            producer.ended.add_done_callback(self._producer_ended)
 
     @property
     def name(self) -> str:
@@ -196,28 +195,28 @@ class StoreSource:
             self._fail(error)
 
     async def _end(self) -> None:
-        if self._giver is not None:
-            await self._see_off(self._giver)
+        if self._producer is not None:
+            await self._wait_for_end(self._producer)
         self._complete = True
         self._tell()
 
-    async def _see_off(self, giver: Giver) -> None:
-        """Wait for its end: it may still fetch results. A bad end is reported elsewhere."""
-        if not (await asyncio.wait([giver.over], timeout=LINGERS))[0]:
-            self._desk.say(f"{self._name} has given its last task; the run ends when that has ended, too")
-            await asyncio.wait([giver.over])
+    async def _wait_for_end(self, producer: Producer) -> None:
+        """It may still fetch results. `_producer_ended` reports a failure."""
+        if not (await asyncio.wait([producer.ended], timeout=NOTIFY_AFTER))[0]:
+            self._access.notify_user(
+                f"{self._name} has given its last task; the run ends when that has ended, too"
+            )
+            await asyncio.wait([producer.ended])
 
     async def _signed_in(self) -> SignIn:
-        said = {}
-        for key in (SOURCE_NAME, DONE_TASK, RESULT_KEY, TASK_KEY):
-            said[key] = without_end((await self._next(key, 1))[0])
-        sign_in = SignIn(said[SOURCE_NAME], said[DONE_TASK], said[RESULT_KEY], said[TASK_KEY])
+        keys = (SOURCE_NAME, DONE_TASK, RESULT_KEY, TASK_KEY)
+        sign_in = SignIn(*[without_end((await self._next(key, 1))[0]) for key in keys])
         if not sign_in.tasks:
             raise SourceError(f"{self._name} signed in with an empty task key")
         text = sign_in.name.decode(errors="replace")[:100]
         self._items.rename(printable(text) or self._name)
         self._lacks = "its done token"
-        self._desk.signed_in(sign_in)
+        self._access.signed_in(sign_in)
         return sign_in
 
     async def _read_lines(self, sign_in: SignIn) -> None:
@@ -240,13 +239,13 @@ class StoreSource:
         self._tell()
 
     async def _next(self, key: bytes, most: int) -> list[bytes]:
-        """The next values; TimeoutError if no program is left that could put any."""
-        store, giver = self._desk.store, self._giver
-        if giver is None:
+        """The next values; TimeoutError if the producer has ended and there are none."""
+        store, producer = self._access.store, self._producer
+        if producer is None:
             return await store.take(key, most)
-        if not giver.over.done():
+        if not producer.ended.done():
             taking = self._loop.create_task(store.take(key, most))
-            either: list[asyncio.Future[Any]] = [taking, giver.over]
+            either: list[asyncio.Future[Any]] = [taking, producer.ended]
             try:
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -257,13 +256,13 @@ class StoreSource:
                 return taking.result()
         return await store.take(key, most, 0)
 
-    def _giver_left(self, over: asyncio.Future[str | None]) -> None:
-        words = None if over.cancelled() else over.result()
+    def _producer_ended(self, ended: asyncio.Future[str | None]) -> None:
+        words = None if ended.cancelled() else ended.result()
         if words is not None:
             self._fail(SourceError(f"{self._name} {words}"))
 
     def _fail(self, error: DisbatchError) -> None:
-        """Values that were not taken are of no use any more."""
+        """End the source; values that were not taken are useless."""
         if self._error is None and not self._complete:
             self._error = error
             self.close()
@@ -283,19 +282,19 @@ LONGEST_LINE = 1 << 12
 
 
 class TaskCommand(asyncio.SubprocessProtocol):
-    """The process of `command`; a `sources.keystore.Giver`. Call `start`, then `end`."""
+    """The process of `command`, a `Producer`; call `end` at the end of the run."""
 
-    def __init__(self, command: str, desk: Desk, loop: asyncio.AbstractEventLoop) -> None:
-        self.over: asyncio.Future[str | None] = loop.create_future()
+    def __init__(self, command: str, access: SourceAccess, loop: asyncio.AbstractEventLoop) -> None:
+        self.ended: asyncio.Future[str | None] = loop.create_future()
         self._command = command
-        self._desk = desk
+        self._access = access
         self._loop = loop
         self._transport: asyncio.SubprocessTransport | None = None
         self._rest = {1: b"", 2: b""}
         self._starting = loop.create_task(self._start())
 
     async def _start(self) -> None:
-        """The progress line owns the terminal, so output to it passes through this process."""
+        """Start it. Output to a terminal passes through this process, because of the progress line."""
         out, err = (asyncio.subprocess.PIPE if os.isatty(each) else None for each in (1, 2))
         try:
             transport, _ = await self._loop.subprocess_exec(
@@ -304,11 +303,11 @@ class TaskCommand(asyncio.SubprocessProtocol):
                 stdin=asyncio.subprocess.PIPE,
                 stdout=out,
                 stderr=err,
-                env=dict(self._desk.environment),
+                env=dict(self._access.environment),
                 start_new_session=True,
             )
         except OSError as error:
-            self._is_over(f"cannot be started: {error.strerror or error}")
+            self._set_ended(f"cannot be started: {error.strerror or error}")
             return
         self._transport = transport
 
@@ -323,31 +322,31 @@ class TaskCommand(asyncio.SubprocessProtocol):
         if len(self._rest[fd]) > LONGEST_LINE:
             whole, self._rest[fd] = data, b""
         for line in lines(whole):
-            self._desk.say(f"task command: {line}")
+            self._access.notify_user(f"task command: {line}")
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         for line in lines(self._rest.pop(fd, b"")):
-            self._desk.say(f"task command: {line}")
+            self._access.notify_user(f"task command: {line}")
 
     def process_exited(self) -> None:
         assert self._transport is not None
         code = self._transport.get_returncode() or 0
-        self._is_over(f"ended with {ended_how(code)}" if code else None)
+        self._set_ended(f"ended with {ended_how(code)}" if code else None)
 
-    def _is_over(self, words: str | None) -> None:
-        if not self.over.done():
-            self.over.set_result(words)
+    def _set_ended(self, words: str | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(words)
 
     # ---- ending it ----
 
     async def end(self) -> None:
-        """Make sure that it has ended; SIGTERM to it and its children, then SIGKILL."""
+        """End it, if it has not ended: SIGTERM to its process group, then SIGKILL."""
         await asyncio.wait([self._starting])
         for number in (signal.SIGTERM, signal.SIGKILL):
-            if self.over.done():
+            if self.ended.done():
                 break
             self._signal(number)
-            await asyncio.wait([self.over], timeout=GRACE)
+            await asyncio.wait([self.ended], timeout=GRACE)
         if self._transport is not None:
             self._transport.close()
 

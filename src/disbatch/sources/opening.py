@@ -19,7 +19,7 @@ from disbatch.sources.source import Source
 from disbatch.sources.stream import StreamSource
 
 if TYPE_CHECKING:
-    from disbatch.sources.keystore import Desk, TaskCommand
+    from disbatch.sources.keystore import SourceAccess, TaskCommand
 
 RETRY_INTERVAL = 1.0
 """Seconds between two attempts to read a file: no event reports that its file system answers again."""
@@ -38,41 +38,41 @@ class Opened(msgspec.Struct):
     summary: FileSummary | None
 
     def source(
-        self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None], desk: Desk | None = None
+        self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None], access: SourceAccess | None = None
     ) -> Source:
         """The items from the beginning; the source owns the descriptor from now on."""
         if self.pollable:
             return StreamSource(self.name, self.descriptor, loop, ready)
         if self.summary is None:
             return FileSource(self.name, self.descriptor)
-        again = None if desk is None else _Again(self.name, loop, ready, desk.say).later
+        again = None if access is None else _Again(self.name, loop, ready, access.notify_user).later
         return FileSource(self.name, self.descriptor, self.summary.checksums, again)
 
     async def end(self) -> None:
-        """Nothing to end: there is no process."""
+        """Do nothing: there is no process."""
 
 
 class _Again:
-    """Retries reading a file later; `say` gets a line for the user."""
+    """Retries reading a file later; `notify_user` gets a line for the user."""
 
     def __init__(
         self,
         name: str,
         loop: asyncio.AbstractEventLoop,
         ready: Callable[[], None],
-        say: Callable[[str], None],
+        notify_user: Callable[[str], None],
     ) -> None:
         self._name = name
         self._loop = loop
         self._ready = ready
-        self._say = say
-        self._told = self._waiting = False
+        self._notify_user = notify_user
+        self._reported = self._waiting = False
 
     def later(self, error: OSError) -> None:
         """Reading failed."""
-        if not self._told:
-            self._say(f"{unreadable(self._name, error)}; retrying until it can be read")
-        self._told = True
+        if not self._reported:
+            self._notify_user(f"{unreadable(self._name, error)}; retrying until it can be read")
+        self._reported = True
         if not self._waiting:
             self._waiting = True
             self._loop.call_later(RETRY_INTERVAL, self._try)
@@ -98,16 +98,18 @@ class Expected:
         """True if it is started with the run, and so has ended before it."""
         return self._command is not None
 
-    def source(self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None], desk: Desk | None) -> Source:
+    def source(
+        self, loop: asyncio.AbstractEventLoop, ready: Callable[[], None], access: SourceAccess | None
+    ) -> Source:
         """The items from the beginning."""
         from disbatch.sources.keystore import StoreSource, TaskCommand
 
-        assert desk is not None
+        assert access is not None
         if self._command is None:
-            desk.say(f"waiting for a task source; the key store is {desk.where}")
+            access.notify_user(f"waiting for a task source; the key store is {access.where}")
         else:
-            self._process = TaskCommand(self._command, desk, loop)
-        return StoreSource(self.name, desk, loop, ready, self._process)
+            self._process = TaskCommand(self._command, access, loop)
+        return StoreSource(self.name, access, loop, ready, self._process)
 
     async def end(self) -> None:
         """Make sure that the command has ended."""

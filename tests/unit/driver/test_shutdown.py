@@ -75,7 +75,7 @@ class Bench:
             attachments={},
             time_limit=self.limit,
             feed=SimpleNamespace(goes_on=False),
-            keystore=SimpleNamespace(hurry=lambda: self.did.append("hurry")),
+            keystore=SimpleNamespace(stop_waiting=lambda: self.did.append("stop waiting")),
             record=SimpleNamespace(abandon=lambda: self.did.append("abandon record")),
         )
         self.shutdown = Shutdown(parts, handle_event=self.told.append, notify_user=self.said.append)
@@ -93,7 +93,7 @@ def test_the_first_signal_ends_tasks_and_the_second_waits_for_nothing() -> None:
         bench.shutdown.interrupt(signal.SIGINT)
         assert bench.shutdown.ending == Interrupted(signal.SIGINT)
         assert bench.told == [events.Interrupt(at_once=False)]
-        assert bench.did == ["hurry", "expect the living"]
+        assert bench.did == ["stop waiting", "expect the living"]
         bench.shutdown.interrupt(signal.SIGTERM)
         assert bench.shutdown.ending == Interrupted(
             signal.SIGINT, at_once=True, after=Interrupted(signal.SIGINT)

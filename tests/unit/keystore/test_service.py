@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from clock_loop import run
 
-from disbatch.client.keyvalue import NEW_STORE, Storefront
+from disbatch.client.keyvalue import NEW_STORE, KeyValueClient
 from disbatch.keystore.embedded import EmbeddedStore
-from disbatch.keystore.service import Storekeeper
+from disbatch.keystore.service import KeyStoreService
 from disbatch.model.errors import RunEndedError, StoreError, UsageError
 from disbatch.wire.client_protocol import Answer, Request, Verb
 from disbatch.wire.client_socket import request_for
@@ -47,7 +47,7 @@ class Bench:
     def begin(self) -> None:
         """A driver."""
         self.store = EmbeddedStore()
-        self.keeper = Storekeeper(self.loop, self.answered, hold=self.hold, lease=self.lease)
+        self.keeper = KeyStoreService(self.loop, self.answered, hold=self.hold, lease=self.lease)
         self.keeper.open(self.store, f"store {id(self.store)}")
 
     def answered(self, request: Request, answer: Answer) -> None:
@@ -65,8 +65,8 @@ class Bench:
     async def ask(self, verb: Verb) -> Answer:
         return await self.send(request_for(verb))
 
-    def program(self) -> Storefront:
-        return Storefront(self.ask, say=self.said.append, hold=self.hold)
+    def program(self) -> KeyValueClient:
+        return KeyValueClient(self.ask, notify_user=self.said.append, hold=self.hold)
 
     async def get(self, number: int, key: bytes = b"k", channel: str = ME, seconds: float = 9) -> Given:
         answer = await self.ask(Get(channel, number, key, True, seconds, False))
@@ -201,7 +201,7 @@ def test_another_driver_has_an_empty_store_and_says_so() -> None:
 
 def test_what_comes_before_the_store_is_there_waits_for_it() -> None:
     async def test(bench: Bench) -> None:
-        bench.keeper = Storekeeper(bench.loop, bench.answered)
+        bench.keeper = KeyStoreService(bench.loop, bench.answered)
         putting, getting = bench.ask(Put(ME, 1, [(b"k", b"1")])), bench.get(1, channel=YOU)
         both = [asyncio.ensure_future(each) for each in (putting, getting)]
         await asyncio.sleep(0)
@@ -359,7 +359,7 @@ def test_nothing_is_lost_or_doubled_on_a_bad_link(seed: int) -> None:
             nonlocal deaths
             while True:
                 link = BadLink(bench, dice, dice.choice([3, 10, 1000]))
-                program = Storefront(link.ask, say=bench.said.append, hold=HOLD)
+                program = KeyValueClient(link.ask, notify_user=bench.said.append, hold=HOLD)
                 try:
                     while True:
                         value = await program.get(b"k")
@@ -370,7 +370,7 @@ def test_nothing_is_lost_or_doubled_on_a_bad_link(seed: int) -> None:
                     deaths += 1
 
         consumers = [asyncio.ensure_future(consume()) for _ in range(3)]
-        producer = Storefront(BadLink(bench, dice, 1e9).ask, say=bench.said.append, hold=HOLD)
+        producer = KeyValueClient(BadLink(bench, dice, 1e9).ask, notify_user=bench.said.append, hold=HOLD)
         for number in range(count):
             await producer.put([(b"k", b"%d" % number)])
         while bench.store.held or bench.keeper.holds(b"k"):

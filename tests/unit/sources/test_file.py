@@ -30,7 +30,7 @@ from disbatch.sources.file import (
     FileSummary,
     check,
 )
-from disbatch.sources.keystore import Desk
+from disbatch.sources.keystore import SourceAccess
 from disbatch.sources.opening import Opened, open_tasks
 from disbatch.sources.source import LineSplitter, Source
 from disbatch.sources.stream import HIGH, READ, StreamSource
@@ -373,8 +373,8 @@ def test_a_file_system_that_fails_for_a_while(tasks: Callable[[bytes], str]) -> 
 
     async def course() -> None:
         ready = asyncio.Event()
-        desk = cast(Desk, SimpleNamespace(say=said.append))
-        source = opened.source(asyncio.get_running_loop(), ready.set, desk)
+        access = cast(SourceAccess, SimpleNamespace(notify_user=said.append))
+        source = opened.source(asyncio.get_running_loop(), ready.set, access)
         good, at = os.dup(descriptor), os.lseek(descriptor, 0, os.SEEK_CUR)
         with socket.socket() as bad:  # nothing can be read there
             os.dup2(bad.fileno(), descriptor, inheritable=False)

@@ -19,8 +19,8 @@ from disbatch.sources.keystore import (
     RESULT_KEY,
     SOURCE_NAME,
     TASK_KEY,
-    Desk,
     SignIn,
+    SourceAccess,
     StoreSource,
     TaskCommand,
 )
@@ -29,32 +29,32 @@ from disbatch.sources.source import Source
 from disbatch.sources.submitted import MOST_BYTES
 
 
-class Giver:
+class Producer:
     """A process that ends when we say so."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.over: asyncio.Future[str | None] = loop.create_future()
+        self.ended: asyncio.Future[str | None] = loop.create_future()
 
 
 class Meeting:
-    """A source at a desk, the store that both know, and what was heard."""
+    """A source at a access, the store that both know, and what was heard."""
 
-    def __init__(self, command: str | None = None, *, with_giver: bool = False) -> None:
+    def __init__(self, command: str | None = None, *, with_producer: bool = False) -> None:
         self.store = EmbeddedStore()
         self.heard: list[SignIn] = []
         self.said: list[str] = []
         environment = {**os.environb, b"GIVEN": b"yes"}
-        self.desk = Desk(self.store, "here", environment, self.heard.append, self.said.append)
+        self.access = SourceAccess(self.store, "here", environment, self.heard.append, self.said.append)
         self.readies = 0
         self._changed = asyncio.Event()
         self.opening = Expected(command)
         loop = asyncio.get_running_loop()
-        self.giver = Giver(loop)
+        self.producer = Producer(loop)
         self.source: Source
-        if with_giver:
-            self.source = StoreSource("the giver", self.desk, loop, self._ready, self.giver)
+        if with_producer:
+            self.source = StoreSource("the producer", self.access, loop, self._ready, self.producer)
         else:
-            self.source = self.opening.source(loop, self._ready, self.desk)
+            self.source = self.opening.source(loop, self._ready, self.access)
 
     def _ready(self) -> None:
         self.readies += 1
@@ -84,10 +84,10 @@ class Meeting:
 
 
 def play(
-    test: Callable[[Meeting], Awaitable[None]], command: str | None = None, *, with_giver: bool = False
+    test: Callable[[Meeting], Awaitable[None]], command: str | None = None, *, with_producer: bool = False
 ) -> None:
     async def bounded() -> None:
-        meeting = Meeting(command, with_giver=with_giver)
+        meeting = Meeting(command, with_producer=with_producer)
         async with asyncio.timeout(DEADLINE):
             await test(meeting)
             meeting.source.close()
@@ -201,22 +201,22 @@ def test_the_end_of_the_giver_is_waited_for() -> None:
         await m.give(b"one", b"DONE")
         assert commands(await m.some()) == [b"one"]
         assert not m.source.ended
-        m.giver.over.set_result(None)
+        m.producer.ended.set_result(None)
         assert await m.all() == []
         assert m.source.error is None
 
-    play(test, with_giver=True)
+    play(test, with_producer=True)
 
 
 def test_what_is_in_the_store_is_read_when_its_giver_has_ended_well() -> None:
     async def test(m: Meeting) -> None:
         await m.sign_in()
         await m.give(*[b"line"] * (3 * BATCH), b"DONE")
-        m.giver.over.set_result(None)
+        m.producer.ended.set_result(None)
         assert len(await m.all()) == 3 * BATCH
         assert m.source.error is None
 
-    play(test, with_giver=True)
+    play(test, with_producer=True)
 
 
 @pytest.mark.parametrize("signed_in", [False, True])
@@ -226,13 +226,13 @@ def test_a_giver_that_ends_without_having_said_so(signed_in: bool) -> None:
             await m.sign_in()
             await m.give(b"one")
             assert commands(await m.some()) == [b"one"]
-        m.giver.over.set_result(None)
+        m.producer.ended.set_result(None)
         assert await m.all() == []
         assert isinstance(m.source.error, SourceError)
         lacks = "its done token" if signed_in else "signing in as a task source"
-        assert f"the giver ended without {lacks}" in str(m.source.error)
+        assert f"the producer ended without {lacks}" in str(m.source.error)
 
-    play(test, with_giver=True)
+    play(test, with_producer=True)
 
 
 def test_a_giver_that_ends_badly_ends_the_source_at_once() -> None:
@@ -240,13 +240,13 @@ def test_a_giver_that_ends_badly_ends_the_source_at_once() -> None:
         await m.sign_in()
         await m.give(*[b"line"] * 100, b"DONE")
         assert len(await m.some(1)) == 1
-        m.giver.over.set_result("ended with exit code 3")
+        m.producer.ended.set_result("ended with exit code 3")
         while not m.source.ended:
             await asyncio.sleep(0)
         assert m.source.take(9) == []
-        assert str(m.source.error) == "the giver ended with exit code 3"
+        assert str(m.source.error) == "the producer ended with exit code 3"
 
-    play(test, with_giver=True)
+    play(test, with_producer=True)
 
 
 # ---- the command ----
@@ -263,8 +263,8 @@ def test_a_giver_that_ends_badly_ends_the_source_at_once() -> None:
 )
 def test_how_a_command_ended(command: str, words: str | None) -> None:
     async def test(m: Meeting) -> None:
-        await asyncio.wait([process(m).over])
-        assert process(m).over.result() == words
+        await asyncio.wait([process(m).ended])
+        assert process(m).ended.result() == words
 
     play(test, command)
 
@@ -273,15 +273,15 @@ def test_a_command_that_does_not_end_is_ended() -> None:
     async def test(m: Meeting) -> None:
         m.source.close()
         await m.opening.end()
-        assert process(m).over.result() == "ended with signal 15"
+        assert process(m).ended.result() == "ended with signal 15"
 
     play(test, "sleep 600 & wait; sleep 600")
 
 
 def test_a_command_that_cannot_be_started() -> None:
     async def test(m: Meeting) -> None:
-        await asyncio.wait([process(m).over])
-        assert process(m).over.result() == "cannot be started: Argument list too long"
+        await asyncio.wait([process(m).ended])
+        assert process(m).ended.result() == "cannot be started: Argument list too long"
         assert await m.all() == []
         assert str(m.source.error).startswith("the task command cannot be started")
 
@@ -363,11 +363,11 @@ def test_closing_is_as_good_as_the_done_token() -> None:
         await m.sign_in()
         await m.give(b"not read")
         assert not source.ended  # the process has not ended
-        m.giver.over.set_result(None)
+        m.producer.ended.set_result(None)
         assert commands(await m.all()) == [b"one"]
         assert source.error is None and source.ended
 
-    play(test, with_giver=True)
+    play(test, with_producer=True)
 
 
 def test_a_bad_end_of_the_process_counts_after_closing_too() -> None:
@@ -375,8 +375,8 @@ def test_a_bad_end_of_the_process_counts_after_closing_too() -> None:
         source = m.source
         assert isinstance(source, StoreSource)
         source.close_soon()
-        m.giver.over.set_result("ended with exit code 3")
+        m.producer.ended.set_result("ended with exit code 3")
         assert await m.all() == []
         assert isinstance(source.error, SourceError)
 
-    play(test, with_giver=True)
+    play(test, with_producer=True)

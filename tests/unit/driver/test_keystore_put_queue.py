@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from disbatch.driver.keystore import BATCH, FULL, Outgoing
+from disbatch.driver.keystore import BATCH, FULL, PutQueue
 from disbatch.keystore.store import Pair
 from disbatch.model.errors import DisbatchError, StoreError
 
@@ -26,12 +26,12 @@ class SlowStore:
 
 
 class Scene:
-    """An Outgoing, and what it told."""
+    """A PutQueue, and what it told."""
 
     def __init__(self) -> None:
         self.store = SlowStore()
         self.told: list[bool | DisbatchError] = []
-        self.out = Outgoing(
+        self.out = PutQueue(
             asyncio.get_running_loop(),
             self.store,  # type: ignore[arg-type]
             full=self.told.append,

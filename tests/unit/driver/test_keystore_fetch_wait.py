@@ -1,11 +1,11 @@
-"""driver/keystore.py: how long the driver stays for results that nobody has fetched."""
+"""driver/keystore.py: how long the driver waits for results that nobody has fetched."""
 
 from __future__ import annotations
 
 import asyncio
 
 from deadline import DEADLINE
-from disbatch.driver.keystore import Lingering
+from disbatch.driver.keystore import FetchWait
 
 
 def lingered(left: int, *, fetches: bool = False, asks: bool = False, **patience: float) -> int:
@@ -13,18 +13,18 @@ def lingered(left: int, *, fetches: bool = False, asks: bool = False, **patience
 
     async def play() -> int:
         results = list(range(left))
-        lingering = Lingering(lambda: bool(results), **patience)
+        wait = FetchWait(lambda: bool(results), **patience)
 
         async def visit() -> None:
             while True:
                 await asyncio.sleep(0.001)
                 if fetches:
                     results.pop()
-                lingering.stirred()
+                wait.requested()
 
         visitor = asyncio.ensure_future(visit()) if fetches or asks else None
         async with asyncio.timeout(DEADLINE):
-            await lingering.last(lambda: len(results))
+            await wait.wait(lambda: len(results))
         if visitor is not None:
             visitor.cancel()
         return len(results)
@@ -47,10 +47,10 @@ def test_not_for_one_who_fetches_nothing() -> None:
 
 def test_until_we_shall_go() -> None:
     async def play() -> None:
-        lingering = Lingering(lambda: True)
-        waiting = asyncio.ensure_future(lingering.last(lambda: 1))
+        wait = FetchWait(lambda: True)
+        waiting = asyncio.ensure_future(wait.wait(lambda: 1))
         await asyncio.sleep(0)
-        lingering.end()
+        wait.end()
         async with asyncio.timeout(DEADLINE):
             await waiting
 
