@@ -1,10 +1,9 @@
-"""The key store in a Redis-protocol server: lists, blocking pops, exactly-once commands, and a prefix for
-each run.
+"""The key store in a Redis-protocol server: lists, blocking pops, and a prefix for each run.
 
 Theory of operation
 -------------------
-The queue of a key is the list PREFIX + key, oldest value on the left: put is RPUSH, get takes from the left,
-like RPUSH and BLPOP of any client.
+The queue of a key is the list PREFIX + key, oldest value on the left: put is RPUSH, get is BLPOP, as with any
+client.
 
 A connection may break after the server has executed a command and before its answer arrives. Worse, a command
 that we gave up may be executed later: the server may read it from its socket late, or a blocking pop of a
@@ -15,18 +14,15 @@ closed connection may still find a value. So:
   earlier try is executed late, it is either before our own transaction, which then fails and finds the number
   when it is tried again; or after it, and then the earlier one fails, as the mark that it watched has
   changed.
-* **A value in transit is always on the server:** BLMOVE moves it to a list of this client and key, *taken*.
-  Values are ours when they have been read from there (LRANGE, which may be repeated), and are then removed by
-  such a transaction. Values that a lost answer or a late pop has moved there are found by the next read, in
-  order.
-* **A pop waits** WAIT seconds at most, then another begins; so a pop of a closed connection has no effect
-  after that time, and `close` waits for it where there may be one. A value that arrives when no client waits
-  for it any longer returns to the left end, where it was.
-* **Looking** is BLMOVE from the left end of a list to the same place, which changes nothing.
+* **The run's task source takes each value once** (`take`). Such a transaction moves values to a list of this
+  client, *taken*, where they stay until the next one; so they can be read from there any number of times.
+* **A program takes each value at most once** (`get`): if the connection breaks after the pop, or the program
+  crashes, the value is lost. A pop whose caller is cancelled ends within WAIT seconds, and returns what it
+  has popped.
+* **Viewing** is BLMOVE from the left end of a list to the same place, which changes nothing.
 
-If this process is killed, values that it had moved but not delivered are in `taken`; no other process takes
-them from there. If the server comes back without its data, or with older data, the mark shows it: the loss
-cannot be repaired, but it is reported. All this needs only Redis 6.2.
+If the server comes back without its data, or with older data, the mark shows it: the loss cannot be repaired,
+but it is reported. All this needs only Redis 6.2.
 
 Every key of a run begins with the run's prefix, so that many runs can share one server: no two runs at a time
 have the same. A run owns its prefix as long as the key PREFIX.driver holds the random word that its driver
@@ -38,38 +34,54 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 from disbatch.keystore.redis_server import Client, Server
-from disbatch.keystore.redis_takes import WAIT, Command, Taker, pop
 from disbatch.keystore.store import Pair
 from disbatch.model.errors import UsageError
 
 log = logging.getLogger(__name__)
 
-GIVE_BACK_WITHIN = 5.0
-"""Seconds for what is still to be given back, beyond those that a pop may wait."""
+WAIT = 1.0
+"""Seconds that one blocking command waits at the server; then the next one begins."""
+SHORTEST_WAIT = 0.01
+"""Seconds; for the server, 0 would mean without limit."""
+ANSWER_WITHIN = 1.0
+"""Seconds for the answer when a timeout is over."""
+RETURN_WITHIN = 5.0
+"""Seconds, after those that a pop waits, for values to be returned."""
+FIRST_BATCH = 16
+"""Values taken at once; their size determines how many the next time."""
+BATCH = 1 << 20
+"""Bytes."""
 FORGOTTEN = "it came back without its latest data; values that were not taken are lost, or come twice"
+
+Command = tuple[bytes | str | int, ...]
 
 
 class ExternalStore:
-    """A `KeyStore` in `server`, whose keys begin with `prefix`; `open` the server first. `wait`: see WAIT."""
+    """A `KeyStore` in `server`, whose keys begin with `prefix`; `open` the server first. `wait`: see WAIT.
+
+    `take` is for one consumer, which must repeat a cancelled call with the same key before any other.
+    """
 
     def __init__(self, server: Server, prefix: bytes, wait: float = WAIT) -> None:
         self._server = server
         self._prefix = prefix
         self._wait = wait
-        self._name = secrets.token_hex(8).encode()
-        self._mark = prefix + b".client:" + self._name
+        name = secrets.token_hex(8).encode()
+        self._mark = prefix + b".client:" + name
+        self._taken = prefix + b".taken:" + name
+        self._unread = False
+        """Values may be in `taken` that have not been read."""
+        self._batch = FIRST_BATCH
         self._number = 0
         self._confirmed = 0
         self._committing = asyncio.Lock()
-        self._takers: dict[bytes, Taker] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._returning: set[asyncio.Task[None]] = set()
 
     async def put(self, pairs: Sequence[Pair]) -> None:
         commands: list[Command] = []
@@ -87,33 +99,69 @@ class ExternalStore:
         await self._commit([("DEL", self._prefix + key), ("RPUSH", self._prefix + key, value)])
 
     async def get(self, key: bytes, timeout: float | None = None) -> bytes:
-        return (await self.take(key, 1, timeout))[0]
-
-    async def take(self, key: bytes, most: int, timeout: float | None = None) -> list[bytes]:
-        taker = self._takers.get(key)
-        if taker is None:
-            pending = b"".join((self._prefix, b".taken:", self._name, b":", key))
-            taker = Taker(
-                *(self._server, self._prefix + key, pending, self._wait),
-                commit=self._commit,
-                in_background=self._in_background,
-            )
-            self._takers[key] = taker
-        return await taker.take(most, timeout)
+        return await self._oldest(partial(self._pop, key), timeout)
 
     async def view(self, key: bytes, timeout: float | None = None) -> bytes:
-        name = self._prefix + key
-        look = partial(pop, name, name, 0.0 if timeout == 0 else self._wait, "LEFT")
+        async def look(wait: float) -> bytes | None:
+            return await self._server.persist(partial(_look, self._prefix + key, wait))
+
+        return await self._oldest(look, timeout)
+
+    async def take(self, key: bytes, most: int, timeout: float | None = None) -> list[bytes]:
+        while True:
+            if not self._unread:
+                await self.view(key, timeout)
+            values = await self._move(self._prefix + key, min(most, self._batch))
+            if values:
+                self._batch = max(1, BATCH * len(values) // (1 + sum(map(len, values))))
+                return values
+
+    async def _oldest(self, ask: Callable[[float], Awaitable[bytes | None]], timeout: float | None) -> bytes:
+        """Ask, with the seconds to wait at the server, until there is a value."""
         loop = asyncio.get_running_loop()
         due = None if timeout is None else loop.time() + timeout
-        async with asyncio.timeout(timeout or None):
+        async with asyncio.timeout(timeout + ANSWER_WITHIN if timeout else None):
             while True:
-                value = await self._server.persist(look)
+                left = self._wait if due is None else min(self._wait, due - loop.time())
+                value = await ask(0.0 if timeout == 0 else max(left, SHORTEST_WAIT))
                 if value is not None:
                     return value
                 # The client library may lose the cancellation by which the timeout ends a command.
                 if due is not None and loop.time() >= due:
                     raise TimeoutError
+
+    async def _pop(self, key: bytes, wait: float) -> bytes | None:
+        popping = asyncio.ensure_future(self._server.persist(partial(_pop, self._prefix + key, wait)))
+        try:
+            return await asyncio.shield(popping)
+        except asyncio.CancelledError:
+            returning = asyncio.ensure_future(self._return(key, popping))
+            self._returning.add(returning)
+            returning.add_done_callback(self._returned)
+            raise
+
+    async def _return(self, key: bytes, popping: asyncio.Future[bytes | None]) -> None:
+        value = await popping
+        if value is not None:
+            await self.give_back(key, [value])
+
+    def _returned(self, task: asyncio.Task[None]) -> None:
+        self._returning.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("key store: %s", task.exception())
+
+    async def _move(self, name: bytes, most: int) -> list[bytes]:
+        """Move values to `taken` and read them; first, those that a cancelled call has moved."""
+        moves: list[Command] = []
+        if not self._unread:
+            there = await self._server.persist(lambda client: client.llen(name))
+            move = ("LMOVE", name, self._taken, "LEFT", "RIGHT")
+            moves = [("DEL", self._taken), *[move] * min(most, there)]
+        self._unread = True
+        await self._commit(moves)
+        values: list[bytes] = await self._server.persist(lambda client: client.lrange(self._taken, 0, -1))
+        self._unread = False
+        return values
 
     async def claim(self, name: bytes, value: bytes, seconds: int, *, renew: bool = False) -> bool:
         """Make PREFIX + name ours for so long; False if somebody else has it."""
@@ -131,28 +179,15 @@ class ExternalStore:
         await self._commit([("DEL", self._prefix + name)])
 
     async def close(self) -> None:
-        for taker in self._takers.values():
-            self._in_background(taker.close())
-        while self._background:
-            late = (await asyncio.wait(self._background, timeout=self._wait + GIVE_BACK_WITHIN))[1]
+        if self._returning:
+            late = (await asyncio.wait(self._returning, timeout=self._wait + RETURN_WITHIN))[1]
             for task in late:
                 task.cancel()
-        await self._server.forget(self._mark)
+        await self._server.forget(self._mark, self._taken)
         await self._server.close()
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._done_in_background)
-        return task
-
-    def _done_in_background(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.warning("key store: %s", task.exception())
-
     async def _commit(self, commands: Sequence[Command]) -> None:
-        """Do these commands once, all at once."""
+        """Execute these commands once, as one transaction; afterwards no earlier one can be executed."""
         async with self._committing:
             self._number += 1
             await self._server.persist(partial(self._try, self._number, commands))
@@ -172,6 +207,23 @@ class ExternalStore:
             for command in commands:
                 pipe.execute_command(*command)
             await pipe.execute()
+
+
+async def _pop(name: bytes, wait: float, client: Client) -> bytes | None:
+    """The oldest value of the list, removed; None if none arrives in `wait` seconds."""
+    if not wait:
+        value: bytes | None = await client.lpop(name)
+        return value
+    found = await client.blpop([name], round(wait, 3))
+    return None if found is None else found[1]
+
+
+async def _look(name: bytes, wait: float, client: Client) -> bytes | None:
+    """The oldest value of the list, which stays there; None if none arrives in `wait` seconds."""
+    ends = ("LEFT", "LEFT")
+    looking = client.blmove(name, name, round(wait, 3), *ends) if wait else client.lmove(name, name, *ends)
+    value: bytes | None = await looking
+    return value
 
 
 OWNER = b".driver"

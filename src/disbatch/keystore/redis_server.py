@@ -12,6 +12,7 @@ import errno
 import os
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import valkey.exceptions as wrong
@@ -21,7 +22,7 @@ from disbatch.keystore.address import Address
 from disbatch.model.errors import StoreError, UsageError
 
 Client = Any
-"""The valkey client; its annotations require text where keys and values are bytes."""
+"""The client of the valkey package, whose annotations require text where keys and values are bytes."""
 Result = TypeVar("Result")
 
 ANSWER_WITHIN = 15.0
@@ -36,26 +37,24 @@ SILENT = "it does not answer"
 
 _AWAY = (wrong.ConnectionError, wrong.TimeoutError, wrong.ReadOnlyError, wrong.OutOfMemoryError, OSError)
 _AWAY_CODES = ("LOADING", "MASTERDOWN", "MISCONF", "BUSY", "TRYAGAIN", "NOAUTH", "WRONGPASS", "NOREPLICAS")
-"""Errors of the server, not of the command: they pass, or an administrator can mend them."""
+"""Errors of the server, not of the command: they pass, or an administrator can fix them."""
 
 
 class Server:
     """The server at `address`.
 
-    `patience`: seconds for which a step is retried, None: without limit. `trouble(words)` is called when the
-    server is away, and again when it is for another reason, `recovered()` when it is back.
+    `trouble(words)` is called when the server is away, and again when it is for another reason, `recovered()`
+    when it is back.
     """
 
     def __init__(
         self,
         address: Address,
         *,
-        patience: float | None = None,
         trouble: Callable[[str], None] = lambda words: None,
         recovered: Callable[[], None] = lambda: None,
     ) -> None:
         self._address = address
-        self._patience = patience
         self._trouble = trouble
         self._recovered = recovered
         self._away = ""
@@ -63,7 +62,7 @@ class Server:
         self._client: Client = Valkey(connection_pool=self._pool)
 
     async def open(self) -> None:
-        """Check that it is there, admits us, and supports what we need. UsageError."""
+        """Check that the server answers, admits us, and supports what we need. UsageError."""
         try:
             await self._client.lmove(_NO_KEY, _NO_KEY, "LEFT", "LEFT")
             async with self._client.pipeline() as pipe:
@@ -77,9 +76,7 @@ class Server:
             raise UsageError(f"key store {self._address}: {words}") from error
 
     async def persist(self, step: Callable[[Client], Awaitable[Result]]) -> Result:
-        """Retry this until it succeeds. StoreError for what retrying does not mend, or after `patience`."""
-        loop = asyncio.get_running_loop()
-        give_up = None if self._patience is None else loop.time() + self._patience
+        """Retry this until it succeeds. StoreError for an error that retrying does not mend."""
         wait = FIRST_RETRY
         while True:
             try:
@@ -95,32 +92,19 @@ class Server:
             else:
                 self._is_there()
                 return result
-            if give_up is not None and loop.time() + wait > give_up:
-                raise StoreError(f"key store {self._address}: {self._away}")
             await asyncio.sleep(wait)
             wait = min(2 * wait, LAST_RETRY)
 
     @property
     def away(self) -> bool:
-        """True if it did not answer the last time."""
+        """True if the server did not answer the last time."""
         return bool(self._away)
 
-    async def forget(self, key: bytes) -> None:
-        """Remove this key, if the server is there; it is no longer needed."""
+    async def forget(self, *keys: bytes) -> None:
+        """Remove keys that are no longer needed, if the server is there."""
         if not self._away:
-            await self._once(lambda: self._client.delete(key))
-
-    async def unblock(self, connection: int) -> bool | None:
-        """End the pop for which this connection waits. False if it does not wait; None if we are not allowed
-        to."""
-        answer = await self._once(lambda: self._client.client_unblock(connection))
-        return None if answer is None else bool(answer)
-
-    async def _once(self, step: Callable[[], Awaitable[Any]]) -> Any:
-        try:
-            return await asyncio.wait_for(step(), CONNECT_WITHIN)
-        except (wrong.ValkeyError, OSError, TimeoutError):
-            return None
+            with suppress(wrong.ValkeyError, OSError, TimeoutError):
+                await asyncio.wait_for(self._client.delete(*keys), CONNECT_WITHIN)
 
     def say(self, words: str) -> None:
         """Report something about the server to its users."""
@@ -169,7 +153,7 @@ def _pool(address: Address) -> ConnectionPool:
 
 
 def words_of(error: BaseException) -> str:
-    """What is wrong, in a few words without any value or password."""
+    """What is wrong, in a few words, without any value or password."""
     text = str(error)
     seen: BaseException | None = error
     while seen is not None:
