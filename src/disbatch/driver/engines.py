@@ -28,7 +28,7 @@ from disbatch.driver.attachments import Attachments
 from disbatch.driver.engine_orders import BootstrapFactory
 from disbatch.driver.engine_table import Member
 from disbatch.driver.idle_release import IdleReleases
-from disbatch.driver.inherited_engines import Inherited
+from disbatch.driver.process_watch import ProcessWatch
 from disbatch.driver.settings import Settings
 from disbatch.driver.takeover import Succession
 from disbatch.engine.process_tree import boot_id
@@ -108,7 +108,7 @@ class EngineManager:
         self.idle_releases = IdleReleases(members, attachments.engines)
         self._timer: asyncio.TimerHandle | None = None
         self._checked = 0.0
-        self._watched = Inherited(loop, self._exited_here)
+        self._watched = ProcessWatch(loop, self._exited_here)
         self._endings: set[asyncio.Task[None]] = set()
         self._on_joined = on_joined
         pool = settings.pool

@@ -14,7 +14,7 @@ PATIENCE = GRACE + 2.0
 """Seconds in which a keeper that was told to ends its engine and all that this has left."""
 
 
-class Inherited:
+class ProcessWatch:
     """`on_exit(engine)` is called when one has ended. Where the system cannot tell (a kernel without pidfds)
     it is not: then only the engines' silence tells."""
 
