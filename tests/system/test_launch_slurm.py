@@ -131,7 +131,7 @@ class Job:
 
     def post(self, name: str, *commands: str, first: int = 1) -> None:
         orders = [Order(n, n, n, -1, text.encode()) for n, text in enumerate(commands, first)]
-        self.hub.post(self.peers[name], Start(orders))
+        self.hub.post(name, Start(orders))
 
     async def said(self, name: str, command: str) -> list[str]:
         """What a task's command prints on that node, in words."""
@@ -247,7 +247,7 @@ def test_steps_start_work_and_leave(allocate: Any, slurm_lab: SlurmLab) -> None:
                 "node4"
             ]
             for name in nodes:
-                job.hub.post(job.peers[name], Leave())
+                job.hub.post(name, Leave())
             await job.until(lambda: len(job.of("Goodbye")) == 4, "goodbyes")
             for name in nodes:
                 job.launcher.end(name)
@@ -344,7 +344,7 @@ def test_srun_that_is_killed_is_not_the_end_of_its_engine(allocate: Any) -> None
             assert text == "node1: srun was ended by signal 9; its engine is given up unless it is heard"
             assert await job.said("node1", "hostname") == ["node1"]
             assert not job.of("exit")
-            job.hub.post(job.peers["node1"], Leave())
+            job.hub.post("node1", Leave())
             await job.until(lambda: job.of("Goodbye"), "goodbye")
 
     _run(play())

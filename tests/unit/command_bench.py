@@ -7,9 +7,10 @@ from typing import Any
 from plan_world import outcome
 
 from disbatch.contexts.nodes import Node
+from disbatch.driver import engine_state
 from disbatch.driver.commands import UserCommands
 from disbatch.driver.departures import PendingDepartures
-from disbatch.driver.engine_table import Member
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.holds import Holds
 from disbatch.driver.submissions import Submissions
 from disbatch.model.task import Ending, Way
@@ -32,7 +33,7 @@ class Bench:
         self.told: list[events.Event] = []
         self.actions: list[events.Action] = []
         self.dismissed: list[str] = []
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, EngineEntry] = {}
         self.noted: list[JournalLine] = []
         self.can_note = True
         self.reads = 0
@@ -65,13 +66,13 @@ class Bench:
 
     def launch(self, name: str, *, own: bool = True) -> None:
         node = Node(f"user@{name}", 2, 2, Way.SSH, 1.0, 0) if own else None
-        self.members[f"e-{name}"] = Member(
+        self.members[f"e-{name}"] = EngineEntry(
             f"e-{name}", name, len(self.members), 2, node, label="rack" if own else ""
         )
 
     def join(self, name: str) -> None:
         member = self.members[f"e-{name}"]
-        member.launching, member.joined = False, 1.0
+        member.state = engine_state.Joined(since=1.0)
         self.handle_event(Joined(member.engine, 2, []))
 
     def handle_event(self, event: events.Event) -> None:
@@ -85,8 +86,8 @@ class Bench:
         self.noted.append(line)
         return self.can_note
 
-    def dismiss(self, member: Member) -> None:
-        member.launching = False
+    def dismiss(self, member: EngineEntry) -> None:
+        member.state = engine_state.Cancelled()
         self.dismissed.append(member.name)
 
     def asked(self, verb: RunRequest, by: str = "") -> list[str]:

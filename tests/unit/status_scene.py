@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from disbatch.driver.engine_table import Member, Tally
+from disbatch.driver.engine_state import Heartbeat, SaidHello, SentBeat
+from disbatch.driver.engine_table import EngineEntry, Tally
 from disbatch.driver.holds import Holds
 from disbatch.driver.status_collector import StatusCollector, ViewInputs
 from disbatch.model.view import EngineRow, RunView
@@ -21,7 +22,7 @@ class Scene:
     def __init__(self, *engines: tuple[str, int], total: int | None = 100) -> None:
         self.clock = 100.0
         self.plan = Plan()
-        self.members: dict[str, Member] = {}
+        self.members: dict[str, EngineEntry] = {}
         self.tally = Tally()
         self.notice = ""
         self.holds = Holds(self.tell, lambda: None)
@@ -39,11 +40,11 @@ class Scene:
             self.join(name)
 
     def launch(self, name: str, slots: int) -> None:
-        self.members[name] = Member(name, f"on-{name}", len(self.members), slots)
+        self.members[name] = EngineEntry(name, f"on-{name}", len(self.members), slots)
 
     def join(self, name: str) -> None:
         member = self.members[name]
-        member.launching, member.joined = False, self.clock
+        member.apply(SaidHello(self.clock), self.clock)
         self.tell(Joined(name, member.slots, []))
 
     def tell(self, event: events.Event) -> None:
@@ -59,8 +60,11 @@ class Scene:
         running = [
             Running(a, s, e) for s, (a, e) in enumerate(zip(self.attempts(engine), elapsed, strict=False))
         ]
-        member = self.members[engine]
-        member.beat, member.beat_at = Beat(running, waiting, 0.75, 3 << 30, 4 << 30), self.clock
+        self.hear(engine, Beat(running, waiting, 0.75, 3 << 30, 4 << 30))
+
+    def hear(self, engine: str, beat: Beat) -> None:
+        """Its heartbeat comes."""
+        self.members[engine].apply(SentBeat(Heartbeat(self.clock, beat)), self.clock)
 
     def view(self, wants: Wants = ALL) -> RunView:
         self.collector.look()

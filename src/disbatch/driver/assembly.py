@@ -21,9 +21,11 @@ from disbatch.driver.attachments import Attachments
 from disbatch.driver.commands import UserCommands
 from disbatch.driver.departures import PendingDepartures
 from disbatch.driver.driver import Driver
+from disbatch.driver.engine_launch import EngineCallbacks, EngineLaunches
 from disbatch.driver.engine_orders import BootstrapFactory
-from disbatch.driver.engine_table import Member, Tally
+from disbatch.driver.engine_table import EngineTable, Tally
 from disbatch.driver.engines import EngineManager
+from disbatch.driver.failure_detector import FailureDetector
 from disbatch.driver.feed import Feed
 from disbatch.driver.file_watch import FileWatch
 from disbatch.driver.holds import Holds
@@ -39,6 +41,7 @@ from disbatch.driver.status_feed import StatusFeed
 from disbatch.driver.status_writer import Acknowledgements, Record
 from disbatch.driver.submissions import Submissions
 from disbatch.plan.events import Event
+from disbatch.plan.plan import Mode
 from disbatch.wire.connect import RunKeys
 from disbatch.wire.driver_socket import Hub
 
@@ -87,8 +90,12 @@ class _Assembly:
         self._keys = RunKeys.generate() if takeover is None else takeover.connect.keys
         self._plan = new_plan(settings)
         self._tally = Tally()
-        self._members: dict[str, Member] = {}
         self._journal = Journal()
+        self._engine_table = EngineTable(
+            self._loop.time,
+            journal=self._journal.add,
+            became=lambda entry, fate: self._attachments.became(entry, fate),
+        )
         self._holds = Holds(self._handle_event, lambda: self.driver.feed_plan())
 
     @cached_property
@@ -125,7 +132,7 @@ class _Assembly:
             hub=self._hub,
             addresses=self._addresses,
             engines=self._engines,
-            members=self._members,
+            engine_table=self._engine_table,
             record=self._record,
             acknowledgements=Acknowledgements(
                 self._loop, self._plan, self._record, self._hub, self._engines.lose
@@ -169,24 +176,55 @@ class _Assembly:
         )
 
     @cached_property
-    def _engines(self) -> EngineManager:
-        return EngineManager(
-            *(self._loop, self._settings, self._plan, self._members, self._attachments),
-            hub=self._hub,
-            addresses=self._addresses,
-            bootstraps=self._bootstraps,
-            hostname=self._hostname,
+    def _engine_callbacks(self) -> EngineCallbacks:
+        return EngineCallbacks(
             handle_event=self._handle_event,
             notify_user=self._notify_user,
             journal=self._journal.add,
             engines_changed=lambda: self._shutdown.look_for_engines(),
-            is_over=self._over.done,
+            is_over=lambda: self._over.done() or self._plan.mode is Mode.OVER,
             time_is_up=lambda: bool(self._time_limit.words),
-            lets_go=lambda member: self._time_limit.lets_go(member.context) or member in self._departures,
+            lets_go=lambda entry: self._time_limit.lets_go(entry.context) or entry in self._departures,
             on_joined=(
-                lambda member: self._time_limit.joined(member.engine, member.context),
-                lambda member: self._departures.joined(member),
+                lambda entry: self._time_limit.joined(entry.engine, entry.context),
+                lambda entry: self._departures.joined(entry),
             ),
+        )
+
+    @cached_property
+    def _engine_launches(self) -> EngineLaunches:
+        return EngineLaunches(
+            *(self._loop, self._settings, self._engine_table),
+            attachments=self._attachments,
+            addresses=self._addresses,
+            bootstraps=self._bootstraps,
+            hostname=self._hostname,
+            callbacks=self._engine_callbacks,
+            on_exit=lambda engine, code, words: self._engines.exited(engine, code, words),
+            not_coming=lambda: self._engines.fewer(),
+        )
+
+    @cached_property
+    def _failure_detector(self) -> FailureDetector:
+        return FailureDetector(
+            *(self._loop, self._hub, self._engine_table, self._hostname),
+            patience=self._settings.patience,
+            patience_afar=self._settings.patience_afar,
+            end_child=self._engine_launches.end,
+            lose=lambda engine, why: self._engines.lose(engine, why),
+            on_exit=lambda engine: self._engines.exited(engine, 0, "its engine ended"),
+            notify_user=self._notify_user,
+        )
+
+    @cached_property
+    def _engines(self) -> EngineManager:
+        return EngineManager(
+            *(self._loop, self._settings, self._plan, self._engine_table),
+            attachments=self._attachments,
+            hub=self._hub,
+            launches=self._engine_launches,
+            detector=self._failure_detector,
+            callbacks=self._engine_callbacks,
         )
 
     @cached_property
@@ -196,8 +234,8 @@ class _Assembly:
             self._settings.grace,
             say=self._notify_user,
             tell=self._handle_event,
-            engines=lambda: [member.engine for member in self._engines.of_context("")],
-            launches_end=lambda: self._engines.expect_nobody(),
+            engines=lambda: [entry.engine for entry in self._engines.of_context("")],
+            launches_end=lambda: self._engine_launches.cancel_all(),
             end_is_near=lambda grace: self._shutdown.end_of_allocation_is_near(grace),
         )
 
@@ -207,7 +245,7 @@ class _Assembly:
             self._plan,
             handle_event=self._handle_event,
             journal=self._journal.add,
-            dismiss=self._engines.dismiss,
+            dismiss=self._engine_launches.cancel,
         )
 
     # ---- the record ----
@@ -245,7 +283,7 @@ class _Assembly:
         return Recorder(
             self._record.add,
             self._tally,
-            self._members,
+            self._engine_table.entries,
             notify_user=self._notify_user,
             source_name=feed.source_of,
             hostname=self._hostname,
@@ -287,7 +325,7 @@ class _Assembly:
     def _user_commands(self) -> UserCommands:
         s, feed = self._settings, self._feed
         return UserCommands(
-            *(self._plan, self._members, self._holds, self._departures, self._submissions),
+            *(self._plan, self._engine_table.entries, self._holds, self._departures, self._submissions),
             source_name="the run" if feed.takes_more else s.source_name,
             source_ids=lambda: feed.known_ids(self._plan),
             handle_event=self._handle_event,
@@ -323,7 +361,7 @@ class _Assembly:
         return StatusCollector(
             ViewInputs(
                 *(s.number, s.jobid, s.task_name, lambda: feed.total),
-                *(self._plan, self._members, self._tally, self._holds),
+                *(self._plan, self._engine_table.entries, self._tally, self._holds),
                 label_of=self._engines.label_of,
                 heard=self._last_heard,
                 notice=self._notice,

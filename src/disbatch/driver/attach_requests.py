@@ -9,7 +9,8 @@ from typing import Any
 from disbatch.contexts.nodes import room_for_connections
 from disbatch.driver.attachments import Attachments
 from disbatch.driver.departures import PendingDepartures
-from disbatch.driver.engine_table import Member
+from disbatch.driver.engine_state import Launching, Lost
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.engines import EngineManager
 from disbatch.driver.settings import Settings
 from disbatch.model.errors import UsageError
@@ -77,7 +78,7 @@ class AttachRequests:
             names = [node.engine for node in verb.nodes]
             if len(set(names)) < len(names) or not all(map(ENGINE_NAME.match, names)):
                 return Answer(request.id, False, ["these are no names for engines"])
-            if not self._engines.members.keys().isdisjoint(names):
+            if not self._engines.table.entries.keys().isdisjoint(names):
                 return Answer(request.id, False, ["the run has engines of these names already"])
             known = self._attachments.add(verb).name
             self._admit(known, verb)
@@ -97,9 +98,9 @@ class AttachRequests:
 
     def _look_for_room(self, nodes: int) -> None:
         """UsageError if we have not the descriptors for so many more connections."""
-        members = self._engines.members.values()
-        expected = sum(member.launching for member in members)
-        room = room_for_connections(expected, sum(member.joined is not None for member in members) + expected)
+        table = self._engines.table
+        expected = len(table.launching)
+        room = room_for_connections(expected, len(table.joined) + expected)
         if nodes > room:
             cause = f"the driver may open only {limit():,} files (ulimit -Hn)"
             raise UsageError(f"{cause}: it has room for {room:,} more nodes, and {nodes:,} are too many")
@@ -107,22 +108,30 @@ class AttachRequests:
     def _admit(self, context: str, verb: Attach) -> None:
         engines = self._engines
         log.info("%s: attached by process %d on %s: %s", context, verb.pid, verb.host, verb.nodes)
-        engines.journal(Joint(context, verb))
+        engines.callbacks.journal(Joint(context, verb))
         if verb.limit is not None:
-            engines.handle_event(events.Limit(context, verb.limit))
+            engines.callbacks.handle_event(events.Limit(context, verb.limit))
         engines.idle_releases.add(context, verb.spare_after, frozenset(verb.keep))
         slots = sum(node.slots for node in verb.nodes)
         what = counted(slots, "slot") + (f", label {verb.label}" if verb.label else "")
-        engines.notify_user(
+        engines.callbacks.notify_user(
             f"attached from {verb.host}: {short_list([node.node for node in verb.nodes])} ({what})"
         )
         for node in verb.nodes:
-            engines.expect(
-                Member(node.engine, node.node, engines.next_rank, node.slots, None, context, label=verb.label)
+            engines.launches.expect(
+                EngineEntry(
+                    node.engine,
+                    node.node,
+                    engines.table.next_rank,
+                    node.slots,
+                    None,
+                    context,
+                    label=verb.label,
+                )
             )
 
-    def _member(self, context: str, engine: str) -> Member | None:
-        member = self._engines.members.get(engine)
+    def _member(self, context: str, engine: str) -> EngineEntry | None:
+        member = self._engines.table.entries.get(engine)
         return None if member is None or not context or member.context != context else member
 
     def _ended(self, request: Request, verb: Ended) -> Answer:
@@ -131,8 +140,8 @@ class AttachRequests:
             return Answer(request.id, False, ["this run does not know that engine"])
         if verb.came:
             self._engines.exited(member.engine, verb.return_code, verb.words)
-        elif member.launching:
-            self._engines.failed(member.engine, verb.words)
+        elif isinstance(member.state, Launching):
+            self._engines.launches.failed(member.engine, verb.words)
         return Answer(request.id, True, [])
 
     def _detach(self, request: Request, verb: Detach) -> Answer:
@@ -142,14 +151,14 @@ class AttachRequests:
         engines = self._engines
         launching = [
             member
-            for member in map(engines.members.get, self._attachments.engines(verb.context))
-            if member is not None and member.launching
+            for member in map(engines.table.entries.get, self._attachments.engines(verb.context))
+            if member is not None and isinstance(member.state, Launching)
         ]
         staying = engines.of_context(verb.context)
-        heard = sorted(member.name for member in staying if not member.lost)
+        heard = sorted(member.name for member in staying if not isinstance(member.state, Lost))
         if heard:
             how = "its tasks finish" if verb.kindly else "its tasks run again elsewhere"
-            engines.notify_user(f"{short_list(heard)}: {verb.why}; {how}")
+            engines.callbacks.notify_user(f"{short_list(heard)}: {verb.why}; {how}")
         for member in (*launching, *staying):
             self._departures.add(member, stop=not verb.kindly)
         return Answer(request.id, True, [])

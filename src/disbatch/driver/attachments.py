@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from disbatch.contexts.walltime import grace_within
-from disbatch.driver.engine_table import Member
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.wire.client_protocol import Answer, Attach, Event, Fate, Heed, News, Request
 from disbatch.wire.longpoll import NOTHING_NEW, LongPoll
 
@@ -106,12 +106,12 @@ class Attachments:
         attachment = self._attached.get(name)
         return attachment is not None and attachment.asked.scheduled
 
-    def became(self, member: Member, fate: Fate) -> None:
+    def became(self, entry: EngineEntry, fate: Fate) -> None:
         """Something became of an engine."""
-        attachment = self._attached.get(member.context)
+        attachment = self._attached.get(entry.context)
         if attachment is None:
             return
-        attachment.events.append(Event(member.engine, fate))
+        attachment.events.append(Event(entry.engine, fate))
         for waiting in self._waiting.take_all(lambda each: each.attachment is attachment):
             self._tell(waiting)
 

@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from disbatch.driver.engine_table import Member
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.model.idset import IdSet
 from disbatch.plan.plan import Place, Plan
 
@@ -23,7 +23,7 @@ class _Span(NamedTuple):
     engine: str = ""
 
 
-def report_cancelled(plan: Plan, members: Mapping[str, Member], wanted: IdSet) -> Iterator[str]:
+def report_cancelled(plan: Plan, members: Mapping[str, EngineEntry], wanted: IdSet) -> Iterator[str]:
     """The lines. To be called before the plan cancels the tasks."""
     for first, last, what, engine in _merged(_spans(plan, wanted)):
         if engine:

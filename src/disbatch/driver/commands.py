@@ -14,7 +14,8 @@ from typing import Any
 from disbatch.contexts.nodes import written_out
 from disbatch.driver.cancel_report import report_cancelled
 from disbatch.driver.departures import PendingDepartures
-from disbatch.driver.engine_table import Member
+from disbatch.driver.engine_state import Launching, Lost
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.holds import Holds, Reason
 from disbatch.driver.submissions import Submissions
 from disbatch.model.errors import UsageError
@@ -49,7 +50,7 @@ class UserCommands:
     def __init__(
         self,
         plan: Plan,
-        members: Mapping[str, Member],
+        members: Mapping[str, EngineEntry],
         holds: Holds,
         departures: PendingDepartures,
         submissions: Submissions,
@@ -134,7 +135,9 @@ class UserCommands:
 
     # ---- nodes ----
 
-    def _release_nodes(self, verb: str, names: list[str], one: Callable[[Member, bool], str]) -> list[str]:
+    def _release_nodes(
+        self, verb: str, names: list[str], one: Callable[[EngineEntry, bool], str]
+    ) -> list[str]:
         names = self._written_out(verb, names)
         members = self._named(names)
         self._notify_user(f"{self._asker(verb)} {_listed(self._name_for_people(name) for name in names)}")
@@ -151,10 +154,10 @@ class UserCommands:
         lists = ([name] if name in known or "[" not in name else written_out(name, verb) for name in names)
         return list(dict.fromkeys(chain.from_iterable(lists)))
 
-    def _named(self, names: list[str]) -> list[Member]:
+    def _named(self, names: list[str]) -> list[EngineEntry]:
         """The engines of these nodes and labels, each once; of those with one name, those that are there. An
         engine's own name, which programs know, stands for it alone."""
-        known: dict[str, list[Member]] = {}
+        known: dict[str, list[EngineEntry]] = {}
         for member in self._members.values():
             for name in self._names(member):
                 known.setdefault(name, []).append(member)
@@ -165,7 +168,7 @@ class UserCommands:
                 f"no node or label {', '.join(unknown[:NAMES_SHOWN])}; "
                 + (f"there are: {_listed(known)}" if known else "there are none yet")
             )
-        chosen: dict[str, Member] = {}
+        chosen: dict[str, EngineEntry] = {}
         for name in names:
             there = [member for member in known[name] if self._is_there(member)]
             chosen.update((member.engine, member) for member in there or known[name][-1:])
@@ -174,22 +177,24 @@ class UserCommands:
     def _name_for_people(self, name: str) -> str:
         return self._members[name].shown if name in self._members else name
 
-    def _names(self, member: Member) -> list[str]:
+    def _names(self, member: EngineEntry) -> list[str]:
         """As the run calls it, as the user did, and its label."""
         given = "" if member.node is None else member.node.name
         return [name for name in dict.fromkeys((member.name, given, member.label)) if name]
 
-    def _is_there(self, member: Member) -> bool:
-        return member.launching or (member.engine in self._plan.engines and not _is_dead(member))
+    def _is_there(self, member: EngineEntry) -> bool:
+        if isinstance(member.state, Launching):
+            return True
+        return member.engine in self._plan.engines and not _is_dead(member)
 
-    def _stays(self, member: Member) -> bool:
+    def _stays(self, member: EngineEntry) -> bool:
         """It is there, or will be, and nobody wants it to leave."""
         engine = self._plan.engines.get(member.engine)
         if engine is None:
-            return member.launching and member not in self._departures
+            return isinstance(member.state, Launching) and member not in self._departures
         return engine.state in (State.STARTING, State.ACTIVE) and not engine.draining
 
-    def _drain(self, member: Member, alone: bool) -> str:
+    def _drain(self, member: EngineEntry, alone: bool) -> str:
         name, engine = member.shown, self._plan.engines.get(member.engine)
         if engine is None:
             return self._not_there(member, stop=False)
@@ -208,7 +213,7 @@ class UserCommands:
             return f"{name}: nothing is running there; it leaves"
         return f"{name}: draining; {counted(running, 'task')} {'is' if running == 1 else 'are'} running there"
 
-    def _stop(self, member: Member, alone: bool) -> str:
+    def _stop(self, member: EngineEntry, alone: bool) -> str:
         name, engine = member.shown, self._plan.engines.get(member.engine)
         if engine is None:
             return self._not_there(member, stop=True)
@@ -226,16 +231,17 @@ class UserCommands:
         again = "" if alone else f", which {'runs' if running == 1 else 'run'} again elsewhere"
         return f"{name}: ending {counted(running, 'task')}{again}"
 
-    def _not_there(self, member: Member, *, stop: bool) -> str:
-        if member.inherited and (member.launching or member.lost):
+    def _not_there(self, member: EngineEntry, *, stop: bool) -> str:
+        if member.inherited and isinstance(member.state, Launching | Lost):
             self._release(member, stop=stop)
             return f"{member.shown}: is not heard yet; if it comes, it leaves"
-        if not member.launching:
-            return f"{member.shown}: has left already" if member.came else f"{member.shown}: did not join"
+        if not isinstance(member.state, Launching):
+            joined = member.state.has_joined
+            return f"{member.shown}: has left already" if joined else f"{member.shown}: did not join"
         self._release(member, stop=stop)
         return f"{member.shown}: has not joined yet, and need not"
 
-    def _release(self, member: Member, *, stop: bool) -> None:
+    def _release(self, member: EngineEntry, *, stop: bool) -> None:
         self._is_journalled &= self._departures.add(member, stop=stop)
 
     # ---- tasks ----
@@ -320,9 +326,9 @@ class UserCommands:
         yield f"ending the run, to be resumed; {counted(running, 'task')} running"
 
 
-def _is_dead(member: Member) -> bool:
+def _is_dead(member: EngineEntry) -> bool:
     """It was given up, and does not come back."""
-    return member.lost and not member.may_run_on
+    return isinstance(member.state, Lost) and not member.may_run_on
 
 
 def _ranges(ids: Iterable[tuple[int, int]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from disbatch.driver.engine_table import Member
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.plan import events
 from disbatch.plan.plan import Plan
 from disbatch.rundir.journal import JournalLine, JournalState, Unwanted
@@ -20,7 +20,7 @@ class PendingDepartures:
         *,
         handle_event: Callable[[events.Event], None],
         journal: Callable[[JournalLine], bool],
-        dismiss: Callable[[Member], None],
+        dismiss: Callable[[EngineEntry], None],
     ) -> None:
         self._plan = plan
         self._handle_event = handle_event
@@ -29,7 +29,7 @@ class PendingDepartures:
         self._pending: dict[str, events.Drain | events.Stop] = {}
         """The plan's event for each of these engines when it joins."""
 
-    def add(self, member: Member, *, stop: bool) -> bool:
+    def add(self, member: EngineEntry, *, stop: bool) -> bool:
         """Release the engine when its running tasks have ended or, with `stop`, end these. False if a driver
         that takes the run over would not know of it."""
         order = Unwanted(member.engine, stop)
@@ -48,11 +48,11 @@ class PendingDepartures:
         for engine, stop in state.unwanted.items():
             self._pending[engine] = _event(Unwanted(engine, stop))
 
-    def __contains__(self, member: Member) -> bool:
+    def __contains__(self, member: EngineEntry) -> bool:
         """True if the engine has not joined, and is to leave when it does."""
         return member.engine in self._pending
 
-    def joined(self, member: Member) -> None:
+    def joined(self, member: EngineEntry) -> None:
         """The engine has joined."""
         event = self._pending.pop(member.engine, None)
         if event is not None:

@@ -160,7 +160,7 @@ class Driver:
         elif type(message) is Recalled:
             self.handle_event(events.Returned(name, message.attempts))
         elif type(message) is Trouble:
-            self.notify_user(f"{p.members[name].shown}: {message.text}")
+            self.notify_user(f"{p.engine_table.entries[name].shown}: {message.text}")
         elif type(message) is Goodbye:
             p.engines.goodbye(peer, message)
         if number:
@@ -176,7 +176,7 @@ class Driver:
 
     def _perform(self, actions: list[events.Action]) -> None:
         if self._plan.limits:
-            self._parts.journal.count(actions, self._parts.members, self._plan.limits)
+            self._parts.journal.count(actions, self._parts.engine_table.entries, self._plan.limits)
         performers = self._performers
         for action in actions:
             performers[type(action)](action)
@@ -208,9 +208,7 @@ class Driver:
             self._post(action.engine, message)
 
     def _post(self, engine: str, message: Any) -> None:
-        peer = self._parts.hub.peer(engine)
-        if peer is not None and peer.joined:
-            self._parts.hub.post(peer, message)
+        self._parts.hub.post(engine, message)
 
     def _finish(self, action: events.Finish) -> None:
         if not self._parts.over.done():

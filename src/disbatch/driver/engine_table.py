@@ -1,29 +1,62 @@
-"""The engines of a run, and counts of their tasks, for status lines and the summary."""
+"""The engines of a run, each with its state and its counts; and the counts of the run's tasks."""
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from disbatch.contexts.context import Retirement
 from disbatch.contexts.nodes import Node
+from disbatch.driver.engine_state import (
+    Cancelled,
+    EngineEvent,
+    EngineState,
+    Failed,
+    Heartbeat,
+    Joined,
+    Launching,
+    Left,
+    Lost,
+    Missing,
+    after,
+    fate,
+    releases_node,
+)
 from disbatch.model.failure import Kinds, line_of_outcome, line_of_record
 from disbatch.model.statusline import Mark, Record
 from disbatch.model.task import Outcome, Reason, Task
 from disbatch.model.text import with_label
 from disbatch.model.view import TaskView
-from disbatch.wire.engine_protocol import Beat
+from disbatch.rundir.journal import Gone, Here, JournalLine
+from disbatch.wire.client_protocol import Fate
 
 NAMED_KINDS = 10
 NAMED_SLOWEST = 5
 NEWEST_FAILURES = 1000
-"""Kept for those that watch."""
+"""Failures that are kept for displays."""
+
+
+class Process(NamedTuple):
+    """Where an engine runs: the host, its boot id, the pid of the engine's keeper, and the keeper's start
+    time, which distinguishes it from a later process with that pid. Empty as far as it is not known."""
+
+    host: str = ""
+    boot: str = ""
+    pid: int = 0
+    started: int = 0
 
 
 @dataclass
-class Member:
-    """One engine: launched on `node` (None if another context did that, or it came by itself), and what it
-    has done."""
+class EngineEntry:
+    """One engine: where it comes from, its state, and the counts of its tasks.
+
+    `node` is where this driver, or a former one, launched it; None if an attached context did, or if it came
+    by itself. `context`: the attached context to which it belongs; "": the driver's own. `inherited`: a
+    former driver of the run launched it. `tunnel`: where its tunnel ends on its host, if it has one.
+    """
 
     engine: str
     name: str
@@ -31,68 +64,143 @@ class Member:
     slots: int
     node: Node | None = None
     context: str = ""
-    """The context that it belongs to; "": the driver's own."""
     label: str = ""
-    launching: bool = True
-    joined: float | None = None
-    """The loop's time since which its slots are there; None while they are not."""
-    lost: bool = False
-    """It was given up and not heard since."""
-    left: bool = False
-    """It said Goodbye. It may still say Hello, over a new connection, but takes no more tasks."""
-    spare: bool = False
-    """It left because it found no more work, while the run goes on."""
-    exited: bool = False
-    """The process that we started for it, and that stays while it runs, has ended."""
-    ended_for: str = ""
-    """Why we are ending it, who can see when it has ended."""
-    retired: bool = False
-    """Its node was told to be no longer needed, since it joined last."""
-    slot_seconds: float = 0.0
+    inherited: bool = False
+    tunnel: str = ""
+    process: Process = Process()  # noqa: RUF009 - frozen
+    state: EngineState = Launching()  # noqa: RUF009 - frozen
     done: int = 0
     failed: int = 0
-    beat: Beat | None = None
-    """What it said last of itself, since it joined last."""
-    beat_at: float = 0.0
-    """... and when, by the loop's time."""
-    return_code: int = 0
-    inherited: bool = False
-    """A former driver of the run started it."""
-    tunnel: str = ""
-    """Where its tunnel ends on its host, if we have made one."""
-    pid: int = 0
-    """Its keeper, if that is on our host and no child of ours; `started` tells it from a later process."""
-    started: int = 0
+    _slot_seconds: float = 0.0
+    """Of the times before it joined last."""
 
     @property
     def shown(self) -> str:
-        """Its name, for people."""
+        """Its name in messages."""
         return with_label(self.name, self.label)
 
     @property
     def local(self) -> bool:
-        """It is a child of the driver."""
+        """It is a child of the driver, or of the former driver that launched it."""
         return self.node is not None and self.node.local
 
     @property
-    def may_run_on(self) -> bool:
-        """It was given up, and nobody can say that its tasks are not there any more."""
-        return self.lost and not (self.local and not self.inherited) and not self.exited
+    def is_child(self) -> bool:
+        """It is a child of this driver, which therefore learns when it ends."""
+        return self.local and not self.inherited
 
     @property
-    def came(self) -> bool:
-        """It has joined, now or before."""
-        return self.joined is not None or self.slot_seconds > 0
+    def may_run_on(self) -> bool:
+        """It was given up, and its tasks may run on as far as anybody knows."""
+        return isinstance(self.state, Lost) and not self.is_child and self.state.exit_code is None
 
-    def leave(self, now: float) -> None:
-        """Its slots are gone since `now`."""
-        if self.joined is not None:
-            self.slot_seconds += self.slots * (now - self.joined)
-            self.joined = self.beat = None
+    @property
+    def beat(self) -> Heartbeat | None:
+        """Its latest heartbeat since it joined last."""
+        return self.state.beat if isinstance(self.state, Joined) else None
+
+    def apply(self, event: EngineEvent, now: float) -> None:
+        """Change the state; `now` is the loop's time. Use `EngineTable.change`, which does what follows."""
+        old, self.state = self.state, after(self.state, event)
+        if isinstance(old, Joined) and not isinstance(self.state, Joined):
+            self._slot_seconds += self.slots * (now - old.since)
 
     def slot_time(self, now: float) -> float:
-        """Seconds of slots that it has offered so far."""
-        return self.slot_seconds + (self.slots * (now - self.joined) if self.joined is not None else 0.0)
+        """The slot time that it has offered so far, in seconds."""
+        state = self.state
+        return self._slot_seconds + (self.slots * (now - state.since) if isinstance(state, Joined) else 0.0)
+
+    def journal_line(self) -> Here | Gone | None:
+        """What the journal says of an engine in this state."""
+        match self.state:
+            case Missing():
+                return None
+            case Lost() | Cancelled():
+                return Gone(self.engine, lost=True)
+            case Left() | Failed():
+                return Gone(self.engine)
+        place = (self.engine, self.name, self.rank, self.slots, self.node)
+        host, boot, pid, started = self.process
+        return Here(*place, host, pid, self.context, self.tunnel, boot, started)
+
+
+class EngineTable:
+    """`entries` has every engine of the run, by its permanent id; none is ever removed. `journal` gets the
+    lines of the journal; `became` tells an attached context what happened to its engine."""
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        *,
+        journal: Callable[[JournalLine], object],
+        became: Callable[[EngineEntry, Fate], None],
+    ) -> None:
+        self.entries: dict[str, EngineEntry] = {}
+        self.next_rank = 0
+        self.retirement: Retirement | None = None
+        """What happens to nodes of the driver's own context that are no longer needed."""
+        self._now = now
+        self._journal = journal
+        self._became = became
+
+    def add(self, entry: EngineEntry) -> None:
+        """A former driver had this engine, or it came by itself."""
+        self.entries[entry.engine] = entry
+        self.next_rank = max(self.next_rank, entry.rank + 1)
+
+    def launch(self, entry: EngineEntry) -> None:
+        """This engine is going to be launched."""
+        self.add(entry)
+        self._record(entry)
+
+    def change(self, entry: EngineEntry, event: EngineEvent) -> None:
+        """Change the engine's state, and do what follows: record it in the journal, release or reclaim the
+        node, and tell the attached context."""
+        old = entry.state
+        entry.apply(event, self._now())
+        new = entry.state
+        is_new = type(new) is not type(old) and not (isinstance(old, Joined) and isinstance(new, Joined))
+        if is_new:
+            self._record(entry)
+        if self.retirement is not None and not entry.context:
+            if releases_node(old, new):
+                spare = isinstance(new, Left) and new.spare
+                self.retirement.retire(entry.name, new.exit_code or 0, spare=spare)
+            elif is_new and isinstance(new, Joined):
+                self.retirement.joined(entry.name)
+        if is_new:
+            self._became(entry, fate(new))
+
+    def _record(self, entry: EngineEntry) -> None:
+        line = entry.journal_line()
+        if line is not None:
+            self._journal(line)
+
+    @property
+    def joined(self) -> list[EngineEntry]:
+        """The engines that offer their slots now."""
+        return [entry for entry in self.entries.values() if isinstance(entry.state, Joined)]
+
+    @property
+    def expects_some(self) -> bool:
+        """An engine is being launched, or expected."""
+        return any(isinstance(entry.state, Launching) for entry in self.entries.values())
+
+    @property
+    def launching(self) -> list[EngineEntry]:
+        """The engines that are being launched, or expected."""
+        return [entry for entry in self.entries.values() if isinstance(entry.state, Launching)]
+
+    @property
+    def out_of_reach(self) -> list[str]:
+        """Nodes on which tasks may run that nobody can end."""
+        return sorted({entry.shown for entry in self.entries.values() if entry.may_run_on})
+
+    @property
+    def not_heard(self) -> list[str]:
+        """Nodes whose engines, of a former driver, were not heard before the run was ended."""
+        states = ((entry.name, entry.state) for entry in self.entries.values())
+        return sorted({name for name, s in states if isinstance(s, Missing) and s.exit_code is None})
 
 
 @dataclass
@@ -117,36 +225,36 @@ class Tally:
     """The last failures: the number of each among the failures, and when it ended."""
     failures_seen: int = 0
     kinds: Kinds = field(default_factory=Kinds)
-    before: dict[str, Member] = field(default_factory=dict)
+    before: dict[str, EngineEntry] = field(default_factory=dict)
     """What nodes did when a former driver was there, by name."""
     _slowest: list[tuple[float, int, TaskView]] = field(default_factory=list)
 
-    def count(self, member: Member, task: Task, outcome: Outcome) -> None:
+    def count(self, entry: EngineEntry, task: Task, outcome: Outcome) -> None:
         """A task is done."""
         self.done += 1
         self.busy += outcome.elapsed
-        member.done += 1
+        entry.done += 1
         if outcome.return_code:
             self.failed += 1
             if outcome.reason is Reason.CANCELLED:
                 self.cancelled += 1
             else:
-                member.failed += 1
-            self._fail(member, task, outcome)
+                entry.failed += 1
+            self._fail(entry, task, outcome)
         slowest = self._slowest
         if len(slowest) < NAMED_SLOWEST:
-            heapq.heappush(slowest, (outcome.elapsed, -task.id, view_of(member, task, outcome)))
+            heapq.heappush(slowest, (outcome.elapsed, -task.id, view_of(entry, task, outcome)))
         elif outcome.elapsed > slowest[0][0]:
-            heapq.heapreplace(slowest, (outcome.elapsed, -task.id, view_of(member, task, outcome)))
+            heapq.heapreplace(slowest, (outcome.elapsed, -task.id, view_of(entry, task, outcome)))
 
-    def count_lost(self, member: Member, task: Task, outcome: Outcome) -> None:
+    def count_lost(self, entry: EngineEntry, task: Task, outcome: Outcome) -> None:
         """A task is given up."""
         self.lost += 1
         self.not_run += outcome.reason is Reason.NOT_RUN
-        self._fail(member, task, outcome)
+        self._fail(entry, task, outcome)
 
-    def _fail(self, member: Member, task: Task, outcome: Outcome) -> None:
-        view = view_of(member, task, outcome)
+    def _fail(self, entry: EngineEntry, task: Task, outcome: Outcome) -> None:
+        view = view_of(entry, task, outcome)
         self.failures_seen += 1
         self.kinds.add(view)
         # Thousands may be cancelled at once: they shall not take the place of all that failed.
@@ -166,12 +274,12 @@ class Tally:
             last_line=line_of_record(record) if record.failed else "",
         )
         if record.given_up:
-            self.count_lost(Member("", record.node, -1, 0), task, outcome)
+            self.count_lost(EngineEntry("", record.node, -1, 0), task, outcome)
         else:
-            member = self.before.get(record.node)
-            if member is None:
-                member = self.before[record.node] = Member("", record.node, -1, 0)
-            self.count(member, task, outcome)
+            entry = self.before.get(record.node)
+            if entry is None:
+                entry = self.before[record.node] = EngineEntry("", record.node, -1, 0)
+            self.count(entry, task, outcome)
             self.busy -= record.elapsed  # in slots that are not counted here
             self.inherited += 1
 
@@ -181,10 +289,10 @@ class Tally:
         return [view for _, _, view in sorted(self._slowest, reverse=True)]
 
 
-def view_of(member: Member, task: Task, outcome: Outcome) -> TaskView:
+def view_of(entry: EngineEntry, task: Task, outcome: Outcome) -> TaskView:
     """For people."""
     snippet = outcome.err_snippet if outcome.err_bytes else outcome.out_snippet
     return TaskView(
-        *(task.id, task.line, member.name, outcome.return_code, outcome.elapsed, task.command[:2000]),
-        *(snippet, member.label, outcome.reason.words, line_of_outcome(outcome) if outcome.failed else ""),
+        *(task.id, task.line, entry.name, outcome.return_code, outcome.elapsed, task.command[:2000]),
+        *(snippet, entry.label, outcome.reason.words, line_of_outcome(outcome) if outcome.failed else ""),
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from disbatch.driver.engine_table import Member
+from disbatch.driver.engine_state import Joined, Launching
+from disbatch.driver.engine_table import EngineEntry
 
 
 class IdleRelease:
@@ -43,7 +44,7 @@ class IdleReleases:
     that was attached, when all of which are spare its nodes are not even kept for the batch script: that
     ends with it. The driver's own is there to the end."""
 
-    def __init__(self, members: Mapping[str, Member], engines: Callable[[str], Iterable[str]]) -> None:
+    def __init__(self, members: Mapping[str, EngineEntry], engines: Callable[[str], Iterable[str]]) -> None:
         self._members = members
         self._engines = engines
         self._of: dict[str, IdleRelease] = {}
@@ -71,4 +72,4 @@ class IdleReleases:
     def _is_all_of(self, context: str, spare: Collection[str]) -> bool:
         known = (self._members.get(engine) for engine in self._engines(context))
         members = (member for member in known if member is not None)
-        return {m.engine for m in members if m.launching or m.joined is not None}.issubset(spare)
+        return {m.engine for m in members if isinstance(m.state, Launching | Joined)}.issubset(spare)

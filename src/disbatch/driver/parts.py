@@ -13,7 +13,7 @@ from disbatch.driver.addresses import Addresses
 from disbatch.driver.attach_requests import AttachRequests
 from disbatch.driver.attachments import Attachments
 from disbatch.driver.commands import UserCommands
-from disbatch.driver.engine_table import Member, Tally
+from disbatch.driver.engine_table import EngineTable, Tally
 from disbatch.driver.engines import EngineManager
 from disbatch.driver.feed import Feed
 from disbatch.driver.file_watch import FileWatch
@@ -50,7 +50,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     hub: Hub
     addresses: Addresses
     engines: EngineManager
-    members: dict[str, Member]
+    engine_table: EngineTable
     # the record
     record: Record
     acknowledgements: Acknowledgements

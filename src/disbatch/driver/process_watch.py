@@ -1,4 +1,4 @@
-"""Watch engines of this machine that another process launched, and which are therefore not our children."""
+"""Watch engines on this host that are no children of this process, because another one launched them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from disbatch.engine import process_tree
 from disbatch.engine.keeper import GRACE
 
 PATIENCE = GRACE + 2.0
-"""Seconds in which a keeper that was told to ends its engine and all that this has left."""
+"""Seconds that a keeper has to end its engine and everything that the engine left."""
 
 
 class ProcessWatch:
-    """`on_exit(engine)` is called when one has ended. Where the system cannot tell (a kernel without pidfds)
-    it is not: then only the engines' silence tells."""
+    """`on_exit(engine)` is called when an engine has ended. It is never called where the kernel has no
+    pidfds: there only silence shows that an engine has ended."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_exit: Callable[[str], None]) -> None:
         self._loop = loop
         self._on_exit = on_exit
         self._watched: dict[str, int] = {}
-        self._all_gone = asyncio.Event()
-        self._all_gone.set()
+        """The pidfd of each engine's keeper."""
+        self._all_ended = asyncio.Event()
+        self._all_ended.set()
 
     def __contains__(self, engine: str) -> bool:
         return engine in self._watched
 
     def watch(self, engine: str, pid: int, started: int) -> bool:
-        """Watch this process, which started then; False if it is not there, or that cannot be."""
+        """Watch the engine's keeper, which has this pid and start time. False if it is not there, or cannot
+        be watched."""
         if engine in self._watched:
             return True
         if not hasattr(os, "pidfd_open"):
@@ -43,13 +45,13 @@ class ProcessWatch:
             os.close(pidfd)
             return False
         self._watched[engine] = pidfd
-        self._all_gone.clear()
+        self._all_ended.clear()
         self._loop.add_reader(pidfd, self._ended, engine)
         return True
 
     def end(self, engine: str) -> None:
-        """Have the keeper of this one, which is watched, kill it, and end its tasks; `on_exit` follows, if
-        that takes too long before they have ended."""
+        """Make the keeper of this engine, which is watched, kill it and end its tasks. `on_exit` follows,
+        after `PATIENCE` even if they have not ended."""
         process_tree.send(self._watched[engine], signal.SIGQUIT, signal.SIGCONT)
         self._loop.call_later(PATIENCE, self._ended, engine)
 
@@ -63,12 +65,12 @@ class ProcessWatch:
         self._loop.remove_reader(pidfd)
         os.close(pidfd)
         if not self._watched:
-            self._all_gone.set()
+            self._all_ended.set()
 
     async def close(self, patience: float) -> None:
-        """Wait until all have ended, at most so many seconds."""
+        """Wait until all have ended, for at most so many seconds."""
         try:
-            await asyncio.wait_for(self._all_gone.wait(), patience)
+            await asyncio.wait_for(self._all_ended.wait(), patience)
         except TimeoutError:
             for engine in list(self._watched):
                 self._forget(engine)

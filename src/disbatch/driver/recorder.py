@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from disbatch.driver.engine_table import Member, Tally, view_of
+from disbatch.driver.engine_table import EngineEntry, Tally, view_of
 from disbatch.driver.settings import Settings
 from disbatch.model.failure import line_of_outcome
 from disbatch.model.idset import IdSet
@@ -52,7 +52,7 @@ class Recorder:
         self,
         write: Callable[[bytes], None],
         tally: Tally,
-        members: Mapping[str, Member],
+        members: Mapping[str, EngineEntry],
         *,
         notify_user: Callable[[str], None],
         source_name: Callable[[int], str],
@@ -75,7 +75,7 @@ class Recorder:
         self._barriers_read = barriers_read
         self._last_barrier = 0.0
         self._keyed = keyed
-        self._nobody = Member("", hostname, -1, 0)
+        self._nobody = EngineEntry("", hostname, -1, 0)
         """Where tasks are that never ran."""
         self.performers: dict[type, Callable[[Any], None]] = {
             events.RecordTask: self._task,
@@ -115,7 +115,7 @@ class Recorder:
         if hash(line) not in self._asides:
             self._write(line)
 
-    def _conclude(self, task: Task, member: Member, outcome: Outcome) -> None:
+    def _conclude(self, task: Task, member: EngineEntry, outcome: Outcome) -> None:
         """The line that counts."""
         line = format_line(task.id, task.line, task.repeat, task.command, member.name, outcome)
         self._write(line)
@@ -125,7 +125,7 @@ class Recorder:
         for ended in self._ended:
             ended(id, line)
 
-    def _tell_failure(self, task: Task, member: Member, outcome: Outcome) -> None:
+    def _tell_failure(self, task: Task, member: EngineEntry, outcome: Outcome) -> None:
         for failed in self._failed:
             failed(view_of(member, task, outcome))
 
@@ -217,7 +217,7 @@ class Journal:
         return self._file is None or self._file.add(line)
 
     def count(
-        self, actions: Sequence[Action], members: Mapping[str, Member], limited: Container[str]
+        self, actions: Sequence[Action], members: Mapping[str, EngineEntry], limited: Container[str]
     ) -> None:
         """Which results that are about to be recorded count for the limit of a context. What is noted and
         then not recorded does not count; but what was recorded and not noted would be done once too often."""

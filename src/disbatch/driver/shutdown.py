@@ -99,10 +99,10 @@ class Shutdown:
     def _leaves_engines(self) -> bool:
         """A run that was taken over was to be ended, and not all of its engines were heard: the next driver
         may hear them."""
-        engines, takeover = self._parts.engines, self._parts.settings.takeover
+        table, takeover = self._parts.engine_table, self._parts.settings.takeover
         if takeover is None or not is_ordered(self.ending):
             return False
-        return bool(engines.not_heard or (takeover.finish and engines.out_of_reach))
+        return bool(table.not_heard or (takeover.finish and table.out_of_reach))
 
     # ---- the user ends it ----
 
@@ -187,7 +187,7 @@ class Shutdown:
         limit = p.settings.pool.task_limit
         if limit is not None and not len(p.attachments) and p.plan.has_reached_limit(""):
             return f"ended after {counted(limit, 'task')}, as -C asks"
-        if not p.members:
+        if not p.engine_table.entries:
             return "no engines were attached"
         return "no engine is left" if p.engines.ever_joined else "no engine could start"
 
@@ -304,7 +304,7 @@ class Shutdown:
         p = self._parts
         if not self._is_taken_over and not self._leaves_engines:
             resumable = not self.result().complete
-            p.addresses.withdraw(self._notify_user, keep_run=resumable and bool(p.engines.out_of_reach))
+            p.addresses.withdraw(self._notify_user, keep_run=resumable and bool(p.engine_table.out_of_reach))
 
     # ---- what it came to ----
 
@@ -323,14 +323,14 @@ class Shutdown:
 
     def conclude(self, unwritten: bytes) -> tuple[int, Summary]:
         """The exit code and the summary, after `close`; what the user should know is said."""
-        engines, result = self._parts.engines, self.result()
+        table, result = self._parts.engine_table, self.result()
         if self._leaves_engines:
-            names = short_list(engines.not_heard or engines.out_of_reach)
+            names = short_list(table.not_heard or table.out_of_reach)
             prefix = shell_word(as_argument(str(self._parts.settings.claimed.files.prefix)))
             words = f"the run is left as it was: `dbutil finish --run {prefix}` tries again"
             self._notify_user(f"{names}: not heard; {words}")
         elif not result.complete:
-            engines.warn_of_the_lost()
+            self._parts.engines.warn_of_the_lost()
         return result.exit_code, self._summary(result, unwritten)
 
     def failed_summary(self) -> Summary:
@@ -358,8 +358,9 @@ class Shutdown:
         for task, record in p.feed.not_counted(p.plan):
             p.tally.count_again(task, record)
         tally, taken_over, now = p.tally, self._is_taken_over, p.loop.time()
-        slot_time = sum(member.slot_time(now) for member in p.members.values())
-        joined = [member for member in p.members.values() if member.came]
+        entries = p.engine_table.entries.values()
+        slot_time = sum(entry.slot_time(now) for entry in entries)
+        joined = [entry for entry in entries if entry.state.has_joined]
         only_failures = result.complete and not taken_over and tally.failed + tally.skipped_failed
         incomplete = not result.complete and not taken_over
         return Summary(
@@ -367,8 +368,8 @@ class Shutdown:
             conclusion=printable(result.words),
             ended=tally.ended,
             utilisation=min(1.0, tally.busy / slot_time) if slot_time else None,
-            nodes=len({member.name for member in joined}),
-            slots=sum(member.slots for member in joined),
+            nodes=len({entry.name for entry in joined}),
+            slots=sum(entry.slots for entry in joined),
             slowest=tally.slowest,
             status_file=str(p.files.names.status),
             retry=self._resume_hint(retry=True) if only_failures else "",

@@ -10,7 +10,7 @@ from disbatch.contexts.nodes import Node, affordable
 from disbatch.contexts.retire import choose_retirement
 from disbatch.driver.parts import Parts
 from disbatch.driver.settings import Settings, Takeover
-from disbatch.driver.takeover import Succession
+from disbatch.driver.takeover import EngineRecovery
 from disbatch.model.errors import DisbatchError
 from disbatch.plan import events
 from disbatch.plan.plan import Plan
@@ -94,23 +94,25 @@ class Startup:
         p.files.keep(p.keystore.info.path, p.keystore.info.write_again)
         if p.feed.submitted_file is not None:
             p.files.keep_submitted(p.feed.submitted_file)
-        succession = None if s.takeover is None else self._succeed(s.takeover)
+        recovery = None if s.takeover is None else self._recover(s.takeover)
         for listener in p.listeners:
             listener.start(p.collector.now)
         finish = s.takeover is not None and s.takeover.finish
-        p.engines.launch([] if too_late or finish else nodes, p.early, retirement, succession)
+        p.engines.launch([] if too_late or finish else nodes, p.early, retirement, recovery)
 
     # ---- after a former driver ----
 
-    def _succeed(self, takeover: Takeover) -> Succession:
+    def _recover(self, takeover: Takeover) -> EngineRecovery:
         p, told = self._parts, takeover.told
         patience = p.settings.patience_with(told)
-        succession = Succession(
-            *(p.engines, p.holds, patience, told, takeover.ended),
+        recovery = EngineRecovery(
+            *(p.engines, p.holds, patience, told),
+            hostname=p.hostname,
+            ended=takeover.ended,
             look_beside=lambda: self._look_beside(told),
         )
         self._restore(told)
-        return succession
+        return recovery
 
     def _restore(self, told: JournalState) -> None:
         """What our predecessors were told, and the engines cannot tell."""

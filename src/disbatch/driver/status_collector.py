@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple, TypeVar
 
-from disbatch.driver.engine_table import Member, Tally
+from disbatch.driver.engine_state import Joined, Lost
+from disbatch.driver.engine_table import EngineEntry, Tally
 from disbatch.driver.holds import Holds, Reason
 from disbatch.model.idset import IdSet
 from disbatch.model.task import Task
@@ -120,7 +121,7 @@ class ViewInputs(NamedTuple):
     name: str
     total: Callable[[], int | None]
     plan: Plan
-    members: Mapping[str, Member]
+    members: Mapping[str, EngineEntry]
     tally: Tally
     holds: Holds
     label_of: Callable[[str], str]
@@ -155,7 +156,7 @@ class StatusCollector:
         """Collect the counts."""
         m = self._inputs
         self._seconds = m.now() - self._begun
-        slots = sum(member.slots for member in m.members.values() if member.joined is not None)
+        slots = sum(member.slots for member in m.members.values() if isinstance(member.state, Joined))
         self._point = CoursePoint(self._seconds, m.tally.done, m.tally.failed, min(m.plan.live, slots), slots)
         self._course.add(self._point, m.tally.inherited)
 
@@ -240,20 +241,22 @@ class StatusCollector:
         return [*present, *reversed(gone)][:most]
 
     @property
-    def _members(self) -> Iterable[Member]:
+    def _members(self) -> Iterable[EngineEntry]:
         return self._inputs.members.values()
 
-    def _row(self, member: Member, before: Member | None) -> EngineRow:
+    def _row(self, member: EngineEntry, before: EngineEntry | None) -> EngineRow:
         """`before`: what a former driver recorded of its node."""
-        m, beat = self._inputs, member.beat
+        m = self._inputs
+        beat = None if member.beat is None else member.beat.message
         engine = m.plan.engines.get(member.engine)
         if engine is not None and engine.state is not State.LOST:
             running = min(engine.occupied, member.slots)
             waiting = engine.busy - running
         else:
             running = waiting = 0
-        now, begun = self._begun + self._seconds, member.joined
-        heard = None if begun is None and not member.lost else m.heard(member.engine)
+        now = self._begun + self._seconds
+        begun = member.state.since if isinstance(member.state, Joined) else None
+        heard = m.heard(member.engine) if isinstance(member.state, Joined | Lost) else None
         return EngineRow(
             engine=member.engine,
             node=valid(member.name),
@@ -302,18 +305,18 @@ class StatusCollector:
             rows += [_running(member, task, None) for member, task in islice(new, most - len(rows))]
         return rows
 
-    def _reported(self, member: Member) -> Iterator[tuple[float, int, Member, Task]]:
+    def _reported(self, member: EngineEntry) -> Iterator[tuple[float, int, EngineEntry, Task]]:
         engine = self._inputs.plan.engines.get(member.engine)
         if engine is None or member.beat is None:
             return
-        since = max(0.0, self._begun + self._seconds - member.beat_at)
+        since = max(0.0, self._begun + self._seconds - member.beat.time)
         assigned = engine.assigned
-        for running in member.beat.running:
+        for running in member.beat.message.running:
             task = assigned.get(running.attempt)
             if task is not None:
                 yield running.elapsed + since, task.id, member, task
 
-    def _in_slots(self) -> Iterator[tuple[Member, Task]]:
+    def _in_slots(self) -> Iterator[tuple[EngineEntry, Task]]:
         for engine in self._inputs.plan.engines.values():
             if engine.state is not State.LOST:
                 for task in engine.running.values():
@@ -324,18 +327,14 @@ def _newest(rows: deque[_Row], most: int) -> list[_Row]:
     return list(islice(rows, max(0, len(rows) - most), None))
 
 
-def _state(member: Member, engine: Engine | None) -> str:
+def _state(member: EngineEntry, engine: Engine | None) -> str:
     if engine is not None:
         leaves = engine.draining and engine.state in (State.STARTING, State.ACTIVE)
         return "draining" if leaves else STATES[engine.state]
-    if member.launching:
-        return "launching"
-    if member.lost:
-        return "lost"
-    return "left" if member.came else "failed"
+    return member.state.name
 
 
-def _running(member: Member, task: Task, seconds: float | None) -> RunningRow:
+def _running(member: EngineEntry, task: Task, seconds: float | None) -> RunningRow:
     return RunningRow(
         task.id,
         task.line,

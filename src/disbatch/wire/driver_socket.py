@@ -104,8 +104,6 @@ class Peer:
         """The routing id of its latest connection."""
         self.session = Session(lambda data: transmit(self.identity, data), _from_engine.decode)
         self.heard = heard
-        self.joined = False
-        """It has said Hello and was not given up since."""
 
 
 class Hub:
@@ -135,6 +133,7 @@ class Hub:
         """For each unanswered request, the latest connection over which it came."""
         self._peers: dict[str, Peer] = {}
         self._connected: dict[bytes, Peer] = {}
+        """The engines that were welcomed and not given up since, by routing id."""
         self._doorkeeper = Doorkeeper(loop, context, keys.client_key)
         self._socket = context.socket(zmq.ROUTER)
         tune(self._socket, MAX_FROM_ENGINE)
@@ -165,8 +164,8 @@ class Hub:
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def peers(self) -> Iterator[Peer]:
-        """The engines that have joined and were not given up."""
-        return (peer for peer in self._peers.values() if peer.joined)
+        """The engines that were welcomed and not given up since."""
+        return iter(self._connected.values())
 
     def peer(self, name: str) -> Peer | None:
         """The engine with that id."""
@@ -174,7 +173,7 @@ class Hub:
 
     def welcome(self, peer: Peer, message: Welcome, orders_seen: int) -> None:
         """Admit the engine (again), and resend what it has not seen."""
-        peer.joined = True
+        self._connected[peer.identity] = peer
         peer.session.tell(message)
         peer.session.resend(orders_seen)
 
@@ -186,13 +185,14 @@ class Hub:
         """Stop listening to all peers, and tell those that remain to leave."""
         for peer in self._peers.values():
             self.refuse(peer, reason)
-            peer.joined = False
+        self._connected.clear()
 
-    def give_up(self, peer: Peer) -> None:
-        """The engine is lost: its unacknowledged messages will never be sent again, and its own are ignored
-        until it says Hello again."""
-        peer.joined = False
-        peer.session.forget_posted()
+    def give_up(self, engine: str) -> None:
+        """The engine is lost: messages that it has not acknowledged will never be sent again, and its own are
+        ignored until it says Hello again."""
+        peer = self._peers.get(engine)
+        if peer is not None and self._connected.pop(peer.identity, None) is not None:
+            peer.session.forget_posted()
 
     def _connection(self, frames: list[bytes]) -> None:
         seen = parse_monitor_message(frames)
@@ -228,7 +228,7 @@ class Hub:
     def _frames(self, frames: list[bytes]) -> None:
         identity, data = frames[0], frames[-1]
         peer = self._connected.get(identity)
-        if peer is not None and peer.joined:
+        if peer is not None:
             self._from_known(peer, data)
         else:
             self._from_unknown(identity, data)
@@ -330,7 +330,6 @@ class Hub:
             return
         self._connected.pop(peer.identity, None)
         peer.identity = identity
-        self._connected[identity] = peer
         peer.heard = self._loop.time()
         self._hello(peer, message)
 
@@ -355,9 +354,11 @@ class Hub:
             return  # not connected at the moment: it is resent after its next Hello
         self._reader.check()
 
-    def post(self, peer: Peer, message: ToEngine) -> None:
-        """Send a message that must arrive."""
-        peer.session.post(message)
+    def post(self, engine: str, message: ToEngine) -> None:
+        """Send a message that must arrive, unless the engine was given up."""
+        peer = self._peers.get(engine)
+        if peer is not None and peer.identity in self._connected:
+            peer.session.post(message)
 
     def close(self, linger: float = 0.0) -> None:
         """Close the sockets; waits at most `linger` seconds until the last messages are sent."""

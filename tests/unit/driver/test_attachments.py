@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from disbatch.driver.attachments import Attachments
-from disbatch.driver.engine_table import Member
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.wire.client_protocol import Answer, Attach, Event, Fate, Heed, Newcomer, News, Request
 from disbatch.wire.engine_protocol import PROTOCOL
 
@@ -30,7 +30,7 @@ class Bench:
         return self.contexts.heed(Request(PROTOCOL, f"{known}-{history}".ljust(16), "0", verb), verb)
 
     def became(self, engine: str, fate: Fate) -> None:
-        self.contexts.became(Member(engine, "n1", 0, 1, context=self.name), fate)
+        self.contexts.became(EngineEntry(engine, "n1", 0, 1, context=self.name), fate)
 
 
 def run(course: Callable[[Bench], Awaitable[None]]) -> None:

@@ -8,8 +8,9 @@ import pytest
 from command_bench import Bench
 from plan_world import barrier, outcome, task
 
+from disbatch.driver import engine_state
 from disbatch.driver.commands import ALONE, ALONE_AND_WAITS, NOT_JOURNALLED
-from disbatch.driver.engine_table import Member
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.holds import Reason
 from disbatch.plan import events
 from disbatch.plan.events import Finished, Hold, Interrupt, Joined, Lost, Resume
@@ -95,7 +96,7 @@ def test_nodes_that_are_not_there() -> None:
     ]
     for name in ("n4", "n5"):
         bench.launch(name)
-    bench.members["e-n4"].launching = False
+    bench.members["e-n4"].state = engine_state.Failed()
     assert bench.asked(Stop(["n4"])) == ["n4 (rack): did not join"]
     assert bench.asked(Stop(["n5"])) == ["n5 (rack): has not joined yet, and need not", ALONE]
     assert bench.dismissed == ["n5"]
@@ -115,7 +116,7 @@ def test_the_engine_that_is_there_of_two_with_one_name() -> None:
     bench.asked(Stop(["n2"]))
     bench.ended("n2")
     bench.handle_event(events.Left("e-n2"))
-    bench.members["again"] = Member("again", "n2", 9, 2, None, launching=False, joined=2.0)
+    bench.members["again"] = EngineEntry("again", "n2", 9, 2, None, state=engine_state.Joined(since=2.0))
     bench.handle_event(Joined("again", 2, []))
     assert bench.asked(Drain(["n2"])) == ["n2: draining; 2 tasks are running there"]
     assert bench.told[-1] == events.Drain("again")
@@ -138,7 +139,7 @@ def test_an_engine_that_died(verb: RunRequest) -> None:
     """Its process has ended: it cannot come back."""
     bench = six()
     bench.handle_event(Lost("e-n1"))
-    bench.members["e-n1"].lost = bench.members["e-n1"].exited = True
+    bench.members["e-n1"].state = engine_state.Lost(before=True, exit_code=0)
     bench.told.clear()
     assert bench.asked(verb) == ["n1 (rack): its engine is lost, and does not come back"]
     assert bench.told == []
@@ -303,7 +304,7 @@ def test_an_engine_that_is_expected_from_a_former_driver_is_not_given_up() -> No
     bench.launch("n4")
     bench.members["e-n4"].inherited = True
     assert bench.asked(Drain(["n4"])) == ["n4 (rack): is not heard yet; if it comes, it leaves"]
-    assert bench.dismissed == [] and bench.members["e-n4"].launching
+    assert bench.dismissed == [] and isinstance(bench.members["e-n4"].state, engine_state.Launching)
     bench.asked(Stop(["n4"]))
     bench.asked(Drain(["n4"]))
     bench.join("n4")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.engine_table import NAMED_SLOWEST, NEWEST_FAILURES, Member, Tally
+from disbatch.driver.engine_state import FellSilent, GivenUp, Lost, ProcessEnded, SaidHello
+from disbatch.driver.engine_table import NAMED_SLOWEST, NEWEST_FAILURES, EngineEntry, Tally
 from disbatch.model.statusline import format_line, parse_line
 from disbatch.model.task import Outcome, Reason, Task, Way
 
@@ -15,29 +16,30 @@ def outcome(code: int = 0, elapsed: float = 1.0) -> Outcome:
 
 
 def test_slot_time_of_an_engine_that_comes_and_goes() -> None:
-    member = Member("e", "n", 0, 4)
-    assert member.slot_time(100.0) == 0
-    member.joined = 10.0
-    assert member.slot_time(15.0) == 20.0
-    member.leave(20.0)
-    member.leave(30.0)
-    assert member.slot_time(99.0) == 40.0
-    member.joined = 100.0
-    assert member.slot_time(101.0) == 44.0
+    entry = EngineEntry("e", "n", 0, 4)
+    assert entry.slot_time(100.0) == 0
+    entry.apply(SaidHello(10.0), 10.0)
+    assert entry.slot_time(15.0) == 20.0
+    entry.apply(FellSilent("not heard"), 19.0)
+    entry.apply(GivenUp(), 20.0)
+    entry.apply(GivenUp(), 30.0)
+    assert entry.slot_time(99.0) == 40.0
+    entry.apply(SaidHello(100.0), 100.0)
+    assert entry.slot_time(101.0) == 44.0
 
 
-def test_local_members() -> None:
-    assert not Member("e", "n", 0, 1).local
-    assert Member("e", "n", 0, 1, Node("localhost", 1, 1, Way.CHILD)).local
-    assert not Member("e", "n", 0, 1, Node("far", 1, 1, Way.SSH)).local
+def test_local_engines() -> None:
+    assert not EngineEntry("e", "n", 0, 1).local
+    assert EngineEntry("e", "n", 0, 1, Node("localhost", 1, 1, Way.CHILD)).local
+    assert not EngineEntry("e", "n", 0, 1, Node("far", 1, 1, Way.SSH)).local
 
 
 def test_kinds_and_slowest_are_few_and_in_order() -> None:
-    tally, member = Tally(), Member("e", "n", 0, 1)
+    tally, entry = Tally(), EngineEntry("e", "n", 0, 1)
     for id in range(100):
         code = id % 2
-        tally.count(member, Task(id, id + 1, -1, b"c" * 5000), outcome(code, float(id % 50)))
-    assert (tally.done, tally.failed, member.done, member.failed) == (100, 50, 100, 50)
+        tally.count(entry, Task(id, id + 1, -1, b"c" * 5000), outcome(code, float(id % 50)))
+    assert (tally.done, tally.failed, entry.done, entry.failed) == (100, 50, 100, 50)
     first = tally.newest[0][2]
     assert (first.id, first.snippet, first.last_line, len(first.command)) == (1, b"err", "err", 2000)
     assert [(kind.count, kind.id, kind.last_line) for kind in tally.kinds.most_frequent(9)] == [
@@ -51,15 +53,15 @@ def test_kinds_and_slowest_are_few_and_in_order() -> None:
 
 
 def test_cancelled_tasks_are_no_failures_of_their_node_and_take_no_place_of_others() -> None:
-    tally, member = Tally(), Member("e", "n", 0, 1)
-    tally.count(member, Task(0, 1, -1, b"c"), outcome(1, 1.0))
+    tally, entry = Tally(), EngineEntry("e", "n", 0, 1)
+    tally.count(entry, Task(0, 1, -1, b"c"), outcome(1, 1.0))
     cancelled = msgspec.structs.replace(outcome(-15, 1.0), reason=Reason.CANCELLED)
     for id in range(1, 2 * NEWEST_FAILURES):
-        tally.count(member, Task(id, id + 1, -1, b"c"), cancelled)
-    assert (tally.failed, tally.cancelled, member.failed) == (2 * NEWEST_FAILURES, 2 * NEWEST_FAILURES - 1, 1)
+        tally.count(entry, Task(id, id + 1, -1, b"c"), cancelled)
+    assert (tally.failed, tally.cancelled, entry.failed) == (2 * NEWEST_FAILURES, 2 * NEWEST_FAILURES - 1, 1)
     numbers = [(number, view.reason) for number, _, view in tally.newest]
     assert numbers[:2] == [(1, ""), (2, "cancelled")]
-    tally.count(member, Task(9999, 1, -1, b"c"), outcome(1, 1.0))
+    tally.count(entry, Task(9999, 1, -1, b"c"), outcome(1, 1.0))
     assert tally.newest[-1][2].id == 9999
 
 
@@ -83,12 +85,13 @@ def test_what_a_former_driver_recorded_with_a_reason() -> None:
 
 
 def test_whose_tasks_may_run_on_after_the_run() -> None:
-    member = Member("e", "n", 0, 1, Node("n", 1, 1, Way.STEP))
-    assert not member.may_run_on
-    member.lost = True
-    assert member.may_run_on, "its srun knows no more than we do"
-    member.exited = True
-    assert not member.may_run_on
-    assert not Member("e", "n", 0, 1, Node("localhost", 1, 1, Way.CHILD), lost=True).may_run_on
-    assert Member("e", "n", 0, 1, Node("far", 1, 1, Way.SSH), lost=True).may_run_on
-    assert Member("e", "n", 0, 1, lost=True).may_run_on
+    entry = EngineEntry("e", "n", 0, 1, Node("n", 1, 1, Way.STEP))
+    assert not entry.may_run_on
+    lost = Lost(before=True)
+    entry.state = lost
+    assert entry.may_run_on, "its srun knows no more than we do"
+    entry.apply(ProcessEnded(0), 1.0)
+    assert not entry.may_run_on
+    assert not EngineEntry("e", "n", 0, 1, Node("localhost", 1, 1, Way.CHILD), state=lost).may_run_on
+    assert EngineEntry("e", "n", 0, 1, Node("far", 1, 1, Way.SSH), state=lost).may_run_on
+    assert EngineEntry("e", "n", 0, 1, state=lost).may_run_on

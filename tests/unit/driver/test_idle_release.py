@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from disbatch.driver.engine_table import Member
+from disbatch.driver.engine_state import Joined, Launching, Lost
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.idle_release import IdleRelease, IdleReleases
 
 
@@ -37,10 +38,10 @@ def test_the_kept_one_goes_with_the_last() -> None:
     assert give_back.due(["a", "kept"], 25.0) == ["a", "kept"]
 
 
-def members(**contexts: str) -> dict[str, Member]:
+def members(**contexts: str) -> dict[str, EngineEntry]:
     """Engines, each on a node of its name, that have joined."""
     return {
-        engine: Member(engine, engine, 0, 1, context=context, launching=False, joined=1.0)
+        engine: EngineEntry(engine, engine, 0, 1, context=context, state=Joined(since=1.0))
         for engine, context in contexts.items()
     }
 
@@ -58,7 +59,7 @@ def test_contexts_are_apart() -> None:
     assert give_backs.due(["own", "other", "batch", "b"], 10.0) == []
     assert give_backs.due(["own", "other", "batch", "b"], 15.0) == ["other"]
     assert give_backs.due(["own", "a", "batch", "b"], 16.0) == ["a", "batch"]
-    known["a"].joined = None
+    known["a"].state = Lost(before=True)
     assert give_backs.due(["own", "batch"], 17.0) == ["batch"]
-    known["a"].launching = True
+    known["a"].state = Launching()
     assert give_backs.due(["own", "batch"], 18.0) == []

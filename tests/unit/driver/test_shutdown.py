@@ -71,7 +71,7 @@ class Bench:
             ),
             plan=self.plan,
             engines=self.engines,
-            members={"0-a": None},
+            engine_table=SimpleNamespace(entries={"0-a": None}),
             attachments={},
             time_limit=self.limit,
             feed=SimpleNamespace(goes_on=False),

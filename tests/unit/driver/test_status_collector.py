@@ -7,6 +7,7 @@ import pytest
 from plan_world import barrier, outcome, task
 from status_scene import ALL, Scene
 
+from disbatch.driver import engine_state
 from disbatch.driver.engine_table import NEWEST_FAILURES
 from disbatch.driver.holds import Reason
 from disbatch.plan import events
@@ -93,7 +94,7 @@ def test_an_engine_and_its_node() -> None:
     row = scene.row("a")
     assert (row.node, row.label, row.state, row.slots, row.running) == ("on-a", "rack", "active", 2, 2)
     assert (row.heard, row.load, row.memory_used, row.memory_total) == (1.5, 0.75, 3 << 30, 4 << 30)
-    scene.members["a"].beat = Beat([], 0, 0.5)
+    scene.hear("a", Beat([], 0, 0.5))
     row = scene.row("a")
     assert (row.load, row.memory_used, row.memory_total) == (0.5, None, None)
 
@@ -102,16 +103,15 @@ def test_states_of_engines() -> None:
     scene = Scene(("a", 1), ("b", 1), ("c", 1))
     scene.launch("d", 1)
     scene.launch("e", 1)
-    scene.members["e"].launching = False
+    scene.members["e"].state = engine_state.Failed()
     scene.launch("f", 1)
     scene.join("f")
     scene.tell(Read([task(id) for id in range(9)]))
     scene.tell(Lost("b"))
-    scene.members["b"].joined, scene.members["b"].lost = None, True
+    scene.members["b"].state = engine_state.Lost(before=True)
     scene.tell(Drain("c"))
     scene.tell(events.Left("f"))
-    scene.members["f"].leave(101.0)
-    scene.members["f"].left = True
+    scene.members["f"].state = engine_state.Left(spare=False, retired=True)
     states = {row.engine: row.state for row in scene.view().engines}
     assert states == {
         "a": "active",
@@ -130,7 +130,7 @@ def test_of_very_many_engines_those_that_are_there_come_first() -> None:
     scene = Scene(*((f"e{n}", 1) for n in range(4)))
     for name in ("e0", "e1"):
         scene.tell(events.Left(name))
-        scene.members[name].leave(101.0)
+        scene.members[name].state = engine_state.Left(spare=False, retired=True)
     view = scene.view(Wants(engines=3))
     assert view.engines_count == 4
     assert [row.engine for row in view.engines] == ["e2", "e3", "e1"]

@@ -10,76 +10,76 @@ import clock_loop
 import pytest
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.engine_table import Member
-from disbatch.driver.engines import EngineManager
+from disbatch.driver.engine_launch import EngineCallbacks, EngineLaunches
+from disbatch.driver.engine_state import Joined, LaunchCancelled, SaidHello
+from disbatch.driver.engine_table import EngineEntry, EngineTable
 from disbatch.driver.holds import Holds, Reason
-from disbatch.driver.takeover import Succession
+from disbatch.driver.takeover import EngineRecovery
 from disbatch.model.task import Way
 from disbatch.plan import events
 from disbatch.rundir.journal import Asked, Here, JournalState
-from disbatch.wire.engine_protocol import PROTOCOL, Hello
 
 ENGINES = 500
 
 
-class Looked(Member):
+class Looked(EngineEntry):
     """Counts how often somebody asks whether one is still missing."""
 
     times = 0
 
     def __getattribute__(self, name: str) -> Any:
-        if name == "launching":
+        if name == "state":
             Looked.times += 1
         return super().__getattribute__(name)
 
 
+class Table(EngineTable):
+    """Its entries count."""
+
+    def add(self, entry: EngineEntry) -> None:
+        entry.__class__ = Looked
+        super().add(entry)
+
+
 class FewEngines:
-    """Of the engine manager, what a succession needs while engines come."""
+    """Of the engine manager, what the recovery of engines needs."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.members: dict[str, Member] = {}
         self.told: list[object] = []
-        self.handle_event = self.told.append
         self.said: list[str] = []
-        self.notify_user = self.said.append
-
-        self.hostname = "head"
-        self.next_rank = 0
-
-    def add(self, member: Member) -> None:
-        member.__class__ = Looked
-        self.members[member.engine] = member
+        self.table = Table(self.loop.time, journal=lambda line: None, became=lambda entry, fate: None)
+        self.launches = cast(EngineLaunches, self)
+        self.callbacks = EngineCallbacks(
+            handle_event=self.told.append,
+            notify_user=self.said.append,
+            journal=lambda line: None,
+            engines_changed=lambda: None,
+            is_over=lambda: False,
+            time_is_up=lambda: False,
+            lets_go=lambda entry: False,
+            on_joined=(),
+        )
 
     def label_of(self, context: str) -> str:
         return context
 
-    def reconnect(self, member: Member) -> None:
+    def is_running(self) -> bool:
+        return True
+
+    # Of `EngineLaunches`:
+
+    def reconnect(self, entry: EngineEntry) -> None:
         """It is not far."""
 
     def start(self, rank: int, node: Node) -> str:
         """The engine that is on its way now."""
-        self.add(Member(f"new {node.name}", node.name, rank, 1, node))
+        self.table.add(EngineEntry(f"new {node.name}", node.name, rank, 1, node))
         return f"new {node.name}"
 
-    def journal(self, line: object) -> None:
-        """Nobody reads it here."""
-
-    def unheard(self, member: Member) -> None:
-        """No context waits for it."""
-
-    def engines_changed(self) -> None:
-        """Somebody is there."""
-
-    def dismiss(self, member: Member) -> None:
-        member.launching = False
-        self.said.append(f"{member.engine}: dismissed")
-
-    def is_over(self) -> bool:
-        return False
-
-    def is_running(self) -> bool:
-        return True
+    def cancel(self, entry: EngineEntry) -> None:
+        self.table.change(entry, LaunchCancelled())
+        self.said.append(f"{entry.engine}: dismissed")
 
 
 def test_each_engine_that_comes_costs_the_same_however_many_are_missing() -> None:
@@ -88,13 +88,13 @@ def test_each_engine_that_comes_costs_the_same_however_many_are_missing() -> Non
         holds = Holds(lambda event: None, lambda: None)
         here = {f"e{n}": Here(f"e{n}", "node", n, 1, None) for n in range(ENGINES)}
         told = JournalState(cast(Asked, None), engines=here)
-        succession = Succession(cast(EngineManager, engines), holds, 60.0, told, look_beside=lambda: None)
-        assert succession.expect()
+        recovery = EngineRecovery(engines, holds, 60.0, told, hostname="head", look_beside=lambda: None)
+        assert recovery.expect()
         Looked.times = 0
-        for member in reversed(engines.members.values()):
+        for entry in reversed(engines.table.entries.values()):
             assert Reason.TAKEOVER in holds
-            member.launching = False
-            succession.look()
+            entry.state = Joined(since=1.0)
+            recovery.look()
         assert Reason.TAKEOVER not in holds and engines.told == [events.Heard()]
         assert engines.said[-1] == "all engines are there"
         assert Looked.times <= 3 * ENGINES
@@ -107,7 +107,7 @@ MOMENTS = ("in time", "at the last moment", "late", "never")
 
 
 class Taken:
-    """A succession whose engines, `a` and `b`, were on nodes of these names."""
+    """A recovery of engines: these, `a` and `b`, were on nodes of these names."""
 
     def __init__(self, *, lost: bool = False) -> None:
         self.engines = FewEngines()
@@ -122,8 +122,9 @@ class Taken:
         self.nodes = list(nodes.values())
         self.last: list[str] = []
         """Those that come when the patience is over, and before anybody was started for them."""
-        self.succession = Succession(
-            *(cast(EngineManager, self.engines), self.holds, PATIENCE, told),
+        self.recovery = EngineRecovery(
+            *(self.engines, self.holds, PATIENCE, told),
+            hostname="head",
             look_beside=self.patience_is_over,
         )
 
@@ -133,9 +134,9 @@ class Taken:
 
     def hello(self, name: str) -> None:
         """As `EngineManager.hello` does."""
-        member = self.engines.members[name]
-        member.launching = member.lost = False
-        self.succession.joined(member, Hello(PROTOCOL, name, name, name, 7, 1, "0", 0, 1, []))
+        entry = self.engines.table.entries[name]
+        self.engines.table.change(entry, SaidHello(self.engines.loop.time()))
+        self.recovery.joined(entry)
 
 
 @pytest.mark.parametrize(("a", "b"), list(product(MOMENTS, MOMENTS)))
@@ -145,7 +146,7 @@ def test_whenever_engines_come_the_wait_ends_and_the_user_is_told_how(a: str, b:
 
     async def play() -> tuple[Taken, bool]:
         taken = Taken()
-        assert taken.succession.expect()
+        assert taken.recovery.expect()
         for name in came("in time"):
             taken.hello(name)
         taken.last = came("at the last moment")
@@ -172,7 +173,7 @@ def test_a_time_in_which_the_driver_was_stopped_is_nobodys_silence(before: float
 
     async def play() -> None:
         taken = Taken()
-        assert taken.succession.expect()
+        assert taken.recovery.expect()
         await asyncio.sleep(before)
         loop = taken.engines.loop
         assert isinstance(loop, clock_loop.ClockLoop)
@@ -193,9 +194,9 @@ def test_one_that_was_given_up_and_comes_after_all_gets_its_node_back() -> None:
     async def play() -> None:
         taken = Taken(lost=True)
         engines = taken.engines
-        assert not taken.succession.expect()
-        taken.succession.start_anew(taken.nodes)
-        engines.members["new b"].launching = False
+        assert not taken.recovery.expect()
+        taken.recovery.start_anew(taken.nodes)
+        engines.table.change(engines.table.entries["new b"], SaidHello(0.0))
         for name in ("a", "b"):
             taken.hello(name)
         came = "an engine of the former driver came after all"

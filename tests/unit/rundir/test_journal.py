@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.engine_table import Member, Tally
+from disbatch.driver.engine_table import EngineEntry, Tally
 from disbatch.driver.recorder import Recorder
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.statusline import format_barrier, format_line
@@ -357,7 +357,7 @@ def test_what_was_ended_is_not_written_twice(tmp_path: Path) -> None:
     written: list[bytes] = []
 
     def recorder(asides: set[int]) -> Recorder:
-        members = {"e": Member("e", "n1", 0, 1)}
+        members = {"e": EngineEntry("e", "n1", 0, 1)}
         return Recorder(
             written.append,
             Tally(),

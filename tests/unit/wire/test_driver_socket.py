@@ -148,7 +148,7 @@ def test_both_directions(tmp_path: Path) -> None:
         assert bench.told[1:] == [("e1", Trouble("one")), ("e1", Trouble("two"))]
         peer = bench.hub.peer("e1")
         assert peer is not None and list(bench.hub.peers()) == [peer]
-        bench.hub.post(peer, Leave())
+        bench.hub.post(peer.name, Leave())
         await bench.until(lambda: kinds(got) == [Welcome, Leave])
 
     run(tmp_path, course)
@@ -175,12 +175,12 @@ def test_given_up_engine_says_hello_again(tmp_path: Path) -> None:
         await bench.until(lambda: got)
         peer = bench.hub.peer("e1")
         assert peer is not None
-        bench.hub.give_up(peer)
-        bench.hub.post(peer, Leave())
+        bench.hub.give_up(peer.name)
+        bench.hub.post(peer.name, Leave())
         peer.session.forget_posted()
         link.post(Trouble("late"))
         await bench.until(lambda: ("e1", Trouble("late")) in bench.told)
-        bench.hub.post(peer, Leave())
+        bench.hub.post(peer.name, Leave())
         await bench.until(lambda: link.session.unacknowledged == 0 and Leave in kinds(got))
         assert bench.told.count(("e1", Trouble("late"))) == 1
         assert len([1 for _, message in bench.told if isinstance(message, Hello)]) == 2
@@ -309,7 +309,7 @@ def test_one_greeting_for_all_that_was_said_while_nobody_listened(tmp_path: Path
         await bench.until(lambda: len(bench.told) == 1 and len(got) == 1)
         peer = bench.hub.peer("e")
         assert peer is not None
-        bench.hub.give_up(peer)
+        bench.hub.give_up(peer.name)
         for number in range(20):
             engine.post(Trouble(str(number)))
         await bench.until(lambda: engine.session.unacknowledged == 0)
