@@ -18,6 +18,7 @@ from collections import deque
 from itertools import count, islice
 
 from disbatch.model.task import Outcome, Task
+from disbatch.plan.capacity import Capacity
 from disbatch.plan.events import (
     Action,
     Assign,
@@ -49,7 +50,7 @@ class Simulation:
         self.plan = Plan()
         self.batch = batch
         self.held: dict[str, list[int]] = {f"n{i}": [] for i in range(engines)}
-        self.answers: deque[Event] = deque(Joined(name, slots, []) for name in self.held)
+        self.answers: deque[Event] = deque(Joined(name, Capacity(slots), []) for name in self.held)
         self.recorded = 0
         self.over = False
 

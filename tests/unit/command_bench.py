@@ -15,6 +15,7 @@ from disbatch.driver.holds import Holds
 from disbatch.driver.submissions import Submissions
 from disbatch.model.task import Ending, Way
 from disbatch.plan import events
+from disbatch.plan.capacity import Capacity
 from disbatch.plan.events import End, Finished, Interrupt, Joined, Read
 from disbatch.plan.plan import Mode, Plan
 from disbatch.rundir.journal import JournalLine
@@ -73,7 +74,7 @@ class Bench:
     def join(self, name: str) -> None:
         member = self.members[f"e-{name}"]
         member.state = engine_state.Joined(since=1.0)
-        self.handle_event(Joined(member.engine, 2, []))
+        self.handle_event(Joined(member.engine, Capacity(2), []))
 
     def handle_event(self, event: events.Event) -> None:
         self.told.append(event)

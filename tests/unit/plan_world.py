@@ -24,6 +24,7 @@ from disbatch.model.task import (
     Phase,
     Task,
 )
+from disbatch.plan.capacity import Capacity
 from disbatch.plan.engine import Engine, State
 from disbatch.plan.events import (
     Action,
@@ -550,7 +551,7 @@ class World:
         past = Past(tasks, commands, engine.stopping)
         if engine.stopping or Phase.STOP in (phase for phase, _ in commands):
             self.may_leave_early.add(name)
-        self.feed(Joined(name, engine.slots, holding, engine.context, past, name in self.orders))
+        self.feed(Joined(name, Capacity(engine.slots), holding, engine.context, past, name in self.orders))
         if name in self.orders:
             self.feed(self.orders[name])
 
@@ -733,7 +734,7 @@ class World:
         self.live[name] = {}
         if self.plan.mode is not Mode.RUNNING:
             self.stops_due[name] = set()
-        self.feed(Joined(name, slots, [], context))
+        self.feed(Joined(name, Capacity(slots), [], context))
         return name
 
     def deliver_to(self, name: str) -> bool:
@@ -792,7 +793,7 @@ class World:
             return
         if self.plan.engines[name].state is State.LOST:
             self.released.discard(name)
-        self.feed(Joined(name, engine.slots, engine.holding(), engine.context))
+        self.feed(Joined(name, Capacity(engine.slots), engine.holding(), engine.context))
 
     @property
     def quiet(self) -> bool:

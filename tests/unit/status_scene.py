@@ -8,6 +8,7 @@ from disbatch.driver.holds import Holds
 from disbatch.driver.status_collector import StatusCollector, ViewInputs
 from disbatch.model.view import EngineRow, RunView
 from disbatch.plan import events
+from disbatch.plan.capacity import Capacity
 from disbatch.plan.events import Joined
 from disbatch.plan.plan import Plan
 from disbatch.wire.client_protocol import Wants
@@ -45,7 +46,7 @@ class Scene:
     def join(self, name: str) -> None:
         member = self.members[name]
         member.apply(SaidHello(self.clock), self.clock)
-        self.tell(Joined(name, member.slots, []))
+        self.tell(Joined(name, Capacity(member.slots), []))
 
     def tell(self, event: events.Event) -> None:
         for action in self.plan.handle(event):

@@ -40,6 +40,7 @@ from disbatch.driver.takeover import EngineRecovery
 from disbatch.model.task import Way
 from disbatch.model.text import short_list
 from disbatch.plan import events
+from disbatch.plan.capacity import Capacity
 from disbatch.plan.plan import Mode, Plan
 from disbatch.wire.driver_socket import Hub, Peer
 from disbatch.wire.engine_protocol import AS_TOLD, Beat, Goodbye, Hello, Pulse, Welcome
@@ -188,7 +189,7 @@ class EngineManager:
         holding = [claim.attempt for claim in hello.holding]
         past = self._recovery.past(hello) if self._recovery is not None and entry.inherited else None
         self.callbacks.handle_event(
-            events.Joined(entry.engine, hello.slots, holding, entry.context, past, leaving)
+            events.Joined(entry.engine, Capacity(hello.slots), holding, entry.context, past, leaving)
         )
         if self._recovery is not None:
             self._recovery.joined(entry)

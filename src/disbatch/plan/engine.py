@@ -15,10 +15,10 @@ take capacity until they have ended.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from itertools import islice
 
-from disbatch.model.task import CORE, NO_DEMAND, Demand, Outcome, PerEngine, Phase, Task
+from disbatch.model.task import NO_DEMAND, Demand, Outcome, PerEngine, Phase, Task
+from disbatch.plan.capacity import Capacity
 
 QUEUE_SECONDS = 0.25
 """An engine's queue holds about this much work, so that it never waits for the driver's next message."""
@@ -41,73 +41,6 @@ class State(enum.Enum):
     LOST = enum.auto()
 
 
-_NONE: Mapping[str, int] = {}
-
-
-class Capacity:
-    """What an engine has for tasks, and how much of that is free. `slot`: the cores of one slot, which a task
-    takes that does not say how many it needs. `resources`: amounts by name, as of `Demand.resources`.
-
-    Free amounts are negative if the engine has more than fits, as one may that was lost for a while."""
-
-    __slots__ = ("cores", "free", "free_resources", "resources", "slot")
-
-    def __init__(self, slots: int, *, slot: int = CORE, resources: Mapping[str, int] | None = None) -> None:
-        self.slot = slot
-        self.cores = self.free = slots * slot
-        self.resources = self.free_resources = _NONE if resources is None else resources
-
-    def fits(self, demand: Demand) -> bool:
-        """There is room for such a task now."""
-        cores = demand.cores
-        if self.free < (self.slot if cores is None else cores):
-            return False
-        free = self.free_resources
-        return not demand.resources or all(free.get(name, 0) >= amount for name, amount in demand.resources)
-
-    def take(self, demand: Demand) -> bool:
-        """Such a task takes its share, whether it fits or not. True if another one fits."""
-        cores = demand.cores
-        if cores is None:
-            cores = self.slot
-        self.free = free = self.free - cores
-        if not demand.resources:
-            return free >= cores
-        self._change_free(demand, -1)
-        return self.fits(demand)
-
-    def give(self, demand: Demand) -> None:
-        """Such a task gives its share back."""
-        cores = demand.cores
-        self.free += self.slot if cores is None else cores
-        if demand.resources:
-            self._change_free(demand, 1)
-
-    def _change_free(self, demand: Demand, sign: int) -> None:
-        free = self.free_resources
-        changed = {name: free.get(name, 0) + sign * amount for name, amount in demand.resources}
-        self.free_resources = {**free, **changed}
-
-    def holds(self, demand: Demand) -> bool:
-        """There is room for such a task when nothing else is there."""
-        cores = demand.cores
-        if self.cores < (self.slot if cores is None else cores):
-            return False
-        return all(self.resources.get(name, 0) >= amount for name, amount in demand.resources)
-
-    def times(self, demand: Demand) -> int:
-        """How many such tasks there is room for now."""
-        cores = self.slot if demand.cores is None else demand.cores
-        free = self.free_resources
-        most = [free.get(name, 0) // amount for name, amount in demand.resources]
-        return max(0, min([self.free // max(1, cores), *most]))
-
-    def clear(self) -> None:
-        """Nothing is taken."""
-        self.free = self.cores
-        self.free_resources = self.resources
-
-
 class Engine:
     """One engine. Its capacity follows from `running`, `adrift` and `claims`: only its own methods and
     `dispatch` change these."""
@@ -118,12 +51,12 @@ class Engine:
         "slots", "state", "stopped", "stops_given",
     )  # fmt: skip
 
-    def __init__(self, name: str, slots: int, context: str) -> None:
+    def __init__(self, name: str, capacity: Capacity, context: str) -> None:
         self.id = name
-        self.slots = slots
+        self.slots = capacity.slots
         self.context = context
         self.state = State.STARTING
-        self.capacity = Capacity(slots)
+        self.capacity = capacity.unused()
         self.running: dict[int, Task] = {}
         """Attempts that it has capacity for."""
         self.queued: dict[int, Task] = {}

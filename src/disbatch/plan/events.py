@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from disbatch.model.task import Barrier, Item, Outcome, PerEngine, Phase, Task
+from disbatch.plan.capacity import Capacity
 
 # ---- events: what happened ----
 
@@ -56,12 +57,12 @@ class Past(msgspec.Struct, frozen=True):
 
 
 class Joined(msgspec.Struct, frozen=True):
-    """An engine is there, for the first time or again; `holding` are the attempts it has. `past`: what these
-    are, if it is there for the first time since this driver took the run over. `leaving`: it shall get
-    nothing, and leave when it has nothing."""
+    """An engine joins, for the first time or again. `capacity`: what it has for tasks. `holding`: its
+    attempts. `past`: what these are, if it joins for the first time since this driver took the run over.
+    `leaving`: it gets no tasks, and leaves when it has none."""
 
     engine: str
-    slots: int
+    capacity: Capacity
     holding: list[int]
     context: str = ""
     past: Past | None = None

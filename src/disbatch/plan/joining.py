@@ -26,7 +26,7 @@ def on_joined(board: Board, event: Joined) -> None:
     if engine is not None and engine.state is not State.LOST:
         return  # the connection broke and came back; nothing is decided by that
     if engine is None:
-        engine = board.engines[event.engine] = Engine(event.engine, event.slots, event.context)
+        engine = board.engines[event.engine] = Engine(event.engine, event.capacity, event.context)
         unwanted = _welcome(board, engine, event)
     else:
         board.lost -= 1

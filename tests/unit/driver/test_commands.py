@@ -13,6 +13,7 @@ from disbatch.driver.commands import ALONE, ALONE_AND_WAITS, NOT_JOURNALLED
 from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.holds import Reason
 from disbatch.plan import events
+from disbatch.plan.capacity import Capacity
 from disbatch.plan.events import Finished, Hold, Interrupt, Joined, Lost, Resume
 from disbatch.rundir.journal import Asked, Cancelled, Here, JournalLine, JournalState, Paused, Unwanted
 from disbatch.wire.client_protocol import MOST_LINES
@@ -117,7 +118,7 @@ def test_the_engine_that_is_there_of_two_with_one_name() -> None:
     bench.ended("n2")
     bench.handle_event(events.Left("e-n2"))
     bench.members["again"] = EngineEntry("again", "n2", 9, 2, None, state=engine_state.Joined(since=2.0))
-    bench.handle_event(Joined("again", 2, []))
+    bench.handle_event(Joined("again", Capacity(2), []))
     assert bench.asked(Drain(["n2"])) == ["n2: draining; 2 tasks are running there"]
     assert bench.told[-1] == events.Drain("again")
 

@@ -6,7 +6,7 @@ from plan_world import outcome
 
 from disbatch.model.task import CORE, NO_DEMAND, Demand, Task
 from disbatch.plan.backlog import LOOKAHEAD, PASSED_MOST, READ_MOST
-from disbatch.plan.engine import Capacity
+from disbatch.plan.capacity import Capacity
 from disbatch.plan.events import Action, Assign, Finished, Joined, Read, Recall, Returned, SourceEnded
 from disbatch.plan.plan import Plan
 
@@ -54,15 +54,15 @@ def test_a_slot_may_have_several_cores() -> None:
 
 def test_a_task_that_fits_nowhere_keeps_no_other_waiting() -> None:
     plan = Plan()
-    plan.handle(Joined("a", 2, []))
+    plan.handle(Joined("a", Capacity(2), []))
     assert given(plan.handle(Read([task(0, GPU), task(1), task(2, GPU), task(3)]))) == {"a": [1, 3]}
     assert plan.waiting == 2
 
 
 def test_tasks_of_all_classes_start_in_the_order_of_the_file() -> None:
     plan = Plan()
-    plan.handle(Joined("a", 2, []))
-    plan.handle(Joined("b", 2, []))
+    plan.handle(Joined("a", Capacity(2), []))
+    plan.handle(Joined("b", Capacity(2), []))
     tasks = [task(0, HALF), task(1), task(2, HALF), task(3, WIDE), task(4), task(5, HALF)]
     pairs = [pair for each in plan.handle(Read(tasks)) if isinstance(each, Assign) for pair in each.pairs]
     assert [task.id for _, task in sorted(pairs)] == [0, 1, 2, 4, 5]
@@ -74,40 +74,40 @@ def test_tasks_of_all_classes_start_in_the_order_of_the_file() -> None:
 
 def test_tasks_of_a_higher_priority_come_first() -> None:
     plan = Plan()
-    plan.handle(Joined("a", 2, []))
+    plan.handle(Joined("a", Capacity(2), []))
     assert given(plan.handle(Read([task(0), task(1), task(2, URGENT)]))) == {"a": [2, 0]}
 
 
 def test_what_does_not_fit_does_not_keep_the_rest_of_the_file_unread() -> None:
     plan = Plan()
-    plan.handle(Joined("a", 2, []))
+    plan.handle(Joined("a", Capacity(2), []))
     plan.handle(Read([task(id, GPU) for id in range(500)]))
     assert plan.room == 2 + LOOKAHEAD
     plan.handle(Read([task(id, GPU) for id in range(500, PASSED_MOST)]))
     assert plan.room == 0, "not without a bound"
-    plan.handle(Joined("b", READ_MOST, []))
+    plan.handle(Joined("b", Capacity(READ_MOST), []))
     assert plan.room == 0
 
 
 def test_queued_tasks_are_called_back_only_for_what_they_fit_into() -> None:
     """Engine a has short tasks and a queue; b has room for narrow ones only."""
     plan = Plan()
-    plan.handle(Joined("a", 2, []))
+    plan.handle(Joined("a", Capacity(2), []))
     (first,) = (each for each in plan.handle(Read([task(0)])) if isinstance(each, Assign))
     plan.handle(Finished("a", [outcome(first.pairs[0][0], elapsed=0.05)]))
     plan.handle(Read([task(1, WIDE), task(2), task(3, WIDE)]))
     a = plan.engines["a"]
     assert [t.id for t in a.running.values()] == [1] and [t.id for t in a.queued.values()] == [2, 3]
     plan.handle(SourceEnded())
-    assert not [each for each in plan.handle(Joined("b", 1, [])) if isinstance(each, Recall)]
-    (back,) = (each for each in plan.handle(Joined("c", 2, [])) if isinstance(each, Recall))
+    assert not [each for each in plan.handle(Joined("b", Capacity(1), [])) if isinstance(each, Recall)]
+    (back,) = (each for each in plan.handle(Joined("c", Capacity(2), [])) if isinstance(each, Recall))
     assert back.attempts == list(a.queued)[1:]
     assert given(plan.handle(Returned("a", back.attempts))) == {"c": [3]}
 
 
 def test_an_engine_starts_nothing_past_the_first_task_of_its_queue() -> None:
     plan = Plan()
-    plan.handle(Joined("a", 2, []))
+    plan.handle(Joined("a", Capacity(2), []))
     (first,) = (each for each in plan.handle(Read([task(0)])) if isinstance(each, Assign))
     plan.handle(Finished("a", [outcome(first.pairs[0][0], elapsed=0.05)]))
     plan.handle(Read([task(1), task(2, WIDE)]))

@@ -8,6 +8,7 @@ from plan_world import barrier, outcome, task
 from disbatch.model.idset import IdSet
 from disbatch.model.task import Ending, PerEngine, Phase
 from disbatch.plan.backlog import LOOKAHEAD, READ_MOST
+from disbatch.plan.capacity import Capacity
 from disbatch.plan.events import (
     Action,
     Assign,
@@ -55,7 +56,7 @@ def tasks(*numbers: int) -> Read:
 
 
 def join(engine: str, slots: int = 1, *holding: int, context: str = "") -> Joined:
-    return Joined(engine, slots, list(holding), context)
+    return Joined(engine, Capacity(slots), list(holding), context)
 
 
 def assign(engine: str, *pairs: tuple[int, int]) -> Assign:
@@ -839,12 +840,12 @@ def test_engine_that_comes_only_to_leave() -> None:
     plan = Plan()
     start = PerEngine(0, 1, Phase.START, b":")
     plan.handle(Read([start, task(0)]))
-    assert plan.handle(Joined("e", 2, [], leaving=True)) == [Release("e")]
+    assert plan.handle(Joined("e", Capacity(2), [], leaving=True)) == [Release("e")]
     assert plan.handle(Left("e")) == []
     past = Past({7: 0}, {(Phase.START, 0): None})
     plan = Plan(first_attempt=100)
     plan.handle(Hold())
-    assert plan.handle(Joined("e", 2, [7], past=past, leaving=True)) == []
+    assert plan.handle(Joined("e", Capacity(2), [7], past=past, leaving=True)) == []
     plan.handle(Resume())
     assert plan.handle(Read([start, task(0), task(1)])) == []
     assert plan.handle(Finished("e", [outcome(7)])) == [

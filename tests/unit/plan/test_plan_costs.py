@@ -9,9 +9,10 @@ from plan_world import outcome, task
 from disbatch.model.task import CORE, Demand, Task
 from disbatch.plan.attempts import finish_attempts, on_returned
 from disbatch.plan.backlog import Ready, Source
+from disbatch.plan.capacity import Capacity
 from disbatch.plan.departure import drain, let_go, rebalance
 from disbatch.plan.dispatch import settle
-from disbatch.plan.engine import Capacity, Engine, State
+from disbatch.plan.engine import Engine, State
 from disbatch.plan.events import Assign, Drain, Finished, Joined, Lost, Read, Recall, Release, Returned
 from disbatch.plan.plan import Plan
 from disbatch.plan.rotation import POOLS_KEPT
@@ -47,7 +48,7 @@ class Looked(Engine):
 def board(engines: int, limits: dict[str, int] | None = None) -> Board:
     board = Board(max_losses=3, fail_fast=False, limits=limits or {}, first_attempt=1)
     for number in range(engines):
-        engine = board.engines[f"e{number}"] = Looked(f"e{number}", 1, "")
+        engine = board.engines[f"e{number}"] = Looked(f"e{number}", Capacity(1), "")
         board.rotation.move(engine, State.ACTIVE)
     return board
 
@@ -110,7 +111,7 @@ def test_engines_take_turns_whatever_contexts_they_are_of() -> None:
     """Each has one turn a round, but those of a context that may take no more are passed over."""
     plan = Plan(limits={"limited": 3})
     for name, context in (("a", ""), ("b", "limited"), ("c", ""), ("d", "limited")):
-        plan.handle(Joined(name, 3, [], context))
+        plan.handle(Joined(name, Capacity(3), [], context))
 
     def given(*ids: int) -> dict[str, list[int]]:
         actions = plan.handle(Read([task(id) for id in ids]))
@@ -139,7 +140,7 @@ def test_claims_in_order_are_not_sorted() -> None:
 def test_a_draining_engine_leaves_when_it_has_nothing_and_the_others_stay() -> None:
     plan = Plan()
     for name in ("a", "b"):
-        plan.handle(Joined(name, 1, []))
+        plan.handle(Joined(name, Capacity(1), []))
     given = {each.engine: each for each in plan.handle(Read([task(0), task(1)])) if isinstance(each, Assign)}
     assert set(given) == {"a", "b"}
     assert plan.handle(Drain("a")) == [] and not plan.board.rotation.going
@@ -166,7 +167,7 @@ class Walked(Ready):
 
 def test_an_engine_that_comes_back_with_many_tasks_looks_through_the_ready_ones_once() -> None:
     plan = Plan()
-    plan.handle(Joined("a", 50, []))
+    plan.handle(Joined("a", Capacity(50), []))
     (given,) = (each for each in plan.handle(Read(list(map(task, range(80))))) if isinstance(each, Assign))
     attempts = [attempt for attempt, _ in given.pairs]
     plan.handle(Lost("a"))
@@ -176,7 +177,7 @@ def test_an_engine_that_comes_back_with_many_tasks_looks_through_the_ready_ones_
     for each in ready:
         backlog.ready.append(each)
     Walked.walks = 0
-    plan.handle(Joined("a", 50, attempts))
+    plan.handle(Joined("a", Capacity(50), attempts))
     assert Walked.walks == 1
     assert list(plan.board.engines["a"].assigned)[: len(attempts)] == attempts and not backlog.again
 
@@ -209,7 +210,7 @@ def test_an_event_costs_the_same_with_many_engines_and_grows_with_the_classes_of
 
 def test_pools_of_classes_that_have_no_ready_tasks_are_dropped() -> None:
     plan = Plan()
-    plan.handle(Joined("a", 1, []))
+    plan.handle(Joined("a", Capacity(1), []))
     for number in range(5 * POOLS_KEPT):
         (given,) = plan.handle(Read([Task(number, 1, -1, b":", Demand(CORE, priority=number))]))
         assert isinstance(given, Assign)

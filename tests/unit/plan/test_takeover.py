@@ -9,6 +9,7 @@ import pytest
 from plan_world import ATTEMPTS, World, barrier, outcome, task
 
 from disbatch.model.task import Ending, PerEngine, Phase, Task
+from disbatch.plan.capacity import Capacity
 from disbatch.plan.events import (
     Action,
     Assign,
@@ -86,7 +87,7 @@ def next_plan() -> Plan:
 
 
 def come(plan: Plan, engine: str, tasks: dict[int, int], slots: int = 2) -> list[Action]:
-    return plan.handle(Joined(engine, slots, list(tasks), past=Past(tasks, {})))
+    return plan.handle(Joined(engine, Capacity(slots), list(tasks), past=Past(tasks, {})))
 
 
 def read(plan: Plan, *items: Task | Recorded) -> list[Action]:
@@ -151,7 +152,7 @@ def test_commands_of_a_former_driver_do_not_run_again() -> None:
     plan = next_plan()
     first, second = PerEngine(0, 1, Phase.START, b":"), PerEngine(1, 2, Phase.START, b":")
     past = Past({}, {(Phase.START, 0): None, (Phase.START, 1): 5})
-    plan.handle(Joined("e", 1, [5], past=past))
+    plan.handle(Joined("e", Capacity(1), [5], past=past))
     assert plan.handle(Resume()) + plan.handle(Read([first, second, task(0)])) == []
     assert plan.handle(Finished("e", [outcome(5)])) == [
         RecordPerEngine("e", second, outcome(5)),
@@ -200,7 +201,7 @@ def test_engine_that_comes_at_the_end_stops_in_order() -> None:
     read(plan, stop)
     assert plan.handle(SourceEnded()) == [AssignPerEngine("there", ATTEMPTS, stop)]
     assert come(plan, "late", {}) == [AssignPerEngine("late", ATTEMPTS + 1, stop)]
-    assert plan.handle(Joined("new", 1, [])) == [Release("new")]
+    assert plan.handle(Joined("new", Capacity(1), [])) == [Release("new")]
 
 
 def test_claims_take_their_part_of_a_limit_before_they_are_read() -> None:
@@ -223,7 +224,7 @@ def test_claim_that_is_ended_again_when_its_engine_comes_back() -> None:
     come(plan, "there", {8: 1})
     assert plan.handle(Interrupt()) == [End("e", [7]), End("there", [8])]
     plan.handle(Lost("e"))
-    assert plan.handle(Joined("e", 2, [7])) == [End("e", [7])]
+    assert plan.handle(Joined("e", Capacity(2), [7])) == [End("e", [7])]
 
 
 def interrupted() -> Plan:

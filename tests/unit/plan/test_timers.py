@@ -7,6 +7,7 @@ from functools import partial
 
 from plan_world import task
 
+from disbatch.plan.capacity import Capacity
 from disbatch.plan.events import Assign, Joined, Tick
 from disbatch.plan.plan import Plan
 from disbatch.plan.timers import Timers
@@ -42,13 +43,13 @@ def test_what_is_called_may_set_another_delay() -> None:
 
 def test_a_tick_that_nothing_waits_for_changes_nothing() -> None:
     plan = Plan()
-    plan.handle(Joined("a", 1, []))
+    plan.handle(Joined("a", Capacity(1), []))
     assert plan.next_tick is None and plan.handle(Tick(1.0)) == []
 
 
 def test_what_follows_from_a_tick_is_done_at_once() -> None:
     plan = Plan()
-    plan.handle(Joined("a", 1, []))
+    plan.handle(Joined("a", Capacity(1), []))
     plan.board.timers.call_after(3, partial(plan.board.backlog.ready.append, task(0)))
     assert plan.next_tick == -math.inf and plan.handle(Tick(10.0)) == []
     assert plan.next_tick == 13.0
