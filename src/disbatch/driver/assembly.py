@@ -64,8 +64,8 @@ def assembled(
 
 
 class _Assembly:
-    """Each part is built when another one asks for it first. Parts that call each other get the later one as
-    a callable, which looks it up when it is called."""
+    """Builds each part when it is needed first. Of two parts that call each other, one gets the other as a
+    callable, which looks that part up when it is called."""
 
     def __init__(
         self,
@@ -295,7 +295,7 @@ class _Assembly:
         )
 
     def _listeners_to_ends(self) -> list[Callable[[int, bytes], None]]:
-        """Those that hear of each task that is done, and of each barrier."""
+        """The callables to call with each task that is done, and with each barrier."""
         listeners: list[Callable[[int, bytes], None]] = [listener.ended for listener in self._listeners]
         if self._feed.takes_more:
             listeners.append(self._result_feed.ended)

@@ -2,8 +2,9 @@
 
 Theory of operation
 -------------------
-One event loop. Whatever happens (a message, tasks to read, an engine lost, a signal) becomes one event for
-the plan; its actions are performed at once, and then the plan is fed from the source as long as it has room.
+There is one event loop. Whatever happens (a message, tasks to read, an engine lost, a signal) becomes one
+event for the plan. The plan's actions are performed at once; then it is fed from the source as long as it has
+room.
 
 A result is acknowledged to its engine when its line is in the status file (`Acknowledgements`), so an engine
 forgets nothing that is not recorded. `EngineManager` knows which engines are there, `Startup` begins a run,
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 class Driver:
-    """One run, on the running loop. `run` carries it out; `interrupt` ends it early."""
+    """Drives one run on the running loop. `run` carries it out; `interrupt` ends it early."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -58,7 +59,7 @@ class Driver:
         self.shutdown = Shutdown(parts, handle_event=self.handle_event, notify_user=self.notify_user)
         self._is_feeding = False
         self._early_requests: list[Request] | None = []
-        """Requests that came while the run waits for its key store; None: it has begun."""
+        """Requests that came before the run began, while it waits for its key store; None: it has begun."""
         self._performers: dict[type, Callable[[Any], None]] = {
             events.Assign: self._assign,
             events.AssignPerEngine: lambda a: self._post(a.engine, start_per_engine(a)),
@@ -72,8 +73,8 @@ class Driver:
     # ---- the course of a run ----
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> tuple[int, Summary]:
-        """Carry the run out; returns the exit code and the summary. `ready` is called when it has begun, and
-        takes requests. UsageError."""
+        """Carry the run out; returns the exit code and the summary. `ready` is called when the run has begun
+        and accepts requests. UsageError."""
         p, s = self._parts, self._parts.settings
         p.loop.set_exception_handler(self.shutdown.failed)
         if s.status_header and not s.claimed.recorded:
@@ -83,7 +84,8 @@ class Driver:
         begun = not takes_over
         try:
             nodes = self.startup.affordable_nodes()
-            # A run to be taken over stays as it was until we can begin; a new one can be ended meanwhile.
+            # A run that is taken over stays as it was until this driver can begin. A new one can be ended
+            # while it waits for its key store, so others must find it.
             if not takes_over:
                 p.files.create()
             if await self.startup.reach_store():
@@ -114,14 +116,14 @@ class Driver:
                 p.hub.answer(request, answer)
         self.shutdown.look_for_engines()
 
-    # ---- what comes from others ----
+    # ---- signals, requests, messages ----
 
     def interrupt(self, number: int) -> None:
-        """SIGINT, SIGTERM or SIGHUP came."""
+        """End the run, because of SIGINT, SIGTERM or SIGHUP."""
         self.shutdown.interrupt(number)
 
     def ignore_signal(self, number: int) -> None:
-        """SIGUSR1 or SIGUSR2 came, which would end a process that does not expect it."""
+        """Continue after SIGUSR1 or SIGUSR2, which would end a process that does not handle it."""
         self.notify_user(f"{signal.Signals(number).name}: the run goes on; SIGTERM ends it")
 
     def take_no_more(self) -> None:
@@ -129,11 +131,11 @@ class Driver:
         self._parts.user_commands.close()
 
     def failed_summary(self) -> Summary:
-        """How the run stands after `run` raised."""
+        """The summary of the run after `run` raised an error."""
         return self.shutdown.failed_summary()
 
     def request(self, request: Request) -> Answer | None:
-        """A client asks; None: the answer comes later."""
+        """Answer a client's request; None: the answer comes later."""
         p, verb = self._parts, request.verb
         if self._early_requests is not None and _needs_begun_run(verb):
             self._early_requests.append(request)
@@ -149,7 +151,7 @@ class Driver:
         return p.keystore.request(request)
 
     def receive(self, peer: Peer, number: int, message: FromEngine) -> None:
-        """An engine has sent its message of that number; 0: one that is not acknowledged."""
+        """Handle a message of an engine. `number`: its sequence number; 0: it is not acknowledged."""
         p, name = self._parts, peer.name
         if type(message) is Finished:
             self.handle_event(events.Finished(name, message.outcomes))
@@ -169,7 +171,7 @@ class Driver:
     # ---- events and actions ----
 
     def handle_event(self, event: events.Event) -> None:
-        """Let the plan decide what follows, and do it."""
+        """Let the plan decide what follows from the event, and do that."""
         self._perform(self._plan.handle(event))
         self.feed_plan()
         self._parts.acknowledgements.look_at_withheld()
@@ -183,8 +185,8 @@ class Driver:
         self._parts.status_feed.stir()
 
     def feed_plan(self) -> None:
-        """Read as much as the plan has room for. Not re-entered: what its actions cause is fed by the call
-        that is going on."""
+        """Read as many tasks as the plan has room for. A call while another one is active does nothing, since
+        the active one reads what is needed."""
         if self._is_feeding or self._parts.over.done() or self._parts.holds.stop_reading:
             return
         self._is_feeding = True
@@ -214,11 +216,11 @@ class Driver:
         if not self._parts.over.done():
             self._parts.over.set_result(None)
 
-    # ---- what people hear ----
+    # ---- messages ----
 
     def notify_user(self, text: str) -> None:
-        """Show this line to the user, and to everybody who watches."""
-        # Some of it comes from other hosts, and goes to a terminal.
+        """Show this line to the user, and on all displays of the run."""
+        # Parts of it come from other hosts, and it may go to a terminal.
         text = printable(text)
         log.warning("%s", text)
         self._parts.observer.say(text)

@@ -28,24 +28,25 @@ DAMAGED = "a part of the record was written over"
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a run ends otherwise than by the end of its tasks; one of the variants below."""
+    """Why a run ends before its tasks do; one of the variants below."""
 
     after: Ending | None = None
-    """The ending that this one overtook, e.g. the `dbutil finish` before a signal."""
+    """The ending that this one replaced, e.g. a `dbutil finish` before a signal."""
 
     @property
     def words(self) -> str:
-        """Why the run is incomplete; empty if the plan's conclusion says that."""
+        """Why the run is incomplete; empty if the plan's conclusion says it."""
         return "" if self.after is None else self.after.words
 
     @property
     def notice(self) -> str:
-        """What the user should know while the run comes to its end."""
+        """The notice for displays while the run ends."""
         return "" if self.after is None else self.after.notice
 
 
 class Interrupted(Ending, frozen=True):
-    """SIGINT, SIGTERM or SIGHUP came: the first of them. `at_once`: so did a second one."""
+    """The driver got SIGINT, SIGTERM or SIGHUP; `signal` is the first of them. `at_once`: there was a second
+    one."""
 
     signal: int
     at_once: bool = False
@@ -56,7 +57,7 @@ class Interrupted(Ending, frozen=True):
 
 
 class FinishedEarly(Ending, frozen=True):
-    """A user ended the run with the command or page `by`."""
+    """A user ended the run through `by`: a command, or the web page."""
 
     by: str
 
@@ -109,7 +110,7 @@ _Variant = TypeVar("_Variant", bound=Ending)
 
 
 def find(ending: Ending | None, variant: type[_Variant]) -> _Variant | None:
-    """The newest of this variant among the ending and those that it overtook."""
+    """The latest ending of this variant: the present one, or one that it replaced."""
     while ending is not None and not isinstance(ending, variant):
         ending = ending.after
     return ending
@@ -121,9 +122,9 @@ def is_ordered(ending: Ending | None) -> bool:
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What a run came to. `over`: the plan came to its own end; `ending`: what ended the run otherwise;
-    `damaged`: somebody wrote over the status file; `broken`: what ended the source early; `mind_failures`:
-    -e."""
+    """How a run ended. `over`: the plan reached its end; `ending`: what ended the run otherwise; `damaged`: a
+    part of the status file was overwritten; `broken`: the error that ended the source early;
+    `mind_failures`: failed tasks determine the exit code (-e)."""
 
     conclusion: Conclusion
     over: bool
@@ -135,7 +136,7 @@ class Result(msgspec.Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """What the command ends with; see `model.errors`."""
+        """The exit code of the command; see `model.errors`."""
         interrupted = find(self.ending, Interrupted)
         if interrupted is not None and (self.conclusion is Conclusion.INTERRUPTED or not self.over):
             return SIGNAL_EXIT + interrupted.signal
@@ -156,8 +157,8 @@ class Result(msgspec.Struct, frozen=True):
 
     @property
     def needs_retry(self) -> bool:
-        """A command that goes on needs -R: what failed counts as completed without, and a BARRIER CHECK would
-        fail again at once."""
+        """The command that resumes the run needs -R: without it, failed tasks count as completed, and a
+        BARRIER CHECK would fail again at once."""
         return self.conclusion is Conclusion.CHECK_FAILED
 
     @property

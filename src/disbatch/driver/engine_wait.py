@@ -1,4 +1,4 @@
-"""Wait for engines to be attached to a run that has none."""
+"""Wait for engines to be attached to a run that has no engine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from disbatch.model.text import shell_word
 
 
 class EngineWait:
-    """`begin` when no engine is there and none is on its way; `end` when one is. If the wait is over
-    `give_up` gets why the run cannot be completed. `notify_user` gets a line for the user."""
+    """`begin` is called when the run has no engine and expects none, `end` when it has or expects one. When
+    the patience of the run is over, `give_up` is called with the reason why the run cannot be completed.
+    `notify_user` gets lines for the user."""
 
     def __init__(
         self,
@@ -33,11 +34,11 @@ class EngineWait:
 
     @property
     def notice(self) -> str:
-        """What the user should know, or nothing."""
+        """The notice for displays; empty if nothing is waited for."""
         return "no engines: waiting for some to be attached" if self._lasts else ""
 
     def begin(self, why: str) -> None:
-        """No engine is there, and `why` that ends the run if it stays so."""
+        """The run has no engine; it ends for the reason `why` if none is attached in time."""
         if self._lasts:
             return
         if self._patience == 0:
@@ -52,7 +53,7 @@ class EngineWait:
             self._timer = self._loop.call_later(self._patience, self._give_up, why)
 
     def end(self) -> None:
-        """An engine is there, or on its way, or the run ends."""
+        """The run has or expects an engine, or it ends."""
         self._lasts = False
         if self._timer is not None:
             self._timer.cancel()

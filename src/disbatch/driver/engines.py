@@ -88,7 +88,7 @@ class EngineManager:
         self._recovery: EngineRecovery | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    # ---- what stands ----
+    # ---- state ----
 
     def is_running(self) -> bool:
         """The plan gives out tasks."""

@@ -1,4 +1,4 @@
-"""The reasons why no task starts at the moment; each comes and goes on its own."""
+"""The reasons why no task starts at the moment, each independent of the others."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from disbatch.plan.events import Hold, Resume
 
 
 class Reason(enum.Enum):
-    """What may hold a run up."""
+    """Why tasks may have to wait."""
 
     DISK = enum.auto()
     """The status file cannot be written."""
     TAKEOVER = enum.auto()
-    """Engines of the former driver are expected, and may run what is not recorded."""
+    """Engines of the former driver are expected, and may run tasks that are not recorded."""
     PAUSE = enum.auto()
-    """The user asked for it."""
+    """The user paused the run."""
     STORE = enum.auto()
-    """The key store takes no results."""
+    """The key store accepts no results."""
 
 
 class Holds:
-    """The reasons that there are now, each with words for people. `handle_event` gets the plan's Hold with
-    the first of them, and its Resume when the last has gone; `may_read` is called when there is no reason any
-    more not to read tasks."""
+    """The present reasons, each with its words for displays. `handle_event` gets a Hold for the plan with the
+    first reason, and a Resume when none is left. `may_read` is called when tasks may be read again."""
 
     def __init__(self, handle_event: Callable[[Hold | Resume], None], may_read: Callable[[], None]) -> None:
         self._handle_event = handle_event
@@ -35,14 +34,14 @@ class Holds:
         return reason in self._words
 
     def add(self, reason: Reason, words: str) -> None:
-        """Nothing starts as long as this is so."""
+        """No task starts until this reason is removed."""
         first = not self._words
         self._words[reason] = words
         if first:
             self._handle_event(Hold())
 
     def remove(self, reason: Reason) -> None:
-        """This holds nothing up any more."""
+        """This reason does not apply any more."""
         stopped = self.stop_reading
         if self._words.pop(reason, None) is not None and not self._words:
             self._handle_event(Resume())
@@ -51,11 +50,12 @@ class Holds:
 
     @property
     def stop_reading(self) -> bool:
-        """Tasks that are read now would have to be written down, or be matched with what is not known yet. A
-        pause is no reason: results of tasks that a former driver started wait for these to be read."""
+        """Tasks must not be read now: what follows from them could not be recorded, or could not be compared
+        with what engines of a former driver run. They are read during a pause, since results of tasks that a
+        former driver started wait for that."""
         return any(reason is not Reason.PAUSE for reason in self._words)
 
     @property
     def words(self) -> str:
-        """All of them; empty if nothing is held up."""
+        """The words of all reasons; empty if there is none."""
         return ", ".join(self._words.values())

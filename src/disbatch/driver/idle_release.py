@@ -10,10 +10,13 @@ from disbatch.driver.engine_table import EngineEntry
 
 
 class IdleRelease:
-    """Remembers since when engines are spare. When one was so for `after` seconds, all that are spare are let
-    go, and from then on each at once: the job becomes smaller anyway, and the fewer times the better. Only
-    those that `may_go`; another one (on the driver's node, or that of the batch script, which stay anyway) is
-    there to the end, for tasks that must run again; unless with these that are spare `all_may_go`."""
+    """Releases the engines of one context.
+
+    When one engine has been spare for `after` seconds, all spare engines are released, and from then on each
+    spare engine at once: a job should shrink as few times as possible. Engines for which `may_go` is false
+    are kept until the end, for tasks that must run again: their nodes (the driver's, and that of the batch
+    script) stay in the job anyway. They are released, too, if `all_may_go` is true of the spare engines.
+    """
 
     def __init__(
         self,
@@ -27,7 +30,7 @@ class IdleRelease:
         self._since: dict[str, float] = {}
 
     def due(self, spare: Collection[str], now: float) -> list[str]:
-        """Of the engines that are `spare` at this time (seconds), those to let go."""
+        """Which of the engines that are `spare` at the time `now` (seconds) are to be released."""
         if not spare:
             self._since = {}
             return []
@@ -40,36 +43,37 @@ class IdleRelease:
 
 
 class IdleReleases:
-    """Those of all contexts. `members`: all engines of the run. `engines(context)`: the names of those of one
-    that was attached, when all of which are spare its nodes are not even kept for the batch script: that
-    ends with it. The driver's own is there to the end."""
+    """Releases the engines of all contexts. `entries` has all engines of the run. `engines(context)` returns
+    the ids of the engines of an attached context: when all of these are spare, none is kept, because the
+    batch script of that context ends with them. In the driver's own context some are kept to the end."""
 
-    def __init__(self, members: Mapping[str, EngineEntry], engines: Callable[[str], Iterable[str]]) -> None:
-        self._members = members
+    def __init__(self, entries: Mapping[str, EngineEntry], engines: Callable[[str], Iterable[str]]) -> None:
+        self._entries = entries
         self._engines = engines
         self._of: dict[str, IdleRelease] = {}
 
     def add(self, context: str, after: float | None, keep: frozenset[str]) -> None:
-        """Let spare engines of that context go after so many seconds, but for those on nodes to `keep`."""
+        """Release spare engines of that context after so many seconds, except those on nodes to `keep`; None:
+        never."""
         if after is not None:
             self._of[context] = IdleRelease(
                 after,
-                lambda engine: self._members[engine].name not in keep,
+                lambda engine: self._entries[engine].name not in keep,
                 lambda spare: bool(context) and self._is_all_of(context, spare),
             )
 
     def __bool__(self) -> bool:
-        """Somebody's may be let go."""
+        """Engines of some context may be released."""
         return bool(self._of)
 
     def due(self, spare: Iterable[str], now: float) -> list[str]:
-        """Of the engines that are `spare` at this time (seconds), those to let go."""
+        """Which of the engines that are `spare` at the time `now` (seconds) are to be released."""
         by_context: dict[str, list[str]] = defaultdict(list)
         for engine in spare:
-            by_context[self._members[engine].context].append(engine)
+            by_context[self._entries[engine].context].append(engine)
         return [e for context, one in self._of.items() for e in one.due(by_context.get(context, ()), now)]
 
     def _is_all_of(self, context: str, spare: Collection[str]) -> bool:
-        known = (self._members.get(engine) for engine in self._engines(context))
-        members = (member for member in known if member is not None)
-        return {m.engine for m in members if isinstance(m.state, Launching | Joined)}.issubset(spare)
+        known = (self._entries.get(engine) for engine in self._engines(context))
+        entries = (entry for entry in known if entry is not None)
+        return {e.engine for e in entries if isinstance(e.state, Launching | Joined)}.issubset(spare)

@@ -31,8 +31,8 @@ from disbatch.wire.driver_socket import Hub
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """`early`: a local engine that was started before the driver, if one was. `over` is done when the run has
-    ended, and fails if the driver does."""
+    """`early`: the local engine that was started before the driver, if any. `over` is done when the run is
+    over; it has an exception if the driver failed."""
 
     loop: asyncio.AbstractEventLoop
     over: asyncio.Future[None]

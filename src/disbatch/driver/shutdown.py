@@ -1,8 +1,8 @@
-"""End a run: by signals and requests, when its time is up or no engine is left; and then close its parts.
+"""End a run, because of a signal or request, at the end of its time, or without engines; and close its parts.
 
-Whatever ends a run sets its one `Ending` (see `ending`). When the user ends it, its engines get the time that
-they need to end their tasks; then those that did not answer are given up. A run without any engine waits for
-engines to be attached, for as long as its options say, and is then given up.
+Whatever ends a run sets its one `Ending` (see `ending`). If the user ends it, the engines get the time that
+they need to end their tasks; those that do not answer in this time are given up. A run without engines waits
+for engines to be attached, for as long as its options say, and is then given up.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ log = logging.getLogger(__name__)
 ENDING_MARGIN = 10.0
 """Seconds beyond the grace that engines have to end their tasks before they are given up."""
 ENDING_AT_LIMIT = 2.5
-"""The same, where the end of the allocation is near."""
+"""The same if the end of the allocation is near."""
 AT_ONCE = 3.0
-"""The same, after a second signal."""
+"""Seconds that engines have to end their tasks after a second signal."""
 LAST_WORDS = 0.5
-"""Seconds that others have to hear that the run is over."""
+"""Seconds that clients and engines have to learn that the run is over."""
 
 
 class Shutdown:
-    """`ending` is why the run ends, once something ends it. `handle_event` gets events for the plan,
+    """`ending` is why the run ends; None as long as nothing ends it. `handle_event` gets events for the plan,
     `notify_user` lines for the user."""
 
     def __init__(
@@ -70,25 +70,25 @@ class Shutdown:
             give_up=lambda why: self._end(NoEngines(why)),
         )
         self._preemption: asyncio.Task[None] | None = None
-        """Waits for the scheduler to end a job that it preempts."""
+        """Waits for the scheduler to end this job, which it preempts."""
         self.ending: Ending | None = None
 
-    # ---- what stands ----
+    # ---- state ----
 
     @property
     def is_ending(self) -> bool:
-        """The run comes to its end anyway."""
+        """The run is ending, or over."""
         p = self._parts
         return p.over.done() or p.plan.mode not in (Mode.RUNNING, Mode.WINDING_DOWN)
 
     @property
     def notice(self) -> str:
-        """What the user should know of the end, or nothing."""
+        """The notice for displays about the end; empty if there is none."""
         return "" if self.ending is None else self.ending.notice
 
     @property
     def notice_of_wait(self) -> str:
-        """What the user should know of missing engines, or nothing."""
+        """The notice for displays about missing engines; empty if there is none."""
         return self._engine_wait.notice
 
     @property
@@ -97,8 +97,8 @@ class Shutdown:
 
     @property
     def _leaves_engines(self) -> bool:
-        """A run that was taken over was to be ended, and not all of its engines were heard: the next driver
-        may hear them."""
+        """This driver took the run over and was to end it, and not all of its engines were heard: another
+        driver may hear them."""
         table, takeover = self._parts.engine_table, self._parts.settings.takeover
         if takeover is None or not is_ordered(self.ending):
             return False
@@ -107,8 +107,9 @@ class Shutdown:
     # ---- the user ends it ----
 
     def interrupt(self, number: int) -> None:
-        """SIGINT, SIGTERM or SIGHUP came: the first ends the run in order, the second at once; but not a
-        second SIGHUP, as the kernel and the shell each send one when a terminal is closed."""
+        """End the run because of SIGINT, SIGTERM or SIGHUP: in order after the first one, at once after the
+        second. A second SIGHUP does not count, since the kernel and the shell each send one when a terminal
+        is closed."""
         former = find(self.ending, Interrupted)
         if former is not None and number == signal.SIGHUP:
             return
@@ -125,7 +126,7 @@ class Shutdown:
             self._parts.engines.abandon_retirement()
 
     def finish(self, by: str = "") -> None:
-        """The user ends the run through `by` (`dbutil finish` unless named), to be resumed."""
+        """A user ends the run, to be resumed later, through `by`: a command or page; "": `dbutil finish`."""
         by = printable(by) or "dbutil finish"
         self.ending = FinishedEarly(by, after=self.ending)
         self._notify_user(f"{by}: {self.notice}")
@@ -140,31 +141,31 @@ class Shutdown:
         self._give_up_after(AT_ONCE if at_once else s.grace + ENDING_MARGIN)
 
     def end_of_allocation_is_near(self, grace: float) -> None:
-        """Tasks are being ended, and have so many seconds for it."""
+        """The tasks are being ended, and have `grace` seconds for that."""
         self._give_up_after(grace + ENDING_AT_LIMIT)
 
     def _give_up_after(self, seconds: float) -> None:
         self._parts.loop.call_later(seconds, self._give_up_waiting)
 
     def _give_up_waiting(self) -> None:
-        """Engines that did not answer in time after a signal, or at the end of the time, are given up."""
+        """Give up the engines that did not end their tasks in time."""
         p, interrupted = self._parts, find(self.ending, Interrupted)
         p.engines.give_up("did not end its tasks in time")
         if p.plan.is_behind and p.feed.goes_on and not (interrupted and interrupted.at_once):
-            return  # the results of all engines are here, and are recorded as their tasks are read
+            return  # the results of all engines are here; they are recorded when their tasks are read
         if not p.over.done():
             self._note_time_is_up()
             p.over.set_result(None)
 
-    # ---- it cannot go on ----
+    # ---- it cannot continue ----
 
     def look_for_engines(self) -> None:
-        """If no engine is there and none will come, the run cannot be completed, unless some are attached."""
+        """Without engines, present or expected, the run cannot be completed, unless some are attached."""
         p = self._parts
         if p.over.done() or p.plan.mode is Mode.OVER or self._preemption is not None:
             return
         if is_ordered(self.ending) and p.plan.is_behind:
-            return  # it comes to its end when that is read
+            return  # it ends when the rest of the source is read
         if p.plan.present or p.engines.expected:
             self._engine_wait.end()
             return
@@ -176,7 +177,7 @@ class Shutdown:
         self._engine_wait.begin(self._why_no_engines())
 
     def _note_time_is_up(self) -> None:
-        """If the end of the allocation is what ends the run, and nothing that has words for it did before."""
+        """Set `ending` if the end of the allocation ends the run, and nothing before did that has words."""
         limit = self._parts.time_limit
         words = limit.words or limit.too_late
         if words and not (self.ending is not None and self.ending.words):
@@ -196,7 +197,7 @@ class Shutdown:
         self._stop_waiting()
 
     def _stop_waiting(self) -> None:
-        """Nothing more is waited for, unless the scheduler may be about to end this process, too."""
+        """End the run now; but wait if the scheduler may be about to end this process, too."""
         p = self._parts
         if p.over.done():
             return
@@ -206,8 +207,8 @@ class Shutdown:
             p.over.set_result(None)
 
     async def _await_preemption(self) -> None:
-        """A scheduler ends the steps of a job that it preempts a grace before its script. If that ended by
-        itself meanwhile the job would count as failed, and not be started again, where it should be."""
+        """When a scheduler preempts a job, it ends the steps first, and the script after a grace. A script
+        that ended by itself in this time would make the job count as failed, and it would not be requeued."""
         over = self._parts.over
         state = await self._parts.settings.pool.context.job_state()
         if isinstance(state, Preempted) and not over.done():
@@ -218,12 +219,12 @@ class Shutdown:
             over.set_result(None)
 
     def taken_over(self) -> None:
-        """Another driver has the run, but not our engines."""
+        """Another driver has taken the run over; the engines of this one are still to be ended."""
         self._notify_user("another driver has taken this run over; leaving it alone")
         self._end(TakenOver())
 
     def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A callback raised what it should not have: what the plan knows may be wrong, so the run ends."""
+        """A callback raised an unexpected error: the plan's state may be wrong, so the run ends."""
         error, over = context.get("exception"), self._parts.over
         log.error("%s", context.get("message"), exc_info=error)
         if isinstance(error, Exception) and not over.done():
@@ -236,25 +237,24 @@ class Shutdown:
     # ---- closing ----
 
     async def close(self) -> bytes:
-        """End what the run has, in order. Returns what could not be written into the status file."""
+        """Close all parts, in order. Returns the text that could not be written to the status file."""
         p = self._parts
         await self._stop_parts()
         try:
-            with contextlib.suppress(OSError):  # or the record waits until that can be said
+            with contextlib.suppress(OSError):  # then the record waits until it is known
                 if not self._is_taken_over and p.journal.is_taken_over():
                     self.ending = TakenOver(after=self.ending)
             if not self._is_taken_over:
                 await p.engines.retire_all()
             if is_ordered(self.ending):
-                p.record.abandon()  # whoever ends the run does not wait for room on the disk
+                p.record.abandon()  # a user who ends the run does not wait for room on the disk
             await self._close_connections()
             return await self._close_files()
         finally:
             self._withdraw()
 
     async def leave(self) -> bytes:
-        """A run that was to be taken over, and was not, stays as it was: its engines wait for another
-        driver."""
+        """Leave a run as it was that could not be taken over: its engines wait for another driver."""
         await self._stop_parts()
         self._parts.hub.close()
         return await self._close_files()
@@ -275,8 +275,8 @@ class Shutdown:
         patience = 1.0 if interrupted and interrupted.at_once else 5.0
         await p.record.settle()
         await p.keystore.settle(patience)
-        # First acknowledge what is recorded, so that nobody writes it again; then send the engines away that
-        # are still there (given up, or kept waiting by one that was cut off), while there are tunnels.
+        # First acknowledge what is recorded, so that no engine writes it again. Then tell the engines that
+        # are still there (given up, or waiting for one that was cut off) to leave, while there are tunnels.
         p.acknowledgements.send()
         p.hub.turn_away_all("another driver has the run" if self._is_taken_over else "the run is over")
         p.attachments.close()
@@ -300,16 +300,16 @@ class Shutdown:
         return unwritten
 
     def _withdraw(self) -> None:
-        """Remove the files by which others find the run, unless somebody needs them yet."""
+        """Remove the files by which others find the run, unless they are still needed."""
         p = self._parts
         if not self._is_taken_over and not self._leaves_engines:
             resumable = not self.result().complete
             p.addresses.withdraw(self._notify_user, keep_run=resumable and bool(p.engine_table.out_of_reach))
 
-    # ---- what it came to ----
+    # ---- the result ----
 
     def result(self) -> Result:
-        """What the run has come to."""
+        """How the run ended."""
         p = self._parts
         return Result(
             conclusion=p.plan.conclusion,
@@ -322,7 +322,7 @@ class Shutdown:
         )
 
     def conclude(self, unwritten: bytes) -> tuple[int, Summary]:
-        """The exit code and the summary, after `close`; what the user should know is said."""
+        """The exit code and the summary, after `close`; warns the user of engines that may run on."""
         table, result = self._parts.engine_table, self.result()
         if self._leaves_engines:
             names = short_list(table.not_heard or table.out_of_reach)
@@ -334,7 +334,7 @@ class Shutdown:
         return result.exit_code, self._summary(result, unwritten)
 
     def failed_summary(self) -> Summary:
-        """How the run stands after the driver raised an error."""
+        """The summary after the driver raised an error."""
         if find(self.ending, DriverFailed) is None:
             self._note_failure()
         return self._summary(self.result(), b"")

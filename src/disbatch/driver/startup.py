@@ -18,11 +18,11 @@ from disbatch.rundir.journal import Counted, JournalState
 from disbatch.sources.keystore import SourceAccess
 
 ATTEMPTS = 1 << 40
-"""Attempts that one driver of a run may make: those of the next one bear higher numbers."""
+"""The most attempts of one driver of a run: those of the next driver have higher numbers."""
 
 
 def new_plan(settings: Settings) -> Plan:
-    """The decisions of this run, from their beginning."""
+    """The plan of a run that begins, or is taken over."""
     return Plan(
         max_losses=settings.max_losses,
         fail_fast=settings.fail_fast,
@@ -32,7 +32,7 @@ def new_plan(settings: Settings) -> Plan:
 
 
 def task_limits(settings: Settings) -> dict[str, int]:
-    """How many more tasks the contexts may complete, of those that are known and have a limit."""
+    """How many more tasks each known context that has a limit (-C) may complete."""
     takeover, limit = settings.takeover, settings.pool.task_limit
     limits = {} if limit is None else {"": limit}
     if takeover is None:
@@ -44,8 +44,8 @@ def task_limits(settings: Settings) -> dict[str, int]:
 
 
 class Startup:
-    """`reach_store`, then `begin`. `handle_event` gets events for the plan, `feed_plan` is called when there
-    may be more to read, `notify_user` gets a line for the user."""
+    """`reach_store` comes first, then `begin`. `handle_event` gets events for the plan, `notify_user` lines
+    for the user; `feed_plan` is called when there may be more tasks to read."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Startup:
         self._notify_user = notify_user
 
     async def reach_store(self) -> bool:
-        """The key store may be far away; False if the run ends before it is reached. UsageError."""
+        """Connect to the key store, which may be remote; False if the run ends before that. UsageError."""
         over = self._parts.over
         reaching = self._parts.loop.create_task(self._parts.keystore.reach())
         either: list[asyncio.Future[Any]] = [reaching, over]
@@ -83,7 +83,7 @@ class Startup:
         return nodes
 
     def begin(self, nodes: list[Node], access: SourceAccess) -> None:
-        """Read tasks, and launch engines on `nodes`, or expect those that are there. Programs sign in at
+        """Read tasks, and launch engines on `nodes`, or expect those of a former driver. Programs sign in at
         `access`."""
         p, s = self._parts, self._parts.settings
         retirement = choose_retirement(s.pool, p.hostname, p.addresses.folder, self._notify_user)
@@ -115,7 +115,7 @@ class Startup:
         return recovery
 
     def _restore(self, told: JournalState) -> None:
-        """What our predecessors were told, and the engines cannot tell."""
+        """Restore what users and contexts asked of former drivers, which the engines do not know."""
         p = self._parts
         here = told.engines.keys() | told.lost.keys()
         for name, asked in told.attached.items():
@@ -123,7 +123,7 @@ class Startup:
         p.user_commands.restore(told)
 
     def _look_beside(self, told: JournalState) -> None:
-        """Engines that did not come may have ended, and left results."""
+        """Read the results of engines that ended without a driver and wrote them beside their logs."""
         p = self._parts
         try:
             counting = p.feed.look_beside(told)
