@@ -67,12 +67,12 @@ def engine_said(out: bytes, err: bytes, install: str = _INSTALL, newer: str = _N
     `install`, `newer`: what can be done about a Python without our modules, and about one too old.
     """
     for text in reversed(lines(out) + lines(err)):
-        _, mark, rest = text.partition(ERROR_MARK)
-        if mark:
-            return rest.strip() + (f" {newer}" if rest.endswith(":") else "")
         missing = _NO_MODULE.search(text)
         if missing and missing[1].split(".")[0] in _OURS:
             return f"its Python has no {missing[1]}: {install}"
+        _, mark, rest = text.partition(ERROR_MARK)
+        if mark:
+            return rest.strip() + (f" {newer}" if rest.endswith(":") else "")
     return None
 
 

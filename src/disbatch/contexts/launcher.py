@@ -253,6 +253,7 @@ class Launcher:
                 return
             answer = await child.until(_ANSWER)
             if answer is None or not _READY.match(answer[0]):
+                child.close_stdin()  # it may wait for that, so that its error is not lost
                 code = await asyncio.shield(child.exited)
                 raise LaunchError(node.name, self._context.ended(node, code, child.out, child.err))
 

@@ -28,6 +28,16 @@ _FROM_ITS_DIRECTORY = BOOT.replace(
     "[p for p in sys.path if p]+sys.argv[1:2]", "sys.argv[1:2]+[p for p in sys.path if p]"
 )
 """The same where that directory holds what shall run, whatever else is called disbatch there."""
+_REPORT_AND_STAY = """import sys
+def report(kind, error, trace):
+    sys.__excepthook__(kind, error, trace)
+    sys.stdout.write("disbatch-engine-error %s: %s\\n" % (kind.__name__, error))
+    sys.stdout.flush()
+    getattr(sys.stdin, "buffer", sys.stdin).read()
+sys.excepthook = report
+"""
+"""What comes before that in a step: report why Python cannot run an engine, and end when stdin does. A step's
+last output may be lost if the step ends at once, or does not read its stdin (seen with Slurm)."""
 
 
 def own_argv(function: str, *arguments: str) -> list[str]:
@@ -47,6 +57,12 @@ def engine_argv(python: str | None = None, package: str | None = None) -> list[s
     """The command of an engine that sees our installation as we do: our own interpreter and package unless
     told otherwise."""
     return [python or sys.executable or "python3", "-c", _FROM_ITS_DIRECTORY, package or package_path()]
+
+
+def step_argv(python: str | None = None, package: str | None = None) -> list[str]:
+    """The same as the only process of a scheduler's step."""
+    interpreter, option, program, directory = engine_argv(python, package)
+    return [interpreter, option, _REPORT_AND_STAY + program, directory]
 
 
 def spawn_local(argv: list[str] | None = None) -> Spawned:

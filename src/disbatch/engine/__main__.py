@@ -21,15 +21,19 @@ def main() -> int:
     from disbatch.model.errors import LaunchError
     from disbatch.model.task import Way
 
+    orders = None
     try:
         by_file = sys.argv[1:2]  # where no standard input reaches us
         orders = bootstrap.read_bootstrap_file(*by_file) if by_file else bootstrap.read_bootstrap(0)
         ready = bootstrap.check(orders, os.environb)
     except LaunchError as error:
         bootstrap.complain(error)
+        if orders is not None and orders.way is Way.STEP:
+            bootstrap.drain_input()
         return 2
     except KeyboardInterrupt:
         return 2
+    sys.excepthook = sys.__excepthook__  # the launcher's hook is for errors before this
     if orders.way is Way.SSH:
         bootstrap.detach(ready.log)
     elif orders.way is Way.STEP:

@@ -264,3 +264,11 @@ def complain(error: LaunchError) -> None:
     """Report the error in one line to the process that started this engine."""
     line = " ".join(error.problem.split())
     os.write(1, f"{ERROR_MARK} {line}\n".encode(errors="replace"))
+
+
+def drain_input() -> None:
+    """Read standard input until it ends. A scheduler may lose the last output of a step that ends at once;
+    the launcher closes the input when it has read the error."""
+    with contextlib.suppress(OSError):
+        while os.read(0, 1 << 16):
+            pass

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from disbatch.contexts.launch_errors import engine_said, local_words, ssh_words, tidy, tunnel_words
-from disbatch.contexts.local import BOOT, engine_argv
+from disbatch.contexts.local import BOOT, engine_argv, step_argv
 from disbatch.contexts.ssh import TUNNEL_MARK, SshOptions, launch_argv, tunnel_argv
 from disbatch.engine.search_path import package_path
 from disbatch.model.errors import UsageError
@@ -101,6 +101,20 @@ def test_nothing_is_imported_from_the_working_directory(tmp_path: Path) -> None:
     )
     assert "the wrong one" not in done.stderr
     assert done.returncode != 0
+
+
+def test_a_step_that_cannot_run_reports_why_and_stays_until_its_input_ends(tmp_path: Path) -> None:
+    python, option, program, _ = step_argv()
+    step = subprocess.Popen(
+        [python, "-S", "-I", option, program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert step.stdin is not None and step.stdout is not None
+    line = step.stdout.readline()
+    assert engine_said(line, b"", "INSTALL") == "its Python has no disbatch: INSTALL"
+    assert step.poll() is None
+    step.stdin.write(b"orders" * 100_000)
+    assert step.communicate()[0] == b""
+    assert step.returncode == 1
 
 
 @pytest.mark.parametrize("path", ["", "/a!b", "/a\\b", "/a\nb", "-c"])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from disbatch.contexts.launch_errors import ended_how, engine_said, lines, telling
-from disbatch.contexts.local import engine_argv
+from disbatch.contexts.local import step_argv
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.slurm.hetjob import SIZE_VARIABLES
 from disbatch.model.errors import UsageError
@@ -84,7 +84,7 @@ def srun_argv(node: Node, options: SrunOptions) -> list[str]:
         *place,
         *(wish for wish in wishes if not _is_given(wish, options.variables)),
         "--",
-        *engine_argv(options.python, options.package),
+        *step_argv(options.python, options.package),
     ]
 
 

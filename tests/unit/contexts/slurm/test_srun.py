@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.contexts.local import engine_argv
+from disbatch.contexts.local import step_argv
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.slurm.srun import (
     LONGEST_OPTIONS,
@@ -51,7 +51,7 @@ def test_arguments(
     version: tuple[int, int] | None, gpus: int, variables: dict[str, str], wishes: list[str]
 ) -> None:
     argv = srun_argv(Node("n7", 8, 2, Way.STEP, gpus=gpus), SrunOptions(version, variables, "/py", "/lib"))
-    assert argv == ["srun", *ALWAYS, *wishes, "--", *engine_argv("/py", "/lib")]
+    assert argv == ["srun", *ALWAYS, *wishes, "--", *step_argv("/py", "/lib")]
 
 
 @pytest.mark.parametrize(("version", "option"), [((22, 5), "--het-group=1"), ((19, 5), "--pack-group=1")])
