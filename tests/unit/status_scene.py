@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from disbatch.driver.engine_state import Heartbeat, SaidHello, SentBeat
-from disbatch.driver.engine_table import EngineEntry, Tally
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.holds import Holds
 from disbatch.driver.status_collector import StatusCollector, ViewInputs
+from disbatch.driver.tally import Tally
 from disbatch.model.view import EngineRow, RunView
 from disbatch.plan import events
 from disbatch.plan.capacity import Capacity

@@ -23,7 +23,7 @@ from disbatch.driver.departures import PendingDepartures
 from disbatch.driver.driver import Driver
 from disbatch.driver.engine_launch import EngineCallbacks, EngineLaunches
 from disbatch.driver.engine_orders import BootstrapFactory
-from disbatch.driver.engine_table import EngineTable, Tally
+from disbatch.driver.engine_table import EngineTable
 from disbatch.driver.engines import EngineManager
 from disbatch.driver.failure_detector import FailureDetector
 from disbatch.driver.feed import Feed
@@ -40,6 +40,7 @@ from disbatch.driver.status_collector import StatusCollector, ViewInputs
 from disbatch.driver.status_feed import StatusFeed
 from disbatch.driver.status_writer import Acknowledgements, Record
 from disbatch.driver.submissions import Submissions
+from disbatch.driver.tally import Tally
 from disbatch.plan.events import Event
 from disbatch.plan.plan import Mode
 from disbatch.wire.connect import RunKeys

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from disbatch.driver.engine_table import Tally
+from disbatch.driver.tally import Tally
 from disbatch.model.errors import (
     EXIT_COMPLETE,
     EXIT_FAILED,

@@ -13,7 +13,7 @@ from disbatch.driver.addresses import Addresses
 from disbatch.driver.attach_requests import AttachRequests
 from disbatch.driver.attachments import Attachments
 from disbatch.driver.commands import UserCommands
-from disbatch.driver.engine_table import EngineTable, Tally
+from disbatch.driver.engine_table import EngineTable
 from disbatch.driver.engines import EngineManager
 from disbatch.driver.feed import Feed
 from disbatch.driver.file_watch import FileWatch
@@ -26,6 +26,7 @@ from disbatch.driver.status_collector import StatusCollector
 from disbatch.driver.status_feed import StatusFeed
 from disbatch.driver.status_writer import Acknowledgements, Record
 from disbatch.driver.submissions import Submissions
+from disbatch.driver.tally import Tally
 from disbatch.plan.plan import Plan
 from disbatch.wire.driver_socket import Hub
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from disbatch.driver.engine_table import EngineEntry, Tally, view_of
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.settings import Settings
+from disbatch.driver.tally import Tally, view_of
 from disbatch.model.failure import line_of_outcome
 from disbatch.model.idset import IdSet
 from disbatch.model.statusline import (

@@ -29,9 +29,9 @@ from disbatch.driver.ending import (
     find,
     is_ordered,
 )
-from disbatch.driver.engine_table import NAMED_KINDS
 from disbatch.driver.engine_wait import EngineWait
 from disbatch.driver.parts import Parts
+from disbatch.driver.tally import NAMED_KINDS
 from disbatch.model.text import as_argument, counted, printable, shell_word, short_list, with_retry
 from disbatch.model.view import Summary
 from disbatch.plan import events

@@ -14,8 +14,9 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from disbatch.driver.engine_state import Joined, Lost
-from disbatch.driver.engine_table import EngineEntry, Tally
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.holds import Holds, Reason
+from disbatch.driver.tally import Tally
 from disbatch.model.idset import IdSet
 from disbatch.model.task import Task
 from disbatch.model.text import valid

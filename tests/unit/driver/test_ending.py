@@ -16,7 +16,7 @@ from disbatch.driver.ending import (
     find,
     is_ordered,
 )
-from disbatch.driver.engine_table import Tally
+from disbatch.driver.tally import Tally
 from disbatch.model.errors import SourceError, TaskFileError
 from disbatch.plan.events import Conclusion
 

@@ -8,8 +8,8 @@ from plan_world import barrier, outcome, task
 from status_scene import ALL, Scene
 
 from disbatch.driver import engine_state
-from disbatch.driver.engine_table import NEWEST_FAILURES
 from disbatch.driver.holds import Reason
+from disbatch.driver.tally import NEWEST_FAILURES
 from disbatch.plan import events
 from disbatch.plan.events import Drain, Finished, Lost, Read, SourceEnded
 from disbatch.wire.client_protocol import Wants

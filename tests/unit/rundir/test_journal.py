@@ -15,8 +15,9 @@ import msgspec
 import pytest
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.engine_table import EngineEntry, Tally
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.recorder import Recorder
+from disbatch.driver.tally import Tally
 from disbatch.model.errors import ResumeError, UsageError
 from disbatch.model.statusline import format_barrier, format_line
 from disbatch.model.task import LOST_RETURN_CODE, Barrier, Ending, Outcome, PerEngine, Phase, Task, Way
