@@ -55,7 +55,7 @@ def report(files: list[str], *, html: str | None, json: bool) -> int:
 
             size = _write(page, render_page(analysis, figures))
             if not json:
-                from disbatch.watch.report.text import clean
+                from disbatch.watch.report.wording import clean
 
                 print(f"{clean(str(html), 1000)}: written, {size}")  # noqa: T201
     finally:

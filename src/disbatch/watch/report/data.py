@@ -17,7 +17,9 @@ import math
 import re
 from array import array
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence, Sequence
+from functools import cache
 from operator import itemgetter, sub
 from pathlib import Path
 
@@ -83,8 +85,6 @@ class Lines:
         self._kinds: dict[tuple[int, int, str], int] = {}
         self._causes: dict[tuple[int, int, bytes], int] = {}
         """The number of the kind for each snippet so far; most differ only in numbers."""
-        self._marks: dict[bytes, int] = {}
-        self._reasons: dict[bytes, int] = {}
 
     @classmethod
     def read(cls, paths: Iterable[str]) -> Lines:
@@ -173,7 +173,7 @@ class Lines:
             return False
         timed = _timed(pids, integers[1], seconds)
         _heal(*seconds)
-        marks, reasons = self._marks_of(flags), self._reasons_of(flags)
+        marks, reasons = bytes(map(_mark, flags)), bytes(map(_reason, flags))
         self._blocks.append((len(self), offset, len(block), source))
         self.causes.extend(self._causes_of(marks, reasons, integers[1], outs, errs))
         self.marks += marks
@@ -187,16 +187,6 @@ class Lines:
             self._nodes[node] = len(self._nodes)
         self.nodes.extend(map(self._nodes.__getitem__, nodes))
         return True
-
-    def _marks_of(self, flags: _Column) -> bytes:
-        for each in set(flags) - self._marks.keys():
-            self._marks[each] = NUMBER[mark_of(each)]
-        return bytes(map(self._marks.__getitem__, flags))
-
-    def _reasons_of(self, flags: _Column) -> bytes:
-        for each in set(flags) - self._reasons.keys():
-            self._reasons[each] = REASONS.index(reason_of(each))
-        return bytes(map(self._reasons.__getitem__, flags))
 
     def _causes_of(
         self, marks: bytes, reasons: bytes, codes: array[int], outs: _Column, errs: _Column
@@ -218,6 +208,16 @@ class Lines:
         full = len(self._kinds) >= _MOST_CAUSES
         kind = code, reason, "" if full else masked(line_in(snippet))
         return self._kinds.setdefault(kind, len(self._kinds))
+
+
+@cache
+def _mark(flags: bytes) -> int:
+    return NUMBER[mark_of(flags)]
+
+
+@cache
+def _reason(flags: bytes) -> int:
+    return REASONS.index(reason_of(flags))
 
 
 def line_in(snippet: bytes) -> str:
@@ -358,14 +358,9 @@ class Counts:
         )
 
 
-class _Scattered(dict[int, int]):
-    def __missing__(self, id: int) -> int:
-        return 0
-
-
 def _index(ids: array[int]) -> MutableSequence[int] | MutableMapping[int, int]:
     """1 + the row of an id; 0 at first."""
     highest = max(ids, default=0)
     if highest < max(_ALWAYS_DENSE, _MOST_HOLES * len(ids)):
         return array("q", bytes(8 * (highest + 1)))
-    return _Scattered()
+    return defaultdict(int)

@@ -7,7 +7,10 @@ in seconds since the epoch by the clock of the node.
 
 from __future__ import annotations
 
+from operator import add
+
 import msgspec
+from msgspec.structs import astuple
 
 FORMAT = 1
 
@@ -81,14 +84,7 @@ class Went(msgspec.Struct, frozen=True):
         return self.tasks + self.uncounted + self.startup + self.barriers + self.tail + self.other
 
     def __add__(self, other: Went) -> Went:
-        return Went(
-            self.tasks + other.tasks,
-            self.uncounted + other.uncounted,
-            self.startup + other.startup,
-            self.barriers + other.barriers,
-            self.tail + other.tail,
-            self.other + other.other,
-        )
+        return Went(*map(add, astuple(self), astuple(other)))
 
 
 NOTHING = Went(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

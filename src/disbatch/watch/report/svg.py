@@ -24,7 +24,7 @@ from disbatch.watch.report.axis import Tick, bin_ticks, time_ticks
 from disbatch.watch.report.data import COUNTS, Counts, Lines
 from disbatch.watch.report.figures import Bin, Run, Spread
 from disbatch.watch.report.slots import Place, Stretch, covered
-from disbatch.watch.report.text import clean
+from disbatch.watch.report.wording import clean
 
 MOST_ROWS = 200
 _MOST_BARS = 20_000

@@ -3,15 +3,31 @@ left out."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from disbatch.model.text import count, counted, duration, one_line, per_second, run_time, wrapped
+from disbatch.model.text import count, counted, duration, run_time, wrapped
 from disbatch.watch.report.axis import bin_ticks, time_ticks
-from disbatch.watch.report.figures import Durations, Failure, Node, Report, Run, Spread, Tasks, Went
+from disbatch.watch.report.figures import Durations, Node, Report, Run, Went
+from disbatch.watch.report.wording import (
+    UNBROKEN,
+    besides,
+    by_interest,
+    cells,
+    clean,
+    commands,
+    examples,
+    moment,
+    outcomes,
+    percentiles,
+    rate,
+    share,
+    title_of_failures,
+    went,
+    where,
+)
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _LEFT_EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -44,24 +60,12 @@ def area(shares: Sequence[float], height: int) -> list[str]:
 
 
 WIDTH = 80
-UNBROKEN = 1 << 16
-"""Columns of a command to be copied."""
 _LABEL = 12
 _CHART = 64
 _HEIGHT = 5
 _NODES = 12
 _FAILURES = 8
 _SLOWEST = 5
-
-WENT = (
-    ("tasks", "tasks", "green"),
-    ("uncounted", "other attempts", "magenta"),
-    ("startup", "start-up", "cyan"),
-    ("barriers", "barriers", "yellow"),
-    ("tail", "tail", "blue"),
-    ("other", "between tasks", "bright_black"),
-)
-"""Parts of the slots' time: the field of `Went`, its name, a colour."""
 
 
 def render(report: Report) -> list[Text]:
@@ -125,47 +129,13 @@ def _head(report: Report) -> list[Text]:
 def _times(report: Report) -> list[Text]:
     if report.start is None or report.finish is None or report.utilisation is None:
         return []
-    ran = sum(run.tasks for run in report.runs)
-    rate = f", {per_second(ran / report.seconds)}" if report.seconds > 0 else ""
     in_runs = f" in {len(report.runs)} runs" if len(report.runs) > 1 else ""
     where = f"{counted(report.slots, 'slot')} on {counted(len(report.nodes), 'node')}"
     return [
-        _row("time", f"{run_time(report.seconds)}{in_runs}{rate}"),
+        _row("time", f"{run_time(report.seconds)}{in_runs}{', ' * bool(rate(report))}{rate(report)}"),
         _row("", f"{moment(report.start)} to {moment(report.finish)}"),
         _row("slots", f"{where}, {share(report.utilisation)} used by tasks"),
     ]
-
-
-def outcomes(tasks: Tasks) -> str:
-    """`4,876 succeeded, 119 failed, 3 lost with their nodes`."""
-    parts = [f"{count(tasks.succeeded)} succeeded"]
-    failed, lost = tasks.failed - tasks.cancelled, tasks.lost - tasks.not_run
-    if failed:
-        parts.append(f"{count(failed)} failed")
-    if tasks.cancelled:
-        parts.append(f"{count(tasks.cancelled)} cancelled")
-    if lost:
-        parts.append(f"{count(lost)} lost with {'its node' if lost == 1 else 'their nodes'}")
-    if tasks.not_run:
-        parts.append(f"{count(tasks.not_run)} not run")
-    return ", ".join(parts)
-
-
-def besides(tasks: Tasks) -> list[str]:
-    """Further statements about tasks, one line each."""
-    said = []
-    if tasks.skipped:
-        failed = f" ({count(tasks.skipped_failed)} did not succeed)" if tasks.skipped_failed else ""
-        said.append(f"{count(tasks.skipped)} of them done by a former run{failed}")
-    if tasks.repeated:
-        said.append(f"{counted(tasks.repeated, 'line')} not counted: the task ran again")
-    if tasks.ended_attempts:
-        said.append(f"{counted(tasks.ended_attempts, 'attempt')} ended early, not counted")
-    if tasks.without_line > 0:
-        said.append(
-            f"{counted(tasks.without_line, 'task number')} below {count(tasks.highest)} without a line"
-        )
-    return said
 
 
 # ---- time ----
@@ -177,16 +147,9 @@ def _went(parts: Went) -> list[Text]:
             (f"{'Where the time of the slots went':<58}", "bold"), (f"{'share':>8}{'slot time':>14}", "dim")
         )
     ]
-    for name, words, style in WENT:
-        seconds = getattr(parts, name)
-        if seconds <= 0:
-            continue
-        part = seconds / parts.whole
-        lines.append(
-            Text.assemble(
-                f"  {words:<18}", (f"{bar(part, 38):<38}", style), f"{share(part):>8}{duration(seconds):>14}"
-            )
-        )
+    for _, words, style, _, seconds, part in went(parts):
+        drawn = f"{bar(part, 38):<38}", style
+        lines.append(Text.assemble(f"  {words:<18}", drawn, f"{share(part):>8}{duration(seconds):>14}"))
     return lines
 
 
@@ -241,24 +204,14 @@ def _durations(durations: Durations) -> list[Text]:
     lines.append(
         Text(f"  {'':<10}" + "".join(f"{head:>{8 if i else 9}}" for i, head in enumerate(heads)), "dim")
     )
-    for label, spread in (("succeeded", durations.succeeded), ("failed", durations.failed)):
-        if spread is not None:
-            lines.append(
-                Text(
-                    f"  {label:<10}{count(spread.count):>9}"
-                    + "".join(f"{duration(s):>8}" for s in _points(spread))
-                )
-            )
+    for label, number, *points in percentiles(durations):
+        lines.append(Text(f"  {label:<10}{number:>9}" + "".join(f"{point:>8}" for point in points)))
     bins = durations.histogram
     if sum(each.count for each in bins) > 1:
         lines.append(Text())
         top = max(each.count for each in bins)
         lines += _chart([each.count for each in bins], top, bin_ticks(bins, durations.logarithmic))
     return lines
-
-
-def _points(spread: Spread) -> list[float]:
-    return [spread.shortest, spread.p5, spread.median, spread.mean, spread.p95, spread.p99, spread.longest]
 
 
 # ---- tables ----
@@ -269,12 +222,8 @@ def _nodes(nodes: Sequence[Node]) -> list[Text]:
     lines = [Text.assemble((f"{'Nodes':<20}", "bold"), (heads, "dim"))]
     ordered = by_interest(nodes)
     for node in ordered[:_NODES]:
-        failed = count(node.failed) if node.failed else ""
-        median = duration(node.durations.median) if node.durations else ""
-        ratio = f"×{node.ratio:.2f}" if node.ratio is not None else ""
-        busy = share(node.busy) if node.busy is not None else ""
-        name = set_cell_size(clean(node.name, 18), 18)
-        row = f"  {name}{node.slots:>6}{count(node.tasks):>10}{failed:>8}{median:>9}{ratio:>8}{busy:>7}"
+        row = f"  {set_cell_size(clean(node.name, 18), 18)}{node.slots:>6}"
+        row += "".join(f"{cell:>{width}}" for cell, width in zip(cells(node), (10, 8, 9, 8, 7), strict=True))
         bad = "slow" in node.remarks or "fails" in node.remarks
         lines.append(Text.assemble(row, ("  " + ", ".join(node.remarks), "bold red" if bad else "green")))
         lines[-1].rstrip()
@@ -284,16 +233,6 @@ def _nodes(nodes: Sequence[Node]) -> list[Text]:
         span = f", ×{min(ratios):.2f} to ×{max(ratios):.2f}" if ratios else ""
         lines.append(Text(f"  and {counted(len(rest), 'more node')}{span}"))
     return lines
-
-
-def by_interest(nodes: Iterable[Node]) -> list[Node]:
-    """Those with a remark first, then the slowest."""
-    return sorted(nodes, key=lambda node: (not node.remarks, -(node.ratio or 0.0), node.name))
-
-
-def title_of_failures(tasks: Tasks) -> str:
-    """The title of the table of kinds."""
-    return "Failures" if tasks.failed > tasks.cancelled or tasks.lost else "Cancelled tasks"
 
 
 def _failures(report: Report) -> list[Text]:
@@ -310,29 +249,6 @@ def _failures(report: Report) -> list[Text]:
     return lines
 
 
-def where(failure: Failure) -> str:
-    """`, all on node3`; empty if no node stands out."""
-    if failure.count < 2:
-        return f", on {clean(failure.most_on, 30)}"
-    if failure.nodes == 1:
-        return f", all on {clean(failure.most_on, 30)}"
-    if failure.most >= 0.5 * failure.count and failure.most > 2:
-        return f", {count(failure.most)} of them on {clean(failure.most_on, 30)}"
-    return f", on {counted(failure.nodes, 'node')}"
-
-
-def examples(failure: Failure, room: int) -> str:
-    """`tasks 17, 203 and 28 more`, within this width."""
-    words = "task" if failure.count == 1 else "tasks"
-    shown: list[str] = []
-    for task in map(str, failure.tasks):
-        if shown and len(words) + sum(len(each) + 2 for each in shown) + len(task) + 20 > room:
-            break
-        shown.append(task)
-    more = failure.count - len(shown)
-    return f"{words} {', '.join(shown)}" + (f" and {count(more)} more" if more else "")
-
-
 def _slowest(report: Report) -> list[Text]:
     lines = [_title("Slowest tasks")]
     for task in report.slowest[:_SLOWEST]:
@@ -343,37 +259,6 @@ def _slowest(report: Report) -> list[Text]:
 
 def _resume(report: Report) -> list[Text]:
     lines = []
-    if report.resume.rest:
-        lines = [
-            Text("  run the tasks that have no result:"),
-            Text("    " + clean(report.resume.rest, UNBROKEN)),
-        ]
-    if report.tasks.failed:
-        again = "all tasks have ended; run the unsuccessful ones again"
-        what = "run these and the unsuccessful ones" if lines else again
-        lines += [Text(f"  {what}:"), Text("    " + clean(report.resume.failed, UNBROKEN))]
+    for clauses, command in commands(report):
+        lines += [Text(f"  {'; '.join(clauses)}:"), Text("    " + clean(command, UNBROKEN))]
     return [_title("Go on"), *lines] if lines else []
-
-
-# ---- words ----
-
-
-def share(part: float) -> str:
-    """`83.6%`; values near 0 or 1 are not rounded to them."""
-    if 0 < part < 0.0005:
-        return "<0.1%"
-    return f"{part:.1%}"
-
-
-def moment(seconds: float) -> str:
-    """A time as local time of this machine."""
-    try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-    except (ValueError, OverflowError, OSError):
-        return f"{seconds:.0f} s after 1970"
-
-
-def clean(text: str, width: int) -> str:
-    """Foreign text on one line, at most so many columns."""
-    shown = one_line(text.encode("utf-8", "replace"), width)
-    return shown if cell_len(shown) <= width else set_cell_size(shown, width - 1).rstrip() + "…"

@@ -11,7 +11,7 @@ from disbatch.model.failure import how_failed
 from disbatch.model.statusline import Mark
 from disbatch.model.task import SNIPPET_EDGE, Reason
 from disbatch.watch.report.statistics import MOST_EXAMPLES, MOST_GROUPS
-from disbatch.watch.report.text import outcomes, title_of_failures
+from disbatch.watch.report.wording import outcomes, title_of_failures
 
 
 def test_groups(tmp_path: Path) -> None:

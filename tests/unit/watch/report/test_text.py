@@ -13,7 +13,8 @@ from report_lines import barrier, line, reported, write
 from rich.cells import cell_len
 
 from disbatch.model.statusline import Mark
-from disbatch.watch.report.text import PLAIN, WIDTH, area, bar, clean, moment, render, share
+from disbatch.watch.report.text import PLAIN, WIDTH, area, bar, render
+from disbatch.watch.report.wording import clean, moment, share
 
 DATA = Path(__file__).parents[2] / "data"
 HISTORY = [
