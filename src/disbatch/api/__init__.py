@@ -1,4 +1,4 @@
-"""Python: hand tasks to a run, wait for their results, read status files. `import disbatch` has all names."""
+"""Submit tasks to a run, wait for their results, read status files. `import disbatch` has all names."""
 
 from disbatch.api.compat import DisBatcher
 from disbatch.api.run import DisBatch

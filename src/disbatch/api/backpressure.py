@@ -3,6 +3,7 @@ have."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from concurrent.futures import Future
@@ -24,9 +25,28 @@ class Room:
         self._idle: list[Future[None]] = []
         self._shut = False
 
-    def enter(self, tasks: int, size: int) -> Future[None] | None:
-        """Enter with a line of so many tasks and bytes: None if there is room, else a future that ends when
-        there is."""
+    def enter(self, tasks: int, size: int) -> None:
+        """Enter with a line of so many tasks and bytes, as soon as there is room."""
+        waiting = self.queue(tasks, size)
+        if waiting is not None:
+            try:
+                waiting.result()
+            except BaseException:
+                self._give_up(waiting, tasks, size)
+                raise
+
+    async def aenter(self, tasks: int, size: int) -> None:
+        """As `enter`, on an asyncio loop."""
+        waiting = self.queue(tasks, size)
+        if waiting is not None:
+            try:
+                await asyncio.wrap_future(waiting)
+            except BaseException:
+                self._give_up(waiting, tasks, size)
+                raise
+
+    def queue(self, tasks: int, size: int) -> Future[None] | None:
+        """Enter if there is room, which returns None; else returns a future that ends when there is."""
         with self._lock:
             if self._shut or (not self._queue and self._has_room):
                 self._tasks += tasks
@@ -35,6 +55,11 @@ class Room:
             waiting: Future[None] = Future()
             self._queue.append((waiting, tasks, size))
             return waiting
+
+    def _give_up(self, waiting: Future[None], tasks: int, size: int) -> None:
+        """The caller no longer waits for room."""
+        if not waiting.cancel():
+            self.leave(tasks, size)
 
     def force(self, tasks: int, size: int) -> None:
         """Enter even if there is no room: for callers that must not wait."""

@@ -18,13 +18,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec.structs import asdict
+
 from disbatch.api.keyvalue import Operation, Result, Values
 from disbatch.api.run import DisBatch
 from disbatch.keystore.address import PREFIX, URL, Address, parse_address
 from disbatch.keystore.redis import ExternalStore
 from disbatch.keystore.redis_server import Server
 from disbatch.model.errors import DisbatchError, UsageError
-from disbatch.model.result import TaskResult
+from disbatch.model.result import KINDS, Report, TaskResult
 from disbatch.model.task import Reason
 from disbatch.model.taskfile import BarrierLine, DirectiveError, Repeat, is_directive, parse_directive
 from disbatch.model.text import parse_path_line
@@ -35,12 +38,12 @@ from disbatch.wire.client_protocol import MAX_SUBMITTED
 log = logging.getLogger("disbatch")
 
 LAST_WORDS = 10.0
-"""Seconds that the end of the program waits for values to go back that nobody got."""
+"""Seconds that the end of the program waits until values that nobody took are back in the store."""
 
 
 def open_values(where: str) -> Values:
-    """`where` is the name of a run's kvsinfo.txt, or the address of a server; then DISBATCH_KVS_PREFIX says
-    what keys begin with there. UsageError if there is no such store."""
+    """`where` is the name of a run's kvsinfo.txt, or the address of a server; then DISBATCH_KVS_PREFIX is the
+    prefix of the keys there. UsageError if there is no such store."""
     if not Path(where).is_file():
         prefix = os.environ.get(PREFIX, "")
         if not prefix:
@@ -69,7 +72,7 @@ def _read(path: str) -> tuple[str, dict[str, str]]:
 
 
 def _with_password(address: Address) -> Address:
-    """The file tells no password; the environment may, of the same server."""
+    """The file holds no password; the environment may hold that of the same server."""
     url = os.environ.get(URL, "")
     if not url:
         return address
@@ -78,7 +81,8 @@ def _with_password(address: Address) -> Address:
 
 
 class ServerValues(Values):
-    """In a server, under keys that begin with `prefix`; a thread serves it until the program ends."""
+    """The key store in a server, under keys that begin with `prefix`; a thread serves it until the program
+    ends."""
 
     def __init__(self, address: Address, prefix: str) -> None:
         self._loop = asyncio.SelectorEventLoop()
@@ -121,7 +125,7 @@ class ServerValues(Values):
 
 
 class Guest:
-    """Signs in under `name`; see docs/keystore.md for what is put and got."""
+    """A task source called `name`; docs/keystore.md describes what it puts and gets."""
 
     def __init__(self, values: Values, name: str) -> None:
         self._values = values
@@ -135,7 +139,7 @@ class Guest:
         values.put(TASK_KEY, self._tasks)
 
     def submit(self, line: bytes) -> None:
-        """Give a line. RuntimeError after `done`, ValueError for the line that would say that."""
+        """Submit a line. RuntimeError after `done`, ValueError for the line that means `done`."""
         if self._closed:
             raise RuntimeError("this run is closed")
         if line == self._done:
@@ -143,7 +147,7 @@ class Guest:
         self._values.put(self._tasks, line)
 
     def next_report(self) -> dict[str, Any]:
-        """Of the next task that has ended, when there is one."""
+        """Wait for the report of the next task that ends."""
         id = self._values.get(f"{self._results} done tasks")
         text = self._values.get(b"%b %b" % (self._results.encode("utf-8", "surrogateescape"), id))
         try:
@@ -153,24 +157,24 @@ class Guest:
             raise DisbatchError(f"the report of task {id!r:.40} makes no sense: {text!r:.80}") from None
 
     def done(self) -> None:
-        """Say that there are no more."""
+        """Announce that there are no more lines."""
         if not self._closed:
             self._values.put(self._tasks, self._done)
             self._closed = True
 
 
-MARKS = {"task": " ", "skipped": "S", "barrier": "B", "perengine": "P", "superseded": "Z"}
+MARKS = {kind: mark.value for mark, kind in KINDS.items()}
 REASONS = {reason.words: reason.value for reason in Reason}
 
 
 class DisBatcher:
-    """A run that lines of a task file are submitted to; their tasks have the ids 0, 1, 2, ...
+    """A run to which lines of a task file are submitted; their tasks have the ids 0, 1, 2, ...
 
-    `args` are words of the command line of disbatch.
+    `args` are arguments of the command line of disbatch.
 
-    `kvsserver`: a run that was started with --taskserver, instead of one of our own. It is the name of its
-    kvsinfo.txt, or the address of a server where keys begin as DISBATCH_KVS_PREFIX says; `tasksname` is then
-    the name of the source. UsageError if the words are wrong, or there is no such run.
+    `kvsserver`: use a run that was started with --taskserver, instead of starting one. It is the name of that
+    run's kvsinfo.txt, or the address of a server where keys have the prefix DISBATCH_KVS_PREFIX; `tasksname`
+    is then the name of the source. UsageError if the arguments are wrong, or there is no such run.
     """
 
     def __init__(
@@ -181,22 +185,22 @@ class DisBatcher:
         self._guest: Guest | None = None
         if kvsserver is None:
             self._run = DisBatch(options=list(args))
-            self._run.prefix  # noqa: B018 - wrong options are told of at once
+            self._run.prefix  # noqa: B018 - wrong options are an error at once
         elif args:
             raise UsageError("args: the run of a kvsserver has been started, and has its options")
         else:
             self._guest = Guest(open_values(kvsserver), tasksname)
         self._changed = threading.Condition()
         self._ended: dict[int, dict[str, Any]] = {}
-        """Reports that nobody has asked for, in the order in which they came."""
+        """Reports that were not returned yet, in the order in which they came."""
         self._known: dict[int, dict[str, Any]] = {}
-        """Those that somebody has."""
+        """Reports that were returned."""
         self._error: BaseException | None = None
-        """Why there will be no others."""
+        """Why no more reports will come."""
 
     def submit(self, c: str) -> None:
-        """Hand a line in: a command or a directive. ValueError for one that cannot be, RunEndedError if the
-        run is over."""
+        """Submit a line: a command or a directive. ValueError if it is invalid, RunEndedError if the run is
+        over."""
         line = c.encode("utf-8", "surrogateescape").removesuffix(b"\n").removesuffix(b"\r")
         if b"\n" in line or b"\0" in line or len(line) > MAX_SUBMITTED:
             raise ValueError(f"not a line of a task file: {c!r:.80}")
@@ -217,8 +221,8 @@ class DisBatcher:
             self._changed.notify_all()
 
     def syncTasks(self, taskIds: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """Wait until all these have ended; their reports, by id. May be asked again. RunEndedError if the run
-        ends before."""
+        """Wait until all these tasks have ended; returns their reports, by id. May be called again for the
+        same tasks. RunEndedError if the run ends before."""
         wanted = list(taskIds)
         with self._changed:
             for id in wanted:
@@ -229,8 +233,7 @@ class DisBatcher:
             return {id: self._known[id] for id in wanted}
 
     def wait_one_task(self) -> dict[str, Any]:
-        """The report of the next task that ends, and that was not told of yet. RunEndedError if the run ends
-        before."""
+        """Wait for the next report that was not returned yet. RunEndedError if the run ends before."""
         with self._changed:
             while not self._ended:
                 self._wait_for_another()
@@ -239,7 +242,7 @@ class DisBatcher:
             return report
 
     def _wait_for_another(self) -> None:
-        """A report; with the lock."""
+        """Wait for a report. The caller holds the lock."""
         if self._guest is not None:
             report = self._guest.next_report()
             self._ended[report["TaskId"]] = report
@@ -249,8 +252,8 @@ class DisBatcher:
             self._changed.wait()
 
     def done(self) -> None:
-        """No more lines: wait until all tasks have ended, and the run with them. With a `kvsserver` it waits
-        for nothing, and reports can still be asked for."""
+        """There are no more lines: wait until all tasks and the run have ended. With a `kvsserver`, do not
+        wait; reports can still be fetched."""
         if self._guest is not None:
             self._guest.done()
         if self._run is not None:
@@ -258,7 +261,7 @@ class DisBatcher:
 
 
 def _ids(line: bytes) -> int:
-    """How many tasks and barriers a line becomes. ValueError for a wrong directive."""
+    """The number of tasks and barriers that a line becomes. ValueError for an invalid directive."""
     if is_directive(line):
         try:
             directive = parse_directive(line)
@@ -271,24 +274,11 @@ def _ids(line: bytes) -> int:
 
 
 def _report(result: TaskResult) -> dict[str, Any]:
-    """With the names of the original."""
+    """The result with the names of the original."""
     r = result
     flags = f"{' ' if r.ok else 'R'}{'O' if r.out_bytes else ' '}{'E' if r.err_bytes else ' '}{MARKS[r.kind]}"
-    flags += REASONS[r.reason]
-    return {
-        "Flags": flags,
-        "TaskId": r.id,
-        "TaskStreamIndex": r.line,
-        "TaskRepIndex": r.repeat,
-        "Host": r.node,
-        "PID": r.pid,
-        "ReturnCode": r.return_code,
-        "Elapsed": r.elapsed,
-        "Start": r.start,
-        "End": r.finish,
-        "OutBytes": r.out_bytes,
-        "OutData": r.out.decode("utf-8", "backslashreplace"),
-        "ErrBytes": r.err_bytes,
-        "ErrData": r.err.decode("utf-8", "backslashreplace"),
-        "TaskCmd": r.command,
-    }
+    fields = {name: value for name, value in asdict(r).items() if name not in ("kind", "reason")}
+    out, err = (data.decode("utf-8", "backslashreplace") for data in (r.out, r.err))
+    report = Report(flags + REASONS[r.reason], **{**fields, "out": out, "err": err})
+    found: dict[str, Any] = msgspec.to_builtins(report)
+    return found

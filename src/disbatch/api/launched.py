@@ -18,13 +18,13 @@ from disbatch.model.errors import EXIT_USAGE, DisbatchError, UsageError
 from disbatch.model.text import parse_path_line
 
 KEPT = 1 << 16
-"""Bytes of the end of what it says that are looked at."""
+"""Bytes of its last messages that are read."""
 
 
 class Launched:
-    """`start` it, then wait until it is `ready`. It has a session of its own: what is typed at our terminal,
-    such as Ctrl-C, is ours alone to act upon. `ended` is its exit code, minus the signal's number if it was
-    killed."""
+    """`start` it, then wait until it is `ready`. It has a session of its own, so only the program gets
+    signals from the terminal, such as that of Ctrl-C. `ended` is its exit code, minus the signal's number if
+    it was killed."""
 
     def __init__(self, process: asyncio.subprocess.Process, stdin: int, words: IO[bytes] | None) -> None:
         self._process = process
@@ -42,10 +42,10 @@ class Launched:
         environment: Mapping[str, str] | None,
         stderr: IO[Any] | int | None,
     ) -> Launched:
-        """`disbatch --keep-open --owned OPTIONS`; what it says goes to `stderr`, or is kept. UsageError if it
+        """`disbatch --keep-open --owned OPTIONS`; its messages go to `stderr`, or are kept. UsageError if it
         cannot be started."""
         if not sys.executable:
-            raise UsageError("there is no Python that disbatch could be started with (sys.executable)")
+            raise UsageError("disbatch cannot be started: sys.executable names no Python")
         words = tempfile.TemporaryFile() if stderr is None else None  # noqa: SIM115 - closed with us
         theirs, ours = os.pipe()
         try:
@@ -66,20 +66,20 @@ class Launched:
         return cls(process, ours, words)
 
     async def ready(self) -> str:
-        """What the files of the run begin with, as soon as it takes tasks. UsageError if the options are
-        wrong, DisbatchError for what else keeps it from starting."""
+        """Wait until the run accepts tasks; returns the prefix of its files. UsageError if the options are
+        wrong, DisbatchError if it cannot start for another reason."""
         assert self._process.stdout is not None
         line = await self._process.stdout.readline()
         if line.endswith(b"\n"):
             return parse_path_line(os.fsdecode(line[:-1]))
         code = await asyncio.shield(self.ended)
-        text = self.said or f"disbatch ended with {code} before it took tasks"
+        text = self.said or f"disbatch ended with {code} before it accepted tasks"
         self.close()
         raise (UsageError if code == EXIT_USAGE else DisbatchError)(text)
 
     @property
     def said(self) -> str:
-        """The last that it said, if that was kept."""
+        """Its last messages, if they were kept."""
         if self._words is None:
             return ""
         size = os.fstat(self._words.fileno()).st_size
@@ -88,20 +88,20 @@ class Launched:
 
     @property
     def conclusion(self) -> str:
-        """How the run ended, in a line."""
-        lines = self.said.splitlines() or ["how is not known"]
+        """How the run ended, in one line."""
+        lines = self.said.splitlines() or ["the reason is not known"]
         again = [line.split(None, 1)[1] for line in lines if line.startswith("  resume ")]
         return "; resume with: ".join([f"the run ended: {lines[0]}", *again])
 
     def take_no_more(self) -> None:
-        """It ends when all that it has is done."""
+        """It accepts no more tasks, and ends when all are done."""
         stdin, self._stdin = self._stdin, -1
         if stdin >= 0:
             with contextlib.suppress(OSError):
                 os.close(stdin)
 
     def close(self) -> None:
-        """Nobody asks any more what it said."""
+        """Its messages are not needed any more."""
         self.take_no_more()
         if self._words is not None:
             self._words.close()
@@ -112,7 +112,7 @@ _launched: weakref.WeakSet[Launched] = weakref.WeakSet()
 
 
 def _let_go_in_child() -> None:
-    """A process that we forked would keep our end of the pipe, and so the run, open."""
+    """A forked process would keep this end of the pipe, and so the run, open."""
     for each in _launched:
         each.take_no_more()
 

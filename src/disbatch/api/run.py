@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import operator
 import os
 import threading
 from collections import deque
@@ -15,11 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Never
 
-from disbatch.api.courier import Courier, Line, Reached
+from disbatch.api.courier import Courier, Reached
 from disbatch.api.keyvalue import Operation, Result, Values
 from disbatch.api.launched import Launched
+from disbatch.api.submissions import Line
 from disbatch.api.task import Task
-from disbatch.api.template import Template
+from disbatch.api.template import Template, command_line, whole_number
 from disbatch.client.command_line import option_words
 from disbatch.client.find import Run, find_run
 from disbatch.model.errors import RunEndedError, UsageError
@@ -29,7 +29,6 @@ from disbatch.model.text import counted
 from disbatch.rundir.resume_hint import hint_for_killed
 from disbatch.rundir.runscript import status_file
 from disbatch.rundir.task_output import read_output
-from disbatch.wire.client_protocol import MAX_SUBMITTED
 
 log = logging.getLogger("disbatch")
 
@@ -172,7 +171,7 @@ class DisBatch(Values):
         ready = self._courier.ready
         known = ready.done() and ready.exception() is None
         prefix = ready.result() if known else "starting"
-        return f"<DisBatch {prefix}: {counted(self._courier.room.tasks, 'task')} under way>"
+        return f"<DisBatch {prefix}: {counted(self._courier.tasks.room.tasks, 'task')} under way>"
 
     # ---- tasks ----
 
@@ -183,24 +182,16 @@ class DisBatch(Values):
         TypeError for anything but one text or bytes; ValueError for what cannot be a command: several lines,
         nothing, or a directive. RunEndedError if the run is over, RuntimeError if this is closed.
         """
-        text = _command(command)
-        _refuse_values(more, named)
+        text = command_line(command, more, named)
         return self.hand_in(text, 1)[0]
 
     async def asubmit(self, command: str | bytes, *more: Never, **named: Never) -> TaskResult:
         """Submit a command and wait for its end, on an asyncio loop. Cancelling this cancels the task. Errors
         as of `submit`, and of `Task.result`."""
-        text = _command(command)
-        _refuse_values(more, named)
+        text = command_line(command, more, named)
         self._check_process()
         await _ended(self._courier.ready)
-        room = self._courier.room.enter(1, len(text))
-        if room is not None:
-            try:
-                await asyncio.wrap_future(room)
-            except BaseException:
-                self._give_up(room, 1, len(text))
-                raise
+        await self._courier.tasks.room.aenter(1, len(text))
         return await asyncio.wrap_future(self._hand_in(text, 1)[0])
 
     def map(self, template: str, *columns: Any, quote: bool = True, **named: Any) -> list[Task]:
@@ -212,7 +203,7 @@ class DisBatch(Values):
         Everything is submitted before this returns; see `imap` for more tasks than fit into memory.
         ValueError if the values do not fit the template or each other, and errors as of `submit`.
         """
-        return [self.submit(command) for command in _commands(template, quote, columns, named)]
+        return [self.submit(command) for command in Template(template, quote=quote).commands(columns, named)]
 
     def imap(
         self, template: str, *columns: Any, quote: bool = True, ahead: int = AHEAD, **named: Any
@@ -222,7 +213,7 @@ class DisBatch(Values):
         are requested do not run. Leaving the loop early cancels the submitted tasks."""
         if ahead < 1:
             raise ValueError(f"ahead: at least 1, not {ahead}")
-        return self._results(_commands(template, quote, columns, named), ahead)
+        return self._results(Template(template, quote=quote).commands(columns, named), ahead)
 
     def _results(self, commands: Iterator[str], ahead: int) -> Iterator[TaskResult]:
         tasks: deque[Task] = deque()
@@ -242,12 +233,16 @@ class DisBatch(Values):
     def repeat(self, count: int, command: str | bytes, *, start: int = 0, step: int = 1) -> list[Task]:
         """Submit the same command `count` times: DISBATCH_REPEAT_INDEX is `start`, `start + step`, ... Errors
         as of `submit`."""
-        count, start, step = _whole("count", count), _whole("start", start), _whole("step", step)
+        count, start, step = (
+            whole_number("count", count),
+            whole_number("start", start),
+            whole_number("step", step),
+        )
         if not 0 <= count <= MOST_REPEATS:
             raise ValueError(f"count: 0 to {MOST_REPEATS:,}, not {count}")
         if max(abs(start), abs(start + count * step)) > LARGEST:
             raise ValueError("the indexes do not fit in 63 bits")
-        text = b"#DISBATCH REPEAT %d start %d step %d " % (count, start, step) + _command(command)
+        text = b"#DISBATCH REPEAT %d start %d step %d " % (count, start, step) + command_line(command)
         return self.hand_in(text, count)
 
     def barrier(self, *, check: bool = False) -> Task:
@@ -259,34 +254,19 @@ class DisBatch(Values):
     def hand_in(self, line: bytes, ids: int) -> list[Task]:
         """Submit a line of a task file that becomes so many tasks and barriers; returns their futures. The
         line is not checked: if it is invalid, it fails, and others with it. Errors as of `submit`."""
-        self._wait_for_room(ids, len(line))
-        return self._hand_in(line, ids)
-
-    def _wait_for_room(self, tasks: int, size: int) -> None:
         self._ready()
-        if threading.get_ident() == self._courier.thread:
-            self._courier.room.force(tasks, size)  # in a callback of a task, which must not wait for others
-            return
-        room = self._courier.room.enter(tasks, size)
-        if room is not None:
-            try:
-                room.result()
-            except BaseException:
-                self._give_up(room, tasks, size)
-                raise
-
-    def _give_up(self, room: Future[None], tasks: int, size: int) -> None:
-        """The caller no longer waits for room."""
-        if not room.cancel():
-            self._courier.room.leave(tasks, size)
+        room = self._courier.tasks.room
+        # A callback of a task must not wait for other tasks.
+        (room.force if threading.get_ident() == self._courier.thread else room.enter)(ids, len(line))
+        return self._hand_in(line, ids)
 
     def _hand_in(self, text: bytes, tasks: int) -> list[Task]:
         shown = text.decode("utf-8", "surrogateescape")
         made = [Task(shown, self._courier) for _ in range(tasks)]
         try:
-            self._courier.put(Line(text, tuple(made)))
+            self._courier.tasks.put(Line(text, tuple(made)))
         except BaseException:
-            self._courier.room.leave(tasks, len(text))
+            self._courier.tasks.room.leave(tasks, len(text))
             raise
         return made
 
@@ -323,7 +303,7 @@ class DisBatch(Values):
         self._ready()
         self._forbid_in_callbacks()
         try:
-            self._courier.room.idle().result(timeout)
+            self._courier.tasks.room.idle().result(timeout)
         except TimeoutError:
             return False
         return True
@@ -355,23 +335,26 @@ class DisBatch(Values):
         self._check()
 
     def _check(self) -> None:
-        courier = self._courier
-        if courier.unfinished:
-            tasks = counted(courier.unfinished, "task was", "tasks were")
-            raise RunEndedError(f"{tasks} not run to the end: {courier.first_failure}")
+        tasks = self._courier.tasks
+        if tasks.unfinished:
+            number = counted(tasks.unfinished, "task was", "tasks were")
+            raise RunEndedError(f"{number} not run to the end: {tasks.first_failure}")
 
     def _end_early(self, error: BaseException) -> None:
-        self._courier.close(at_once=self._courier.room.tasks > 0).result()
+        self._close_early().result()
         self._add_note(error)
 
     async def _aend_early(self, error: BaseException) -> None:
-        await _ended(self._courier.close(at_once=self._courier.room.tasks > 0))
+        await _ended(self._close_early())
         self._add_note(error)
 
+    def _close_early(self) -> Future[None]:
+        return self._courier.close(at_once=self._courier.tasks.room.tasks > 0)
+
     def _add_note(self, error: BaseException) -> None:
-        courier = self._courier
-        if courier.unfinished and not isinstance(error, RunEndedError):
-            error.add_note(f"disbatch: {courier.error or courier.first_failure}")
+        tasks = self._courier.tasks
+        if tasks.unfinished and not isinstance(error, RunEndedError):
+            error.add_note(f"disbatch: {tasks.error or tasks.first_failure}")
 
     def __enter__(self) -> DisBatch:
         try:
@@ -419,60 +402,3 @@ def _reached(run: Run, launched: Launched | None) -> Reached:
 async def _ended(future: Future[Any]) -> None:
     """Wait for it; cancelling the wait does not cancel it."""
     await asyncio.shield(asyncio.wrap_future(future))
-
-
-def _instead_of(what: Any) -> str:
-    """What to submit instead of that value, which is not text."""
-    if callable(what):
-        return "tasks are shell commands, not Python functions: submit 'python -c ...', or a script"
-    if isinstance(what, Sequence) and all(isinstance(each, str) for each in what):
-        return "shlex.join makes one of a list of words"
-    return "str() makes text of it, if that is a command"
-
-
-def _refuse_values(more: Sequence[Any], named: Mapping[str, Any]) -> None:
-    """TypeError if a command is given with values."""
-    if more or named:
-        raise TypeError(
-            "submit takes one command and no values for it: write them into it, as in submit(f'prog {x}'), "
-            "or take map('prog {}', values), which quotes them and submits a command for each"
-        )
-
-
-def _whole(name: str, number: Any) -> int:
-    """TypeError if it is not a whole number; whole numbers of NumPy are accepted."""
-    try:
-        return operator.index(number)
-    except TypeError:
-        raise TypeError(f"{name}: a whole number, not {number!r:.80}, as in repeat(3, 'prog')") from None
-
-
-def _commands(template: str, quote: bool, columns: Sequence[Any], named: Mapping[str, Any]) -> Iterator[str]:
-    if not isinstance(template, str):
-        raise TypeError(
-            f"a template of commands is text, 'prog {{}}', not {template!r:.80}; {_instead_of(template)}"
-        )
-    return Template(template, quote=quote).commands(columns, named)
-
-
-def _command(command: str | bytes) -> bytes:
-    """The command as a line of a task file. ValueError if it cannot be one."""
-    if not isinstance(command, str | bytes):
-        raise TypeError(f"a command is text or bytes, not {command!r:.80}; {_instead_of(command)}")
-    line = command.encode("utf-8", "surrogateescape") if isinstance(command, str) else command
-    line = line.removesuffix(b"\r")
-    begin = line.lstrip()[:1]
-    problem = ""
-    if b"\n" in line:
-        problem = "a line end within it; put a script into a file, or join the lines with ; or &&"
-    elif b"\0" in line:
-        problem = "a NUL byte within it"
-    elif not begin:
-        problem = "nothing but blanks"
-    elif begin == b"#":
-        problem = "a comment; directives have methods: repeat and barrier"
-    elif len(line) > MAX_SUBMITTED:
-        problem = f"longer than {MAX_SUBMITTED >> 20} MiB; put it into a script and call that"
-    if problem:
-        raise ValueError(f"not a command: {problem}: {command!r:.80}")
-    return line

@@ -83,7 +83,7 @@ class Task(Future[TaskResult]):
             raise RuntimeError("a callback of a task cannot wait for another one: it would wait for ever")
 
     def __repr__(self) -> str:
-        what = "handed in" if self.id is None else f"task {self.id}"
+        what = "submitted" if self.id is None else f"task {self.id}"
         state = "pending"
         if self.cancelled():
             state = "cancelled"

@@ -1,7 +1,8 @@
-"""Commands from templates: `myprog {x} {y}`, each value as one word for the shell."""
+"""Commands of tasks: checked as lines of a task file, or made from templates such as `myprog {x} {y}`."""
 
 from __future__ import annotations
 
+import operator
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -9,6 +10,7 @@ from string import Formatter
 from typing import Any
 
 from disbatch.model.text import counted, shell_word
+from disbatch.wire.client_protocol import MAX_SUBMITTED
 
 ONE = (str, bytes, os.PathLike)
 """Iterable types that count as one value."""
@@ -45,9 +47,14 @@ def word(text: str) -> str:
 
 class Template:
     """A template of a command: `{x}`, `{x:05d}` or `{}` stand for values, `{{` and `}}` for braces. `quote`:
-    each value becomes one word of the shell, whatever it contains. ValueError for an invalid template."""
+    each value becomes one word of the shell, whatever it contains. TypeError if the template is not text,
+    ValueError if it is invalid."""
 
     def __init__(self, template: str, *, quote: bool = True) -> None:
+        if not isinstance(template, str):
+            raise TypeError(
+                f"a template of commands is text, 'prog {{}}', not {template!r:.80}; {_instead_of(template)}"
+            )
         self._template = template
         self._formatter = _Words() if quote else _Plain()
         try:
@@ -100,3 +107,49 @@ def _woven(values: list[Any], fixed: list[bool], many: list[Any]) -> Iterator[tu
     for row in zip(*many, strict=True):
         parts = iter(row)
         yield tuple(value if same else next(parts) for value, same in zip(values, fixed, strict=True))
+
+
+def _instead_of(what: Any) -> str:
+    """What to submit instead of that value, which is not text."""
+    if callable(what):
+        return "tasks are shell commands, not Python functions: submit 'python -c ...', or a script"
+    if isinstance(what, Sequence) and all(isinstance(each, str) for each in what):
+        return "shlex.join makes one of a list of words"
+    return "str() makes text of it, if that is a command"
+
+
+def command_line(command: str | bytes, more: Sequence[Any] = (), named: Mapping[str, Any] = {}) -> bytes:
+    """The command as a line of a task file. ValueError if it cannot be one; TypeError if it is neither text
+    nor bytes, or if values are given with it."""
+    if not isinstance(command, str | bytes):
+        raise TypeError(f"a command is text or bytes, not {command!r:.80}; {_instead_of(command)}")
+    if more or named:
+        raise TypeError(
+            "submit takes one command and no values for it: write them into it, as in submit(f'prog {x}'), "
+            "or take map('prog {}', values), which quotes them and submits a command for each"
+        )
+    line = command.encode("utf-8", "surrogateescape") if isinstance(command, str) else command
+    line = line.removesuffix(b"\r")
+    begin = line.lstrip()[:1]
+    problem = ""
+    if b"\n" in line:
+        problem = "a line end within it; put a script into a file, or join the lines with ; or &&"
+    elif b"\0" in line:
+        problem = "a NUL byte within it"
+    elif not begin:
+        problem = "nothing but blanks"
+    elif begin == b"#":
+        problem = "a comment; directives have methods: repeat and barrier"
+    elif len(line) > MAX_SUBMITTED:
+        problem = f"longer than {MAX_SUBMITTED >> 20} MiB; put it into a script and call that"
+    if problem:
+        raise ValueError(f"not a command: {problem}: {command!r:.80}")
+    return line
+
+
+def whole_number(name: str, number: Any) -> int:
+    """TypeError if it is not a whole number; whole numbers of NumPy are accepted."""
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise TypeError(f"{name}: a whole number, not {number!r:.80}, as in repeat(3, 'prog')") from None

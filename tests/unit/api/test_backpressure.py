@@ -8,8 +8,8 @@ from disbatch.api.backpressure import Room
 
 def test_as_many_as_there_is_room_for() -> None:
     room = Room(2)
-    assert room.enter(1, 10) is None and room.enter(1, 10) is None
-    third, fourth = room.enter(1, 10), room.enter(1, 10)
+    assert room.queue(1, 10) is None and room.queue(1, 10) is None
+    third, fourth = room.queue(1, 10), room.queue(1, 10)
     assert third is not None and fourth is not None and not third.done()
     room.leave(1, 10)
     assert third.done() and not fourth.done()
@@ -19,8 +19,8 @@ def test_as_many_as_there_is_room_for() -> None:
 
 def test_more_at_once_than_there_is_room_for() -> None:
     room = Room(10)
-    assert room.enter(1000, 1) is None
-    waiting = room.enter(1, 1)
+    assert room.queue(1000, 1) is None
+    waiting = room.queue(1, 1)
     assert waiting is not None
     room.leave(990)
     assert not waiting.done()
@@ -30,8 +30,8 @@ def test_more_at_once_than_there_is_room_for() -> None:
 
 def test_many_bytes_that_are_not_sent() -> None:
     room = Room(100)
-    assert room.enter(1, rooms.MOST_BYTES) is None
-    waiting = room.enter(1, 1)
+    assert room.queue(1, rooms.MOST_BYTES) is None
+    waiting = room.queue(1, 1)
     assert waiting is not None
     room.leave(0, rooms.MOST_BYTES)
     assert waiting.done()
@@ -39,8 +39,8 @@ def test_many_bytes_that_are_not_sent() -> None:
 
 def test_who_gives_up_does_not_hold_others_up() -> None:
     room = Room(1)
-    assert room.enter(1, 0) is None
-    first, second = room.enter(1, 0), room.enter(1, 0)
+    assert room.queue(1, 0) is None
+    first, second = room.queue(1, 0), room.queue(1, 0)
     assert first is not None and second is not None and first.cancel()
     room.leave(1)
     assert second.done() and room.tasks == 1
@@ -52,7 +52,7 @@ def test_those_who_must_not_wait() -> None:
     room.force(1, 0)
     assert room.tasks == 2
     room.leave(1)
-    waiting = room.enter(1, 0)
+    waiting = room.queue(1, 0)
     assert waiting is not None
     room.leave(1)
     assert waiting.done()
@@ -61,7 +61,7 @@ def test_those_who_must_not_wait() -> None:
 def test_nothing_under_way() -> None:
     room = Room(5)
     assert room.idle().done()
-    room.enter(2, 0)
+    room.queue(2, 0)
     idle = room.idle()
     room.leave(1)
     assert not idle.done()
@@ -71,8 +71,8 @@ def test_nothing_under_way() -> None:
 
 def test_shut() -> None:
     room = Room(1)
-    room.enter(1, 0)
-    waiting = room.enter(1, 0)
+    room.queue(1, 0)
+    waiting = room.queue(1, 0)
     room.shut()
     assert waiting is not None and waiting.done()
-    assert room.enter(1, 0) is None
+    assert room.queue(1, 0) is None
