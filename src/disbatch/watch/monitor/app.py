@@ -140,7 +140,7 @@ class Monitor(App[None]):
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, partial(self.exit, return_code=SIGNAL_EXIT + number))
         self._lay_out()
-        self._show("head", "waiting for the run to tell how it stands")
+        self._show("head", "waiting for the state of the run")
         self.run_worker(self._follow(), exit_on_error=True)
 
     # ---- states from the driver ----
@@ -348,13 +348,13 @@ class Monitor(App[None]):
     def action_seek(self, step: int) -> None:
         """Go to the next matching row."""
         if self._sought and not self.table.seek(self._sought, step):
-            self.tell(f"no row holds {self._sought!r}")
+            self.tell(f"no row contains {self._sought!r}")
 
     # ---- requests to the driver ----
 
     def action_drain(self) -> None:
         """Drain the node."""
-        self._let_go("Drain", "It gets no new tasks, and leaves when it has none.", Drain)
+        self._let_go("Drain", "It gets no new tasks, and leaves when its tasks have ended.", Drain)
 
     def action_stop(self) -> None:
         """Stop the node."""
@@ -363,22 +363,22 @@ class Monitor(App[None]):
     def _let_go(self, title: str, what: str, verb: Callable[[list[str]], Drain | Stop]) -> None:
         row = self.table.row
         if self.table.pane is not NODES:
-            self.tell("first choose a node: 1 shows them")
+            self.tell("first select a node: key 1 shows the nodes")
         elif row is None or not row.engine or self._standing is None:
-            self.tell("there is no node to ask for that")
+            self.tell("no node is selected that could leave")
         else:
             rows = self._standing.view.engines
             others = [each for each in rows if each.state in STAYING and each.engine != row.engine]
-            last = "" if others else "\n\nNo other node is there: with the last one the run ends."
+            last = "" if others else "\n\nThis is the last node: the run ends with it."
             self._confirm(title, f"{title} {row.cells[0]}? {what}{last}", verb([row.engine]))
 
     def action_cancel(self) -> None:
         """Cancel the task."""
         row = self.table.row
         if self.table.pane is not RUNNING or row is None:
-            self.tell("first choose a task that runs: 2 shows them")
+            self.tell("first select a running task: key 2 shows them")
             return
-        asked = f"Cancel task {row.task}? It is ended, and not tried again."
+        asked = f"Cancel task {row.task}? It is ended, and not run again."
         self._confirm("Cancel", asked, Cancel([(row.task, row.task)]))
 
     def action_pause(self) -> None:
@@ -386,7 +386,7 @@ class Monitor(App[None]):
         if self._standing is not None and self._standing.view.paused:
             self._confirm("Resume", "Resume the run? Tasks start again.", Unpause())
         else:
-            self._confirm("Pause", "Pause the run? No more tasks start; those that run finish.", Pause())
+            self._confirm("Pause", "Pause the run? No more tasks start; running ones finish.", Pause())
 
     def action_finish(self) -> None:
         """Finish the run."""
@@ -397,7 +397,7 @@ class Monitor(App[None]):
         if self._standing is None or self._standing.state == OVER:
             self.tell("the run is over")
         elif not self._standing.is_heard:
-            self.tell("the driver is not heard: nothing can be asked of it now")
+            self.tell("the driver does not answer: nothing can be requested now")
         else:
             self.push_screen(Question(title, asked), partial(self._answered, verb))
 

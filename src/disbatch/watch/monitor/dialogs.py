@@ -17,23 +17,23 @@ from disbatch.model.text import printable
 HELP = """\
 1 to 5, Tab   nodes, running, failed, the log, kinds of failures
 Up Down, j k  a row; PageUp, PageDown, Home, End
-Enter         the whole row: command, what it said
-o O           sort by the next column; the other way round
-&             filter: only rows that hold a text; Esc: all again
-/ n N         search a text; the next row with it, the one before
+Enter         the row in full: the command, its last output
+o O           sort by the next column; reverse the order
+&             filter: only rows that contain a text; Esc: all rows
+/ n N         search for a text; the next match, the previous one
 
 d   drain the node: no new tasks; it leaves when it has none
 s   stop the node: its tasks are ended and run again elsewhere
 c   cancel the task, in the table of running tasks
 p   pause the run: nothing new starts; or resume it
 f   finish: end the run now, to be resumed
-    Each asks before it does something.
-r   draw everything again
-q   leave; the run goes on
+    Each of these must be confirmed.
+r   redraw everything
+q   quit; the run goes on
 
-HEARD is how long ago a node said something. A task is "new" until
-its node is heard the next time. When the driver dies, the first
-line says so; the monitor waits for another one."""
+HEARD is the time since the last heartbeat of a node. A task is
+"new" until the next heartbeat of its node. When the driver dies,
+the first line says so; the monitor waits for another driver."""
 
 
 class Panel(ModalScreen[bool]):

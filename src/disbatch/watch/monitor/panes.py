@@ -121,11 +121,6 @@ def _heard(row: EngineRow) -> str:
 # ---- tasks ----
 
 
-def running(view: RunView) -> list[Row]:
-    """The longest running tasks."""
-    return [_running(row) for row in view.running_tasks]
-
-
 def _running(row: RunningRow) -> Row:
     seconds = "new" if row.seconds is None else whole_seconds(row.seconds)
     cells = (str(row.id), str(row.line), shortened(row.place, LONGEST_NODE), seconds)
@@ -142,11 +137,6 @@ def _running(row: RunningRow) -> Row:
         ),
         task=row.id,
     )
-
-
-def failures(view: RunView) -> list[Row]:
-    """The latest failed tasks."""
-    return [_failure(row) for row in view.failures]
 
 
 def _failure(row: FailureRow) -> Row:
@@ -170,11 +160,6 @@ def _failure(row: FailureRow) -> Row:
     )
 
 
-def kinds(view: RunView) -> list[Row]:
-    """The most frequent kinds of failures."""
-    return [_kind(kind) for kind in view.failure_kinds]
-
-
 def _kind(kind: FailureKind) -> Row:
     cells = tuple(kind_cells(kind))
     return Row(
@@ -196,12 +181,7 @@ def _kind(kind: FailureKind) -> Row:
 # ---- log ----
 
 
-def log(view: RunView) -> list[Row]:
-    """The messages to the user."""
-    return [_said(row, at) for at, row in enumerate(view.log)]
-
-
-def _said(row: LogRow, at: int) -> Row:
+def _message(row: LogRow, at: int) -> Row:
     return Row(
         key=f"{row.time}/{at}",
         cells=(clock(row.time), shortened(row.text, LONGEST)),
@@ -214,61 +194,57 @@ def _said(row: LogRow, at: int) -> Row:
 NODES = Pane(
     "Nodes",
     (
-        Column("NODE"),
-        Column("STATE"),
-        Column("BUSY", True),
-        Column("DONE", True),
-        Column("FAILED", True),
-        Column("RATE", True, 3),
-        Column("HEARD", True, 2),
-        Column("LOAD", True, 4),
-        Column("MEMORY", True, 5),
+        *(
+            Column("NODE"),
+            Column("STATE"),
+            Column("BUSY", True),
+            Column("DONE", True),
+            Column("FAILED", True),
+        ),
+        *(
+            Column("RATE", True, 3),
+            Column("HEARD", True, 2),
+            Column("LOAD", True, 4),
+            Column("MEMORY", True, 5),
+        ),
     ),
     nodes,
     lambda view: view.engines_count,
-    *(1, False, "no node is there"),
+    *(1, False, "there are no nodes"),
 )
 RUNNING = Pane(
     "Running",
     (Column("TASK", True), Column("LINE", True, 1), Column("NODE"), Column("FOR", True), Column("COMMAND")),
-    running,
+    lambda view: [*map(_running, view.running_tasks)],
     lambda view: view.running,
-    *(3, True, "nothing runs"),
+    *(3, True, "no task is running"),
 )
 FAILED = Pane(
     "Failed",
     (
-        Column("AT"),
-        Column("TASK", True),
-        Column("LINE", True, 1),
-        Column("NODE", False, 2),
-        Column("HOW"),
-        Column("AFTER", True, 3),
-        Column("SAID | COMMAND"),
+        *(Column("AT"), Column("TASK", True), Column("LINE", True, 1), Column("NODE", False, 2)),
+        *(Column("HOW"), Column("AFTER", True, 3), Column("SAID | COMMAND")),
     ),
-    failures,
+    lambda view: [*map(_failure, view.failures)],
     lambda view: view.failed + view.lost,
-    *(0, True, "nothing has failed"),
+    *(0, True, "no task has failed"),
 )
 LOG = Pane(
     "Log",
     (Column("AT"), Column("SAID")),
-    log,
+    lambda view: [_message(row, at) for at, row in enumerate(view.log)],
     lambda view: len(view.log),
-    *(0, True, "nothing was said"),
+    *(0, True, "there are no messages"),
 )
 KINDS = Pane(
     "Kinds",
     (
-        Column("FAILURES", True),
-        Column("HOW"),
-        Column("E.G. TASK", True, 2),
-        Column("NODES", False, 3),
+        *(Column("FAILURES", True), Column("HOW"), Column("E.G. TASK", True, 2), Column("NODES", False, 3)),
         Column("SAID LAST"),
     ),
-    kinds,
+    lambda view: [*map(_kind, view.failure_kinds)],
     lambda view: view.failure_kinds_count,
-    *(0, True, "nothing has failed"),
+    *(0, True, "no task has failed"),
 )
 PANES: Sequence[Pane] = (NODES, RUNNING, FAILED, LOG, KINDS)
 

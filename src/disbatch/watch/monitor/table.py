@@ -211,7 +211,7 @@ class Table(Widget, can_focus=True):
                 style += CURSOR
             lines.append(self._line(row.cells, fits, widths, style))
         if not self._rows:
-            said = f"nothing holds {self.wanted!r}" if self.wanted else self.pane.empty
+            said = f"no row contains {self.wanted!r}" if self.wanted else self.pane.empty
             lines.append(_strip(said, width, STYLES[DIM]))
         if self.titled:
             lines.insert(0, _strip(f"─ {self.title} {'─' * width}", width, Style(bold=self.has_focus)))

@@ -227,7 +227,7 @@ def test_more_rows_than_lines() -> None:
         await scene.tell(standing(running_tasks=TASKS[:2], running=2))
         assert scene.app.table.row is not None
         await scene.tell(standing(running_tasks=[], running=0))
-        assert scene.app.table.row is None and "nothing runs" in scene.seen
+        assert scene.app.table.row is None and "no task is running" in scene.seen
         await scene.press("down", "pagedown", "enter", "n")
 
     play(history)
@@ -258,7 +258,7 @@ def test_filter() -> None:
         await scene.press("escape")
         assert "no convergence" in scene.seen
         await scene.press("ampersand", *"nonsense")
-        assert "nothing holds 'nonsense'" in scene.seen
+        assert "no row contains 'nonsense'" in scene.seen
         await scene.press("escape")
         assert "no convergence" in scene.seen and scene.lines[-1] == KEYS
 
@@ -278,7 +278,7 @@ def test_search() -> None:
         await scene.press("N")
         assert task() == first != second
         await scene.press("slash", *"nowhere", "enter")
-        assert "no row holds 'nowhere'" in scene.lines[-1] and task() == first
+        assert "no row contains 'nowhere'" in scene.lines[-1] and task() == first
 
     play(history)
 
@@ -326,11 +326,11 @@ def test_it_asks_and_then_does(keys: str, asked: str, verb: object) -> None:
 def test_the_last_node() -> None:
     async def history(scene: Scene) -> None:
         await scene.press("1", "down", "down", "d")
-        assert "with the last one the run ends" not in scene.seen
+        assert "This is the last node" not in scene.seen
         await scene.press("n")
         await scene.tell(standing(engines=[NODES[0], *NODES[2:]]))
         await scene.press("d")
-        assert "Drain node1?" in scene.seen and "with the last one the run ends" in scene.seen
+        assert "Drain node1?" in scene.seen and "This is the last node" in scene.seen
 
     play(history)
 
@@ -350,11 +350,11 @@ def test_resume() -> None:
 def test_what_cannot_be_asked() -> None:
     async def history(scene: Scene) -> None:
         await scene.press("2", "d")
-        assert scene.lines[-1] == "first choose a node: 1 shows them"
+        assert scene.lines[-1] == "first select a node: key 1 shows the nodes"
         await scene.press("1", "c")
-        assert scene.lines[-1] == "first choose a task that runs: 2 shows them"
+        assert scene.lines[-1] == "first select a running task: key 2 shows them"
         await scene.press("end", "s")
-        assert scene.lines[-1] == "there is no node to ask for that"
+        assert scene.lines[-1] == "no node is selected that could leave"
         scene.source.refusal = "the driver did not answer"
         await scene.press("p", "y")
         assert scene.lines[-1] == "the driver did not answer"
@@ -371,7 +371,7 @@ def test_the_driver_is_not_heard_and_comes_again() -> None:
         assert scene.lines[0].startswith("P: dead, last heard of at ")
         assert scene.lines[2] == "the driver is dead; take it over"
         await scene.press("p")
-        assert "the driver is not heard" in scene.lines[-1]
+        assert "the driver does not answer" in scene.lines[-1]
         await scene.tell(standing(driver=1))
         assert ": running for 5:12" in scene.lines[0]
 
