@@ -66,3 +66,18 @@ def test_the_options_page_has_every_option() -> None:
     documented = set(re.findall(r"(?<=`)--?[A-Za-z][\w-]*", page))
     known = {option for action in build_parser()._actions for option in action.option_strings}
     assert documented == known
+
+
+def test_the_architecture_page_names_every_module_and_no_other() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    package = ROOT / "src/disbatch"
+    modules = {path.relative_to(package).as_posix() for path in package.glob("*/**/*.py")}
+    listed = set()
+    for floor, table in re.findall(r"^### (\w+):(.*?)(?=^### |\Z)", page, re.M | re.S):
+        listed |= {f"{floor}/{module}.py" for module in re.findall(r"^\| `([\w/]+)` \|", table, re.M)}
+    assert listed == {name for name in modules if not name.endswith("__init__.py")}
+    files = [
+        f"/{name}" for name in (*modules, *(path.relative_to(ROOT) for path in ROOT.glob("tests/**/*.py")))
+    ]
+    mentioned = re.findall(r"`(?:src/disbatch)?/?([\w/]+\.py)`", page)
+    assert [name for name in mentioned if not any(file.endswith(f"/{name}") for file in files)] == []
