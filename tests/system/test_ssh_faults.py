@@ -13,7 +13,7 @@ from disbatch.model.statusline import Mark
 
 TWO = "nodeA:2,nodeB:2"
 ALONE = (
-    "trap '' TERM; exec 9> lock; flock -n 9 || : > beside; hostname >> began; "
+    f"trap '' TERM; exec 9> lock; flock -n 9 || : > beside; hostname >> began; {TELL}; "
     "test $(wc -l < began) -gt 1 || sleep 1000"
 )
 """Its first copy ends by SIGKILL only; its second one ends at once, and tells if the first is still there."""
@@ -158,12 +158,11 @@ def test_patience_shorter_than_a_keeper_takes(ssh_run: Run) -> None:
     """Of an engine that was killed on another host nothing is heard, while its keeper ends its tasks."""
     ssh_run.tasks(ALONE)
     ssh_run.start("-s", "nodeA:1,nodeB:1", "--patience", "1", "--heartbeat", "0.5", "Tasks")
-    began = ssh_run.directory / "began"
-    (host,) = ssh_run.until(lambda: began.exists() and began.read_text().split(), "the task")
-    (engine,) = ssh_run.engines(host)
+    (first,) = ssh_run.until_told(1)
+    (engine,) = ssh_run.engines(first.host)
     ssh_run.kill(engine)
     assert ssh_run.end() == 0, str(ssh_run)
-    assert len(began.read_text().split()) == 2
+    assert len((ssh_run.directory / "began").read_text().split()) == 2
     assert not (ssh_run.directory / "beside").exists()
 
 
