@@ -1,21 +1,16 @@
-"""Launch a context's engines for a run that another process drives.
-
-Where the engines of an attached context find the driver, and what their tasks find in their
-environment.
-
-Starts a context's engines for a run that another process drives, and stays until they have left.
+"""Launch a context's engines for a run that another process drives, and stay until they have left.
 
 Theory of operation
 -------------------
 The engines are announced to the driver, then started as the driver would start its own; from then on they
-talk to the driver, not to us. What we know before the driver (a launch that failed, a process that ended) we
-tell it; what it knows before us (an engine joined, left or is lost) it tells us, in answer to a request that
-waits. Both survive a driver that is killed and taken over: requests are sent again until they are answered.
+talk to the driver, not to us. What we know first (a launch that failed, a process that ended) we report to
+the driver. What the driver knows first (an engine joined, left or is lost) it tells us in answer to a long
+poll. Both survive a driver that is killed and taken over: requests are sent again until they are answered.
 
-We stay because of what ends with us: an allocation, tunnels, the command that gives nodes back. An
-engine is done with when the driver says that it left, or when the process that we started for it has ended;
-one that is lost may come back, as long as its process lives. When the run is over, or its driver was not
-heard for as long as the engines wait for one, nobody is waited for any more.
+We stay because something ends with us: an allocation, tunnels, the command that gives nodes back. We wait for
+an engine until the driver says that it left, or until the process that we started for it has ended; one that
+is lost may come back, as long as its process lives. When the run is over, or when no driver was heard for as
+long as the engines wait for one, we wait for none of them.
 """
 
 from __future__ import annotations
@@ -32,17 +27,16 @@ from typing import Any
 import msgspec
 import zmq
 
+from disbatch.attach.addresses import DriverAddresses, environment_of_tasks
 from disbatch.attach.engines import Party, Sent
 from disbatch.client.run_client import IS_OVER, OverError, RunClient, line_opener
 from disbatch.contexts.context import Preempted
 from disbatch.contexts.launcher import Launcher
 from disbatch.contexts.node_messages import NodeMessages
-from disbatch.contexts.nodes import Node
 from disbatch.contexts.pool import Pool
 from disbatch.contexts.retire import choose_retirement
 from disbatch.contexts.walltime import TIME_IS_UP, TimeLimit, grace_within
 from disbatch.driver.engine_orders import BootstrapFactory
-from disbatch.engine.environment import merge
 from disbatch.model.errors import (
     EXIT_COMPLETE,
     EXIT_INCOMPLETE,
@@ -52,8 +46,6 @@ from disbatch.model.errors import (
     SilenceError,
     UsageError,
 )
-from disbatch.model.job import PREFIXES
-from disbatch.model.task import Way
 from disbatch.plan.events import Drain, Stop
 from disbatch.rundir.output_manifest import Output
 from disbatch.rundir.paths import RunFiles
@@ -71,66 +63,7 @@ from disbatch.wire.client_protocol import (
     News,
     Verb,
 )
-from disbatch.wire.connect import CLIENT, ConnectFile, is_loopback, listens_here, sockets, ways
-from disbatch.wire.engine_protocol import SECRET_VARIABLES
-
-OF_DEVICES = frozenset(
-    b"CUDA_VISIBLE_DEVICES GPU_DEVICE_ORDINAL ROCR_VISIBLE_DEVICES HIP_VISIBLE_DEVICES "
-    b"ZE_AFFINITY_MASK".split()
-)
-
-
-class Reach:
-    """How the driver of `connect` is reached: from here, and from the nodes of `pool`. UsageError if it
-    cannot be reached from there."""
-
-    def __init__(self, connect: ConnectFile, pool: Pool) -> None:
-        self._here = ways(connect)
-        self._sockets = sockets(connect) if listens_here(connect) else []
-        # Who comes from here comes from the driver's host only if we are there.
-        offered = [a for a in connect.addresses if self._sockets or CLIENT not in a]
-        ports = [a for a in (*offered, *self._here) if a.startswith("tcp://") and not is_loopback(a)]
-        self._ports = list(dict.fromkeys(ports))
-        far = {node.way for node in pool.nodes} - {Way.CHILD}
-        if Way.SSH in far and pool.tunnel:
-            far.discard(Way.SSH)
-        self.wants_port = bool(far) and bool(self._sockets) and self._sockets == connect.addresses
-        """The driver is to open a port before anything can be started."""
-        if far and not self._ports and not self.wants_port:
-            way = "attach them with --tunnel" if Way.SSH in far else "not even for the nodes of a job"
-            raise UsageError(f"the driver has no port for other hosts: {way}")
-
-    def prefer(self, address: str) -> None:
-        """Our own connection leads there: try that first."""
-        for addresses in (self._here, self._ports):
-            if address in addresses:
-                addresses.remove(address)
-                addresses.insert(0, address)
-
-    def addresses(self, node: Node) -> list[str]:
-        """What an engine on that node shall try, in order."""
-        if node.way is Way.CHILD:
-            return self._here
-        return [*self._sockets, *self._ports] if node.way is Way.STEP else self._ports
-
-    @property
-    def tunnel_end(self) -> str:
-        """Where tunnels lead on this side: a socket's path, or HOST:PORT."""
-        first = self._here[0]
-        return first.removeprefix("ipc://").removeprefix("tcp://")
-
-
-def environment_of_tasks(
-    run: Mapping[bytes, bytes], own: Mapping[bytes, bytes], directory: bytes
-) -> dict[bytes, bytes]:
-    """The run's environment, as on another node; of schedulers and devices what is so here (`own`): what
-    tasks are told of a job is told of the one that has their nodes."""
-    of_the_run = {
-        name: value for name, value in run.items() if name not in OF_DEVICES and not name.startswith(PREFIXES)
-    }
-    merged = merge(of_the_run, own) | {b"PWD": directory}
-    return {name: value for name, value in merged.items() if name not in SECRET_VARIABLES}
-
+from disbatch.wire.connect import ConnectFile
 
 PATIENCE = 10.0
 """Seconds that the driver has to let us in."""
@@ -185,7 +118,7 @@ class Attachment:
         self._say = self._messages.notify
         self._party = Party(self._pool, self._hostname, self._messages)
         with zmq.Context() as context, tempfile.TemporaryDirectory(prefix="disbatch-") as folder:
-            self._reach = Reach(self._connect, self._pool)
+            self._addresses = DriverAddresses(self._connect, self._pool)
             self._client = RunClient(
                 *(line_opener(context), self._connect, self._prefix), notify_user=self._notify_user
             )
@@ -259,7 +192,7 @@ class Attachment:
             keep=sorted(pool.keep),
             scheduled=bool(context.scheduler),
             kill_wait=context.kill_wait,
-            far=self._reach.wants_port,
+            far=self._addresses.wants_port,
         )
         answer = await self._client.ask(verb, PATIENCE)
         if not answer.ok:
@@ -269,16 +202,16 @@ class Attachment:
 
     async def _stay(self, told: Attached, folder: str) -> None:
         self._told = told
-        if self._reach.wants_port:
+        if self._addresses.wants_port:
             connect = msgspec.structs.replace(self._connect, addresses=told.addresses)
-            self._reach = Reach(connect, self._pool)
+            self._addresses = DriverAddresses(connect, self._pool)
         limit = self._time_limit(told)
         if limit.too_late:
             await self._tell_surely(Detach(told.context))
             raise DisbatchError(limit.too_late)
         environment = environment_of_tasks(told.environment, os.environb, told.directory)
         self._enter(environment)
-        self._reach.prefer(self._client.proven)
+        self._addresses.prefer(self._client.proven)
         self._party.retirement = choose_retirement(self._pool, self._hostname, folder, self._say)
         self._launcher = self._new_launcher()
         if self._signal:
@@ -295,8 +228,8 @@ class Attachment:
     def _time_limit(self, told: Attached) -> TimeLimit:
         return TimeLimit(
             *(self._pool, grace_within(self._pool.context.kill_wait, told.grace)),
-            say=self._say,
-            tell=self._time_is_up,
+            notify_user=self._say,
+            handle_event=self._time_is_up,
             engines=lambda: [told.context],
             launches_end=lambda: None,
             end_is_near=lambda grace: None,
@@ -320,7 +253,7 @@ class Attachment:
             on_exit=self._exited,
             on_trouble=self._say,
             ssh=pool.ssh,
-            tunnel_to=self._reach.tunnel_end if pool.tunnel else None,
+            tunnel_to=self._addresses.tunnel_end if pool.tunnel else None,
         )
 
     def _launch(self, told: Attached, environment: dict[bytes, bytes]) -> None:
@@ -334,7 +267,7 @@ class Attachment:
             output=self._output,
         )
         for engine, sent in self._party.engines.items():
-            addresses = self._reach.addresses(sent.node)
+            addresses = self._addresses.of(sent.node)
             bootstrap = orders.bootstrap(sent.node, name=sent.name, engine=engine, addresses=addresses)
             self._launcher.start(sent.node, bootstrap)
 

@@ -71,7 +71,7 @@ def _carry_out(options: RunOptions | TakeoverOptions | FixPaths, arguments: list
     from disbatch.cli.run_options import FixPaths, TakeoverOptions
 
     if isinstance(options, FixPaths):
-        from disbatch.cli.context import fix_paths
+        from disbatch.cli.config import fix_paths
 
         print("\n".join(fix_paths(os.environ)))  # noqa: T201
         return EXIT_COMPLETE
@@ -130,9 +130,10 @@ def _or_a_task(word: str) -> str:
 
 
 def _nodes(options: RunOptions) -> Choice:
-    from disbatch.cli.context import find_nodes, no_nodes
+    from disbatch.cli.context import find_nodes
+    from disbatch.contexts.discovery import Choice
 
-    return no_nodes() if options.pool.startup_only else find_nodes(options.context, _complain)
+    return Choice([], []) if options.pool.startup_only else find_nodes(options.context, _complain)
 
 
 def _start_early(nodes: list[Node]) -> Spawned | None:

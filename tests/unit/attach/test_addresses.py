@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.attach.agent import Reach, environment_of_tasks
+from disbatch.attach.addresses import DriverAddresses, environment_of_tasks
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.pool import Pool
 from disbatch.model.errors import SilenceError, UsageError
@@ -28,8 +28,8 @@ def pool(*ways: Way, tunnel: bool = False) -> Pool:
     return Pool(nodes=[Node("n", 1, 1, way, 1.0) for way in ways], tunnel=tunnel)
 
 
-def addresses(reach: Reach, way: Way) -> list[str]:
-    return reach.addresses(Node("n", 1, 1, way, 1.0))
+def addresses(reach: DriverAddresses, way: Way) -> list[str]:
+    return reach.of(Node("n", 1, 1, way, 1.0))
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def _no_login(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_on_the_drivers_host(ears: str) -> None:
     """Its socket, for what is there; who comes from here comes from the driver's host."""
-    reach = Reach(connect_file(ears, *PORTS), pool(Way.CHILD, Way.SSH, Way.STEP))
+    reach = DriverAddresses(connect_file(ears, *PORTS), pool(Way.CHILD, Way.SSH, Way.STEP))
     assert addresses(reach, Way.CHILD) == [ears]
     assert addresses(reach, Way.SSH) == list(PORTS)
     assert addresses(reach, Way.STEP) == [ears, *PORTS]
@@ -60,7 +60,7 @@ def test_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way that our own connection found comes first; `@client` would be us."""
     monkeypatch.setenv("SSH_CONNECTION", "192.0.2.5 1 192.0.2.6 22")
     connect = connect_file("ipc:///nowhere/driver", "tcp://@client:7", "tcp://login1:7", host="login1")
-    reach = Reach(connect, pool(Way.CHILD, Way.SSH))
+    reach = DriverAddresses(connect, pool(Way.CHILD, Way.SSH))
     both = ["tcp://192.0.2.5:7", "tcp://login1:7"]
     assert addresses(reach, Way.CHILD) == both and sorted(addresses(reach, Way.SSH)) == sorted(both)
     reach.prefer("tcp://login1:7")
@@ -73,25 +73,25 @@ def test_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("ports", [(), ("tcp://127.0.0.1:7",), ("tcp://[::1]:7",)])
 def test_a_driver_that_is_reached_from_its_own_host_alone(ears: str, ports: tuple[str, ...]) -> None:
     connect = connect_file(ears, *ports)
-    assert addresses(Reach(connect, pool(Way.CHILD)), Way.CHILD) == [ears]
-    assert Reach(connect, pool(Way.CHILD, Way.SSH, tunnel=True)).tunnel_end
-    assert not Reach(connect, pool(Way.CHILD, Way.SSH, tunnel=True)).wants_port
+    assert addresses(DriverAddresses(connect, pool(Way.CHILD)), Way.CHILD) == [ears]
+    assert DriverAddresses(connect, pool(Way.CHILD, Way.SSH, tunnel=True)).tunnel_end
+    assert not DriverAddresses(connect, pool(Way.CHILD, Way.SSH, tunnel=True)).wants_port
     if ports:
         with pytest.raises(UsageError, match="no port for other hosts: attach them with --tunnel"):
-            Reach(connect, pool(Way.CHILD, Way.SSH))
+            DriverAddresses(connect, pool(Way.CHILD, Way.SSH))
         with pytest.raises(UsageError, match="no port for other hosts: not even for the nodes of a job"):
-            Reach(connect, pool(Way.STEP, tunnel=True))
+            DriverAddresses(connect, pool(Way.STEP, tunnel=True))
     else:
-        assert Reach(connect, pool(Way.CHILD, Way.SSH)).wants_port
-        assert Reach(connect, pool(Way.STEP, tunnel=True)).wants_port
+        assert DriverAddresses(connect, pool(Way.CHILD, Way.SSH)).wants_port
+        assert DriverAddresses(connect, pool(Way.STEP, tunnel=True)).wants_port
     far = connect_file("ipc:///nowhere/driver", *ports, host="login1")
     with pytest.raises(UsageError, match="login1 can be asked on that machine alone"):
-        Reach(far, pool(Way.CHILD))
+        DriverAddresses(far, pool(Way.CHILD))
 
 
 def test_a_driver_that_is_dead() -> None:
     with pytest.raises(SilenceError, match="does not listen any more: was it killed"):
-        Reach(connect_file("ipc:///nowhere/driver"), pool(Way.CHILD))
+        DriverAddresses(connect_file("ipc:///nowhere/driver"), pool(Way.CHILD))
 
 
 def test_environment() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from disbatch.cli.context import Config, config_path, fix_paths, read_config
+from disbatch.cli.config import Config, config_path, fix_paths, read_config
 from disbatch.engine.search_path import package_path
 from disbatch.model.errors import UsageError
 
