@@ -13,14 +13,14 @@ from slurm_run import SlurmRun
 
 SCRIPT = """\
 import json, os, sys
-from disbatch.contexts.context import SlotRules
 from disbatch.contexts.discovery import Entry, choose_nodes
 from disbatch.contexts.machine import this_machine
+from disbatch.contexts.nodes import SlotRules
 from disbatch.contexts.slurm.commands import ask
 from disbatch.contexts.slurm.context import Slurm
 from disbatch.model.errors import UsageError
 
-slurm = Entry(("SLURM_JOB_ID",), lambda: Slurm(lambda job, environ: ask(job, environ, 60)))
+slurm = Entry(("SLURM_JOB_ID",), lambda: Slurm(lambda job: ask(job, 60)))
 try:
     choice = choose_nodes([], os.environ, this_machine(), SlotRules(), read=str, schedulers=[slurm])
 except UsageError as error:

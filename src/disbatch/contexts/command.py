@@ -1,13 +1,10 @@
-"""Short commands with a time limit, and commands that end with this process.
+"""Run short commands beside the run, and commands of the user's that must end with this process.
 
-A command of the user's that ends with this process, also if that is killed.
-
-The command gets its standard input empty. The pipe that it was started with is the lifeline: a shell in the
-same process group reads it. When it closes and the command still runs, its starter was killed, and the group
-is ended: SIGTERM, a grace, SIGKILL. When the command has ended by itself, what it left running is left alone.
-The group's number cannot be given away meanwhile, as that shell is a member.
-
-Runs one short command beside the run: within a time, and with one line for what went wrong.
+A command of the user's ends with this process, also if that is killed. It is started with an empty standard
+input. A shell in the same process group reads the pipe that the command was started with. When that pipe
+closes while the command still runs, this process was killed, and the shell ends the group: SIGTERM, a grace
+period, SIGKILL. Processes that the command left behind when it ended by itself are not touched. The shell is
+a member of the group, so the group's number cannot be reused meanwhile.
 """
 
 from __future__ import annotations
@@ -16,8 +13,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
-from disbatch.contexts.child import Child
-from disbatch.contexts.launch_errors import ended_how, lines
+from disbatch.contexts.child import KILL_GRACE, Child
+from disbatch.contexts.launch_errors import ended_how, lines, not_started
 from disbatch.contexts.spawn import spawn
 
 GRACE = 3
@@ -45,12 +42,11 @@ _IN_DIRECTORY = 'cd -- "$0" && exec "$@"'
 SHELL = "/bin/sh"
 LONGEST_WORDS = 200
 MAX_OUTPUT = 1 << 22
-"""Bytes of an answer: Slurm says 1 kB of each element when it is asked for an array."""
+"""Bytes of an answer. Slurm prints 1 kB for each element of an array, and 1 MB for a big configuration."""
 
 
 class Answer(NamedTuple):
-    """What became of a command: `problem` in a few words, or None if it went well; `out`, what it wrote to
-    its standard output."""
+    """How a command ended: `problem` in a few words, None if it succeeded; `out`: its standard output."""
 
     problem: str | None
     out: str
@@ -61,22 +57,24 @@ Run = Callable[[list[str], Mapping[str, str] | None, float], Awaitable[Answer]]
 
 
 async def run(argv: list[str], environment: Mapping[str, str] | None = None, timeout: float = 60.0) -> Answer:
-    """Run a command to the end of its first process, whatever that left running in the background. It is
-    ended with all its process group when its time is over, and when we are cancelled; and, if it is a shell
-    with a command of the user's, when this process is killed."""
+    """Run a command until its first process ends, whatever that left in the background. Its process group is
+    killed when its time is over and when we are cancelled; and, if it is a shell with a command of the
+    user's, when this process is killed."""
     users = argv[0] == SHELL
     try:
         mine = None if environment is None else dict(environment)
         child = Child(asyncio.get_running_loop(), spawn(bound(argv) if users else argv, mine), MAX_OUTPUT)
     except OSError as error:
-        return Answer(f"cannot be started: {error.strerror or error}", "")
+        return Answer(not_started(argv, error), "")
     if not users:
         child.close_stdin()
     try:
-        if not await child.left_within(timeout):
-            return Answer(f"not done after {timeout:g} s", "")
+        done = await child.left_within(timeout)
     finally:
         child.kill_group()
+    if not done:
+        await child.left_within(KILL_GRACE)
+        return Answer(f"not done after {timeout:g} s", "")
     if len(child.out) >= MAX_OUTPUT:
         return Answer("its answer is too long", "")
     out = child.out.decode(errors="replace")

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from disbatch.contexts.context import Context, Scheduler, SlotRules
-from disbatch.contexts.nodes import Machine, Node, left_out, no_room, parse_node_list, slots
+from disbatch.contexts.context import Context, Scheduler
+from disbatch.contexts.nodes import Machine, Node, SlotRules, left_out, no_room, parse_node_list, slots
 from disbatch.model.task import Way
 
 

@@ -61,6 +61,13 @@ def ended_how(returncode: int) -> str:
     return f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
 
 
+def not_started(argv: list[str], error: OSError) -> str:
+    """Why a command could not be started."""
+    if isinstance(error, FileNotFoundError):
+        return f"there is no {argv[0]} command in PATH here"
+    return f"cannot run {argv[0]}: {error.strerror or error}"
+
+
 def engine_said(out: bytes, err: bytes, install: str = _INSTALL, newer: str = _NEWER) -> str | None:
     """Why an engine, or the interpreter that should have become one, gave up; None if it did not say.
 

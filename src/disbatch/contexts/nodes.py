@@ -65,6 +65,19 @@ class Machine:
         return "." not in own and host == self.full_name().lower().rstrip(".")
 
 
+@dataclass(frozen=True)
+class SlotRules:
+    """How the user wants nodes to be divided: `cores_per_task` (-c), `tasks_per_node` (-t), `fill`
+    (--fill)."""
+
+    cores_per_task: float | None = None
+    tasks_per_node: int | None = None
+    fill: bool = False
+
+
+NO_RULES = SlotRules()
+
+
 def parse_node_list(texts: Iterable[str], option: str = "-s") -> dict[str, int]:
     """Cores of each host of lists like `host1:7,node[01-12]:8`, in order of first mention; a repeated host
     adds up, and the cores behind a range are those of each of its hosts.

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from disbatch.contexts.child import Child
-from disbatch.contexts.launch_errors import TUNNEL_MARK, tunnel_words
+from disbatch.contexts.launch_errors import TUNNEL_MARK, not_started, tunnel_words
 from disbatch.contexts.local import BOOT
 from disbatch.contexts.spawn import spawn
 from disbatch.engine.search_path import package_path
@@ -215,7 +215,7 @@ class Tunnel:
         try:
             child = self._child = Child(self._loop, spawn(argv, merged=True))
         except OSError as error:
-            raise LaunchError(self._host, f"cannot run ssh: {error.strerror or error}") from error
+            raise LaunchError(self._host, not_started(argv, error)) from error
         try:
             async with asyncio.timeout(self._timeout):
                 ready = await child.until(_READY)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from disbatch.contexts.batch import share_of_job
-from disbatch.contexts.context import Scheduler, SlotRules
+from disbatch.contexts.context import Scheduler
 from disbatch.contexts.discovery import Choice, Entry, choose_nodes
-from disbatch.contexts.nodes import Machine, Node
+from disbatch.contexts.nodes import Machine, Node, SlotRules
 from disbatch.contexts.slurm.context import Slurm
 from disbatch.contexts.slurm.hetjob import JobFacts
 from disbatch.model.task import Way
@@ -115,7 +115,7 @@ def chosen(
 
 
 def slurm() -> Scheduler:
-    return Slurm(lambda job, environ: JobFacts(nodes=["node1"], cpus={"node1": 2}))
+    return Slurm(lambda job: JobFacts(nodes=["node1"], cpus={"node1": 2}))
 
 
 def test_the_share_is_divided_as_any_machine_is() -> None:

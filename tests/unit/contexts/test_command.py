@@ -27,7 +27,9 @@ def test_answers(script: str, answer: Answer) -> None:
 
 
 def test_a_command_that_is_not_there() -> None:
-    assert asyncio.run(run(["disbatch-no-such"])).problem == "cannot be started: No such file or directory"
+    assert (
+        asyncio.run(run(["disbatch-no-such"])).problem == "there is no disbatch-no-such command in PATH here"
+    )
 
 
 def test_a_command_that_does_not_end(tmp_path: Path) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.contexts.context import Scheduler, SlotRules
+from disbatch.contexts.context import Scheduler
 from disbatch.contexts.discovery import Choice, Entry, choose_nodes
 from disbatch.contexts.machine import cpu_quota, this_machine, usable_cores
-from disbatch.contexts.nodes import MAX_CORES, Machine, Node, parse_node_list, slots
+from disbatch.contexts.nodes import MAX_CORES, Machine, Node, SlotRules, parse_node_list, slots
 from disbatch.contexts.slurm.context import Slurm, SlurmJob
 from disbatch.contexts.slurm.hetjob import JobFacts
 from disbatch.model.errors import UsageError
@@ -170,11 +170,11 @@ def test_a_short_host_name_is_completed_by_the_name_server_only_if_that_matters(
     assert not machine.is_called("vm7.other.org")
 
 
-def nobody(job: str, environ: Mapping[str, str]) -> JobFacts:
+def nobody(job: str) -> JobFacts:
     pytest.fail("no scheduler is to be asked")
 
 
-def slurm(ask: Callable[[str, Mapping[str, str]], JobFacts]) -> list[Entry]:
+def slurm(ask: Callable[[str], JobFacts]) -> list[Entry]:
     def load() -> Scheduler:
         return Slurm(ask)
 
@@ -206,7 +206,7 @@ def test_errors_name_the_variable() -> None:
 def test_a_slurm_job_is_asked_about(variable: str) -> None:
     asked: list[str] = []
 
-    def ask(job: str, environ: Mapping[str, str]) -> JobFacts:
+    def ask(job: str) -> JobFacts:
         asked.append(job)
         return JobFacts(nodes=["vm7", "vm8"], cpus={"vm7": 2, "vm8": 4})
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from disbatch.contexts import command as commands
 from disbatch.contexts.context import (
     Context,
@@ -20,10 +22,9 @@ from disbatch.contexts.context import (
     Preempted,
     Retirement,
     Running,
-    SlotRules,
     Unknown,
 )
-from disbatch.contexts.nodes import Machine, Node
+from disbatch.contexts.nodes import Machine, Node, SlotRules
 from disbatch.contexts.slurm.commands import SlurmSilentError, ask, job_facts, requeues
 from disbatch.contexts.slurm.hetjob import JobFacts
 from disbatch.contexts.slurm.job import RETIRE_COMMAND, Allocation, allocation, job_of
@@ -43,11 +44,9 @@ log = logging.getLogger(__name__)
 
 PREEMPTION_MARGIN = 30.0
 """Seconds beyond the grace of a preemption that Slurm may take to come back to it."""
-SRUN_TERM_GRACE = 3.0
-"""Seconds between SIGTERM and SIGKILL for srun. By then it has asked Slurm to end its step, and it waits for
-a node that is gone longer than a person would (Slurm's KillWait, and 2 s)."""
 LOST_GRACE = 1.0
-"""The same, for the srun of an engine that is lost."""
+"""Seconds between SIGTERM and SIGKILL for the srun of a lost engine. By then srun has asked Slurm to end its
+step; it would wait for the node for Slurm's KillWait and 2 s."""
 VARIABLES = StepVariables(
     job=[b"SLURM_", b"SRUN_", b"SBATCH_", b"SALLOC_"],
     # What Slurm tells a batch script, too, and what differs from node to node.
@@ -82,13 +81,8 @@ class SlurmJob(Context):
         self.can_release = not allocation.heterogeneous
         self._srun = srun or SrunOptions(allocation.version)
         self._run = run
-        self.variables = StepVariables(
-            VARIABLES.job,
-            VARIABLES.node,
-            [os.fsencode(name) for name in self._srun.variables],
-            VARIABLES.launched_from,
-            VARIABLES.gpu_advice,
-        )
+        launcher = [os.fsencode(name) for name in self._srun.variables]
+        self.variables = msgspec.structs.replace(VARIABLES, launcher=launcher)
 
     def prepared(self, installation: Installation, environ: Mapping[str, str]) -> SlurmJob:
         """The same, with the srun options of DISBATCH_SLURM_SRUN_OPTIONS_FILE."""
@@ -101,8 +95,7 @@ class SlurmJob(Context):
     def launch(self, node: Node) -> Launch:
         """By srun, in the foreground, as the only process of a step."""
         environment = srun_environment(os.environ, self._srun)
-        argv = srun_argv(node, self._srun)
-        return Launch(argv, environment, grace=SRUN_TERM_GRACE, grace_lost=LOST_GRACE)
+        return Launch(srun_argv(node, self._srun), environment, grace_lost=LOST_GRACE)
 
     def ended(self, node: Node, return_code: int, out: bytes, err: bytes) -> str:
         """What srun said."""
@@ -153,24 +146,17 @@ def _preemption_words(again: bool | None) -> str:
 
 
 class Slurm:
-    """Recognises Slurm's jobs; a `Scheduler`. `ask(job, environ)` asks Slurm about one."""
+    """Recognises Slurm's jobs; a `Scheduler`. `ask(job)` asks Slurm about one."""
 
     name = "Slurm"
 
-    def __init__(self, ask: Callable[[str, Mapping[str, str]], JobFacts] = ask) -> None:
+    def __init__(self, ask: Callable[[str], JobFacts] = ask) -> None:
         self._ask = ask
 
     def discover(self, environ: Mapping[str, str], machine: Machine, rules: SlotRules) -> Discovered:
         """The job of SLURM_JOB_ID."""
-        facts = self._ask(job_of(environ) or "", environ)
-        found, warnings = allocation(
-            environ,
-            machine.hostname,
-            facts,
-            cores_per_task=rules.cores_per_task,
-            tasks_per_node=rules.tasks_per_node,
-            fill=rules.fill,
-        )
+        facts = self._ask(job_of(environ) or "")
+        found, warnings = allocation(environ, machine.hostname, facts, rules)
         return Discovered(SlurmJob(found), found.nodes, warnings)
 
     def is_restarted(self, environ: Mapping[str, str]) -> bool:
@@ -179,7 +165,7 @@ class Slurm:
 
     def job_state(self, job: str) -> JobState:
         """As scontrol knows it."""
-        facts = self._ask(job, os.environ)
+        facts = self._ask(job)
         if facts.gone:
             return Gone(facts.gone)
         if facts.ending:

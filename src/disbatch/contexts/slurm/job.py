@@ -6,13 +6,13 @@ The environment says what the job was given: which nodes (SLURM_JOB_NODELIST), a
 same order, how many cores (SLURM_JOB_CPUS_PER_NODE) and tasks (SLURM_TASKS_PER_NODE). What the job has now
 may differ (it gave nodes back, or grew), so scontrol's list of nodes wins where it is known.
 
-Some variables may be somebody else's. Inside a step (`srun --pty bash`), SLURM_TASKS_PER_NODE, SLURM_NTASKS
-and SLURM_CPUS_PER_TASK are the step's; in a job submitted from within a step, SLURM_STEP_* and
+Some variables may describe something else. Inside a step (`srun --pty bash`), SLURM_TASKS_PER_NODE,
+SLURM_NTASKS and SLURM_CPUS_PER_TASK are the step's; in a job submitted from within a step, SLURM_STEP_* and
 SLURM_CPUS_PER_TASK may be those of the step it was submitted from. So we are in a step if SLURM_STEP_ID is
 set and SLURM_TASKS_PER_NODE is the same as SLURM_STEP_TASKS_PER_NODE. There the job's tasks are dealt out
 anew, as Slurm does: scontrol's NumTasks, one to each node in turn, within cores / CPUs per task; if that is
-not known, a node's tasks are limited by its cores alone. And scontrol's CPUs/Task, which is 1 if the user
-did not ask for any, wins over SLURM_CPUS_PER_TASK.
+not known, a node's tasks are limited by its cores alone. And scontrol's CPUs/Task, which is 1 if the user did
+not ask for any, wins over SLURM_CPUS_PER_TASK.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from disbatch.contexts.hostlist import MAX_NODES, expand
-from disbatch.contexts.nodes import MAX_CORES, Node, left_out, no_room, slots
+from disbatch.contexts.nodes import MAX_CORES, NO_RULES, Node, SlotRules, left_out, no_room, slots
 from disbatch.contexts.slurm.hetjob import NODE_LISTS, JobFacts, components
 from disbatch.model.errors import UsageError
 from disbatch.model.task import Way
@@ -228,17 +228,14 @@ def allocation(
     environ: Mapping[str, str],
     hostname: str,
     facts: JobFacts,
-    *,
-    cores_per_task: float | None = None,
-    tasks_per_node: int | None = None,
-    fill: bool = False,
+    rules: SlotRules = NO_RULES,
 ) -> tuple[Allocation, list[str]]:
     """The nodes and slots of the job in `environ`, and warnings for the user, a line each.
 
-    `hostname`: of this machine. `cores_per_task` is -c; without, the job's --cpus-per-task; without, 1 with
-    `tasks_per_node` (-t) or `fill`, else a node's cores shared among its tasks, in whole ones. Slots of a
-    node: as many as tasks, within cores / cores per task; -t: that many instead, --fill: no limit instead. A
-    -c below 1 means several for each of the job's tasks. UsageError where there is no job, no node, no room.
+    `hostname`: of this machine. Cores per task: -c, else the job's --cpus-per-task, else 1 with -t or --fill,
+    else a node's cores divided by its tasks and rounded down. Slots of a node: as many as the job has tasks
+    there, within cores / cores per task; with -t that many instead, with --fill no limit instead. A -c below
+    1 allows several for each of the job's tasks. UsageError if there is no job, no node, or no room.
     """
     job = job_of(environ)
     if job is None:
@@ -255,16 +252,16 @@ def allocation(
     nodes: list[Node] = []
     small: list[str] = []
     for part, node in granted:
-        share = 1.0 if fill or tasks_per_node is not None else _share(node)
+        share = 1.0 if rules.fill or rules.tasks_per_node is not None else _share(node)
         asked = _asked_per_task(part.environ, part.facts)
-        each = cores_per_task if cores_per_task is not None else asked or share
-        room = slots(node.cores, each, _most(node, cores_per_task, tasks_per_node, fill))
+        each = rules.cores_per_task if rules.cores_per_task is not None else asked or share
+        room = slots(node.cores, each, _most(node, rules))
         if room:
             gpus = 0 if part.facts.gpus_per_node else part.facts.gpus.get(node.name, 0)
             nodes.append(Node(node.name, node.cores, room, Way.STEP, each, gpus, part.group))
         else:
-            words = f"-c {each:g}" if cores_per_task is not None else f"the job's --cpus-per-task={each:g}"
-            small.append(left_out(node.name, node.cores, words))
+            option = "-c " if rules.cores_per_task is not None else "the job's --cpus-per-task="
+            small.append(left_out(node.name, node.cores, f"{option}{each:g}"))
     if not nodes:
         raise no_room(small)
     names = [node.name for _, node in granted]
@@ -282,13 +279,13 @@ def _share(node: _Granted) -> float:
     return float(math.floor(share)) if share > 1 else share
 
 
-def _most(node: _Granted, option: float | None, tasks_per_node: int | None, fill: bool) -> int | None:
-    """The limit besides cores."""
-    if fill or tasks_per_node is not None or node.tasks is None:
-        return tasks_per_node
-    if option is None or not 0 < option < 1:
+def _most(node: _Granted, rules: SlotRules) -> int | None:
+    """The limit on the node's slots besides its cores."""
+    if rules.fill or rules.tasks_per_node is not None or node.tasks is None:
+        return rules.tasks_per_node
+    if rules.cores_per_task is None or not 0 < rules.cores_per_task < 1:
         return node.tasks
-    return math.floor(min(node.tasks / option + 1e-9, MAX_CORES + 1))
+    return math.floor(min(node.tasks / rules.cores_per_task + 1e-9, MAX_CORES + 1))
 
 
 def _asked_per_task(environ: Mapping[str, str], facts: JobFacts) -> int | None:

@@ -113,7 +113,7 @@ def test_a_scontrol_that_does_not_answer() -> None:
     ],
 )
 def test_the_state_of_another_job(facts: JobFacts, state: JobState) -> None:
-    assert Slurm(lambda job, environ: facts).job_state("7") == state
+    assert Slurm(lambda job: facts).job_state("7") == state
 
 
 def test_a_job_that_may_not_lose_nodes() -> None:

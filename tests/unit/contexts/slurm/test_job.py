@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.contexts.nodes import Node
+from disbatch.contexts.nodes import Node, SlotRules
 from disbatch.contexts.slurm.job import (
     Allocation,
     JobFacts,
@@ -263,7 +263,7 @@ def slots_of(
     fill: bool = False,
 ) -> list[tuple[int, float]]:
     """Slots and cores per task of each node."""
-    found, warnings = allocation(environ, "login", facts, cores_per_task=c, tasks_per_node=t, fill=fill)
+    found, warnings = allocation(environ, "login", facts, SlotRules(c, t, fill))
     assert warnings == []
     return [(node.slots, node.cores_per_task) for node in found.nodes]
 
@@ -465,7 +465,7 @@ def test_the_batch_script_s_node_is_kept(batch_host: str | None, kept: str) -> N
 
 
 def test_the_driver_s_node_is_kept_even_if_it_is_too_small_for_a_task() -> None:
-    found, warnings = allocation(environment("n[1-2]", "1,4", "1,4"), "n1", SILENT, cores_per_task=2)
+    found, warnings = allocation(environment("n[1-2]", "1,4", "1,4"), "n1", SILENT, SlotRules(2))
     assert [node.name for node in found.nodes] == ["n2"]
     assert (found.own_node, found.keep) == ("n1", {"n1"})
     assert warnings == ["n1: left out: it has 1 core, and -c 2 asks for more"]
@@ -584,7 +584,7 @@ def test_what_cannot_be(environ: dict[str, str], facts: JobFacts, says: str) -> 
 
 def test_no_room() -> None:
     with pytest.raises(UsageError, match="room for a task: node1: left out: it has 4 cores, and -c 8 asks"):
-        allocation(UNEVEN, "login", SILENT, cores_per_task=8)
+        allocation(UNEVEN, "login", SILENT, SlotRules(8))
     asked = environment("n1", "2", "1", SLURM_CPUS_PER_TASK="4")
     with pytest.raises(UsageError, match="and the job's --cpus-per-task=4 asks for more"):
         allocation(asked, "login", SILENT)
@@ -593,7 +593,7 @@ def test_no_room() -> None:
 @pytest.mark.parametrize("tiny", [5e-324, 1e-300, 0.0])
 def test_cores_per_task_that_make_no_sense(tiny: float) -> None:
     with pytest.raises(UsageError, match=r"^-c "):
-        allocation(UNEVEN, "login", SILENT, cores_per_task=tiny)
+        allocation(UNEVEN, "login", SILENT, SlotRules(tiny))
 
 
 VALUES = st.sampled_from(["", "0", "1", "2", "4,2", "3(x2),1", "node[1-2]", "x", "7"]) | st.text(max_size=8)
@@ -611,7 +611,7 @@ def test_any_environment_is_an_allocation_or_a_usage_error(
 ) -> None:
     facts = BATCH_FACTS if answered else SILENT
     try:
-        found, _ = allocation({**UNEVEN, **changes}, "login", facts, cores_per_task=c, fill=fill)
+        found, _ = allocation({**UNEVEN, **changes}, "login", facts, SlotRules(c, fill=fill))
     except UsageError as error:
         assert str(error).isprintable()
     else:
