@@ -1,12 +1,11 @@
-"""Runs that were left behind: resumed, requeued, or refused while their engines live.
+"""-r: what former runs completed, and whether their engines still run tasks; jobs that were requeued.
 
-Runs whose driver was killed: their engines go on for a while, so that another driver may take over.
-
-A job that its scheduler starts again goes on where its former life ended, without being told to.
+The engines of a killed driver go on for a while, so that another driver may take the run over. Until they
+have ended, -r is refused.
 
 A job whose node died, or that was preempted or requeued, keeps its number and runs its script from the
-beginning (in Slurm that is so unless a site or the user says otherwise). Then the same command finds the
-status files of its former life under the names that it would take itself.
+beginning (in Slurm unless a site or the user says otherwise). Then the same command finds the status files of
+its former life under the names that it would take itself.
 """
 
 from __future__ import annotations
@@ -67,9 +66,9 @@ KEEPER_PATIENCE = keeper.GRACE + 2.0
 
 
 def refuse_abandoned(status: str, say: Callable[[str], None]) -> None:
-    """ResumeError if tasks of the run that wrote this status file may still be running; the clock says when
-    they can't be any more, but for those that can be seen. Waits for a keeper that is ending them, and says
-    so."""
+    """ResumeError if tasks of the run that wrote this status file may still be running. Processes of this
+    host are looked for; of others the clock tells when they must have ended. Waits for a keeper that is
+    ending tasks, and says so."""
     if not status.endswith(STATUS):
         return
     path = Path(status)
@@ -84,21 +83,15 @@ def refuse_abandoned(status: str, say: Callable[[str], None]) -> None:
         changed = path.stat().st_mtime
     except OSError:
         return  # whoever reads the status file says what is wrong with it
-    if is_held_at(path):
-        return  # that is said later, too
-    told = _read_run_file(files.run, owner)
-    if told is None:
-        return
-    if job_is_over(told):
+    told = None if is_held_at(path) else _read_run_file(files.run, owner)  # a lock is reported later
+    if told is None or job_is_over(told):
         return
     engines = [here for here in told.lost.values() if here.pid]
     engines += told.engines.values() if killed else ()
-    here = this_machine().hostname
-    for each in engines:
-        if _ends_what_is_left(each):
-            _wait_for_keeper(each, say)
+    for each in filter(_ends_what_is_left, engines):
+        _wait_for_keeper(each, say)
     there = [each for each in engines if not has_ended(each, files, owner)]
-    seen = [each for each in there if each.host == here and _is_seen(each)]
+    seen = [each for each in there if _is_seen(each)]
     left = time_left(changed, told)
     if seen or (there and left > 0):
         raise ResumeError(_refusal(status, seen or there, killed, left) + _halted(seen))
@@ -197,8 +190,7 @@ def _refuse_remains(status: str, engines: list[str]) -> None:
 
 def _ends_what_is_left(engine: Here) -> bool:
     """It was killed on this host, and its keeper ends what it has left."""
-    here = engine.host == this_machine().hostname and _is_seen(engine)
-    return here and b"keeper" in command_line(engine.pid) and find_engine(engine.pid) is None
+    return _is_seen(engine) and b"keeper" in command_line(engine.pid) and find_engine(engine.pid) is None
 
 
 def _wait_for_keeper(engine: Here, say: Callable[[str], None]) -> None:
@@ -242,23 +234,22 @@ def ended_engines(files: RunFiles, told: JournalState, changed: float, owner: in
     engines = [*told.engines.values(), *told.lost.values()]
     if job_is_over(told):
         return frozenset(each.engine for each in engines)
-    late, here = time_left(changed, told) <= 0, this_machine().hostname
-    unseen = {each.engine for each in engines if not (each.host == here and _is_seen(each))}
+    late = time_left(changed, told) <= 0
     return frozenset(
         each.engine
         for each in engines
-        if has_ended(each, files, owner) or (late and each.engine in unseen) or _ends_what_is_left(each)
+        if has_ended(each, files, owner) or (late and not _is_seen(each)) or _ends_what_is_left(each)
     )
 
 
 def has_ended(engine: Here, files: RunFiles, owner: int | None) -> bool:
-    """True if that is known: it was on this machine and is not there any more, or its log says so, which is
-    ours or of the `owner` of the run."""
-    log = files.engine_log(engine.name)
-    if engine.host == this_machine().hostname and _has_ended_here(engine, boot_id()):
+    """True if that is known: its process was on this host and is gone, or its log says so, which belongs to
+    us or to the `owner` of the run."""
+    if _has_ended_here(engine):
         return True
     try:
-        with os.fdopen(open_own(log, os.O_RDONLY, trusted=owner), "rb") as file:
+        log_file = open_own(files.engine_log(engine.name), os.O_RDONLY, trusted=owner)
+        with os.fdopen(log_file, "rb") as file:
             file.seek(-min(LAST_WORD_WITHIN, os.fstat(file.fileno()).st_size), os.SEEK_END)
             return file.read().endswith(LAST_WORD)
     except OSError:
@@ -266,34 +257,28 @@ def has_ended(engine: Here, files: RunFiles, owner: int | None) -> bool:
 
 
 def _is_seen(engine: Here) -> bool:
-    """It is on this host, beyond doubt: no other process has its number."""
-    return bool(engine.pid and engine.started) and not _has_ended_here(engine, boot_id())
+    """Its process is on this host, and no other process can have its number."""
+    here = engine.host == this_machine().hostname
+    return here and bool(engine.pid and engine.started) and not _has_ended_here(engine)
 
 
-def _has_ended_here(engine: Here, boot: str) -> bool:
-    """The same of an engine of this host, which started as `boot` last."""
+def _has_ended_here(engine: Here) -> bool:
+    """Its process was on this host, and is gone or a zombie."""
+    if engine.host != this_machine().hostname:
+        return False
+    boot = boot_id()
     if engine.boot and boot and engine.boot != boot:
         return True
     if not engine.pid:
         return False
     process = look(engine.pid)
-    later = process is not None and engine.started not in (0, process.start)
-    return later or not _is_there(engine.pid)
-
-
-def _is_there(pid: int) -> bool:
-    """False also if it has ended and nobody has asked for its exit status yet."""
+    if process is not None:
+        return not process.alive or engine.started not in (0, process.start)
     try:
-        os.kill(pid, 0)
-        if not hasattr(os, "pidfd_open"):
-            return True
-        descriptor = os.pidfd_open(pid)
+        os.kill(engine.pid, 0)  # where /proc does not tell
     except OSError as error:
-        return error.errno != errno.ESRCH
-    try:
-        return not select.select([descriptor], [], [], 0)[0]
-    finally:
-        os.close(descriptor)
+        return error.errno == errno.ESRCH
+    return False
 
 
 def former_life(prefix: str | None, task_name: str, jobid: str, named: list[str]) -> list[str]:
@@ -315,18 +300,18 @@ def former_record(
     *,
     ended: bool = False,
 ) -> Former | ByCommand | None:
-    """What these status files say of the tasks; warnings are said. ResumeError if they do not fit, or, unless
-    these runs are known to have `ended`, if engines of theirs may still run tasks."""
+    """What these status files say of the tasks; `say` gets warnings. ResumeError if they do not fit, or if
+    engines of these runs may still run tasks, unless the runs are known to have `ended`."""
     if not paths:
         return None
     if not (ended or options.force):
         for path in paths:
             refuse_abandoned(path, say)
-    former: Former | ByCommand
-    if options.by_command:
-        former = ByCommand.read(paths, source=opened.name, retry=options.retry)
-    else:
-        former = Former.read(paths, source=opened.name, retry=options.retry, force=options.force)
+    former: Former | ByCommand = (
+        ByCommand.read(paths, source=opened.name, retry=options.retry)
+        if options.by_command
+        else Former.read(paths, source=opened.name, retry=options.retry, force=options.force)
+    )
     try:
         for warning in verify(former, opened):
             say(warning)
