@@ -25,12 +25,14 @@ and how the engine learns that whoever started it is gone:
 
 from __future__ import annotations
 
+import asyncio
 import enum
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from disbatch.contexts.nodes import Machine, Node
+from disbatch.contexts.nodes import Machine, Node, SlotRules
 from disbatch.contexts.ssh import SshOptions
 from disbatch.wire.engine_protocol import StepVariables
 
@@ -126,21 +128,65 @@ class Unknown:
 JobState = Running | Ending | Gone | Preempted | Unknown
 
 
-class Retirement(Protocol):
-    """What happens to nodes that are no longer needed."""
+class Retirement:
+    """Retires nodes that are no longer needed, with a command that runs beside the run. A subclass says how:
+    `left` and `finish`."""
+
+    def __init__(self) -> None:
+        self._active: dict[str, int] = {}
+        """How many engines each node in use has."""
+        self._waiting: dict[str, int] = {}
+        """Nodes to be retired, and the return codes of their engines."""
+        self._retired: list[str] = []
+        self._task: asyncio.Task[None] | None = None
+        self._over = False
 
     def joined(self, node: str) -> None:
         """An engine joined on the node, which is in use (again)."""
+        self._active[node] = self._active.get(node, 0) + 1
+        self._waiting.pop(node, None)
+        if node in self._retired:
+            self._retired.remove(node)
 
-    def retire(self, node: str, return_code: int, *, spare: bool) -> None:
-        """An engine of the node is gone; `spare`: it is released during the run, as there was no more
+    def retire(self, node: str, return_code: int, *, spare: bool = False) -> None:
+        """An engine of the node is gone; `spare`: it was released during the run, as there was no more
         work."""
+        if node in self._active:
+            self._active[node] -= 1
+            if not self._active[node]:
+                del self._active[node]
+                self.left(node, return_code, spare=spare)
+
+    def left(self, node: str, return_code: int, *, spare: bool) -> None:
+        """The last engine of the node is gone."""
+        raise NotImplementedError
 
     async def finish(self) -> None:
-        """The run is over. Returns, in bounded time, when nothing is going on any more."""
+        """The run is over. Returns, in bounded time, when no command is running any more."""
+        raise NotImplementedError
 
     def abandon(self) -> None:
-        """End what is going on, and begin nothing more."""
+        """End the command that is running, and start no other."""
+        self._over = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start `work`, unless it is going on."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(work())
+
+    def _environment(
+        self, nodes: Mapping[str, int], active: Iterable[str], driver_node: str
+    ) -> dict[str, str]:
+        """The environment of a command that retires these nodes, whose engines ended with these codes."""
+        codes = list(map(str, nodes.values()))
+        lists = {"NODES": nodes, "RETCODES": codes, "ACTIVE": active}
+        lists["RETIRED"] = dict.fromkeys([*self._retired, *nodes])
+        environment = {**os.environ, "NODE": next(iter(nodes)), "RETCODE": codes[0]}
+        environment |= {name: ",".join(values) for name, values in lists.items()}
+        environment.pop("DRIVER_NODE", None)
+        return environment | ({"DRIVER_NODE": driver_node} if driver_node else {})
 
 
 class Context(Protocol):
@@ -194,15 +240,6 @@ class Context(Protocol):
 
 
 # ---- discovery ----
-
-
-@dataclass(frozen=True)
-class SlotRules:
-    """What the user says of slots: `cores_per_task` (-c), `tasks_per_node` (-t), `fill` (--fill)."""
-
-    cores_per_task: float | None = None
-    tasks_per_node: int | None = None
-    fill: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Hosts(Context):
     def launch(self, node: Node) -> Launch:
         """A child of this process, or ssh."""
         if node.local:
-            return Launch(engine_argv())
+            return Launch(engine_argv(), answers=False)
         argv = launch_argv(node.name, self._ssh)
         return Launch(argv, merged=False, lifeline=Lifeline.CONNECTION)
 

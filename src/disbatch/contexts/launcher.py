@@ -32,7 +32,6 @@ import contextlib
 import os
 import re
 import secrets
-import signal
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from typing import Any
 
@@ -41,6 +40,7 @@ import msgspec
 from disbatch.contexts.child import UNKNOWN_EXIT, Child, EngineChild
 from disbatch.contexts.context import Context, Delivery, Launch, Lifeline
 from disbatch.contexts.hosts import Hosts
+from disbatch.contexts.launch_errors import not_started
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.spawn import Spawned, spawn
 from disbatch.contexts.ssh import SshOptions, Tunnel, new_place
@@ -63,16 +63,11 @@ _READY = re.compile(READY_MARK.encode() + rb" +\d+\r?\n")
 _ANSWER = re.compile(_READY.pattern + b"|" + ERROR_MARK.encode() + rb"[^\n]*\n")
 
 
-def framed(bootstrap: Bootstrap) -> bytes:
-    """The Bootstrap as an engine reads it: four bytes of length (big endian), then msgpack."""
-    body = encode(bootstrap)
-    return len(body).to_bytes(4, "big") + body
-
-
 def orders(bootstrap: Bootstrap, launch: Launch) -> bytes:
-    """What an engine that is started like this reads."""
+    """The Bootstrap as an engine reads it: four bytes of length (big endian), then msgpack."""
     lifeline = launch.lifeline is Lifeline.STDIN
-    return framed(msgspec.structs.replace(bootstrap, lifeline=lifeline))
+    body = encode(msgspec.structs.replace(bootstrap, lifeline=lifeline))
+    return len(body).to_bytes(4, "big") + body
 
 
 @contextlib.contextmanager
@@ -134,7 +129,7 @@ class Launcher:
         self._timeout = timeout
         self._room = asyncio.Semaphore(fan_out)
         self._room_for_steps = asyncio.Semaphore(step_fan_out)
-        self._spare: EngineChild | None = None
+        self._spare: Child | None = None
         self._locals: dict[str, Child] = {}
         self._steps: dict[str, tuple[Child, Launch]] = {}
         self._ended_steps: set[str] = set()
@@ -167,12 +162,14 @@ class Launcher:
             tunnel = self._tunnels[engine] = self._tunnel(node, place, self._tunnel_to)
             tunnel.open_again(self._room)
 
-    # ---- local ----
+    # ---- launches ----
 
     async def _run_local(self, node: Node, bootstrap: Bootstrap) -> None:
-        engine = bootstrap.engine
+        engine, launch = bootstrap.engine, self._context.launch(node)
         try:
-            child = await self._start_local(node, bootstrap)
+            child, self._spare = self._spare or self._spawn(node, launch, kind=EngineChild), None
+            self._locals[engine] = child
+            await self._until_ready(child, node, launch, bootstrap)
         except LaunchError as error:
             self._locals.pop(engine, None)
             self._on_failed(engine, error)
@@ -184,114 +181,64 @@ class Launcher:
         del self._locals[engine]
         self._on_exit(engine, code, self._context.ended(node, code, child.out, child.err))
 
-    async def _start_local(self, node: Node, bootstrap: Bootstrap) -> EngineChild:
-        child, self._spare = self._spare, None
-        if child is None:
-            try:
-                child = EngineChild(self._loop, spawn(self._context.launch(node).argv, merged=True))
-            except OSError as error:
-                raise LaunchError(node.name, f"cannot start an engine: {error.strerror or error}") from error
-        self._locals[bootstrap.engine] = child
-        try:
-            async with asyncio.timeout(self._timeout):
-                if await child.feed(framed(bootstrap)):
-                    return child
-                code = await asyncio.shield(child.exited)
-        except TimeoutError:
-            await child.dismiss(0)
-            raise LaunchError(
-                node.name, f"no engine within {self._timeout:g} s; waited for it to read what to do"
-            ) from None
-        raise LaunchError(node.name, self._context.ended(node, code, child.out, child.err))
-
-    # ---- ssh ----
-
     async def _run_ssh(self, node: Node, bootstrap: Bootstrap) -> None:
-        engine = bootstrap.engine
+        engine, launch = bootstrap.engine, self._context.launch(node)
         try:
             async with self._room:
-                await self._start_ssh(node, bootstrap)
+                if (tunnel := self._tunnels.get(engine)) is not None:
+                    await tunnel.open()
+                    bootstrap = msgspec.structs.replace(bootstrap, addresses=[tunnel.address])
+                child = self._spawn(node, launch)
+                await self._until_ready(child, node, launch, bootstrap)
         except LaunchError as error:
             await self._close_tunnel(engine)
             self._on_failed(engine, error)
-        else:
-            self._on_started(engine)
-
-    async def _start_ssh(self, node: Node, bootstrap: Bootstrap) -> None:
-        tunnel = self._tunnels.get(bootstrap.engine)
-        if tunnel is not None:
-            await tunnel.open()
-            bootstrap = msgspec.structs.replace(bootstrap, addresses=[tunnel.address])
-        launch = self._context.launch(node)
-        child = self._spawn(node, launch)
-        try:
-            await self._until_ready(child, node, launch, bootstrap)
-        except TimeoutError:
-            child.signal(signal.SIGTERM)
-            raise self._too_late(node, launch, child) from None
-        finally:
-            self._later(self._let_go(child))
-
-    def _spawn(self, node: Node, launch: Launch, *more: str) -> Child:
-        argv = [*launch.argv, *more]
-        try:
-            return Child(self._loop, spawn(argv, launch.environment, merged=launch.merged))
-        except FileNotFoundError as error:
-            raise LaunchError(node.name, f"there is no {argv[0]} command in PATH here") from error
-        except OSError as error:
-            raise LaunchError(node.name, f"cannot run {argv[0]}: {error.strerror or error}") from error
-
-    async def _until_ready(self, child: Child, node: Node, launch: Launch, bootstrap: Bootstrap) -> None:
-        """Wait until the engine that `child` shall start is ready, or, if it does not answer, until it has
-        its Bootstrap. LaunchError if it will not be; TimeoutError."""
-        async with asyncio.timeout(self._timeout):
-            if launch.delivery is Delivery.STDIN:
-                await child.feed(orders(bootstrap, launch))
-            if launch.lifeline is Lifeline.CONNECTION:
-                child.close_stdin()
-            if not launch.answers:
-                return
-            answer = await child.until(_ANSWER)
-            if answer is None or not _READY.match(answer[0]):
-                child.close_stdin()  # it may wait for that, so that its error is not lost
-                code = await asyncio.shield(child.exited)
-                raise LaunchError(node.name, self._context.ended(node, code, child.out, child.err))
-
-    def _too_late(self, node: Node, launch: Launch, child: Child) -> LaunchError:
-        said = self._context.waits_for(child.err)
-        problem = f"no engine within {self._timeout:g} s; waited for {launch.argv[0]} to start one there"
-        return LaunchError(node.name, f"{problem}{f' ({said})' if said else ''}")
-
-    async def _let_go(self, child: Child) -> None:
-        ready = _READY.search(child.out) is not None
-        await child.dismiss(LET_GO if ready else 0)
-
-    # ---- steps ----
+            return
+        self._later(child.dismiss(LET_GO))
+        self._on_started(engine)
 
     async def _run_step(self, node: Node, bootstrap: Bootstrap) -> None:
-        launch = self._context.launch(node)
+        engine, launch = bootstrap.engine, self._context.launch(node)
         try:
             with orders_file(bootstrap, launch) as arguments:
                 async with self._room_for_steps:
-                    child = await self._start_step(node, launch, bootstrap, arguments)
-                await self._until_step_ends(node, bootstrap.engine, child, launch)
+                    child = self._spawn(node, launch, *arguments)
+                    await self._until_ready(child, node, launch, bootstrap)
+                await self._until_step_ends(node, engine, child, launch)
         except LaunchError as error:
-            self._on_failed(bootstrap.engine, error)
+            self._on_failed(engine, error)
 
-    async def _start_step(
-        self, node: Node, launch: Launch, bootstrap: Bootstrap, arguments: list[str]
-    ) -> Child:
-        child = self._spawn(node, launch, *arguments)
+    def _spawn(self, node: Node, launch: Launch, *more: str, kind: type[Child] = Child) -> Child:
+        argv = [*launch.argv, *more]
+        try:
+            return kind(self._loop, spawn(argv, launch.environment, merged=launch.merged))
+        except OSError as error:
+            raise LaunchError(node.name, not_started(argv, error)) from error
+
+    async def _until_ready(self, child: Child, node: Node, launch: Launch, bootstrap: Bootstrap) -> None:
+        """Wait until the engine that `child` starts is ready, or, if it does not answer, until it has its
+        Bootstrap. LaunchError if it will not be ready; then the child is ended."""
         ready = False
         try:
-            await self._until_ready(child, node, launch, bootstrap)
+            async with asyncio.timeout(self._timeout):
+                started = launch.delivery is not Delivery.STDIN or await child.feed(orders(bootstrap, launch))
+                if launch.lifeline is Lifeline.CONNECTION:
+                    child.close_stdin()
+                if launch.answers:
+                    answer = await child.until(_ANSWER)
+                    started = answer is not None and _READY.match(answer[0]) is not None
+                if not started:
+                    child.close_stdin()  # it may wait for that, so that its error is not lost
+                    code = await asyncio.shield(child.exited)
+                    raise LaunchError(node.name, self._context.ended(node, code, child.out, child.err))
             ready = True
         except TimeoutError:
-            raise self._too_late(node, launch, child) from None
+            said = self._context.waits_for(child.err)
+            problem = f"no engine within {self._timeout:g} s; waited for {launch.argv[0]} to start one there"
+            raise LaunchError(node.name, f"{problem}{f' ({said})' if said else ''}") from None
         finally:
             if not ready:
                 self._later(child.dismiss(0, launch.grace))
-        return child
 
     async def _until_step_ends(self, node: Node, engine: str, child: Child, launch: Launch) -> None:
         self._steps[engine] = (child, launch)

@@ -1,20 +1,20 @@
-"""The end of an allocation: a warning early, then no more tasks, then the end of those that still run.
+"""The end of an allocation: warn the user early, then start no more tasks, then end those that still run.
 
 Theory of operation
 -------------------
-Three moments, each so many seconds before the end: the warning; the last start of a task (`margin`); and the
-last moment at which what runs can be ended in order and recorded before the scheduler kills it (`reserve`).
-Unless the user asks for a longer margin the last two are the same.
+There are three moments, each so many seconds before the end: the warning; the last start of a task
+(`margin`); and the last moment at which running tasks can be ended and recorded before the scheduler kills
+them (`reserve`). Unless the user asks for a longer margin, the last two are the same.
 
-The end may move: an administrator extends a job, or shortens it. So the scheduler is asked again now and
-then, and shortly before each moment; if the end is later now, so is the moment. All is computed from the wall
-clock each time: a timer's clock and the scheduler's drift apart in a week, and one stands still while a
-machine sleeps.
+An administrator may extend or shorten a job. So the scheduler is asked again from time to time, and shortly
+before each moment. The wall clock is read each time, because a timer's clock drifts in a week, and stands
+still while a machine sleeps.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -72,88 +72,128 @@ def duration(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
 
 
-class Allowance:
-    """The time that an allocation has until `end` (epoch seconds).
+class TimeLimit:
+    """The end of the allocation of a pool; without an end it does nothing.
 
-    `grace`: seconds that tasks have when they are ended; `margin`: of --time-limit-margin, or None. `ask`
-    tells the end as the scheduler knows it now, within so many seconds: None if it does not tell. `say` gets
-    lines for the user. `last_start` is called when nothing more shall start, `last_run` when what runs shall
-    end; what becomes of that is what `then` says.
+    `grace`: seconds that tasks have when they are ended; `then` says what becomes of them. `notify_user` gets
+    lines for the user; `handle_event` gets a Drain, and later a Stop, for each of `engines()`. `launches_end`
+    is called when engines that have not joined need not come any more; `end_is_near` with the seconds after
+    which engines that do not answer are given up. `recheck`: seconds after which the scheduler is asked
+    again.
     """
 
     def __init__(
         self,
-        end: float,
-        *,
+        pool: Pool,
         grace: float,
-        margin: float | None,
-        ask: Callable[[float], Awaitable[float | None]],
-        say: Callable[[str], None],
-        last_start: Callable[[], None],
-        last_run: Callable[[], None],
+        *,
+        notify_user: Callable[[str], None],
+        handle_event: Callable[[Drain | Stop], None],
+        engines: Callable[[], Iterable[str]],
+        launches_end: Callable[[], None],
+        end_is_near: Callable[[float], None],
         then: str = "can be resumed",
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         recheck: float = RECHECK,
     ) -> None:
-        self.end = end
+        self._end = math.inf if pool.context.end is None else pool.context.end
+        self._ask = pool.context.current_end
+        self._grace = grace
         self._reserve = reserve(grace)
-        self._margin = max(self._reserve, margin or 0.0)
-        self._ask = ask
-        self._say = say
-        self._last_start = last_start
-        self._last_run = last_run
+        self._margin = max(self._reserve, pool.time_limit_margin or 0.0)
+        self._notify_user = notify_user
+        self._handle_event = handle_event
+        self._engines = engines
+        self._launches_end = launches_end
+        self._end_is_near = end_is_near
         self._then = then
         self._clock = clock
         self._sleep = sleep
         self._recheck = recheck
         self._asked_at = clock()
+        self._event: type[Drain] | type[Stop] | None = None
+        """What each engine got last."""
+        self._task: asyncio.Task[None] | None = None
 
     @property
-    def left(self) -> float:
+    def _left(self) -> float:
         """Seconds to the end."""
-        return self.end - self._clock()
+        return self._end - self._clock()
 
     @property
     def too_late(self) -> str:
-        """Why nothing can start any more; empty if something can."""
-        if self.left > self._margin:
+        """Why no task can start any more; "" if one can."""
+        if self._left > self._margin:
             return ""
-        if self.left <= 0:
+        if self._left <= 0:
             return TIME_IS_UP
         margin = f" (--time-limit-margin {self._margin:g})" if self._margin > self._reserve else ""
-        return f"the allocation ends in {duration(self.left)}: too late to start tasks{margin}"
+        return f"the allocation ends in {duration(self._left)}: too late to start tasks{margin}"
+
+    @property
+    def words(self) -> str:
+        """Why the run ended, if this is why; else ""."""
+        return TIME_IS_UP if self._event is not None else ""
+
+    def start(self) -> None:
+        """Watch the clock from now on."""
+        if math.isfinite(self._end):
+            self._task = asyncio.get_running_loop().create_task(self.watch())
+
+    def close(self) -> None:
+        """Watch it no longer."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def lets_go(self, context: str) -> bool:
+        """True if an engine of ours comes too late; an attached context (its id is not "") has its own
+        time."""
+        return self._event is not None and not context
+
+    def joined(self, engine: str, context: str) -> None:
+        """This engine came, maybe too late."""
+        if self._event is not None and self.lets_go(context):
+            self._handle_event(self._event(engine))
 
     async def watch(self) -> None:
-        """From now to the end."""
-        early = max(self._margin + EARLY_LEAST, min(EARLY_MOST, EARLY_SHARE * self.left))
+        """Warn, drain and stop, each at its time."""
+        early = max(self._margin + EARLY_LEAST, min(EARLY_MOST, EARLY_SHARE * self._left))
         await self._reach(early)
         self._warn()
         await self._reach(self._margin)
         if self._margin > self._reserve:
-            left = duration(self.left - self._reserve)
-            ends = f"the allocation ends in {duration(self.left)}"
-            self._say(f"{ends}: no more tasks start, and those that run have {left}")
-        self._last_start()
+            left = duration(self._left - self._reserve)
+            ends = f"the allocation ends in {duration(self._left)}"
+            self._notify_user(f"{ends}: no more tasks start, and those that run have {left}")
+        self._send_all(Drain)
         await self._reach(self._reserve)
-        self._last_run()
+        self._end_is_near(self._grace)
+        self._send_all(Stop)
 
     def _warn(self) -> None:
         now = self._clock()
-        stop = clock_time(self.end - self._reserve, now)
+        stop = clock_time(self._end - self._reserve, now)
         words = f"what still runs at {stop} is ended, and {self._then}"
         if self._margin > self._reserve:
-            words = f"no task starts after {clock_time(self.end - self._margin, now)}, and {words}"
-        self._say(f"the allocation ends at {clock_time(self.end, now)}, in {duration(self.left)}: {words}")
+            words = f"no task starts after {clock_time(self._end - self._margin, now)}, and {words}"
+        end = f"the allocation ends at {clock_time(self._end, now)}, in {duration(self._left)}"
+        self._notify_user(f"{end}: {words}")
+
+    def _send_all(self, event: type[Drain] | type[Stop]) -> None:
+        self._event = event
+        for engine in list(self._engines()):
+            self._handle_event(event(engine))
+        self._launches_end()
 
     async def _reach(self, before: float) -> None:
-        """Until so many seconds before the end, as the scheduler tells it shortly before."""
+        """Wait until so many seconds before the end, as the scheduler tells it shortly before."""
         asked = False
-        while (left := self.left - before) > 0:
+        while (left := self._left - before) > 0:
             if left > ASK_AHEAD:
                 asked = False
                 await self._sleep(min(left - ASK_AHEAD, LONGEST_SLEEP))
-                if self._clock() - self._asked_at >= self._recheck and self.left - before > ASK_AHEAD:
+                if self._clock() - self._asked_at >= self._recheck and self._left - before > ASK_AHEAD:
                     await self._ask_again(ASK_AHEAD)
             elif asked or left < LAST_ASK:
                 await self._sleep(left)
@@ -163,82 +203,4 @@ class Allowance:
 
     async def _ask_again(self, timeout: float) -> None:
         self._asked_at = self._clock()
-        self.end = await self._ask(timeout) or self.end
-
-
-class TimeLimit:
-    """`say` gets lines for the user, `tell` events for the plan about each of `engines()`; `launches_end` is
-    called when engines that are on their way need not come any more, and `end_is_near` when engines that do
-    not answer are to be given up after so many seconds; tasks that are ended have `grace` seconds, and
-    `then` says what becomes of them. An allocation without an end asks for nothing."""
-
-    def __init__(
-        self,
-        pool: Pool,
-        grace: float,
-        *,
-        say: Callable[[str], None],
-        tell: Callable[[Drain | Stop], None],
-        engines: Callable[[], Iterable[str]],
-        launches_end: Callable[[], None],
-        end_is_near: Callable[[float], None],
-        then: str = "can be resumed",
-    ) -> None:
-        self._tell = tell
-        self._engines = engines
-        self._launches_end = launches_end
-        self._end_is_near = end_is_near
-        self._grace = grace
-        self._event: type[Drain] | type[Stop] | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._allowance: Allowance | None = None
-        if pool.context.end is not None:
-            self._allowance = Allowance(
-                pool.context.end,
-                grace=grace,
-                margin=pool.time_limit_margin,
-                ask=pool.context.current_end,
-                say=say,
-                last_start=lambda: self._all(Drain),
-                last_run=self._last_run,
-                then=then,
-            )
-
-    @property
-    def too_late(self) -> str:
-        """Why the run cannot start any task; empty if it can."""
-        return "" if self._allowance is None else self._allowance.too_late
-
-    @property
-    def words(self) -> str:
-        """Why the run ended, if that is why; else empty."""
-        return TIME_IS_UP if self._event is not None else ""
-
-    def start(self) -> None:
-        """Watch the clock."""
-        if self._allowance is not None:
-            self._task = asyncio.get_running_loop().create_task(self._allowance.watch())
-
-    def close(self) -> None:
-        """Watch it no longer."""
-        if self._task is not None:
-            self._task.cancel()
-
-    def lets_go(self, context: str) -> bool:
-        """An engine comes too late. One of another context, whose id is not empty, has its own time."""
-        return self._event is not None and not context
-
-    def joined(self, engine: str, context: str) -> None:
-        """This engine came, maybe too late."""
-        if self._event is not None and self.lets_go(context):
-            self._tell(self._event(engine))
-
-    def _all(self, event: type[Drain] | type[Stop]) -> None:
-        self._event = event
-        for engine in list(self._engines()):
-            self._tell(event(engine))
-        self._launches_end()
-
-    def _last_run(self) -> None:
-        self._end_is_near(self._grace)
-        self._all(Stop)
+        self._end = await self._ask(timeout) or self._end

@@ -233,8 +233,8 @@ class _Assembly:
         return TimeLimit(
             self._settings.pool,
             self._settings.grace,
-            say=self._notify_user,
-            tell=self._handle_event,
+            notify_user=self._notify_user,
+            handle_event=self._handle_event,
             engines=lambda: [entry.engine for entry in self._engines.of_context("")],
             launches_end=lambda: self._engine_launches.cancel_all(),
             end_is_near=lambda grace: self._shutdown.end_of_allocation_is_near(grace),

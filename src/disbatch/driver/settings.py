@@ -43,7 +43,7 @@ class Settings:
     `listen`: HOST:PORT of --use-address as (host, port), if given; `on_network`: others may join from other
     hosts, so that a port is opened at once. `waits`: how long a run without any engine waits for some to be
     attached; None: for ever. `asked` is for a driver that takes this run over,
-    `takeover` what this one takes over. `grace` is what tasks can have: see `allowance.grace_within`.
+    `takeover` what this one takes over. `grace` is what tasks can have: see `walltime.grace_within`.
     `keystore`: the server whose key store is used, None for the driver's own; `key_prefix`: what keys shall
     begin with there, if the user said so. `resume_hint`: the command that goes on from here; the other one,
     if tasks were handed in. `output`: --output and what belongs to it; None: nothing is kept. `script` writes

@@ -125,4 +125,4 @@ def test_abandoned_while_the_command_runs(tmp_path: Path) -> None:
 
 def test_command_that_cannot_be_started() -> None:
     said = retire("echo " + "x" * (1 << 18), lambda retirer: retirer.retire("a", 0))
-    assert len(said) == 1 and said[0].startswith("the retire command (-k) for a failed: cannot be started")
+    assert len(said) == 1 and said[0].startswith("the retire command (-k) for a failed: cannot run")

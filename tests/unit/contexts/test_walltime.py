@@ -6,7 +6,10 @@ import asyncio
 
 import pytest
 
-from disbatch.contexts.walltime import TIME_IS_UP, Allowance, clock_time, duration, grace_within
+from disbatch.contexts.hosts import Hosts
+from disbatch.contexts.pool import Pool
+from disbatch.contexts.walltime import TIME_IS_UP, TimeLimit, clock_time, duration, grace_within
+from disbatch.plan.events import Drain
 
 NOON = 1_700_000_000.0
 
@@ -26,18 +29,21 @@ class World:
         self.events: list[tuple[float, str]] = []
         self.ends = list(ends)
         self.slow = slow
-        self.allowance = Allowance(
-            NOON + left,
-            grace=5.0,
-            margin=margin,
-            ask=self.ask,
-            say=lambda text: self.note("say"),
-            last_start=lambda: self.note("last start"),
-            last_run=lambda: self.note("last run"),
+        job = Hosts()
+        job.end = NOON + left
+        self.limit = TimeLimit(
+            Pool(context=job, time_limit_margin=margin),
+            5.0,
+            notify_user=lambda text: self.note("say"),
+            handle_event=lambda event: self.note("last start" if isinstance(event, Drain) else "last run"),
+            engines=lambda: ["a"],
+            launches_end=lambda: None,
+            end_is_near=lambda grace: None,
             clock=lambda: self.now,
             sleep=self.sleep,
             recheck=recheck,
         )
+        self.limit._ask = self.ask
 
     def note(self, what: str) -> None:
         self.events.append((self.now - NOON, what))
@@ -54,7 +60,7 @@ class World:
         return None if end is None else NOON + end
 
     def watch(self) -> list[tuple[float, str]]:
-        asyncio.run(self.allowance.watch())
+        asyncio.run(self.limit.watch())
         return self.events
 
 
@@ -125,7 +131,7 @@ def test_a_machine_that_slept_is_late_but_not_for_ever() -> None:
     async def long_sleep(seconds: float) -> None:
         world.now += 4000
 
-    world.allowance._sleep = long_sleep
+    world.limit._sleep = long_sleep
     assert [what for _, what in world.watch()] == ["say", "last start", "last run"]
 
 
@@ -144,13 +150,13 @@ def test_a_machine_that_slept_is_late_but_not_for_ever() -> None:
     ],
 )
 def test_too_late(left: float, margin: float | None, words: str) -> None:
-    assert World(left, margin=margin).allowance.too_late == words
+    assert World(left, margin=margin).limit.too_late == words
 
 
 def test_words() -> None:
     said: list[str] = []
     world = World(3600, margin=300)
-    world.allowance._say = said.append
+    world.limit._notify_user = said.append
     world.watch()
     end, ended, last = (clock_time(NOON + t, NOON) for t in (3600, 3590, 3300))
     assert said == [

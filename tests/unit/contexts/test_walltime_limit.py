@@ -24,16 +24,14 @@ class Run:
         self.limit = TimeLimit(
             pool(end, margin),
             5.0,
-            say=lambda text: self.log.append("say"),
-            tell=self.log.append,
+            notify_user=lambda text: self.log.append("say"),
+            handle_event=self.log.append,
             engines=lambda: ["a", "b"],
             launches_end=lambda: self.log.append("no launches"),
             end_is_near=self.log.append,
         )
 
     def to_the_end(self) -> list[object]:
-        allowance = self.limit._allowance
-        assert allowance is not None
         now = [0.0]
 
         async def sleep(seconds: float) -> None:
@@ -42,8 +40,9 @@ class Run:
         async def ask(timeout: float) -> None:
             return None
 
-        allowance._clock, allowance._sleep, allowance._ask = lambda: now[0], sleep, ask
-        asyncio.run(allowance.watch())
+        limit = self.limit
+        limit._clock, limit._sleep, limit._ask = lambda: now[0], sleep, ask
+        asyncio.run(limit.watch())
         return self.log
 
 

@@ -1,29 +1,29 @@
-"""Gives nodes back to Slurm while the run goes on: makes the job smaller with the default retire command.
+"""Give nodes back to Slurm while the run goes on, by making the job smaller.
 
 Theory of operation
 -------------------
 A job is made smaller by naming the nodes that it keeps. Others may change the job, too (another run in the
-same job, an administrator, a node that died), and a node that the list forgets is lost to all that runs
-there. So each call looks first: which nodes does the job have now, and does anything else still run on
-those that we have done with? It then names all but these. Nodes with an engine that is still on its way,
-nodes that we never used, and dead nodes that Slurm has not noticed yet stay in the list by themselves.
+same job, an administrator, a node that died), and everything on a node that is missing in the list is ended.
+So each call first asks which nodes the job has now, and whether anything else runs on those that we no longer
+need. Then it names all nodes but these. So a node that we never used, one whose engine has not joined yet,
+and a dead node that Slurm has not noticed yet remain in the list.
 
-Only nodes that were given back as spare are taken out of the job. What engines leave at the end of the run
-stays: the batch script goes on, or ends and gives everything back.
+Only nodes that were released as spare are taken out of the job. Nodes that engines leave at the end of the
+run stay: the batch script goes on, or ends and gives everything back.
 
-A call may be refused ("try again in a bit"), or a node may still be in use: both are tried again after a
-while, the whole from its beginning, with what was given back meanwhile.
+A call may be refused ("try again in a bit"), or a node may still be in use. Then everything is tried again
+after a while, with the nodes that were released meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable
 
 from disbatch.contexts import command as commands
-from disbatch.contexts.command import in_directory
+from disbatch.contexts.command import SHELL, in_directory
+from disbatch.contexts.context import Retirement
 from disbatch.contexts.slurm.commands import SlurmSilentError, job_facts, nodes_in_use
 from disbatch.contexts.slurm.job import Allocation
 from disbatch.model.text import short_list
@@ -43,12 +43,12 @@ LAST_CALL = 5.0
 STILL_IN_USE = "something else still runs there"
 
 
-class Shrinker:
-    """The nodes that one run gives back; a `Retirement`.
+class Shrinker(Retirement):
+    """Gives the nodes of one run back.
 
-    `command` is run by /bin/sh in `directory`, because scontrol leaves scripts where it is called. It finds
-    SLURM_JOBID, ACTIVE, DRIVER_NODE (the driver's node, if no engine is there), NODE(S), RETCODE(S) and
-    RETIRED. `trouble(text)` gets one line if nodes cannot be given back.
+    `command` is run by /bin/sh in `directory`, because scontrol leaves scripts where it is called. Its
+    environment is that of a retire command, with SLURM_JOBID; DRIVER_NODE is the driver's node if no engine
+    is there. `notify_user` gets one line if nodes cannot be given back.
     """
 
     def __init__(
@@ -56,50 +56,32 @@ class Shrinker:
         allocation: Allocation,
         command: str,
         directory: str,
-        trouble: Callable[[str], None],
+        notify_user: Callable[[str], None],
         *,
         run: commands.Run = commands.run,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] | None = None,
     ) -> None:
+        super().__init__()
         self._allocation = allocation
-        self._command = in_directory(directory, ["/bin/sh", "-c", command])
-        self._trouble = trouble
+        self._command = in_directory(directory, [SHELL, "-c", command])
+        self._notify_user = notify_user
         self._run = run
         self._sleep = sleep
         self._clock = clock or asyncio.get_running_loop().time
-        self._active: dict[str, int] = {}
-        self._returned: dict[str, int] = {}
-        """Nodes that wait to be taken out of the job, and how their engines ended."""
-        self._retired: list[str] = []
-        self._task: asyncio.Task[None] | None = None
         self._calling = False
-        self._over = False
-        self._told = False
+        self._notified = False
         self._next = 0.0
         """When the job may be changed again, by the clock."""
 
-    def joined(self, node: str) -> None:
-        """An engine is there on the node, which is in use (again)."""
-        self._active[node] = self._active.get(node, 0) + 1
-        self._returned.pop(node, None)
-
-    def retire(self, node: str, return_code: int, *, spare: bool) -> None:
-        """An engine of the node is gone; the node is given back if it was the last there, and spare."""
-        if node not in self._active:
-            return
-        self._active[node] -= 1
-        if self._active[node]:
-            return
-        del self._active[node]
-        if not spare or self._over or node in self._allocation.keep:
-            return
-        self._returned[node] = return_code
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._course())
+    def left(self, node: str, return_code: int, *, spare: bool) -> None:
+        """Give the node back soon, if it is spare."""
+        if spare and not self._over and node not in self._allocation.keep:
+            self._waiting[node] = return_code
+            self._start(self._shrink_repeatedly)
 
     async def finish(self) -> None:
-        """Begin no further call, and wait a moment for one that is going on."""
+        """Start no further call, and wait a moment for one that is going on."""
         self._over = True
         if self._task is None or self._task.done():
             return
@@ -107,71 +89,55 @@ class Shrinker:
             await asyncio.wait([self._task], timeout=LAST_CALL)
         self._task.cancel()
         await asyncio.wait([self._task])
-        if self._returned:
-            log.info("not given back, the run is over: %s", ",".join(self._returned))
+        if self._waiting:
+            log.info("not given back, the run is over: %s", ",".join(self._waiting))
 
-    def abandon(self) -> None:
-        """End the call that is going on, and make no other."""
-        self._over = True
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _course(self) -> None:
+    async def _shrink_repeatedly(self) -> None:
         await self._sleep(max(JOIN_DELAY, self._next - self._clock()))
         waits = iter(RETRIES)
-        while self._returned and not self._over:
+        while self._waiting and not self._over:
             problem = await self._shrink()
             if problem is None:
                 waits, wait = iter(RETRIES), PAUSE
                 self._next = self._clock() + PAUSE
             else:
-                log.info("%s: not given back yet: %s", ",".join(self._returned), problem)
+                log.info("%s: not given back yet: %s", ",".join(self._waiting), problem)
                 wait = next(waits, 0.0)
                 if not wait:
-                    self._tell(problem)
+                    self._report(problem)
                     return
-            if self._returned and not self._over:
+            if self._waiting and not self._over:
                 await self._sleep(wait)
 
-    def _tell(self, problem: str) -> None:
-        if not self._told and problem != STILL_IN_USE:
-            self._told = True
-            self._trouble(f"{short_list(list(self._returned))}: cannot be given back to Slurm: {problem}")
+    def _report(self, problem: str) -> None:
+        if not self._notified and problem != STILL_IN_USE:
+            self._notified = True
+            self._notify_user(f"{short_list(list(self._waiting))}: cannot be given back to Slurm: {problem}")
 
     async def _shrink(self) -> str | None:
         """Take out of the job what can be. What went wrong, or None if there is nothing to say."""
         job = self._allocation.job
         try:
             nodes = (await job_facts(job, self._run)).nodes or []
-            for node in set(self._returned).difference(nodes):
-                del self._returned[node]  # it is gone already
-            if not self._returned:
+            for node in set(self._waiting).difference(nodes):
+                del self._waiting[node]  # it is gone already
+            if not self._waiting:
                 return None
-            used = await nodes_in_use(job, list(self._returned), self._run)
+            used = await nodes_in_use(job, list(self._waiting), self._run)
         except SlurmSilentError as error:
             return str(error)
-        free = [node for node in self._returned if node not in used]
+        free = [node for node in self._waiting if node not in used]
         left = [node for node in nodes if node not in free]
         if not free or not left:
             return STILL_IN_USE
         return await self._call(free, left)
 
     async def _call(self, free: list[str], left: list[str]) -> str | None:
-        codes = [str(self._returned[node]) for node in free]
-        own, active = self._allocation.own_node, left
-        environment = {name: value for name, value in os.environ.items() if name != "DRIVER_NODE"}
+        own, active, driver_node = self._allocation.own_node, left, ""
         if own in left and len(left) > 1 and own not in self._active:
-            environment["DRIVER_NODE"] = own
-            active = [node for node in left if node != own]
-        environment |= {
-            "SLURM_JOBID": self._allocation.job,
-            "NODE": free[0],
-            "RETCODE": codes[0],
-            "NODES": ",".join(free),
-            "RETCODES": ",".join(codes),
-            "ACTIVE": ",".join(active),
-            "RETIRED": ",".join([*self._retired, *free]),
-        }
+            active, driver_node = [node for node in left if node != own], own
+        nodes = {node: self._waiting[node] for node in free}
+        environment = self._environment(nodes, active, driver_node) | {"SLURM_JOBID": self._allocation.job}
         self._calling = True
         try:
             problem = (await self._run(self._command, environment, CALL_TIMEOUT)).problem
@@ -181,5 +147,5 @@ class Shrinker:
             log.info("gave %s back; the job keeps %s", ",".join(free), ",".join(left))
             self._retired += free
             for node in free:
-                self._returned.pop(node, None)
+                self._waiting.pop(node, None)
         return problem
