@@ -1,4 +1,4 @@
-"""`dbutil attach`, or PREFIX_dbUtil.sh with nothing but options: adds nodes to a run that goes on."""
+"""`dbutil attach`, or PREFIX_dbUtil.sh with options only: add nodes to a run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DESCRIPTION = (
-    "Add nodes to a run that goes on: other hosts, or those of the job that this is started in. It stays "
-    "until these nodes have left the run; ^C takes them out of it, and their tasks run again elsewhere."
+    "Add nodes to a run: other hosts, or those of the job that this command is in. It stays until these "
+    "nodes have left the run; ^C removes them from it, and their tasks run again elsewhere."
 )
 
 

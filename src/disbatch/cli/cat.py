@@ -1,4 +1,4 @@
-"""`dbutil cat`: shows what tasks printed, also while they run, and after the run."""
+"""`dbutil cat`: show what tasks printed, while they run and afterwards."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MOST_TASKS = 100_000
 
 def add_cat(add: AddVerb) -> None:
     """Declare the verb."""
-    help = "show what tasks printed, of a run with --output; also while they run"
+    help = "show the output of tasks, of a run with --output; also while they run"
     parser = add("cat", parents=[run_option()], help=help)
-    parser.add_argument("--err", action="store_true", help="what they printed to stderr, not to stdout")
+    parser.add_argument("--err", action="store_true", help="show stderr instead of stdout")
     parser.add_argument(
         "tasks", nargs="+", metavar="TASKID", help="ids as in the status file: 12, or 100-199"
     )

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 DESCRIPTION = "Run a file of shell commands, one a line, as many at a time as there are slots."
 EPILOG = """\
 examples:
-  disbatch Tasks  on this machine, a task a core
+  disbatch Tasks  on this machine, one task per core
   disbatch -s ws1:8,ws2:16 Tasks  on two workstations, through ssh
   sbatch -n 20 disbatch Tasks  on 20 cores of a Slurm cluster
-  disbatch -c 4 Tasks  each task uses four cores
-  disbatch -r Tasks_JOBID_status.txt Tasks  go on where a former run ended
-  generator | disbatch -  tasks as they come
+  disbatch -c 4 Tasks  four cores per task
+  disbatch -r Tasks_JOBID_status.txt Tasks  continue a former run
+  generator | disbatch -  tasks as they are generated
 
 exit status:
   0  the run is complete, even if tasks failed
-  1  the same with -e, -f or a failed BARRIER CHECK
-  2  bad usage or input, nothing was run
+  1  a task failed, and -e, -f or BARRIER CHECK was given
+  2  bad usage or input; nothing ran
   3  the run could not be completed
   128 + N  ended by signal N
 """

@@ -1,4 +1,4 @@
-"""`dbutil submit`: hands tasks in to a run that goes on, and may wait until they are done."""
+"""`dbutil submit`: submit tasks to a run, and wait until they are done if asked to."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Lines(NamedTuple):
 
 def add_submit(add: AddVerb) -> None:
     """Declare the verb."""
-    parser = add("submit", parents=[usual_options()], help="hand in tasks")
+    parser = add("submit", parents=[usual_options()], help="submit tasks")
     parser.add_argument("--wait", action="store_true",
-        help="until they are done; print their status lines; exit 1 if one failed")  # fmt: skip
+        help="wait until they are done, and print their status lines; exit with 1 if one failed")  # fmt: skip
     parser.add_argument("commands", nargs="+", metavar="COMMAND",
-        help="a line of a task file each; - reads lines from standard input")  # fmt: skip
+        help="a line of a task file; -: lines from standard input")  # fmt: skip
     parser.set_defaults(
         perform=lambda given, say: submit(given.run, Handing(given.commands, given.wait, given.timeout), say)
     )

@@ -1,9 +1,4 @@
-"""`dbutil status` and `dbutil monitor`.
-
-`dbutil status`: how a run stands, for people and for scripts, once or whenever that changes.
-
-`dbutil monitor`: a run on a whole terminal, while it goes on and after its end.
-"""
+"""`dbutil status`: print the state of a run; `dbutil monitor`: show it full-screen."""
 
 from __future__ import annotations
 
@@ -60,17 +55,19 @@ class Shown(NamedTuple):
 
 def add_status(add: AddVerb) -> None:
     """Declare the verb."""
-    parser = add("status", parents=[usual_options()], help="how a run stands, also after its end")
-    parser.add_argument("--json", action="store_true", help="as JSON, in one line")
-    parser.add_argument("--watch", action="store_true", help="again whenever that changes, until the end")
+    parser = add("status", parents=[usual_options()], help="the state of a run, also after its end")
+    parser.add_argument("--json", action="store_true", help="print JSON, in one line")
+    parser.add_argument(
+        "--watch", action="store_true", help="print it again whenever it changes, until the end"
+    )
     for name, what in (
-        ("running", "tasks that run, the longest"),
-        ("failures", "tasks that failed, the last"),
-        ("log", "lines for the user, the last"),
+        ("running", "longest running tasks"),
+        ("failures", "last failed tasks"),
+        ("log", "last messages"),
         ("engines", "engines"),
     ):
         usual = f"{SHOWN}; with --json {IN_JSON}" if name != "engines" else "20; with --json all"
-        parser.add_argument(f"--{name}", metavar="N", type=_number, help=f"so many {what} ({usual})")
+        parser.add_argument(f"--{name}", metavar="N", type=_number, help=f"show N {what} ({usual})")
     parser.set_defaults(
         perform=lambda given, say: status(
             given.run,
@@ -201,13 +198,13 @@ LONGEST_INTERVAL = 3600.0
 
 def add_monitor(add: AddVerb) -> None:
     """Declare the verb."""
-    parser = add("monitor", parents=[run_option()], help="watch a run on the terminal, and steer it by keys")
+    parser = add("monitor", parents=[run_option()], help="watch a run full-screen, and control it by keys")
     parser.add_argument(
         "--interval",
         metavar="SECONDS",
         type=_seconds,
         default=1.0,
-        help="between two drawings, for a slow connection (%(default)g)",
+        help="seconds between updates, for a slow connection (%(default)g)",
     )
     parser.set_defaults(perform=lambda given, say: monitor(given.run, given.interval))
 

@@ -86,101 +86,105 @@ def _label(text: str) -> str:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare all of them, and the task file."""
     add = parser.add_argument
-    add("taskfile", nargs="?", metavar="TASKFILE", help='tasks, one a line ("-" for standard input)')
+    add("taskfile", nargs="?", metavar="TASKFILE", help='tasks, one a line ("-": standard input)')
     add("--version", action="version", version=f"disbatch {VERSION}")
     add_where(parser.add_argument_group("where tasks run"))
-    _add_pool(parser.add_argument_group("engines and tasks that come later (see dbutil attach, submit)"))
-    _add_resume(parser.add_argument_group("going on from a former run, and when to end"))
+    _add_pool(parser.add_argument_group("nodes and tasks that are added later (dbutil attach, submit)"))
+    _add_resume(parser.add_argument_group("resuming, and ending"))
     _add_files(parser.add_argument_group("files"))
     _add_network(parser.add_argument_group("engines and network"))
     _add_programs(parser.add_argument_group("tasks from programs"))
-    _add_notices(parser.add_argument_group("watching, and being told"))
+    _add_notices(parser.add_argument_group("watching, and notifications"))
 
 
 def add_where(group: argparse._ArgumentGroup, label: tuple[str, ...] = ("--label",)) -> None:
-    """The options of a context: which nodes, how they are divided, and when they are let go."""
+    """The options of a context: which nodes, how they are divided, and when they are released."""
     add = group.add_argument
     add("-s", "--ssh-node", action="append", default=[], metavar="HOST:CORES[,...]",
-        help="use these hosts, through ssh (localhost without); 'node[01-12]:8' is twelve; repeatable; "
-        "default: DISBATCH_SSH_NODELIST, else the Slurm job we are in, else all cores of this "
-        "machine, or those that another scheduler's job has of it")  # fmt: skip
+        help="use these hosts through ssh (localhost without it); 'node[01-12]:8' names twelve; repeatable; "
+        "default: DISBATCH_SSH_NODELIST, else the Slurm job that this is in, else the cores that another "
+        "scheduler's job has on this machine, or all its cores")  # fmt: skip
     add("-c", "--cpusPerTask", dest="cores_per_task", type=_number(0, more=True), metavar="N",
-        help="cores a task uses; may be fractional (default 1; under Slurm what the job "
-        "asked for)")  # fmt: skip
+        help="cores per task; may be fractional (default 1; in a Slurm job what it asked for)")  # fmt: skip
     add("-t", "--tasksPerNode", dest="tasks_per_node", type=_whole(1), metavar="N",
-        help="at most N tasks at once on a node, within cores / N of -c")  # fmt: skip
+        help="at most N tasks at once on a node, and never more than cores / -c")  # fmt: skip
     add("--fill", action="store_true",
-        help="under a scheduler: use all cores that it gave us on each node, not just "
-        "those asked for")  # fmt: skip
-    add("-g", "--gpu", action="store_true", help="split each node's GPUs among its slots, whole devices each")
+        help="in a scheduler's job: use all cores that it has on each node, not only those that it asked "
+        "for")  # fmt: skip
+    add("-g", "--gpu", action="store_true",
+        help="divide each node's GPUs among its slots, whole devices only")  # fmt: skip
     add("-E", "--env-resource", action="append", default=[], metavar="VAR", type=_variable,
-        help="split what the variable VAR lists on each node among its slots; repeatable")  # fmt: skip
+        help="divide the list in the variable VAR of each node among its slots; repeatable")  # fmt: skip
     add("--bind", choices=("cores", "none"), metavar="HOW",
-        help="cores: bind each slot's tasks to cores of their own; none: leave them to the system (default: "
-        "none; under Slurm cores, if the job owns whole cores)")  # fmt: skip
+        help="cores: bind each slot's tasks to cores of their own; none: do not (default none; in a Slurm "
+        "job that owns whole cores: cores)")  # fmt: skip
     add("-C", "--context-task-limit", dest="task_limit", type=_whole(0), default=0, metavar="N",
         help="leave after N tasks (default 0: no limit)")  # fmt: skip
-    add(*label, dest="label", type=_label, default="", metavar="NAME",
-        help="a name for these nodes, for dbutil")  # fmt: skip
+    add(
+        *label,
+        dest="label",
+        type=_label,
+        default="",
+        metavar="NAME",
+        help="a name for these nodes, for dbutil",
+    )
     add("-k", "--retire-cmd", dest="retire_command", metavar="COMMAND",
-        help="run this when a node is no longer needed; finds NODE, RETCODE, ACTIVE, RETIRED, "
-        "DRIVER_NODE in its environment (default under Slurm: give the node back)")  # fmt: skip
+        help="run COMMAND when a node is no longer needed, with NODE, RETCODE, ACTIVE, RETIRED, DRIVER_NODE "
+        "in its environment (default in a Slurm job: give the node back)")  # fmt: skip
     add("-K", "--no-retire", action="store_true",
-        help="run nothing then; under Slurm: keep all nodes to the end")  # fmt: skip
+        help="run no such command; in a Slurm job: keep all nodes to the end")  # fmt: skip
     add("--time-limit-margin", type=_number(0), metavar="S",
-        help="under Slurm: start no task in the last S seconds of the allocation (default: when what runs "
-        "could not be recorded any more)")  # fmt: skip
+        help="in a Slurm job: start no task in the last S seconds of the allocation (default: when running "
+        "tasks could no longer be recorded)")  # fmt: skip
 
 
 def _add_pool(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("-S", "--startup-only", action="store_true",
-        help="start with no engines, and wait for some to be attached")  # fmt: skip
+        help="start without nodes, and wait until some are attached")  # fmt: skip
     add("--keep-open", action="store_true",
-        help="take tasks from dbutil submit, without a TASKFILE or when it has ended; "
-        "until dbutil close")  # fmt: skip
+        help="accept tasks from dbutil submit until dbutil close, with or without a TASKFILE")  # fmt: skip
     add("--owned", action="store_true",
-        help="with --keep-open: write what the run's files begin with to standard output when it takes "
-        "tasks, and take no more when standard input ends")  # fmt: skip
+        help="with --keep-open: print the prefix of the run's files when it accepts tasks; accept no more "
+        "when standard input ends")  # fmt: skip
     add("--wait-for-engines", type=_number(0), metavar="S",
-        help="with no engine left, wait S seconds for some to be attached, then give up (default: 0; "
-        "with -S: as long as it takes)")  # fmt: skip
+        help="when no node is left, wait S seconds for others to be attached (default 0; with -S: no "
+        "limit)")  # fmt: skip
 
 
 def _add_resume(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("-r", "--resume-from", action="append", default=[], metavar="STATUSFILE",
-        help="skip the tasks that this status file has as completed; repeatable")  # fmt: skip
-    add("-R", "--retry", action="store_true", help="with -r: run those that failed again")
-    add(
-        "--force-resume",
-        action="store_true",
-        help="with -r: go by the task's number, even if the command differs",
-    )
+        help="skip the tasks that this status file records as completed; repeatable")  # fmt: skip
+    add("-R", "--retry", action="store_true", help="with -r: run failed tasks again")
+    add("--force-resume", action="store_true",
+        help="with -r: match tasks by number, even if their commands differ")  # fmt: skip
     add("--resume-by", choices=("number", "command"), metavar="HOW",
-        help="with -r: which former task a task is: by number (the default), or, for a list that was edited, "
-        "by command")  # fmt: skip
+        help="with -r: match tasks by number (default), or, for an edited list, by command")  # fmt: skip
     add("--takeover", metavar="PREFIX",
-        help="go on with the run whose files begin with PREFIX and whose driver was killed")  # fmt: skip
+        help="continue the run whose files begin with PREFIX and whose driver was killed")  # fmt: skip
     add("--force", action="store_true",
-        help="with --takeover: although its driver was on another host, or the task file has "
+        help="with --takeover: even if its driver was on another host, or the task file has "
         "changed")  # fmt: skip
-    add("-e", "--exit-code", action="store_true", help="exit 1 if a task failed")
-    add("-f", "--fail-fast", action="store_true", help="end the run at the first task that fails; exit 1")
+    add("-e", "--exit-code", action="store_true", help="exit with 1 if a task failed")
+    add(
+        "-f", "--fail-fast", action="store_true", help="end the run at the first failed task, and exit with 1"
+    )
 
 
 def _add_files(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("-p", "--prefix", metavar="PATH", help="begin all files with PATH (default ./TASKFILE_JOBID)")
-    add("-l", "--logfile", metavar="FILE", help="log here (default disBatch_JOBID_driver.txt)")
+    add("-p", "--prefix", metavar="PATH",
+        help="begin the names of all files with PATH (default ./TASKFILE_JOBID)")  # fmt: skip
+    add("-l", "--logfile", metavar="FILE", help="the driver's log (default disBatch_JOBID_driver.txt)")
     add("--loglevel", type=str.lower, choices=LOG_LEVELS, default="info", metavar="LEVEL",
-        help="what the log holds: critical, error, warning, info or debug (default info)")  # fmt: skip
-    add("--status-header", action="store_true", help="begin the status file with the names of its fields")
+        help="critical, error, warning, info or debug (default info)")  # fmt: skip
+    add("--status-header", action="store_true", help="begin the status file with a line of field names")
     add("--output", metavar="DIR",
         help="keep what each task prints, in DIR/000/013/000013999.out and .err; `dbutil cat` shows "
         "it")  # fmt: skip
     add("--output-pack", action="store_true",
-        help="with --output: in one file for each node, compressed, not in two for each task")  # fmt: skip
+        help="with --output: in one compressed file for each node instead")  # fmt: skip
     add("--output-limit", type=_size, metavar="BYTES",
         help="with --output: keep at most BYTES of each task's stdout, and of its stderr; also 10K, 64M, 1G "
         f"(default {DEFAULT_LIMIT >> 20}M)")  # fmt: skip
@@ -189,74 +193,69 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
 def add_reach(group: argparse._ArgumentGroup) -> None:
     """How engines on other hosts are started, and reach the driver."""
     add = group.add_argument
-    add("--ssh-python", metavar="PATH", help="the Python to use on the other hosts")
+    add("--ssh-python", metavar="PATH", help="the Python interpreter on other hosts")
     add("--tunnel", action="store_true",
-        help="carry the connections inside ssh: for a machine that the hosts cannot reach")  # fmt: skip
+        help="carry the connections inside ssh, if other hosts cannot reach this machine")  # fmt: skip
 
 
 def _add_network(group: argparse._ArgumentGroup) -> None:
     add_reach(group)
     add = group.add_argument
-    add("--use-address", metavar="HOST:PORT", help="where the engines find this machine")
+    add("--use-address", metavar="HOST:PORT", help="where engines on other hosts connect to the driver")
     add("--fix-paths", action="store_true",
-        help="write the paths that launches shall use to your configuration, and exit")  # fmt: skip
-    add(
-        "--heartbeat",
-        type=_number(0.1),
-        default=3.0,
-        metavar="S",
-        help="seconds between signs of life (default 3)",
-    )
+        help="write this installation's paths to your configuration, for launches on other hosts, and "
+        "exit")  # fmt: skip
+    add("--heartbeat", type=_number(0.1), default=3.0, metavar="S",
+        help="seconds between heartbeats (default 3)")  # fmt: skip
     add("--patience", type=_number(0.5), default=15.0, metavar="S",
-        help="an engine not heard for S seconds is lost; its tasks run elsewhere (default 15)")  # fmt: skip
+        help="a node silent for S seconds is lost; its tasks run elsewhere (default 15)")  # fmt: skip
     add("--orphan-patience", type=_number(1), default=600.0, metavar="S",
-        help="an engine that does not hear the driver for S seconds ends its tasks "
-        "(default 600)")  # fmt: skip
+        help="an engine that has not heard the driver for S seconds ends its tasks (default "
+        "600)")  # fmt: skip
     add("--max-losses", type=_whole(0), default=3, metavar="N",
         help="run a task again at most N times because its node was lost (default 3)")  # fmt: skip
     add("--grace", type=_number(0), metavar="S",
-        help="seconds between SIGTERM and SIGKILL when tasks are ended (default 5; less where Slurm "
-        "waits less)")  # fmt: skip
+        help="seconds between SIGTERM and SIGKILL when tasks are ended (default 5; less where Slurm waits "
+        "less)")  # fmt: skip
 
 
 def _add_programs(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--kvsserver", nargs="?", const="", metavar="HOST:PORT",
-        help="use this Redis-protocol server as key store; redis://..., rediss://USER:PASSWORD@HOST:PORT; "
-        "without a name the one in DISBATCH_KVS_URL (default: a store in the driver)")  # fmt: skip
+        help="use this Redis-protocol server as key store; also redis://..., "
+        "rediss://USER:PASSWORD@HOST:PORT; without an address the server in DISBATCH_KVS_URL (default: a key "
+        "store in the driver)")  # fmt: skip
     add("--taskserver", nargs="?", const="", metavar="HOST:PORT",
-        help="tasks come through the key store, from a program that signs in there; with a name: and that "
-        "is the key store, as with --kvsserver")  # fmt: skip
+        help="tasks come from a program through the key store; an address names the key store, as with "
+        "--kvsserver")  # fmt: skip
     add("--taskcommand", metavar="COMMAND",
-        help="the same, from this command, which is started with the key store's address in its "
+        help="tasks come from COMMAND, which is started with the key store's address in its "
         "environment")  # fmt: skip
 
 
 def _add_notices(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("-w", "--web", action="store_true",
-        help="serve a page that shows the run, at an address that is printed then; to this machine "
-        "alone")  # fmt: skip
+        help="serve a page that shows the run, to this machine only, and print its address")  # fmt: skip
     add("--web-address", metavar="HOST[:PORT]", type=_web_address,
-        help="with -w: serve it at this address of this machine; 0.0.0.0: at all (default 127.0.0.1, any "
-        "port)")  # fmt: skip
+        help="with -w: serve it at this address of this machine; 0.0.0.0: at all addresses (default "
+        "127.0.0.1, any port)")  # fmt: skip
     add("--mailTo", dest="mail_to", metavar="ADDR[,ADDR]",
-        help="mail these as tasks complete, and when the run has ended; through localhost:25, or the server "
-        "in DISBATCH_SMTP: smtps://USER:PASSWORD@HOST:PORT, smtp://...")  # fmt: skip
+        help="send mail as tasks complete, and at the end of the run, through localhost:25, or the server in "
+        "DISBATCH_SMTP: smtps://USER:PASSWORD@HOST:PORT, smtp://...")  # fmt: skip
     add("--mailFreq", dest="mail_freq", type=_whole(1), metavar="N",
         help="with --mailTo: a mail every N completions (default 1)")  # fmt: skip
     add("--on-finish", metavar="COMMAND",
-        help="run this when the run has ended, however it did; finds DISBATCH_DONE, DISBATCH_FAILED, "
+        help="run COMMAND at the end of the run, however it ended, with DISBATCH_DONE, DISBATCH_FAILED, "
         "DISBATCH_EXIT_CODE, ... in its environment")  # fmt: skip
     add("--on-failure", metavar="COMMAND",
-        help="run this once: as soon as a task has failed, or when the run ended without being "
-        "complete")  # fmt: skip
+        help="run COMMAND once: at the first failed task, or when the run ends incomplete")  # fmt: skip
 
 
 OURS = (
     "help", "version", "keep_open", "owned", "takeover", "force", "taskserver", "taskcommand", "fix_paths",
 )  # fmt: skip
-"""Options that make no sense here, or are given anyway."""
+"""Options that keyword arguments cannot give: they make no sense there, or are always given."""
 
 
 def option_words(named: Mapping[str, Any]) -> list[str]:
