@@ -48,10 +48,10 @@ def attach(run_prefix: str | None, options: ContextOptions, say: Callable[[str],
     from disbatch.contexts.spawn import limit_children
     from disbatch.wire.descriptors import raise_limit
 
-    logging.getLogger().addHandler(logging.NullHandler())  # the user is told all by `say`
+    logging.getLogger().addHandler(logging.NullHandler())  # `say` tells the user everything
     run = find_run(run_prefix)
     hosts, _ = named_hosts(options.ssh_node, os.environ)
-    # The nodes of a job say themselves what tasks take there.
+    # In a job the scheduler says how many cores tasks take.
     if options.cores_per_task is None and (hosts or scheduler_of(os.environ) is None):
         options = structs.replace(options, cores_per_task=run.connect.cores_per_task)
     pool = pool_of(options, find_nodes(options, say))
@@ -76,7 +76,7 @@ def attach(run_prefix: str | None, options: ContextOptions, say: Callable[[str],
 
 
 def _enter(environment: Mapping[bytes, bytes]) -> None:
-    """A command that starts a step passes our environment on to it."""
+    """Use this environment, which a command that starts a step passes on to it."""
     os.environb.clear()
     os.environb.update(environment)
 

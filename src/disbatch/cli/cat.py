@@ -34,8 +34,8 @@ def add_cat(add: AddVerb) -> None:
 
 
 def cat(run: str | None, tasks: list[int], *, err: bool, say: Callable[[str], None]) -> int:
-    """Write what they printed to standard output, one task after the other; the exit code. `say` gets a line
-    for each task of which there is nothing."""
+    """Print the output of the tasks, one after the other; the exit code. `say` gets a line for each task that
+    has none."""
     prefix = _only_run() if run is None else named_prefix(run)
     from disbatch.rundir.output_manifest import manifest_of
     from disbatch.rundir.saved_output import Kept, read_lines
@@ -59,7 +59,7 @@ def cat(run: str | None, tasks: list[int], *, err: bool, say: Callable[[str], No
 
 
 def _written(kept: Kept, tasks: Sequence[int], reasons: Reasons, out: BinaryIO) -> Iterable[tuple[str, str]]:
-    """Write what there is; yields the numbers of tasks of which something lacks, and why."""
+    """Write the output; yields the numbers of tasks whose output is missing or incomplete, and why."""
     first = last = -1
     pending = ""
     for task in tasks:

@@ -1,5 +1,5 @@
-"""The first steps of our processes: they are to import our own modules, and while that goes on, ^C ends them
-without a word. Python would tell where it was just then.
+"""The entry points of our processes: import only our own modules, and let ^C end the process silently while
+modules are imported (Python would print a traceback).
 
 `python -m disbatch.cli.entry` is `dbutil`.
 """

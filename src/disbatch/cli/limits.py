@@ -14,7 +14,7 @@ LEAST_PROCESSES = 16
 LEAST_MEMORY = 96 << 20
 """Bytes of address space without which a library of ours aborts."""
 WORTH_COUNTING = 10_000
-"""Processes; a higher limit is hardly what is in the way."""
+"""Processes; a higher limit is not checked."""
 
 
 def check_memory() -> None:
@@ -27,7 +27,7 @@ def check_memory() -> None:
 
 
 def check_limits() -> None:
-    """UsageError that names the limit in the way. The soft limit on open files is raised later."""
+    """UsageError for a limit that is too low. The soft limit on open files is raised later."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if 0 <= files < LEAST_FILES:
         raise UsageError(f"ulimit -n {files}: disbatch needs at least {LEAST_FILES} open files")
@@ -37,7 +37,7 @@ def check_limits() -> None:
 
 
 def check_processes(limit: int, used: int) -> None:
-    """UsageError if a user with so many processes and threads has no room for ours."""
+    """UsageError if the limit leaves no room for our processes and threads beside those in use."""
     if limit - used < LEAST_PROCESSES:
         raise UsageError(
             f"ulimit -u {limit}: disbatch needs room for at least {LEAST_PROCESSES} more processes and "
@@ -46,7 +46,7 @@ def check_processes(limit: int, used: int) -> None:
 
 
 def count_threads(user: int) -> int:
-    """Of all processes of this user that can be seen; 0 where there is no /proc."""
+    """The threads of all visible processes of this user; 0 where there is no /proc."""
     count = 0
     try:
         numbers = [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208

@@ -1,7 +1,7 @@
-"""`disbatch TASKFILE`: from options to exit code.
+"""`disbatch`: from options to exit code.
 
-The local engine is started before the driver's own imports, so that both interpreters warm up at once;
-nothing heavy is imported at the top of this file.
+The local engine is started before the driver's modules are imported, so that both processes start at the same
+time. Therefore nothing heavy is imported at the top of this file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 80
-"""Characters of a wrong name that a message repeats."""
+"""Characters of a wrong name that a message shows."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fill_standard_descriptors() -> None:
-    """Some daemons start commands with 0, 1 or 2 closed; the next file opened would take that number, and
-    what is meant for the terminal would go into it. Reading from such a standard input still fails."""
+    """Open /dev/null for standard streams that are closed: otherwise the next opened file would get that
+    number, and messages would go into it. Reading from such a standard input still fails."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -63,7 +63,7 @@ def _fill_standard_descriptors() -> None:
 
 def _complain(text: str) -> None:
     if not text:
-        return  # another copy of us says it
+        return  # another copy of this command prints it
     print(f"disbatch: {printable(text)}", file=sys.stderr)  # noqa: T201
 
 
@@ -76,12 +76,12 @@ def _carry_out(options: RunOptions | TakeoverOptions | FixPaths, arguments: list
         print("\n".join(fix_paths(os.environ)))  # noqa: T201
         return EXIT_COMPLETE
     check_limits()
-    _look_where_we_are()
+    _check_directory()
     if isinstance(options, TakeoverOptions):
         from disbatch.cli.takeover import take_over
 
         return take_over(options, arguments, _nodes)
-    _look_at(options.source)
+    _check_source(options.source)
     choice = _nodes(options)
     early = _start_early(choice.nodes)
     from disbatch.cli.new_run import run
@@ -89,15 +89,15 @@ def _carry_out(options: RunOptions | TakeoverOptions | FixPaths, arguments: list
     return run(options, arguments, choice, early)
 
 
-def _look_where_we_are() -> None:
+def _check_directory() -> None:
     try:
         os.getcwd()  # noqa: PTH109 - pathlib comes later
     except OSError as error:
         raise UsageError(f"the working directory: {error.strerror}; cd to one that is there") from error
 
 
-def _look_at(source: SourceOptions) -> None:
-    """The commonest mistake deserves the quickest answer: the name of the file."""
+def _check_source(source: SourceOptions) -> None:
+    """Check the names of task file and key store first, before anything slow."""
     taskfile = source.taskfile
     if source.kvsserver is not None or source.taskserver is not None:
         from disbatch.cli.keystore import choose_store
@@ -120,7 +120,7 @@ def _look_at(source: SourceOptions) -> None:
 
 
 def _or_a_task(word: str) -> str:
-    """What to do if `word`, which is no file, was meant as the task itself."""
+    """Advice if `word`, which is not a file, looks like a task."""
     if not word.startswith("#") and not any(letter.isspace() for letter in word):
         return ""
     import shlex
@@ -144,7 +144,7 @@ def _start_early(nodes: list[Node]) -> Spawned | None:
     try:
         return spawn_local()
     except OSError:
-        return None  # the launcher will try again and say why, if nothing else is wrong
+        return None  # the launcher tries again and reports the error
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def run(options: RunOptions, arguments: list[str], choice: Choice, early: Spawne
 
 
 def prepare(options: RunOptions, inputs: Inputs, choice: Choice, say: Callable[[str], None]) -> Prepared:
-    """Look at the runs that it resumes, and claim files for it. DisbatchError."""
+    """Read the records of the runs that it resumes, and claim its files. DisbatchError."""
     jobid = _jobid()
     resume, record = options.resume, options.record
     former = _restarted_job(options, inputs, jobid, say)
@@ -53,7 +53,7 @@ def prepare(options: RunOptions, inputs: Inputs, choice: Choice, say: Callable[[
         jobid=jobid,
     )
     if options.output is not None and output is not None:
-        _tell_of_place(options.output, output, directory, say)
+        _report_directory(options.output, output, directory, say)
     claimed = claim(record.prefix, inputs.task_name, jobid, record.logfile)
     for path in resume.resume_from:
         clear_abandoned(path)
@@ -73,7 +73,8 @@ def prepare(options: RunOptions, inputs: Inputs, choice: Choice, say: Callable[[
 def _restarted_job(
     options: RunOptions, inputs: Inputs, jobid: str, say: Callable[[str], None]
 ) -> Former | ByCommand | None:
-    """What was done before a scheduler started our job again, if it was; None if that is not known."""
+    """What this job completed before its scheduler started it again; None if it was not, or that is not
+    known."""
     scheduler = restarted_by(os.environ)
     if not scheduler:
         return None
@@ -97,8 +98,10 @@ def _restarted_job(
     return former
 
 
-def _tell_of_place(asked: OutputOptions, output: Output, directory: str, say: Callable[[str], None]) -> None:
-    """If output goes elsewhere than to the directory that was asked for."""
+def _report_directory(
+    asked: OutputOptions, output: Output, directory: str, say: Callable[[str], None]
+) -> None:
+    """Tell the user if output goes to another directory than the one asked for."""
     place = os.fsdecode(output.directory)
     if place != str(Path(directory) / asked.directory):
         say(
@@ -116,8 +119,8 @@ def _jobid() -> str:
 
 
 def _environment() -> dict[bytes, bytes]:
-    """What the tasks shall find: the user's own, without secrets and without what Python added to it (in the
-    C locale it sets LC_CTYPE)."""
+    """The environment of tasks: the user's, without secrets and without LC_CTYPE, which Python sets in the C
+    locale."""
     environment = {name: value for name, value in os.environb.items() if name not in SECRET_VARIABLES}
     try:
         at_start = Path("/proc/self/environ").read_bytes()

@@ -1,4 +1,4 @@
-"""Who is told how a run goes besides the one who watches it: mails, and the user's own commands."""
+"""The notices that the options ask for: mail, and the user's own commands."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Notices:
 
     @property
     def listeners(self) -> list[Listener]:
-        """Those who hear of each task."""
+        """The notices that need to know of each task."""
         return [each for each in (self._mailer, self._hooks) if each is not None]
 
     async def see_off(self, summary: Summary, exit_code: int) -> None:
-        """The run is over: the last mail, and the commands of its end, in bounded time, and no longer than
-        the user wants to wait."""
+        """The run is over: send the last mail and run the commands for its end, in bounded time, or until the
+        user interrupts."""
         if not self.listeners:
             return
         loop = asyncio.get_running_loop()
@@ -87,7 +87,7 @@ def recipients(text: str) -> list[str]:
 
 
 def mail_server(mail: MailOptions | None, environment: Mapping[str, str]) -> Post | None:
-    """Through which server mail goes; None if none is wanted. UsageError for what cannot be one."""
+    """The mail server; None if no mail is asked for. UsageError if its address is wrong."""
     if mail is None:
         return None
     from disbatch.watch.mail import VARIABLE, parse_post
@@ -110,8 +110,8 @@ def choose_notices(
     again: bool,
     say: Callable[[str], None],
 ) -> Notices:
-    """Those that the user asked for. `environment` is that of the tasks, without secrets; `name` the task
-    file's."""
+    """The notices that the user asked for. `environment`: that of the tasks, without secrets; `name`: of the
+    task file."""
 
     def tell(text: str) -> None:
         log.warning("%s", text)

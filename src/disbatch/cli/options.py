@@ -1,4 +1,4 @@
-"""The command line of `disbatch`: the original's options, checked, with one clear line for what is wrong."""
+"""Parse and check the options of `disbatch`; each error is one line."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> RunOptions | TakeoverOptions | FixPaths:
-    """What a command line asks for, checked. UsageError for what cannot work."""
+    """The checked options of a command line. UsageError for options that cannot work."""
     given = _read(argv)
     from disbatch.cli.run_options import FixPaths, TakeoverOptions
 
@@ -67,12 +67,12 @@ def parse(argv: Sequence[str]) -> RunOptions | TakeoverOptions | FixPaths:
 
 
 def parse_run(argv: Sequence[str]) -> RunOptions:
-    """The options of a run, checked. UsageError for what cannot work."""
+    """The checked options of a run. UsageError for options that cannot work."""
     return _checked(_read(argv))
 
 
 def context_options(given: argparse.Namespace) -> ContextOptions:
-    """What `command_line.add_where` and `add_reach` declare."""
+    """The options that `command_line.add_where` and `add_reach` declare."""
     from disbatch.cli.run_options import ContextOptions
 
     return _part(ContextOptions, given)
@@ -127,7 +127,7 @@ def _run_options(given: argparse.Namespace) -> RunOptions:
 
 
 def _part(kind: type[Part], given: argparse.Namespace) -> Part:
-    """The options that this kind names as argparse does."""
+    """The options with the names of the fields of `kind`."""
     return kind(**{name: getattr(given, name) for name in kind.__struct_fields__})
 
 
@@ -178,7 +178,7 @@ def _check_source(options: argparse.Namespace) -> None:
 
 
 def _of_nodes(options: argparse.Namespace) -> dict[str, Any]:
-    """What is given that says which nodes there are, and how they are divided."""
+    """Options that say which nodes there are, and how they are divided."""
     return {
         "-s": options.ssh_node, "-c": options.cores_per_task, "-t": options.tasks_per_node,
         "--fill": options.fill, "-g": options.gpu, "-E": options.env_resource, "--bind": options.bind,
@@ -199,7 +199,7 @@ def _refuse_nodes(options: argparse.Namespace) -> None:
 
 
 def _refuse_settled(options: argparse.Namespace) -> None:
-    """A run that is taken over has its nodes, which are there already, and its files."""
+    """A run that is taken over keeps its nodes and its files."""
     for option, value in (_of_nodes(options) | {"-S": options.startup_only}).items():
         if value:
             more = "dbutil attach adds others, and --wait-for-engines S leaves time for that"
@@ -220,7 +220,7 @@ def _refuse_without_output(options: argparse.Namespace) -> None:
 
 
 def _refuse_empty(options: argparse.Namespace) -> None:
-    """A shell variable that is not set makes an empty word; it would mean the working directory."""
+    """Refuse empty words, which come from shell variables that are not set."""
     named = {"-p": options.prefix, "-l": options.logfile, "--ssh-python": options.ssh_python}
     named |= {"--output": options.output, "--mailTo": options.mail_to}
     for option, value in named.items():

@@ -1,4 +1,4 @@
-"""What --output asks for: a directory of this run's own, or one that the runs it goes on from had."""
+"""--output: choose the directory, a new one or that of the runs that this run resumes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from disbatch.wire.ownfile import owner_of
 from disbatch.wire.renamed_files import is_gone
 
 RUN = "run-"
-"""What a directory within the one of --output is called, and the run's job id, if tasks have other numbers
-there."""
+"""Beginning of the name of a subdirectory for a run whose tasks have other numbers; its job id follows."""
 NOTHING_BEFORE = Before([], [])
 
 
@@ -34,9 +33,9 @@ def choose_output(
     before: Before = NOTHING_BEFORE,
     jobid: str = "",
 ) -> Output | None:
-    """What is to be kept, if anything is. `directory` is the tasks' working directory; `goes_on`: the run
-    has a former one, and may use its directory, unless tasks have other numbers there: then one of its own
-    within it; `before` is what former runs kept; `here`: tasks run on this machine, too. UsageError."""
+    """Where output is kept; None: nowhere. `directory`: the tasks' working directory. `goes_on`: the run
+    continues a former one and may use its directory, or, if tasks have other numbers there, a subdirectory.
+    `before`: what former runs kept. `here`: tasks run on this machine, too. UsageError."""
     if options is None:
         return None
     shown = f"--output {options.directory}"
@@ -58,7 +57,7 @@ def choose_output(
 
 
 def _own_place(path: Path, before: Before, jobid: str, *, by_command: bool) -> Path:
-    """Where tasks have the numbers that they have now."""
+    """The directory in which tasks have the same numbers as in this run."""
     for name in before.directories:  # a run that we go on from found other numbers there
         if Path(name).parent == path and Path(name).name.startswith(RUN):
             return Path(name)
@@ -73,7 +72,7 @@ def _own_place(path: Path, before: Before, jobid: str, *, by_command: bool) -> P
 
 
 def _is_used(path: Path) -> bool:
-    """A run has kept output there; False also if that cannot be seen from here."""
+    """True if the directory holds output of a run; False also if it cannot be read."""
     try:
         names = [each.name for each in path.iterdir()]
         shards = [each.name for name in names if is_shard(name) for each in (path / name).iterdir()]
@@ -83,7 +82,7 @@ def _is_used(path: Path) -> bool:
 
 
 def kept_output(prefix: str) -> Output | None:
-    """What the run keeps whose files begin with `prefix`. UsageError if that cannot be read."""
+    """The output settings of the run with this prefix. UsageError if they cannot be read."""
     path = Path(f"{prefix}_output.json")
     if is_gone(path):
         return None
@@ -91,7 +90,8 @@ def kept_output(prefix: str) -> Output | None:
 
 
 def inherited_output(options: OutputOptions | None, directory: str, files: RunFiles) -> Output | None:
-    """What the run that is taken over keeps: its engines were told. UsageError if it is to be another now."""
+    """The output settings of the run that is taken over, which its engines know. UsageError if the options
+    ask for others."""
     kept = kept_output(str(files.prefix))
     asked = choose_output(options, directory, goes_on=True, here=False)
     if kept is not None and asked is not None:
@@ -104,5 +104,5 @@ def inherited_output(options: OutputOptions | None, directory: str, files: RunFi
 
 
 def write_output_file(output: Output, files: RunFiles, before: Before) -> None:
-    """Leave word of it for `dbutil cat`."""
+    """Write the output manifest, for `dbutil cat`."""
     output_manifest.write(files.output, OutputFile.of(output, Path(files.prefix), before))

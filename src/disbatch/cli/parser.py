@@ -1,4 +1,4 @@
-"""Parsers of command lines whose help fits the terminal, and whose errors are one line."""
+"""Command line parsers with help that fits the terminal and errors of one line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, NoReturn
 from disbatch.model.errors import UsageError
 
 MOST_WIDTH, LEAST_WIDTH = 100, 40
-"""Columns of a help text. Some words of it need 33 of them, so that narrower terminals get lines too long."""
+"""Columns of a help text. Some words need 33 columns, so lines are too long for narrower terminals."""
 TEXT_WIDTH = 36
-"""Columns for what an option does, where there is room."""
+"""Columns for the description of an option, where there is room."""
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Breaks lines between words only. Lines of an epilog that are indented hold two columns, with two blanks
-    or more between them."""
+    """Breaks lines only between words. Indented lines of an epilog hold two columns, separated by two blanks
+    or more."""
 
     def __init__(self, prog: str) -> None:
         columns = shutil.get_terminal_size().columns
@@ -31,7 +31,7 @@ class HelpFormatter(argparse.HelpFormatter):
     def _format_usage(
         self, usage: str | None, actions: Iterable[argparse.Action], groups: object, prefix: str | None
     ) -> str:
-        """All options are explained below it, so it names none."""
+        """Without the options, which are described below it."""
         words = [usage or self._prog]
         if not usage:
             given = list(actions)
@@ -75,7 +75,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _entry(line: str, width: int, indent: int) -> Iterable[str]:
-    """A command, and what it does: beside it, or below it if it is long."""
+    """A command and its description: beside it, or below it if the command is long."""
     command, _, what = line.partition("  ")
     lines = textwrap.indent("\n  ".join(_wrapped(command, width - 4)), "  ").split("\n")
     column = max(indent, 6)
@@ -86,7 +86,7 @@ def _entry(line: str, width: int, indent: int) -> Iterable[str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError for what is wrong."""
+    """Raises UsageError for errors."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=HelpFormatter, **options)

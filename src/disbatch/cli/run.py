@@ -104,7 +104,7 @@ def open_inputs(
     for warning in () if opened.summary is None else opened.summary.warnings:
         say(warning)
     if source.keep_open and source.taskfile is not None and opened.summary is None:
-        # What is handed in has its numbers behind those of the task file.
+        # Submitted tasks have higher numbers than those of the task file.
         raise UsageError(f"--keep-open: {opened.name} is a stream; name a regular file, or none")
     return Inputs(arguments, opened, _task_name(source.taskfile), keystore, key_prefix, post, page)
 
@@ -148,7 +148,7 @@ def settings_of(
     reopen_log: Callable[[], object],
     say: Callable[[str], None],
 ) -> Settings:
-    """What the driver is told. `reopen_log` makes the log again if somebody removed it."""
+    """The settings of the driver. `reopen_log` creates the log again if it was removed."""
     source, limits, pool = options.source, options.limits, options.pool
     inputs, claimed, continued = prepared.inputs, prepared.claimed, prepared.continued
     moved = continued is not None and continued.moved
@@ -198,7 +198,7 @@ def _web_page(options: RunOptions, say: Callable[[str], None], url: Path | None)
 
 
 def _opened(source: SourceOptions) -> Opened | Expected:
-    """What the tasks come from."""
+    """The source of the tasks."""
     if source.taskfile is not None:
         try:
             return open_tasks(source.taskfile)
@@ -229,14 +229,14 @@ def _is_nameless(taskfile: str | None) -> bool:
 
 
 def _task_name(taskfile: str | None) -> str:
-    """What the files of the run are called after."""
+    """The name that the files of the run get."""
     if taskfile is None or _is_nameless(taskfile):
         return "STREAM"
     return Path(taskfile).name
 
 
 def _submitted(options: RunOptions, opened: Opened | Expected, claimed: ClaimedFiles) -> Submitted | None:
-    """Where tasks go that are handed in, if they may be."""
+    """The file of submitted tasks, if the run accepts any."""
     if isinstance(opened, Expected):
         return None
     taskfile = options.source.taskfile
@@ -255,8 +255,8 @@ def _submitted(options: RunOptions, opened: Opened | Expected, claimed: ClaimedF
 
 
 def _grace(option: float | None, context: Context, say: Callable[[str], None]) -> float:
-    """The grace asked for, or the usual one, which must not outlast a scheduler's patience after its
-    SIGTERM."""
+    """The grace period of tasks: --grace, or the default, within the time that a scheduler leaves between its
+    SIGTERM and SIGKILL."""
     wait = context.kill_wait
     if option is None:
         return grace_within(wait, GRACE)
@@ -267,8 +267,8 @@ def _grace(option: float | None, context: Context, say: Callable[[str], None]) -
 
 
 def _asked(source: SourceOptions, limits: LimitOptions, prepared: Prepared) -> Asked:
-    """What a driver is told that takes this run over. What has no name that a later command could open is a
-    stream to it, even if it is a file."""
+    """What another driver must know to take this run over. A task file that a later command cannot open by
+    name counts as a stream."""
     inputs, directory = prepared.inputs, prepared.directory
     opened, taskfile = inputs.opened, source.taskfile
     nameless = _is_nameless(taskfile)
@@ -297,7 +297,7 @@ def _asked(source: SourceOptions, limits: LimitOptions, prepared: Prepared) -> A
 
 
 def _makers(prepared: Prepared) -> dict[Path, Callable[[], object]]:
-    """What makes the files of the run that others need and that do not change."""
+    """Functions that write files of the run again that never change."""
     files, output = prepared.claimed.files, prepared.output
     if output is None:
         return {}
@@ -305,7 +305,7 @@ def _makers(prepared: Prepared) -> dict[Path, Callable[[], object]]:
 
 
 def _write_script(hint: ResumeHint, prepared: Prepared, files: RunFiles) -> None:
-    """Tell how to go on, for who asks when the run has long been over. UsageError."""
+    """Write PREFIX_dbUtil.sh, which says how to resume the run, also long after its end. UsageError."""
     summary = prepared.inputs.opened.summary
     command = RunCommand(
         directory=os.fsdecode(prepared.directory),

@@ -25,8 +25,8 @@ class ContextOptions(msgspec.Struct, frozen=True):
 
 
 class PoolOptions(msgspec.Struct, frozen=True):
-    """Engines that come later. `waits`: seconds that a run without any engine waits for some; None: for ever.
-    `listen`: host and port of --use-address."""
+    """Nodes that are added later. `waits`: seconds that a run without any engine waits for some; None:
+    without limit. `listen`: host and port of --use-address."""
 
     startup_only: bool
     waits: float | None
@@ -59,7 +59,7 @@ class ResumeOptions(msgspec.Struct, frozen=True):
 
 
 class RecordOptions(msgspec.Struct, frozen=True):
-    """The names of the run's files, and what is in them."""
+    """The names of the run's files, the log level, and the header of the status file."""
 
     prefix: str | None
     logfile: str | None
@@ -76,7 +76,7 @@ class OutputOptions(msgspec.Struct, frozen=True):
 
 
 class LimitOptions(msgspec.Struct, frozen=True):
-    """How long silence and ending may take, in seconds, and how many failures and losses a run bears."""
+    """Time limits in seconds, and limits on failures and losses."""
 
     heartbeat: float
     patience: float
@@ -95,8 +95,8 @@ class MailOptions(msgspec.Struct, frozen=True):
 
 
 class NoticeOptions(msgspec.Struct, frozen=True):
-    """Who is told how the run goes. `web`: host and port of the page of -w; None: no page. Commands are
-    empty if there is none."""
+    """The web page, mail and commands. `web`: host and port of the page; None: no page. Commands: "" if
+    none."""
 
     web: tuple[str, int] | None
     mail: MailOptions | None
@@ -105,7 +105,7 @@ class NoticeOptions(msgspec.Struct, frozen=True):
 
 
 class RunOptions(msgspec.Struct, frozen=True):
-    """A run."""
+    """The options of a run."""
 
     context: ContextOptions
     pool: PoolOptions

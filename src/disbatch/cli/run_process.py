@@ -53,8 +53,8 @@ exec {dbutil} --run {prefix} "$@"
 
 
 class RunProcess(msgspec.Struct, frozen=True):
-    """Carries out one run. `early`: the local engine, if it was started already; `owned`: whoever started us
-    hands tasks in until standard input ends."""
+    """Carries out one run. `early`: the local engine, if it was started already; `owned`: the program that
+    started us submits tasks until standard input ends."""
 
     settings: Settings
     feed: Feed
@@ -108,7 +108,7 @@ class RunProcess(msgspec.Struct, frozen=True):
             await self.notices.see_off(summary, code)
         finish = settings.takeover is not None and settings.takeover.finish
         if finish and code == EXIT_INCOMPLETE and not (summary.goes_on or summary.unwritten):
-            return EXIT_COMPLETE  # of the command that was to end it
+            return EXIT_COMPLETE  # `dbutil finish` did what it was asked to do
         return code
 
     async def _drive(self, driver: Driver) -> tuple[int, Summary]:
@@ -133,7 +133,7 @@ class RunProcess(msgspec.Struct, frozen=True):
 
 
 def _conclude(code: int, summary: Summary, settings: Settings) -> tuple[int, Summary]:
-    """Show how the run went; the exit code and the summary, which mind lines that could not be written."""
+    """Print the summary. Returns exit code and summary, adapted if status lines could not be written."""
     if summary.unwritten:
         files = settings.claimed.files
         files = replace(files, renamed=Renamed(status=Path(summary.status_file)))
@@ -146,13 +146,13 @@ def _conclude(code: int, summary: Summary, settings: Settings) -> tuple[int, Sum
 
 
 def _tell_owner(prefix: Path) -> None:
-    """Tasks can be handed in: say to which run."""
+    """The run accepts tasks: print its prefix for the program that owns it."""
     with contextlib.suppress(OSError):
         os.write(1, os.fsencode(path_line(str(prefix))) + b"\n")
 
 
 def _watch_owner(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> None:
-    """Whoever started us holds the other end of standard input as long as it may hand in tasks."""
+    """The program that owns the run keeps our standard input open as long as it may submit tasks."""
 
     def readable() -> None:
         if not os.read(0, 1024):
@@ -166,7 +166,8 @@ def _watch_owner(loop: asyncio.AbstractEventLoop, gone: Callable[[], None]) -> N
 
 
 def _rescue(unwritten: bytes, files: RunFiles, resume: str) -> str:
-    """The disk stayed full: put the lines where there may be room; the command that resumes with them."""
+    """The disk is still full: write the lines to the temporary directory. Returns the command that resumes
+    with them."""
     path = ""
     try:
         descriptor, path = tempfile.mkstemp(prefix=f"{files.prefix.name}_rest_", suffix="_status.txt")
@@ -182,7 +183,7 @@ def _rescue(unwritten: bytes, files: RunFiles, resume: str) -> str:
 
 
 def write_script(files: RunFiles, asked: RunCommand) -> None:
-    """Make the file, or write it anew if it is the run's. UsageError if it cannot be made."""
+    """Create PREFIX_dbUtil.sh, or replace it if it is this run's. UsageError if that fails."""
     path = files.script
     text = SCRIPT.format(
         mark=MARK,
@@ -206,7 +207,7 @@ def write_script(files: RunFiles, asked: RunCommand) -> None:
 
 
 class LogHandler(logging.StreamHandler[TextIO]):
-    """Writes the log; one that cannot be written (a full disk) is told of once, and does not end the run."""
+    """Writes the log. If it cannot be written (full disk), the user is told once, and the run continues."""
 
     def __init__(self, stream: TextIO, path: Path, say: Callable[[str], None]) -> None:
         super().__init__(stream)
@@ -214,7 +215,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
         self._say: Callable[[str], None] | None = say
 
     def begin_again(self) -> None:
-        """Somebody removed the file: go on in a new one. OSError."""
+        """The file was removed: continue in a new one. OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         former = self.setStream(_log_stream(os.open(self._path, flags, 0o666)))
         if former is not None:
@@ -229,7 +230,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
 
 
 def _log_stream(descriptor: int) -> TextIO:
-    # Written through: what a full disk refused must not wait in a buffer for the interpreter's end.
+    # Written through: lines that a full disk refused must not stay in a buffer until the interpreter exits.
     raw = os.fdopen(descriptor, "wb", buffering=0)
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
 

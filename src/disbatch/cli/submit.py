@@ -21,9 +21,9 @@ READ = 1 << 20
 """Bytes of standard input asked for in one read."""
 
 
-class Handing(NamedTuple):
-    """Lines to hand in (`-`: those of standard input), whether to wait for their tasks to be done, and how
-    many seconds for the driver's answer."""
+class Submission(NamedTuple):
+    """Lines to submit (`-`: those of standard input), whether to wait until their tasks are done, and the
+    seconds to wait for the driver's answer."""
 
     commands: list[str]
     wait: bool
@@ -31,7 +31,7 @@ class Handing(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """Lines of `source`, of which the first has this number there."""
+    """Lines of `source`; `number`: that of the first one."""
 
     source: str
     number: int
@@ -46,18 +46,20 @@ def add_submit(add: AddVerb) -> None:
     parser.add_argument("commands", nargs="+", metavar="COMMAND",
         help="a line of a task file; -: lines from standard input")  # fmt: skip
     parser.set_defaults(
-        perform=lambda given, say: submit(given.run, Handing(given.commands, given.wait, given.timeout), say)
+        perform=lambda given, say: submit(
+            given.run, Submission(given.commands, given.wait, given.timeout), say
+        )
     )
 
 
-def submit(run_prefix: str | None, handing: Handing, complain: Callable[[str], None]) -> int:
-    """Hand the tasks in; the exit code. What happened goes to standard output, a line each."""
+def submit(run_prefix: str | None, submission: Submission, complain: Callable[[str], None]) -> int:
+    """Submit the tasks; the exit code. The ids of the tasks go to standard output."""
     from disbatch.client.find import find_run
 
     run = find_run(run_prefix)
     try:
         return asyncio.run(
-            _submit(run, handing, sys.stdout.buffer, lambda text: complain(f"{run.prefix}: {text}"))
+            _submit(run, submission, sys.stdout.buffer, lambda text: complain(f"{run.prefix}: {text}"))
         )
     except (UsageError, SilenceError) as error:
         raise type_of(error)(f"{run.prefix}: {error}") from error
@@ -68,34 +70,34 @@ def type_of(error: DisbatchError) -> type[DisbatchError]:
     return UsageError if isinstance(error, UsageError) else SilenceError
 
 
-async def _submit(run: Run, handing: Handing, out: BinaryIO, say: Callable[[str], None]) -> int:
+async def _submit(run: Run, submission: Submission, out: BinaryIO, say: Callable[[str], None]) -> int:
     from disbatch.client.find import client_of
     from disbatch.client.follow import Follower
 
     async with client_of(run, say) as client:
-        giver = _Giver(Follower(client), handing.patience, None if handing.wait else out)
-        if handing.wait:
-            return await _give_and_wait(giver, handing.commands, out)
-        await giver.give(handing.commands)
+        submitter = _Submitter(Follower(client), submission.patience, None if submission.wait else out)
+        if submission.wait:
+            return await _submit_and_wait(submitter, submission.commands, out)
+        await submitter.submit(submission.commands)
         return EXIT_COMPLETE
 
 
-async def _give_and_wait(giver: _Giver, commands: list[str], out: BinaryIO) -> int:
-    """Print the status lines of the tasks as they end, while others are still handed in."""
+async def _submit_and_wait(submitter: _Submitter, commands: list[str], out: BinaryIO) -> int:
+    """Print the status lines of tasks that end, while others are still submitted."""
     from disbatch.rundir.statusfile import without_command
 
-    follower, failed = giver.follower, False
-    giving = asyncio.create_task(giver.give(commands))
-    telling = asyncio.create_task(follower.collect())
+    follower, failed = submitter.follower, False
+    submitting = asyncio.create_task(submitter.submit(commands))
+    collecting = asyncio.create_task(follower.collect())
     try:
-        while not giving.done() or follower.pending:
-            either = {telling} if giving.done() else {giving, telling}
+        while not submitting.done() or follower.pending:
+            either = {collecting} if submitting.done() else {submitting, collecting}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if giving.done():
-                giving.result()
-            if not telling.done():
+            if submitting.done():
+                submitting.result()
+            if not collecting.done():
                 continue
-            told = telling.result()
+            told = collecting.result()
             for line, record in told.ended:
                 failed |= record.failed
                 out.write(without_command(line) + b"\n")
@@ -104,17 +106,16 @@ async def _give_and_wait(giver: _Giver, commands: list[str], out: BinaryIO) -> i
                 how = f" ({told.words})" if told.words else ""
                 left = counted(follower.pending, "of these tasks is", "of these tasks are")
                 raise SilenceError(f"the run ended{how}; {left} not done")
-            telling = asyncio.create_task(follower.collect())
-        giving.result()
+            collecting = asyncio.create_task(follower.collect())
+        submitting.result()
         return EXIT_FAILED if failed else EXIT_COMPLETE
     finally:
-        giving.cancel()
-        telling.cancel()
+        submitting.cancel()
+        collecting.cancel()
 
 
-class _Giver:
-    """Hands lines in, within `patience` seconds each time, and says in `out`, if there is one, what was
-    taken."""
+class _Submitter:
+    """Submits lines, with `patience` seconds for each answer; `out`, if any, gets the ids of the tasks."""
 
     def __init__(self, follower: Follower, patience: float, out: BinaryIO | None) -> None:
         self.follower = follower
@@ -122,16 +123,16 @@ class _Giver:
         self._out = out
         self._taken = 0
 
-    async def give(self, commands: list[str]) -> None:
-        """All of them, in order. UsageError for the first line that is not taken, SilenceError if there is no
-        answer."""
+    async def submit(self, commands: list[str]) -> None:
+        """Submit all of them, in order. UsageError for the first line that is refused, SilenceError if there
+        is no answer."""
         try:
             for group in _groups(commands):
                 if group is None:
                     async for lines in _standard_input():
-                        await self._give(lines)
+                        await self._submit_lines(lines)
                 else:
-                    await self._give(Lines("argument", 1, group))
+                    await self._submit_lines(Lines("argument", 1, group))
         except DisbatchError as error:
             raise type_of(error)(f"{error}{self._taken_before}") from error
 
@@ -141,7 +142,7 @@ class _Giver:
             return ""
         return f" (before it {counted(self._taken, 'line was', 'lines were')} taken)"
 
-    async def _give(self, lines: Lines) -> None:
+    async def _submit_lines(self, lines: Lines) -> None:
         from disbatch.wire.client_protocol import Submit
 
         for source, number, some in batches(lines):
@@ -160,7 +161,7 @@ def _words(taken: Taken) -> str:
 
 
 def batches(lines: Lines) -> Iterator[Lines]:
-    """As many lines at a time as the driver takes. UsageError for one that is too long."""
+    """Batches of as many lines as the driver accepts. UsageError for a line that is too long."""
     from disbatch.wire.client_protocol import MAX_SUBMITTED, MOST_LINES_SUBMITTED
 
     batch: list[bytes] = []
@@ -179,7 +180,7 @@ def batches(lines: Lines) -> Iterator[Lines]:
 
 
 def _groups(commands: list[str]) -> Iterator[list[bytes] | None]:
-    """Commands that stand together; None where standard input is to be read."""
+    """Groups of commands; None where standard input must be read."""
     group: list[bytes] = []
     for command in commands:
         if command != "-":
@@ -206,7 +207,7 @@ async def _standard_input() -> AsyncIterator[Lines]:
                 await _readable(0)
             data = os.read(0, READ)
         except BlockingIOError:
-            continue  # somebody who shares it was faster
+            continue  # another reader of it was faster
         except OSError as error:
             raise unreadable(STDIN_NAME, error) from error
         number, lines = splitter.feed(data) if data else splitter.finish()

@@ -1,9 +1,9 @@
-"""`disbatch --takeover PREFIX`: goes on with a run whose driver was killed, with the engines that still live;
-and `dbutil finish`, which ends such a run.
+"""`disbatch --takeover PREFIX`: continue a run whose driver was killed, with its living engines; and
+`dbutil finish`, which ends such a run.
 
-The options are those of the first driver, as PREFIX_run.json tells; options given now go before them. So
-does the environment, but for what belongs to the session in which the command is given now: without its
-agent ssh could not log in anywhere.
+Options and environment are those of the first driver, as recorded in PREFIX_run.json. Options given now
+override them, and variables of the present login session replace the recorded ones: ssh needs the present
+agent to log in.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SESSION = (
 
 
 def take_over(options: TakeoverOptions, arguments: list[str], choose: Callable[[RunOptions], Choice]) -> int:
-    """Go on with the run; the exit code. `choose` finds the nodes, as for a new run."""
+    """Continue the run; the exit code. `choose` finds the nodes, as for a new run."""
     prefix = _prefix(options.prefix)
     files = RunFiles(prefix, prefix)
     _look_at(files, force=options.force)
@@ -72,8 +72,8 @@ def take_over(options: TakeoverOptions, arguments: list[str], choose: Callable[[
 
 
 def finish(prefix: str) -> int:
-    """End the run, whose driver was killed: its engines end what they run, and what has ended is recorded.
-    The exit code: 3 if not all of the engines were heard."""
+    """End the run, whose driver was killed: its engines end their tasks, and results are recorded. The exit
+    code: 3 if not all engines were heard."""
     files = RunFiles(_prefix(prefix), _prefix(prefix))
     _look_at(files, force=False, job_is_over=True)
     seized = _seize(files, force=False, job_is_over=True)
@@ -102,8 +102,8 @@ def _of_finish(former: RunOptions, *, readable: bool) -> RunOptions:
 
 @dataclass(frozen=True)
 class _Seized:
-    """A run that no other driver can have now. `arguments`: those of its first driver; `ended`: its engines
-    that are known to have ended; `moved`: as of `Continued`."""
+    """A run whose files this process has locked. `arguments`: those of its first driver; `ended`: its engines
+    that are known to have ended; `moved`: as in `Continued`."""
 
     files: RunFiles
     status: int
@@ -115,7 +115,7 @@ class _Seized:
 
 
 def _seize(files: RunFiles, *, force: bool, job_is_over: bool = False) -> _Seized:
-    """Lock it, and go where its first driver was. UsageError."""
+    """Lock the run, and change to the directory and environment of its first driver. UsageError."""
     status = seize(replace(files, renamed=_renamed(read(files.run))))
     connect = _look_at(files, force=force, job_is_over=job_is_over)  # another driver may have come and gone
     told = read(files.run)
@@ -134,7 +134,7 @@ def _go_on(
     finish: bool = False,
     readable: bool = True,
 ) -> int:
-    """Take the place of its driver, with options that were given `now`; the exit code."""
+    """Drive the run, with the options that were given `now`; the exit code."""
     claimed = _claim(seized, own_log=options.record.logfile is None)
     observer = choose_observer(sys.stderr)
     inputs = open_inputs(options, [*seized.arguments, *now], observer.say, claimed.files.url)
@@ -144,7 +144,7 @@ def _go_on(
 
 
 def _claim(seized: _Seized, *, own_log: bool) -> ClaimedFiles:
-    """Its files, for us to write."""
+    """Its files, opened for this driver."""
     told, prefix = seized.told, seized.files.prefix
     told.learn(TakenOver(this_machine().hostname, os.getpid(), told.number + 1))
     known = known_elsewhere(prefix, os.fsdecode(told.asked.directory))
@@ -162,7 +162,7 @@ def _prepare(
     moved: bool,
     say: Callable[[str], None],
 ) -> Prepared:
-    """Read what its driver recorded. DisbatchError if it does not fit the tasks or the options."""
+    """Read the record of the former driver. DisbatchError if it does not fit the tasks or the options."""
     told, asked, resume, opened = takeover.told, takeover.told.asked, options.resume, inputs.opened
     former = former_record(resume, resume.resume_from, opened, say)
     pool = pool_of(options.context, choice)
@@ -177,7 +177,7 @@ def _prepare(
             f"({counted(so_far.count, 'of them is done', 'of them are done')})"
         )
     if options.source.owned:
-        say("a program handed tasks in; if it has ended, `dbutil close` says that no more come")
+        say("a program submitted tasks to this run; if it has ended, use `dbutil close` to accept no more")
     told.counted = so_far.counting(told)
     return Prepared(
         inputs=inputs,
@@ -194,7 +194,7 @@ def _prepare(
 
 
 def _can_read_tasks(source: SourceOptions, asked: Asked, prefix: Path) -> bool:
-    """The tasks are there as they were."""
+    """The tasks can be read again, unchanged."""
     if source.is_program:
         return False
     try:
@@ -214,8 +214,8 @@ def _prefix(text: str) -> Path:
 
 
 def _look_at(files: RunFiles, *, force: bool, job_is_over: bool = False) -> ConnectFile:
-    """Where the former driver listened. UsageError if the run is over, or goes on; or its job is over,
-    unless that may be."""
+    """The connect file of the former driver. UsageError if the run is over or its driver lives, or, unless
+    `job_is_over`, if its job has ended."""
     prefix = files.prefix
     if not os.path.lexists(files.connect):
         if os.path.lexists(files.status):
@@ -236,7 +236,7 @@ def _look_at(files: RunFiles, *, force: bool, job_is_over: bool = False) -> Conn
 
 
 def _refuse_ended_job(files: RunFiles) -> None:
-    """UsageError if all was in a job that is over: nothing is left there to be taken over."""
+    """UsageError if the job of all engines has ended: nothing is left to be taken over."""
     told = read(files.run)
     if told.engines and job_is_over(told):
         moved = _enter(told.asked)
@@ -249,7 +249,7 @@ def _refuse_ended_job(files: RunFiles) -> None:
 
 
 def _how_it_is(pid: int) -> str:
-    """Of a driver that listens here."""
+    """The state of a driver that listens here."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     except (OSError, IndexError):
@@ -260,7 +260,7 @@ def _how_it_is(pid: int) -> str:
 
 
 def _enter(asked: Asked) -> bool:
-    """Go where the first driver was, in its environment; True if that is not where we were."""
+    """Change to the directory and environment of the first driver; True if we were in another directory."""
     directory = os.fsdecode(asked.directory)
     before = Path.cwd()
     try:
@@ -288,10 +288,10 @@ def _given_now(arguments: list[str]) -> list[str]:
 
 
 def _check_tasks(taskfile: str | None, asked: Asked, prefix: Path, *, feeds: bool, force: bool) -> None:
-    """UsageError if the tasks are not there any more. `feeds`: they come from standard input once more."""
+    """UsageError if the tasks cannot be read again. `feeds`: standard input has them once more."""
     if taskfile is None:
         if feeds:
-            raise UsageError("--takeover: all tasks of the run were handed in; name no task file")
+            raise UsageError("--takeover: all tasks of the run were submitted; name no task file")
         return
     if asked.size is None:
         if not feeds:

@@ -24,12 +24,12 @@ IN_JSON = 100
 WIDTH = 120
 """Columns where there is no terminal."""
 SILENCE = 600.0
-"""Seconds for which --watch waits for a driver that is not heard, as engines do."""
+"""Seconds for which --watch waits for a silent driver, as engines do."""
 END_OF_LINE = "\x1b[K\n"
 
 
 class Shown(NamedTuple):
-    """What of a run is shown: how many of each kind, None for as many as usual; `redrawn`: whenever the run
+    """What to show of a run: how many of each kind, None: the default; `redrawn`: again whenever it
     changes."""
 
     json: bool
@@ -40,7 +40,7 @@ class Shown(NamedTuple):
     engines: int | None
 
     def wants(self) -> Wants:
-        """What the driver is asked for."""
+        """The request to the driver."""
         from disbatch.model.failure import MOST_KINDS
         from disbatch.watch.status_text import SHOWN_KINDS
         from disbatch.wire.client_protocol import MOST_ENGINES, Wants
@@ -85,7 +85,7 @@ def _number(text: str) -> int:
 
 
 def status(run: str | None, shown: Shown, patience: float) -> int:
-    """Show how the run stands; the exit code."""
+    """Show the state of the run; the exit code."""
     from disbatch.client.find import look_up
 
     if sys.stdout is None:
@@ -120,7 +120,7 @@ def _ask(found: Found, wants: Wants, patience: float) -> Standing:
         answer = ask(found.connect, Watch(wants), patience=patience)
     except (SilenceError, UsageError) as error:
         if is_gone(f"{found.prefix}_connect.json"):
-            return from_file(OVER, "")  # it ended meanwhile
+            return from_file(OVER, "")  # it has just ended
         return from_file(SILENT, str(error))
     if not answer.ok or not isinstance(answer.value, Seen):
         raise UsageError(f"{found.prefix}: {' '.join(answer.lines)}")
@@ -157,8 +157,7 @@ async def _watch(found: Found, wants: Wants, out: _Output) -> int:
 
 
 class _Output:
-    """Shows how a run stands on standard output: as JSON, or as text, which on a terminal takes the place of
-    what was there."""
+    """Prints the state of a run: as JSON, or as text, which on a terminal replaces the former text."""
 
     def __init__(self, shown: Shown) -> None:
         self._json = shown.json
@@ -247,7 +246,7 @@ def monitor(run: str | None, interval: float) -> int:
 
 
 def _is_terminal() -> bool:
-    """It is drawn on standard error's."""
+    """The monitor is drawn on standard error."""
     streams = (sys.__stdin__, sys.__stdout__, sys.__stderr__)
     return os.environ.get("TERM", "dumb") != "dumb" and all(
         each is not None and each.isatty() for each in streams
