@@ -28,7 +28,7 @@ import msgspec
 import zmq
 
 from disbatch.attach.addresses import DriverAddresses, environment_of_tasks
-from disbatch.attach.engines import Party, Sent
+from disbatch.attach.engines import LaunchedEngine, LaunchedEngines
 from disbatch.client.run_client import IS_OVER, OverError, RunClient, line_opener
 from disbatch.contexts.context import Preempted
 from disbatch.contexts.launcher import Launcher
@@ -66,18 +66,18 @@ from disbatch.wire.client_protocol import (
 from disbatch.wire.connect import ConnectFile
 
 PATIENCE = 10.0
-"""Seconds that the driver has to let us in."""
+"""Seconds that the driver has to accept the context."""
 LEAST_MISSED = 30.0
-"""Seconds that an engine has at least to join, once it is started."""
+"""Seconds that a started engine has at least to join."""
 SEE_OFF = 1.0
-"""Seconds after its Goodbye at which an engine's process and tunnel are looked after."""
+"""Seconds after its Goodbye at which an engine's process and tunnel are ended."""
 
 
 class Attachment:
-    """Attaches the nodes of `context` to the run whose files begin with `prefix`: `run` does it, and returns
-    the exit code. `output`: what the run keeps of what tasks print. `say` gets lines for the user; `enter`
-    gets the tasks' environment, for what is started here. UsageError if the driver refuses the context,
-    SilenceError if it does not answer."""
+    """Attaches the nodes of `pool` to the run whose files begin with `prefix`; `run` returns the exit code.
+    `output`: the run's --output. `say` gets lines for the user; `enter` gets the environment of tasks, for
+    commands that are started here. UsageError if the driver refuses the context, SilenceError if it does not
+    answer."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Attachment:
         loop.set_exception_handler(self._broke)
         self._messages = NodeMessages(loop, self._write)
         self._say = self._messages.notify
-        self._party = Party(self._pool, self._hostname, self._messages)
+        self._engines = LaunchedEngines(self._pool, self._hostname, self._messages)
         with zmq.Context() as context, tempfile.TemporaryDirectory(prefix="disbatch-") as folder:
             self._addresses = DriverAddresses(self._connect, self._pool)
             self._client = RunClient(
@@ -138,12 +138,12 @@ class Attachment:
     def _exit_code(self) -> int:
         if self._signal:
             return SIGNAL_EXIT + self._signal
-        none_came = self._party.failures > 0 and not self._party.came
+        none_came = self._engines.failures > 0 and not self._engines.came
         return EXIT_INCOMPLETE if self._abandoned or none_came else EXIT_COMPLETE
 
     def interrupt(self, number: int) -> None:
-        """A signal came: the first lets our engines go, their tasks to be run elsewhere; the second does not
-        wait for that."""
+        """A signal came: the first detaches our engines, whose tasks run elsewhere; the second does not wait
+        for that."""
         if self._signals and number == signal.SIGHUP:
             return
         self._signals += 1
@@ -161,12 +161,12 @@ class Attachment:
             self._tell(Detach(self._told.context))
 
     def _broke(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A callback raised what it should not have."""
+        """A callback raised an unexpected exception."""
         self._error = context.get("exception") or RuntimeError(context.get("message"))
         self._leaving.set()
 
     async def _unless_left(self, task: asyncio.Task[Any]) -> bool:
-        """Wait for it, and raise what it raises; False if we are to leave at once."""
+        """Wait for the task, and raise what it raises; False if we must leave at once."""
         leaving = self._loop.create_task(self._leaving.wait())
         await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
         leaving.cancel()
@@ -176,7 +176,7 @@ class Attachment:
         task.result()
         return True
 
-    # ---- coming ----
+    # ---- attach and launch ----
 
     async def _attach(self) -> Attached:
         pool, context = self._pool, self._pool.context
@@ -184,9 +184,7 @@ class Attachment:
             label=pool.label,
             host=self._hostname,
             pid=os.getpid(),
-            nodes=[
-                Newcomer(sent.engine, sent.name, sent.node.slots) for sent in self._party.engines.values()
-            ],
+            nodes=[Newcomer(each.id, each.name, each.node.slots) for each in self._engines.engines.values()],
             limit=pool.task_limit,
             spare_after=pool.spare_after,
             keep=sorted(pool.keep),
@@ -212,7 +210,7 @@ class Attachment:
         environment = environment_of_tasks(told.environment, os.environb, told.directory)
         self._enter(environment)
         self._addresses.prefer(self._client.proven)
-        self._party.retirement = choose_retirement(self._pool, self._hostname, folder, self._say)
+        self._engines.retirement = choose_retirement(self._pool, self._hostname, folder, self._say)
         self._launcher = self._new_launcher()
         if self._signal:
             self._leave()
@@ -239,7 +237,7 @@ class Attachment:
     def _time_is_up(self, event: Drain | Stop) -> None:
         kindly = isinstance(event, Drain)
         if kindly and self._pool.time_limit_margin is None:
-            return  # what runs is ended at the same moment
+            return  # tasks are ended at the same moment
         why = "the allocation ends soon" if kindly else TIME_IS_UP
         self._tell(Detach(event.engine, kindly, why))
 
@@ -266,12 +264,12 @@ class Attachment:
             by_driver=False,
             output=self._output,
         )
-        for engine, sent in self._party.engines.items():
-            addresses = self._addresses.of(sent.node)
-            bootstrap = orders.bootstrap(sent.node, name=sent.name, engine=engine, addresses=addresses)
-            self._launcher.start(sent.node, bootstrap)
+        for each in self._engines.engines.values():
+            addresses = self._addresses.of(each.node)
+            bootstrap = orders.bootstrap(each.node, name=each.name, engine=each.id, addresses=addresses)
+            self._launcher.start(each.node, bootstrap)
 
-    # ---- what we tell ----
+    # ---- reports to the driver ----
 
     def _started(self, engine: str) -> None:
         assert self._told is not None
@@ -279,23 +277,23 @@ class Attachment:
         self._loop.call_later(patience, self._missed, engine, patience)
 
     def _missed(self, engine: str, patience: float) -> None:
-        sent = self._party.engines[engine]
-        if sent.joined or not sent.staying:
+        launched = self._engines.engines[engine]
+        if launched.joined or not launched.staying:
             return
-        if self._client.silence is not None:  # it had nobody to join
+        if self._client.silence is not None:  # there was no driver to join
             self._loop.call_later(patience, self._missed, engine, patience)
             return
-        log = self._files.engine_log(sent.name)
-        self._failed(engine, LaunchError(sent.name, f"its engine started but did not join; see {log}"))
+        log = self._files.engine_log(launched.name)
+        self._failed(engine, LaunchError(launched.name, f"its engine started but did not join; see {log}"))
         self._launcher.end(engine)
 
     def _failed(self, engine: str, error: LaunchError) -> None:
-        self._party.failed(self._party.engines[engine], str(error))
+        self._engines.failed(self._engines.engines[engine], str(error))
         self._ended(engine, came=False, return_code=0, words=str(error))
         self._give_up_if_alone()
 
     def _exited(self, engine: str, return_code: int, words: str) -> None:
-        if self._party.exited(self._party.engines[engine], return_code, words):
+        if self._engines.exited(self._engines.engines[engine], return_code, words):
             self._ended(engine, came=True, return_code=return_code, words=words)
         self._give_up_if_alone()
 
@@ -304,7 +302,7 @@ class Attachment:
         self._tell(Ended(self._told.context, engine, came, return_code, words[:4096]))
 
     def _tell(self, verb: Verb) -> None:
-        """Tell the driver, as soon as there is one."""
+        """Send a request to the driver, as soon as there is one."""
         call = self._loop.create_task(self._tell_surely(verb))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -314,12 +312,12 @@ class Attachment:
         with contextlib.suppress(SilenceError):
             await self._client.ask(verb, self._told.orphan_patience)
 
-    # ---- what we hear ----
+    # ---- news from the driver ----
 
     async def _until_left(self) -> None:
         await self._heed()
-        if self._party.ended_by_others and not self._signals:
-            # If the script ended by itself now the job would count as done, and not be started again.
+        if self._engines.ended_by_others and not self._signals:
+            # If the script ended by itself now, the job would count as done and would not be started again.
             state = await self._pool.context.job_state()
             if isinstance(state, Preempted):
                 self._say(state.words)
@@ -331,7 +329,7 @@ class Attachment:
         assert self._told is not None
         self._client.patience = self._told.orphan_patience
         context, known = self._told.context, 0
-        while self._party.is_staying:
+        while self._engines.is_staying:
             self._heeding = self._loop.create_task(self._client.ask(Heed(context, known, self._history)))
             try:
                 await asyncio.wait([self._heeding])
@@ -349,14 +347,14 @@ class Attachment:
             self._history, known = news.history, news.since + len(news.events)
 
     def _notify_user(self, text: str) -> None:
-        """The driver fell silent, or is heard again."""
+        """The driver is silent, or is heard again."""
         self._say(text)
         self._give_up_if_alone()
 
     def _give_up_if_alone(self) -> None:
-        """Wait for no other driver when no engine is left."""
+        """Do not wait for another driver when no engine is left."""
         silence = self._client.silence
-        if self._heeding is None or silence is None or self._party.is_staying:
+        if self._heeding is None or silence is None or self._engines.is_staying:
             return
         if self._heeding.cancel():
             self._give_up(silence.words)
@@ -366,32 +364,32 @@ class Attachment:
         self._say(f"{words}; giving up")
 
     def _news(self, answer: Answer) -> News | None:
-        """What there is to hear; None if nothing will be any more."""
+        """The news in the answer; None if there will be no more."""
         news = answer.value
         if not isinstance(news, News):
             self._say(" ".join(answer.lines))
             return None
         if news.over:
             self._say(IS_OVER)
-            self._client.close()  # its driver waits for that
+            self._client.close()  # the driver waits for that
             return None
         for event in news.events:
-            if event.engine in self._party.engines:
-                self._became(event, self._party.engines[event.engine])
+            if event.engine in self._engines.engines:
+                self._became(event, self._engines.engines[event.engine])
         return news
 
-    def _became(self, event: Event, sent: Sent) -> None:
-        self._party.became(sent, event.fate)
+    def _became(self, event: Event, launched: LaunchedEngine) -> None:
+        self._engines.became(launched, event.fate)
         if event.fate in (Fate.LEFT, Fate.SPARE):
             self._loop.call_later(SEE_OFF, self._launcher.end, event.engine)
-        elif event.fate is Fate.LOST and sent.node.local:
+        elif event.fate is Fate.LOST and launched.node.local:
             self._launcher.end(event.engine)
 
-    # ---- going ----
+    # ---- the end ----
 
     async def _close(self) -> None:
         patience = 1.0 if self._signals > 1 else 5.0
-        await self._party.go(at_once=self._signals > 1)
+        await self._engines.go(at_once=self._signals > 1)
         if self._calls and self._signals < 2:
             await asyncio.wait(self._calls, timeout=patience)
-        await self._launcher.close(patience, self._party.lost)
+        await self._launcher.close(patience, self._engines.lost)

@@ -1,5 +1,4 @@
-"""The engines that an attached context sends to a run: which of them are there, and what the user and the
-owner of their nodes are told of them."""
+"""The engines that an attached context has launched: their states, and what user and retirement are told."""
 
 from __future__ import annotations
 
@@ -14,11 +13,11 @@ from disbatch.wire.client_protocol import Fate
 
 
 @dataclass
-class Sent:
-    """An engine that we start. `staying`: it may be there, or come. `joined`: it was there. `in_use`: its
-    node was not given back since. `return_code`: of its process, once that has ended."""
+class LaunchedEngine:
+    """An engine that we launch. `staying`: it may still join or run. `joined`: it has joined the run.
+    `in_use`: its node was not retired since. `return_code`: of its process, once that has ended."""
 
-    engine: str
+    id: str
     node: Node
     name: str
     staying: bool = True
@@ -28,92 +27,92 @@ class Sent:
     return_code: int = 0
 
 
-class Party:
-    """Those of `pool`; `engines` has them by their names. `messages` gets what the user is told."""
+class LaunchedEngines:
+    """The engines of `pool`; `engines` has them by id. `messages` gets what the user is told."""
 
     def __init__(self, pool: Pool, hostname: str, messages: NodeMessages) -> None:
         token = secrets.token_hex(8)
         names = {f"a{n}-{token}": node for n, node in enumerate(pool.nodes)}
-        self.engines = {e: Sent(e, node, pool.name_of(node, hostname)) for e, node in names.items()}
+        self.engines = {e: LaunchedEngine(e, node, pool.name_of(node, hostname)) for e, node in names.items()}
         self.retirement: Retirement | None = None
-        """What happens to nodes that are no longer needed."""
+        """Retires nodes that are no longer needed."""
         self.failures = 0
-        """How many could not be started, or died."""
+        """Engines that could not be started, or died."""
         self.ended_by_others = False
-        """One of them left that nobody had told to."""
+        """One of them left that neither user nor driver had told to."""
         self._messages = messages
 
     @property
     def is_staying(self) -> bool:
-        """One may be there, or come."""
-        return any(sent.staying for sent in self.engines.values())
+        """An engine may still join or run."""
+        return any(engine.staying for engine in self.engines.values())
 
     @property
     def came(self) -> bool:
-        """One was there."""
-        return any(sent.joined for sent in self.engines.values())
+        """An engine has joined."""
+        return any(engine.joined for engine in self.engines.values())
 
     @property
     def lost(self) -> set[str]:
-        """Those that the driver does not hear."""
-        return {sent.engine for sent in self.engines.values() if sent.lost}
+        """The engines that the driver does not hear."""
+        return {engine.id for engine in self.engines.values() if engine.lost}
 
-    def became(self, sent: Sent, fate: Fate) -> None:
-        """The driver says what became of it."""
+    def became(self, engine: LaunchedEngine, fate: Fate) -> None:
+        """The driver reports this of the engine."""
         if fate is Fate.JOINED:
-            self._join(sent)
+            self._join(engine)
         elif fate is not Fate.LOST:
-            if sent.staying:
-                self._messages.add(sent.name, "left" if sent.joined else "need not join any more")
-            self.ended_by_others |= sent.joined and fate is Fate.LEFT
-            self.left(sent, spare=fate is Fate.SPARE)
-        elif sent.staying:
-            sent.lost = True
-            self._messages.notify(f"{sent.name}: the driver does not hear its engine any more")
+            if engine.staying:
+                self._messages.add(engine.name, "left" if engine.joined else "need not join any more")
+            self.ended_by_others |= engine.joined and fate is Fate.LEFT
+            self.left(engine, spare=fate is Fate.SPARE)
+        elif engine.staying:
+            engine.lost = True
+            self._messages.notify(f"{engine.name}: the driver does not hear its engine any more")
 
-    def _join(self, sent: Sent) -> None:
-        if not sent.joined:
-            self._messages.joined(sent.name, sent.node.slots)
-        elif sent.lost:
-            self._messages.notify(f"{sent.name}: the driver hears its engine again")
-        sent.staying = sent.joined = True
-        sent.lost = False
-        if not sent.in_use and self.retirement is not None:
-            sent.in_use = True
-            self.retirement.joined(sent.name)
+    def _join(self, engine: LaunchedEngine) -> None:
+        if not engine.joined:
+            self._messages.joined(engine.name, engine.node.slots)
+        elif engine.lost:
+            self._messages.notify(f"{engine.name}: the driver hears its engine again")
+        engine.staying = engine.joined = True
+        engine.lost = False
+        if not engine.in_use and self.retirement is not None:
+            engine.in_use = True
+            self.retirement.joined(engine.name)
 
-    def failed(self, sent: Sent, words: str) -> None:
-        """It cannot be started."""
+    def failed(self, engine: LaunchedEngine, words: str) -> None:
+        """The engine cannot be started."""
         self.failures += 1
         self._messages.notify(words)
-        self.left(sent, spare=False)
+        self.left(engine, spare=False)
 
-    def exited(self, sent: Sent, return_code: int, words: str) -> bool:
-        """The process that we started for it has ended. True if that says more than the driver has said."""
-        sent.return_code = return_code
-        if not sent.staying:
+    def exited(self, engine: LaunchedEngine, return_code: int, words: str) -> bool:
+        """Its process has ended. True if the driver does not know yet that the engine is gone."""
+        engine.return_code = return_code
+        if not engine.staying:
             return False
-        if return_code or not sent.joined:
+        if return_code or not engine.joined:
             self.failures += 1
-            self._messages.notify(f"{sent.name}: {'its engine is gone: ' if sent.joined else ''}{words}")
+            self._messages.notify(f"{engine.name}: {'its engine is gone: ' if engine.joined else ''}{words}")
         else:
-            self._messages.add(sent.name, "left")
-        self.left(sent, spare=False)
+            self._messages.add(engine.name, "left")
+        self.left(engine, spare=False)
         return True
 
-    def left(self, sent: Sent, *, spare: bool) -> None:
-        """It is not there any more; `spare`: as it had found nothing more to do."""
-        sent.staying = False
-        if sent.in_use and self.retirement is not None:
-            sent.in_use = False
-            self.retirement.retire(sent.name, sent.return_code, spare=spare)
+    def left(self, engine: LaunchedEngine, *, spare: bool) -> None:
+        """The engine is gone; `spare`: because there was no more work."""
+        engine.staying = False
+        if engine.in_use and self.retirement is not None:
+            engine.in_use = False
+            self.retirement.retire(engine.name, engine.return_code, spare=spare)
 
     async def go(self, *, at_once: bool) -> None:
-        """Nobody is waited for any more; their nodes are given back, unless this is to be over `at_once`."""
+        """Wait for no engine any more, and retire their nodes, or, `at_once`, abandon that."""
         self._messages.flush()
         if self.retirement is not None and at_once:
             self.retirement.abandon()
-        for sent in self.engines.values():
-            self.left(sent, spare=False)
+        for engine in self.engines.values():
+            self.left(engine, spare=False)
         if self.retirement is not None:
             await self.retirement.finish()

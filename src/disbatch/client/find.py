@@ -30,18 +30,19 @@ class Run:
 
     @property
     def is_gone(self) -> bool:
-        """Its driver ended without ending the run. Of a driver on another host only that host knows."""
+        """Its driver was killed. For a driver on another host, only that host knows."""
         return is_dead(self.prefix, self.connect)
 
     @property
     def is_starting(self) -> bool:
-        """Of a run that is not gone: another driver takes it over, and does not listen yet."""
+        """For a run that is not gone: another driver takes it over, and does not listen yet."""
         return is_here(self.connect) and bool(sockets(self.connect)) and not listens_here(self.connect)
 
 
 def find_run(prefix: str | None) -> Run:
-    """The run with that prefix, or with the connect file that DISBATCH_CONNECT names, or the only live one
-    here. UsageError if that cannot be said, SilenceError if its driver is known to be dead."""
+    """The run with that prefix, or the one of DISBATCH_CONNECT, or the only live one in the working
+    directory. UsageError if there is no such run, or no only one; SilenceError if its driver is known to be
+    dead."""
     run = find_any_run(prefix)
     if run.is_gone:
         raise SilenceError(f"{run.prefix}: {run.connect.driver} is dead; {hint_for_killed(run.prefix)}")
@@ -49,14 +50,14 @@ def find_run(prefix: str | None) -> Run:
 
 
 def find_any_run(prefix: str | None) -> Run:
-    """The same, be its driver alive or dead. UsageError."""
+    """The same, whether its driver lives or not. UsageError."""
     prefix = prefix or os.environ.get("DISBATCH_CONNECT") or None
     return _only_run() if prefix is None else _run(prefix)
 
 
 @asynccontextmanager
 async def client_of(run: Run, notify_user: Callable[[str], None]) -> AsyncIterator[RunClient]:
-    """Asks the driver of the run, or the next one, as long as the block lasts."""
+    """A client of the run, over takeovers, for the duration of the block."""
     import zmq
 
     from disbatch.client.run_client import RunClient, line_opener
@@ -72,8 +73,8 @@ async def client_of(run: Run, notify_user: Callable[[str], None]) -> AsyncIterat
 
 
 class Found(NamedTuple):
-    """A run of which there is a status file; `connect` if its driver may be asked, or else `words` that say
-    why not (none: the run is over)."""
+    """A run with a status file. `connect`: None if its driver cannot be asked; `words`: why not; "": the run
+    is over."""
 
     prefix: str
     connect: ConnectFile | None
@@ -81,7 +82,7 @@ class Found(NamedTuple):
 
 
 def look_up(prefix: str | None) -> Found:
-    """The run as for `find_run`, be it live, dead or over. UsageError if there is no such run."""
+    """The run as for `find_run`, whether it is live, dead or over. UsageError if there is no such run."""
     prefix = prefix or os.environ.get("DISBATCH_CONNECT") or None
     if prefix is None:
         run = _only_run()
@@ -109,13 +110,13 @@ def _run(prefix: str) -> Run:
 
 
 def _connect(prefix: str) -> ConnectFile:
-    """The connect file of a run that the user named. UsageError. It must belong to whom the run belongs:
-    anybody may leave one in a directory that others can write to."""
+    """The connect file of a run that the user named. UsageError. It must belong to the owner of the run: in a
+    shared directory any user could create one."""
     return ConnectFile.read(Path(f"{prefix}{CONNECT}"), trusted=owner_of(f"{prefix}{STATUS}"))
 
 
 def _only_run() -> Run:
-    """Those of other users count for nothing."""
+    """The only run in the working directory; runs of other users are ignored."""
     runs, others = [], 0
     for name in _names():
         try:

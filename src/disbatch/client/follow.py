@@ -27,8 +27,8 @@ MOST_RANGES = 1000
 
 
 class Told(NamedTuple):
-    """Tasks that have ended: their lines, and what these say. `over`: the run is, and nothing will be told of
-    the others; how it ended, in `words`, if that is known."""
+    """Tasks that have ended: their status lines, raw and parsed. `over`: the run is over, and there are no
+    results of other tasks; `words`: how it ended, if known."""
 
     ended: list[tuple[bytes, Record]]
     over: bool
@@ -36,7 +36,7 @@ class Told(NamedTuple):
 
 
 class Follower:
-    """Hands tasks in to the run of `client`, which is closed elsewhere."""
+    """Submits tasks to the run of `client`, which is closed elsewhere, and collects their results."""
 
     def __init__(self, client: RunClient) -> None:
         self._client = client
@@ -44,29 +44,29 @@ class Follower:
         self._at = 0
         """Bytes of the status file that are known."""
         self._submitting = asyncio.Lock()
-        self._question: asyncio.Task[Results] | None = None
+        self._request: asyncio.Task[Results] | None = None
         self._open = False
-        """The question takes in ids that are yet to come; or the next one shall."""
+        """The present request, or the next one, includes ids that are not assigned yet."""
         self._early: dict[int, tuple[bytes, Record]] = {}
-        """What was told of ids that may be ours."""
+        """Results of ids that may become ours."""
         self._ours: list[tuple[bytes, Record]] = []
-        """What of that turned out to be."""
+        """Those of them that are ours."""
         self._taken = asyncio.Event()
         self.waited = Waited()
 
     @property
     def pending(self) -> int:
-        """How many of the tasks that were taken it has not told the end of."""
+        """The number of submitted tasks whose end was not returned yet."""
         return self.waited.left + len(self._ours)
 
-    # ---- tasks go in ----
+    # ---- submit ----
 
     async def submit(self, verb: Submit, patience: float | None = None) -> Taken:
-        """Hand these in after those before, and wait for their ends. UsageError if the driver does not take
-        them, SilenceError as `RunClient.ask`."""
+        """Submit these, after those of earlier calls. UsageError if the driver refuses them, SilenceError as
+        from `RunClient.ask`."""
         async with self._submitting:
-            if self._question is not None and not self._open:
-                self._question.cancel()
+            if self._request is not None and not self._open:
+                self._request.cancel()
             self._open = True
             try:
                 answer = await self._client.ask(verb, patience)
@@ -78,19 +78,19 @@ class Follower:
                 self._early.clear()
 
     def _add(self, taken: Taken) -> None:
-        if not self.waited.left and self._question is None:
+        if not self.waited.left and self._request is None:
             self._at = max(self._at, taken.at)
         self.waited.add(taken.first, taken.first + taken.ids - 1)
         self._ours += [self._early.pop(id) for id in list(self._early) if self.waited.end(id)]
-        if self._ours and self._question is not None:
-            self._question.cancel()
+        if self._ours and self._request is not None:
+            self._request.cancel()
         self._taken.set()
 
-    # ---- and come out ----
+    # ---- collect ----
 
     async def collect(self) -> Told:
-        """The next tasks that ended of those that were handed in. SilenceError as `RunClient.ask`, UsageError
-        if the driver cannot tell."""
+        """Wait for the next submitted tasks that end. SilenceError as from `RunClient.ask`, UsageError if the
+        driver refuses."""
         while not self.waited.left and not self._ours:
             self._taken.clear()
             await self._taken.wait()
@@ -118,16 +118,16 @@ class Follower:
         return None
 
     async def _next_results(self) -> Results | None:
-        """None if the question was taken back."""
+        """None if the request was cancelled."""
         self._open = self._submitting.locked()
-        question = asyncio.create_task(self._collect())
-        self._question = question
+        request = asyncio.create_task(self._collect())
+        self._request = request
         try:
-            await asyncio.wait([question])
-            return None if question.cancelled() else question.result()
+            await asyncio.wait([request])
+            return None if request.cancelled() else request.result()
         finally:
-            question.cancel()
-            self._question = None
+            request.cancel()
+            self._request = None
 
     async def _collect(self) -> Results:
         answer = await self._client.ask(Collect(self._ranges(), self._at))
@@ -139,7 +139,7 @@ class Follower:
         return self.waited.ranges(MOST_RANGES, and_later=self._open)
 
     def _rest(self) -> Results:
-        """What stands in the file of a run that is over."""
+        """The results in the status file of a run that is over."""
         path = status_file(self._client.prefix)
         try:
             status = open_own(path, os.O_RDONLY, trusted=self._owner)

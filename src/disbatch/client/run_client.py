@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import zmq
 
 LISTEN = 2 * NOTHING_NEW
-"""Seconds without any answer, after which the driver is taken for silent."""
+"""Seconds without any answer after which the driver counts as silent."""
 PATIENCE = 600.0
 """Seconds for which engines wait for a driver, unless told otherwise."""
 IS_OVER = "the run is over"
@@ -52,14 +52,14 @@ class Silence(NamedTuple):
 
 
 class Line(Protocol):
-    """A line to one driver: what `wire.client_socket.Caller` offers."""
+    """A connection to one driver, as `wire.client_socket.Caller`."""
 
     @property
     def proven(self) -> str:
-        """The address that was seen last to lead to the driver."""
+        """The last address at which the driver answered."""
 
     async def call(self, request: Request) -> Answer:
-        """What the driver answers, over any number of connections."""
+        """The driver's answer, over any number of connections."""
 
     def silence(self, patience: float) -> str:
         """Why there was no answer within so many seconds."""
@@ -69,11 +69,11 @@ class Line(Protocol):
 
 
 OpenLine = Callable[[ConnectFile, Callable[[], None]], Line]
-"""Opens a line to the driver of a connect file; the callback is for lost connections."""
+"""Opens a line to the driver of a connect file; the callback is called for lost connections."""
 
 
 def line_opener(context: zmq.Context[zmq.Socket[bytes]]) -> OpenLine:
-    """Opens lines on the running loop; also to where another driver will listen."""
+    """Opens lines on the running loop; also to an address at which another driver will listen."""
     loop = asyncio.get_running_loop()
 
     def open_line(connect: ConnectFile, lost: Callable[[], None]) -> Caller:
@@ -87,7 +87,7 @@ def line_opener(context: zmq.Context[zmq.Socket[bytes]]) -> OpenLine:
 
 
 class _Call:
-    """A request, the task that has it answered over the present line, and the answer."""
+    """A request, the task that waits for its answer on the present line, and the answer."""
 
     def __init__(self, request: Request, answer: asyncio.Future[Answer]) -> None:
         self.request = request
@@ -122,7 +122,7 @@ class RunClient:
         self.prefix = prefix
         self.patience = patience
         self.silence: Silence | None = None
-        """Set as long as the driver is not heard."""
+        """Set as long as the driver is silent."""
         self._loop = asyncio.get_running_loop()
         self._open_line = open_line
         self._connect = connect
@@ -135,15 +135,15 @@ class RunClient:
         self._calls: set[_Call] = set()
         self._timer: asyncio.Handle | None = None
         self._is_looking = False
-        """The connect file is about to be read, as a connection was lost."""
+        """The connect file will be read, because a connection was lost."""
         self._heard_at = 0.0
-        """When the last answer came, or the first of the calls was made."""
+        """When the last answer came, or the first of the waiting calls was made."""
         self._silent_since: float | None = None
         self._line = open_line(connect, self._lost)
 
     @property
     def proven(self) -> str:
-        """The address that was seen last to lead to the driver."""
+        """The last address at which the driver answered."""
         return self._line.proven
 
     def no_answer(self, patience: float) -> str:
@@ -151,15 +151,15 @@ class RunClient:
         return self._line.silence(patience)
 
     def close(self) -> None:
-        """Ask no more; calls that wait are not answered. May be called twice."""
+        """Close the connection; waiting calls get no answer. May be called twice."""
         if not self._closed:
             self._closed = True
             self._line.close()
 
     async def ask(self, verb: Verb, patience: float | None = None) -> Answer:
-        """What the driver answers, as soon as there is one. OverError if the run is over. SilenceError if no
-        driver is heard within our patience, or this one does not answer within `patience` seconds. UsageError
-        if another driver has the run and cannot be asked from here."""
+        """The answer of the driver, as soon as there is one. OverError if the run is over. SilenceError if no
+        driver is heard within our patience, or no answer came within `patience` seconds. UsageError if
+        another driver has the run and cannot be reached from here."""
         if self._over:
             raise OverError(IS_OVER)
         call = _Call(request_for(verb, self._by), self._loop.create_future())
@@ -220,7 +220,7 @@ class RunClient:
             self._loop.call_soon(self._loop.call_soon, self._look)
 
     def _mark_silent(self) -> float:
-        """Since when no answer has come."""
+        """When the silence began."""
         if self._silent_since is None:
             self._silent_since = self._loop.time()
         return self._silent_since
@@ -238,7 +238,7 @@ class RunClient:
                     call.answer.set_exception(type(error)(str(error)))
 
     def _find_driver(self) -> None:
-        """See who drives the run now. OverError, SilenceError, UsageError: nobody can be asked any more."""
+        """Find out who drives the run now. OverError, SilenceError, UsageError: no driver can be asked."""
         connect_file = Path(f"{self.prefix}_connect.json")
         if is_gone(connect_file):
             self._over = True
@@ -258,7 +258,7 @@ class RunClient:
             self._notify_user(f"{self.silence.words}; {waiting} that takes the run over{self._advice}")
 
     def _reopen(self) -> None:
-        """Ask another driver what has no answer yet."""
+        """Send requests that have no answer to another driver."""
         self._line.close()
         self._line = self._open_line(self._connect, self._lost)
         for call in self._calls:

@@ -1,8 +1,8 @@
-"""Cores, on this host, of a job whose scheduler has no context, from its environment. Pure but for `read`.
+"""The cores, on this host, of a job whose scheduler has no context, from its environment. Pure but for
+`read`.
 
-The job's other hosts are not used, and what it has on this one is not to be exceeded. A variable that counts
-the slots of all hosts together (NSLOTS, LSB_DJOB_NUMPROC) says nothing of this one if there are several, and
-the lines of PBS Pro's PBS_NODEFILE are processes of MPI, not cores.
+The job's other hosts are not used. A variable with the slots of all hosts together (NSLOTS, LSB_DJOB_NUMPROC)
+is of no use if there are several hosts. The lines of PBS Pro's PBS_NODEFILE are MPI processes, not cores.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _CONDOR_CPUS = re.compile(r"^Cpus\s*=\s*([0-9]{1,9})\s*$", re.MULTILINE | re.IGN
 
 
 class Share(NamedTuple):
-    """Of `job` (scheduler and number), this host has so many `cores`, as the variable `source` says; None:
-    nothing says it. The job has `others` besides, if that is known."""
+    """`cores` that `job` (scheduler and number) has on this host, from the variable `source`; None: not
+    known. `others`: its other hosts, as far as known."""
 
     job: str
     cores: int | None
@@ -28,7 +28,7 @@ class Share(NamedTuple):
     others: int = 0
 
     def words(self) -> str:
-        """What the user is told."""
+        """The message for the user."""
         if self.cores is None:
             return (
                 f"{self.job}: nothing says how many cores it has on this host: using 1; if it has more, say "
@@ -58,7 +58,7 @@ class _Job:
         return any(self._environ.get(name) for name in names)
 
     def words(self, name: str) -> list[str]:
-        """What the variable holds, blank by blank."""
+        """The words in the variable."""
         return self._environ.get(name, "").split()
 
     def whole(self, name: str) -> int | None:
@@ -66,7 +66,7 @@ class _Job:
         return _whole(self._environ.get(name, ""))
 
     def file(self, name: str) -> str:
-        """What is in the file that the variable names; "" if there is none."""
+        """The text of the file that the variable names; "" if there is none."""
         path = self._environ.get(name)
         return self._read(path) if path else ""
 
@@ -76,8 +76,8 @@ class _Job:
         return f"{scheduler} job {in_short(number)}".rstrip()
 
     def here(self, job: str, slots: Mapping[str, int], source: str) -> Share:
-        """This host's share, where the slots of each host are known. If none has our name it is the first
-        one, where the job's script runs."""
+        """This host's share, if the slots of each host are known. If none has our name, this is the first
+        one, on which the job's script runs."""
         ours = next((host for host in slots if self._is_this_host(host)), next(iter(slots)))
         return Share(job, slots[ours], source, len(slots) - 1)
 
@@ -87,7 +87,7 @@ class _Job:
 
 
 def share_of_job(environ: Mapping[str, str], machine: Machine, read: Callable[[str], str]) -> Share | None:
-    """The share of the job that we are in, None if we are in none. `read` gives what is in a file, or ""."""
+    """The share of the job that we are in; None: we are in none. `read(path)`: the text of a file, or ""."""
     job = _Job(environ, machine, read)
     if job.has("JOB_ID") and job.has("SGE_ROOT", "SGE_TASK_ID", "NSLOTS"):
         return _of_grid_engine(job)
@@ -114,8 +114,8 @@ def share_of_job(environ: Mapping[str, str], machine: Machine, read: Callable[[s
 
 
 def _of_grid_engine(job: _Job) -> Share:
-    """A line of PE_HOSTFILE is `HOST SLOTS QUEUE PROCESSORS`; a host may have several, one a queue. Without a
-    parallel environment there is no such file, and one slot."""
+    """A line of PE_HOSTFILE is `HOST SLOTS QUEUE PROCESSORS`; a host may have a line for each queue. Without
+    a parallel environment there is no such file, and one slot."""
     name = job.called("Grid Engine", "JOB_ID")
     slots: Counter[str] = Counter()
     for line in job.file("PE_HOSTFILE").splitlines():
@@ -129,7 +129,7 @@ def _of_grid_engine(job: _Job) -> Share:
 
 
 def _of_lsf(job: _Job) -> Share:
-    """LSB_MCPU_HOSTS is `HOST SLOTS HOST SLOTS ...`; the others name a host once for each of its slots."""
+    """LSB_MCPU_HOSTS is `HOST SLOTS HOST SLOTS ...`; other variables name a host once for each slot."""
     name = job.called("LSF", "LSB_JOBID")
     words = job.words("LSB_MCPU_HOSTS")
     slots: Counter[str] = Counter()
@@ -145,8 +145,8 @@ def _of_lsf(job: _Job) -> Share:
 
 
 def _of_pbs(job: _Job) -> Share:
-    """Torque's PBS_NODEFILE has a line for each core; that of PBS Pro and OpenPBS has not, there NCPUS says
-    how many there are on the job's first host."""
+    """In Torque, PBS_NODEFILE has a line for each core. In PBS Pro and OpenPBS, NCPUS is the number of cores
+    on the job's first host."""
     name = job.called("PBS", "PBS_JOBID")
     lines = Counter(job.file("PBS_NODEFILE").split())
     others = max(len(lines) - 1, 0)

@@ -1,17 +1,17 @@
-"""A spawned process on the event loop: feed it, read it within bounds, learn at once that it ended.
+"""A child process on the event loop: write to it, read from it within bounds, notice its end at once.
 
 Theory of operation
 -------------------
-A pidfd says that the process ended; its pipes do not, because a process that it left behind may hold them
-open. So the end is seen first, then what is still in the pipes is read (what the process wrote before it
-ended is there by then), then they are closed. Where there is no pidfd a thread waits for the process.
+A pidfd tells that the process ended. Its pipes do not tell, because a process that it left behind may hold
+them open. After the end the rest of the pipes is read, and they are closed. Without pidfd a thread waits for
+the process.
 
-The process stays a zombie until `_reap`, so its number cannot be anybody else's while `returncode` is None:
-that is what makes `signal` safe.
+The process remains a zombie until `_reap`. So its id cannot be reused while `returncode` is None, and
+`signal` is safe.
 
-An engine is two processes: the one that was started, which is its keeper and ends last, and the engine
-itself. If the keeper was killed, the engine stays until it has ended its tasks. Its end closes the pipe that
-both have for stdout; no task has that.
+An engine is two processes: its keeper, which was started first and ends last, and the engine itself. If the
+keeper was killed, the engine remains until it has ended its tasks. The end of both closes the pipe that they
+have for stdout, which no task has.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from disbatch.contexts.spawn import Spawned
 from disbatch.engine.keeper import GRACE as KEEPER_GRACE
 
 KEPT = 1 << 16
-"""Bytes kept of the end of each output stream, unless somebody wants more."""
+"""Bytes kept of the end of each output stream, by default."""
 _CHUNK = 1 << 16
 _DRAIN_READS = 16
-"""Reads after the end: as much as a pipe can hold; who else writes to it must not keep us here."""
+"""Reads after the end: the size of a pipe. Another process may still write to it."""
 TERM_GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL for a process that does not leave."""
 KILL_GRACE = 2.0
 UNKNOWN_EXIT = 255
-"""Return code of a process whose end somebody else collected."""
+"""Return code of a process that was reaped elsewhere."""
 
 
 class Child:
@@ -57,7 +57,7 @@ class Child:
         self._stdin: int | None = spawned.stdin
         self._writable: asyncio.Future[None] | None = None
         self._outputs = set(self._said)
-        """Those that may say more."""
+        """Output streams that are open."""
         for descriptor in (spawned.stdin, *self._outputs):
             os.set_blocking(descriptor, False)
         for descriptor in self._outputs:
@@ -86,7 +86,7 @@ class Child:
     def _wait_in_thread(self) -> None:
         with contextlib.suppress(OSError):
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody asks any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._reap)
 
     def _reap(self) -> None:
@@ -145,7 +145,8 @@ class Child:
             os.close(descriptor)
 
     async def feed(self, data: bytes) -> bool:
-        """Write to its stdin; False if it closed that, or ended, before it took everything. One at a time."""
+        """Write to its stdin; False if it closed stdin or ended before it read everything. One call at a
+        time."""
         rest = memoryview(data)
         while rest:
             if self._stdin is None:
@@ -173,7 +174,7 @@ class Child:
             self._writable.set_result(None)
 
     def close_stdin(self) -> None:
-        """Let it see the end of its stdin."""
+        """Close its stdin."""
         if self._stdin is not None:
             self._loop.remove_writer(self._stdin)
             self._is_writable()
@@ -196,14 +197,14 @@ class Child:
                 os.kill(self.pid, number)
 
     def kill_group(self) -> None:
-        """SIGKILL to it and to what it started in its process group, if it is still there itself."""
+        """Send SIGKILL to its process group, if the process itself still lives."""
         if self.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
     async def dismiss(self, patience: float, grace: float = TERM_GRACE) -> None:
-        """See it off: it has `patience` seconds to leave by itself, then its stdin is closed and it gets
-        SIGTERM, and `grace` seconds later SIGKILL. Returns when it is gone, or cannot be killed."""
+        """End it: after `patience` seconds its stdin is closed and it gets SIGTERM, and `grace` seconds later
+        SIGKILL. Returns when it is gone, or cannot be killed."""
         if await self.left_within(patience):
             return
         self.close_stdin()
@@ -235,8 +236,8 @@ class EngineChild(Child):
             self._finish(self.returncode)
 
     async def dismiss(self, patience: float, grace: float = TERM_GRACE) -> None:
-        """As for any child; but the keeper is not killed: it is told to kill the engine, and ends its tasks.
-        If even that takes too long, the engine is over for us, be it there or not."""
+        """As for any child, but the keeper is not killed: SIGQUIT tells it to kill the engine, and it ends
+        the tasks. If that takes too long, too, the engine counts as ended."""
         if await self.left_within(patience):
             return
         self.close_stdin()

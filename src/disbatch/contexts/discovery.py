@@ -1,6 +1,6 @@
-"""Choose the nodes of a run: from `-s`, DISBATCH_SSH_NODELIST, a scheduler's job, what a job of a scheduler
-without a context has of this machine, or all of it; and recognise the jobs of schedulers. Pure, but for what
-schedulers are asked, and `read`, which is given."""
+"""Choose the nodes of a run: from `-s`, DISBATCH_SSH_NODELIST, the job of a scheduler, the share of this
+machine that a job of a scheduler without a context has, or all of it. Pure, except that schedulers are
+asked."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from disbatch.model.task import Way
 
 @dataclass(frozen=True)
 class Choice:
-    """The nodes of a run; `warnings` for the user (a line each), e.g. of nodes that were left out; and the
-    job that the nodes belong to, None if they are this machine and hosts behind ssh."""
+    """The nodes of a run; `warnings` for the user, a line each; `job`: the context of the job that has the
+    nodes; None: they are this machine and hosts behind ssh."""
 
     nodes: list[Node]
     warnings: list[str]
@@ -24,13 +24,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Entry:
-    """A scheduler, whose jobs find one of these variables. It is imported by `load`, if it is needed."""
+    """A scheduler. Its jobs have one of these variables; `load` imports it."""
 
     variables: tuple[str, ...]
     load: Callable[[], Scheduler]
 
     def has(self, environ: Mapping[str, str]) -> bool:
-        """This is the environment of one of its jobs."""
+        """True if this is the environment of one of its jobs."""
         return any(environ.get(name) for name in self.variables)
 
 
@@ -41,11 +41,11 @@ def _slurm() -> Scheduler:
 
 
 SCHEDULERS: tuple[Entry, ...] = (Entry(("SLURM_JOB_ID", "SLURM_JOBID"), _slurm),)
-"""Those with a context of their own; the first whose job this is counts."""
+"""The schedulers that have a context; the first that recognises the environment counts."""
 
 
 def scheduler_of(environ: Mapping[str, str], schedulers: Sequence[Entry] = SCHEDULERS) -> Scheduler | None:
-    """The scheduler whose job has this environment, if it has a context."""
+    """The scheduler whose job has this environment; None if none, or if it has no context."""
     return next((entry.load() for entry in schedulers if entry.has(environ)), None)
 
 
@@ -72,11 +72,12 @@ def choose_nodes(
     read: Callable[[str], str],
     schedulers: Sequence[Entry] = SCHEDULERS,
 ) -> Choice:
-    """The nodes of a run. UsageError if there are none, or nobody can say which.
+    """The nodes of a run. UsageError if there are none, or if they cannot be found out.
 
-    `lists` are the values of `-s`; without any, DISBATCH_SSH_NODELIST; without that, the job of one of the
-    `schedulers` that `environ` tells of; without that, this machine, within the share of another scheduler's
-    job, whose files `read(path)` gives. Cores per task are 1 unless given, or what a job asked for.
+    `lists`: the values of `-s`; without them DISBATCH_SSH_NODELIST; without that the job of one of the
+    `schedulers`, found in `environ`; without that this machine, within the share that the job of another
+    scheduler has; `read(path)` reads that scheduler's files. Default cores per task: 1, or what a job asked
+    for.
     """
     texts, option = named_hosts(lists, environ)
     scheduler = None if texts else scheduler_of(environ, schedulers)

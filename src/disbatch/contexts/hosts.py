@@ -22,7 +22,7 @@ class Hosts(Context):
         return Hosts(installation.ssh)
 
     def name_of(self, node: Node, hostname: str) -> str:
-        """As the user calls it, but this machine by its own name."""
+        """The name that the user gave; for this machine its own name."""
         return hostname if node.local else node.name
 
     def launch(self, node: Node) -> Launch:
@@ -33,7 +33,7 @@ class Hosts(Context):
         return Launch(argv, merged=False, lifeline=Lifeline.CONNECTION)
 
     def ended(self, node: Node, return_code: int, out: bytes, err: bytes) -> str:
-        """What the engine, its interpreter or ssh said."""
+        """From the output of the engine, its interpreter or ssh."""
         if node.local:
             return local_words(return_code, out, err)
         return ssh_words(node.name, self._ssh.python, return_code, out, err)

@@ -1,4 +1,4 @@
-"""What a process that could not start an engine has left behind, as one line for the user. Pure."""
+"""Why an engine did not start, as one line for the user, from what its command printed. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LOADER = re.compile(
     r"symbol lookup error|version .\S+' not found|cannot open shared object file|undefined symbol|"
     r"[Ee]xec format error|bad (?:ELF )?interpreter|required file not found"
 )
-"""What the dynamic loader, or the kernel through a shell, says of a program that is there and cannot run."""
+"""Messages of the dynamic loader, and of shells, about a program that exists and cannot run."""
 _FATAL = re.compile(r"Fatal Python error")
-"""More than a line of Python's follows on it, the last of which says nothing."""
+"""The first line of such an error of Python says more than its last one."""
 
 _SSH_SAYS = (
     (
@@ -45,13 +45,13 @@ TUNNEL_MARK = "disbatch-tunnel-ready"
 
 
 def tidy(text: str) -> str:
-    """One line, printable, of bounded length: it comes from another machine and goes to a terminal."""
+    """Foreign text as one printable line of bounded length."""
     line = " ".join(printable(text).split())
     return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
 
 
 def lines(data: bytes) -> list[str]:
-    """The lines of output that are for people, tidied."""
+    """The lines of output without our own marks, tidied."""
     found = map(tidy, re.split(r"[\r\n]+", data.decode(errors="replace")))
     return [line for line in found if line and not line.startswith((READY_MARK, TUNNEL_MARK))]
 
@@ -69,9 +69,9 @@ def not_started(argv: list[str], error: OSError) -> str:
 
 
 def engine_said(out: bytes, err: bytes, install: str = _INSTALL, newer: str = _NEWER) -> str | None:
-    """Why an engine, or the interpreter that should have become one, gave up; None if it did not say.
+    """Why an engine, or its interpreter, gave up; None if it did not say.
 
-    `install`, `newer`: what can be done about a Python without our modules, and about one too old.
+    `install`, `newer`: advice for a Python without our modules, and for one that is too old.
     """
     for text in reversed(lines(out) + lines(err)):
         missing = _NO_MODULE.search(text)
@@ -84,7 +84,7 @@ def engine_said(out: bytes, err: bytes, install: str = _INSTALL, newer: str = _N
 
 
 def telling(said: list[str]) -> str:
-    """The line that tells most: the last one as a rule; "" if there is none."""
+    """The most informative line, usually the last one; "" if there is none."""
     return next(filter(_FATAL.search, said), "") or next(reversed(said), "")
 
 
@@ -97,7 +97,7 @@ def local_words(returncode: int, out: bytes, err: bytes) -> str:
 
 
 def ssh_words(host: str, python: str | None, returncode: int, out: bytes, err: bytes) -> str:
-    """Why an engine did not start through ssh. `python` is the interpreter asked for by name, or None."""
+    """Why an engine did not start through ssh. `python`: the interpreter that the user named, or None."""
     said = engine_said(out, err)
     if said is not None:
         return said
@@ -131,7 +131,7 @@ def ssh_words(host: str, python: str | None, returncode: int, out: bytes, err: b
 
 
 def tunnel_words(host: str, returncode: int, out: bytes, err: bytes) -> str:
-    """Why a tunnel is not there, or is there no more."""
+    """Why a tunnel could not be made, or broke."""
     if returncode != 255 and b"port forwarding failed" in err:
         return "its sshd does not allow the tunnel (see AllowStreamLocalForwarding there)"
     return ssh_words(host, None, returncode, out, err)

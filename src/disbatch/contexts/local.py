@@ -1,4 +1,4 @@
-"""Start an engine on this machine, and the few lines of Python that start one anywhere."""
+"""Start an engine on this machine, and the Python code that starts one anywhere."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ BOOT = (
     "from disbatch.engine.__main__ import main;"
     "sys.exit(main())"
 )
-"""What `python -c` runs on another host, with the package's directory as argument, or none.
+"""The code for `python -c` on another host; its argument, if any, is the package's directory.
 
-It never imports from the working directory (the user may have a `queue.py` there), and looks into the
-package's directory only after everywhere else. It goes through the login shells of other hosts: one line,
-no single quote, no backslash, no `!`; and any Python since 2.6 must be able to read it.
+It never imports from the working directory (which may contain a `queue.py`), and searches the package's
+directory last. It passes through login shells: one line, no single quote, no backslash, no `!`. Any Python
+since 2.6 must be able to parse it.
 """
 
 
 _FROM_ITS_DIRECTORY = BOOT.replace(
     "[p for p in sys.path if p]+sys.argv[1:2]", "sys.argv[1:2]+[p for p in sys.path if p]"
 )
-"""The same where that directory holds what shall run, whatever else is called disbatch there."""
+"""The same, but the package's directory is searched first."""
 _REPORT_AND_STAY = """import sys
 def report(kind, error, trace):
     sys.__excepthook__(kind, error, trace)
@@ -36,13 +36,13 @@ def report(kind, error, trace):
     getattr(sys.stdin, "buffer", sys.stdin).read()
 sys.excepthook = report
 """
-"""What comes before that in a step: report why Python cannot run an engine, and end when stdin does. A step's
-last output may be lost if the step ends at once, or does not read its stdin (seen with Slurm)."""
+"""Precedes that code in a step: report why Python cannot run an engine, and end when stdin ends. The last
+output of a step may be lost if it ends at once, or does not read its stdin (seen with Slurm)."""
 
 
 def own_argv(function: str, *arguments: str) -> list[str]:
-    """The command that calls this function of `cli.entry` in another process of this machine, which imports
-    from where we do."""
+    """The command that calls this function of `cli.entry` in another process of this machine, with our import
+    path."""
     call = (
         "import sys;"
         "sys.path[:]=sys.argv[1:2]+[p for p in sys.path if p];"
@@ -54,8 +54,7 @@ def own_argv(function: str, *arguments: str) -> list[str]:
 
 
 def engine_argv(python: str | None = None, package: str | None = None) -> list[str]:
-    """The command of an engine that sees our installation as we do: our own interpreter and package unless
-    told otherwise."""
+    """The command of an engine that sees our installation; by default with our interpreter and package."""
     return [python or sys.executable or "python3", "-c", _FROM_ITS_DIRECTORY, package or package_path()]
 
 

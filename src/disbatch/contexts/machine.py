@@ -1,4 +1,4 @@
-"""This machine: its name, and how many cores a run may use, which a container may have limited."""
+"""This machine: its name, and the cores that a run may use, within the limits of a container."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from disbatch.contexts.nodes import Machine
 
 
 def this_machine() -> Machine:
-    """What the kernel says of this machine."""
+    """This machine, as the kernel describes it."""
     return Machine(os.uname().nodename, usable_cores(), _full_name)
 
 
@@ -30,10 +30,10 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """The smallest CPU quota, in cores, of this process's control group and those above it; None if none.
+    """The smallest CPU quota, in cores, of this process's control group and its parents; None if none.
 
     Reads versions 1 and 2 below `root`. In a container the path in /proc/self/cgroup may be the host's and
-    not exist: then only the directories that do exist count, the uppermost being the container's own.
+    not exist; then only the existing directories count.
     """
     quotas: list[float] = []
     for line in _read(root / "proc/self/cgroup").splitlines():

@@ -1,4 +1,4 @@
-"""Messages about nodes: one line for all nodes to which the same happened at about one time."""
+"""Messages about nodes: one line for all nodes to which the same happened at about the same time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from disbatch.model.text import counted, short_list
 DELAY = 0.5
 """Seconds that a line waits for other nodes."""
 BY_SIGNAL = "ended by SIG"
-"""How the reason of an engine begins that a signal ended; see `engine.engine`."""
+"""Beginning of the reason of an engine that was ended by a signal; see `engine.engine`."""
 
 
 class _What(NamedTuple):
-    """What happened: the words for one node, and those for several."""
+    """What happened: the words for one node, and for several."""
 
     one: str
     several: str
@@ -44,8 +44,8 @@ class NodeMessages:
         self.add(node, "joined")
 
     def left(self, node: str, reason: str, *, scheduler: str) -> None:
-        """The engine of this node left by itself. `scheduler`: whose node it is, so that a signal most likely
-        is, too; "": nobody's."""
+        """The engine of this node left by itself. `scheduler`: the owner of the node, which most likely sent
+        the signal; "": none."""
         if scheduler and reason.startswith(BY_SIGNAL):
             why = f"({reason.removeprefix('ended by ')}: cancelled, preempted, or out of time)"
             self.add(node, f"{scheduler} ended the engine {why}", f"{scheduler} ended the engines {why}")

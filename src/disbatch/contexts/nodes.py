@@ -26,10 +26,10 @@ _RANGES = re.compile(r"\[[0-9, -]+\]")
 
 @dataclass(frozen=True)
 class Node:
-    """A computer: its `name` as the user gave it (without brackets), the cores that we may use, how many
-    tasks at once, how an engine gets there, and how many cores are meant for each task. `gpus`: how many a
-    scheduler gave us there, where its steps must be told (0: not to be told). `component`: of a heterogeneous
-    Slurm job that has the node."""
+    """A computer: its `name` as the user gave it (without brackets), the cores that we may use, the number of
+    tasks at once, how its engine is launched, and the cores meant for each task. `gpus`: the number that a
+    step must ask its scheduler for; 0: none. `component`: of a heterogeneous job, the one that has the
+    node."""
 
     name: str
     cores: int
@@ -47,8 +47,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to know of this machine: `hostname` as of uname, `cores` that we may use, and
-    `full_name` to look the domain name up (only asked where the answer matters: it may ask a name server)."""
+    """This machine: `hostname` as of uname, `cores` that we may use, and `full_name`, which looks up the
+    domain name (called only where it matters, because it may ask a name server)."""
 
     hostname: str
     cores: int
@@ -121,8 +121,7 @@ def _parse_item(item: str, option: str) -> tuple[list[str], int]:
 
 
 def written_out(text: str, option: str) -> list[str]:
-    """The hosts that `text` names, as `parse_node_list` would know them, if cores stood behind each: those of
-    ranges and of a list. UsageError."""
+    """The hosts of a list with ranges but without cores, named as by `parse_node_list`. UsageError."""
     hosts = []
     for item in map(str.strip, _COMMA.split(text)):
         user, at, address = item.rpartition("@")
@@ -131,7 +130,7 @@ def written_out(text: str, option: str) -> list[str]:
 
 
 def _names(address: str, where: str, item: str) -> list[str]:
-    """The names that stand for `address`: those of a range, or one, without the brackets of IPv6."""
+    """The names that `address` stands for: those of a range, or one, without the brackets of IPv6."""
     if _RANGES.search(address):
         return expand(address, where)
     if address.startswith("[") and address.endswith("]"):
@@ -142,7 +141,7 @@ def _names(address: str, where: str, item: str) -> list[str]:
 
 
 def _is_plain(name: str, besides: str) -> bool:
-    # Strict, because the user's ssh configuration may put the name into a shell's command (ProxyCommand %h).
+    # Strict, because ssh may put the name into a shell command (ProxyCommand %h).
     return all(letter.isalnum() or letter in besides for letter in name)
 
 
@@ -176,7 +175,7 @@ def slots(cores: int, cores_per_task: float, tasks_per_node: int | None = None) 
 
 
 def left_out(name: str, cores: int, need: str) -> str:
-    """A warning: the node has fewer `cores` than one task needs; `need` says who wants that many."""
+    """A warning: the node has fewer `cores` than one task needs; `need`: the option that asks for more."""
     return f"{name}: left out: it has {counted(cores, 'core')}, and {need} asks for more"
 
 
@@ -186,29 +185,29 @@ def no_room(warnings: list[str]) -> UsageError:
 
 
 A_CHILD = 3
-"""Descriptors of a process that stays as long as its engine: two pipes, and one for its end."""
+"""Descriptors of a process that lives as long as its engine: two pipes and a pidfd."""
 AT_ONCE = 64
-"""Descriptors of launches that go on at the same time and leave nothing open."""
+"""Descriptors of simultaneous launches that leave nothing open."""
 OF_ENGINES = 0.75
-"""The share of the connections through the relay that engines may take."""
+"""The share of the relay's connections that engines may take."""
 
 
 def need(node: Node, *, tunnel: bool, connected: bool) -> int:
-    """Descriptors that an engine on `node` takes; `connected`: those of its connection, too."""
+    """Descriptors for an engine on `node`; `connected`: including its connection."""
     child = node.way is not Way.SSH or tunnel
     return A_CHILD * child + connected
 
 
 def room_for_connections(expected: int, others: int) -> int:
-    """How many more engines may connect to this driver, where so many are `expected`, and `others` are there
-    or expected."""
+    """How many more engines may connect to this driver: so many are `expected`, and `others` are connected or
+    expected."""
     own = descriptors.limit() - descriptors.in_use() - descriptors.reserve() - expected
     return max(0, min(own, int(most_connections() * OF_ENGINES) - others))
 
 
 def affordable(nodes: list[Node], *, tunnel: bool, connected: bool) -> tuple[list[Node], str]:
-    """As many of the nodes as there is room for, and a line for the user if these are not all. `connected`:
-    their engines connect to this process. UsageError if there is room for none."""
+    """As many of the nodes as there are descriptors for, and a line for the user if these are not all.
+    `connected`: their engines connect to this process. UsageError if there is room for none."""
     needs = [need(node, tunnel=tunnel, connected=connected) for node in nodes]
     limit = descriptors.limit()
     room = limit - descriptors.in_use() - descriptors.reserve()

@@ -10,8 +10,8 @@ from disbatch.contexts.nodes import Node
 from disbatch.contexts.ssh import SshOptions
 
 RELEASE_AFTER = 5.0
-"""Seconds that an engine must have been idle before its node goes back to the scheduler: a job that was
-resized stays so, and what the batch script does next may want all of it."""
+"""Seconds that an engine must have been idle before its node goes back to the scheduler: a job cannot grow
+again, and the rest of the batch script may need all nodes."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Pool:
     """Times in seconds.
 
     `context`: where the engines of `nodes` come from. `task_limit`: -C. `retire_command`: -k; None: none.
-    `release`: without it, the scheduler takes nodes back that are no longer needed. `label`: --label, a name
-    for all these nodes. `ssh`: how tunnels are made, if `tunnel`. `gpu`: -g; `share`: -E; `bind`: --bind,
-    None for "cores if they are ours alone". `time_limit_margin`: of the option of that name, if given.
+    `release`: nodes that are no longer needed go back to the scheduler. `label`: --label, a name for all
+    these nodes. `ssh`: how tunnels are made, if `tunnel`. `gpu`: -g. `share`: -E. `bind`: --bind; None:
+    cores, if they are ours alone. `time_limit_margin`: the option of that name, if given.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -39,8 +39,8 @@ class Pool:
 
     @property
     def spare_after(self) -> float | None:
-        """How long an engine must have been idle before it is released; None: it is not. For the user's own
-        retire command it is released at once."""
+        """Seconds that an engine must have been idle before it is released; None: it is not released. With
+        the user's own retire command it is released at once."""
         if self.retire_command:
             return 0.0
         return RELEASE_AFTER if self.release else None
@@ -51,5 +51,5 @@ class Pool:
         return self.context.keep
 
     def name_of(self, node: Node, hostname: str) -> str:
-        """What the run calls the node."""
+        """The node's name in the run."""
         return self.context.name_of(node, hostname)

@@ -1,7 +1,7 @@
-"""Start a process with a session of its own and three pipes, importing almost nothing: this runs first.
+"""Start a process with a session of its own and three pipes.
 
-The command line starts the local engine before it imports the driver, so that two interpreters warm up at
-the same time. Hence no asyncio, subprocess, typing or enum here; `contexts.child` drives the process later.
+The command line starts the local engine before it imports the driver, so that both start at the same time.
+Hence no asyncio, subprocess, typing or enum here; `contexts.child` drives the process later.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 
 _limit: int | None = None
-"""How many files what we start may have open, if we may have more; see `limit_children`."""
+"""The soft limit on open files of child processes, if ours was raised; see `limit_children`."""
 
-# SIGPIPE and SIGXFSZ: Python ignores them, and what is ignored is inherited. SIGCHLD: some launchers ignore
-# it, and then nobody learns how a child ended. Numbers, because the signal module costs an enum.
+# Python ignores SIGPIPE and SIGXFSZ, and ignored signals are inherited. Some launchers ignore SIGCHLD, and
+# then exit codes of children are lost. Numbers, because the signal module imports enum.
 _PLATFORM = os.uname().sysname
 _SIGCHLD, _SIGPIPE, _SIGXFSZ = (17, 13, 25) if _PLATFORM == "Linux" else (20, 13, 25)
 
@@ -48,13 +48,14 @@ def _pipe() -> tuple[int, int]:
 
 
 def limit_children(soft: int | None) -> None:
-    """From now on what we start gets this soft limit on open files, whatever ours is; None: ours."""
+    """Set the soft limit on open files of processes that are started from now on; None: the same as ours."""
     global _limit
     _limit = soft
 
 
 def limited(argv: list[str]) -> list[str]:
-    """The command that gives `argv` its limit. Lowering ours for a moment would make other threads fail."""
+    """The command that runs `argv` under that limit. To lower ours for a moment would make other threads
+    fail."""
     if _limit is None:
         return argv
     from shutil import which

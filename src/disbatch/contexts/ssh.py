@@ -1,22 +1,18 @@
-"""Engines and tunnels through the user's own ssh.
-
-How an engine, or a tunnel, is started on another host: the arguments of the user's own ssh. Pure.
-
-The command goes through whatever login shell the user has over there, so it is written to mean the same to
-sh, csh and fish: words in single quotes, no backslash, no `!`, no newline. Nothing secret is in it.
-
-An engine's way to the driver inside an ssh connection: for a driver that nobody can connect to (--tunnel).
+"""Engines and tunnels on other hosts, through the user's own ssh.
 
 Theory of operation
 -------------------
-ssh forwards a Unix socket over there to the driver's Unix socket here, so no TCP port is open anywhere. The
-engine connects to one path for as long as it lives; the connection beneath may break and is then made anew,
-with a new socket moved to that path (see `contexts.ssh.tunnel_argv`). Messages that were on their way are
-sent again by the session above it, so a broken tunnel costs time, nothing else.
+The command goes through the user's login shell on the other host. It means the same to sh, csh and fish:
+words in single quotes, no backslash, no `!`, no newline. It contains no secret.
 
-The tunnel ends with this process: its ssh sees the end of stdin. The directory over there is removed when
-the tunnel is closed in order; if the driver was killed it stays, with a dead socket in it, until one that
-takes the run over makes a tunnel to the same place.
+A tunnel (--tunnel) carries an engine's connection if the host cannot connect to the driver. ssh forwards a
+Unix socket on the other host to the driver's Unix socket, so no TCP port is opened. The engine always
+connects to one path. If the ssh connection breaks, another one is made, and its socket is moved to that path.
+The session above it resends lost messages.
+
+A tunnel ends with this process, because its ssh sees the end of stdin. Its directory on the other host is
+removed when the tunnel is closed. If the driver was killed the directory remains, until a driver that takes
+the run over makes a tunnel to the same path.
 """
 
 from __future__ import annotations
@@ -38,18 +34,17 @@ from disbatch.engine.search_path import package_path
 from disbatch.model.errors import LaunchError, UsageError
 
 FAREWELL = b"bye\n"
-"""Written to a tunnel's stdin when it is no longer needed, so that its directory is removed."""
+"""Written to the stdin of a tunnel that is no longer needed, so that its directory is removed."""
 _HOST_PORT = re.compile(r"(\[[0-9A-Za-z:.%]+\]|[0-9A-Za-z._-]+):[0-9]{1,5}")
 _NOT_QUOTABLE = frozenset("!\\\n\r\0")
 
 
 @dataclass(frozen=True)
 class SshOptions:
-    """`connect_timeout` in seconds. `python`: exactly this interpreter on the other hosts (--ssh-python, or
-    the user's configuration); None: ours if it is there under the same path, else python3. `package`: a
-    directory where the package may lie there if it is not installed; None: where ours lies.
-    `alive_interval`: seconds of silence after which a tunnel asks whether the other side is there; three
-    questions without an answer and it is given up."""
+    """`connect_timeout` in seconds. `python`: the interpreter on the other hosts (--ssh-python, or the user's
+    configuration); None: the path of ours if it exists there, else python3. `package`: a directory there that
+    may hold the package if it is not installed; None: the path of ours. `alive_interval`: seconds of silence
+    after which a tunnel probes the other side; after three probes without an answer it is given up."""
 
     connect_timeout: int = 10
     alive_interval: int = 5
@@ -82,15 +77,14 @@ _OVERRIDES = (
     "-oForkAfterAuthentication=no",
     "-oLogLevel=INFO",
 )
-"""Against what suits a person's login to that host and would keep our command from running, its stdin from
-arriving, or its errors from us. An ssh that does not know one of them is told to pass over what it does not
-know; the command line comes before the user's files, so that holds for all lines in these, too."""
+"""Against settings of the user's for logins that would keep our command from running, or its stdin or errors
+from arriving. IgnoreUnknown: older versions of ssh do not know all of these options."""
 
 
 def _ssh(options: SshOptions) -> list[str]:
     # -T -x -a: no terminal, no X11, no agent. ControlMaster=no: use a connection that the user has opened
-    # (where logging in takes a token that may be the only way), but never become one, which would stay in the
-    # background with our pipes. BatchMode: nobody is there to answer.
+    # (the only way if a login takes a token), but never become one, which would stay in the background with
+    # our pipes. BatchMode: never prompt.
     return [
         "ssh",
         "-T",
@@ -161,8 +155,8 @@ _READY = re.compile(TUNNEL_MARK.encode() + rb"\r?\n")
 
 
 def new_place() -> str:
-    """The directory of a new tunnel's end, over there. Not in TMPDIR: a socket's path must be short.
-    Unguessable, so nobody else can have taken the name."""
+    """The directory of a new tunnel's end on the other host. Not in TMPDIR: the path of a socket must be
+    short. Random, so that no other user can have created it."""
     return f"/tmp/disbatch-{secrets.token_hex(16)}"
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from disbatch.attach.engines import Party
+from disbatch.attach.engines import LaunchedEngines
 from disbatch.contexts.node_messages import NodeMessages
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.pool import Pool
@@ -42,7 +42,7 @@ class Bench:
         self.said: list[str] = []
         self.lines = NodeMessages(asyncio.get_running_loop(), self.said.append)
         nodes = [Node("n1", 2, 2, Way.SSH, 1.0), Node("n2", 1, 1, Way.SSH, 1.0)]
-        self.party = Party(Pool(nodes=nodes), "here", self.lines)
+        self.party = LaunchedEngines(Pool(nodes=nodes), "here", self.lines)
         self.owner = self.party.retirement = Owner()
         self.n1, self.n2 = self.party.engines.values()
 
@@ -134,7 +134,7 @@ def test_going() -> None:
         bench = Bench()
         bench.tell(("n1", JOINED), ("n2", JOINED), ("n2", LOST))
         bench.owner.told.clear()
-        assert bench.party.lost == {bench.n2.engine}
+        assert bench.party.lost == {bench.n2.id}
         await bench.party.go(at_once=at_once)
         assert not bench.party.is_staying
         return bench.owner.told

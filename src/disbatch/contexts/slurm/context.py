@@ -49,19 +49,18 @@ LOST_GRACE = 1.0
 step; it would wait for the node for Slurm's KillWait and 2 s."""
 VARIABLES = StepVariables(
     job=[b"SLURM_", b"SRUN_", b"SBATCH_", b"SALLOC_"],
-    # What Slurm tells a batch script, too, and what differs from node to node.
+    # Also set in a batch script, and different from node to node.
     node=(
         b"SLURM_CONF SLURM_NODEID SLURM_LOCALID SLURM_PROCID SLURM_GTIDS SLURM_TASK_PID SLURM_CPUS_ON_NODE "
         b"SLURM_GPUS_ON_NODE SLURM_JOB_GPUS SLURM_STEP_GPUS SLURM_TOPOLOGY_ADDR "
         b"SLURM_TOPOLOGY_ADDR_PATTERN"
     ).split(),
-    # Where srun runs, which slurmd tells.
+    # The host of srun, set by slurmd.
     launched_from=[b"SLURM_LAUNCH_NODE_IPADDR", b"SLURM_SRUN_COMM_HOST"],
     gpu_advice="ask Slurm for GPUs (--gres=gpu:N)",
 )
-"""A step of one task on one node says so in SLURM_NTASKS and many others, and an `srun` or an MPI program in
-a task would take that for its orders. There is no SLURM_STEP_ID: Open MPI would take each program for one
-that srun had started."""
+"""Our step has one task on one node, and says so in SLURM_NTASKS and others; an `srun` or an MPI program in a
+task would obey them. SLURM_STEP_ID is removed: Open MPI would believe that srun had started each program."""
 
 
 class SlurmJob(Context):
@@ -98,11 +97,11 @@ class SlurmJob(Context):
         return Launch(srun_argv(node, self._srun), environment, grace_lost=LOST_GRACE)
 
     def ended(self, node: Node, return_code: int, out: bytes, err: bytes) -> str:
-        """What srun said."""
+        """From the output of srun."""
         return srun_words(return_code, out, err)
 
     def waits_for(self, err: bytes) -> str:
-        """What srun waits for."""
+        """From the output of srun."""
         return srun_waits_for(err)
 
     async def current_end(self, timeout: float) -> float | None:

@@ -1,9 +1,8 @@
-"""What Slurm says of a job; and the components of a heterogeneous job, each of which is asked about like a
-job of its own. Pure.
+"""The facts about a Slurm job, and the components of a heterogeneous job. Pure.
 
-Slurm describes a component by the usual variables with _HET_GROUP_N behind their names (_PACK_GROUP_N before
-version 20.02), and scontrol has a line for each. Steps are started in the job of the first component only,
-which SLURM_JOB_ID names; srun's --het-group says in which component.
+Slurm describes a component by the usual variables with the suffix _HET_GROUP_N (_PACK_GROUP_N before version
+20.02), and scontrol prints a line for each. Steps are started in the job of the first component, which
+SLURM_JOB_ID names; --het-group of srun selects the component.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 SIZE_VARIABLES = ("SLURM_HET_SIZE", "SLURM_PACK_SIZE")
-"""How many components the job has. An srun that finds neither takes the job for one without components."""
+"""The number of components. An srun that finds neither variable ignores the components."""
 NODE_LISTS = ("SLURM_JOB_NODELIST", "SLURM_NODELIST")
 MOST_COMPONENTS = 128
 """Slurm's own limit."""
@@ -22,16 +21,16 @@ _SUFFIXES = ("_HET_GROUP_", "_PACK_GROUP_")
 
 @dataclass(frozen=True)
 class JobFacts:
-    """What Slurm says of a job; what it does not say is None, empty or 0.
+    """What Slurm says of a job; facts that are not known are None, empty or 0.
 
-    `nodes`: those that the job has now. `cpus`, `gpus`: of each of them. `gpus_per_node`: GPUs were asked for
-    per node only, so that each step gets them without asking. `batch_host`: where the batch script runs, ""
-    if there is none. `tasks`, `cpus_per_task`: as asked for. `end`: when its time is over, seconds since the
-    epoch. `kill_wait`: seconds from SIGTERM to SIGKILL. `version`: of srun. `preempted`: another job gets its
-    nodes; `requeue`: it may then be started again later, if `partition` or `qos` say so. `gone`: why the job
-    cannot be used, to follow "SLURM_JOB_ID is 7, but". `ending`: Slurm is ending what is left of it.
-    `problem`: why something is not known, one line. `components`: of a heterogeneous job, by number; the
-    first of them is this job itself. Its `end` is then that of the component whose time is over first.
+    `nodes`: present nodes. `cpus`, `gpus`: of each node. `gpus_per_node`: GPUs were requested per node only,
+    so that each step gets them without asking. `batch_host`: the node of the batch script, "" if there is
+    none. `tasks`, `cpus_per_task`: as requested. `end`: end of its time, seconds since the epoch.
+    `kill_wait`: seconds from SIGTERM to SIGKILL. `version`: of srun. `preempted`: another job gets its nodes;
+    `requeue`: it may then be started again later, if `partition` or `qos` say so. `gone`: why the job cannot
+    be used, to follow "SLURM_JOB_ID is 7, but". `ending`: Slurm is ending the rest of it. `problem`: why
+    something is not known, one line. `components`: of a heterogeneous job, by number; the first is this job
+    itself, and `end` is the earliest end of all.
     """
 
     nodes: list[str] | None = None
@@ -56,8 +55,8 @@ class JobFacts:
 
 @dataclass(frozen=True)
 class Component:
-    """What is asked about it: variables as those of a job, and facts. `group`: its number for srun, None in a
-    job that has no components."""
+    """A component: its variables, named as those of a job, and its facts. `group`: its number for srun; None
+    in a job without components."""
 
     group: int | None
     environ: Mapping[str, str]
@@ -65,7 +64,7 @@ class Component:
 
     @property
     def problem(self) -> str:
-        """Why no nodes of it can be used, a line for the user; "" if there are some, or it is the first."""
+        """Why its nodes cannot be used, a line for the user; "" if they can, or if it is the first one."""
         where = f"component {self.group} of the heterogeneous job"
         if not self.group:
             return ""
@@ -76,7 +75,7 @@ class Component:
 
 
 def components(environ: Mapping[str, str], facts: JobFacts) -> list[Component]:
-    """The components of the job that `environ` and `facts` are of; itself, if it is a usual one."""
+    """The components of the job; the job itself, if it is not heterogeneous."""
     size = max(map(_whole, (environ.get(name, "") for name in SIZE_VARIABLES)))
     size = max(size, max(facts.components, default=0) + 1)
     if size == 1:

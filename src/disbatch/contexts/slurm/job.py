@@ -1,4 +1,4 @@
-"""A Slurm job as nodes and slots: from its environment, and from what scontrol says of it. Pure.
+"""A Slurm job as nodes and slots, from its environment and from scontrol. Pure.
 
 Theory of operation
 -------------------
@@ -31,7 +31,7 @@ from disbatch.model.task import Way
 from disbatch.model.text import in_short
 
 RETIRE_COMMAND = 'scontrol update JobId="$SLURM_JOBID" NodeList="${DRIVER_NODE:+$DRIVER_NODE,}$ACTIVE"'
-"""What gives a job's nodes back, unless -k says otherwise."""
+"""The command that gives a job's nodes back, unless -k names another."""
 INSTEAD = "unset it, or name nodes with -s HOST:CORES[,HOST:CORES...]"
 _OVER = re.compile(
     "PENDING|BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|REVOKED|TIMEOUT"
@@ -49,10 +49,10 @@ _IDS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 @dataclass(frozen=True)
 class Allocation:
-    """A job of Slurm's and what a run may use of it.
+    """A Slurm job and what a run may use of it.
 
-    `nodes`: with room for a task. `own_node`: the one that this process runs on, "" if the job does not have
-    it (salloc on a login node). `keep`: nodes that must not be given back. `end`, `kill_wait`, `version`: as
+    `nodes`: those with room for a task. `own_node`: the one that this process runs on; "" if it is not in the
+    job (salloc on a login node). `keep`: nodes that must not be given back. `end`, `kill_wait`, `version`: as
     in JobFacts. `heterogeneous`: it has several components.
     """
 
@@ -70,9 +70,9 @@ class Allocation:
 
 
 def parse_job(text: str, job: str) -> JobFacts:
-    """The facts in the output of `scontrol show job -d -o JOB`: the line of that very job, and those of its
-    components, if it is the first of several (there are others, if it is the last one of an array). Times may
-    be local, or of the epoch (SLURM_TIME_FORMAT=%s)."""
+    """The facts in the output of `scontrol show job -d -o JOB`: from the line of that job, and those of its
+    components, if it is the first of several (for the last job of an array, there are other lines, too).
+    Times may be local, or seconds since the epoch (SLURM_TIME_FORMAT=%s)."""
     lines = [line for line in text.splitlines() if line.startswith(f"JobId={job} ")]
     if not lines:
         return JobFacts(problem=f"scontrol says nothing of job {job}")
@@ -87,7 +87,7 @@ def parse_job(text: str, job: str) -> JobFacts:
 
 
 def _parse_line(line: str, job: str) -> JobFacts:
-    # The job's name, before its owner, is free text; it shall not be taken for facts.
+    # The job's name, which precedes its owner, is free text: skip it.
     named = _OWNER.search(line)
     line = line[named.end() - 1 :] if named else line
     state = _value(line, "JobState")
@@ -141,7 +141,7 @@ def _epoch(text: str) -> float | None:
 
 
 def _count_ids(text: str) -> int:
-    """How many numbers there are in `0-3,8`; 0 if it is not that."""
+    """The number of ids in `0-3,8`; 0 for other text."""
     matches = [_IDS.fullmatch(item) for item in text.split(",")]
     return sum(max(0, int(m[2] or m[1]) - int(m[1]) + 1) if m else 0 for m in matches)
 
@@ -198,8 +198,8 @@ def _in_step(environ: Mapping[str, str]) -> bool:
 
 
 def _refuse_copies(environ: Mapping[str, str]) -> None:
-    """`srun disbatch` starts as many as the step has tasks. A shell of `srun -n4 --pty bash` is just one: the
-    others ended when they found no terminal."""
+    """UsageError if `srun disbatch` started a copy for each task of the step. `srun -n4 --pty bash` has only
+    one shell: the others ended because they had no terminal."""
     copies = _whole(environ.get("SLURM_STEP_NUM_TASKS", "")) or 1
     first = environ.get("SLURM_PROCID", "0") == "0"
     if copies == 1 or (first and (environ.get("SLURM_PTY_PORT") or not _in_step(environ))):
@@ -217,7 +217,7 @@ def _refuse_copies(environ: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class _Granted:
-    """A node of the job; `tasks` is None where nobody says how many."""
+    """A node of the job; `tasks`: None if their number is not known."""
 
     name: str
     cores: int
@@ -266,7 +266,7 @@ def allocation(
         raise no_room(small)
     names = [node.name for _, node in granted]
     own = _own_node(environ, hostname, names)
-    # If Slurm does not say where the batch script runs: on the first node.
+    # The batch script runs on the first node, unless Slurm names another.
     keep = frozenset({own, names[0] if facts.batch_host is None else facts.batch_host} - {""})
     end = facts.end if facts.end is not None else _epoch(environ.get("SLURM_JOB_END_TIME", ""))
     found = Allocation(job, nodes, own, keep, end, facts.kill_wait, facts.version, len(parts) > 1)
@@ -274,7 +274,7 @@ def allocation(
 
 
 def _share(node: _Granted) -> float:
-    """Cores of each of the node's tasks: a whole number, as OMP_NUM_THREADS wants it, unless below 1."""
+    """Cores of each of the node's tasks: a whole number, for OMP_NUM_THREADS, unless below 1."""
     share = node.cores / (node.tasks or node.cores)
     return float(math.floor(share)) if share > 1 else share
 
@@ -327,13 +327,13 @@ def _granted(job: str, environ: Mapping[str, str], facts: JobFacts) -> list[_Gra
 
 
 def _for_each(environ: Mapping[str, str], variable: str, nodes: list[str]) -> dict[str, int]:
-    """A variable's number for each node; none if they are of other nodes."""
+    """The numbers in a variable by node; none if it describes other nodes."""
     counts = expand_counts(environ[variable], variable) if environ.get(variable) else []
     return dict(zip(nodes, counts, strict=True)) if len(counts) == len(nodes) else {}
 
 
 def _dealt(tasks: int, room: Mapping[str, int]) -> dict[str, int]:
-    """Tasks of each node, if they are dealt out in turn to those with room; each gets one."""
+    """Tasks of each node: one each, and the rest in turn to those with room."""
     dealt = dict.fromkeys(room, 1)
     rest = tasks - len(dealt)
     while rest > 0 and (open_nodes := [name for name in dealt if dealt[name] < room[name]]):

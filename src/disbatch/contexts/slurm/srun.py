@@ -1,8 +1,9 @@
-"""srun: the arguments and the environment that start an engine as a step of a job, and what srun says when
-that fails, as one line for the user. Pure but for the options file.
+"""srun: the arguments and environment that start an engine as a step of a job, and its errors as one line for
+the user. Pure but for the options file.
 
-One step a node, because a step dies on all of its nodes when one is lost. The step shall have all that the
-job has on its node, and share it with other steps: of another run in the same job, or of a task's own `srun`.
+There is one step for each node, because a step is ended on all of its nodes when one is lost. The step has
+all resources of the job on its node, and shares them with other steps: those of another run in the same job,
+or of an `srun` in a task.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from disbatch.wire.engine_protocol import SECRET_VARIABLES
 
 OPTIONS_FILE = "DISBATCH_SLURM_SRUN_OPTIONS_FILE"
 LONGEST_OPTIONS = 64 << 10
-"""Bytes of an options file; the environment of a process has to take it."""
+"""Bytes of an options file, which must fit into an environment."""
 OVERLAP_SINCE = (20, 11)
-"""Slurm's version with --overlap; before it, steps share cores unless told otherwise."""
+"""The first version of Slurm with --overlap; in older ones steps share cores by default."""
 GPUS_SINCE = (19, 5)
 HET_GROUP_SINCE = (20, 2)
 """Before it the option was called --pack-group."""
@@ -37,7 +38,7 @@ _FINDS_THE_JOB = frozenset(
         *SIZE_VARIABLES,
     }
 )
-"""All that srun needs of its environment: where the cluster and the job are, and who we are to them."""
+"""The variables by which srun finds the cluster and the job."""
 _INSTEAD_OF = {
     "--cpu-bind=": ("SLURM_CPU_BIND", "SLURM_CPU_BIND_TYPE"),
     "--export=": ("SLURM_EXPORT_ENV",),
@@ -46,15 +47,16 @@ _INSTEAD_OF = {
     "--mpi=": ("SLURM_MPI_TYPE",),
     "--overlap": ("SLURM_OVERLAP", "SLURM_EXACT", "SLURM_EXCLUSIVE"),
 }
-"""srun's own order is arguments before variables; what the user wrote for it shall win over ours."""
+"""Arguments override variables in srun; an argument of ours is left out if the user's file has its
+variable."""
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 
 @dataclass(frozen=True)
 class SrunOptions:
-    """`version` of Slurm, as (22, 5); None: unknown, and taken for a recent one. `variables`: more for srun's
+    """`version` of Slurm, as (22, 5); None: unknown, treated as recent. `variables`: more for srun's
     environment, from the options file. `python`: the interpreter on the nodes; None: ours. `package`: the
-    directory where the package lies there; None: where ours lies."""
+    directory of the package there; None: the path of ours."""
 
     version: tuple[int, int] | None = None
     variables: dict[str, str] = field(default_factory=dict)
@@ -94,10 +96,11 @@ def _is_given(wish: str, variables: Mapping[str, str]) -> bool:
 
 
 def srun_environment(environ: Mapping[str, str], options: SrunOptions) -> dict[str, str]:
-    """What srun finds: `environ`, which it passes on to the engine, without what would be read as options.
+    """The environment of srun, which it passes on to the engine: `environ` without variables that srun reads
+    as options.
 
-    Nearly every one of Slurm's own variables is one: a batch script's SLURM_NTASKS, SLURM_HINT or
-    SLURM_MEM_PER_CPU would shape a step that is to be shaped by `srun_argv` alone.
+    Nearly all variables of Slurm are: SLURM_NTASKS, SLURM_HINT or SLURM_MEM_PER_CPU of a batch script would
+    change the step that `srun_argv` describes.
     """
     secret = {os.fsdecode(name) for name in SECRET_VARIABLES}
     kept = {
@@ -152,7 +155,7 @@ _SRUN_NOISE = re.compile(
     r"^Timed out waiting for job step|task 0: (?:Exited with|Killed|Terminated)|"
     r"^(?:\S+: )?tasks? 0: running$|^Try .srun --help"
 )
-"""What srun says besides, whatever the trouble."""
+"""Lines of srun that do not tell the cause of an error."""
 _SRUN_WAITS = re.compile(r"[Ss]tep creation (?:temporarily|still) disabled|retrying")
 _SRUN_SAYS = (
     (r"execve\(\): (.*): No such file or directory", "there is no {0} there: " + _SHARE),
@@ -186,7 +189,7 @@ _SRUN_SAYS = (
 
 
 def srun_words(returncode: int, out: bytes, err: bytes) -> str:
-    """Why an engine that was to be a step of a Slurm job did not start, or ended, from what its srun said."""
+    """Why an engine in a step did not start, or ended, from the output of its srun."""
     said = engine_said(out, err, _SHARE, _SHARE)
     if said is not None:
         return said
@@ -206,6 +209,6 @@ def srun_words(returncode: int, out: bytes, err: bytes) -> str:
 
 
 def srun_waits_for(err: bytes) -> str:
-    """What an srun that starts no step says it waits for; "" if it does not say."""
+    """What an srun waits for that has not started its step; "" if it does not say."""
     told = [_SRUN_PREFIX.sub("", line, count=1) for line in lines(err)]
     return next((line for line in reversed(told) if not _SRUN_NOISE.search(line)), "")
