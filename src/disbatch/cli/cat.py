@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from disbatch.cli.verb_options import AddVerb, parse_ranges, run_option
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, EXIT_USAGE, UsageError
+from disbatch.model.text import short_list
 from disbatch.rundir.runscript import CONNECT, OUTPUT, named_prefix, status_file
 from disbatch.wire.ownfile import is_foreign
 
@@ -95,16 +96,13 @@ def parse_tasks(words: Sequence[str]) -> list[int]:
 
 def _only_run() -> str:
     """The only run of the working directory that keeps output, or the only live one of them."""
-    try:
-        names = sorted(name for name in os.listdir() if name.endswith(OUTPUT))  # noqa: PTH208 - plain names
-    except OSError as error:
-        raise UsageError(f"the working directory: {error.strerror}; name a run with --run") from error
-    runs = [name.removesuffix(OUTPUT) for name in names if not is_foreign(name)]
+    from disbatch.client.find import files_here
+
+    runs = [name.removesuffix(OUTPUT) for name in files_here(OUTPUT) if not is_foreign(name)]
     live = [run for run in runs if os.path.lexists(run + CONNECT)]
     for found in (runs, live):
         if len(found) == 1:
             return found[0]
     if not runs:
         raise UsageError("no run in this directory keeps output: name one with --run PREFIX")
-    shown = ", ".join(runs[:10]) + (f" and {len(runs) - 10} more" if len(runs) > 10 else "")
-    raise UsageError(f"several runs here keep output, choose one with --run: {shown}")
+    raise UsageError(f"several runs here keep output, choose one with --run: {short_list(runs, 10)}")

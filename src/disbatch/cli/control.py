@@ -27,7 +27,7 @@ class Order(NamedTuple):
 
 
 _WORDS = {
-    Target.NODES: ("NODE", "nodes, or labels: all nodes of a label"),
+    Target.NODES: ("NODE", "nodes, or labels, which mean all nodes with that label"),
     Target.TASKS: ("TASKID", "ids as in the status file: 12, or 100-199"),
 }
 

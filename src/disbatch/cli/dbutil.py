@@ -32,12 +32,12 @@ def build_parser() -> Parser:
     """All verbs. Each one's `perform` carries it out with what was parsed, and `_complain`; its exit code."""
     parser = Parser(
         prog="dbutil",
-        description="What there is to do about task files and runs besides running them.",
+        description="Watch and control runs of disbatch, read their output, and check task files.",
     )
     parser.add_argument("--version", action="version", version=f"dbutil {VERSION}")
-    parser.add_argument("--run", metavar="PREFIX", help="the run: what its files begin with")
+    parser.add_argument("--run", metavar="PREFIX", help="the run: the prefix of its files")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-    check = verbs.add_parser("check", help="read task files, say what they hold, run nothing")
+    check = verbs.add_parser("check", help="check task files: count their tasks, show their errors")
     check.add_argument("files", nargs="+", metavar="TASKFILE", help="tasks, one a line")
     check.set_defaults(perform=lambda given, say: _check(given.files))
     add_cat(verbs.add_parser)

@@ -26,12 +26,15 @@ _NAME = re.compile(r"(.+?)_[0-9]+(?:_[0-9]+)?(?:-[0-9]+)?_status\.txt")
 
 def add_report(add: AddVerb) -> None:
     """Declare the verb."""
-    parser = add("report", help="totals, durations, timeline, nodes, failures, from status files")
+    parser = add("report", help="report on status files: totals, durations, timeline, nodes, failures")
     parser.add_argument(
-        "status", nargs="*", metavar="STATUS", help="status files of one run; resumed ones oldest first"
+        "status",
+        nargs="*",
+        metavar="STATUS",
+        help="status files of one run; of a resumed one all, oldest first",
     )
     parser.add_argument(
-        "--html", metavar="FILE", help="write a page with pictures; replaces only a former one"
+        "--html", metavar="FILE", help="write a page with pictures; replaces only a former report"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.set_defaults(

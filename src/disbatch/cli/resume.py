@@ -220,9 +220,10 @@ def scheduler_of_run(told: JournalState) -> Scheduler | None:
 
 
 def job_is_over(told: JournalState) -> bool:
-    """True if a scheduler had its steps, and has ended them or is about to."""
+    """True if all engines were in a scheduler's job, which has ended or is ending."""
     engines = [*told.engines.values(), *told.lost.values()]
-    if not all(each.node is not None and each.node.way is Way.STEP for each in engines):
+    ways = {each.node.way if each.node is not None else Way.SSH for each in engines}
+    if Way.STEP not in ways or Way.SSH in ways:
         return False
     scheduler = scheduler_of_run(told)
     return scheduler is not None and isinstance(scheduler.job_state(told.asked.jobid), Ending | Gone)

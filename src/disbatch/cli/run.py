@@ -25,7 +25,7 @@ from disbatch.driver.settings import Observer, Settings, Takeover
 from disbatch.keystore.address import URL, Address
 from disbatch.model.errors import TaskFileError, UsageError
 from disbatch.model.job import JOB_IDS
-from disbatch.model.text import valid
+from disbatch.model.text import short_list, valid
 from disbatch.model.version import VERSION
 from disbatch.rundir.journal import Asked, SourceKind
 from disbatch.rundir.output_manifest import Before, Output
@@ -210,11 +210,8 @@ def _opened(source: SourceOptions) -> Opened | Expected:
 
 
 def _wrong_lines(errors: Sequence[TaskFileError]) -> str:
-    shown = ", ".join(str(error.line) for error in errors[:SHOWN_LINES])
-    if len(errors) == 1:
-        return f"line {shown} is wrong, too"
-    more = f" and {len(errors) - SHOWN_LINES:,} more" if len(errors) > SHOWN_LINES else ""
-    return f"lines {shown}{more} are wrong, too"
+    shown = short_list([str(error.line) for error in errors], SHOWN_LINES)
+    return f"line {shown} is wrong, too" if len(errors) == 1 else f"lines {shown} are wrong, too"
 
 
 def _without_passwords(arguments: list[str], say: Callable[[str], None]) -> list[str]:

@@ -24,20 +24,23 @@ MOST_PATIENCE = 1e9
 
 def add_values(add: AddVerb) -> None:
     """Declare the verbs."""
-    key = "what the value stands under"
+    key = "the key of the value"
     put = add("put", parents=[usual_options()], help="put values into the run's key store")
     put.add_argument("key", metavar="KEY", help=key)
     put.add_argument("values", nargs="*", metavar="VALUE",
-        help="behind those that stand there; - (or none) is what standard input holds")  # fmt: skip
+        help="appended to the values of the key; - or none: standard input")  # fmt: skip
     put.set_defaults(
         perform=lambda given, say: put_values(given.run, given.key, given.values, given.timeout, say)
     )
-    for name, does in (("get", "take the oldest value out of the"), ("view", "show the oldest value in the")):
-        verb = add(name, parents=[run_option()], help=f"{does} run's key store, when there is one")
+    for name, does in (
+        ("get", "take the oldest value of a key from the"),
+        ("view", "show the oldest value of a key in the"),
+    ):
+        verb = add(name, parents=[run_option()], help=f"{does} run's key store; wait until there is one")
         verb.add_argument("--timeout", metavar="SECONDS", type=_timeout, default=None,
-            help="wait so long for a value, 0: not at all; exit 1 if there is none (default: as long as it "
-            "takes)")  # fmt: skip
-        verb.add_argument("--raw", action="store_true", help="its bytes alone, without a line end")
+            help="seconds to wait for a value, then exit with 1 (0: do not wait; default: no "
+            "limit)")  # fmt: skip
+        verb.add_argument("--raw", action="store_true", help="print only its bytes, without a line end")
         verb.add_argument("key", metavar="KEY", help=key)
         verb.set_defaults(perform=_show)
 

@@ -19,7 +19,7 @@ def run_option() -> argparse.ArgumentParser:
     """Which run."""
     option = argparse.ArgumentParser(add_help=False)
     option.add_argument(
-        "--run", metavar="PREFIX", default=argparse.SUPPRESS, help="the run: what its files begin with"
+        "--run", metavar="PREFIX", default=argparse.SUPPRESS, help="the run: the prefix of its files"
     )
     return option
 
@@ -32,7 +32,7 @@ def usual_options() -> argparse.ArgumentParser:
         metavar="SECONDS",
         type=_patience,
         default=PATIENCE,
-        help="wait so long for the driver's answer (%(default)g)",
+        help="seconds to wait for the driver's answer (%(default)g)",
     )
     return usual
 

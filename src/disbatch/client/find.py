@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from disbatch.model.errors import SilenceError, UsageError
+from disbatch.model.text import short_list
 from disbatch.rundir.driver_alive import is_dead
 from disbatch.rundir.resume_hint import hint_for_killed
 from disbatch.rundir.runscript import CONNECT, STATUS, named_prefix, status_file
@@ -118,7 +119,7 @@ def _connect(prefix: str) -> ConnectFile:
 def _only_run() -> Run:
     """The only run in the working directory; runs of other users are ignored."""
     runs, others = [], 0
-    for name in _names():
+    for name in files_here(CONNECT):
         try:
             runs.append(Run(named_prefix(name), ConnectFile.read(Path(name))))
         except UsageError as error:
@@ -139,12 +140,12 @@ def _only_run() -> Run:
 
 
 def _list(runs: list[Run]) -> str:
-    shown = ", ".join(run.prefix for run in runs[:10])
-    return shown if len(runs) <= 10 else f"{shown} and {len(runs) - 10} more"
+    return short_list([run.prefix for run in runs], 10)
 
 
-def _names() -> list[str]:
+def files_here(ending: str) -> list[str]:
+    """The names of files in the working directory that end so. UsageError if it cannot be read."""
     try:
-        return sorted(name for name in os.listdir() if name.endswith(CONNECT))  # noqa: PTH208 - plain names
+        return sorted(name for name in os.listdir() if name.endswith(ending))  # noqa: PTH208 - plain names
     except OSError as error:
         raise UsageError(f"the working directory: {error.strerror}; name a run with --run") from error

@@ -1,20 +1,21 @@
 """The protocol of a context: where engines come from and go back to.
 
 A run, and each context that is attached to it, has one: `Hosts` (this machine, and hosts behind ssh) or the
-job of a scheduler (`slurm.context`). Outside `contexts/` nothing asks which one it is; what a scheduler lacks
-is a default here.
+job of a scheduler (`slurm.context`). Outside `contexts/` nothing asks which one it is. Each method has a
+default for schedulers that lack the feature.
 
 How to add a scheduler
 ----------------------
-1. Write a module `contexts/NAME.py` (a package, if it is large) with a subclass of `Context` for a job and a
-   `Scheduler`, which recognises a job in the environment and discovers its nodes.
-2. List it in `discovery.SCHEDULERS`.
+1. Write a module `contexts/NAME.py` (or a package) with a subclass of `Context` for a job, and a `Scheduler`,
+   which recognises a job in the environment and discovers its nodes.
+2. List it in `discovery.SCHEDULERS`, and remove it from `batch`, if it is there.
+3. The names of its variables are in `model/job.py`: add them, if they are missing.
 
-Each node says how its engine starts (`Node.way`): as a child of this process, through ssh, or as a step,
-which means by a command of the scheduler's that stays in the foreground as long as the engine. A context
-chooses per node: one whose scheduler starts nothing on the first host has a child there (`Hosts.launch`
-starts that). `Launch` says how such a command takes the engine's Bootstrap, which holds the keys of the run,
-and how the engine learns that whoever started it is gone:
+Each node says how its engine is launched (`Node.way`): as a child of this process, through ssh, or as a step,
+that is, by a command of the scheduler that stays in the foreground as long as the engine. A context decides
+for each node: if its scheduler starts no command on the driver's own node (Grid Engine), that node is a
+child. A `Launch` says how such a command passes on the engine's Bootstrap, which holds the keys of the run,
+and how the engine notices that the process that started it is gone:
 
     command         Bootstrap       lifeline      output comes back
     srun            stdin           stdin         yes
@@ -45,17 +46,17 @@ class Delivery(enum.Enum):
 
     STDIN = "stdin"
     FILE = "file"
-    """As a file of mode 0600 that all nodes see, whose path is appended to the command's arguments. The
+    """In a file of mode 0600 on a shared file system, whose path is appended to the command's arguments. The
     engine removes it."""
 
 
 class Lifeline(enum.Enum):
-    """How an engine learns that whoever started it is gone."""
+    """How an engine notices that the process that started it is gone."""
 
     STDIN = "stdin"
     """Its standard input ends."""
     CONNECTION = "connection"
-    """Only its connection to the driver tells; it waits for another driver for the orphan patience."""
+    """Its connection to the driver is silent; it waits for another driver for the orphan patience."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class Launch:
     """The command that starts an engine on a node.
 
     `argv` is looked up in PATH and runs in `environment` (None: that of this process). `merged`: one pipe for
-    its stdout and stderr. `answers`: the engine's stdout comes back, so that the launch is over when the
-    engine says that it is ready; otherwise it is over when the command runs. `grace`: seconds that the
-    command has after SIGTERM, before SIGKILL; `grace_lost`: the same, where the engine is lost.
+    its stdout and stderr. `answers`: the engine's stdout comes back, and the launch is over when the engine
+    reports that it is ready; otherwise the launch is over when the command has its Bootstrap. `grace`:
+    seconds from SIGTERM to SIGKILL for the command; `grace_lost`: the same, if the engine is lost.
     """
 
     argv: list[str]
@@ -80,8 +81,8 @@ class Launch:
 
 @dataclass(frozen=True)
 class Installation:
-    """Where the nodes find disbatch: `python`, the interpreter, and `package`, the directory of the package
-    (None: as here). `ssh`: how hosts behind ssh are reached, and their own interpreter."""
+    """Where nodes find disbatch: `python`, the interpreter, and `package`, the directory of the package
+    (None: as here). `ssh`: how hosts behind ssh are reached, and their interpreter."""
 
     python: str | None
     package: str | None
@@ -110,8 +111,8 @@ class Gone:
 
 @dataclass(frozen=True)
 class Preempted:
-    """The job makes room for another one. `left`: seconds until the scheduler surely has ended it. `again`:
-    it will be started again; None: that is not known. `words`: what the user is told."""
+    """The job makes room for another one. `left`: seconds after which the scheduler has ended it. `again`: it
+    will be started again; None: not known. `words`: the message for the user."""
 
     left: float
     again: bool | None
@@ -192,10 +193,10 @@ class Retirement:
 class Context(Protocol):
     """A subclass overrides what its scheduler has.
 
-    `scheduler`: its name as users know it; "": none. `own_node`: the node that this process runs on, as the
-    scheduler calls it; "": the job does not have it. `keep`: nodes that are never released. `end`: of the
-    allocation, in seconds since the epoch, as known at first. `kill_wait`: seconds from the scheduler's
-    SIGTERM to its SIGKILL. `can_release`: nodes can go back while the job runs. `variables`: the scheduler's
+    `scheduler`: its name as users know it; "": none. `own_node`: the scheduler's name of the node that this
+    process runs on; "": the job does not have it. `keep`: nodes that are never released. `end`: end of the
+    allocation as first known, in seconds since the epoch. `kill_wait`: seconds from the scheduler's SIGTERM
+    to its SIGKILL. `can_release`: nodes can be given back while the job runs. `variables`: the scheduler's
     variables in the environment of a step.
     """
 
@@ -208,24 +209,24 @@ class Context(Protocol):
     variables: StepVariables | None = None
 
     def prepared(self, installation: Installation, environ: Mapping[str, str]) -> Context:
-        """The same, ready to launch engines there. UsageError if a setting in `environ` is wrong."""
+        """The same context with this installation. UsageError if a setting in `environ` is wrong."""
 
     def name_of(self, node: Node, hostname: str) -> str:
-        """What the run calls the node; `hostname` is this machine's name."""
+        """The node's name in the run; `hostname`: the name of this machine."""
         return node.name
 
     def launch(self, node: Node) -> Launch:
-        """How an engine is started on the node."""
+        """How an engine is launched on the node."""
 
     def ended(self, node: Node, return_code: int, out: bytes, err: bytes) -> str:
         """Why the engine did not start, or ended, from what its command printed: one line for the user."""
 
     def waits_for(self, err: bytes) -> str:
-        """What a command that starts no engine says it waits for; "" if it does not say."""
+        """What a command waits for that has not started its engine; "" if it does not say."""
         return ""
 
     async def current_end(self, timeout: float) -> float | None:
-        """The end of the allocation as the scheduler knows it now; None if it does not say within `timeout`
+        """The present end of the allocation; None if the scheduler does not answer within `timeout`
         seconds."""
         return self.end
 
@@ -234,8 +235,8 @@ class Context(Protocol):
         return Running()
 
     def releaser(self, directory: str, notify_user: Callable[[str], None]) -> Retirement | None:
-        """The scheduler's own way to take nodes back, if `can_release`. `directory`: one of the run's, for
-        what a command leaves behind; `notify_user` gets a line if nodes cannot be released."""
+        """Gives nodes back to the scheduler, if `can_release`. `directory`: where a command may leave files;
+        `notify_user` gets a line if nodes cannot be given back."""
         return None
 
 
@@ -252,7 +253,7 @@ class Discovered:
 
 
 class Scheduler(Protocol):
-    """Recognises the jobs of one scheduler, by their environment."""
+    """Recognises the jobs of one scheduler by their environment."""
 
     name: str
 
@@ -260,7 +261,7 @@ class Scheduler(Protocol):
         """The job that `environ` describes. UsageError if it has no node, or no room for a task."""
 
     def is_restarted(self, environ: Mapping[str, str]) -> bool:
-        """True in a job that the scheduler has started before, under the same number."""
+        """True in a job that the scheduler has started before, with the same number."""
 
     def job_state(self, job: str) -> JobState:
-        """The state of the job of that number, which may be another one than ours."""
+        """The state of the job with that number, which may be another one than ours."""

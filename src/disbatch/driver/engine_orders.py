@@ -51,7 +51,7 @@ class BootstrapFactory:
             gpu=pool.gpu,
             share=pool.share,
             bind=pool.bind,
-            cores=node.cores if node.way is Way.STEP else None,
+            cores=node.cores if pool.context.scheduler else None,
             run=os.fsencode(self.files.prefix),
             by_driver=self.by_driver,
             orphan_patience=self.orphan_patience,

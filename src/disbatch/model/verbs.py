@@ -31,16 +31,18 @@ class RunVerb(NamedTuple):
     on_page: bool = True
 
 
-DRAIN = RunVerb("drain", Target.NODES, "no new tasks on these nodes; those that run there finish")
-STOP = RunVerb("stop", Target.NODES, "end the tasks on these nodes; they run again elsewhere")
-PAUSE = RunVerb("pause", Target.RUN, "start no more tasks; those that run finish")
-RESUME = RunVerb("resume", Target.RUN, "start tasks again")
-CANCEL = RunVerb("cancel", Target.TASKS, "never run these tasks, and end those that run")
-CLOSE = RunVerb(
-    "close", Target.RUN, "take no more tasks (submit); the run ends when all are done", on_page=False
+DRAIN = RunVerb(
+    "drain", Target.NODES, "start no more tasks on these nodes; running tasks finish, then the nodes leave"
 )
+STOP = RunVerb("stop", Target.NODES, "end the tasks on these nodes, which run again elsewhere")
+PAUSE = RunVerb("pause", Target.RUN, "start no more tasks; running tasks continue")
+RESUME = RunVerb("resume", Target.RUN, "start tasks again")
+CANCEL = RunVerb("cancel", Target.TASKS, "keep these tasks from running, or end them")
+CLOSE = RunVerb("close", Target.RUN, "accept no more tasks; the run ends when all are done", on_page=False)
 FINISH = RunVerb(
-    "finish", Target.RUN, "end the run now, or what a killed driver left of it; `disbatch -r` goes on later"
+    "finish",
+    Target.RUN,
+    "end the run now, even if its driver was killed; `disbatch -r` continues it later",
 )
 
 RUN_VERBS = {verb.name: verb for verb in (DRAIN, STOP, PAUSE, RESUME, CANCEL, CLOSE, FINISH)}

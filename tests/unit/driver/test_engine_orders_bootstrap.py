@@ -92,9 +92,12 @@ def test_names_of_nodes(tmp_path: Path, node: Node, own: str | None, name: str) 
     assert settings(tmp_path, own).pool.name_of(node, "me") == name
 
 
-@pytest.mark.parametrize(("node", "cores"), [(OTHER, 8), (CHILD, None), (FAR, None)])
-def test_bootstrap(tmp_path: Path, node: Node, cores: int | None) -> None:
-    run = settings(tmp_path, "n1", gpu=True, share=["LICENSES"], bind=None)
+@pytest.mark.parametrize(
+    ("node", "job", "cores"), [(OTHER, "n1", 8), (CHILD, "n1", 4), (CHILD, None, None), (FAR, None, None)]
+)
+def test_bootstrap(tmp_path: Path, node: Node, job: str | None, cores: int | None) -> None:
+    """In a job the engine learns how many cores of its node the job has, however it is launched."""
+    run = settings(tmp_path, job, gpu=True, share=["LICENSES"], bind=None)
     orders = BootstrapFactory(run.pool, b"/", {}, run.claimed.files, RunKeys.generate(), 600.0)
     told = orders.bootstrap(node, name="n2", engine="1-x", addresses=["tcp://h:1"])
     assert (told.way, told.slots, told.cores_per_task, told.cores) == (
