@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from disbatch.model.errors import DisbatchError, SilenceError, UsageError
 from disbatch.rundir.driver_alive import is_dead
@@ -51,29 +51,12 @@ class Silence(NamedTuple):
     words: str
 
 
-class Line(Protocol):
-    """A connection to one driver, as `wire.client_socket.Caller`."""
-
-    @property
-    def proven(self) -> str:
-        """The last address at which the driver answered."""
-
-    async def call(self, request: Request) -> Answer:
-        """The driver's answer, over any number of connections."""
-
-    def silence(self, patience: float) -> str:
-        """Why there was no answer within so many seconds."""
-
-    def close(self) -> None:
-        """Close the connection."""
-
-
-OpenLine = Callable[[ConnectFile, Callable[[], None]], Line]
-"""Opens a line to the driver of a connect file; the callback is called for lost connections."""
+OpenLine = Callable[[ConnectFile, Callable[[], None]], Caller]
+"""Opens a connection to the driver of a connect file; the callback is called for lost connections."""
 
 
 def line_opener(context: zmq.Context[zmq.Socket[bytes]]) -> OpenLine:
-    """Opens lines on the running loop; also to an address at which another driver will listen."""
+    """Opens connections on the running loop; also to an address at which another driver will listen."""
     loop = asyncio.get_running_loop()
 
     def open_line(connect: ConnectFile, lost: Callable[[], None]) -> Caller:

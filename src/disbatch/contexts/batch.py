@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from disbatch.contexts.nodes import MAX_CORES, Machine
+from disbatch.contexts.nodes import MAX_CORES, Machine, whole
 from disbatch.model.text import counted, in_short
 
 _CONDOR_CPUS = re.compile(r"^Cpus\s*=\s*([0-9]{1,9})\s*$", re.MULTILINE | re.IGNORECASE)
@@ -63,7 +63,7 @@ class _Job:
 
     def whole(self, name: str) -> int | None:
         """The variable's number, from 1 to MAX_CORES."""
-        return _whole(self._environ.get(name, ""))
+        return whole(self._environ.get(name, ""), MAX_CORES)
 
     def file(self, name: str) -> str:
         """The text of the file that the variable names; "" if there is none."""
@@ -101,7 +101,7 @@ def share_of_job(environ: Mapping[str, str], machine: Machine, read: Callable[[s
         return job.here(name, slots, "OAR_NODEFILE") if slots else Share(name, None)
     if job.has("_CONDOR_MACHINE_AD"):
         found = _CONDOR_CPUS.search(job.file("_CONDOR_MACHINE_AD"))
-        return Share("HTCondor job", _whole(found[1]) if found else None, "_CONDOR_MACHINE_AD")
+        return Share("HTCondor job", whole(found[1], MAX_CORES) if found else None, "_CONDOR_MACHINE_AD")
     if job.has("FLUX_JOB_ID", "FLUX_ENCLOSING_ID"):
         name = job.called("Flux", "FLUX_JOB_ID", "FLUX_ENCLOSING_ID")
         others = (job.whole("FLUX_JOB_NNODES") or 1) - 1
@@ -120,7 +120,7 @@ def _of_grid_engine(job: _Job) -> Share:
     slots: Counter[str] = Counter()
     for line in job.file("PE_HOSTFILE").splitlines():
         words = line.split()
-        if len(words) > 1 and (count := _whole(words[1])):
+        if len(words) > 1 and (count := whole(words[1], MAX_CORES)):
             slots[words[0]] += count
     if slots:
         return job.here(name, slots, "PE_HOSTFILE")
@@ -134,7 +134,7 @@ def _of_lsf(job: _Job) -> Share:
     words = job.words("LSB_MCPU_HOSTS")
     slots: Counter[str] = Counter()
     for host, count in zip(words[::2], words[1::2], strict=False):
-        slots[host] += _whole(count) or 0
+        slots[host] += whole(count, MAX_CORES) or 0
     if slots.total():
         return job.here(name, +slots, "LSB_MCPU_HOSTS")
     named = {"LSB_DJOB_HOSTFILE": job.file("LSB_DJOB_HOSTFILE").split(), "LSB_HOSTS": job.words("LSB_HOSTS")}
@@ -155,9 +155,3 @@ def _of_pbs(job: _Job) -> Share:
             return job.here(name, lines, "PBS_NODEFILE")
         return Share(name, job.whole("PBS_NUM_PPN"), "PBS_NUM_PPN")
     return Share(name, job.whole("NCPUS"), "NCPUS", others)
-
-
-def _whole(text: str) -> int | None:
-    """A number from 1 to MAX_CORES, else None."""
-    number = int(text) if re.fullmatch("[0-9]{1,9}", text.strip()) else 0
-    return number if 0 < number <= MAX_CORES else None

@@ -159,6 +159,12 @@ def _parse_count(count: str, shown: str, host: str, option: str) -> int:
     return int(digits)
 
 
+def whole(text: str, most: int = 10**9) -> int | None:
+    """A number from 1 to `most`, else None."""
+    number = int(text) if re.fullmatch("[0-9]{1,9}", text.strip()) else 0
+    return number if 0 < number <= most else None
+
+
 def slots(cores: int, cores_per_task: float, tasks_per_node: int | None = None) -> int:
     """Tasks at once on a node: cores / `cores_per_task` (`-c`, may be fractional), and at most
     `tasks_per_node` (`-t`). 0 if the node is too small for one. UsageError for a `-c` that makes no sense."""

@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from disbatch.contexts.nodes import whole
+
 SIZE_VARIABLES = ("SLURM_HET_SIZE", "SLURM_PACK_SIZE")
 """The number of components. An srun that finds neither variable ignores the components."""
 NODE_LISTS = ("SLURM_JOB_NODELIST", "SLURM_NODELIST")
@@ -76,8 +78,8 @@ class Component:
 
 def components(environ: Mapping[str, str], facts: JobFacts) -> list[Component]:
     """The components of the job; the job itself, if it is not heterogeneous."""
-    size = max(map(_whole, (environ.get(name, "") for name in SIZE_VARIABLES)))
-    size = max(size, max(facts.components, default=0) + 1)
+    sizes = [whole(environ.get(name, ""), MOST_COMPONENTS) or 1 for name in SIZE_VARIABLES]
+    size = max(*sizes, max(facts.components, default=0) + 1)
     if size == 1:
         return [Component(None, environ, facts)]
     unknown = dataclasses.replace(facts, nodes=None, cpus={}, gpus={}, tasks=None, cpus_per_task=None)
@@ -93,8 +95,3 @@ def _variables(environ: Mapping[str, str], group: int) -> dict[str, str]:
         end = f"{suffix}{group}"
         found |= {name.removesuffix(end): value for name, value in environ.items() if name.endswith(end)}
     return found if found or group else dict(environ)
-
-
-def _whole(text: str) -> int:
-    """A number of components, 1 for what is none."""
-    return int(text) if text.isascii() and text.isdigit() and 1 < int(text[:9]) <= MOST_COMPONENTS else 1

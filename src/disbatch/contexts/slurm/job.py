@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from disbatch.contexts.hostlist import MAX_NODES, expand
-from disbatch.contexts.nodes import MAX_CORES, NO_RULES, Node, SlotRules, left_out, no_room, slots
+from disbatch.contexts.nodes import MAX_CORES, NO_RULES, Node, SlotRules, left_out, no_room, slots, whole
 from disbatch.contexts.slurm.hetjob import NODE_LISTS, JobFacts, components
 from disbatch.model.errors import UsageError
 from disbatch.model.task import Way
@@ -110,8 +110,8 @@ def _parse_line(line: str, job: str) -> JobFacts:
         gpus=gpus,
         cpus=cpus,
         gpus_per_node=asked == ["Node"],
-        tasks=_whole(_value(line, "NumTasks")),
-        cpus_per_task=_whole(_value(line, "CPUs/Task")),
+        tasks=whole(_value(line, "NumTasks")),
+        cpus_per_task=whole(_value(line, "CPUs/Task")),
         preempted=_epoch(_value(line, "PreemptTime")) is not None,
         requeue=_value(line, "Requeue") == "1",
         partition=_value(line, "Partition"),
@@ -124,11 +124,6 @@ def _parse_line(line: str, job: str) -> JobFacts:
 def _value(line: str, key: str) -> str:
     match = re.search(rf" {key}=(\S*)", line)
     return match[1] if match else ""
-
-
-def _whole(text: str) -> int | None:
-    """A number of at least 1, else None."""
-    return int(text) if re.fullmatch("[0-9]{1,9}", text) and int(text) else None
 
 
 def _epoch(text: str) -> float | None:
@@ -153,7 +148,7 @@ def _count_gpus(gres: str) -> int:
         words = name.split(":")
         if words[0] == "gpu":
             _, _, ids = inside.partition(":")
-            count += _whole(words[-1]) or _count_ids(ids)
+            count += whole(words[-1]) or _count_ids(ids)
     return count
 
 
@@ -200,7 +195,7 @@ def _in_step(environ: Mapping[str, str]) -> bool:
 def _refuse_copies(environ: Mapping[str, str]) -> None:
     """UsageError if `srun disbatch` started a copy for each task of the step. `srun -n4 --pty bash` has only
     one shell: the others ended because they had no terminal."""
-    copies = _whole(environ.get("SLURM_STEP_NUM_TASKS", "")) or 1
+    copies = whole(environ.get("SLURM_STEP_NUM_TASKS", "")) or 1
     first = environ.get("SLURM_PROCID", "0") == "0"
     if copies == 1 or (first and (environ.get("SLURM_PTY_PORT") or not _in_step(environ))):
         return
@@ -290,7 +285,7 @@ def _most(node: _Granted, rules: SlotRules) -> int | None:
 
 def _asked_per_task(environ: Mapping[str, str], facts: JobFacts) -> int | None:
     """The job's --cpus-per-task; None if it has none."""
-    told = _whole(environ.get("SLURM_CPUS_PER_TASK", ""))
+    told = whole(environ.get("SLURM_CPUS_PER_TASK", ""))
     if facts.cpus_per_task is None or facts.cpus_per_task == told:
         return told
     return facts.cpus_per_task if facts.cpus_per_task > 1 else None
