@@ -64,7 +64,6 @@ from disbatch.plan.events import (
     Verdict,
 )
 from disbatch.plan.plan import Mode, Plan
-from disbatch.plan.rotation import Pool
 
 ATTEMPTS = 1 << 40
 """Attempts of one driver."""
@@ -118,20 +117,24 @@ def queue_room(engine: Engine) -> int:
     return engine.depth - len(engine.queued) + min(0, free_cores(engine) // CORE)
 
 
-def check_pool(plan: Plan, pool: Pool) -> None:
-    """The engines that can take a task of that class."""
+def check_turns(plan: Plan) -> None:
+    """The engines that have room; those that are passed over have none for what is ready."""
     idle, queueing = set(), set()
-    need = CORE if pool.demand.cores is None else pool.demand.cores
+    rotation, ready = plan.board.rotation, plan.board.backlog.ready
     for engine in plan.engines.values():
-        if engine.state is not State.ACTIVE or not plan.board.rotation.may_take(engine.context):
+        if engine.state is not State.ACTIVE or not rotation.may_take(engine.context):
             continue
-        if free_cores(engine) >= need and not engine.queued:
+        if free_cores(engine) > 0 and not engine.queued:
             idle.add(engine.id)
-        if need <= engine.slots * CORE and queue_room(engine) > 0:
+        if queue_room(engine) > 0:
             queueing.add(engine.id)
-    for turns, members in ((pool.idle, idle), (pool.queueing, queueing)):
+    for turns, members in ((rotation.idle, idle), (rotation.queueing, queueing)):
         names = [each.id for each in turns]
-        assert len(names) == len(members) and set(names) == members, pool.demand
+        assert len(names) == len(members) and set(names) == members
+    for turns, wait in ((rotation.idle, False), (rotation.queueing, True)):
+        for engine in turns.passed.values():
+            for demand in ready.classes.keys() - ready.new.keys():
+                assert not (engine.capacity.holds if wait else engine.capacity.fits)(demand)
 
 
 def check_ready(plan: Plan) -> None:
@@ -170,8 +173,7 @@ def check_consistency(plan: Plan) -> None:
     assert set(rotation.resting) == resting
     assert {name: demand for demand, engines in rotation.queued.items() for name in engines} == queued
     assert all(rotation.queued.values())
-    for pool in rotation.pools.values():
-        check_pool(plan, pool)
+    check_turns(plan)
     assert (plan.live, rotation.room, board.recalling, board.lost) == (live, room, recalling, lost)
     for context, limit in rotation.limits.items():
         assigned = sum(len(e.assigned) for e in plan.engines.values() if e.context == context)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from disbatch.model.idset import IdSet
-from disbatch.model.task import Barrier, Demand, Item, PerEngine, Task
+from disbatch.model.task import Barrier, Item, PerEngine, Task
+from disbatch.plan.classes import Ready
 from disbatch.plan.events import Completed, Recorded
 
 LOOKAHEAD = 64
@@ -33,67 +33,6 @@ def plain(item: Item | Completed | Recorded) -> Item:
     if isinstance(item, Completed):
         return item.task
     return item.item if isinstance(item, Recorded) else item
-
-
-class Ready:
-    """The tasks that may be assigned: a queue for each class of equal demand that has any."""
-
-    __slots__ = ("classes", "count")
-
-    def __init__(self) -> None:
-        self.classes: dict[Demand, deque[Task]] = {}
-        self.count = 0
-
-    def __iter__(self) -> Iterator[Task]:
-        for tasks in self.classes.values():
-            yield from tasks
-
-    def class_of(self, demand: Demand) -> deque[Task]:
-        """The queue of that class, to which a task is to be added."""
-        tasks = self.classes.get(demand)
-        if tasks is None:
-            tasks = self.classes[demand] = deque()
-        return tasks
-
-    def append(self, task: Task) -> None:
-        """It comes last."""
-        self.class_of(task.demand).append(task)
-        self.count += 1
-
-    def put_back(self, task: Task) -> None:
-        """It comes first."""
-        self.class_of(task.demand).appendleft(task)
-        self.count += 1
-
-    def take(self, demand: Demand, count: int) -> None:
-        """So many of that class were taken out of its queue."""
-        self.count -= count
-        if not self.classes[demand]:
-            del self.classes[demand]
-
-    def remove(self, task: Task) -> None:
-        """It is ready no more."""
-        self.classes[task.demand].remove(task)
-        self.take(task.demand, 1)
-
-    def remove_all(self, ids: set[int] | IdSet) -> list[Task]:
-        """These are ready no more: looks at each task once. Returns them."""
-        removed = []
-        tasks = list(self)
-        self.clear()
-        for task in tasks:
-            if task.id in ids:
-                removed.append(task)
-            else:
-                self.append(task)
-        return removed
-
-    def clear(self) -> None:
-        """None is ready."""
-        for queue in self.classes.values():
-            queue.clear()
-        self.classes.clear()
-        self.count = 0
 
 
 class Backlog:

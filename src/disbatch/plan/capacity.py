@@ -35,16 +35,12 @@ class Capacity:
         free = self.free_resources
         return not demand.resources or all(free.get(name, 0) >= amount for name, amount in demand.resources)
 
-    def take(self, demand: Demand) -> bool:
-        """Such a task takes its share, whether it fits or not. True if another one fits."""
+    def take(self, demand: Demand) -> None:
+        """Such a task takes its share, whether it fits or not."""
         cores = demand.cores
-        if cores is None:
-            cores = self.slot
-        self.free = free = self.free - cores
-        if not demand.resources:
-            return free >= cores
-        self._change_free(demand, -1)
-        return self.fits(demand)
+        self.free -= self.slot if cores is None else cores
+        if demand.resources:
+            self._change_free(demand, -1)
 
     def give(self, demand: Demand) -> None:
         """Such a task gives its share back."""

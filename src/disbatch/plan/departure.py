@@ -71,11 +71,11 @@ def rebalance(board: Board) -> None:
     rotation, backlog = board.rotation, board.backlog
     if board.held or (backlog.source is Source.FLOWING and backlog.barrier is None):
         return
+    if next(iter(rotation.idle), None) is None:
+        return
     for demand, queued in list(rotation.queued.items()):
-        pool = rotation.pools.get(demand) or rotation.add_pool(demand, backlog.ready.classes)
-        if pool.idle.open:
-            vacant = (engine.capacity.times(demand) for engine in pool.idle)
-            _rebalance_class(board, demand, queued, vacant)
+        times = (engine.capacity.times(demand) for engine in rotation.idle)
+        _rebalance_class(board, demand, queued, filter(None, times))
 
 
 def _rebalance_class(

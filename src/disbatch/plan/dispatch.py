@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from heapq import heapify, heappop, heappush
-
-from disbatch.model.task import Task
+from disbatch.model.task import Demand, Task
 from disbatch.plan.departure import let_go, rebalance
 from disbatch.plan.engine import Engine, State
 from disbatch.plan.events import Assign
 from disbatch.plan.reading import catch_up, complete_barrier
-from disbatch.plan.rotation import Pool, Turns
 from disbatch.plan.state import Board, Mode
 
 _Given = dict[str, tuple[Engine, list[tuple[int, Task]]]]
@@ -44,53 +40,48 @@ def _dispatch(board: Board) -> None:
     if ready.count and board.rotation.room:
         for name, (engine, pairs) in _give_out(board, queue=True).items():
             given.setdefault(name, (engine, []))[1].extend(pairs)
+    ready.new.clear()
     for name, (_, pairs) in given.items():
         board.actions.append(Assign(name, pairs))
 
 
 def _give_out(board: Board, *, queue: bool) -> _Given:
-    """Give out tasks of all classes, in the order of their ids within each priority. A class that fits
-    nowhere does not keep the others waiting."""
+    """Each engine in turn gets the first task that fits there, by priority and id: to be started at once, or
+    for its queue. A task that fits nowhere does not keep the others waiting."""
     ready, rotation = board.backlog.ready, board.rotation
+    turns = rotation.queueing if queue else rotation.idle
     given: _Given = {}
-    heads = []
-    for number, (demand, tasks) in enumerate(ready.classes.items()):
-        pool = rotation.pools.get(demand) or rotation.add_pool(demand, ready.classes)
-        turns = pool.queueing if queue else pool.idle
-        if turns.open:
-            heads.append((-demand.priority, tasks[0].id, number, tasks, pool, turns))
-    if len(ready.classes) > 1:
-        heapify(heads)
-    while heads:
-        priority, _, number, tasks, pool, turns = heappop(heads)
-        until = heads[0][1] if heads and heads[0][0] == priority else None
-        _spread(board, tasks, pool, turns, given, until=until)
-        if tasks and turns.open:
-            heappush(heads, (priority, tasks[0].id, number, tasks, pool, turns))
+    for new in ready.new:
+        turns.reconsider(new, len(ready.classes[new]))
+    while ready.count and turns.open:
+        engines = next(iter(turns.open.values()))
+        engine = next(iter(engines.values()))
+        demand = ready.first_fitting(engine.capacity, queue=queue)
+        if demand is None:
+            turns.pass_over(engine)
+            continue
+        pairs = given.setdefault(engine.id, (engine, []))[1]
+        is_only = len(turns.open) == len(engines) == len(ready.classes) == 1 and not rotation.limits
+        more = _give(board, engine, demand, pairs, queue=queue, one=not is_only)
+        turns.end_turn(engine)
+        if not more:
+            rotation.take_out(engine, turns)
+        if rotation.limits:
+            rotation.spend(engine, 1)
     for engine, _ in given.values():
         rotation.touch(engine)
     return given
 
 
-def _spread(
-    board: Board, tasks: deque[Task], pool: Pool, turns: Turns, given: _Given, *, until: int | None
-) -> None:
-    """Give one task of the pool's class to each of these engines in turn, as long as there are tasks and
-    room, up to the task `until`."""
-    again, rotation, demand = board.backlog.again, board.rotation, pool.demand
-    queue, limited = turns is pool.queueing, bool(rotation.limits)
-    others = bool(given)
-    open, engine = turns.open, None
+def _give(
+    board: Board, engine: Engine, demand: Demand, pairs: list[tuple[int, Task]], *, queue: bool, one: bool
+) -> bool:
+    """Give the engine tasks of that class: `one`, or as many as it has room for. False if it has no more."""
+    ready, again, capacity = board.backlog.ready, board.backlog.again, engine.capacity
+    tasks = ready.classes[demand]
     first = attempt = board.next_attempt
-    while tasks and open and (until is None or tasks[0].id < until):
-        if engine is None:
-            engines = next(iter(open.values()))
-            engine = next(iter(engines.values()))
-            if others and not (engine.queue_room > 0 if queue else engine.capacity.fits(demand)):
-                pool.take_out(engine, turns)  # tasks of another class took the room
-                engine = None
-                continue
-            pairs = given.setdefault(engine.id, (engine, []))[1]
+    more = True
+    while more and tasks:
         task = tasks.popleft()
         if again:
             again.discard(task.id)
@@ -100,19 +91,15 @@ def _spread(
             more = engine.queue_room > 0
         else:
             engine.running[attempt] = task
-            more = engine.capacity.take(demand)
+            capacity.take(demand)
+            more = capacity.free > 0 if one else capacity.fits(demand)
         attempt += 1
-        if more and not limited and len(open) == len(engines) == 1:
-            continue  # it is the only one
-        turns.end_turn(engine)
-        if not more:
-            pool.take_out(engine, turns)
-        if limited:
-            rotation.spend(engine, 1)
-        engine = None
+        if one:
+            break
     board.next_attempt = attempt
     board.live += attempt - first
-    board.backlog.ready.take(demand, attempt - first)
+    ready.take(demand, attempt - first)
+    return more
 
 
 def _work_is_done(board: Board) -> bool:

@@ -47,8 +47,8 @@ class Engine:
 
     __slots__ = (
         "adrift", "at_once", "capacity", "claims", "commands", "context", "depth", "draining", "id", "kept",
-        "mean", "per_engine", "queued", "recallable", "recalling", "resting", "retired", "room", "running",
-        "slots", "state", "stopped", "stops_given",
+        "mean", "per_engine", "place", "queued", "recallable", "recalling", "resting", "retired", "room",
+        "running", "slots", "state", "stopped", "stops_given",
     )  # fmt: skip
 
     def __init__(self, name: str, capacity: Capacity, context: str) -> None:
@@ -88,6 +88,8 @@ class Engine:
         self.depth = 0
         """How many tasks its queue may hold."""
         # As `Rotation.touch` found it last:
+        self.place = 0
+        """Where in the rotation it is: IDLE, QUEUEING, both or neither."""
         self.room = 0
         """How much of the plan's total room is its own."""
         self.resting = False

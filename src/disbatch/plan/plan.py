@@ -38,11 +38,11 @@ A plan that takes a run over begins without knowing what runs. Engines that join
 has already is read as `Recorded`. If the run is ended meanwhile, it waits for these engines (until `Heard`),
 and reads on until the tasks of all claims are read: else their results could not be recorded.
 
-Ready tasks of equal demand form a class. What a task needs is taken from its engine's `Capacity`; tasks are
-dispatched class by class, so one that fits nowhere does not keep others waiting.
+Ready tasks of equal demand form a class. What a task needs is taken from its engine's `Capacity`. Each engine
+in turn gets the first task that fits there, so one that fits nowhere does not keep others waiting.
 
-Cost: each event touches only the engines it names and those that get work, and each of these once for every
-class, so ten thousand engines cost no more a task than two.
+Cost: each event touches only the engines that it names and those that get tasks, and an index finds the class
+that fits; so ten thousand engines, or a thousand classes, cost about as much a task as two.
 
 The parts
 ---------

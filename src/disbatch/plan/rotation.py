@@ -1,7 +1,8 @@
-"""Which engine takes the next task of a class: the engines that have room, in rotation.
+"""Which engine takes the next task: the engines that have room, in rotation.
 
-Kept up to date engine by engine (`touch`): the cost of an event grows with the engines that it names and with
-the classes of demand among the ready tasks, and is the same with ten thousand engines as with two.
+Kept up to date engine by engine (`touch`). An engine with room for no ready task is passed over until it
+changes, or a class that had no ready tasks has some that fit. So the cost of an event grows with the engines
+that it names, and is the same with ten thousand engines, or a thousand classes, as with two.
 
 A context may have a limit: once as many of its tasks are assigned or done, its engines take no more, and when
 that many are done it is spent. Then nothing is changed engine by engine: it is known by context.
@@ -10,14 +11,11 @@ that many are done it is spent. Then nothing is changed engine by engine: it is 
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
 
-from disbatch.model.task import NO_DEMAND, Demand
+from disbatch.model.task import Demand
 from disbatch.plan.engine import Engine, State
-
-POOLS_KEPT = 16
-"""So many pools are kept, and as many more as there are classes of ready tasks: a new one looks at every
-engine."""
 
 RESTING = (State.ACTIVE, State.DRAINING)
 
@@ -28,24 +26,36 @@ class Turns:
     comes back, at once, however many engines it has.
 
     An engine that is added comes last in its context. It is the turn of the first engine of the first
-    context in `open`."""
+    context in `open`. `queue`: the engines have room in their queues, for whatever they can run when nothing
+    else runs there; otherwise they have free cores."""
 
-    __slots__ = ("_closed", "_left", "_whose", "contexts", "open")
+    __slots__ = ("_closed", "_hopeless", "_left", "_queue", "_whose", "contexts", "open", "passed")
 
-    def __init__(self, closed: set[str]) -> None:
+    def __init__(self, closed: set[str], *, queue: bool) -> None:
         self.contexts: defaultdict[str, OrderedDict[str, Engine]] = defaultdict(OrderedDict)
-        """All of them."""
+        """All of them, but those that were passed over."""
         self.open: OrderedDict[str, OrderedDict[str, Engine]] = OrderedDict()
         """Those of contexts that are not closed; no context without engines."""
+        self.passed: dict[str, Engine] = {}
+        """Engines that have room for no ready task."""
+        self._hopeless: list[Demand] = []
+        """Demands that fit none of these."""
         self._closed = closed
+        self._queue = queue
         self._whose = ""
         """The context whose engines have their turns."""
         self._left = 0
         """How many of these turns are left."""
 
     def __iter__(self) -> Iterator[Engine]:
-        for engines in self.open.values():
-            yield from engines.values()
+        """All engines that may take a task."""
+        yield from chain.from_iterable(engines.values() for engines in self.open.values())
+        yield from (engine for engine in self.passed.values() if engine.context not in self._closed)
+
+    def of_context(self, context: str) -> list[Engine]:
+        """All engines of that context, whether it may take any task or not."""
+        passed = (engine for engine in self.passed.values() if engine.context == context)
+        return [*self.contexts[context].values(), *passed]
 
     def end_turn(self, engine: Engine) -> None:
         """It has had its turn, and others wait for theirs."""
@@ -69,10 +79,40 @@ class Turns:
 
     def remove(self, engine: Engine) -> None:
         """It cannot take a task any more."""
+        if self.passed.pop(engine.id, None) is not None:
+            return
         engines = self.contexts[engine.context]
         del engines[engine.id]
         if not engines:
             self.open.pop(engine.context, None)
+
+    def _fits(self, engine: Engine, demand: Demand) -> bool:
+        return (engine.capacity.holds if self._queue else engine.capacity.fits)(demand)
+
+    def pass_over(self, engine: Engine) -> None:
+        """It has room for no ready task."""
+        self.remove(engine)
+        self.passed[engine.id] = engine
+        self._hopeless = [demand for demand in self._hopeless if not self._fits(engine, demand)]
+
+    def changed(self, engine: Engine) -> None:
+        """What it has room for has changed."""
+        if self.passed.pop(engine.id, None) is not None:
+            self.add(engine)
+
+    def reconsider(self, demand: Demand, tasks: int) -> None:
+        """So many tasks of that class are ready, and none was before: some engines that were passed over may
+        have room for them. If none has, this is known for all classes that need as much or more, until an
+        engine with more room is passed over."""
+        if not self.passed or any(_needs_as_much(demand, other) for other in self._hopeless):
+            return
+        fitting = (engine for engine in self if engine.id in self.passed and self._fits(engine, demand))
+        found = list(islice(fitting, tasks))
+        for engine in found:
+            self.changed(engine)
+        if not found:
+            others = [other for other in self._hopeless if not _needs_as_much(other, demand)]
+            self._hopeless = [*others, demand][-MOST_HOPELESS:]
 
     def close(self, context: str) -> None:
         """Its engines may take nothing."""
@@ -80,53 +120,32 @@ class Turns:
 
     def reopen(self, context: str) -> None:
         """They may again."""
+        for engine in [engine for engine in self.passed.values() if engine.context == context]:
+            self.changed(engine)
         if self.contexts[context]:
             self.open[context] = self.contexts[context]
 
 
+MOST_HOPELESS = 64
+"""Demands of which one list knows that they fit nowhere."""
+
+
+def _needs_as_much(demand: Demand, other: Demand) -> bool:
+    """Where `other` does not fit, `demand` does not fit either."""
+    if (demand.cores is None) is not (other.cores is None) or (demand.cores or 0) < (other.cores or 0):
+        return False
+    needs = dict(demand.resources)
+    return all(needs.get(name, 0) >= amount for name, amount in other.resources)
+
+
 IDLE, QUEUEING = 1, 2
-
-
-class Pool:
-    """The engines that can take a task of one class: `idle` are those that can start it at once, `queueing`
-    those that have room in their queues."""
-
-    __slots__ = ("demand", "idle", "places", "queueing")
-
-    def __init__(self, demand: Demand, closed: set[str]) -> None:
-        self.demand = demand
-        self.idle = Turns(closed)
-        self.queueing = Turns(closed)
-        self.places: dict[str, int] = {}
-        """Which of these two an engine is in, or both (IDLE | QUEUEING)."""
-
-    def place(self, engine: Engine, queue_room: int) -> None:
-        """Put the engine where it belongs; `queue_room`: how many tasks its queue takes."""
-        place = 0
-        if engine.state is State.ACTIVE:
-            if not engine.queued and engine.capacity.fits(self.demand):
-                place = IDLE
-            if queue_room > 0 and (place or engine.capacity.holds(self.demand)):
-                place |= QUEUEING
-        changed = place ^ self.places.get(engine.id, 0)
-        if changed:
-            if changed & IDLE:
-                (self.idle.add if place & IDLE else self.idle.remove)(engine)
-            if changed & QUEUEING:
-                (self.queueing.add if place & QUEUEING else self.queueing.remove)(engine)
-            self.places[engine.id] = place
-
-    def take_out(self, engine: Engine, turns: Turns) -> None:
-        """It cannot take a task any more."""
-        self.places[engine.id] &= ~(IDLE if turns is self.idle else QUEUEING)
-        turns.remove(engine)
 
 
 class Rotation:
     """`limits`: how many tasks a context may complete, by context. `engines`: all of them, by name."""
 
     __slots__ = (
-        "_closed", "_engines", "_rooms", "base", "budget", "going", "limits", "pools", "queued", "resting",
+        "_closed", "_engines", "_rooms", "budget", "going", "idle", "limits", "queued", "queueing", "resting",
         "room",
     )  # fmt: skip
 
@@ -134,9 +153,10 @@ class Rotation:
         self._engines = engines
         self._closed: set[str] = set()
         """Contexts that may take no more."""
-        self.base = Pool(NO_DEMAND, self._closed)
-        """For tasks that take a slot."""
-        self.pools = {NO_DEMAND: self.base}
+        self.idle = Turns(self._closed, queue=False)
+        """Engines that can start a task at once: they have free cores, and an empty queue."""
+        self.queueing = Turns(self._closed, queue=True)
+        """Engines that have room in their queues."""
         self.queued: dict[Demand, OrderedDict[str, Engine]] = {}
         """Engines with something in their queue that may be asked for, by the class of its newest task."""
         self.resting: OrderedDict[str, Engine] = OrderedDict()
@@ -154,18 +174,6 @@ class Rotation:
         for context, tasks in limits.items():
             self.limit(context, tasks)
 
-    # ---- classes of demand ----
-
-    def add_pool(self, demand: Demand, wanted: Container[Demand]) -> Pool:
-        """The engines for tasks of a class that has no pool yet; `wanted`: the classes of all ready tasks."""
-        if len(self.pools) >= POOLS_KEPT:
-            kept = [each for each in self.pools if each in wanted or each == NO_DEMAND]
-            self.pools = {each: self.pools[each] for each in kept}
-        pool = self.pools[demand] = Pool(demand, self._closed)
-        for engine in self._engines.values():
-            pool.place(engine, engine.queue_room)
-        return pool
-
     # ---- limits of contexts ----
 
     def limit(self, context: str, tasks: int) -> None:
@@ -173,8 +181,8 @@ class Rotation:
         taken = self.limits.get(context, tasks) - self.budget.get(context, tasks)
         was_spent = self.is_spent(context)
         if context not in self._rooms:
-            engines = self.base.idle.contexts[context] | self.base.queueing.contexts[context]
-            self._rooms[context] = sum(engine.room for engine in engines.values())
+            engines = [engine for engine in self._engines.values() if engine.context == context]
+            self._rooms[context] = sum(engine.room for engine in engines)
         self.limits[context] = tasks
         self._allow(context, tasks - taken)
         if was_spent is not self.is_spent(context):
@@ -197,7 +205,7 @@ class Rotation:
 
     def _touch_idle(self, context: str) -> None:
         """Those of its engines that have nothing shall leave, or need not after all."""
-        for engine in list(self.base.idle.contexts[context].values()):
+        for engine in self.idle.of_context(context):
             self.touch(engine)
 
     def spend(self, engine: Engine, count: int) -> None:
@@ -211,9 +219,8 @@ class Rotation:
         if (tasks > 0) is self.may_take(context):
             return
         (self._closed.discard if tasks > 0 else self._closed.add)(context)
-        for pool in self.pools.values():
-            for turns in (pool.idle, pool.queueing):
-                (turns.reopen if tasks > 0 else turns.close)(context)
+        for turns in (self.idle, self.queueing):
+            (turns.reopen if tasks > 0 else turns.close)(context)
         self.room += self._rooms[context] if tasks > 0 else -self._rooms[context]
 
     # ---- engines ----
@@ -235,12 +242,35 @@ class Rotation:
                 room += slots
         if room != engine.room:
             self._change_room(engine, room)
-        for pool in self.pools.values():
-            pool.place(engine, queue_room)
+        self._place(engine, queue_room)
         if queued or engine.recallable is not None:
             self._place_queued(engine)
         if engine.resting or not engine.running:
             self._place_resting(engine)
+
+    def _place(self, engine: Engine, queue_room: int) -> None:
+        """Put the engine where it belongs; `queue_room`: how many tasks its queue takes."""
+        place = 0
+        if engine.state is State.ACTIVE:
+            if not engine.queued and engine.capacity.free > 0:
+                place = IDLE
+            if queue_room > 0:
+                place |= QUEUEING
+        before, engine.place = engine.place, place
+        if place == before and not self.idle.passed and not self.queueing.passed:
+            return
+        for bit, turns in ((IDLE, self.idle), (QUEUEING, self.queueing)):
+            if place & ~before & bit:
+                turns.add(engine)
+            elif before & ~place & bit:
+                turns.remove(engine)
+            elif place & bit:
+                turns.changed(engine)
+
+    def take_out(self, engine: Engine, turns: Turns) -> None:
+        """It cannot take a task any more."""
+        engine.place &= ~(IDLE if turns is self.idle else QUEUEING)
+        turns.remove(engine)
 
     def _change_room(self, engine: Engine, room: int) -> None:
         context, more = engine.context, room - engine.room

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
 from plan_world import outcome, task
 
 from disbatch.model.task import CORE, Demand, Task
 from disbatch.plan.attempts import finish_attempts, on_returned
-from disbatch.plan.backlog import Ready, Source
+from disbatch.plan.backlog import Source
 from disbatch.plan.capacity import Capacity
+from disbatch.plan.classes import ClassIndex, Ready
 from disbatch.plan.departure import drain, let_go, rebalance
 from disbatch.plan.dispatch import settle
 from disbatch.plan.engine import Engine, State
 from disbatch.plan.events import Assign, Drain, Finished, Joined, Lost, Read, Recall, Release, Returned
 from disbatch.plan.plan import Plan
-from disbatch.plan.rotation import POOLS_KEPT
 from disbatch.plan.state import Board, Mode
 from disbatch.plan.takeover import assign_inherited
 
@@ -80,12 +81,12 @@ def looks(engines: int, tasks: int) -> int:
             this.backlog.ready.append(task(number))
         settle(this)
         assert this.live == tasks and this.backlog.ready.count == 1 and not this.rotation.may_take("")
-        assert not this.rotation.base.idle.open and not this.rotation.room
+        assert not this.rotation.idle.open and not this.rotation.room
         this.backlog.ready.clear()
         for engine in [engine for engine in this.engines.values() if engine.assigned]:
             on_returned(this, Returned(engine.id, list(engine.assigned)))
         this.backlog.ready.clear()
-        assert len(list(this.rotation.base.idle)) == engines
+        assert len(list(this.rotation.idle)) == engines
     return Looked.times
 
 
@@ -182,37 +183,70 @@ def test_an_engine_that_comes_back_with_many_tasks_looks_through_the_ready_ones_
     assert list(plan.board.engines["a"].assigned)[: len(attempts)] == attempts and not backlog.again
 
 
-def events(engines: int, classes: int) -> tuple[int, int]:
-    """How often engines are looked at, and how many pools are made, while one engine of many finishes tasks
-    of many classes and gets others."""
+class Searched(ClassIndex):
+    """Counts the nodes that are looked at."""
+
+    looks = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._least: list[tuple[int, ...]] = Counted(self._least)
+
+
+class Counted(list[tuple[int, ...]]):
+    def __getitem__(self, at):  # type: ignore[no-untyped-def]
+        Searched.looks += 1
+        return super().__getitem__(at)
+
+
+def events(engines: int, classes: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """How often engines and classes are looked at, for each task, while one engine of many finishes tasks of
+    many classes and gets others; before these in the file are tasks that fit nowhere."""
+    monkeypatch.setattr("disbatch.plan.classes.ClassIndex", Searched)
     this = board(engines)
     this.mode = Mode.RUNNING
-    demands = [Demand(CORE, priority=number) for number in range(classes)]
-    tasks = [Task(id, id + 1, -1, b":", demands[id % classes]) for id in range(2 * engines + 4 * classes)]
-    for each in tasks:
+    large = [Task(id, id + 1, -1, b":", Demand(2 * CORE, seconds=id)) for id in range(classes)]
+    small = [Demand(CORE, seconds=number) for number in range(classes)]
+    tasks = [
+        Task(classes + id, classes + id + 1, -1, b":", small[id % classes])
+        for id in range(2 * engines + 4 * classes)
+    ]
+    for each in (*large, *tasks):
         this.backlog.ready.append(each)
     settle(this)
     assert this.live == engines
-    Looked.times, pools = 0, len(this.rotation.pools)
+    Looked.times = Searched.looks = 0
     for _ in range(2 * classes):
         (attempt,) = this.engines["e1"].running
         assert not finish_attempts(this, this.engines["e1"], [outcome(attempt)])
         settle(this)
         assert this.live == engines
-    return Looked.times, len(this.rotation.pools) - pools
+    return Looked.times // (2 * classes), Searched.looks // (2 * classes)
 
 
-def test_an_event_costs_the_same_with_many_engines_and_grows_with_the_classes_of_demand() -> None:
-    assert events(10, 3) == events(1000, 3)
-    few, many = events(100, 2)[0] / 2, events(100, 20)[0] / 20
-    assert many < 20 * few
+def test_an_event_costs_the_same_with_many_engines_and_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = {events(*numbers, monkeypatch)[0] for numbers in ((10, 3), (1000, 3), (100, 300))}
+    assert len(looks) == 1
+    few, many = events(100, 30, monkeypatch)[1], events(100, 300, monkeypatch)[1]
+    assert many <= few + 40, "a few more levels of a tree"
 
 
-def test_pools_of_classes_that_have_no_ready_tasks_are_dropped() -> None:
-    plan = Plan()
-    plan.handle(Joined("a", Capacity(1), []))
-    for number in range(5 * POOLS_KEPT):
-        (given,) = plan.handle(Read([Task(number, 1, -1, b":", Demand(CORE, priority=number))]))
-        assert isinstance(given, Assign)
-        plan.handle(Finished("a", [outcome(given.pairs[0][0])]))
-    assert len(plan.board.rotation.pools) <= POOLS_KEPT
+def test_what_fits_no_engine_is_looked_for_once() -> None:
+    """Nor is one that needs as much or more, until an engine with more room is there."""
+    this = board(1000)
+    this.mode = Mode.RUNNING
+    looks = []
+    for number in range(1, 6):
+        this.backlog.ready.append(Task(number, number, -1, b":", Demand(number * 2 * CORE)))
+        Looked.times = 0
+        settle(this)
+        looks.append(Looked.times)
+    assert sum(looks[:2]) <= 2000 and not any(looks[2:]) and not this.live
+    engine = this.engines["large"] = Looked("large", Capacity(4), "")
+    this.rotation.move(engine, State.ACTIVE)
+    Looked.times = 0
+    settle(this)
+    assert [each.id for each in engine.running.values()] == [1] and Looked.times < 20
+    this.backlog.ready.append(Task(7, 7, -1, b":", Demand(CORE // 2)))
+    settle(this)
+    assert this.live == 2
