@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from disbatch.client.run_client import OverError, RunClient
 from disbatch.model.errors import UsageError
-from disbatch.model.idset import IdSet, Waited
+from disbatch.model.idset import IdSet, OpenIds
 from disbatch.model.statusline import Record
 from disbatch.rundir.runscript import status_file
 from disbatch.rundir.statusfile import look_through, parse_told
@@ -52,7 +52,7 @@ class Follower:
         self._ours: list[tuple[bytes, Record]] = []
         """Those of them that are ours."""
         self._taken = asyncio.Event()
-        self.waited = Waited()
+        self.waited = OpenIds()
 
     @property
     def pending(self) -> int:

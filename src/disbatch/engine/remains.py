@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable
 from disbatch.engine import process_tree, session_file
 from disbatch.engine.environment import MARKER
 from disbatch.engine.keeper import GRACE
-from disbatch.engine.termination import Ender, Quarry
+from disbatch.engine.termination import Ender, KillTarget
 
 OURS = b"disbatch.engine"
 """Occurs in the command lines of engines and keepers."""
@@ -103,7 +103,7 @@ async def end_remains(
     gone = asyncio.Event()
     ender = Ender(loop, lambda: {os.getpid()}, report)
     ender.grace = GRACE
-    ender.end([Quarry(None, roots, gone.set)], at_once=False)
+    ender.end([KillTarget(None, roots, gone.set)], at_once=False)
     try:
         await asyncio.wait_for(gone.wait(), GRACE + KILL_PATIENCE)
     except TimeoutError:

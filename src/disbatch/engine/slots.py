@@ -3,7 +3,7 @@ r"""The slots of an engine: which order runs where, from the start of its shell 
 Theory of operation
 -------------------
     waiting --spawn--> running --shell ends--> draining --pipes end, or DRAIN_GRACE--> outcome
-       |                  \--End--> `Quarry` (see `termination`) --gone-------------> outcome
+       |                  \--End--> `KillTarget` (see `termination`) --gone-------------> outcome
        \--Recall--> given back
 
 A task is over when its shell is. Its slot is then free at once; the outcome waits a moment for what is still
@@ -34,7 +34,7 @@ from disbatch.engine.keeper_client import KeeperClient
 from disbatch.engine.limits import Parked, Readiness, Shortage
 from disbatch.engine.resources import Division
 from disbatch.engine.spawn import Binding, spawn
-from disbatch.engine.termination import Ender, Quarry
+from disbatch.engine.termination import Ender, KillTarget
 from disbatch.model.task import SNIPPET_EDGE, Ending, Outcome, Phase
 from disbatch.wire.engine_protocol import Order, Running
 
@@ -60,7 +60,7 @@ class _Task:
     """A job whose shell was started. `status` is the result of waitpid, None before."""
 
     __slots__ = (
-        "begun", "elapsed", "err", "finish", "job", "listened", "out", "pid", "quarry", "slot", "start",
+        "begun", "elapsed", "err", "finish", "job", "kill_target", "listened", "out", "pid", "slot", "start",
         "status",
     )  # fmt: skip
 
@@ -76,7 +76,7 @@ class _Task:
         self.elapsed = -1.0
         self.finish = 0.0
         self.status: int | None = None
-        self.quarry: Quarry | None = None
+        self.kill_target: KillTarget | None = None
         self.listened = False
 
     def over(self) -> None:
@@ -191,14 +191,16 @@ class Runner:
         self._drop(dropped)
         self._reap()
         tasks = [self._running[attempt] for attempt in wanted if attempt in self._running]
-        fresh: list[Quarry] = []
+        fresh: list[KillTarget] = []
         for task in tasks:
-            if task.quarry is None:
-                quarry = Quarry(task.pid, (), lambda task=task: self._gone(task))  # type: ignore[misc]
-                task.quarry = quarry
-                fresh.append(quarry)
+            if task.kill_target is None:
+                target = KillTarget(task.pid, (), lambda task=task: self._gone(task))  # type: ignore[misc]
+                task.kill_target = target
+                fresh.append(target)
         if at_once:
-            self.ender.hurry([task.quarry for task in tasks if task.quarry and task.quarry not in fresh])
+            self.ender.hurry(
+                [task.kill_target for task in tasks if task.kill_target and task.kill_target not in fresh]
+            )
         self.ender.end(fresh, at_once)
         self._fill()
 
@@ -216,7 +218,7 @@ class Runner:
         here = os.getpid()
         roots = [process.pid for process in processes.values() if process.parent == here]
         found = len(process_tree.family(processes, roots, (), self._spare()))
-        self.ender.end([Quarry(None, roots, gone)], at_once=False)
+        self.ender.end([KillTarget(None, roots, gone)], at_once=False)
         return found
 
     def _spare(self) -> set[int]:
@@ -373,7 +375,7 @@ class Runner:
             if task is not None:
                 task.over()
                 task.status = status
-                if task.quarry is None:
+                if task.kill_target is None:
                     self._over(task)
 
     def _over(self, task: _Task) -> None:
@@ -431,7 +433,7 @@ class Runner:
             out.snippet(),
             err.count,
             err.snippet(),
-            Ending.OWN if task.quarry is None else Ending.ORDERED,
+            Ending.OWN if task.kill_target is None else Ending.ORDERED,
             last_line=(err.last_line() or out.last_line()) if return_code else "",
         )
         self._ended(task.job, outcome)

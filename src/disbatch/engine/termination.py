@@ -2,16 +2,16 @@
 
 Theory of operation
 -------------------
-The target is a `Quarry`: some root processes and their sessions. A scan finds its living processes; each is
+A `KillTarget` is a number of root processes and their sessions. A scan finds its living processes; each is
 signalled once in each stage and watched through a pidfd. When all watched processes are gone, another scan
-looks for those that they started meanwhile; when a scan finds nothing, the quarry is gone and reports so. So
+looks for those that they started meanwhile; when a scan finds nothing, the target is gone and reports so. So
 there is no polling, and a task that heeds SIGTERM is over as soon as its last process is. After the grace
 period the stage changes to SIGKILL; from then on a timer also starts scans, since a process that cannot die
 (on a hanging network file system) would otherwise hide its children.
 
-One scan of /proc serves all quarries that are due in the same turn of the loop.
+One scan of /proc serves all targets that are due in the same turn of the loop.
 
-A process or session id may be reused once nothing with that id is left; so a quarry remembers processes with
+A process or session id may be reused once nothing with that id is left; so a target remembers processes with
 their start time, and sessions only as long as the last scan found a member.
 """
 
@@ -26,12 +26,12 @@ from disbatch.engine import process_tree
 from disbatch.engine.process_tree import Process
 
 MOST_WATCHED = 128
-"""The most processes of one quarry that are watched at a time; each takes a descriptor."""
+"""The most processes of one target that are watched at a time; each takes a descriptor."""
 RESCAN_FIRST = 0.1
 RESCAN_MOST = 2.0
 
 
-class Quarry:
+class KillTarget:
     """Processes to be ended: `session` is a task's shell (and session), or None; `roots` are others.
 
     `gone` is called once, when no process of it is alive.
@@ -64,7 +64,7 @@ class Quarry:
 
 
 class Ender:
-    """Ends quarries. `spare()` returns the processes and sessions that a scan must skip: the engine, its
+    """Ends targets. `spare()` returns the processes and sessions that a scan must skip: the engine, its
     keeper, and (for one session) all other tasks'."""
 
     def __init__(
@@ -74,70 +74,70 @@ class Ender:
         self._loop = loop
         self._spare = spare
         self._report = report
-        self._quarries: set[Quarry] = set()
-        self._due: set[Quarry] = set()
+        self._targets: set[KillTarget] = set()
+        self._due: set[KillTarget] = set()
 
-    def end(self, quarries: Collection[Quarry], at_once: bool) -> None:
+    def end(self, targets: Collection[KillTarget], at_once: bool) -> None:
         """End all of these, beginning with one common scan."""
-        for quarry in quarries:
-            self._quarries.add(quarry)
-            quarry.killing = at_once
+        for target in targets:
+            self._targets.add(target)
+            target.killing = at_once
             if not at_once:
-                quarry.patience = self._loop.call_later(self.grace, self._kill, quarry)
-        self._check(quarries)
+                target.patience = self._loop.call_later(self.grace, self._kill, target)
+        self._check(targets)
 
-    def hurry(self, quarries: Collection[Quarry] | None = None) -> None:
+    def hurry(self, targets: Collection[KillTarget] | None = None) -> None:
         """Continue with SIGKILL without waiting for the end of the grace period: these, or all."""
-        for quarry in self._quarries if quarries is None else quarries:
-            if quarry in self._quarries and not quarry.killing:
-                self._kill(quarry)
+        for target in self._targets if targets is None else targets:
+            if target in self._targets and not target.killing:
+                self._kill(target)
 
-    def _kill(self, quarry: Quarry) -> None:
-        if quarry.patience is not None:
-            quarry.patience.cancel()
-        quarry.killing = True
-        quarry.told.clear()
-        self._mark_due(quarry)
+    def _kill(self, target: KillTarget) -> None:
+        if target.patience is not None:
+            target.patience.cancel()
+        target.killing = True
+        target.told.clear()
+        self._mark_due(target)
 
-    def _mark_due(self, quarry: Quarry) -> None:
+    def _mark_due(self, target: KillTarget) -> None:
         if not self._due:
             self._loop.call_soon(self._check_due)
-        self._due.add(quarry)
+        self._due.add(target)
 
     def _check_due(self) -> None:
-        due = self._due & self._quarries
+        due = self._due & self._targets
         self._due.clear()
         self._check(due)
 
-    def _check(self, quarries: Collection[Quarry]) -> None:
-        if not quarries:
+    def _check(self, targets: Collection[KillTarget]) -> None:
+        if not targets:
             return
         processes = process_tree.table()
         spare = self._spare()
-        for quarry in quarries:
-            own = {quarry.session} if quarry.session is not None else set()
-            found = quarry.family(processes, spare - own)
+        for target in targets:
+            own = {target.session} if target.session is not None else set()
+            found = target.family(processes, spare - own)
             if found:
-                self._chase(quarry, found)
+                self._chase(target, found)
             else:
-                self._finish(quarry)
+                self._finish(target)
 
-    def _chase(self, quarry: Quarry, found: list[Process]) -> None:
-        signals = (signal.SIGKILL,) if quarry.killing else (signal.SIGTERM, signal.SIGCONT)
-        fresh = {process.pid for process in found if quarry.told.get(process.pid) != process.start}
-        quarry.told.update((process.pid, process.start) for process in found)
+    def _chase(self, target: KillTarget, found: list[Process]) -> None:
+        signals = (signal.SIGKILL,) if target.killing else (signal.SIGTERM, signal.SIGCONT)
+        fresh = {process.pid for process in found if target.told.get(process.pid) != process.start}
+        target.told.update((process.pid, process.start) for process in found)
         if process_tree.HAVE_PIDFD:
             for process in found:
-                self._strike(quarry, process, signals if process.pid in fresh else ())
+                self._strike(target, process, signals if process.pid in fresh else ())
         else:
             process_tree.signal_all((process for process in found if process.pid in fresh), *signals)
-        if quarry.killing or not process_tree.HAVE_PIDFD:
-            self._rescan_later(quarry)
-        elif not quarry.watched:
-            self._mark_due(quarry)
+        if target.killing or not process_tree.HAVE_PIDFD:
+            self._rescan_later(target)
+        elif not target.watched:
+            self._mark_due(target)
 
-    def _strike(self, quarry: Quarry, process: Process, signals: tuple[int, ...]) -> None:
-        watch = process.pid not in quarry.watched and len(quarry.watched) < MOST_WATCHED
+    def _strike(self, target: KillTarget, process: Process, signals: tuple[int, ...]) -> None:
+        watch = process.pid not in target.watched and len(target.watched) < MOST_WATCHED
         if not watch and not signals:
             return
         pidfd = process_tree.open_process(process)
@@ -145,40 +145,40 @@ class Ender:
             return
         process_tree.send(pidfd, *signals)
         if watch:
-            quarry.watched[process.pid] = pidfd
-            self._loop.add_reader(pidfd, self._one_gone, quarry, process.pid)
+            target.watched[process.pid] = pidfd
+            self._loop.add_reader(pidfd, self._one_gone, target, process.pid)
         else:
             os.close(pidfd)
 
-    def _one_gone(self, quarry: Quarry, pid: int) -> None:
-        pidfd = quarry.watched.pop(pid)
+    def _one_gone(self, target: KillTarget, pid: int) -> None:
+        pidfd = target.watched.pop(pid)
         self._loop.remove_reader(pidfd)
         os.close(pidfd)
-        if not quarry.watched:
-            self._mark_due(quarry)
+        if not target.watched:
+            self._mark_due(target)
 
-    def _rescan_later(self, quarry: Quarry) -> None:
-        if quarry.rescan is not None:
-            quarry.rescan.cancel()
-        quarry.rescan = self._loop.call_later(quarry.pause, self._rescan, quarry)
-        if quarry.pause < RESCAN_MOST:
-            quarry.pause = min(quarry.pause * 2, RESCAN_MOST)
-            if quarry.pause == RESCAN_MOST:
-                self._report(f"not ended yet by signals: processes {sorted(quarry.known)[:20]}")
+    def _rescan_later(self, target: KillTarget) -> None:
+        if target.rescan is not None:
+            target.rescan.cancel()
+        target.rescan = self._loop.call_later(target.pause, self._rescan, target)
+        if target.pause < RESCAN_MOST:
+            target.pause = min(target.pause * 2, RESCAN_MOST)
+            if target.pause == RESCAN_MOST:
+                self._report(f"not ended yet by signals: processes {sorted(target.known)[:20]}")
 
-    def _rescan(self, quarry: Quarry) -> None:
-        if quarry.killing:
-            quarry.told.clear()
-        self._mark_due(quarry)
+    def _rescan(self, target: KillTarget) -> None:
+        if target.killing:
+            target.told.clear()
+        self._mark_due(target)
 
-    def _finish(self, quarry: Quarry) -> None:
-        for timer in (quarry.patience, quarry.rescan):
+    def _finish(self, target: KillTarget) -> None:
+        for timer in (target.patience, target.rescan):
             if timer is not None:
                 timer.cancel()
-        self._quarries.discard(quarry)
-        self._due.discard(quarry)
-        for pidfd in quarry.watched.values():
+        self._targets.discard(target)
+        self._due.discard(target)
+        for pidfd in target.watched.values():
             self._loop.remove_reader(pidfd)
             os.close(pidfd)
-        quarry.watched.clear()
-        self._loop.call_soon(quarry.gone)
+        target.watched.clear()
+        self._loop.call_soon(target.gone)

@@ -46,7 +46,7 @@ class IdSet:
         return zip(self._firsts, self._lasts, strict=True)
 
 
-class Waited:
+class OpenIds:
     """Ranges of ids, each with the number of its ids that have not ended; `left` is the sum of these."""
 
     def __init__(self) -> None:

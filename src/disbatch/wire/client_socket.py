@@ -8,8 +8,8 @@ breaks; the driver carries it out once. If no answer comes, the steps that were 
 is told: whether the request may still be carried out, and where to look.
 
 `ask` sends one request and waits, without an event loop. A `Caller` stays connected for as long as its
-program likes, and outlives the driver: after a takeover, it asks the new one. A `Line`, which both use, has
-no loop of its own: its user polls `monitor` and `socket`, and calls `look` and `read`.
+program likes, and outlives the driver: after a takeover, it asks the new one. Both use a `Connection`, which
+has no loop of its own: its user polls `monitor` and `socket`, and calls `look` and `read`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _WATCHED = (
 _answers = msgspec.msgpack.Decoder(Answer | Pulse | Refuse)
 
 
-class Line:
+class Connection:
     """A connection to the driver of `connect`, to be closed; `is_starting`: the driver may not listen yet.
     UsageError if the keys in that file are invalid."""
 
@@ -193,43 +193,43 @@ def ask(connect: ConnectFile, verb: Verb, *, patience: float = PATIENCE, is_star
     check_protocol(connect)
     addresses = sockets(connect) if is_starting else ways(connect)
     with zmq.Context() as context:
-        line = Line(context, connect, is_starting=is_starting)
+        connection = Connection(context, connect, is_starting=is_starting)
         try:
-            line.connect(addresses)
-            return _wait(line, request_for(verb), patience)
+            connection.connect(addresses)
+            return _wait(connection, request_for(verb), patience)
         finally:
-            line.close()
+            connection.close()
 
 
-def _wait(line: Line, request: Request, patience: float) -> Answer:
+def _wait(connection: Connection, request: Request, patience: float) -> Answer:
     deadline = time.monotonic() + patience
     poller = zmq.Poller()
-    for readable in (line.socket, line.monitor):
+    for readable in (connection.socket, connection.monitor):
         poller.register(readable, zmq.POLLIN)
-    line.send(request)
+    connection.send(request)
     while (left := deadline - time.monotonic()) > 0:
         ready = dict(poller.poll(math.ceil(left * 1000)))
         ended = None
-        if line.monitor is not None and line.monitor in ready:
+        if connection.monitor is not None and connection.monitor in ready:
             try:
-                line.look(line.monitor.recv_multipart())
+                connection.look(connection.monitor.recv_multipart())
             except SilenceError as error:
                 ended = error
-        if (answer := _read(line)) is not None:
+        if (answer := _read(connection)) is not None:
             return answer  # the driver answered, and then ended
         if ended is not None:
             raise ended
-    raise SilenceError(line.silence(patience))
+    raise SilenceError(connection.silence(patience))
 
 
-def _read(line: Line) -> Answer | None:
+def _read(connection: Connection) -> Answer | None:
     """The answer, if it is there."""
     while True:
         try:
-            frames = line.socket.recv_multipart(zmq.NOBLOCK)
+            frames = connection.socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return None
-        answer = line.read(frames)
+        answer = connection.read(frames)
         if answer is not None:
             return answer
 
@@ -256,16 +256,16 @@ class Caller:
         self._lost = lost
         self._closed = False
         self._calls: dict[str, asyncio.Future[Answer]] = {}
-        self._line = line = Line(context, connect)
-        self._readers = [SocketReader(loop, line.socket, self._read)]
-        if line.monitor is not None:
-            self._readers.append(SocketReader(loop, line.monitor, self._look))
-        line.connect(found)
+        self._connection = connection = Connection(context, connect)
+        self._readers = [SocketReader(loop, connection.socket, self._read)]
+        if connection.monitor is not None:
+            self._readers.append(SocketReader(loop, connection.monitor, self._look))
+        connection.connect(found)
 
     @property
     def proven(self) -> str:
         """The latest address that proved to lead to the driver."""
-        return self._line.proven
+        return self._connection.proven
 
     async def call(self, request: Request) -> Answer:
         """The driver's answer, however long that takes. SilenceError if the connection is closed."""
@@ -273,23 +273,23 @@ class Caller:
             raise SilenceError(GIVEN_UP)
         call: asyncio.Future[Answer] = self._loop.create_future()
         self._calls[request.id] = call
-        self._line.send(request)
+        self._connection.send(request)
         self._check()
         try:
             return await call
         finally:
-            self._line.drop(request)
+            self._connection.drop(request)
             del self._calls[request.id]
 
     def silence(self, patience: float) -> str:
         """Why there was no answer within so many seconds."""
-        return self._line.silence(patience)
+        return self._connection.silence(patience)
 
     def _look(self, frames: list[bytes]) -> None:
         # A socket without a listener now may have one later.
         try:
-            self._line.look(frames)
-            lost = not self._line.reached
+            self._connection.look(frames)
+            lost = not self._connection.reached
         except SilenceError:
             lost = True
         self._check()
@@ -297,7 +297,7 @@ class Caller:
             self._lost()
 
     def _read(self, frames: list[bytes]) -> None:
-        answer = self._line.read(frames)
+        answer = self._connection.read(frames)
         call = None if answer is None else self._calls.get(answer.id)
         if answer is not None and call is not None and not call.done():
             call.set_result(answer)
@@ -316,4 +316,4 @@ class Caller:
                 call.set_exception(SilenceError(GIVEN_UP))
         for reader in self._readers:
             reader.close()
-        self._line.close()
+        self._connection.close()
