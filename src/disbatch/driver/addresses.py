@@ -41,15 +41,15 @@ from disbatch.wire.relay import CROWDED, LAST_WORDS, RelayOrders
 
 BACKLOG = 4096
 FORMER = 5.0
-"""Seconds that the relay of a driver that was killed has to leave the port."""
+"""Seconds that the relay of a killed driver has to release the port."""
 AGAIN_FIRST = 0.1
 AGAIN_MOST = 30.0
-"""Seconds before a relay that ended is started again: the first time, and at most; it doubles in between."""
+"""Seconds before a relay that ended is restarted: at first, and at most; the delay doubles in between."""
 _CROWDED = re.compile(CROWDED.encode() + rb" (\d+)\n")
 
 
 class Port:
-    """A port whose clients reach the Unix socket `to`. `say` gets lines for the user."""
+    """A TCP port whose connections are forwarded to the Unix socket `to`. `say` gets lines for the user."""
 
     def __init__(self, to: str, say: Callable[[str], None]) -> None:
         self._to = to
@@ -60,10 +60,10 @@ class Port:
         self._serving: asyncio.Task[None] | None = None
 
     def open(self, host: str, port: int) -> int:
-        """Listen at `host` if that is a loopback address, else at all of ours; 0: any port; returns the
-        actual one. UsageError."""
+        """Listen at `host` if it is a loopback address, else at all addresses of this machine. Returns the
+        port, which the system chooses if `port` is 0. UsageError."""
         self._wait_for_former()
-        # A name of ours that others use may be no address of this machine, hence all.
+        # A name under which others reach this machine need not resolve to one of its addresses.
         here = host.strip("[]")
         at = here if here in LOOPBACK else "*"
         try:
@@ -75,7 +75,7 @@ class Port:
         return int(self._socket.getsockname()[1])
 
     def _wait_for_former(self) -> None:
-        """The relay of the driver before us may need a moment to see that its driver is gone."""
+        """Wait until the relay of the former driver has noticed that this driver is gone."""
         with socket.socket(socket.AF_UNIX) as knock, suppress(OSError):
             knock.settimeout(FORMER)
             knock.connect(self._marker)
@@ -117,7 +117,7 @@ class Port:
         return Child(asyncio.get_running_loop(), spawned)
 
     async def close(self) -> None:
-        """Nobody else is taken; those who are connected get what was sent to them."""
+        """Accept no more connections; the present ones still receive what was sent to them."""
         if self._socket is None or self._serving is None:
             return
         self._serving.cancel()
@@ -128,7 +128,7 @@ class Port:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket at a loopback address, or without `host` at all addresses that there are."""
+    """A socket that listens at a loopback address, or at all addresses if `host` is empty."""
     if host:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
     else:
@@ -149,14 +149,14 @@ def _listen(host: str, port: int) -> socket.socket:
 log = logging.getLogger(__name__)
 
 PREFIX = "disbatch-"
-"""Of the directories around the sockets."""
+"""The names of the sockets' directories begin with this."""
 SOCKET_PATH_LIMIT = 100
 """Unix socket paths are limited to 107 bytes on Linux and 103 on macOS."""
 
 
 class Addresses:
-    """The driver's ears. `socket` is the path of the Unix socket, `folder` the directory around it, which
-    goes with the run. `port_to` makes the port whose clients reach a Unix socket."""
+    """The addresses at which the driver listens. `socket` is the path of the Unix socket, `folder` its
+    directory, which is removed at the end of the run. `port_to` makes a port that forwards to a socket."""
 
     def __init__(self, settings: Settings, hub: Hub, port_to: Callable[[str], Port]) -> None:
         self._settings = settings
@@ -173,7 +173,7 @@ class Addresses:
         self._publish: Callable[[], None] = lambda: None
 
     def listen(self) -> None:
-        """Open the socket, and a port if one is needed. UsageError if that cannot be."""
+        """Open the socket, and a port if one is needed. UsageError."""
         self._hub.bind(f"ipc://{self.socket}")
         s = self._settings
         if self._takeover is not None and self._listen_again(self._takeover.told):
@@ -189,7 +189,7 @@ class Addresses:
             log.warning("no port, so that nobody can join from another host: %s", error)
 
     def for_others(self) -> list[str]:
-        """Where engines find us that are to be attached on other hosts: a port is opened if there is none.
+        """The addresses for engines that are attached on other hosts. Opens a port if there is none.
         UsageError."""
         if not self._tcp:
             if self._settings.pool.tunnel:
@@ -199,8 +199,8 @@ class Addresses:
         return [f"ipc://{self.socket}", *self._tcp]
 
     def _listen_again(self, told: JournalState) -> bool:
-        """At the former driver's port; False if there is none, or it is taken and nobody waits there.
-        UsageError if somebody does."""
+        """Listen at the former driver's port. False if it had none, or if another process uses it and no
+        engine tries to connect there. UsageError if an engine does."""
         former = [address for address in self._former if address.startswith("tcp://")]
         if not former:
             return False
@@ -228,11 +228,12 @@ class Addresses:
 
     @property
     def public(self) -> str:
-        """Where somebody with the connect file finds us, from anywhere if that can be."""
+        """The address for clients with the connect file: the one that other hosts can use, if there is
+        one."""
         return self._tcp[-1] if self._tcp else f"ipc://{self.socket}"
 
     def for_node(self, node: Node) -> list[str]:
-        """What an engine on that node shall try, in order."""
+        """The addresses that an engine on that node tries, in order."""
         if node.local:
             return [f"ipc://{self.socket}"]
         if node.way is Way.STEP and node.name == self._own_node:
@@ -271,8 +272,8 @@ class Addresses:
             raise UsageError(f"{files.connect}: cannot be created: {error.strerror}") from error
 
     def withdraw(self, say: Callable[[str], None], *, keep_run: bool) -> None:
-        """Remove the connect file and the socket; but not what a run has that could not be taken over.
-        `keep_run`: who resumes the run must know of its engines. `say` gets a line for the user."""
+        """Remove the connect file and the socket, unless the takeover of the run has failed. `keep_run`: keep
+        the journal, because a resumed run must know its engines. `say` gets lines for the user."""
         if self._takeover is not None and not self._published:
             return
         files = self._settings.claimed.files
@@ -287,7 +288,7 @@ def _bracketed(host: str) -> str:
 
 
 def _folder_of(takeover: Takeover) -> Path:
-    """The directory of the former driver; or a new one if that cannot be and nobody looks for us there."""
+    """The directory of the former driver; a new one if that is not usable and no engine knows the former."""
     told = takeover.told
     try:
         return _folder_again(takeover.connect.addresses)
@@ -298,7 +299,7 @@ def _folder_of(takeover: Takeover) -> Path:
 
 
 def _folder_again(addresses: list[str]) -> Path:
-    """The directory of the former driver, made again if it is not there any more."""
+    """The directory of the former driver, created again if it is missing. UsageError."""
     for address in addresses:
         if address.startswith("ipc://"):
             folder = Path(address.removeprefix("ipc://")).parent
@@ -313,7 +314,7 @@ def _folder_again(addresses: list[str]) -> Path:
 
 
 def remove_folder(addresses: list[str]) -> None:
-    """Remove the directory around the socket of a driver that was killed, if it is ours."""
+    """Remove the directory of the socket of a killed driver, if it belongs to our user."""
     for address in addresses:
         folder = Path(address.removeprefix("ipc://")).parent
         if address.startswith("ipc://") and folder.name.startswith(PREFIX):
@@ -323,7 +324,7 @@ def remove_folder(addresses: list[str]) -> None:
 
 
 def _short_folder() -> Path:
-    """A new directory of ours alone with a path short enough for a Unix socket."""
+    """A new directory (0700) whose path is short enough for a Unix socket. UsageError."""
     for place in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
         if place and len(os.fsencode(place)) < SOCKET_PATH_LIMIT - 30:
             try:

@@ -25,9 +25,8 @@ log = logging.getLogger(__name__)
 
 
 class AttachRequests:
-    """`request` answers a request, or returns None: the answer comes later. `ending()` is true when the run
-    comes to its end anyway; `open_port()` returns where engines on other hosts find the driver, or raises
-    UsageError."""
+    """`request` answers a request, or returns None: the answer comes later. `ending()`: the run is ending
+    anyway. `open_port()` returns the driver's addresses for engines on other hosts (UsageError)."""
 
     def __init__(
         self,
@@ -53,12 +52,12 @@ class AttachRequests:
         }
 
     def request(self, request: Request) -> Answer | None:
-        """Do it."""
+        """Carry the request out."""
         return self._performers[type(request.verb)](request, request.verb)
 
-    def again(self, name: str, asked: Attach, here: Collection[str]) -> None:
-        """This context was attached to the run of a former driver; only those of its engines that are `here`
-        may still be there."""
+    def restore(self, name: str, asked: Attach, here: Collection[str]) -> None:
+        """Restore a context that was attached to the run of a former driver; its engines that are not in
+        `here` have left."""
         attachment = self._attachments.add(asked, name)
         gone = [node.engine for node in asked.nodes if node.engine not in here]
         attachment.events += [Event(engine, Fate.LEFT) for engine in gone]
@@ -97,7 +96,7 @@ class AttachRequests:
         return Answer(request.id, True, [], value)
 
     def _look_for_room(self, nodes: int) -> None:
-        """UsageError if we have not the descriptors for so many more connections."""
+        """UsageError if there are too few file descriptors for so many more connections."""
         table = self._engines.table
         expected = len(table.launching)
         room = room_for_connections(expected, len(table.joined) + expected)

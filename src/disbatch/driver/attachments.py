@@ -25,13 +25,13 @@ from disbatch.wire.client_protocol import Answer, Attach, Event, Fate, Heed, New
 from disbatch.wire.longpoll import NOTHING_NEW, LongPoll
 
 HEARD = 3 * NOTHING_NEW
-"""A context that asked for news within so many seconds is there."""
+"""A context counts as present if it sent `Heed` within so many seconds."""
 EVENTS_A_TIME = 1000
 
 
 @dataclass
 class Attachment:
-    """A context that was attached, as it asked to be, and what became of its engines."""
+    """An attached context: its request, and the events of its engines."""
 
     name: str
     asked: Attach
@@ -65,49 +65,49 @@ class Attachments:
         self._waiting: LongPoll[_Waiting] = LongPoll(loop, self._tell)
 
     def add(self, asked: Attach, name: str = "") -> Attachment:
-        """Take one in; `name` if it has one from a former driver."""
+        """Add a context; `name`: the name that a former driver gave it."""
         name = name or f"c{len(self._attached) + 1}"
         self._attached[name] = attachment = Attachment(name, asked, self._loop.time())
         return attachment
 
     def find(self, asked: Attach) -> str | None:
-        """The name of the one that asked just this: it may ask a driver again that took the run over."""
+        """The name of the context with this request, which it repeats after a takeover; None: it is new."""
         return next((name for name, one in self._attached.items() if one.asked == asked), None)
 
     def __len__(self) -> int:
         return len(self._attached)
 
     def get(self, name: str) -> Attachment | None:
-        """The context of that name."""
+        """The context with that name."""
         return self._attached.get(name)
 
     def label(self, name: str) -> str:
-        """What its nodes are called together."""
+        """The label of its nodes."""
         attachment = self._attached.get(name)
         return "" if attachment is None else attachment.asked.label
 
     def engines(self, name: str) -> list[str]:
-        """All that it announced."""
+        """The engines that it announced."""
         attachment = self._attached.get(name)
         return [] if attachment is None else [node.engine for node in attachment.asked.nodes]
 
     def is_heard(self, name: str) -> bool:
-        """The process that attached it is there."""
+        """True if the process that attached it is present."""
         attachment = self._attached.get(name)
         return attachment is not None and self._loop.time() - attachment.heard < HEARD
 
     def grace(self, name: str, grace: float) -> float:
-        """The grace (seconds) that tasks can have on its nodes."""
+        """The grace period (seconds) that tasks can have on its nodes."""
         attachment = self._attached.get(name)
         return grace if attachment is None else grace_within(attachment.asked.kill_wait, grace)
 
     def is_scheduled(self, name: str) -> bool:
-        """Its nodes are a scheduler's."""
+        """True if its nodes belong to a scheduler."""
         attachment = self._attached.get(name)
         return attachment is not None and attachment.asked.scheduled
 
     def became(self, entry: EngineEntry, fate: Fate) -> None:
-        """Something became of an engine."""
+        """Report this event of the engine to its context."""
         attachment = self._attached.get(entry.context)
         if attachment is None:
             return
@@ -116,7 +116,7 @@ class Attachments:
             self._tell(waiting)
 
     def heed(self, request: Request, verb: Heed) -> Answer | None:
-        """Answer now, or later."""
+        """Answer at once if there are new events, else later."""
         attachment = self._attached.get(verb.context)
         if attachment is None:
             return Answer(request.id, False, ["this run does not know that context"])
@@ -135,6 +135,6 @@ class Attachments:
         return Answer(request.id, True, [], News(known, events, history=self._history))
 
     def close(self) -> None:
-        """The run is over."""
+        """The run is over: answer all that wait."""
         for _, request, _ in self._waiting.take_all():
             self._answer(request, Answer(request.id, True, [], News(0, [], over=True)))

@@ -149,14 +149,16 @@ class UserCommands:
         return [*lines, self._alone] if alone else lines
 
     def _written_out(self, verb: str, names: list[str]) -> list[str]:
-        """The names, with those of each range that is no name itself. UsageError."""
+        """The names, with ranges expanded unless a node or label has that name. UsageError."""
         known = {name for member in self._members.values() for name in self._names(member)}
         lists = ([name] if name in known or "[" not in name else written_out(name, verb) for name in names)
         return list(dict.fromkeys(chain.from_iterable(lists)))
 
     def _named(self, names: list[str]) -> list[EngineEntry]:
-        """The engines of these nodes and labels, each once; of those with one name, those that are there. An
-        engine's own name, which programs know, stands for it alone."""
+        """The engines with these names, each once: of several with one name, those that are present.
+        UsageError.
+
+        An engine has the names of `_names`, and its id, which programs know."""
         known: dict[str, list[EngineEntry]] = {}
         for member in self._members.values():
             for name in self._names(member):
@@ -178,7 +180,7 @@ class UserCommands:
         return self._members[name].shown if name in self._members else name
 
     def _names(self, member: EngineEntry) -> list[str]:
-        """As the run calls it, as the user did, and its label."""
+        """The name of its node in the run, the one that the user gave, and its label."""
         given = "" if member.node is None else member.node.name
         return [name for name in dict.fromkeys((member.name, given, member.label)) if name]
 
@@ -188,7 +190,7 @@ class UserCommands:
         return member.engine in self._plan.engines and not _is_dead(member)
 
     def _stays(self, member: EngineEntry) -> bool:
-        """It is there, or will be, and nobody wants it to leave."""
+        """True if it is present, or will be, and is not to leave."""
         engine = self._plan.engines.get(member.engine)
         if engine is None:
             return isinstance(member.state, Launching) and member not in self._departures
@@ -327,7 +329,7 @@ class UserCommands:
 
 
 def _is_dead(member: EngineEntry) -> bool:
-    """It was given up, and does not come back."""
+    """True if it was given up and cannot come back."""
     return isinstance(member.state, Lost) and not member.may_run_on
 
 

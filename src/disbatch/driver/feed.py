@@ -1,4 +1,4 @@
-"""Bring items from the source to the plan, checked against the record of former runs."""
+"""Read items from the source for the plan, and look each up in the records of former runs."""
 
 from __future__ import annotations
 
@@ -25,19 +25,22 @@ from disbatch.sources.source import Source
 from disbatch.sources.submitted import SubmittedFile, SubmittedSource, Taking
 
 ITEMS_A_TURN = 8192
-"""Items after which the loop gets a turn: ten million skipped tasks must not deafen the driver."""
+"""Items in one turn of the loop: the driver must answer while it skips ten million completed tasks."""
 
 
 class Submitted(NamedTuple):
-    """The file of what is handed in; and whether it is waited for when the input has ended."""
+    """The file of submitted tasks. `kept_open`: more are expected when the input has ended."""
 
     file: SubmittedFile
     kept_open: bool
 
 
 class Feed:
-    """An open input, what former runs completed of it, and what a former driver of this run recorded; and
-    where tasks that are handed in go, if they may be. `error` is what stopped the reading, if any."""
+    """The source of a run's tasks, and what is known of them.
+
+    `opened`: the input. `former`: the tasks that former runs completed, with -r. `so_far`: what former
+    drivers of this run recorded. `submitted`: where submitted tasks go, if the run accepts any. `error`: what
+    stopped the reading, if something did."""
 
     def __init__(
         self,
@@ -49,27 +52,27 @@ class Feed:
         self._opened = opened
         self._submitted = submitted
         self.submissions: Taking | None = None
-        """Where tasks go that are handed in, once it has begun."""
+        """Accepts submitted tasks, after `start`."""
         self._so_far = so_far
         self._source: Source | None = None
         self._former = former
         self._ended = False
         self._resting = False
-        """Enough for this turn of the loop; whoever wants more now shall not get it either."""
+        """No more items are read in this turn of the loop."""
         self.error: DisbatchError | None = None
         self.barriers_read: deque[float] = deque()
-        """When barriers were read (monotonic seconds); whoever records them takes these out."""
+        """When barriers were read (monotonic seconds); the recorder removes the times."""
 
     @property
     def ids(self) -> int | None:
-        """How many ids the input has; None if nobody can know."""
+        """The number of ids in the input; None if it is not known."""
         if self._opened.summary is None or self._submitted is not None:
             return None
         return self._opened.summary.ids
 
     def known_ids(self, plan: Plan) -> int:
-        """How many ids tasks and barriers have by now: those of a regular file, those handed in, and those of
-        a stream as far as it is read."""
+        """The number of ids that tasks and barriers have so far: of a regular file, of submitted tasks, and
+        of a stream as far as it is read."""
         if self._ended:
             return plan.read_to
         regular = 0 if self._opened.summary is None else self._opened.summary.ids
@@ -78,48 +81,48 @@ class Feed:
 
     @property
     def total(self) -> int | None:
-        """How many tasks a regular file has, with those handed in since; None for a stream."""
+        """The number of tasks in a regular file, and of those submitted so far; None for a stream."""
         if self._opened.summary is None:
             return None
         return self._opened.summary.tasks + (0 if self._submitted is None else self._submitted.file.tasks)
 
     def source_of(self, id: int) -> str:
-        """Where the task or barrier of that id comes from, for messages."""
+        """The name of the source of that task or barrier, for messages."""
         if self._submitted is not None and id >= self._submitted.file.ids:
             return self._submitted.file.path.name
         return "the tasks" if self._opened is None else self._opened.name
 
     @property
     def submitted_file(self) -> SubmittedFile | None:
-        """Where tasks are written that are handed in, if they may be."""
+        """The file of submitted tasks, if the run accepts any."""
         return None if self._submitted is None else self._submitted.file
 
     @property
     def goes_on(self) -> bool:
-        """It reads, and nobody has to be waited for."""
+        """There is more to read, in the next turn of the loop."""
         return self._resting
 
     @property
     def takes_more(self) -> bool:
-        """Tasks can be handed in."""
+        """Tasks can be submitted."""
         return self._submitted is not None or self.expects_program
 
     def look_beside(self, told: JournalState) -> dict[str, IdSet]:
-        """Engines of a former driver may have left results beside the status file since that was read; the
-        tasks that count for the limit of a context, then. DisbatchError."""
+        """Look for results that engines of a former driver have written beside the status file since it was
+        read. Returns the tasks that count for each context's limit. DisbatchError."""
         if self._so_far is None:
             return {}
         self._so_far.look_beside()
         return self._so_far.counting(told)
 
     def not_counted(self, plan: Plan) -> Iterator[tuple[Task, Record]]:
-        """What a former driver of this run recorded of tasks that were not read again."""
+        """Tasks that former drivers of this run recorded and that were not read again, with their records."""
         if self._so_far is not None:
             yield from self._so_far.tasks_from(plan.read_to)
 
     def missing(self, plan: Plan) -> list[str]:
-        """Nothing more will be read: what the user should know of former runs, unless that was told, and
-        warnings, if a former driver of this run read more than that."""
+        """Lines for the user at the end of the source: about former runs, if these were not printed before,
+        and warnings if former drivers of this run had read more of it."""
         told = [] if self._former is None or self._opened.summary is not None else self._former.in_hindsight()
         if self._so_far is None or self.ids is not None:
             return told
@@ -131,31 +134,31 @@ class Feed:
         return warnings
 
     def broken(self, plan: Plan) -> str:
-        """What stopped the reading, and what follows."""
+        """A line for the user: what stopped the reading, and what follows from it."""
         words = f"{self.error}; no new task starts, running ones finish"
         running = self._not_met(plan)
         return f"{words}, but for those that were not met again, which end: {running}" if running else words
 
     def _not_met(self, plan: Plan) -> str:
-        """Tasks that engines have from a former driver, and that were not read again."""
+        """The tasks that engines have from a former driver and that were not read again."""
         has = (lambda id: False) if self._so_far is None else self._so_far.has
         return short_list([str(id) for id in sorted(plan.strays) if not has(id)])
 
     @property
     def expects_program(self) -> bool:
-        """Its tasks come from a program, which may want to know how they ended."""
+        """The tasks come from a program, which may ask for their results."""
         return isinstance(self._opened, Expected)
 
     @property
     def expects_stranger(self) -> bool:
-        """And we did not start it: it may still want to know when all has ended."""
+        """The same, and the driver did not start the program: it may ask for results after the last task."""
         return isinstance(self._opened, Expected) and not self._opened.is_started
 
     def start(
         self, loop: asyncio.AbstractEventLoop, pump: Callable[[], None], access: SourceAccess | None = None
     ) -> None:
-        """Begin to read; `pump` is called when there is more than there was. `access` is
-        what a source needs from the run."""
+        """Begin to read. `pump` is called when there are more items. `access`: what a source needs from the
+        run."""
         self._loop = loop
         self._pump = pump
         source: Source = self._opened.source(loop, pump, access)
@@ -167,16 +170,16 @@ class Feed:
         self._source = source
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         if self._source is not None:
             self._source.close()
 
     async def end(self) -> None:
-        """See that no process is left that was to give tasks."""
+        """End the process that the driver started to get tasks, if any."""
         await self._opened.end()
 
     def events(self, plan: Plan) -> Iterator[Event]:
-        """The events that the plan has room for now; each must be handled before the next is asked for."""
+        """The events for which the plan has room now. Each must be handled before the next one is taken."""
         given, source = 0, self._source
         if source is None:
             return  # start() comes first
@@ -209,7 +212,7 @@ class Feed:
         try:
             return self._so_far is not None and self._so_far.recorded(barrier) is not None
         except DisbatchError:
-            return False  # it is met again when the barrier is read
+            return False  # the same error follows when the barrier is looked up
 
     def _go_on(self) -> None:
         self._resting = False

@@ -1,4 +1,4 @@
-"""Create the files by which others find the run, and watch all its files while it goes on."""
+"""Create the files by which clients and later drivers find the run, and watch all files of the run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from disbatch.wire.connect import RunKeys
 from disbatch.wire.renamed_files import Sight
 
 LOOK_INTERVAL = 5.0
-"""Seconds between two looks whether the run's files have their names while nothing is written; each write,
-and the end, looks by itself."""
+"""Seconds between two checks that the run's files have their names, while nothing is written; each write
+checks by itself, and so does the end of the run."""
 LIFE_SIGN_INTERVAL = 15.0
-"""Seconds between two signs of life that a later command can see: the status file's time."""
+"""Seconds between two updates of the status file's modification time, which shows that the driver lives."""
 
 
 class Timer:
@@ -36,7 +36,7 @@ class Timer:
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """The first call comes after one interval."""
+        """Begin; the first call comes after one interval."""
         self._handle = self._loop.call_later(self._interval, self._due)
 
     def _due(self) -> None:
@@ -44,7 +44,7 @@ class Timer:
         self.start()
 
     def close(self) -> None:
-        """Call no more."""
+        """Stop calling."""
         if self._handle is not None:
             self._handle.cancel()
 
@@ -87,25 +87,25 @@ class FileWatch:
             Timer(loop, LIFE_SIGN_INTERVAL, self._show_life),
         )
         self.is_damaged = False
-        """Somebody wrote over the status file."""
+        """Another process wrote into the status file."""
 
     @property
     def names(self) -> RunFiles:
-        """The files' names as they are now."""
+        """The present names of the files."""
         return self._restorer.files
 
     # ---- the course of a run ----
 
     def start(self) -> None:
-        """Watch."""
+        """Begin to watch the files."""
         for timer in self._timers:
             timer.start()
 
     def create(self) -> None:
-        """From now on others find the driver, and its successors what they need. UsageError.
+        """Listen, and create the connect file and the journal. UsageError.
 
-        A driver that takes a run over begins in the same turn of the loop: an engine that was heard before it
-        is known what the former driver left would be taken for a stranger, and its tasks would be ended.
+        A driver that takes a run over must read the former journal in the same turn of the loop: an engine
+        that says Hello before that would be refused, and would end its tasks.
         """
         self._addresses.listen()
         self._journal.begin(self._settings)
@@ -121,17 +121,17 @@ class FileWatch:
         self._addresses.publish(self._keys, self._started)
 
     def keep(self, path: Path, make: Callable[[], object]) -> None:
-        """Watch this file, too; `make` makes it again."""
+        """Watch this file, too; `make` restores it."""
         self._restorer.keep(path, make)
 
     def keep_submitted(self, file: SubmittedFile) -> None:
-        """Watch the file of the tasks that are handed in, too."""
+        """Watch the file of submitted tasks, too."""
         file.renamed = self._restorer.submitted_renamed
         file.note = self._restorer.note_submitted
         self.keep(file.path, file.see_to_name)
 
     def close(self) -> None:
-        """From now on files are missing on purpose."""
+        """Stop watching: the files may be removed now."""
         for timer in self._timers:
             timer.close()
         self._restorer.close()
@@ -143,8 +143,8 @@ class FileWatch:
     # ---- what the record reports ----
 
     def is_taken_over(self) -> bool:
-        """Another driver has the run; or had, and has ended it: then the run file is gone. Asked by the
-        record's thread. OSError if that cannot be said now."""
+        """True if another driver has taken the run over, or has even ended it, so that the journal is gone.
+        Called by the record's thread. OSError if that cannot be determined now."""
         return self._journal.is_taken_over() or (self._journal.are_gone and self._record.is_continued())
 
     def note_status(self, path: Path) -> None:
@@ -156,7 +156,7 @@ class FileWatch:
         asyncio.run_coroutine_threadsafe(note(), self._loop).result()
 
     def status_renamed(self, sight: Sight, path: Path) -> None:
-        """The status file has this name now."""
+        """The status file has got this name."""
         if sight is Sight.OVERWRITTEN:
             self.is_damaged = True
         else:
@@ -170,6 +170,6 @@ class FileWatch:
         self._holds.add(Reason.DISK, words)
 
     def recovered(self) -> None:
-        """It can be written again."""
+        """The status file can be written again."""
         self._notify_user("the status file can be written again; going on")
         self._holds.remove(Reason.DISK)

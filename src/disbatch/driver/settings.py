@@ -1,5 +1,4 @@
-"""What a run was asked to do, after the command line was checked; and the interfaces of its observers and
-listeners."""
+"""The settings of a run, and the interfaces of its observers and listeners."""
 
 from __future__ import annotations
 
@@ -21,10 +20,10 @@ from disbatch.wire.connect import ConnectFile
 
 @dataclass(frozen=True)
 class Takeover:
-    """The run of a driver that was killed: where it listened and with which keys, and what it `told`; the
-    last line of that is ours. `asides`: hashes of the lines of its status file that are about no task that is
-    done. `ended`: engines that are known to have ended. `finish`: the run is only taken over to be ended;
-    `readable`: its tasks can be read again."""
+    """The run of a killed driver: its addresses and keys (`connect`), and its journal (`told`), to which our
+    own takeover has been added. `asides`: hashes of the lines of its status file that do not count. `ended`:
+    engines that are known to have ended. `finish`: the run is only taken over to be ended. `readable`: its
+    tasks can be read again."""
 
     connect: ConnectFile
     told: JournalState
@@ -36,19 +35,18 @@ class Takeover:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run. Times in seconds.
+    """The settings of one run. Times are in seconds.
 
-    `source_name` is how messages name the task file, `task_name` what the files of the run and
-    DISBATCH_NAMETASKS are called after. `pool`: its first nodes. `cores_per_task`: -c, if given.
-    `listen`: HOST:PORT of --use-address as (host, port), if given; `on_network`: others may join from other
-    hosts, so that a port is opened at once. `waits`: how long a run without any engine waits for some to be
-    attached; None: for ever. `asked` is for a driver that takes this run over,
-    `takeover` what this one takes over. `grace` is what tasks can have: see `walltime.grace_within`.
-    `keystore`: the server whose key store is used, None for the driver's own; `key_prefix`: what keys shall
-    begin with there, if the user said so. `resume_hint`: the command that goes on from here; the other one,
-    if tasks were handed in. `output`: --output and what belongs to it; None: nothing is kept. `script` writes
-    PREFIX_dbUtil.sh, which tells where the record is; UsageError. `makers` make other
-    files of the run again that somebody removed. `moved`: the user is not in `directory`.
+    `source_name`: the task file in messages; `task_name`: the task file in the names of the run's files and
+    in DISBATCH_NAMETASKS. `pool`: the first nodes. `cores_per_task`: -c, if given. `listen`: HOST:PORT of
+    --use-address, if given. `on_network`: engines on other hosts may join, so a port is opened at once.
+    `waits`: how long a run without engines waits for some to be attached; None: without limit. `asked`: the
+    command line, for a driver that takes this run over. `takeover`: the run that this driver takes over.
+    `grace`: of --grace, as far as the scheduler allows it (`contexts.walltime.grace_within`). `keystore`: the
+    server of the key store; None: the driver's own. `key_prefix`: the prefix of its keys, if given.
+    `resume_hint`: the command that resumes the run; `resume_hint_with_submitted`: the same after tasks were
+    submitted. `output`: --output; None: not given. `script` writes PREFIX_dbUtil.sh (UsageError), `makers`
+    restore other files that were removed during the run. `moved`: the user's shell is not in `directory`.
     """
 
     source_name: str
@@ -83,43 +81,43 @@ class Settings:
 
     @property
     def patience_afar(self) -> float:
-        """The patience with an engine whose end we do not see, as it is on another host: if it was killed,
-        its keeper ends its tasks during the silence."""
+        """The patience with engines on other hosts, whose end the driver cannot see: at least the time in
+        which the keeper of a killed engine ends its tasks."""
         return max(self.patience, keeper.OVER)
 
     def patience_with(self, told: JournalState) -> float:
-        """That with the engines of a former driver, until others are started for them."""
+        """The patience with the engines of a former driver, before others replace them."""
         here = this_machine().hostname
         afar = any(engine.pid and engine.host != here for engine in told.engines.values())
         return self.patience_afar if afar else self.patience
 
     @property
     def number(self) -> int:
-        """Which driver of the run this one is; the first is 0."""
+        """The number of this driver within the run; the first is 0."""
         return 0 if self.takeover is None else self.takeover.told.number
 
 
 class Observer(Protocol):
-    """Shows a run. All calls come from the driver's loop; `say` may come before `start` and after `stop`."""
+    """Displays a run. Called on the driver's loop; `say` also before `start` and after `stop`."""
 
     def start(self, view: Callable[[], RunView]) -> None:
         """The run begins; `view` returns its counts at that moment, and no rows."""
 
     def say(self, text: str) -> None:
-        """One line that the user should see now."""
+        """Show this line to the user."""
 
     def stop(self) -> None:
-        """Nothing more will move."""
+        """The run has ended."""
 
 
 class Listener(Protocol):
-    """Hears of each task that is done. All calls come from the driver's loop, and must return at once."""
+    """Notified of each task that is done. Called on the driver's loop; must not block."""
 
     def start(self, view: Callable[[], RunView]) -> None:
         """The run begins; `view` as for `Observer`."""
 
     def ended(self, id: int, line: bytes) -> None:
-        """The task or barrier of that id got this line in the status file."""
+        """This line of the status file records the task or barrier with that id."""
 
     def failed(self, task: TaskView) -> None:
-        """This task failed, or was given up; not because the user cancelled it."""
+        """The task failed or was given up, and was not cancelled by the user."""

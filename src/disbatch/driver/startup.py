@@ -119,7 +119,7 @@ class Startup:
         p = self._parts
         here = told.engines.keys() | told.lost.keys()
         for name, asked in told.attached.items():
-            p.attach_requests.again(name, asked, here)
+            p.attach_requests.restore(name, asked, here)
         p.user_commands.restore(told)
 
     def _look_beside(self, told: JournalState) -> None:

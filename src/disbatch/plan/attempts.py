@@ -1,8 +1,8 @@
 """What the outcome of an attempt means for its task: done, run again, given up, or cancelled.
 
-An attempt that came to its own end is a result, and its task is done. One that was ended on purpose, or given
-back, runs again. One that was lost with its engine, or could not be started, runs again up to `max_losses`
-times (`may_rerun`); after that the task is given up. A task that the user cancelled does not run again.
+An attempt that ended by itself has a result, and its task is done. A task whose attempt was ended on request,
+or returned, runs again. If the attempt was lost with its engine, or could not be started, the task runs again
+up to `max_losses` times (`may_rerun`), and is then given up. A cancelled task does not run again.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from disbatch.plan.takeover import keep
 
 
 def close_task(board: Board, task: Task, *, failed: bool) -> None:
-    """It is done."""
+    """The task is done."""
     if board.losses:
         board.losses.pop(task.id, None)
     if not failed:
         return
-    board.note_failure(task)
+    board.count_failure(task)
     if board.fail_fast and board.mode is Mode.RUNNING:
         wind_down(board, Mode.ENDING, Conclusion.FAILED_FAST)
         end_everything(board, at_once=False)
 
 
 def may_rerun(board: Board, engine: Engine, task: Task) -> bool:
-    """Counts a loss of a task that ran (or could not be started); False if that was one too many."""
+    """Count a loss of this task. False if it was one too many, and the task is given up."""
     if board.mode is not Mode.RUNNING:
         return True
     losses = board.losses.get(task.id, 0) + 1
@@ -60,7 +60,7 @@ def may_rerun(board: Board, engine: Engine, task: Task) -> bool:
 
 
 def run_again(board: Board, tasks: list[Task]) -> None:
-    """These are to be assigned again, but for those that were cancelled."""
+    """Make these tasks ready again, except those that were cancelled."""
     if board.cancelled:
         for task in tasks:
             if task.id in board.cancelled:
@@ -88,25 +88,25 @@ def on_cancel(board: Board, event: Cancel) -> None:
 
 
 def record_cancelled(board: Board, task: Task) -> None:
-    """It was cancelled, and nothing of it runs."""
+    """The task is cancelled, and no attempt of it runs."""
     board.actions.append(RecordCancelled(task))
     close_cancelled(board, task)
 
 
 def close_cancelled(board: Board, task: Task) -> None:
-    """It failed, but that is what the user wanted: no reason to end the run."""
+    """The task is done, and failed; since the user wanted that, `fail_fast` does not apply."""
     board.losses.pop(task.id, None)
-    board.note_failure(task)
+    board.count_failure(task)
 
 
 def on_finished(board: Board, event: Finished) -> None:
     engine = board.engines.get(event.engine)
     if engine is not None and finish_attempts(board, engine, event.outcomes):
-        drain(board, engine)  # nobody here ordered it: the engine's node makes it stop
+        drain(board, engine)  # the plan did not end these attempts: the engine's node does
 
 
 def finish_attempts(board: Board, engine: Engine, outcomes: list[Outcome]) -> bool:
-    """True if the engine seems to be stopped by its node."""
+    """Returns True if the engine seems to be stopped by its node."""
     counted, elapsed, stopping, pop = 0, 0.0, False, engine.pop
     for outcome in outcomes:
         task = pop(outcome.attempt)
@@ -140,7 +140,7 @@ def _count(board: Board, engine: Engine, task: Task, outcome: Outcome) -> None:
 
 
 def _not_run(board: Board, engine: Engine, task: Task, outcome: Outcome) -> None:
-    """The attempt did not come to its own end: it was ended on purpose, or could not be started."""
+    """The attempt did not end by itself: it was ended on request, or could not be started."""
     if task.id in board.cancelled:
         board.rotation.spend(engine, -1)
         if outcome.pid:
@@ -161,7 +161,7 @@ def _not_run(board: Board, engine: Engine, task: Task, outcome: Outcome) -> None
 
 
 def _odd_result(board: Board, engine: Engine, outcome: Outcome) -> None:
-    """A result of something that is not assigned to this engine now."""
+    """The outcome of an attempt that is not assigned to this engine now."""
     if (engine.claims or engine.commands) and keep(board, engine, outcome):
         return
     command = engine.per_engine.pop(outcome.attempt, None)
@@ -191,7 +191,7 @@ def on_returned(board: Board, event: Returned) -> None:
     recall_answered(board, engine)
     back = [task for attempt in event.attempts if (task := engine.pop(attempt)) is not None]
     for attempt in event.attempts:
-        engine.pop_adrift(attempt)  # it was also told to end this one, and will not answer that
+        engine.pop_adrift(attempt)  # of attempts that it was told to end, too, it reports nothing else
     board.live -= len(back)
     board.rotation.spend(engine, -len(back))
     run_again(board, back)

@@ -1,4 +1,4 @@
-"""What is read from the source, or was returned, and is not assigned; and what is known of the source."""
+"""Items that were read or returned and are not assigned, and the state of the source."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from disbatch.plan.classes import Ready
 from disbatch.plan.events import Completed, Recorded
 
 LOOKAHEAD = 64
-"""Tasks kept ready beyond the room that the engines have."""
+"""Tasks that are kept ready beyond the room of the engines."""
 READ_LEAST = LOOKAHEAD // 2
-"""Fewest items asked for at once: a reading costs about as much as a dispatch."""
+"""The fewest items that are read at once: reading costs about as much as a dispatch."""
 READ_MOST = 4096
-"""Most items asked for at once."""
+"""The most items that are read at once."""
 PASSED_MOST = 16 * READ_MOST
-"""Most ready tasks that are passed over for others behind them, because they fit nowhere now."""
+"""The most ready tasks beyond which others are read, because the ready ones fit nowhere now."""
 
 
 class Source(enum.Enum):
-    """What is known of the task source."""
+    """The state of the task source."""
 
     FLOWING = enum.auto()
     DRY = enum.auto()
@@ -36,7 +36,8 @@ def plain(item: Item | Completed | Recorded) -> Item:
 
 
 class Backlog:
-    """A task is ready when it may be assigned; behind a barrier it stays unread, as far as others see."""
+    """Items that are not assigned. A task is ready when it may be assigned; items behind a barrier stay
+    unread."""
 
     __slots__ = ("again", "barrier", "read_to", "ready", "source", "unread")
 
@@ -46,12 +47,12 @@ class Backlog:
         self.barrier: Barrier | None = None
         self.ready = Ready()
         self.again: set[int] = set()
-        """Ids of tasks that were assigned and are not now: a late result of an old attempt still counts."""
+        """Ids of ready tasks that were assigned before: a late result of such an attempt counts."""
         self.read_to = 0
         """Ids below this one are read."""
 
     def add(self, items: list[Item | Completed | Recorded]) -> None:
-        """These were read, in order."""
+        """Add items that were read, in order."""
         if self.source is Source.DRY:
             self.source = Source.FLOWING
         self.unread.extend(items)
@@ -61,8 +62,8 @@ class Backlog:
                 break
 
     def room(self, more: int, *, passed: bool) -> int:
-        """How many items it would take from the source now, if the engines take `more`; never just a few, but
-        0 or READ_LEAST. `passed`: what is ready does not fit where there is room."""
+        """The number of items to be read now, if the engines have room for `more`: 0, or READ_LEAST at least.
+        `passed`: the ready tasks do not fit where there is room."""
         if self.barrier is not None or self.source is Source.ENDED:
             return 0
         waiting = self.ready.count
@@ -73,31 +74,31 @@ class Backlog:
 
     @property
     def is_done(self) -> bool:
-        """Nothing is left, and no more will come."""
+        """True if no items are left, and the source has ended."""
         ended = self.source is Source.ENDED and self.barrier is None
         return ended and not self.ready.count and not self.unread
 
     def put_back(self, tasks: Iterable[Task]) -> None:
-        """These shall be assigned again, before all others."""
+        """Make these tasks ready again, before all others."""
         for task in sorted(tasks, key=lambda task: -task.id):
             self.ready.put_back(task)
 
     def remove(self, task: Task) -> None:
-        """A ready task that was assigned before is done without its turn; such tasks stand at the front."""
+        """Remove a ready task that is done after all; it was assigned before, so it is near the front."""
         self.ready.remove(task)
         self.again.discard(task.id)
 
     def remove_all(self, ids: set[int]) -> None:
-        """These are assigned, or done, without their turn: looks at all that is ready, once."""
+        """Remove these ready tasks; looks at each ready task once."""
         self.ready.remove_all(ids)
         self.again -= ids
 
     def unread_tasks(self) -> set[int]:
-        """Ids of tasks behind the barrier."""
+        """The ids of tasks behind the barrier."""
         return {item.id for item in map(plain, self.unread) if isinstance(item, Task)}
 
     def items(self) -> Iterable[Task | Barrier]:
-        """All that waits here and has an id of its own."""
+        """All tasks and barriers here."""
         yield from self.ready
         for item in map(plain, self.unread):
             if not isinstance(item, PerEngine):
@@ -106,7 +107,7 @@ class Backlog:
             yield self.barrier
 
     def clear(self) -> None:
-        """Nothing of this will run."""
+        """Remove everything: nothing more will run."""
         self.ready.clear()
         self.unread.clear()
         self.barrier = None

@@ -1,4 +1,4 @@
-"""The capacity of an engine: what it has for tasks, and how much of that is free."""
+"""The capacity of an engine for tasks, and how much of it is free."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _NONE: Mapping[str, int] = {}
 
 
 class Capacity:
-    """What an engine has for tasks, and how much of that is free. `slot`: the cores of one slot, which a task
-    takes that does not say how many it needs. `resources`: amounts by name, as of `Demand.resources`.
+    """The resources of an engine, and how much of them is free. `slot`: the cores of one slot, which a task
+    takes if it does not say how many it needs. `resources`: amounts by name, as in `Demand.resources`.
 
-    Free amounts are negative if the engine has more than fits, as one may that was lost for a while."""
+    Free amounts are negative if the engine has more attempts than fit, e.g. after it was lost for a while."""
 
     __slots__ = ("cores", "free", "free_resources", "resources", "slot")
 
@@ -24,11 +24,11 @@ class Capacity:
 
     @property
     def slots(self) -> int:
-        """How many tasks there is room for that do not say how many cores they need."""
+        """The number of tasks that fit if they do not say how many cores they need."""
         return self.cores // self.slot
 
     def fits(self, demand: Demand) -> bool:
-        """There is room for such a task now."""
+        """True if there is room for such a task now."""
         cores = demand.cores
         if self.free < (self.slot if cores is None else cores):
             return False
@@ -36,14 +36,14 @@ class Capacity:
         return not demand.resources or all(free.get(name, 0) >= amount for name, amount in demand.resources)
 
     def take(self, demand: Demand) -> None:
-        """Such a task takes its share, whether it fits or not."""
+        """Allot what such a task needs, whether it fits or not."""
         cores = demand.cores
         self.free -= self.slot if cores is None else cores
         if demand.resources:
             self._change_free(demand, -1)
 
     def give(self, demand: Demand) -> None:
-        """Such a task gives its share back."""
+        """Free what such a task needs."""
         cores = demand.cores
         self.free += self.slot if cores is None else cores
         if demand.resources:
@@ -55,24 +55,24 @@ class Capacity:
         self.free_resources = {**free, **changed}
 
     def holds(self, demand: Demand) -> bool:
-        """There is room for such a task when nothing else is there."""
+        """True if there is room for such a task when nothing else runs."""
         cores = demand.cores
         if self.cores < (self.slot if cores is None else cores):
             return False
         return all(self.resources.get(name, 0) >= amount for name, amount in demand.resources)
 
     def times(self, demand: Demand) -> int:
-        """How many such tasks there is room for now."""
+        """The number of such tasks for which there is room now."""
         cores = self.slot if demand.cores is None else demand.cores
         free = self.free_resources
         most = [free.get(name, 0) // amount for name, amount in demand.resources]
         return max(0, min([self.free // max(1, cores), *most]))
 
     def unused(self) -> Capacity:
-        """As much capacity, of which nothing is taken."""
+        """The same capacity, with everything free."""
         return Capacity(self.slots, slot=self.slot, resources=self.resources)
 
     def clear(self) -> None:
-        """Nothing is taken."""
+        """Free everything."""
         self.free = self.cores
         self.free_resources = self.resources

@@ -1,11 +1,8 @@
 """Recall, drain, stop, leave, and the end of the run.
 
-What waits in an engine's queue is called back: for slots that are idle elsewhere, or because nothing more
-shall start there.
-
-An engine's course once it is there: it takes work, is drained or stopped, runs STOP commands, leaves.
-
-The run ends before everything is done: nothing new starts, and what runs finishes or is ended.
+Attempts in an engine's queue are recalled for capacity that is idle elsewhere, or because nothing more may
+start on the engine. An engine that gets no more tasks runs its STOP commands and leaves. A run that ends
+early starts no more tasks, and lets the running ones finish or ends them.
 """
 
 from __future__ import annotations
@@ -34,7 +31,7 @@ from disbatch.plan.state import Board, Mode
 
 
 def recall(board: Board, engine: Engine, attempts: list[int]) -> None:
-    """Ask for these attempts, which wait in its queue; not if it has yet to answer."""
+    """Recall these attempts from its queue, unless it has not answered the last Recall yet."""
     if attempts and not engine.recalling:
         engine.recalling = len(attempts)
         board.recalling += len(attempts)
@@ -43,31 +40,31 @@ def recall(board: Board, engine: Engine, attempts: list[int]) -> None:
 
 
 def recall_answered(board: Board, engine: Engine) -> None:
-    """It answered, or will not."""
+    """The engine has answered its Recall, or will not answer."""
     board.recalling -= engine.recalling
     engine.recalling = 0
 
 
 def recall_unwanted(board: Board, engine: Engine) -> None:
-    """If nothing more shall start on this engine, call back what waits in its queue."""
+    """Recall the engine's queue if nothing more may start there."""
     if engine.stopped:
-        return  # it was told to end that
+        return  # it was told to end them
     if board.held or engine.state is State.DRAINING or board.mode is not Mode.RUNNING:
         recall(board, engine, list(engine.queued))
 
 
 def recall_everything(board: Board) -> None:
-    """Nothing more shall start anywhere."""
+    """Recall all queues: nothing more may start."""
     for engines in list(board.rotation.queued.values()):
         for engine in list(engines.values()):
             recall(board, engine, list(engine.queued))
 
 
 def rebalance(board: Board) -> None:
-    """Nothing can be read or dispatched: call back what waits in queues for capacity that is idle, class by
-    class: an engine's queue counts by its newest task.
+    """If nothing can be read or dispatched, recall queued tasks for idle capacity. The class of the newest
+    task in a queue stands for the queue.
 
-    What other engines were asked for already is not waited for: they may be silent for good."""
+    Recalls that are not answered yet do not count, since those engines may never answer."""
     rotation, backlog = board.rotation, board.backlog
     if board.held or (backlog.source is Source.FLOWING and backlog.barrier is None):
         return
@@ -81,8 +78,8 @@ def rebalance(board: Board) -> None:
 def _rebalance_class(
     board: Board, demand: Demand, queued: OrderedDict[str, Engine], vacant: Iterator[int]
 ) -> None:
-    """`queued`: the engines whose newest task is of this class; `vacant`: for how many such tasks each idle
-    engine has capacity."""
+    """`queued`: the engines whose newest queued task is of this class. `vacant`: the numbers of such tasks
+    for which idle engines have capacity."""
     wanted = 0
     while queued:
         engine = next(iter(queued.values()))
@@ -107,13 +104,13 @@ def on_resume(board: Board, event: Resume) -> None:
 
 
 def activate(board: Board, engine: Engine) -> None:
-    """Its START commands are done."""
+    """The engine may take tasks, unless it is drained."""
     board.rotation.move(engine, State.DRAINING if engine.draining else State.ACTIVE)
     recall_unwanted(board, engine)
 
 
 def drain(board: Board, engine: Engine) -> None:
-    """It shall leave when it has nothing any more."""
+    """Let the engine leave when it has no attempts."""
     if not engine.draining:
         engine.draining = True
         if engine.state is State.ACTIVE:
@@ -133,7 +130,7 @@ def on_stop(board: Board, event: Stop) -> None:
     engine.stopped = True
     engine.at_once |= event.at_once
     if engine.state is not State.LOST:
-        # Its STOP commands are part of leaving in order.
+        # STOP commands that run are part of an orderly departure.
         stopping = engine.state is State.STOPPING and not engine.at_once
         attempts = [*engine.assigned, *engine.claims, *([] if stopping else engine.per_engine)]
         if attempts:
@@ -145,14 +142,14 @@ def on_stop(board: Board, event: Stop) -> None:
 
 
 def run_per_engine(board: Board, engine: Engine, command: PerEngine) -> None:
-    """Have the engine run it."""
+    """Send this command to the engine."""
     attempt = board.new_attempt()
     engine.per_engine[attempt] = command
     board.actions.append(AssignPerEngine(engine.id, attempt, command))
 
 
 def per_engine_done(board: Board, engine: Engine, command: PerEngine, outcome: Outcome) -> None:
-    """It ran it."""
+    """The engine has run this command."""
     board.actions.append(RecordPerEngine(engine.id, command, outcome))
     if engine.state is State.STARTING and not engine.per_engine:
         activate(board, engine)
@@ -160,11 +157,11 @@ def per_engine_done(board: Board, engine: Engine, command: PerEngine, outcome: O
         release_if_stopped(board, engine)
 
 
-# ---- off it goes ----
+# ---- engines leave ----
 
 
 def let_go(board: Board) -> None:
-    """Engines that can expect nothing more leave; the run is over when the last has left."""
+    """Release engines that will get no more tasks; when the last one has left, the run is over."""
     rotation = board.rotation
     going = rotation.resting if board.mode is Mode.CLOSING else rotation.going
     if going and not (board.nothing_read and board.reads):
@@ -176,7 +173,7 @@ def let_go(board: Board) -> None:
 
 
 def retire(board: Board, engine: Engine) -> None:
-    """Nothing is left for this engine: its STOP commands, then it leaves."""
+    """The engine gets no more tasks: it runs its STOP commands, then it leaves."""
     board.rotation.move(engine, State.STOPPING)
     engine.retired = True
     if not (board.at_once or engine.at_once):
@@ -187,14 +184,14 @@ def retire(board: Board, engine: Engine) -> None:
 
 
 def release_if_stopped(board: Board, engine: Engine) -> None:
-    """It leaves if its STOP commands are done."""
+    """Release the engine if its STOP commands are done."""
     if not engine.per_engine:
         board.rotation.move(engine, State.LEAVING)
         board.actions.append(Release(engine.id))
 
 
 def wind_down(board: Board, mode: Mode, conclusion: Conclusion) -> None:
-    """Nothing new starts; what runs and is not known to be of this run's tasks is ended at once."""
+    """Start no more tasks. Attempts of tasks that are not read again are ended."""
     board.mode = mode
     board.conclusion = conclusion
     for claimed in board.claims.values():
@@ -205,7 +202,7 @@ def wind_down(board: Board, mode: Mode, conclusion: Conclusion) -> None:
 
 
 def end_everything(board: Board, *, at_once: bool) -> None:
-    """End all that runs, and all that waits on engines."""
+    """End all running and queued attempts."""
     for engine in board.engines.values():
         if engine.state is not State.LOST:
             attempts = [*engine.running, *engine.queued, *engine.claims, *engine.per_engine]

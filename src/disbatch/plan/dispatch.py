@@ -1,4 +1,4 @@
-"""What follows from how things stand: ready tasks go to engines, barriers complete, engines are let go."""
+"""What follows from a change of the state: ready tasks go to engines, barriers complete, engines leave."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Given = dict[str, tuple[Engine, list[tuple[int, Task]]]]
 
 
 def settle(board: Board) -> None:
-    """Do all that can be done now."""
+    """Do everything that can be done now."""
     if board.mode is Mode.RUNNING:
         _dispatch(board)
         backlog = board.backlog
@@ -32,7 +32,7 @@ def settle(board: Board) -> None:
 
 
 def _dispatch(board: Board) -> None:
-    """Give ready tasks to engines: as many as can start at once, then as many as queues have room for."""
+    """Assign ready tasks: as many as can start at once, then as many as fit into queues."""
     ready = board.backlog.ready
     if board.held or not ready.count or board.mode is not Mode.RUNNING:
         return
@@ -76,7 +76,7 @@ def _give_out(board: Board, *, queue: bool) -> _Given:
 def _give(
     board: Board, engine: Engine, demand: Demand, pairs: list[tuple[int, Task]], *, queue: bool, one: bool
 ) -> bool:
-    """Give the engine tasks of that class: `one`, or as many as it has room for. False if it has no more."""
+    """Give the engine tasks of that class: `one`, or as many as fit. Returns whether it has more room."""
     ready, again, capacity = board.backlog.ready, board.backlog.again, engine.capacity
     tasks = ready.classes[demand]
     first = attempt = board.next_attempt
@@ -111,7 +111,7 @@ def _work_is_done(board: Board) -> bool:
 
 
 def tail_is_short(board: Board) -> bool:
-    """Everything is running that will ever run: engines with nothing can be given back."""
+    """True if every task that will ever run is running, so that idle engines can be released."""
     return (
         board.mode is Mode.RUNNING
         and not board.held

@@ -1,4 +1,4 @@
-"""What the plan is told, and what it answers: two unions of plain values."""
+"""Events in, actions out: the two unions of values through which the driver and the plan communicate."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from disbatch.plan.capacity import Capacity
 
 
 class Completed(msgspec.Struct, frozen=True, gc=False):
-    """A task of the source that a former run completed; `failed` there or not. `former` is that run's record,
-    which the plan only passes on."""
+    """A task of the source that a former run completed. `former`: that run's record, which the plan only
+    passes on."""
 
     task: Task
     failed: bool
@@ -22,8 +22,8 @@ class Completed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Recorded(msgspec.Struct, frozen=True, gc=False):
-    """A task or barrier of the source that this run is done with already: a driver before this one was.
-    `failed` or not. `record` is what that one wrote of it, which the plan only passes on."""
+    """A task or barrier of the source that a former driver of this run has recorded. `record`: its record,
+    which the plan only passes on."""
 
     item: Task | Barrier
     failed: bool
@@ -31,25 +31,25 @@ class Recorded(msgspec.Struct, frozen=True, gc=False):
 
 
 class Read(msgspec.Struct, frozen=True, gc=False):
-    """These items came from the source, in order."""
+    """These items were read from the source, in order."""
 
     items: list[Item | Completed | Recorded]
 
 
 class SourceDry(msgspec.Struct, frozen=True, gc=False):
-    """The source has nothing at the moment; more may come."""
+    """The source has no items at present; more may come."""
 
 
 class SourceEnded(msgspec.Struct, frozen=True, gc=False):
-    """No more items. `broken`: the rest could not be read, so nothing more shall start."""
+    """The source has ended. `broken`: the rest could not be read, so no more tasks may start."""
 
     broken: bool = False
 
 
 class Past(msgspec.Struct, frozen=True):
-    """What an engine has from a driver before this one: `tasks`, the id of each attempt's task; `commands`,
-    the attempt of each PERENGINE command (phase, id), or None if its result was given and taken. `leaving`:
-    it was told to leave."""
+    """What an engine has from a former driver. `tasks`: the id of the task of each attempt. `commands`: the
+    attempt of each PERENGINE command (phase, id); None if its result was acknowledged. `leaving`: the engine
+    was told to leave."""
 
     tasks: dict[int, int]
     commands: dict[tuple[Phase, int], int | None]
@@ -77,54 +77,54 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
-    """An engine tells how these attempts ended."""
+    """These attempts of the engine have ended."""
 
     engine: str
     outcomes: list[Outcome]
 
 
 class Returned(msgspec.Struct, frozen=True, gc=False):
-    """An engine gives back attempts it had not started; the answer to one Recall."""
+    """An engine returns attempts that it had not started; the answer to one Recall."""
 
     engine: str
     attempts: list[int]
 
 
 class Lost(msgspec.Struct, frozen=True, gc=False):
-    """An engine is not heard any more, or is known to be dead."""
+    """An engine is silent, or is known to be dead."""
 
     engine: str
 
 
 class Left(msgspec.Struct, frozen=True, gc=False):
-    """An engine said goodbye; it has nothing any more."""
+    """An engine has left; it has no attempts."""
 
     engine: str
 
 
 class Drain(msgspec.Struct, frozen=True, gc=False):
-    """Let this engine finish what runs on it, then let it go."""
+    """Release this engine when its running tasks have ended."""
 
     engine: str
 
 
 class Stop(msgspec.Struct, frozen=True, gc=False):
-    """Let this engine go soon: what runs on it is ended, and runs again elsewhere. `at_once`: without grace,
-    and without its PERENGINE STOP commands."""
+    """Release this engine soon: its tasks are ended, and run again elsewhere. `at_once`: without the grace
+    period, and without its PERENGINE STOP commands."""
 
     engine: str
     at_once: bool = False
 
 
 class Cancel(msgspec.Struct, frozen=True, gc=False):
-    """The user does not want these tasks: (first, last) id of each range, tasks that are done already and
-    ids that are none included."""
+    """Cancel these tasks: (first, last) id of each range. Ranges may include tasks that are done, and ids of
+    no task."""
 
     ranges: list[tuple[int, int]]
 
 
 class Hold(msgspec.Struct, frozen=True, gc=False):
-    """Start nothing (the record cannot be written, or the user paused the run) until `Resume`."""
+    """Start no tasks until `Resume`: the record cannot be written, or a user paused the run."""
 
 
 class Resume(msgspec.Struct, frozen=True, gc=False):
@@ -132,17 +132,17 @@ class Resume(msgspec.Struct, frozen=True, gc=False):
 
 
 class Heard(msgspec.Struct, frozen=True, gc=False):
-    """The engines of a former driver have joined, or are not expected any more."""
+    """The engines of a former driver have joined, or are no longer expected."""
 
 
 class Tick(msgspec.Struct, frozen=True, gc=False):
-    """It is `now`, in seconds of a clock that does not go back: wanted at `Plan.next_tick`."""
+    """The time is `now`, in seconds of a monotonic clock. Expected at `Plan.next_tick`."""
 
     now: float
 
 
 class Interrupt(msgspec.Struct, frozen=True, gc=False):
-    """The user (or the scheduler) wants the run to end; `at_once`: without grace."""
+    """The user or the scheduler ends the run. `at_once`: without the grace period."""
 
     at_once: bool = False
 
@@ -171,7 +171,7 @@ Event = (
 
 
 class Assign(msgspec.Struct, frozen=True):
-    """Send these to the engine: (attempt, task) pairs, to be started in this order."""
+    """Send these (attempt, task) pairs to the engine, which starts them in this order."""
 
     engine: str
     pairs: list[tuple[int, Task]]
@@ -186,14 +186,14 @@ class AssignPerEngine(msgspec.Struct, frozen=True):
 
 
 class Recall(msgspec.Struct, frozen=True):
-    """Ask the engine to give back those of these that it has not started."""
+    """Ask the engine to return those of these attempts that it has not started."""
 
     engine: str
     attempts: list[int]
 
 
 class End(msgspec.Struct, frozen=True):
-    """Make the engine end these attempts."""
+    """Tell the engine to end these attempts."""
 
     engine: str
     attempts: list[int]
@@ -201,26 +201,26 @@ class End(msgspec.Struct, frozen=True):
 
 
 class Release(msgspec.Struct, frozen=True):
-    """Tell the engine to leave: it has nothing, and no more will come."""
+    """Tell the engine to leave: it has no attempts, and gets no more."""
 
     engine: str
 
 
 class Verdict(enum.Enum):
-    """What a result is worth."""
+    """How a result is recorded."""
 
     COUNTS = enum.auto()
-    """The task is done: the one line that counts."""
+    """The task is done: its only line that counts."""
     SUPERSEDED = enum.auto()
     """Another attempt of the same task counts instead (flag Z)."""
     ENDED = enum.auto()
-    """The attempt was ended on purpose before it was done: not completed (flag Z)."""
+    """The attempt was ended on request: it has no result (flag Z)."""
     CANCELLED = enum.auto()
-    """The attempt was ended because the user cancelled the task, which is done and failed by that."""
+    """The attempt was ended because a user cancelled the task, which is thereby done, and failed."""
 
 
 class RecordTask(msgspec.Struct, frozen=True, gc=False):
-    """Write this result."""
+    """Record this result."""
 
     engine: str
     task: Task
@@ -229,32 +229,33 @@ class RecordTask(msgspec.Struct, frozen=True, gc=False):
 
 
 class RecordSkipped(msgspec.Struct, frozen=True, gc=False):
-    """Write that a former run completed this task."""
+    """Record that a former run completed this task."""
 
     completed: Completed
 
 
 class CountRecorded(msgspec.Struct, frozen=True, gc=False):
-    """A driver before this one wrote the line of this already: only count it."""
+    """Count this task or barrier, which a former driver has recorded."""
 
     recorded: Recorded
 
 
 class RecordLost(msgspec.Struct, frozen=True, gc=False):
-    """Write that this task was given up: every engine that ran it was lost; the last one was `engine`."""
+    """Record that this task was given up because its engines were lost too often; the last one was
+    `engine`."""
 
     engine: str
     task: Task
 
 
 class RecordCancelled(msgspec.Struct, frozen=True, gc=False):
-    """Write that this task was cancelled, and that nothing of it runs: done and failed by that."""
+    """Record that this task was cancelled without a running attempt: it is done, and failed."""
 
     task: Task
 
 
 class RecordPerEngine(msgspec.Struct, frozen=True, gc=False):
-    """Write how a PERENGINE command ended."""
+    """Record how a PERENGINE command ended."""
 
     engine: str
     command: PerEngine
@@ -262,7 +263,7 @@ class RecordPerEngine(msgspec.Struct, frozen=True, gc=False):
 
 
 class RecordBarrier(msgspec.Struct, frozen=True, gc=False):
-    """Write that this barrier is complete. `failed`: tasks since the one before that failed;
+    """Record that this barrier is complete. `failed`: the number of failed tasks since the previous barrier;
     `first_failed`: the first of them."""
 
     barrier: Barrier
@@ -281,7 +282,7 @@ class Conclusion(enum.Enum):
 
 
 class Finish(msgspec.Struct, frozen=True, gc=False):
-    """Everything is recorded and every engine is gone: the run is over."""
+    """The run is over: everything is recorded, and all engines have left."""
 
     conclusion: Conclusion
 

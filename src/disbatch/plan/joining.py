@@ -1,4 +1,4 @@
-"""Engines come, are lost, come back, and are gone."""
+"""Engines join, are lost, come back, and leave."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def on_limit(board: Board, event: Limit) -> None:
 def on_joined(board: Board, event: Joined) -> None:
     engine = board.engines.get(event.engine)
     if engine is not None and engine.state is not State.LOST:
-        return  # the connection broke and came back; nothing is decided by that
+        return  # it has only connected again
     if engine is None:
         engine = board.engines[event.engine] = Engine(event.engine, event.capacity, event.context)
         unwanted = _welcome(board, engine, event)
@@ -43,7 +43,7 @@ def on_joined(board: Board, event: Joined) -> None:
 
 
 def _welcome(board: Board, engine: Engine, event: Joined) -> list[int]:
-    """It is there for the first time. Returns the attempts that it shall end."""
+    """The engine joins for the first time. Returns the attempts that it is to end."""
     unwanted = event.holding if event.past is None else inherit(board, engine, event.past)
     known = [command for phase in Phase for command in board.commands[phase]]
     news = [command for command in known if not inherit_command(board, engine, command)]
@@ -51,7 +51,7 @@ def _welcome(board: Board, engine: Engine, event: Joined) -> list[int]:
         drain(board, engine)
     if board.mode is not Mode.RUNNING or (event.leaving and event.past is None):
         if event.past is None:
-            engine.retired = True  # nothing ran on it, so there is nothing to stop either
+            engine.retired = True  # nothing ran on it, so no STOP commands are needed
         commands = {} if event.past is None else event.past.commands
         stops = [attempt for (phase, _), attempt in commands.items() if phase is Phase.STOP]
         return [attempt for attempt in event.holding if board.at_once or attempt not in stops]
@@ -62,15 +62,15 @@ def _welcome(board: Board, engine: Engine, event: Joined) -> list[int]:
 
 
 def _take_back(board: Board, engine: Engine, holding: Iterable[int]) -> list[int]:
-    """A lost engine is heard again: what it still has and nobody else was given is its own again, as long as
-    the run goes on and it was not stopped. Returns the attempts that it shall end."""
+    """A lost engine is heard again. While the run goes on, and unless the engine was stopped, its attempts
+    are valid again if their tasks were not assigned to others. Returns the attempts that it is to end."""
     adrift, commands, unwanted = engine.take_adrift(), engine.per_engine, []
     engine.per_engine = {}
     running = board.mode is Mode.RUNNING and not engine.stopped
     at_once = board.at_once or engine.at_once
     stops = [held for (phase, _), held in engine.commands.items() if phase is Phase.STOP]
     taken: set[int] = set()
-    for attempt in sorted(holding):  # the order in which it starts them
+    for attempt in sorted(holding):  # in the order in which they start
         if attempt in engine.claims or attempt in engine.commands.values():
             if not running and (at_once or attempt not in stops):
                 unwanted.append(attempt)
@@ -93,7 +93,7 @@ def _take_back(board: Board, engine: Engine, holding: Iterable[int]) -> list[int
     if taken:
         board.backlog.remove_all(taken)
     if running or (engine.retired and not at_once):
-        for command in commands.values():  # these never reached it
+        for command in commands.values():  # these did not reach it
             run_per_engine(board, engine, command)
     return unwanted
 
@@ -110,7 +110,7 @@ def on_lost(board: Board, event: Lost) -> None:
 
 
 def reruns_if_lost(board: Board, engine: Engine) -> int:
-    """How many of its tasks would run again."""
+    """The number of its tasks that would run again."""
     cancelled, losses = board.cancelled, board.losses
     again = [task for task in engine.running.values() if losses.get(task.id, 0) < board.max_losses]
     return sum(task.id not in cancelled for task in [*again, *engine.queued.values()])
@@ -133,7 +133,7 @@ def on_left(board: Board, event: Left) -> None:
 
 
 def _strip(board: Board, engine: Engine) -> tuple[list[Task], list[Task]]:
-    """It has no valid attempts any more. Returns its running and its queued tasks."""
+    """Make all its attempts invalid. Returns its running and its queued tasks."""
     running, queued = engine.lose()
     count = len(running) + len(queued)
     board.live -= count

@@ -2,41 +2,41 @@
 
 Theory of operation
 -------------------
-`handle(event)` changes the state and returns the actions that follow; there is no clock, socket or file in
-here: the time comes as an event (`Tick`). A task is in exactly one of these places:
+`handle(event)` changes the state and returns the actions that follow. There is no clock, socket or file; the
+time comes as an event (`Tick`). A task is in exactly one of these places:
 
     unread --> ready --> assigned to one engine (an *attempt*, with a number of its own) --> done
                  ^              |
                  +--- returned, or its engine was lost
 
 Every dispatch makes a new attempt. A result belongs to an attempt, never to a task: it counts if the attempt
-is still assigned to the engine that sends it, or if the engine had been given up but nobody was given the
-task since (then the task is taken out of `ready`). A result of an attempt that was replaced is superseded;
-one of an attempt that is not known any more is a repeat. So each task is recorded exactly once as done.
+is still assigned to the engine that sends it, or if that engine was given up but the task was not assigned
+again (it is then removed from `ready`). The result of an attempt that was replaced is superseded; that of an
+unknown attempt is a repeat. So each task is recorded as done exactly once.
 
-An engine runs what its capacity allows and holds a short queue behind that (`Engine.depth`, from the task
-times seen). Idle slots come first, in rotation over the engines; queues are filled with what is left. When
-nothing is ready and nothing can be read, what waits in a queue is called back for slots that are idle
-elsewhere: no slot is idle while a task could start. What a returned engine was told to end keeps its slot
-until it has ended.
+An engine runs what fits into its capacity, and holds a short queue (`Engine.depth`, which follows from the
+task times). Idle capacity is used first, in rotation over the engines; then queues are filled. When nothing
+is ready and nothing can be read, queued attempts are recalled for capacity that is idle elsewhere, so that
+none is idle while a task could start. An attempt that a returned engine was told to end takes its slot until
+it has ended.
 
-An engine that ends tasks although nobody here ordered it is being stopped by its node: it is drained. One
-that is told to stop is drained and ends what it has, which runs again elsewhere as if it had never started:
-that is no loss. Which engines are `spare` is known here; when they are let go is the driver's to say.
+An engine that ends tasks without an order is being stopped by its node, so it is drained. An engine that is
+told to stop is drained and ends its tasks, which run again elsewhere; this does not count as a loss. The plan
+knows which engines are `spare`; the driver decides when they leave.
 
-A task that the user cancels is done, and failed, as soon as nothing of it runs: at once if it is ready or
-waits for a lost engine, when its attempt has ended if it is assigned, when its turn comes if it is unread.
+A cancelled task is done, and failed, as soon as no attempt of it runs: at once if it is ready or waits for a
+lost engine; when its attempt has ended if it is assigned; when it is read if it is unread.
 
-A barrier stops the reading: items behind it stay unread until nothing is ready or assigned.
+A barrier stops the reading: items behind it stay unread until no task is ready or assigned.
 
-The run goes through modes: RUNNING; then either straight to CLOSING, or WINDING_DOWN (nothing new starts,
-what runs finishes) or ENDING (what runs is ended) first. In CLOSING the engines run their PERENGINE STOP
-commands and leave; when the last has gone, the run is OVER.
+The modes of a run: RUNNING; then CLOSING, directly or after WINDING_DOWN (no task starts, running ones
+finish) or ENDING (running tasks are ended). In CLOSING the engines run their PERENGINE STOP commands and
+leave; when the last one has left, the run is OVER.
 
-A plan that takes a run over begins without knowing what runs. Engines that join tell what they have
-(`Joined.past`): claims to tasks, which become attempts when these are read (see `claims`). What the record
-has already is read as `Recorded`. If the run is ended meanwhile, it waits for these engines (until `Heard`),
-and reads on until the tasks of all claims are read: else their results could not be recorded.
+A plan that takes a run over does not know what runs. Engines that join report their attempts (`Joined.past`):
+claims to tasks, which become attempts when these are read (see `takeover`). Tasks that are recorded already
+are read as `Recorded`. If the run is ended meanwhile, it waits for these engines (until `Heard`), and reads
+on until the tasks of all claims are read, so that their results can be recorded.
 
 Ready tasks of equal demand form a class. What a task needs is taken from its engine's `Capacity`. Each engine
 in turn gets the first task that fits there, so one that fits nowhere does not keep others waiting.
@@ -46,12 +46,12 @@ that fits; so ten thousand engines, or a thousand classes, cost about as much a 
 
 The parts
 ---------
-    plan                    what a driver sees: an event in, actions out; and what it may ask
-      dispatch              what follows from how things stand: ready tasks go to engines
-        reading  joining    events: items are read; engines come and are lost
+    plan                    the facade: an event in, actions out; queries
+      dispatch              what follows from a change: ready tasks go to engines
+        reading  joining    events: items are read; engines join, are lost, leave
           attempts          events: attempts end; what that means for their tasks
-            takeover        what engines have from a former driver
-              departure     events: an engine shall go; the run shall end; recalls
+            takeover        attempts of a former driver
+              departure     events: an engine is to leave, the run is to end; recalls
                 state       engines, `rotation` of those with room, `backlog` of tasks
 """
 
@@ -119,19 +119,19 @@ _HANDLERS: Final[dict[type, Callable[[Board, Any], None]]] = {
 
 
 class Place(NamedTuple):
-    """Where something is that is not done: in a slot of `engine`, or waiting (empty)."""
+    """Where a task is that is not done: running on `engine`, or waiting ("")."""
 
     engine: str
     barrier: bool = False
 
 
 class Plan:
-    """The state of a run's decisions.
+    """The decisions of one run.
 
-    `max_losses`: how often a task is run again because its engine was lost; after one more loss it is given
-    up. `fail_fast`: the first failed task ends the run. `limits`: how many tasks an engine's context may
-    complete, by context. `first_attempt`: the attempts of former drivers of this run are below it; 1 if there
-    was none.
+    `max_losses`: how often a task runs again after its engine was lost; after one more loss it is given up.
+    `fail_fast`: the first failed task ends the run. `limits`: how many tasks the engines of a context may
+    complete, by context. `first_attempt`: greater than the attempts of former drivers of this run; 1 if there
+    were none.
     """
 
     def __init__(
@@ -145,10 +145,10 @@ class Plan:
         self.board = Board(
             max_losses=max_losses, fail_fast=fail_fast, limits=limits or {}, first_attempt=first_attempt
         )
-        """What the plan knows; nobody else changes it."""
+        """The state; only the plan changes it."""
 
     def handle(self, event: Event) -> list[Action]:
-        """Take one event; the actions are to be performed in order."""
+        """Handle one event. The actions are to be performed in order."""
         board = self.board
         if board.mode is Mode.OVER:
             return []
@@ -159,27 +159,27 @@ class Plan:
 
     @property
     def mode(self) -> Mode:
-        """Where the run stands."""
+        """The mode of the run."""
         return self.board.mode
 
     @property
     def conclusion(self) -> Conclusion:
-        """How the run ends, as far as that is known."""
+        """How the run ends, as far as known."""
         return self.board.conclusion
 
     @property
     def next_tick(self) -> float | None:
-        """When the plan wants a Tick: None if nothing waits for a time, minus infinity if at once."""
+        """When the plan wants a Tick; None: not at all; minus infinity: at once."""
         return self.board.timers.next
 
     @property
     def held(self) -> bool:
-        """Nothing may start."""
+        """True if no task may start."""
         return self.board.held
 
     @property
     def room(self) -> int:
-        """How many items the plan would take from the source now; never just a few, but 0 or READ_LEAST."""
+        """The number of items that the plan takes from the source now: 0, or READ_LEAST at least."""
         board = self.board
         if board.mode is Mode.RUNNING:
             room = board.rotation.room
@@ -188,12 +188,12 @@ class Plan:
 
     @property
     def reads(self) -> bool:
-        """It takes items, when there is room; after the run was ended only as long as it is behind."""
+        """True if it takes items when there is room; in a run that is ending, only while `is_behind`."""
         return self.board.reads
 
     @property
     def is_behind(self) -> bool:
-        """What engines have from a former driver is not all known, or not all of its tasks are read."""
+        """True if not all attempts of a former driver are known, or not all of their tasks are read."""
         return self.board.is_behind
 
     @property
@@ -203,22 +203,22 @@ class Plan:
 
     @property
     def waiting(self) -> int:
-        """Tasks that are read and not assigned."""
+        """The number of tasks that are read and not assigned."""
         return self.board.backlog.ready.count
 
     @property
     def reruns(self) -> int:
-        """How many attempts did not come to their own end, and were or will be made again."""
+        """The number of attempts that have no result and are repeated."""
         return self.board.reruns
 
     @property
     def barrier(self) -> Barrier | None:
-        """What the reading waits at."""
+        """The barrier that stops the reading, if one does."""
         return self.board.backlog.barrier
 
     @property
     def live(self) -> int:
-        """Attempts assigned to engines that are not lost."""
+        """The number of attempts that are assigned to engines that are not lost."""
         return self.board.live
 
     @property
@@ -228,12 +228,12 @@ class Plan:
 
     @property
     def present(self) -> int:
-        """Engines that are not lost."""
+        """The number of engines that are not lost."""
         return self.board.present
 
     @property
     def spare(self) -> list[str]:
-        """Engines that have nothing and, unless others are lost, never will: they may be told to drain."""
+        """Engines that have no tasks and will get none unless others are lost: they may be drained."""
         resting = self.board.rotation.resting
         if not resting or not tail_is_short(self.board):
             return []
@@ -241,36 +241,36 @@ class Plan:
 
     @property
     def cancelled(self) -> IdSet:
-        """Ids that the user does not want."""
+        """The cancelled ids."""
         return self.board.cancelled
 
     @property
     def strays(self) -> set[int]:
-        """Ids of tasks that engines have from a former driver and that are not read; if nothing more comes,
-        there are none of these ids."""
+        """Ids of tasks that engines have from a former driver and that are not read; after the end of the
+        source, no tasks have these ids."""
         return self.board.claims.keys() - self.board.backlog.unread_tasks()
 
     def reruns_if_lost(self, engine: str) -> int:
-        """How many tasks would run again elsewhere if this engine were lost."""
+        """The number of tasks that would run again elsewhere if this engine were lost."""
         known = self.board.engines.get(engine)
         return 0 if known is None else joining.reruns_if_lost(self.board, known)
 
     def keeps(self, engine: str) -> bool:
-        """Results of this engine wait here for their tasks to be read: they are not recorded yet."""
+        """True if results of this engine wait for their tasks to be read, so they are not recorded yet."""
         known = self.board.engines.get(engine)
         return known is not None and known.kept > 0
 
     @property
     def limits(self) -> Mapping[str, int]:
-        """How many more tasks these contexts may complete."""
+        """How many more tasks each context with a limit may complete."""
         return self.board.rotation.limits
 
     def has_reached_limit(self, context: str) -> bool:
-        """It had a limit, and has completed so many tasks."""
+        """True if the context has a limit, and has completed so many tasks."""
         return self.board.rotation.is_spent(context)
 
     def find(self, wanted: IdSet) -> dict[int, Place]:
-        """Where those of these ids are that are read and not done."""
+        """Where those of these tasks and barriers are that are read and not done."""
         found: dict[int, Place] = {}
         for engine in self.board.engines.values():
             for tasks, place in ((engine.running, Place(engine.id)), (engine.queued, Place(""))):

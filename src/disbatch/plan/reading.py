@@ -1,4 +1,4 @@
-"""Items come from the source: tasks become ready, up to the next barrier."""
+"""Items are read: tasks become ready, up to the next barrier."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def on_source_ended(board: Board, event: SourceEnded) -> None:
     if not event.broken:
         known = board.backlog.unread_tasks()
         for id in [id for id in board.claims if id not in known]:
-            drop_claim(board, id)  # the source is not the one that it was
+            drop_claim(board, id)  # the source has changed since the former driver read it
     if event.broken and board.mode is Mode.RUNNING:
         wind_down(board, Mode.WINDING_DOWN, Conclusion.SOURCE_BROKEN)
         recall_everything(board)
@@ -70,7 +70,7 @@ def _take_unread(board: Board) -> None:
             drop_claim(board, item.task.id)
             board.actions.append(RecordSkipped(item))
             if item.failed:
-                board.note_failure(item.task)
+                board.count_failure(item.task)
         elif type(item) is Recorded:
             _take_recorded(board, item)
         elif type(item) is Barrier:
@@ -80,7 +80,7 @@ def _take_unread(board: Board) -> None:
 
 
 def catch_up(board: Board) -> None:
-    """The run is ended: what is read serves only to record what engines have from a former driver."""
+    """The run is ending: items are read only to record the attempts of a former driver."""
     if board.is_behind:
         board.backlog.barrier = None
         _take_unread(board)
@@ -89,7 +89,7 @@ def catch_up(board: Board) -> None:
 
 
 def _take_claimed(board: Board, task: Task, claimed: Claimed) -> None:
-    """The task of a claim is read."""
+    """A task that an engine has claimed is read."""
     engine, attempt, outcome = claimed
     engine.pop_claim(attempt)
     if outcome is None and engine.state is State.LOST:
@@ -105,13 +105,13 @@ def _take_claimed(board: Board, task: Task, claimed: Claimed) -> None:
 
 
 def _take_recorded(board: Board, recorded: Recorded) -> None:
-    """This run was done with that before this plan began."""
+    """A former driver has recorded this task or barrier."""
     board.actions.append(CountRecorded(recorded))
     item = recorded.item
     if isinstance(item, Task):
         drop_claim(board, item.id)
         close_task(board, item, failed=recorded.failed)
-    elif board.forget_failures() and item.check and board.mode is Mode.RUNNING:
+    elif board.reset_failures() and item.check and board.mode is Mode.RUNNING:
         wind_down(board, Mode.WINDING_DOWN, Conclusion.CHECK_FAILED)
 
 
@@ -130,9 +130,9 @@ def _add_command(board: Board, command: PerEngine) -> None:
 
 
 def complete_barrier(board: Board, barrier: Barrier) -> None:
-    """All before it is done: reading goes on behind it."""
+    """All tasks before the barrier are done: record it, and read on."""
     board.actions.append(RecordBarrier(barrier, board.failed_since_barrier, board.first_failed))
-    failed = board.forget_failures()
+    failed = board.reset_failures()
     board.backlog.barrier = None
     if barrier.check and failed:
         wind_down(board, Mode.WINDING_DOWN, Conclusion.CHECK_FAILED)

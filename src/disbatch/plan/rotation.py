@@ -21,44 +21,43 @@ RESTING = (State.ACTIVE, State.DRAINING)
 
 
 class Turns:
-    """Engines in rotation. Those of a context have their turns one after the other, then come those of the
-    next context: each engine has one turn a round. So a context that may take no more is passed over, and
-    comes back, at once, however many engines it has.
+    """Engines in rotation: the engines of one context, then those of the next, each once in a round. So a
+    context is closed and reopened at once, however many engines it has.
 
-    An engine that is added comes last in its context. It is the turn of the first engine of the first
-    context in `open`. `queue`: the engines have room in their queues, for whatever they can run when nothing
-    else runs there; otherwise they have free cores."""
+    The next engine is the first one of the first context in `open`; an engine that is added comes last in its
+    context. `queue`: these engines have room in their queues, for all tasks that fit into their whole
+    capacity; otherwise they have free cores."""
 
     __slots__ = ("_closed", "_hopeless", "_left", "_queue", "_whose", "contexts", "open", "passed")
 
     def __init__(self, closed: set[str], *, queue: bool) -> None:
         self.contexts: defaultdict[str, OrderedDict[str, Engine]] = defaultdict(OrderedDict)
-        """All of them, but those that were passed over."""
+        """All engines but those in `passed`, by context."""
         self.open: OrderedDict[str, OrderedDict[str, Engine]] = OrderedDict()
-        """Those of contexts that are not closed; no context without engines."""
+        """The same without closed contexts, and without contexts that have no engines."""
         self.passed: dict[str, Engine] = {}
-        """Engines that have room for no ready task."""
+        """Engines that have room, but for no ready task."""
         self._hopeless: list[Demand] = []
-        """Demands that fit none of these."""
+        """Demands that fit none of `passed`."""
         self._closed = closed
         self._queue = queue
         self._whose = ""
-        """The context whose engines have their turns."""
+        """The context whose engines have their turns now."""
         self._left = 0
-        """How many of these turns are left."""
+        """The number of these turns that are left."""
 
     def __iter__(self) -> Iterator[Engine]:
-        """All engines that may take a task."""
+        """All engines of contexts that are not closed."""
         yield from chain.from_iterable(engines.values() for engines in self.open.values())
         yield from (engine for engine in self.passed.values() if engine.context not in self._closed)
 
     def of_context(self, context: str) -> list[Engine]:
-        """All engines of that context, whether it may take any task or not."""
+        """All engines of that context."""
         passed = (engine for engine in self.passed.values() if engine.context == context)
         return [*self.contexts[context].values(), *passed]
 
     def end_turn(self, engine: Engine) -> None:
-        """It has had its turn, and others wait for theirs."""
+        """The engine has had its turn."""
         context = engine.context
         engines = self.contexts[context]
         engines.move_to_end(engine.id)
@@ -70,7 +69,7 @@ class Turns:
                 self.open.move_to_end(context)
 
     def add(self, engine: Engine) -> None:
-        """It can take a task from now on."""
+        """Add an engine that has room."""
         context = engine.context
         engines = self.contexts[context]
         engines[engine.id] = engine
@@ -78,7 +77,7 @@ class Turns:
             self.open[context] = engines
 
     def remove(self, engine: Engine) -> None:
-        """It cannot take a task any more."""
+        """Remove an engine that has no room."""
         if self.passed.pop(engine.id, None) is not None:
             return
         engines = self.contexts[engine.context]
@@ -90,20 +89,20 @@ class Turns:
         return (engine.capacity.holds if self._queue else engine.capacity.fits)(demand)
 
     def pass_over(self, engine: Engine) -> None:
-        """It has room for no ready task."""
+        """The engine has room for no ready task."""
         self.remove(engine)
         self.passed[engine.id] = engine
         self._hopeless = [demand for demand in self._hopeless if not self._fits(engine, demand)]
 
     def changed(self, engine: Engine) -> None:
-        """What it has room for has changed."""
+        """The room of the engine has changed."""
         if self.passed.pop(engine.id, None) is not None:
             self.add(engine)
 
     def reconsider(self, demand: Demand, tasks: int) -> None:
-        """So many tasks of that class are ready, and none was before: some engines that were passed over may
-        have room for them. If none has, this is known for all classes that need as much or more, until an
-        engine with more room is passed over."""
+        """So many tasks of a class are ready that had none: return engines that have room for them to the
+        rotation. If there are none, this is known for all classes that need as much or more, until an engine
+        with more room is passed over."""
         if not self.passed or any(_needs_as_much(demand, other) for other in self._hopeless):
             return
         fitting = (engine for engine in self if engine.id in self.passed and self._fits(engine, demand))
@@ -115,11 +114,11 @@ class Turns:
             self._hopeless = [*others, demand][-MOST_HOPELESS:]
 
     def close(self, context: str) -> None:
-        """Its engines may take nothing."""
+        """The engines of this context may take no tasks."""
         self.open.pop(context, None)
 
     def reopen(self, context: str) -> None:
-        """They may again."""
+        """The engines of this context may take tasks again."""
         for engine in [engine for engine in self.passed.values() if engine.context == context]:
             self.changed(engine)
         if self.contexts[context]:
@@ -131,7 +130,7 @@ MOST_HOPELESS = 64
 
 
 def _needs_as_much(demand: Demand, other: Demand) -> bool:
-    """Where `other` does not fit, `demand` does not fit either."""
+    """True if `demand` does not fit where `other` does not."""
     if (demand.cores is None) is not (other.cores is None) or (demand.cores or 0) < (other.cores or 0):
         return False
     needs = dict(demand.resources)
@@ -142,7 +141,7 @@ IDLE, QUEUEING = 1, 2
 
 
 class Rotation:
-    """`limits`: how many tasks a context may complete, by context. `engines`: all of them, by name."""
+    """`limits`: how many tasks a context may complete, by context. `engines`: all engines, by name."""
 
     __slots__ = (
         "_closed", "_engines", "_rooms", "budget", "going", "idle", "limits", "queued", "queueing", "resting",
@@ -152,32 +151,32 @@ class Rotation:
     def __init__(self, limits: Mapping[str, int], engines: Mapping[str, Engine]) -> None:
         self._engines = engines
         self._closed: set[str] = set()
-        """Contexts that may take no more."""
+        """Contexts that may take no more tasks."""
         self.idle = Turns(self._closed, queue=False)
         """Engines that can start a task at once: they have free cores, and an empty queue."""
         self.queueing = Turns(self._closed, queue=True)
         """Engines that have room in their queues."""
         self.queued: dict[Demand, OrderedDict[str, Engine]] = {}
-        """Engines with something in their queue that may be asked for, by the class of its newest task."""
+        """Engines whose queue can be recalled, by the class of its newest task."""
         self.resting: OrderedDict[str, Engine] = OrderedDict()
-        """Engines that have nothing and are asked for nothing: these may leave."""
+        """Engines without attempts, which may leave."""
         self.going: OrderedDict[str, Engine] = OrderedDict()
-        """Those of them that shall leave, or whose context's limit is spent."""
+        """Those of them that are to leave, or whose context's limit is spent."""
         self.room = 0
-        """How many tasks that take a slot could be assigned now to contexts that may take any."""
+        """The number of tasks of one slot that could be assigned now."""
         self._rooms: dict[str, int] = {}
-        """How many there is room for in each context that has a limit, whether it may take any or not."""
+        """The room in each context that has a limit, whether it is closed or not."""
         self.limits: dict[str, int] = {}
-        """How many more tasks these contexts may complete."""
+        """How many more tasks each context with a limit may complete."""
         self.budget: dict[str, int] = {}
-        """How many more tasks they may be assigned."""
+        """How many more tasks may be assigned to it."""
         for context, tasks in limits.items():
             self.limit(context, tasks)
 
     # ---- limits of contexts ----
 
     def limit(self, context: str, tasks: int) -> None:
-        """That context may complete so many more tasks."""
+        """Limit that context to so many more tasks."""
         taken = self.limits.get(context, tasks) - self.budget.get(context, tasks)
         was_spent = self.is_spent(context)
         if context not in self._rooms:
@@ -189,11 +188,11 @@ class Rotation:
             self._touch_idle(context)
 
     def may_take(self, context: str) -> bool:
-        """Its limit, if it has one, allows another task."""
+        """True if the context's limit, if it has one, allows another task."""
         return context not in self._closed
 
     def is_spent(self, context: str) -> bool:
-        """It had a limit, and has completed so many tasks."""
+        """True if the context has a limit, and has completed so many tasks."""
         return self.limits.get(context, 1) <= 0
 
     def count(self, context: str) -> None:
@@ -204,7 +203,7 @@ class Rotation:
                 self._touch_idle(context)
 
     def _touch_idle(self, context: str) -> None:
-        """Those of its engines that have nothing shall leave, or need not after all."""
+        """Its engines without attempts are to leave, or no longer."""
         for engine in self.idle.of_context(context):
             self.touch(engine)
 
@@ -214,7 +213,7 @@ class Rotation:
             self._allow(engine.context, self.budget[engine.context] - count)
 
     def _allow(self, context: str, tasks: int) -> None:
-        """It may be assigned so many more tasks."""
+        """The context may be assigned so many more tasks."""
         self.budget[context] = tasks
         if (tasks > 0) is self.may_take(context):
             return
@@ -226,7 +225,7 @@ class Rotation:
     # ---- engines ----
 
     def touch(self, engine: Engine) -> None:
-        """The engine changed: put it where it belongs."""
+        """The engine has changed: update its places."""
         queued, capacity = engine.queued, engine.capacity
         if queued:
             engine.fill()
@@ -249,7 +248,7 @@ class Rotation:
             self._place_resting(engine)
 
     def _place(self, engine: Engine, queue_room: int) -> None:
-        """Put the engine where it belongs; `queue_room`: how many tasks its queue takes."""
+        """Update its places in the rotation. `queue_room`: the number of tasks that its queue takes."""
         place = 0
         if engine.state is State.ACTIVE:
             if not engine.queued and engine.capacity.free > 0:
@@ -268,7 +267,7 @@ class Rotation:
                 turns.changed(engine)
 
     def take_out(self, engine: Engine, turns: Turns) -> None:
-        """It cannot take a task any more."""
+        """Remove the engine from these turns."""
         engine.place &= ~(IDLE if turns is self.idle else QUEUEING)
         turns.remove(engine)
 
@@ -309,6 +308,6 @@ class Rotation:
                 pool.pop(engine.id, None)
 
     def move(self, engine: Engine, state: State) -> None:
-        """The engine stands there now."""
+        """Change the state of the engine."""
         engine.state = state
         self.touch(engine)

@@ -1,8 +1,7 @@
-"""Where everything stands: the one state that all decisions read and change.
+"""The state that all decisions read and change.
 
-What happens to it is in the modules above this one, a function for each event: `reading`, `joining`,
-`attempts`, `departure`. Each of these leaves the board so that it holds together; what follows from it
-then is `dispatch.settle`.
+The modules `reading`, `joining`, `attempts` and `departure` have a function for each event, which leaves the
+state consistent; `dispatch.settle` then does what follows from it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from disbatch.plan.timers import Timers
 
 
 class Mode(enum.Enum):
-    """Where the run stands."""
+    """The mode of the run; see `plan.plan`."""
 
     RUNNING = enum.auto()
     WINDING_DOWN = enum.auto()
@@ -31,7 +30,7 @@ class Mode(enum.Enum):
 
 
 class Claimed(NamedTuple):
-    """An engine has this attempt of a task that is not read again yet; `outcome` once it has ended."""
+    """An attempt of a former driver, whose task is not read again yet. `outcome`: after it has ended."""
 
     engine: Engine
     attempt: int
@@ -39,7 +38,7 @@ class Claimed(NamedTuple):
 
 
 class Board:
-    """Parameters as of `plan.Plan`."""
+    """The state. Parameters as of `plan.Plan`."""
 
     __slots__ = (
         "actions", "at_once", "backlog", "cancelled", "claims", "commands", "conclusion",
@@ -56,11 +55,11 @@ class Board:
         self.mode = Mode.RUNNING
         self.conclusion = Conclusion.COMPLETE
         self.held = False
-        """Nothing may start."""
+        """No task may start."""
         self.at_once = False
-        """What is ended is ended without grace."""
+        """Attempts are ended without the grace period."""
         self.actions: list[Action] = []
-        """What follows from the event that is being handled."""
+        """The actions that follow from the event that is being handled."""
         self.first_attempt = self.next_attempt = first_attempt
 
         self.engines: dict[str, Engine] = {}
@@ -68,26 +67,26 @@ class Board:
         self.live = 0
         """Attempts assigned to engines that are not lost."""
         self.lost = 0
-        """Engines that are."""
+        """The number of lost engines."""
         self.recalling = 0
-        """Attempts that engines are asked to give back and have not answered for."""
+        """The number of recalled attempts for which engines have not answered."""
 
         self.backlog = Backlog()
         self.timers = Timers()
         self.commands: dict[Phase, list[PerEngine]] = {Phase.START: [], Phase.STOP: []}
         self.cancelled = IdSet()
         self.losses: dict[int, int] = {}
-        """How often a task was lost with its engine, by id."""
+        """How often each task was lost with its engine, by id."""
         self.reruns = 0
-        """How many attempts did not come to their own end, and are made again."""
+        """The number of attempts that have no result and are repeated."""
         self.failed_since_barrier = 0
         self.first_failed: Task | None = None
-        """The first of these."""
+        """The first of them."""
 
         self.claims: dict[int, Claimed] = {}
-        """What former drivers left, by id of the task, which is not read yet, or waits behind a barrier."""
+        """Attempts of former drivers, by id of the task, which is not read yet or is behind a barrier."""
         self.nothing_read = first_attempt > 1
-        """What engines may have to do before they leave is not known yet."""
+        """The commands that engines may have to run before they leave are not known yet."""
         self.unheard = first_attempt > 1
         """Engines of a former driver are expected."""
 
@@ -98,29 +97,29 @@ class Board:
 
     @property
     def is_behind(self) -> bool:
-        """What engines have from a former driver is not all known, or not all of its tasks are read."""
+        """True if not all attempts of a former driver are known, or not all of their tasks are read."""
         backlog = self.backlog
         more = bool(backlog.unread) or backlog.source is not Source.ENDED
         return self.unheard or (more and (self.nothing_read or bool(self.claims)))
 
     @property
     def reads(self) -> bool:
-        """Items are read: to be run, or, when the run is ended, for the results that engines have."""
+        """True if items are read: to be run or, in a run that is ending, for results of a former driver."""
         return self.mode is Mode.RUNNING or (self.mode is Mode.ENDING and self.is_behind)
 
     def new_attempt(self) -> int:
-        """A number that no attempt had before."""
+        """A new number of an attempt."""
         attempt = self.next_attempt
         self.next_attempt = attempt + 1
         return attempt
 
-    def note_failure(self, task: Task) -> None:
-        """It counts for the next barrier."""
+    def count_failure(self, task: Task) -> None:
+        """A task has failed, which counts for the next barrier."""
         self.failed_since_barrier += 1
         if self.first_failed is None:
             self.first_failed = task
 
-    def forget_failures(self) -> int:
-        """The barrier is complete; how many there were."""
+    def reset_failures(self) -> int:
+        """The barrier is complete. Returns the number of failures before it."""
         failed, self.failed_since_barrier, self.first_failed = self.failed_since_barrier, 0, None
         return failed

@@ -1,9 +1,9 @@
-"""What engines have from a former driver of the run: claims to tasks that this plan has yet to read.
+"""Attempts of a former driver: claims of engines to tasks that this plan has not read yet.
 
-A claim takes a slot and a part of its context's limit, and becomes an attempt like any other when its task is
-read; if it has ended by then, its outcome was kept until now. Of two claims to one task the later attempt is
-the valid one. An engine that comes late, when its task was given to another engine by this plan, has it back:
-it runs there longer. A claim to what is recorded already is ended.
+A claim takes a slot and counts for its context's limit. When its task is read, it becomes a valid attempt; if
+it has ended by then, its outcome was kept. Of two claims to one task, the later attempt is valid. If the task
+was already assigned to another engine by this plan, the claim of an engine that joins late is valid, because
+that attempt has run for longer. A claim to a task that is recorded is ended.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from disbatch.plan.state import Board, Claimed
 
 
 def inherit(board: Board, engine: Engine, past: Past) -> list[int]:
-    """A new engine has this from a former driver. Returns the attempts that it shall end."""
+    """An engine joins with attempts of a former driver. Returns those that it is to end."""
     unwanted: list[int] = []
     engine.commands.update(past.commands)
     if past.leaving or any(phase is Phase.STOP for phase, _ in past.commands):
@@ -44,14 +44,14 @@ def inherit(board: Board, engine: Engine, past: Past) -> list[int]:
             engine.set_adrift(attempt, None)
             unwanted.append(attempt)
         elif id in wanted:
-            elsewhere[id] = (attempt, engine)  # which may have a later attempt of that, too
+            elsewhere[id] = (attempt, engine)  # it may have a later attempt of this task, too
     if taken:
         backlog.remove_all(taken)
     return unwanted
 
 
 def claim(board: Board, engine: Engine, attempt: int, id: int) -> bool:
-    """False if another engine has a later attempt of that task."""
+    """Add a claim. False if another engine has a later attempt of that task."""
     rival = board.claims.get(id)
     if rival is not None:
         if rival.attempt > attempt:
@@ -64,8 +64,7 @@ def claim(board: Board, engine: Engine, attempt: int, id: int) -> bool:
 
 
 def _win(board: Board, engine: Engine, attempt: int, theirs: int, rival: Engine) -> bool:
-    """The task was given to `rival`: by this driver, when nobody knew that it runs on `engine`, or by a
-    former one."""
+    """The task is assigned to `rival`, by this driver or a former one. Returns whether `engine` gets it."""
     if attempt < theirs < board.first_attempt:
         return False
     task = rival.pop(theirs)
@@ -86,7 +85,7 @@ def _end_replaced(board: Board, engine: Engine, attempt: int, task: Task | None)
 
 
 def assign_inherited(board: Board, engine: Engine, attempt: int, task: Task) -> None:
-    """The engine has this attempt, and it is valid; its context's limit has room for it."""
+    """Make this attempt of the engine valid; it counts for its context's limit already."""
     engine.inherit(attempt, task)
     board.live += 1
     if engine.state is not State.LOST and (engine.stopped or task.id in board.cancelled):
@@ -94,7 +93,7 @@ def assign_inherited(board: Board, engine: Engine, attempt: int, task: Task) -> 
 
 
 def drop_claim(board: Board, id: int) -> None:
-    """Its task is recorded already, or is none."""
+    """Remove the claim to this task, if there is one: the task is recorded, or does not exist."""
     claimed = board.claims.pop(id, None) if board.claims else None
     if claimed is not None:
         _give_up(board, claimed)
@@ -110,8 +109,8 @@ def _give_up(board: Board, claimed: Claimed) -> None:
 
 
 def keep(board: Board, engine: Engine, outcome: Outcome) -> bool:
-    """Something ended that a former driver ordered and that is not read again: its outcome waits for that.
-    False if it is not of that kind."""
+    """Keep the outcome of an attempt of a former driver until its task or command is read again. False if it
+    is another attempt."""
     id = engine.pop_claim(outcome.attempt)
     if id is not None:
         board.claims[id] = Claimed(engine, outcome.attempt, outcome)
@@ -126,7 +125,7 @@ def keep(board: Board, engine: Engine, outcome: Outcome) -> bool:
 
 
 def inherit_command(board: Board, engine: Engine, command: PerEngine) -> bool:
-    """True if a former driver had this command run on the engine, or it is running there."""
+    """True if a former driver sent this command to the engine."""
     key = (command.phase, command.id)
     if key not in engine.commands:
         return False

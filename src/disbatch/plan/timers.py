@@ -1,4 +1,4 @@
-"""What waits for a time. The plan has no clock: it says when it wants the next `Tick`, which has the time."""
+"""Delayed calls. The plan has no clock: it says when it wants the next `Tick`, which carries the time."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from itertools import count
 
 
 class Timers:
-    """A delay begins with the next Tick, as nobody here knows what time it is before."""
+    """A delay begins with the next Tick, because the time is not known before."""
 
     __slots__ = ("_due", "_fresh", "_numbers")
 
     def __init__(self) -> None:
         self._fresh: list[tuple[float, Callable[[], None]]] = []
-        """Delays that have not begun, in seconds."""
+        """Calls whose delay (seconds) has not begun."""
         self._due: list[tuple[float, int, Callable[[], None]]] = []
-        """A heap of those that have, by the moment at which they are over."""
+        """A heap of the other calls, by the time at which they are due."""
         self._numbers = count()
 
     def call_after(self, seconds: float, what: Callable[[], None]) -> None:
-        """Call `what` while a Tick is handled that comes so much later."""
+        """Call `what` in a Tick that comes so much later."""
         self._fresh.append((seconds, what))
 
     @property
     def next(self) -> float | None:
-        """The moment at which a Tick is wanted: None if nothing waits, minus infinity if at once."""
+        """The time at which a Tick is wanted; None: no call waits; minus infinity: at once."""
         if self._fresh:
             return -math.inf
         return self._due[0][0] if self._due else None
 
     def tick(self, now: float) -> None:
-        """It is `now`, in seconds of any clock that does not go back: call what is due, in order."""
+        """The time is `now`, in seconds of a monotonic clock: make the calls that are due, in order."""
         self._begin(now)
         while self._due and self._due[0][0] <= now:
             heappop(self._due)[2]()
