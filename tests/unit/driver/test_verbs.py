@@ -15,7 +15,18 @@ from disbatch.cli.control import Order, request_of
 from disbatch.cli.dbutil import build_parser
 from disbatch.driver.result_feed import ResultFeed
 from disbatch.model.errors import UsageError
-from disbatch.model.verbs import FINISH, PAUSE, RESUME, RUN_VERBS, RunVerb, Target
+from disbatch.model.verbs import (
+    CANCEL,
+    CLOSE,
+    DRAIN,
+    FINISH,
+    PAUSE,
+    RESUME,
+    RUN_VERBS,
+    STOP,
+    RunVerb,
+    Target,
+)
 from disbatch.rundir.journal import Asked, Here
 from disbatch.rundir.journal_file import RunFile, read
 from disbatch.watch.web.security import parse_order
@@ -100,7 +111,7 @@ def test_an_order_of_the_page_is_the_same_request(verb: RunVerb) -> None:
 
 
 def test_what_was_ordered_twice_is_restored_once(tmp_path: Path) -> None:
-    bench = world(*RUN_VERBS.values())
+    bench = world(DRAIN, STOP, PAUSE, RESUME, CANCEL, CANCEL, CLOSE, DRAIN)
     again = taken_over(bench, tmp_path / "P_run.json")
     assert not again.plan.held and list(again.plan.cancelled) == [(3, 4)]
     assert again.said == [

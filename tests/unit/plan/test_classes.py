@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.model.task import CORE, NO_DEMAND, Demand, Task
-from disbatch.plan.classes import Ready
 from disbatch.plan.capacity import Capacity
+from disbatch.plan.classes import Ready
 
 NAMES = ("gpus", "licences", "memory")
 DEMANDS = st.builds(
