@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,12 +13,11 @@ from disbatch.model.errors import UsageError
 from disbatch.model.result import TaskResult, result_of
 from disbatch.model.statusline import is_header, parse_line
 from disbatch.model.text import valid
+from disbatch.rundir.statusfile import OpenStatusFile
 
 if TYPE_CHECKING:
     import polars
 
-LONGEST_LINE = 128 << 20
-"""Bytes: the longest command with every byte escaped."""
 ROWS_A_TIME = 50_000
 
 
@@ -29,23 +27,18 @@ def read_status(path: str | os.PathLike[str]) -> Iterator[TaskResult]:
 
     UsageError if the file cannot be read, or another line is not a status line.
     """
-    try:
-        file = Path(path).open("rb")  # noqa: SIM115 - closed when it has been read
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    return _lines(path, file)
+    name = os.fsdecode(path)
+    return _results(OpenStatusFile(name, "read_status needs a status file"))
 
 
-def _lines(path: str | os.PathLike[str], file: BinaryIO) -> Iterator[TaskResult]:
+def _results(file: OpenStatusFile) -> Iterator[TaskResult]:
     with file:
-        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
-            if not line.endswith(b"\n"):
-                return
+        for number, (_, line) in enumerate(file.lines(), 1):
             record = parse_line(line)
             if record is not None:
                 yield result_of(record)
-            elif not (number == 1 and is_header(line[:-1])):
-                raise UsageError(f"{path}:{number}: not a line of a status file")
+            elif not (number == 1 and is_header(line)):
+                raise UsageError(f"{file.path}:{number}: not a line of a status file")
 
 
 def to_polars(results: str | os.PathLike[str] | Iterable[TaskResult]) -> polars.DataFrame:

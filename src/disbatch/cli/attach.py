@@ -40,12 +40,12 @@ def attach(run_prefix: str | None, options: ContextOptions, say: Callable[[str],
 
     from disbatch.attach.agent import Attachment
     from disbatch.cli.context import find_nodes, pool_of
-    from disbatch.cli.output import kept_output
     from disbatch.client.find import find_run
     from disbatch.contexts.discovery import named_hosts, scheduler_of
     from disbatch.contexts.machine import this_machine
     from disbatch.contexts.nodes import affordable
     from disbatch.contexts.spawn import limit_children
+    from disbatch.rundir.output_manifest import kept_output
     from disbatch.wire.descriptors import raise_limit
 
     logging.getLogger().addHandler(logging.NullHandler())  # `say` tells the user everything
@@ -59,12 +59,12 @@ def attach(run_prefix: str | None, options: ContextOptions, say: Callable[[str],
     nodes, words = affordable(pool.nodes, tunnel=pool.tunnel, connected=False)
     if words:
         say(words)
-    pool = replace(pool, nodes=nodes)
+    pool, kept = replace(pool, nodes=nodes), kept_output(run.prefix)
     attachment = Attachment(
         pool,
         run.connect,
         run.prefix,
-        kept_output(run.prefix),
+        None if kept is None else kept.output,
         hostname=this_machine().hostname,
         say=say,
         enter=_enter,

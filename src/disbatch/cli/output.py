@@ -15,8 +15,6 @@ from disbatch.model.pack import PACK_END
 from disbatch.rundir import output_manifest
 from disbatch.rundir.output_manifest import Before, Output, OutputFile
 from disbatch.rundir.paths import RunFiles
-from disbatch.wire.ownfile import owner_of
-from disbatch.wire.renamed_files import is_gone
 
 RUN = "run-"
 """Beginning of the name of a subdirectory for a run whose tasks have other numbers; its job id follows."""
@@ -81,18 +79,11 @@ def _is_used(path: Path) -> bool:
     return any(is_shard(name) for name in shards) or any(name.endswith(PACK_END) for name in names)
 
 
-def kept_output(prefix: str) -> Output | None:
-    """The output settings of the run with this prefix. UsageError if they cannot be read."""
-    path = Path(f"{prefix}_output.json")
-    if is_gone(path):
-        return None
-    return output_manifest.read(path, trusted=owner_of(f"{prefix}_status.txt")).output
-
-
 def inherited_output(options: OutputOptions | None, directory: str, files: RunFiles) -> Output | None:
     """The output settings of the run that is taken over, which its engines know. UsageError if the options
     ask for others."""
-    kept = kept_output(str(files.prefix))
+    manifest = output_manifest.kept_output(str(files.prefix))
+    kept = None if manifest is None else manifest.output
     asked = choose_output(options, directory, goes_on=True, here=False)
     if kept is not None and asked is not None:
         own = Path(os.fsdecode(kept.directory))

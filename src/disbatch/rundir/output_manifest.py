@@ -13,6 +13,7 @@ import msgspec
 from disbatch.model.errors import UsageError
 from disbatch.rundir.runscript import prefix_of, status_file
 from disbatch.wire.ownfile import owner_of, read_own
+from disbatch.wire.renamed_files import is_gone
 
 LARGEST = 1 << 20
 MOST_FORMER = 1000
@@ -103,14 +104,21 @@ def read(path: Path, *, trusted: int | None = None) -> OutputFile:
         raise UsageError(f"{path}: is not a file that a run wrote: {error}") from error
 
 
+def kept_output(prefix: str) -> OutputFile | None:
+    """The manifest of the run whose files begin with `prefix`; None if there is none. UsageError as for
+    `read`."""
+    path = f"{prefix}_output.json"
+    return None if is_gone(path) else read(Path(path), trusted=owner_of(f"{prefix}_status.txt"))
+
+
 def manifest_of(prefix: str) -> OutputFile:
-    """That of the run whose files begin with `prefix`. UsageError if it keeps no output, or is none."""
-    path = Path(f"{prefix}_output.json")
-    if not os.path.lexists(path):
-        if os.path.lexists(status_file(prefix)):
-            raise UsageError(f"{prefix}: this run keeps no output: it was started without --output")
-        raise UsageError(f"{prefix}: there is no such run: no file {path}")
-    return read(path, trusted=owner_of(f"{prefix}_status.txt"))
+    """The same, for `dbutil cat`: UsageError also if the run keeps no output, or there is no such run."""
+    kept = kept_output(prefix)
+    if kept is not None:
+        return kept
+    if os.path.lexists(status_file(prefix)):
+        raise UsageError(f"{prefix}: this run keeps no output: it was started without --output")
+    raise UsageError(f"{prefix}: there is no such run: no file {prefix}_output.json")
 
 
 def kept_before(status_files: list[str], *, by_command: bool) -> Before:

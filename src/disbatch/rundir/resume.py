@@ -45,7 +45,6 @@ from disbatch.wire.ownfile import is_foreign, owner_of
 
 STATUS_END = "_status.txt"
 
-_BLOCK = 1 << 20
 _PAGE = 1 << 16
 _PAGES = 32
 _MOST_FILES = 1 << 10
@@ -92,14 +91,7 @@ class StatusFile(OpenStatusFile):
 
     def line_number(self, offset: int) -> int:
         """The number, from 1, of the line at `offset`: counted, since only messages need it."""
-        number, at = 1, 0
-        while at < offset:
-            block = self.read(at, min(_BLOCK, offset - at))
-            if not block:
-                break
-            number += block.count(b"\n")
-            at += len(block)
-        return number
+        return 1 + sum(block.count(b"\n") for _, block in self.blocks(end=offset))
 
 
 class Former:
@@ -259,13 +251,11 @@ class Former:
     def others(self) -> Iterator[Record]:
         """The lines that count in the other files."""
         for number, file in enumerate(self.files[1:], 1):
-            at = 0
-            while line := file.line_at(at):
+            for at, line in file.lines():
                 record = parse_line(line)
                 entry = 0 if record is None else self._entry(record.id)
                 if record is not None and entry - 1 >> 1 == number << _OFFSET_BITS | at:
                     yield record
-                at += len(line)
 
     def verify(self, items: Iterable[Item], ids: int) -> list[str]:
         """Look up each task of a whole task file before anything runs; `ids` is how many ids the file has.
@@ -316,31 +306,23 @@ class Former:
 
     def _index(self, number: int, file: StatusFile) -> None:
         """Add every line of `file`."""
-        base = number << _OFFSET_BITS
-        at = line_number = 0
-        rest = b""
-        while data := file.read(at + len(rest), _BLOCK):
-            text = rest + data if rest else data
-            done = text.rfind(b"\n") + 1
-            begin = 0
-            while begin < done:
+        line_number = 0
+        for at, block in file.blocks():
+            base, begin = number << _OFFSET_BITS | at, 0
+            while begin < len(block):
                 line_number += 1
-                told = scan_line(text, begin)
-                if told is None:
-                    end = text.index(b"\n", begin) + 1
-                    if not is_header(text[begin : end - 1]):
+                found = scan_line(block, begin)
+                if found is None:
+                    end = block.index(b"\n", begin) + 1
+                    if not is_header(block[begin : end - 1]):
                         raise _not_status(file.path, line_number)
                 else:
-                    end, mark, id, return_code, reason = told
+                    end, mark, id, return_code, reason = found
                     if self._whole and mark in ASIDE and not number:
-                        self.asides.add(hash(text[begin:end]))
+                        self.asides.add(hash(block[begin:end]))
                     if mark in self._counted and (self._whole or not is_given_up(return_code, reason)):
-                        self._enter(id, base + at + begin, return_code != 0)
+                        self._enter(id, base + begin, return_code != 0)
                 begin = end
-            at += done
-            rest = text[done:]
-            if len(rest) > LONGEST_LINE:
-                raise _not_status(file.path, line_number + 1)
 
     def _enter(self, id: int, place: int, failed: bool) -> None:
         former = self._entry(id)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -29,10 +28,9 @@ from disbatch.model.statusline import FIELDS, Mark, Record, is_given_up, parse_l
 from disbatch.model.task import Reason
 from disbatch.rundir.output_manifest import OutputFile
 from disbatch.rundir.saved_packs import Attempt, Pack, Printed
+from disbatch.rundir.statusfile import BLOCK, OpenStatusFile
 from disbatch.wire.ownfile import open_own, owner_of
 
-_BLOCK = 1 << 20
-_LONGEST_LINE = 64 << 20
 _PID = FIELDS.index("pid")
 _SAME = 2e-6
 """Seconds: the times of a record have microseconds."""
@@ -86,23 +84,19 @@ class Found:
 def read_lines(status: Path, tasks: Collection[int]) -> dict[int, Line]:
     """The lines of the status file that count for these tasks. UsageError if it cannot be read."""
     found: dict[int, Line] = {}
-    try:
-        with _reading(status) as file:
-            for line in iter(partial(file.readline, _LONGEST_LINE), b""):
-                begin = line.find(b"\t") + 1
-                id = line[begin : line.find(b"\t", begin)]
-                if id.isdigit() and len(id) < 20 and int(id) in tasks and line.endswith(b"\n"):
-                    record = parse_line(line)
-                    if record is not None and record.mark not in (Mark.SUPERSEDED, Mark.PER_ENGINE):
-                        found[record.id] = line_of(record)
-    except OSError as error:
-        raise UsageError(f"{status}: cannot be read: {error.strerror}") from error
+    with _open_status(status) as file:
+        for _, line in file.lines():
+            begin = line.find(b"\t") + 1
+            id = line[begin : line.find(b"\t", begin)]
+            if id.isdigit() and len(id) < 20 and int(id) in tasks:
+                record = parse_line(line)
+                if record is not None and record.mark not in (Mark.SUPERSEDED, Mark.PER_ENGINE):
+                    found[record.id] = line_of(record)
     return found
 
 
-def _reading(status: Path) -> BinaryIO:
-    """Without O_NONBLOCK, opening a named pipe would block. OSError."""
-    return os.fdopen(os.open(status, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+def _open_status(path: Path) -> OpenStatusFile:
+    return OpenStatusFile(str(path), "it tells which output counts")
 
 
 def line_of(r: Record) -> Line:
@@ -244,8 +238,8 @@ def _numbers_in(status: Path, wanted: dict[int, Line]) -> dict[int, int]:
     for task, line in wanted.items():
         by_shell.setdefault(b"%d" % line.pid, []).append(task)
     found: dict[int, int] = {}
-    with suppress(OSError), _reading(status) as file:
-        for text in iter(partial(file.readline, _LONGEST_LINE), b""):
+    with suppress(UsageError), _open_status(status) as file:
+        for _, text in file.lines():
             fields = text.split(b"\t", _PID + 1)
             tasks = by_shell.get(fields[_PID], ()) if len(fields) > _PID else ()
             record = parse_line(text) if tasks else None
@@ -303,7 +297,7 @@ class Plain:
 
     def _read(self) -> bytes:
         try:
-            return self._file.read(_BLOCK)
+            return self._file.read(BLOCK)
         except OSError:
             self.is_damaged = True
             return b""

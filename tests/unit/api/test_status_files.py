@@ -89,7 +89,7 @@ def test_header_and_torn_line(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read: No such file"):
+    with pytest.raises(UsageError, match="cannot be read: no such file"):
         read_status(tmp_path / "none")
     with pytest.raises(UsageError, match=r"P_status.txt:2: not a line of a status file"):
         list(read_status(written(tmp_path, line(), b"what?\n", line())))

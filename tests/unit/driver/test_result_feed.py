@@ -283,7 +283,7 @@ def test_the_same_request_is_taken_once_by_two_drivers(tmp_path: Path) -> None:
 def test_look_through_lines_longer_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "status"
     outcome = Outcome(0, 0, 1, 0, 0.1, 1.0, 1.1, 0, b"", 0, b"")
-    sizes = [10, statusfile.SCAN_BLOCK - 100, 3 * statusfile.SCAN_BLOCK, 5, statusfile.SCAN_BLOCK]
+    sizes = [10, statusfile.BLOCK - 100, 3 * statusfile.BLOCK, 5, statusfile.BLOCK]
     lines = [format_line(n, 1, -1, b"x" * size, "n", outcome) for n, size in enumerate(sizes)]
     path.write_bytes(b"not a line\n" + b"".join(lines))
     status = os.open(path, os.O_RDONLY)

@@ -42,6 +42,8 @@ NUMBER = {
 REASONS = tuple(Reason)
 NO_REASON, CANCELLED, NOT_RUN = map(REASONS.index, (Reason.NONE, Reason.CANCELLED, Reason.NOT_RUN))
 
+BLOCK = 1 << 16
+"""Bytes that are read at a time, and again for a single line."""
 _MOST_CAUSES = 50_000
 _MOST_SECONDS = 1e12
 _NUMBERS = re.compile(rb"0x[0-9a-fA-F]+|[0-9]+")
@@ -142,7 +144,7 @@ class Lines:
         first = len(self)
         self._first_rows.append(first)
         bad = first_bad = line_number = 0
-        for offset, block in source.blocks():
+        for offset, block in source.blocks(size=BLOCK):
             if not self._take(source, offset, block):
                 for number in self._take_singly(source, offset, block):
                     first_bad = first_bad or line_number + number

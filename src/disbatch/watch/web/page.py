@@ -23,6 +23,7 @@ from disbatch.model.task import how_ended
 from disbatch.model.text import count, counted, duration, per_second, printable, run_time, whole_seconds
 from disbatch.model.version import VERSION
 from disbatch.model.view import RunView
+from disbatch.rundir.statusfile import BLOCK, blocks_before
 from disbatch.watch.status_text import kind_cells, still_waiting
 from disbatch.watch.web.state import Picture
 from disbatch.wire.ownfile import open_own
@@ -248,8 +249,7 @@ MOST_SECONDS = 2.0
 LONGEST_QUERY = 200
 SHOWN = 400
 """Characters of a command or snippet."""
-_BLOCK = 1 << 20
-_LONGEST_LINE = 8 << 20
+_BLOCK = BLOCK
 _MARKS = {Mark.SKIPPED: "done before", Mark.SUPERSEDED: "does not count", Mark.PER_ENGINE: "per engine"}
 
 
@@ -296,20 +296,14 @@ def search(path: str, query: str, *, failed: bool, before: int | None) -> Search
 
 
 def _search(descriptor: int, end: int, query: str, failed: bool) -> Search:
-    """Block by block, from the end; `rest` is the end of a line whose beginning was not read yet."""
     found: list[Found] = []
     wanted, number = query.lower().encode("utf-8", "replace"), query.encode() if query.isdecimal() else b""
     # The file escapes some characters.
     needle = b"" if set(query) & set("\\'\"") else wanted
-    deadline, least = time.monotonic() + MOST_SECONDS, max(0, end - MOST_BYTES)
-    at, rest = end, b""
-    while at > 0:
-        start = max(0, at - _BLOCK)
-        data = os.pread(descriptor, at - start, start) + rest
-        lines = data.split(b"\n") if needle in data.lower() else [data.partition(b"\n")[0]]
-        rest = lines.pop(0) if start else b""
-        place = start + len(data)
-        for line in reversed(lines):
+    deadline, least = time.monotonic() + MOST_SECONDS, end - MOST_BYTES
+    for offset, block in blocks_before(descriptor, end, _BLOCK):
+        place = offset + len(block) + 1
+        for line in reversed(block.split(b"\n")) if needle in block.lower() else ():
             place -= len(line) + 1
             if (failed and not line.startswith(b"R")) or needle not in line.lower():
                 continue
@@ -317,13 +311,9 @@ def _search(descriptor: int, end: int, query: str, failed: bool) -> Search:
             if task is not None:
                 found.append(task)
                 if len(found) == MOST_FOUND:
-                    return Search(found, max(0, place + 1))
-        at = start
-        if len(rest) > _LONGEST_LINE:
-            rest = b""
-        left = start + len(rest) + 1
-        if start and left < end and (start <= least or time.monotonic() > deadline):
-            return Search(found, left)
+                    return Search(found, place)
+        if offset and (offset <= least or time.monotonic() > deadline):
+            return Search(found, offset)
     return Search(found)
 
 

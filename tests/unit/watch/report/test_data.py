@@ -12,8 +12,7 @@ from report_lines import BASE, line, write
 
 from disbatch.model.errors import UsageError
 from disbatch.model.statusline import STATUS_HEADER, Mark, parse_line, scan_block
-from disbatch.rundir.statusfile import BLOCK
-from disbatch.watch.report.data import NUMBER, Lines
+from disbatch.watch.report.data import BLOCK, NUMBER, Lines
 from disbatch.watch.report.figures import File
 
 DATA = Path(__file__).parents[2] / "data"
