@@ -34,10 +34,12 @@ def test_all_our_processes_import_our_own(theirs: Path, tmp_path: Path, end: str
         tmp_path / "Tasks",
         ["echo $PYTHONPATH > found", f"{DBUTIL} put key value", "./*_dbUtil.sh view key > put"],
     )
-    with Running(tmp_path, "-s", "localhost:1", "-w", "Tasks", env={"PYTHONPATH": pythonpath}) as run:
+    options = ["-s", "localhost:1", "-w", "--use-address", "127.0.0.1:0"]
+    with Running(tmp_path, *options, "Tasks", env={"PYTHONPATH": pythonpath}) as run:
         assert run.ended() == 0
         assert "web page: http" in run.err
         assert "web page: ended" not in run.err and "wrong" not in run.err
+        assert "serves our port" not in run.err
     assert [record.return_code for record in tasks(status_file(tmp_path)).values()] == [0, 0, 0]
     assert (tmp_path / "found").read_text() == f"{pythonpath}\n"
     assert (tmp_path / "put").read_text() == "value\n"

@@ -49,5 +49,13 @@ def web_page() -> int:
     return _main_of("disbatch.watch.web.__main__", "disbatch")
 
 
+def relay() -> int:
+    """The process that serves the port of a run; the exit code."""
+    prefer_own()
+    from disbatch.wire.relay import main
+
+    return main()
+
+
 if __name__ == "__main__":
     sys.exit(dbutil())

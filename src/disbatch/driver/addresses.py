@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +25,7 @@ import msgspec
 
 from disbatch.contexts.child import Child
 from disbatch.contexts.launch_errors import ended_how, lines
+from disbatch.contexts.local import own_argv
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.spawn import spawn
 from disbatch.driver.settings import Settings, Takeover
@@ -108,8 +108,7 @@ class Port:
         mine = {k: v for k, v in os.environ.items() if os.fsencode(k) not in SECRET_VARIABLES}
         listening.set_inheritable(True)
         try:
-            argv = [sys.executable, "-P", "-m", "disbatch.wire.relay"]
-            spawned = spawn(argv, mine, merged=True)
+            spawned = spawn(own_argv("relay"), mine, merged=True)
         finally:
             listening.set_inheritable(False)
         told = RelayOrders(listening.fileno(), self._to, self._marker)

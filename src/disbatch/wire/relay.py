@@ -1,5 +1,5 @@
 """The relay between the run's TCP port and the driver's Unix socket, as a process of its own: it keeps
-clients out that do not know the run (`python -m disbatch.wire.relay`).
+clients out that do not know the run.
 
 Theory of operation
 -------------------
@@ -29,7 +29,6 @@ import contextlib
 import errno
 import os
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable
 from typing import cast
@@ -381,7 +380,3 @@ def main() -> int:
         line = stdin.readline()
     asyncio.run(_serve(msgspec.json.decode(line, type=RelayOrders)))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
