@@ -24,13 +24,13 @@ class Scene:
     def __init__(self, *engines: tuple[str, int], total: int | None = 100) -> None:
         self.clock = 100.0
         self.plan = Plan()
-        self.members: dict[str, EngineEntry] = {}
+        self.entries: dict[str, EngineEntry] = {}
         self.tally = Tally()
         self.notice = ""
         self.holds = Holds(self.tell, lambda: None)
         matter = ViewInputs(
             *(0, "J", "Tasks", lambda: total),
-            *(self.plan, self.members, self.tally, self.holds),
+            *(self.plan, self.entries, self.tally, self.holds),
             label_of=lambda context: context or "rack",
             heard=lambda engine: self.clock - 1.5,
             notice=lambda: self.notice,
@@ -42,17 +42,17 @@ class Scene:
             self.join(name)
 
     def launch(self, name: str, slots: int) -> None:
-        self.members[name] = EngineEntry(name, f"on-{name}", len(self.members), slots)
+        self.entries[name] = EngineEntry(name, f"on-{name}", len(self.entries), slots)
 
     def join(self, name: str) -> None:
-        member = self.members[name]
-        member.apply(SaidHello(self.clock), self.clock)
-        self.tell(Joined(name, Capacity(member.slots), []))
+        entry = self.entries[name]
+        entry.apply(SaidHello(self.clock), self.clock)
+        self.tell(Joined(name, Capacity(entry.slots), []))
 
     def tell(self, event: events.Event) -> None:
         for action in self.plan.handle(event):
             if isinstance(action, events.RecordTask):
-                self.tally.count(self.members[action.engine], action.task, action.outcome)
+                self.tally.count(self.entries[action.engine], action.task, action.outcome)
 
     def attempts(self, engine: str) -> list[int]:
         return list(self.plan.engines[engine].assigned)
@@ -66,7 +66,7 @@ class Scene:
 
     def hear(self, engine: str, beat: Beat) -> None:
         """Its heartbeat comes."""
-        self.members[engine].apply(SentBeat(Heartbeat(self.clock, beat)), self.clock)
+        self.entries[engine].apply(SentBeat(Heartbeat(self.clock, beat)), self.clock)
 
     def view(self, wants: Wants = ALL) -> RunView:
         self.collector.look()

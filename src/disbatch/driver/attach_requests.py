@@ -129,18 +129,18 @@ class AttachRequests:
                 )
             )
 
-    def _member(self, context: str, engine: str) -> EngineEntry | None:
-        member = self._engines.table.entries.get(engine)
-        return None if member is None or not context or member.context != context else member
+    def _entry(self, context: str, engine: str) -> EngineEntry | None:
+        entry = self._engines.table.entries.get(engine)
+        return None if entry is None or not context or entry.context != context else entry
 
     def _ended(self, request: Request, verb: Ended) -> Answer:
-        member = self._member(verb.context, verb.engine)
-        if member is None:
+        entry = self._entry(verb.context, verb.engine)
+        if entry is None:
             return Answer(request.id, False, ["this run does not know that engine"])
         if verb.came:
-            self._engines.exited(member.engine, verb.return_code, verb.words)
-        elif isinstance(member.state, Launching):
-            self._engines.launches.failed(member.engine, verb.words)
+            self._engines.exited(entry.engine, verb.return_code, verb.words)
+        elif isinstance(entry.state, Launching):
+            self._engines.launches.failed(entry.engine, verb.words)
         return Answer(request.id, True, [])
 
     def _detach(self, request: Request, verb: Detach) -> Answer:
@@ -149,15 +149,15 @@ class AttachRequests:
             return Answer(request.id, False, ["this run does not know that context"])
         engines = self._engines
         launching = [
-            member
-            for member in map(engines.table.entries.get, self._attachments.engines(verb.context))
-            if member is not None and isinstance(member.state, Launching)
+            entry
+            for entry in map(engines.table.entries.get, self._attachments.engines(verb.context))
+            if entry is not None and isinstance(entry.state, Launching)
         ]
         staying = engines.of_context(verb.context)
-        heard = sorted(member.name for member in staying if not isinstance(member.state, Lost))
+        heard = sorted(entry.name for entry in staying if not isinstance(entry.state, Lost))
         if heard:
             how = "its tasks finish" if verb.kindly else "its tasks run again elsewhere"
             engines.callbacks.notify_user(f"{short_list(heard)}: {verb.why}; {how}")
-        for member in (*launching, *staying):
-            self._departures.add(member, stop=not verb.kindly)
+        for entry in (*launching, *staying):
+            self._departures.add(entry, stop=not verb.kindly)
         return Answer(request.id, True, [])

@@ -23,11 +23,11 @@ class _Span(NamedTuple):
     engine: str = ""
 
 
-def report_cancelled(plan: Plan, members: Mapping[str, EngineEntry], wanted: IdSet) -> Iterator[str]:
+def report_cancelled(plan: Plan, entries: Mapping[str, EngineEntry], wanted: IdSet) -> Iterator[str]:
     """The lines. To be called before the plan cancels the tasks."""
     for first, last, what, engine in _merged(_spans(plan, wanted)):
         if engine:
-            yield f"task {first}: {what} on {members[engine].shown}"
+            yield f"task {first}: {what} on {entries[engine].shown}"
         elif first == last:
             yield f"task {first}: {what if what == WAITS else f'is {what}'}"
         else:

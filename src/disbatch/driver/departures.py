@@ -29,18 +29,18 @@ class PendingDepartures:
         self._pending: dict[str, events.Drain | events.Stop] = {}
         """The plan's event for each of these engines when it joins."""
 
-    def add(self, member: EngineEntry, *, stop: bool) -> bool:
+    def add(self, entry: EngineEntry, *, stop: bool) -> bool:
         """Release the engine when its running tasks have ended or, with `stop`, end these. False if a driver
         that takes the run over would not know of it."""
-        order = Unwanted(member.engine, stop)
+        order = Unwanted(entry.engine, stop)
         is_journalled = self._journal(order)
-        if member.engine in self._plan.engines:
+        if entry.engine in self._plan.engines:
             self._handle_event(_event(order))
             return is_journalled
-        if stop or member.engine not in self._pending:
-            self._pending[member.engine] = _event(order)
-        if not member.inherited:
-            self._dismiss(member)  # what runs on an engine of a former driver is not known yet
+        if stop or entry.engine not in self._pending:
+            self._pending[entry.engine] = _event(order)
+        if not entry.inherited:
+            self._dismiss(entry)  # what runs on an engine of a former driver is not known yet
         return is_journalled
 
     def restore(self, state: JournalState) -> None:
@@ -48,13 +48,13 @@ class PendingDepartures:
         for engine, stop in state.unwanted.items():
             self._pending[engine] = _event(Unwanted(engine, stop))
 
-    def __contains__(self, member: EngineEntry) -> bool:
+    def __contains__(self, entry: EngineEntry) -> bool:
         """True if the engine has not joined, and is to leave when it does."""
-        return member.engine in self._pending
+        return entry.engine in self._pending
 
-    def joined(self, member: EngineEntry) -> None:
+    def joined(self, entry: EngineEntry) -> None:
         """The engine has joined."""
-        event = self._pending.pop(member.engine, None)
+        event = self._pending.pop(entry.engine, None)
         if event is not None:
             self._handle_event(event)
 

@@ -122,7 +122,7 @@ class ViewInputs(NamedTuple):
     name: str
     total: Callable[[], int | None]
     plan: Plan
-    members: Mapping[str, EngineEntry]
+    entries: Mapping[str, EngineEntry]
     tally: Tally
     holds: Holds
     label_of: Callable[[str], str]
@@ -157,7 +157,7 @@ class StatusCollector:
         """Collect the counts."""
         m = self._inputs
         self._seconds = m.now() - self._begun
-        slots = sum(member.slots for member in m.members.values() if isinstance(member.state, Joined))
+        slots = sum(entry.slots for entry in m.entries.values() if isinstance(entry.state, Joined))
         self._point = CoursePoint(self._seconds, m.tally.done, m.tally.failed, min(m.plan.live, slots), slots)
         self._course.add(self._point, m.tally.inherited)
 
@@ -165,7 +165,7 @@ class StatusCollector:
         """Collect the counts and the engines."""
         self.note()
         before = dict(self._inputs.tally.before)
-        self._engines = [self._row(member, before.pop(member.name, None)) for member in self._members]
+        self._engines = [self._row(entry, before.pop(entry.name, None)) for entry in self._entries]
         self._engines += [former_engine(m.name, -1, m.done, m.failed) for m in before.values()]
         self._running, self._running_wanted = [], 0
 
@@ -242,34 +242,34 @@ class StatusCollector:
         return [*present, *reversed(gone)][:most]
 
     @property
-    def _members(self) -> Iterable[EngineEntry]:
-        return self._inputs.members.values()
+    def _entries(self) -> Iterable[EngineEntry]:
+        return self._inputs.entries.values()
 
-    def _row(self, member: EngineEntry, before: EngineEntry | None) -> EngineRow:
+    def _row(self, entry: EngineEntry, before: EngineEntry | None) -> EngineRow:
         """`before`: what a former driver recorded of its node."""
         m = self._inputs
-        beat = None if member.beat is None else member.beat.message
-        engine = m.plan.engines.get(member.engine)
+        beat = None if entry.beat is None else entry.beat.message
+        engine = m.plan.engines.get(entry.engine)
         if engine is not None and engine.state is not State.LOST:
-            running = min(engine.occupied, member.slots)
+            running = min(engine.occupied, entry.slots)
             waiting = engine.busy - running
         else:
             running = waiting = 0
         now = self._begun + self._seconds
-        begun = member.state.since if isinstance(member.state, Joined) else None
-        heard = m.heard(member.engine) if isinstance(member.state, Joined | Lost) else None
+        begun = entry.state.since if isinstance(entry.state, Joined) else None
+        heard = m.heard(entry.engine) if isinstance(entry.state, Joined | Lost) else None
         return EngineRow(
-            engine=member.engine,
-            node=valid(member.name),
-            rank=member.rank,
-            label=valid(m.label_of(member.context)),
-            state=_state(member, engine),
-            slots=member.slots,
+            engine=entry.engine,
+            node=valid(entry.name),
+            rank=entry.rank,
+            label=valid(m.label_of(entry.context)),
+            state=_state(entry, engine),
+            slots=entry.slots,
             running=running,
             waiting=waiting,
-            done=member.done + (before.done if before else 0),
-            failed=member.failed + (before.failed if before else 0),
-            rate=None if begun is None else self._rates.rate(member.engine, now, member.done, begun),
+            done=entry.done + (before.done if before else 0),
+            failed=entry.failed + (before.failed if before else 0),
+            rate=None if begun is None else self._rates.rate(entry.engine, now, entry.done, begun),
             heard=None if heard is None else max(0.0, now - heard),
             load=None if beat is None else beat.load,
             memory_used=beat.memory_used if beat is not None and beat.memory_total else None,
@@ -293,55 +293,55 @@ class StatusCollector:
     def _find_longest(self, most: int) -> list[RunningRow]:
         """Engines report their tasks with each heartbeat, the longest running first. Tasks that have ended
         since are left out, and those that have started since come last."""
-        reported = (self._reported(member) for member in self._members if member.beat is not None)
+        reported = (self._reported(entry) for entry in self._entries if entry.beat is not None)
         rows = [
-            _running(member, task, seconds)
-            for seconds, _, member, task in islice(
+            _running(entry, task, seconds)
+            for seconds, _, entry, task in islice(
                 heapq.merge(*reported, key=lambda each: (-each[0], each[1])), most
             )
         ]
         if len(rows) < most:
             known = {(row.engine, row.id) for row in rows}
             new = ((m, t) for m, t in self._in_slots() if (m.engine, t.id) not in known)
-            rows += [_running(member, task, None) for member, task in islice(new, most - len(rows))]
+            rows += [_running(entry, task, None) for entry, task in islice(new, most - len(rows))]
         return rows
 
-    def _reported(self, member: EngineEntry) -> Iterator[tuple[float, int, EngineEntry, Task]]:
-        engine = self._inputs.plan.engines.get(member.engine)
-        if engine is None or member.beat is None:
+    def _reported(self, entry: EngineEntry) -> Iterator[tuple[float, int, EngineEntry, Task]]:
+        engine = self._inputs.plan.engines.get(entry.engine)
+        if engine is None or entry.beat is None:
             return
-        since = max(0.0, self._begun + self._seconds - member.beat.time)
+        since = max(0.0, self._begun + self._seconds - entry.beat.time)
         assigned = engine.assigned
-        for running in member.beat.message.running:
+        for running in entry.beat.message.running:
             task = assigned.get(running.attempt)
             if task is not None:
-                yield running.elapsed + since, task.id, member, task
+                yield running.elapsed + since, task.id, entry, task
 
     def _in_slots(self) -> Iterator[tuple[EngineEntry, Task]]:
         for engine in self._inputs.plan.engines.values():
             if engine.state is not State.LOST:
                 for task in engine.running.values():
-                    yield self._inputs.members[engine.id], task
+                    yield self._inputs.entries[engine.id], task
 
 
 def _newest(rows: deque[_Row], most: int) -> list[_Row]:
     return list(islice(rows, max(0, len(rows) - most), None))
 
 
-def _state(member: EngineEntry, engine: Engine | None) -> str:
+def _state(entry: EngineEntry, engine: Engine | None) -> str:
     if engine is not None:
         leaves = engine.draining and engine.state in (State.STARTING, State.ACTIVE)
         return "draining" if leaves else STATES[engine.state]
-    return member.state.name
+    return entry.state.name
 
 
-def _running(member: EngineEntry, task: Task, seconds: float | None) -> RunningRow:
+def _running(entry: EngineEntry, task: Task, seconds: float | None) -> RunningRow:
     return RunningRow(
         task.id,
         task.line,
-        member.engine,
-        valid(member.name),
+        entry.engine,
+        valid(entry.name),
         seconds,
         as_text(task.command),
-        valid(member.label),
+        valid(entry.label),
     )

@@ -38,7 +38,7 @@ def test_the_kept_one_goes_with_the_last() -> None:
     assert give_back.due(["a", "kept"], 25.0) == ["a", "kept"]
 
 
-def members(**contexts: str) -> dict[str, EngineEntry]:
+def entries(**contexts: str) -> dict[str, EngineEntry]:
     """Engines, each on a node of its name, that have joined."""
     return {
         engine: EngineEntry(engine, engine, 0, 1, context=context, state=Joined(since=1.0))
@@ -48,7 +48,7 @@ def members(**contexts: str) -> dict[str, EngineEntry]:
 
 def test_contexts_are_apart() -> None:
     """Nothing is kept of one that was attached when all of it is spare; the driver's own node is."""
-    known = members(own="", other="", a="c1", batch="c1", b="c2", late="c2")
+    known = entries(own="", other="", a="c1", batch="c1", b="c2", late="c2")
     of = {"c1": ["a", "batch", "gone"], "c2": ["b", "late"]}
     give_backs = IdleReleases(known, of.__getitem__)
     assert not give_backs

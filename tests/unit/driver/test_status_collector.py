@@ -103,15 +103,15 @@ def test_states_of_engines() -> None:
     scene = Scene(("a", 1), ("b", 1), ("c", 1))
     scene.launch("d", 1)
     scene.launch("e", 1)
-    scene.members["e"].state = engine_state.Failed()
+    scene.entries["e"].state = engine_state.Failed()
     scene.launch("f", 1)
     scene.join("f")
     scene.tell(Read([task(id) for id in range(9)]))
     scene.tell(Lost("b"))
-    scene.members["b"].state = engine_state.Lost(before=True)
+    scene.entries["b"].state = engine_state.Lost(before=True)
     scene.tell(Drain("c"))
     scene.tell(events.Left("f"))
-    scene.members["f"].state = engine_state.Left(spare=False, retired=True)
+    scene.entries["f"].state = engine_state.Left(spare=False, retired=True)
     states = {row.engine: row.state for row in scene.view().engines}
     assert states == {
         "a": "active",
@@ -130,7 +130,7 @@ def test_of_very_many_engines_those_that_are_there_come_first() -> None:
     scene = Scene(*((f"e{n}", 1) for n in range(4)))
     for name in ("e0", "e1"):
         scene.tell(events.Left(name))
-        scene.members[name].state = engine_state.Left(spare=False, retired=True)
+        scene.entries[name].state = engine_state.Left(spare=False, retired=True)
     view = scene.view(Wants(engines=3))
     assert view.engines_count == 4
     assert [row.engine for row in view.engines] == ["e2", "e3", "e1"]
@@ -180,7 +180,7 @@ def test_what_waits_on_an_engine_does_not_run() -> None:
 def test_where_a_task_runs_and_failed_bears_the_label_of_its_context() -> None:
     scene = Scene(("a", 1), ("b", 1))
     for name in ("a", "b"):
-        scene.members[name].name, scene.members[name].label = "vm", f"of-{name}"
+        scene.entries[name].name, scene.entries[name].label = "vm", f"of-{name}"
     scene.tell(Read([task(0), task(1), task(2)]))
     scene.tell(Finished("a", [outcome(scene.attempts("a")[0], 3)]))
     view = scene.view(msgspec.structs.replace(ALL, kinds=5))
@@ -193,7 +193,7 @@ def test_where_a_task_runs_and_failed_bears_the_label_of_its_context() -> None:
 def test_failures_behind_those_that_are_known() -> None:
     scene = Scene(("a", 1))
     for id in range(NEWEST_FAILURES + 5):
-        scene.tally.count(scene.members["a"], task(id), outcome(id, 3))
+        scene.tally.count(scene.entries["a"], task(id), outcome(id, 3))
     rows = scene.view().failures
     assert [row.number for row in rows] == list(range(6, NEWEST_FAILURES + 6))
     assert rows[0].id == 5 and rows[0].return_code == 3 and rows[0].node == "on-a"
@@ -213,7 +213,7 @@ def test_what_was_said() -> None:
 
 def test_bytes_that_are_no_text_can_be_sent() -> None:
     scene = Scene(("a", 1))
-    scene.members["a"].name = "\udcff\u00e9"
+    scene.entries["a"].name = "\udcff\u00e9"
     scene.notice = "Tasks\udcff: full"
     view = scene.view()
     assert (view.engines[0].node, view.notice) == ("\\xff\u00e9", "Tasks\\xff: full")

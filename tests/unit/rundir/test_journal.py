@@ -358,11 +358,11 @@ def test_what_was_ended_is_not_written_twice(tmp_path: Path) -> None:
     written: list[bytes] = []
 
     def recorder(asides: set[int]) -> Recorder:
-        members = {"e": EngineEntry("e", "n1", 0, 1)}
+        entries = {"e": EngineEntry("e", "n1", 0, 1)}
         return Recorder(
             written.append,
             Tally(),
-            members,
+            entries,
             notify_user=lambda text: None,
             source_name=lambda id: "Tasks",
             hostname="here",
