@@ -13,7 +13,8 @@ What is promised, and looked for here:
    that engine itself had given its driver up. An engine that is cut off may, for as long as it does not hear
    that it was given up, start what it had.
 5. Tasks behind a barrier start when those before it are done.
-6. A context with a limit completes no more tasks than that.
+6. A context with a limit completes no more tasks than that, unless the run was taken over and an engine of
+   the context had ended.
 7. PERENGINE commands run at most once on an engine; START before its first task, STOP after its last one.
 8. What users order holds: while a run is paused nothing starts, and nothing of what is cancelled ever does,
    but on engines that cannot hear it.
@@ -244,7 +245,9 @@ def _limits(evidence: Evidence) -> Iterator[str]:
             if record.mark is Mark.TASK and engine in life.engines and not of_cancelled:
                 counted[life.engines[engine].context] += 1
         for context, limit in life.limits.items():
-            if counted[context] > limit:
+            gone = any(each.ever_gone for each in life.engines.values() if each.context == context)
+            # A driver that takes the run over learns the count from the engines that are there.
+            if counted[context] > limit and not (gone and len(life.drivers) > 1):
                 who = context or "the driver's own"
                 yield f"life {number}: {counted[context]} tasks of context {who}, whose limit is {limit}"
 

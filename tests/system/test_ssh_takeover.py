@@ -105,7 +105,7 @@ def test_engine_that_ends_while_it_is_expected(ssh_run: Run) -> None:
     """What it left beside the status file is recorded, not done again."""
     ssh_run.tasks("#DISBATCH REPEAT 4 " + HELD)
     patience = ("--orphan-patience", "3", "--grace", "0.5")
-    ssh_run.start("-s", "nodeA:2", *QUICK, *patience, "-C", "3", "-p", "P", "Tasks")
+    ssh_run.start("-s", "nodeA:2", *QUICK, *patience, "-p", "P", "Tasks")
     ssh_run.until_told(2)
     ssh_run.lab.cut("nodeA")
     ssh_run.kill_driver()
@@ -114,8 +114,7 @@ def test_engine_that_ends_while_it_is_expected(ssh_run: Run) -> None:
     ssh_run.open_gate()
     ssh_run.until(lambda: "INFO gone" in ssh_run.log("nodeA"), "the engine's end")
     ssh_run.lab.heal("nodeA")
-    assert ssh_run.end() == 3
-    assert "ended after 3 tasks, as -C asks" in ssh_run.stderr
-    ssh_run.check_each_once(3)
-    assert sorted(told.task for told in ssh_run.told) == [0, 1, 2]
+    assert ssh_run.end() == 0
+    ssh_run.check_each_once(4)
+    assert sorted(told.task for told in ssh_run.told) == [0, 1, 2, 3]
     ssh_run.until_gone()

@@ -167,18 +167,18 @@ def test_limits_are_exact(held: Held) -> None:
     gone(lambda: processes(str(held.directory)), "the end of all processes")
 
 
-def test_limit_and_results_that_no_driver_took(held: Held) -> None:
-    """They stand beside the status file when the next driver comes, and count."""
+def test_limit_and_an_engine_that_is_replaced(held: Held) -> None:
+    """Its results stand beside the status file when the next driver comes; its successor counts from 0."""
     held.gated(6)
     held.begin_and_kill(0, 1, options=("-s", "localhost:2", "-C", "3", "--orphan-patience", "2"))
     held.let_pass(2)
     gone(lambda: processes(str(held.directory)), "the end of the engine")
     with held.taking_over() as run:
-        run.until(lambda: len(held.ran()) == 3, "another task")
+        run.until(lambda: len(held.ran()) == 4, "two more tasks")
         held.let_pass(6)
         assert run.ended() == 3
         assert "ended after 3 tasks, as -C asks" in run.err
-    assert sorted(tasks(held.directory / "P_status.txt")) == [0, 1, 2]
+    assert sorted(tasks(held.directory / "P_status.txt")) == [0, 1, 2, 3, 4]
 
 
 def test_close_and_what_was_handed_in(held: Held) -> None:

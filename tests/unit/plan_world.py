@@ -210,6 +210,8 @@ class FakeEngine:
     """PERENGINE commands that ended."""
     told: list[Outcome] = field(default_factory=list)
     """Outcomes that were delivered; their acknowledgement may be on its way still."""
+    recorded: int = 0
+    """Tasks that ended here by themselves, and whose results a former driver has acknowledged."""
 
     def fill(self) -> None:
         """Start what waits, in order."""
@@ -292,6 +294,8 @@ class FakeEngine:
         self.outbox.clear()
         if unsent or self.told[-2:]:
             self.answer(*self.told[-2:], *unsent)
+        acknowledged = [o for o in self.told[:-2] if o.attempt not in self.known_commands]
+        self.recorded += sum(o.ending is Ending.OWN for o in acknowledged)
         self.told = []
         if goodbye:
             self.outbox.append(Left(self.name))
@@ -342,8 +346,8 @@ class World:
         self.counted: dict[str, int] = {}
         self.limits = dict(plan.board.rotation.limits)
         self.revived: set[str] = set()
-        """Contexts where a result came back from a lost engine, or may come of an attempt that was replaced:
-        these may be more than the limit."""
+        """Contexts where a result came back from a lost engine, or may come of an attempt that was replaced,
+        or with engines that had left when the run was taken over: there may be more than the limit."""
         self.told_now: set[int] = set()
         """Attempts whose end the event tells that is being handled."""
         self.commands_done: dict[str, list[tuple[Phase, int]]] = {}
@@ -486,15 +490,13 @@ class World:
         """The driver was killed. The next one reads all that there is again, with what is recorded, and knows
         what users ordered. Engines come back at once, but for those in `late`."""
         self.generation, self.told_end = self.generation + 1, False
-        counted = self.counted
-        left = {context: max(0, n - counted.get(context, 0)) for context, n in self.limits.items()}
         board = self.plan.board
         heard = {name for name, e in board.engines.items() if e.state is not State.LOST}
-        self.revived |= {e.context for name, e in self.engines.items() if name not in heard}
+        self.revived |= {e.context for name, e in self.engines.items() if name not in heard or not e.alive}
         self.plan = Plan(
             max_losses=self.max_losses,
             fail_fast=board.fail_fast,
-            limits=left,
+            limits=self.limits,
             first_attempt=self.generation * ATTEMPTS,
         )
         recorded = [b.id for b in self.barriers[: self.barriers_done]]
@@ -550,7 +552,7 @@ class World:
                 commands[what.phase, what.id] = attempt
             else:
                 tasks[attempt] = what.id
-        past = Past(tasks, commands, engine.stopping)
+        past = Past(tasks, commands, engine.stopping, engine.recorded)
         if engine.stopping or Phase.STOP in (phase for phase, _ in commands):
             self.may_leave_early.add(name)
         self.feed(Joined(name, Capacity(engine.slots), holding, engine.context, past, name in self.orders))

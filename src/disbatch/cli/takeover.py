@@ -163,7 +163,7 @@ def _prepare(
     say: Callable[[str], None],
 ) -> Prepared:
     """Read the record of the former driver. DisbatchError if it does not fit the tasks or the options."""
-    told, asked, resume, opened = takeover.told, takeover.told.asked, options.resume, inputs.opened
+    asked, resume, opened = takeover.told.asked, options.resume, inputs.opened
     former = former_record(resume, resume.resume_from, opened, say)
     pool = pool_of(options.context, choice)
     before = kept_before(resume.resume_from, by_command=resume.by_command)
@@ -178,7 +178,6 @@ def _prepare(
         )
     if options.source.owned:
         say("a program submitted tasks to this run; if it has ended, use `dbutil close` to accept no more")
-    told.counted = so_far.counting(told)
     return Prepared(
         inputs=inputs,
         pool=pool,

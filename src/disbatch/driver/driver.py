@@ -177,8 +177,6 @@ class Driver:
         self._parts.acknowledgements.look_at_withheld()
 
     def _perform(self, actions: list[events.Action]) -> None:
-        if self._plan.limits:
-            self._parts.journal.count(actions, self._parts.engine_table.entries, self._plan.limits)
         performers = self._performers
         for action in actions:
             performers[type(action)](action)

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from disbatch.model.errors import DisbatchError
-from disbatch.model.idset import IdSet
 from disbatch.model.statusline import Record
 from disbatch.model.task import Barrier, Item, PerEngine, Task
 from disbatch.model.text import short_list
 from disbatch.plan.events import Completed, Event, Read, Recorded, SourceDry, SourceEnded
 from disbatch.plan.plan import Plan
-from disbatch.rundir.journal import JournalState
 from disbatch.rundir.resume import Former
 from disbatch.rundir.resume_by_command import ByCommand
 from disbatch.rundir.takeover import SoFar
@@ -107,13 +105,11 @@ class Feed:
         """Tasks can be submitted."""
         return self._submitted is not None or self.expects_program
 
-    def look_beside(self, told: JournalState) -> dict[str, IdSet]:
+    def look_beside(self) -> None:
         """Look for results that engines of a former driver have written beside the status file since it was
-        read. Returns the tasks that count for each context's limit. DisbatchError."""
-        if self._so_far is None:
-            return {}
-        self._so_far.look_beside()
-        return self._so_far.counting(told)
+        read. DisbatchError."""
+        if self._so_far is not None:
+            self._so_far.look_beside()
 
     def not_counted(self, plan: Plan) -> Iterator[tuple[Task, Record]]:
         """Tasks that former drivers of this run recorded and that were not read again, with their records."""

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,6 @@ from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.settings import Settings
 from disbatch.driver.tally import Tally, view_of
 from disbatch.model.failure import line_of_outcome
-from disbatch.model.idset import IdSet
 from disbatch.model.statusline import (
     Mark,
     Record,
@@ -29,8 +28,7 @@ from disbatch.model.task import LOST_RETURN_CODE, NO_REPEAT, Barrier, Item, Outc
 from disbatch.model.text import counted
 from disbatch.model.view import TaskView
 from disbatch.plan import events
-from disbatch.plan.events import Action, RecordTask, Verdict
-from disbatch.rundir.journal import Counted, JournalLine
+from disbatch.rundir.journal import JournalLine
 from disbatch.rundir.journal_file import RunFile
 from disbatch.rundir.takeover import Line
 
@@ -216,20 +214,6 @@ class Journal:
     def add(self, line: JournalLine) -> bool:
         """False if it is forgotten when the driver is killed, as the file cannot be written."""
         return self._file is None or self._file.add(line)
-
-    def count(
-        self, actions: Sequence[Action], members: Mapping[str, EngineEntry], limited: Container[str]
-    ) -> None:
-        """Which results that are about to be recorded count for the limit of a context. What is noted and
-        then not recorded does not count; but what was recorded and not noted would be done once too often."""
-        ids: dict[str, IdSet] = {}
-        for action in actions:
-            if type(action) is RecordTask and action.verdict is Verdict.COUNTS:
-                context = members[action.engine].context
-                if context in limited:
-                    ids.setdefault(context, IdSet()).add(action.task.id, action.task.id)
-        for context, some in ids.items():
-            self.add(Counted(context, list(some)))
 
     def is_taken_over(self) -> bool:
         """Another driver has the run. Any thread may ask. OSError if that cannot be said now."""

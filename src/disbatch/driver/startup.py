@@ -14,7 +14,7 @@ from disbatch.driver.takeover import EngineRecovery
 from disbatch.model.errors import DisbatchError
 from disbatch.plan import events
 from disbatch.plan.plan import Plan
-from disbatch.rundir.journal import Counted, JournalState
+from disbatch.rundir.journal import JournalState
 from disbatch.sources.keystore import SourceAccess
 
 ATTEMPTS = 1 << 40
@@ -32,7 +32,8 @@ def new_plan(settings: Settings) -> Plan:
 
 
 def task_limits(settings: Settings) -> dict[str, int]:
-    """How many more tasks each known context that has a limit (-C) may complete."""
+    """How many tasks each known context that has a limit (-C) may complete. Its engines report those that
+    they completed for a former driver, unless that was of a version that counted them in the journal."""
     takeover, limit = settings.takeover, settings.pool.task_limit
     limits = {} if limit is None else {"": limit}
     if takeover is None:
@@ -109,7 +110,7 @@ class Startup:
             *(p.engines, p.holds, patience, told),
             hostname=p.hostname,
             ended=takeover.ended,
-            look_beside=lambda: self._look_beside(told),
+            look_beside=self._look_beside,
         )
         self._restore(told)
         return recovery
@@ -122,15 +123,9 @@ class Startup:
             p.attach_requests.restore(name, asked, here)
         p.user_commands.restore(told)
 
-    def _look_beside(self, told: JournalState) -> None:
+    def _look_beside(self) -> None:
         """Read the results of engines that ended without a driver and wrote them beside their logs."""
-        p = self._parts
         try:
-            counting = p.feed.look_beside(told)
+            self._parts.feed.look_beside()
         except DisbatchError as error:
             self._notify_user(str(error))
-            return
-        for context, ids in counting.items():
-            p.journal.add(Counted(context, list(ids)))
-        for context, limit in task_limits(p.settings).items():
-            self._handle_event(events.Limit(context, limit))

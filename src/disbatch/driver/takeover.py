@@ -158,7 +158,7 @@ class EngineRecovery:
         commands: dict[tuple[Phase, int], int | None] = dict.fromkeys(hello.ran)
         commands |= {(c.phase, c.task_id): c.attempt for c in hello.holding if c.phase is not None}
         tasks = {c.attempt: c.task_id for c in hello.holding if c.phase is None}
-        return events.Past(tasks, commands, hello.leaving)
+        return events.Past(tasks, commands, hello.leaving, hello.recorded)
 
     def joined(self, entry: EngineEntry) -> None:
         """An engine joined, maybe late: then the one that replaced it leaves, since both would share the

@@ -425,6 +425,7 @@ class Engine:
             leaving=self._leaving,
             boot=boot_id(),
             started=0 if process is None else process.start,
+            recorded=self._outbox.recorded,
         )
 
     def _receive(self, message: ToEngine) -> None:

@@ -55,6 +55,8 @@ class Outbox:
         self._supply = supply
         self._gathered: list[Result] = []
         self._posted: deque[list[Result]] = deque()
+        self.recorded = 0
+        """Tasks that ended here by themselves, and whose results a driver has acknowledged."""
         self._timer: asyncio.Handle | None = None
 
     def add(self, job: Job, outcome: Outcome) -> None:
@@ -92,7 +94,8 @@ class Outbox:
         """The driver acknowledged something: forget what it has."""
         kept = self._unacknowledged()
         while len(self._posted) > kept:
-            self._posted.popleft()
+            for job, outcome in self._posted.popleft():
+                self.recorded += job.phase is None and outcome.ending is Ending.OWN
 
     @property
     def empty(self) -> bool:

@@ -49,11 +49,12 @@ class SourceEnded(msgspec.Struct, frozen=True, gc=False):
 class Past(msgspec.Struct, frozen=True):
     """What an engine has from a former driver. `tasks`: the id of the task of each attempt. `commands`: the
     attempt of each PERENGINE command (phase, id); None if its result was acknowledged. `leaving`: the engine
-    was told to leave."""
+    was told to leave. `recorded`: how many other results of the engine were acknowledged."""
 
     tasks: dict[int, int]
     commands: dict[tuple[Phase, int], int | None]
     leaving: bool = False
+    recorded: int = 0
 
 
 class Joined(msgspec.Struct, frozen=True):

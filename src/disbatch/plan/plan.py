@@ -260,11 +260,6 @@ class Plan:
         known = self.board.engines.get(engine)
         return known is not None and known.kept > 0
 
-    @property
-    def limits(self) -> Mapping[str, int]:
-        """How many more tasks each context with a limit may complete."""
-        return self.board.rotation.limits
-
     def has_reached_limit(self, context: str) -> bool:
         """True if the context has a limit, and has completed so many tasks."""
         return self.board.rotation.is_spent(context)

@@ -109,7 +109,7 @@ def _take_recorded(board: Board, recorded: Recorded) -> None:
     board.actions.append(CountRecorded(recorded))
     item = recorded.item
     if isinstance(item, Task):
-        drop_claim(board, item.id)
+        drop_claim(board, item.id, recorded=True)
         close_task(board, item, failed=recorded.failed)
     elif board.reset_failures() and item.check and board.mode is Mode.RUNNING:
         wind_down(board, Mode.WINDING_DOWN, Conclusion.CHECK_FAILED)

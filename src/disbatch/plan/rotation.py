@@ -202,6 +202,11 @@ class Rotation:
             if self.limits[context] == 0:
                 self._touch_idle(context)
 
+    def count_before(self, context: str, tasks: int) -> None:
+        """Count so many tasks that the context completed for a former driver."""
+        if tasks and context in self.limits:
+            self.limit(context, self.limits[context] - tasks)
+
     def _touch_idle(self, context: str) -> None:
         """Its engines without attempts are to leave, or no longer."""
         for engine in self.idle.of_context(context):

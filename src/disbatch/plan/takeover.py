@@ -3,7 +3,8 @@
 A claim takes a slot and counts for its context's limit. When its task is read, it becomes a valid attempt; if
 it has ended by then, its outcome was kept. Of two claims to one task, the later attempt is valid. If the task
 was already assigned to another engine by this plan, the claim of an engine that joins late is valid, because
-that attempt has run for longer. A claim to a task that is recorded is ended.
+that attempt has run for longer. A claim to a task that is recorded is ended, and still counts for the limit:
+the former driver recorded this attempt, and was killed before it acknowledged it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ def inherit(board: Board, engine: Engine, past: Past) -> list[int]:
     engine.commands.update(past.commands)
     if past.leaving or any(phase is Phase.STOP for phase, _ in past.commands):
         drain(board, engine)
+    board.rotation.count_before(engine.context, past.recorded)
     backlog = board.backlog
     unread = backlog.unread_tasks()
     wanted = {id for id in past.tasks.values() if id < backlog.read_to and id not in unread}
@@ -40,6 +42,8 @@ def inherit(board: Board, engine: Engine, past: Past) -> list[int]:
             assign_inherited(board, engine, attempt, ready.pop(id))
         else:
             won = id in elsewhere and _win(board, engine, attempt, *elsewhere[id])
+            if id not in elsewhere:
+                board.rotation.count_before(engine.context, 1)
         if not won:
             engine.set_adrift(attempt, None)
             unwanted.append(attempt)
@@ -92,11 +96,13 @@ def assign_inherited(board: Board, engine: Engine, attempt: int, task: Task) -> 
         board.actions.append(End(engine.id, [attempt], board.at_once or engine.at_once))
 
 
-def drop_claim(board: Board, id: int) -> None:
-    """Remove the claim to this task, if there is one: the task is recorded, or does not exist."""
+def drop_claim(board: Board, id: int, *, recorded: bool = False) -> None:
+    """Remove the claim to this task, if there is one: the task is `recorded`, or does not exist."""
     claimed = board.claims.pop(id, None) if board.claims else None
     if claimed is not None:
         _give_up(board, claimed)
+        if recorded:
+            board.rotation.count_before(claimed.engine.context, 1)
 
 
 def _give_up(board: Board, claimed: Claimed) -> None:

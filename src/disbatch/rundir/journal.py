@@ -90,8 +90,8 @@ class Joint(msgspec.Struct, frozen=True, tag="attached"):
 
 
 class Counted(msgspec.Struct, frozen=True, tag="counted"):
-    """Results of these tasks are about to be recorded, and count for the limit of that context. If they were
-    never recorded, they do not."""
+    """Results of these tasks count for the limit of that context. Only a former version writes this: engines
+    report what they have completed."""
 
     context: str
     ranges: Ranges
@@ -157,8 +157,8 @@ class JournalState:
 
     `engines` were there, or being launched, at the end; `lost` were given up. `unwanted`: those of both that
     shall leave; True: at once. `avoid`: nodes on which an engine of the first context was to leave.
-    `attached`: the attached contexts. `counted`: the tasks that count for a context's limit. `orders`: users'
-    orders about the whole run, by kind.
+    `attached`: the attached contexts. `counted`: the tasks that a former version counted for a context's
+    limit. `orders`: users' orders about the whole run, by kind.
     """
 
     asked: Asked

@@ -243,20 +243,6 @@ class Former:
         """There is a line of that id."""
         return bool(self._entry(id))
 
-    def is_ours(self, id: int) -> bool:
-        """That id has a line in the first file."""
-        entry = self._entry(id)
-        return bool(entry) and self._place(entry)[0] is self.files[0]
-
-    def others(self) -> Iterator[Record]:
-        """The lines that count in the other files."""
-        for number, file in enumerate(self.files[1:], 1):
-            for at, line in file.lines():
-                record = parse_line(line)
-                entry = 0 if record is None else self._entry(record.id)
-                if record is not None and entry - 1 >> 1 == number << _OFFSET_BITS | at:
-                    yield record
-
     def verify(self, items: Iterable[Item], ids: int) -> list[str]:
         """Look up each task of a whole task file before anything runs; `ids` is how many ids the file has.
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from disbatch.model.errors import UsageError
-from disbatch.model.idset import IdSet
 from disbatch.model.statusline import Mark, Record, unquoted
 from disbatch.model.task import Barrier, Item, Task
 from disbatch.plan.events import Recorded
@@ -163,25 +162,6 @@ class SoFar:
     def look_beside(self) -> None:
         """Engines may have left more beside the status file since: add it. ResumeError."""
         self._former.look_beside()
-
-    def counting(self, told: JournalState) -> dict[str, IdSet]:
-        """The tasks that count for the limit of a context, by context: of those that were about to be
-        recorded, the recorded ones; and those whose results engines had to leave beside the status file. Such
-        an engine is known by the name of its node: if two contexts have a node with that name, it counts for
-        both."""
-        counting = {context: self._ours_of(ids) for context, ids in told.counted.items()}
-        contexts: dict[str, set[str]] = {}
-        for here in (*told.engines.values(), *told.lost.values()):
-            contexts.setdefault(here.name, set()).add(here.context)
-        for record in self._former.others():
-            for context in contexts.get(record.node, ()):
-                if record.mark is Mark.TASK:
-                    counting.setdefault(context, IdSet()).add(record.id, record.id)
-        return counting
-
-    def _ours_of(self, ids: IdSet) -> IdSet:
-        each = (id for first, last in ids for id in range(first, last + 1))
-        return IdSet((id, id) for id in each if self._former.is_ours(id))
 
     def recorded(self, item: Task | Barrier) -> Recorded | None:
         """The record of that item. ResumeError if it is not the same item."""

@@ -135,8 +135,9 @@ class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
     number received; `results_from` the number of the first message that the engine still keeps; `holding` the
     attempts that it has: waiting, running, or ended and not acknowledged. For a driver that took the run
     over: `ran` are the PERENGINE commands whose results were delivered already, `leaving` means that the
-    engine was told to leave. `boot` and `started` distinguish this process from a later one with the same
-    process id: see `engine.process_tree`."""
+    engine was told to leave, `recorded` is how many tasks that ended by themselves were acknowledged. `boot`
+    and `started` distinguish this process from a later one with the same process id: see
+    `engine.process_tree`."""
 
     protocol: Count
     engine: Name
@@ -152,6 +153,7 @@ class Hello(msgspec.Struct, frozen=True, tag=True, array_like=True):
     leaving: bool = False
     boot: Text = ""
     started: Count = 0
+    recorded: Count = 0
 
 
 class Running(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -217,6 +217,22 @@ def test_claims_take_their_part_of_a_limit_before_they_are_read() -> None:
     ]
 
 
+def test_what_engines_completed_for_a_former_driver_counts_for_a_limit() -> None:
+    """Two results were acknowledged, and two only recorded: one is read before the engine is heard."""
+    plan = Plan(first_attempt=ATTEMPTS, limits={"": 5})
+    plan.handle(Hold())
+    plan.handle(Read([Recorded(task(0), False, None), Recorded(task(1), False, None)]))
+    plan.handle(Read([Recorded(task(2), False, None)]))
+    past = Past({3: 2, 4: 3}, {}, False, 2)
+    assert plan.handle(Joined("e", Capacity(4), [3, 4], "", past)) == [End("e", [3])]
+    plan.handle(Read([Recorded(task(3), False, None)]))
+    plan.handle(Heard())
+    actions = [*plan.handle(Resume()), *read(plan, task(4), task(5))]
+    assert [pair for action in actions if isinstance(action, Assign) for pair in action.pairs] == [
+        (ATTEMPTS, task(4))
+    ]
+
+
 def test_claim_that_is_ended_again_when_its_engine_comes_back() -> None:
     """It was told to end when the run was, and may not have heard that."""
     plan = next_plan()

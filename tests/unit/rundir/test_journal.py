@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from disbatch.contexts.nodes import Node
@@ -334,20 +333,6 @@ def test_so_far(tmp_path: Path) -> None:
     assert so_far.verify([tasks[0], barrier, *tasks[2:]], 5) == []
     with pytest.raises(ResumeError, match="is not the one"):
         so_far.recorded(Task(0, 1, -1, b"another"))
-    so_far.close()
-
-
-def test_tasks_that_count_for_a_limit(tmp_path: Path) -> None:
-    """Noted and recorded; or left beside the status file by an engine of that context."""
-    (tmp_path / "P_status.txt").write_bytes(line(0) + line(1) + line(4))
-    (tmp_path / "P_N1_unrecorded.txt").write_bytes(line(1) + line(5))
-    told = JournalState(ASKED)
-    for each in (here("n1"), here("c", context="c1"), Counted("", [(0, 2)]), Counted("c1", [(3, 4)])):
-        told.learn(each)
-    told.engines["n1"] = msgspec.structs.replace(told.engines["n1"], name="n1")
-    so_far = SoFar.read(tmp_path / "P_status.txt", "Tasks")
-    counting = {context: list(ids) for context, ids in so_far.counting(told).items()}
-    assert counting == {"": [(0, 1), (5, 5)], "c1": [(4, 4)]}
     so_far.close()
 
 
