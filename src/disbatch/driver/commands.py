@@ -50,7 +50,7 @@ class UserCommands:
     def __init__(
         self,
         plan: Plan,
-        members: Mapping[str, EngineEntry],
+        entries: Mapping[str, EngineEntry],
         holds: Holds,
         departures: PendingDepartures,
         submissions: Submissions,
@@ -65,7 +65,7 @@ class UserCommands:
         waits: bool = False,
     ) -> None:
         self._plan = plan
-        self._members = members
+        self._entries = entries
         self._holds = holds
         self._departures = departures
         self._submissions = submissions
@@ -82,8 +82,8 @@ class UserCommands:
         self._by = ""
         """The client that requests it; "": `dbutil`."""
         self._performers: dict[type[RunRequest], Callable[[Any], Iterable[str]]] = {
-            Drain: lambda request: self._release_nodes("drain", request.names, self._drain),
-            Stop: lambda request: self._release_nodes("stop", request.names, self._stop),
+            Drain: self._release_nodes,
+            Stop: self._release_nodes,
             Pause: self._pause,
             Unpause: self._unpause,
             Cancel: self._cancel,
@@ -135,22 +135,20 @@ class UserCommands:
 
     # ---- nodes ----
 
-    def _release_nodes(
-        self, verb: str, names: list[str], one: Callable[[EngineEntry, bool], str]
-    ) -> list[str]:
-        names = self._written_out(verb, names)
-        members = self._named(names)
+    def _release_nodes(self, request: Drain | Stop) -> list[str]:
+        verb = request.verb.name
+        names = self._written_out(verb, request.names)
+        chosen = self._named(names)
         self._notify_user(f"{self._asker(verb)} {_listed(self._name_for_people(name) for name in names)}")
-        going = {member.engine for member in members}
-        alone = not any(
-            self._stays(member) for member in self._members.values() if member.engine not in going
-        )
-        lines = [one(member, alone) for member in members]
+        going = {entry.engine for entry in chosen}
+        alone = not any(self._stays(entry) for entry in self._entries.values() if entry.engine not in going)
+        stop = isinstance(request, Stop)
+        lines = [self._release_node(entry, stop=stop, alone=alone) for entry in chosen]
         return [*lines, self._alone] if alone else lines
 
     def _written_out(self, verb: str, names: list[str]) -> list[str]:
         """The names, with ranges expanded unless a node or label has that name. UsageError."""
-        known = {name for member in self._members.values() for name in self._names(member)}
+        known = {name for entry in self._entries.values() for name in self._names(entry)}
         lists = ([name] if name in known or "[" not in name else written_out(name, verb) for name in names)
         return list(dict.fromkeys(chain.from_iterable(lists)))
 
@@ -160,10 +158,10 @@ class UserCommands:
 
         An engine has the names of `_names`, and its id, which programs know."""
         known: dict[str, list[EngineEntry]] = {}
-        for member in self._members.values():
-            for name in self._names(member):
-                known.setdefault(name, []).append(member)
-        known |= {name: [self._members[name]] for name in names if name in self._members}
+        for entry in self._entries.values():
+            for name in self._names(entry):
+                known.setdefault(name, []).append(entry)
+        known |= {name: [self._entries[name]] for name in names if name in self._entries}
         unknown = [name for name in names if name not in known]
         if unknown:
             raise UsageError(
@@ -172,86 +170,74 @@ class UserCommands:
             )
         chosen: dict[str, EngineEntry] = {}
         for name in names:
-            there = [member for member in known[name] if self._is_there(member)]
-            chosen.update((member.engine, member) for member in there or known[name][-1:])
+            there = [entry for entry in known[name] if self._is_there(entry)]
+            chosen.update((entry.engine, entry) for entry in there or known[name][-1:])
         return list(chosen.values())
 
     def _name_for_people(self, name: str) -> str:
-        return self._members[name].shown if name in self._members else name
+        return self._entries[name].shown if name in self._entries else name
 
-    def _names(self, member: EngineEntry) -> list[str]:
+    def _names(self, entry: EngineEntry) -> list[str]:
         """The name of its node in the run, the one that the user gave, and its label."""
-        given = "" if member.node is None else member.node.name
-        return [name for name in dict.fromkeys((member.name, given, member.label)) if name]
+        given = "" if entry.node is None else entry.node.name
+        return [name for name in dict.fromkeys((entry.name, given, entry.label)) if name]
 
-    def _is_there(self, member: EngineEntry) -> bool:
-        if isinstance(member.state, Launching):
+    def _is_there(self, entry: EngineEntry) -> bool:
+        if isinstance(entry.state, Launching):
             return True
-        return member.engine in self._plan.engines and not _is_dead(member)
+        return entry.engine in self._plan.engines and not _is_dead(entry)
 
-    def _stays(self, member: EngineEntry) -> bool:
+    def _stays(self, entry: EngineEntry) -> bool:
         """True if it is present, or will be, and is not to leave."""
-        engine = self._plan.engines.get(member.engine)
+        engine = self._plan.engines.get(entry.engine)
         if engine is None:
-            return isinstance(member.state, Launching) and member not in self._departures
+            return isinstance(entry.state, Launching) and entry not in self._departures
         return engine.state in (State.STARTING, State.ACTIVE) and not engine.draining
 
-    def _drain(self, member: EngineEntry, alone: bool) -> str:
-        name, engine = member.shown, self._plan.engines.get(member.engine)
+    def _release_node(self, entry: EngineEntry, *, stop: bool, alone: bool) -> str:
+        name, engine = entry.shown, self._plan.engines.get(entry.engine)
         if engine is None:
-            return self._not_there(member, stop=False)
-        if engine.state in (State.STOPPING, State.LEAVING):
+            return self._not_there(entry, stop=stop)
+        is_leaving = engine.state in (State.STOPPING, State.LEAVING)
+        if (engine.stopped or (is_leaving and not engine.per_engine)) if stop else is_leaving:
             return f"{name}: is leaving already"
-        if engine.draining:
+        if engine.draining and not stop:
             return f"{name}: is draining already"
-        if _is_dead(member):
+        if _is_dead(entry):
             return f"{name}: {DEAD}"
-        running = len(engine.running)
-        lost = engine.state is State.LOST
-        self._release(member, stop=False)
-        if lost:
-            return f"{name}: is not heard; if it comes back, it finishes what runs there"
+        running, is_lost = len(engine.running), engine.state is State.LOST
+        self._release(entry, stop=stop)
+        if is_lost:
+            return (
+                f"{name}: is not heard; if it comes back, it {'ends' if stop else 'finishes'} what runs there"
+            )
         if not running:
             return f"{name}: nothing is running there; it leaves"
-        return f"{name}: draining; {counted(running, 'task')} {'is' if running == 1 else 'are'} running there"
-
-    def _stop(self, member: EngineEntry, alone: bool) -> str:
-        name, engine = member.shown, self._plan.engines.get(member.engine)
-        if engine is None:
-            return self._not_there(member, stop=True)
-        if engine.stopped or (engine.state in (State.STOPPING, State.LEAVING) and not engine.per_engine):
-            return f"{name}: is leaving already"
-        if _is_dead(member):
-            return f"{name}: {DEAD}"
-        running = len(engine.running)
-        lost = engine.state is State.LOST
-        self._release(member, stop=True)
-        if lost:
-            return f"{name}: is not heard; if it comes back, it ends what runs there"
-        if not running:
-            return f"{name}: nothing is running there; it leaves"
+        tasks = counted(running, "task")
+        if not stop:
+            return f"{name}: draining; {tasks} {'is' if running == 1 else 'are'} running there"
         again = "" if alone else f", which {'runs' if running == 1 else 'run'} again elsewhere"
-        return f"{name}: ending {counted(running, 'task')}{again}"
+        return f"{name}: ending {tasks}{again}"
 
-    def _not_there(self, member: EngineEntry, *, stop: bool) -> str:
-        if member.inherited and isinstance(member.state, Launching | Lost):
-            self._release(member, stop=stop)
-            return f"{member.shown}: is not heard yet; if it comes, it leaves"
-        if not isinstance(member.state, Launching):
-            joined = member.state.has_joined
-            return f"{member.shown}: has left already" if joined else f"{member.shown}: did not join"
-        self._release(member, stop=stop)
-        return f"{member.shown}: has not joined yet, and need not"
+    def _not_there(self, entry: EngineEntry, *, stop: bool) -> str:
+        if entry.inherited and isinstance(entry.state, Launching | Lost):
+            self._release(entry, stop=stop)
+            return f"{entry.shown}: is not heard yet; if it comes, it leaves"
+        if not isinstance(entry.state, Launching):
+            joined = entry.state.has_joined
+            return f"{entry.shown}: has left already" if joined else f"{entry.shown}: did not join"
+        self._release(entry, stop=stop)
+        return f"{entry.shown}: has not joined yet, and need not"
 
-    def _release(self, member: EngineEntry, *, stop: bool) -> None:
-        self._is_journalled &= self._departures.add(member, stop=stop)
+    def _release(self, entry: EngineEntry, *, stop: bool) -> None:
+        self._is_journalled &= self._departures.add(entry, stop=stop)
 
     # ---- tasks ----
 
     def _cancel(self, verb: Cancel) -> list[str]:
         wanted = IdSet(verb.ranges)
         self._check(wanted)
-        lines = list(report_cancelled(self._plan, self._members, wanted))
+        lines = list(report_cancelled(self._plan, self._entries, wanted))
         self._notify_user(f"{self._asker('cancel')} {_ranges(wanted)}")
         self._give(Cancelled(list(wanted)))
         return lines
@@ -328,9 +314,9 @@ class UserCommands:
         yield f"ending the run, to be resumed; {counted(running, 'task')} running"
 
 
-def _is_dead(member: EngineEntry) -> bool:
+def _is_dead(entry: EngineEntry) -> bool:
     """True if it was given up and cannot come back."""
-    return isinstance(member.state, Lost) and not member.may_run_on
+    return isinstance(entry.state, Lost) and not entry.may_run_on
 
 
 def _ranges(ids: Iterable[tuple[int, int]]) -> str:

@@ -29,7 +29,7 @@ from disbatch.model.text import counted
 from disbatch.model.view import TaskView
 from disbatch.plan import events
 from disbatch.rundir.journal import JournalLine
-from disbatch.rundir.journal_file import RunFile
+from disbatch.rundir.journal_file import JournalFile
 from disbatch.rundir.takeover import Line
 
 log = logging.getLogger(__name__)
@@ -201,15 +201,15 @@ class Journal:
     """`add` notes a line; `begin` comes before."""
 
     def __init__(self) -> None:
-        self._file: RunFile | None = None
+        self._file: JournalFile | None = None
 
     def begin(self, settings: Settings) -> None:
         """Begin the file, or go on with that of a former driver. UsageError."""
         path = settings.claimed.files.run
         if settings.takeover is not None:
-            self._file = RunFile.go_on(path, settings.takeover.told)
+            self._file = JournalFile.go_on(path, settings.takeover.told)
         elif settings.asked is not None:
-            self._file = RunFile.create(path, settings.asked)
+            self._file = JournalFile.create(path, settings.asked)
 
     def add(self, line: JournalLine) -> bool:
         """False if it is forgotten when the driver is killed, as the file cannot be written."""

@@ -44,7 +44,7 @@ class _Tagged(msgspec.Struct):
     type: str
 
 
-class RunFile:
+class JournalFile:
     """The journal while the run goes on; `told` is its content. Failures to write it go to the log: the run
     needs it only if its driver is killed. `small` as SMALL."""
 
@@ -60,7 +60,7 @@ class RunFile:
         self._told_of_trouble = False
 
     @classmethod
-    def create(cls, path: Path, asked: Asked, *, small: int = SMALL) -> RunFile:
+    def create(cls, path: Path, asked: Asked, *, small: int = SMALL) -> JournalFile:
         """Begin the file. UsageError if it cannot be created."""
         file = cls(path, JournalState(asked), small)
         try:
@@ -70,7 +70,7 @@ class RunFile:
         return file
 
     @classmethod
-    def go_on(cls, path: Path, told: JournalState, *, small: int = SMALL) -> RunFile:
+    def go_on(cls, path: Path, told: JournalState, *, small: int = SMALL) -> JournalFile:
         """Replace a former driver's file. UsageError if it cannot be written."""
         file = cls(path, told, small)
         try:

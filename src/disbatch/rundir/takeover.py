@@ -25,7 +25,7 @@ from disbatch.model.statusline import Mark, Record, unquoted
 from disbatch.model.task import Barrier, Item, Task
 from disbatch.plan.events import Recorded
 from disbatch.rundir.journal import JournalState
-from disbatch.rundir.journal_file import RunFile
+from disbatch.rundir.journal_file import JournalFile
 from disbatch.rundir.lock import hold
 from disbatch.rundir.paths import ClaimedFiles, RunFiles
 from disbatch.rundir.resume import Former
@@ -58,7 +58,7 @@ def claim_again(
     host. `own_log`: the user did not name the log. UsageError if they cannot be written."""
     try:
         if apart:
-            RunFile.go_on(files.run, told).close()
+            JournalFile.go_on(files.run, told).close()
             status = _renewed(files, status)
         recorded = cut_torn_line(status)
         log = _log(files, own=own_log)

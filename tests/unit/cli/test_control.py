@@ -15,7 +15,7 @@ from disbatch.cli.verb_options import parse_ranges
 from disbatch.client.find import find_run
 from disbatch.model.errors import SilenceError, UsageError
 from disbatch.rundir.journal import Asked, SourceKind
-from disbatch.rundir.journal_file import RunFile
+from disbatch.rundir.journal_file import JournalFile
 from disbatch.rundir.lock import hold
 from disbatch.wire.connect import ConnectFile, RunKeys
 from disbatch.wire.engine_protocol import PROTOCOL
@@ -93,7 +93,7 @@ def test_the_only_live_run_here() -> None:
 def test_what_a_dead_driver_leaves(here: Path, source: SourceKind, advice: str) -> None:
     connect("P", "ipc:///nowhere")
     asked = Asked("0", [], b"/", "7", "Tasks", b"/log", None, None, 600.0, [], source)
-    RunFile.create(here / "P_run.json", asked)
+    JournalFile.create(here / "P_run.json", asked)
     with pytest.raises(SilenceError) as caught:
         find_run("P")
     assert f"is dead; {advice}" in str(caught.value)

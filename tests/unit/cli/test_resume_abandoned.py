@@ -19,7 +19,7 @@ from disbatch.engine.process_tree import boot_id, look
 from disbatch.model.errors import ResumeError
 from disbatch.model.task import Way
 from disbatch.rundir.journal import Asked, Here
-from disbatch.rundir.journal_file import RunFile
+from disbatch.rundir.journal_file import JournalFile
 
 ASKED = Asked("0", [b"Tasks"], b"/", "7", "Tasks", b"/log", 3, 4, 600.0, [])
 ME = look(os.getpid())
@@ -44,7 +44,7 @@ def refused(folder: Path, here: Here, changed: float | None = None) -> bool:
         os.utime(folder / "P_status.txt", (changed, changed))
     (folder / "P_connect.json").touch()
     (folder / "P_run.json").unlink(missing_ok=True)
-    file = RunFile.create(folder / "P_run.json", ASKED)
+    file = JournalFile.create(folder / "P_run.json", ASKED)
     file.add(here)
     file.close()
     try:

@@ -28,7 +28,7 @@ from disbatch.model.verbs import (
     Target,
 )
 from disbatch.rundir.journal import Asked, Here
-from disbatch.rundir.journal_file import RunFile, read
+from disbatch.rundir.journal_file import JournalFile, read
 from disbatch.watch.web.security import parse_order
 from disbatch.wire.client_protocol import Request
 from disbatch.wire.engine_protocol import PROTOCOL
@@ -77,7 +77,7 @@ def state(bench: Bench) -> tuple[object, ...]:
 
 def taken_over(bench: Bench, path: Path) -> Bench:
     """The next driver has read the journal; its engines join."""
-    file = RunFile.create(path, ASKED)
+    file = JournalFile.create(path, ASKED)
     file.add(*(Here(name, name[2:], 0, 2, None, pid=4) for name in bench.members), *bench.noted)
     file.close()
     following = Bench()

@@ -36,7 +36,7 @@ from disbatch.rundir.journal import (
     TakenOver,
     Unwanted,
 )
-from disbatch.rundir.journal_file import RunFile, read
+from disbatch.rundir.journal_file import JournalFile, read
 from disbatch.rundir.takeover import SoFar, cut_torn_line
 from disbatch.wire.client_protocol import Attach, Newcomer
 
@@ -86,7 +86,7 @@ def check_history(told: JournalState) -> None:
 
 def test_tells_what_was_asked_and_what_became_of_it(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
-    file = RunFile.create(path, ASKED)
+    file = JournalFile.create(path, ASKED)
     assert all(file.add(line) for line in HISTORY)
     file.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -96,14 +96,14 @@ def test_tells_what_was_asked_and_what_became_of_it(tmp_path: Path) -> None:
 
 def test_written_anew_it_tells_the_same(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
-    file = RunFile.create(path, ASKED)
+    file = JournalFile.create(path, ASKED)
     for line in HISTORY:
         file.add(line)
     file.close()
     for number in (1, 2):
         told = read(path)
         told.learn(TakenOver("host", 9, told.number + 1))
-        RunFile.go_on(path, told).close()
+        JournalFile.go_on(path, told).close()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         check_history(read(path))
         assert read(path).number == number
@@ -112,7 +112,7 @@ def test_written_anew_it_tells_the_same(tmp_path: Path) -> None:
 
 def test_engine_that_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
-    file = RunFile.create(path, ASKED)
+    file = JournalFile.create(path, ASKED)
     for line in (here("a", 1), Unwanted("a", stop=False), Gone("a", lost=True), here("a", 1)):
         file.add(line)
     assert (read(path).engines, read(path).lost) == ({"a": here("a", 1)}, {})
@@ -126,12 +126,12 @@ def test_engine_that_comes_back(tmp_path: Path) -> None:
 
 def test_goes_on_after_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
-    file = RunFile.create(path, ASKED)
+    file = JournalFile.create(path, ASKED)
     file.add(here("a"))
     file.close()
     with path.open("ab") as torn:
         torn.write(b'{"type":"gone","eng')
-    file = RunFile.go_on(path, read(path))
+    file = JournalFile.go_on(path, read(path))
     file.add(here("b"))
     file.close()
     assert set(read(path).engines) == {"a", "b"}
@@ -140,7 +140,7 @@ def test_goes_on_after_a_torn_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"\0" * 20, b'{"type":"gone","engine":7}', b"", b"[" * 5000, b'{"ty'])
 def test_damage_is_told_and_where(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "P_run.json"
-    file = RunFile.create(path, ASKED)
+    file = JournalFile.create(path, ASKED)
     file.add(here("a"), here("b"))
     first, _, third = path.read_bytes().splitlines(keepends=True)
     for number, lines in enumerate(([damage + b"\n", first], [first, damage + b"\n", third]), 1):
@@ -155,10 +155,10 @@ def test_damage_is_told_and_where(tmp_path: Path, damage: bytes) -> None:
 
 def test_a_damaged_file_of_another_driver_is_its_own(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
-    file = RunFile.create(path, ASKED)
+    file = JournalFile.create(path, ASKED)
     told = read(path)
     told.learn(TakenOver("elsewhere", 9, 1))
-    RunFile.go_on(path, told).close()
+    JournalFile.go_on(path, told).close()
     first, *others = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([first, b"x\n", *others]))
     assert file.is_taken_over()
@@ -167,7 +167,7 @@ def test_a_damaged_file_of_another_driver_is_its_own(tmp_path: Path) -> None:
 
 def test_passes_over_lines_of_a_later_version(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
-    file = RunFile.create(path, ASKED)
+    file = JournalFile.create(path, ASKED)
     with path.open("ab") as later:
         later.write(b'{"type":"invented later","engine":7}\n')
     file.add(here("a"))
@@ -177,7 +177,7 @@ def test_passes_over_lines_of_a_later_version(tmp_path: Path) -> None:
 
 def test_stays_small_however_long_the_run_lasts(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
-    file = RunFile.create(path, ASKED, small=10_000)
+    file = JournalFile.create(path, ASKED, small=10_000)
     file.add(Cancelled([(1, 2)]))
     for number in range(2_000):
         file.add(here("a", number), Paused(number % 2 == 0))
@@ -190,7 +190,7 @@ def test_stays_small_however_long_the_run_lasts(tmp_path: Path) -> None:
 def test_full_disk_and_then_room(tmp_path: Path) -> None:
     """Nothing is lost by that, and no half line spoils the next one."""
     path = tmp_path / "P_run.json"
-    file = RunFile.create(path, ASKED)
+    file = JournalFile.create(path, ASKED)
     before = path.stat().st_size
     with file_size_limit(before + 10):
         assert not file.add(here("a"))
@@ -206,13 +206,13 @@ def test_full_disk_and_then_room(tmp_path: Path) -> None:
 
 def test_does_not_take_the_place_of_another_drivers_file(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
-    file = RunFile.create(path, ASKED, small=1)
-    other = RunFile.go_on(path, read(path))
+    file = JournalFile.create(path, ASKED, small=1)
+    other = JournalFile.go_on(path, read(path))
     assert not file.is_taken_over() and not other.is_taken_over()  # a copy of our own
     other.close()
     told = read(path)
     told.learn(TakenOver("elsewhere", 9, 1))
-    other = RunFile.go_on(path, told, small=1)
+    other = JournalFile.go_on(path, told, small=1)
     assert (file.is_taken_over(), other.is_taken_over()) == (True, False)
     for number in range(100):
         file.add(here("a", number))
@@ -228,7 +228,7 @@ def test_does_not_take_the_place_of_another_drivers_file(tmp_path: Path) -> None
 
 def test_removed_or_put_back_is_no_other_driver(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
-    file = RunFile.create(path, ASKED)
+    file = JournalFile.create(path, ASKED)
     before = path.read_bytes()
     file.add(here("a"))
     path.unlink()
@@ -252,7 +252,7 @@ def test_removed_or_put_back_is_no_other_driver(tmp_path: Path) -> None:
 def test_file_system_that_does_not_say_whose_the_run_is(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    file = RunFile.create(folder / "P_run.json", ASKED)
+    file = JournalFile.create(folder / "P_run.json", ASKED)
     folder.rename(tmp_path / "away")
     (tmp_path / "folder").write_text("")
     with pytest.raises(NotADirectoryError):
@@ -267,7 +267,7 @@ def test_is_not_written_over_anything(tmp_path: Path) -> None:
     path = tmp_path / "P_run.json"
     path.write_text("mine")
     with pytest.raises(UsageError, match="cannot be created: File exists"):
-        RunFile.create(path, ASKED)
+        JournalFile.create(path, ASKED)
     assert path.read_text() == "mine"
 
 
