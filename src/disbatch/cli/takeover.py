@@ -21,7 +21,7 @@ from disbatch.cli.keystore import without_passwords
 from disbatch.cli.options import parse_run
 from disbatch.cli.output import inherited_output
 from disbatch.cli.resume import ended_engines, former_record, job_is_over, scheduler_of_run, verify
-from disbatch.cli.run import Continued, Inputs, Prepared, carry_out, open_inputs
+from disbatch.cli.run import Continued, Prepared, carry_out, open_inputs
 from disbatch.cli.run_options import RunOptions, SourceOptions, TakeoverOptions
 from disbatch.contexts.discovery import Choice
 from disbatch.contexts.machine import this_machine
@@ -134,12 +134,42 @@ def _go_on(
     finish: bool = False,
     readable: bool = True,
 ) -> int:
-    """Drive the run, with the options that were given `now`; the exit code."""
+    """Drive the run, with the options that were given `now`; the exit code. DisbatchError if the record of the
+    former driver does not fit the tasks or the options."""
+    told, asked, resume = seized.told, seized.told.asked, options.resume
     claimed = _claim(seized, own_log=options.record.logfile is None)
     observer = choose_observer(sys.stderr)
     inputs = open_inputs(options, [*seized.arguments, *now], observer.say, claimed.files.url)
-    takeover = Takeover(seized.connect, seized.told, set(), seized.ended, finish, readable)
-    prepared = _prepare(options, inputs, choice, claimed, takeover, moved=seized.moved, say=observer.say)
+    opened = inputs.opened
+    former = former_record(resume, resume.resume_from, opened, observer.say)
+    pool = pool_of(options.context, choice)
+    before = kept_before(resume.resume_from, by_command=resume.by_command)
+    output = inherited_output(options.output, os.fsdecode(asked.directory), claimed.files)
+    so_far = SoFar.read(claimed.files.status, opened.name, forced=resume.force)
+    for warning in verify(so_far, opened):
+        observer.say(warning)
+    if opened.summary is None and options.source.taskfile is not None:
+        observer.say(
+            f"{opened.name}: the same tasks are expected again, from the first on "
+            f"({counted(so_far.count, 'of them is done', 'of them are done')})"
+        )
+    if options.source.owned:
+        observer.say(
+            "a program submitted tasks to this run; if it has ended, use `dbutil close` to accept no more"
+        )
+    takeover = Takeover(seized.connect, told, so_far.asides, seized.ended, finish, readable)
+    prepared = Prepared(
+        inputs=inputs,
+        pool=pool,
+        claimed=claimed,
+        jobid=asked.jobid,
+        directory=asked.directory,
+        environment=dict(asked.environment),
+        output=output,
+        before=before,
+        former=former,
+        continued=Continued(takeover, so_far, seized.moved),
+    )
     return carry_out(options, prepared, observer, None)
 
 
@@ -150,46 +180,6 @@ def _claim(seized: _Seized, *, own_log: bool) -> ClaimedFiles:
     known = known_elsewhere(prefix, os.fsdecode(told.asked.directory))
     files = RunFiles(prefix, Path(os.fsdecode(told.asked.log)), known, _renamed(told))
     return claim_again(files, seized.status, told, apart=not is_here(seized.connect), own_log=own_log)
-
-
-def _prepare(
-    options: RunOptions,
-    inputs: Inputs,
-    choice: Choice,
-    claimed: ClaimedFiles,
-    takeover: Takeover,
-    *,
-    moved: bool,
-    say: Callable[[str], None],
-) -> Prepared:
-    """Read the record of the former driver. DisbatchError if it does not fit the tasks or the options."""
-    asked, resume, opened = takeover.told.asked, options.resume, inputs.opened
-    former = former_record(resume, resume.resume_from, opened, say)
-    pool = pool_of(options.context, choice)
-    before = kept_before(resume.resume_from, by_command=resume.by_command)
-    output = inherited_output(options.output, os.fsdecode(asked.directory), claimed.files)
-    so_far = SoFar.read(claimed.files.status, opened.name, forced=resume.force)
-    for warning in verify(so_far, opened):
-        say(warning)
-    if opened.summary is None and options.source.taskfile is not None:
-        say(
-            f"{opened.name}: the same tasks are expected again, from the first on "
-            f"({counted(so_far.count, 'of them is done', 'of them are done')})"
-        )
-    if options.source.owned:
-        say("a program submitted tasks to this run; if it has ended, use `dbutil close` to accept no more")
-    return Prepared(
-        inputs=inputs,
-        pool=pool,
-        claimed=claimed,
-        jobid=asked.jobid,
-        directory=asked.directory,
-        environment=dict(asked.environment),
-        output=output,
-        before=before,
-        former=former,
-        continued=Continued(replace(takeover, asides=so_far.asides), so_far, moved),
-    )
 
 
 def _can_read_tasks(source: SourceOptions, asked: Asked, prefix: Path) -> bool:

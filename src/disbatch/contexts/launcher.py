@@ -204,9 +204,19 @@ class Launcher:
                 async with self._room_for_steps:
                     child = self._spawn(node, launch, *arguments)
                     await self._until_ready(child, node, launch, bootstrap)
-                await self._until_step_ends(node, engine, child, launch)
+                self._steps[engine] = (child, launch)
+                self._on_started(engine)
+                code = await asyncio.shield(child.exited)
         except LaunchError as error:
             self._on_failed(engine, error)
+            return
+        del self._steps[engine]
+        how = self._context.ended(node, code, child.out, child.err)
+        if code >= 0:
+            self._on_exit(engine, code, how)
+        elif engine not in self._ended_steps:
+            self._on_trouble(f"{node.name}: {how}; its engine is given up unless it is heard")
+        self._ended_steps.discard(engine)
 
     def _spawn(self, node: Node, launch: Launch, *more: str, kind: type[Child] = Child) -> Child:
         argv = [*launch.argv, *more]
@@ -239,18 +249,6 @@ class Launcher:
         finally:
             if not ready:
                 self._later(child.dismiss(0, launch.grace))
-
-    async def _until_step_ends(self, node: Node, engine: str, child: Child, launch: Launch) -> None:
-        self._steps[engine] = (child, launch)
-        self._on_started(engine)
-        code = await asyncio.shield(child.exited)
-        del self._steps[engine]
-        how = self._context.ended(node, code, child.out, child.err)
-        if code >= 0:
-            self._on_exit(engine, code, how)
-        elif engine not in self._ended_steps:
-            self._on_trouble(f"{node.name}: {how}; its engine is given up unless it is heard")
-        self._ended_steps.discard(engine)
 
     # ---- the end ----
 
