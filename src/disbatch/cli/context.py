@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from disbatch.cli.config import read_config
 from disbatch.cli.run_options import ContextOptions
-from disbatch.contexts.context import Installation
-from disbatch.contexts.discovery import Choice, choose_nodes
+from disbatch.contexts.context import Choice, Installation
+from disbatch.contexts.discovery import choose_nodes
 from disbatch.contexts.hosts import Hosts
 from disbatch.contexts.machine import this_machine
 from disbatch.contexts.nodes import SlotRules

@@ -19,7 +19,7 @@ from disbatch.watch.terminal import lasting
 
 if TYPE_CHECKING:
     from disbatch.cli.run_options import FixPaths, RunOptions, SourceOptions, TakeoverOptions
-    from disbatch.contexts.discovery import Choice
+    from disbatch.contexts.context import Choice
     from disbatch.contexts.nodes import Node
     from disbatch.contexts.spawn import Spawned
 
@@ -131,7 +131,7 @@ def _or_a_task(word: str) -> str:
 
 def _nodes(options: RunOptions) -> Choice:
     from disbatch.cli.context import find_nodes
-    from disbatch.contexts.discovery import Choice
+    from disbatch.contexts.context import Choice
 
     return Choice([], []) if options.pool.startup_only else find_nodes(options.context, _complain)
 

@@ -14,7 +14,8 @@ from disbatch.cli.output import choose_output
 from disbatch.cli.resume import clear_abandoned, former_life, former_record
 from disbatch.cli.run import Inputs, Prepared, carry_out, open_inputs
 from disbatch.cli.run_options import OutputOptions, RunOptions
-from disbatch.contexts.discovery import Choice, restarted_by
+from disbatch.contexts.context import Choice
+from disbatch.contexts.discovery import restarted_by
 from disbatch.contexts.spawn import Spawned
 from disbatch.model.errors import ResumeError
 from disbatch.model.job import JOB_IDS

@@ -23,7 +23,7 @@ from disbatch.cli.output import inherited_output
 from disbatch.cli.resume import ended_engines, former_record, job_is_over, scheduler_of_run, verify
 from disbatch.cli.run import Continued, Prepared, carry_out, open_inputs
 from disbatch.cli.run_options import RunOptions, SourceOptions, TakeoverOptions
-from disbatch.contexts.discovery import Choice
+from disbatch.contexts.context import Choice
 from disbatch.contexts.machine import this_machine
 from disbatch.driver.settings import Takeover
 from disbatch.model.errors import UsageError
@@ -134,8 +134,8 @@ def _go_on(
     finish: bool = False,
     readable: bool = True,
 ) -> int:
-    """Drive the run, with the options that were given `now`; the exit code. DisbatchError if the record of the
-    former driver does not fit the tasks or the options."""
+    """Drive the run, with the options that were given `now`; the exit code. DisbatchError if the record of
+    the former driver does not fit the tasks or the options."""
     told, asked, resume = seized.told, seized.told.asked, options.resume
     claimed = _claim(seized, own_log=options.record.logfile is None)
     observer = choose_observer(sys.stderr)

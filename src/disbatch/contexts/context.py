@@ -244,12 +244,13 @@ class Context(Protocol):
 
 
 @dataclass(frozen=True)
-class Discovered:
-    """The nodes of a job that have room for a task, and `warnings` for the user, a line each."""
+class Choice:
+    """The nodes of a run, each with room for a task; `warnings` for the user, a line each; `job`: the context
+    of the job that has the nodes; None: they are this machine and hosts behind ssh."""
 
-    context: Context
     nodes: list[Node]
     warnings: list[str]
+    job: Context | None = None
 
 
 class Scheduler(Protocol):
@@ -257,7 +258,7 @@ class Scheduler(Protocol):
 
     name: str
 
-    def discover(self, environ: Mapping[str, str], machine: Machine, rules: SlotRules) -> Discovered:
+    def discover(self, environ: Mapping[str, str], machine: Machine, rules: SlotRules) -> Choice:
         """The job that `environ` describes. UsageError if it has no node, or no room for a task."""
 
     def is_restarted(self, environ: Mapping[str, str]) -> bool:

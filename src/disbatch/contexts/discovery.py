@@ -7,19 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from disbatch.contexts.context import Context, Scheduler
+from disbatch.contexts.context import Choice, Scheduler
 from disbatch.contexts.nodes import Machine, Node, SlotRules, left_out, no_room, parse_node_list, slots
 from disbatch.model.task import Way
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The nodes of a run; `warnings` for the user, a line each; `job`: the context of the job that has the
-    nodes; None: they are this machine and hosts behind ssh."""
-
-    nodes: list[Node]
-    warnings: list[str]
-    job: Context | None = None
 
 
 @dataclass(frozen=True)
@@ -82,8 +72,7 @@ def choose_nodes(
     texts, option = named_hosts(lists, environ)
     scheduler = None if texts else scheduler_of(environ, schedulers)
     if scheduler is not None:
-        found = scheduler.discover(environ, machine, rules)
-        return Choice(found.nodes, found.warnings, found.context)
+        return scheduler.discover(environ, machine, rules)
     if texts:
         return _of_hosts(parse_node_list(texts, option), machine, rules)
     from disbatch.contexts.batch import share_of_job

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from disbatch.contexts.batch import share_of_job
-from disbatch.contexts.context import Scheduler
-from disbatch.contexts.discovery import Choice, Entry, choose_nodes
+from disbatch.contexts.context import Choice, Scheduler
+from disbatch.contexts.discovery import Entry, choose_nodes
 from disbatch.contexts.nodes import Machine, Node, SlotRules
 from disbatch.contexts.slurm.context import Slurm
 from disbatch.contexts.slurm.hetjob import JobFacts

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from disbatch.contexts.context import Scheduler
-from disbatch.contexts.discovery import Choice, Entry, choose_nodes
+from disbatch.contexts.context import Choice, Scheduler
+from disbatch.contexts.discovery import Entry, choose_nodes
 from disbatch.contexts.machine import cpu_quota, this_machine, usable_cores
 from disbatch.contexts.nodes import MAX_CORES, Machine, Node, SlotRules, parse_node_list, slots
 from disbatch.contexts.slurm.context import Slurm, SlurmJob

@@ -12,8 +12,8 @@ import msgspec
 
 from disbatch.contexts import command as commands
 from disbatch.contexts.context import (
+    Choice,
     Context,
-    Discovered,
     Ending,
     Gone,
     Installation,
@@ -152,11 +152,11 @@ class Slurm:
     def __init__(self, ask: Callable[[str], JobFacts] = ask) -> None:
         self._ask = ask
 
-    def discover(self, environ: Mapping[str, str], machine: Machine, rules: SlotRules) -> Discovered:
+    def discover(self, environ: Mapping[str, str], machine: Machine, rules: SlotRules) -> Choice:
         """The job of SLURM_JOB_ID."""
         facts = self._ask(job_of(environ) or "")
         found, warnings = allocation(environ, machine.hostname, facts, rules)
-        return Discovered(SlurmJob(found), found.nodes, warnings)
+        return Choice(found.nodes, warnings, SlurmJob(found))
 
     def is_restarted(self, environ: Mapping[str, str]) -> bool:
         """As SLURM_RESTART_COUNT says."""
