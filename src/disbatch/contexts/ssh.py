@@ -52,10 +52,6 @@ class SshOptions:
     package: str | None = None
 
     def __post_init__(self) -> None:
-        if self.connect_timeout < 1:
-            raise UsageError(
-                f"the timeout of an ssh connection must be at least 1 s, not {self.connect_timeout}"
-            )
         for name in (self.python, self.package):
             if name is not None and (not name or not _quotable(name)):
                 raise UsageError(

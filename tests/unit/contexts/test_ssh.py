@@ -123,11 +123,6 @@ def test_interpreters_that_cannot_be_named(path: str) -> None:
         SshOptions(python=path)
 
 
-def test_a_connection_needs_time() -> None:
-    with pytest.raises(UsageError):
-        SshOptions(connect_timeout=0)
-
-
 def test_tunnel_command(tmp_path: Path) -> None:
     place = str(tmp_path / "place")
     argv = tunnel_argv("host", SshOptions(), place, "3", "/run/d.sock")
