@@ -378,7 +378,7 @@ def test_orders_are_asked_about_first(browser: Browser, shown: Shown) -> None:
         page = tab.page
         for name in ("Drain node001", "Stop node000", "Cancel task 9002", "Pause", "Finish"):
             page.get_by_role("button", name=name).click()
-            page.get_by_role("button", name="Leave it").click()
+            page.get_by_role("button", name="Back").click()
             page.get_by_role("button", name=name).click()
             page.keyboard.press("Escape")
         assert shown.orders == []
@@ -453,7 +453,7 @@ def test_the_server_goes_away_and_the_page_says_so(browser: Browser, tmp_path: P
         tab = Tab(browser, shown.address)
         expect(tab.page.locator("#engines tbody tr")).to_have_count(1)
     with tab:
-        expect(tab.page.locator("#notice")).to_contain_text("not reached")
+        expect(tab.page.locator("#notice")).to_contain_text("does not answer")
         tab.errors.clear()  # that is one
 
 

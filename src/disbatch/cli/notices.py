@@ -21,7 +21,7 @@ from disbatch.watch.summary import render
 
 if TYPE_CHECKING:
     from disbatch.watch.hooks import Hooks
-    from disbatch.watch.mail import Mailer, Post
+    from disbatch.watch.mail import Mailer, MailServer
 
 log = logging.getLogger(__name__)
 
@@ -86,14 +86,14 @@ def recipients(text: str) -> list[str]:
     return addresses
 
 
-def mail_server(mail: MailOptions | None, environment: Mapping[str, str]) -> Post | None:
+def mail_server(mail: MailOptions | None, environment: Mapping[str, str]) -> MailServer | None:
     """The mail server; None if no mail is asked for. UsageError if its address is wrong."""
     if mail is None:
         return None
-    from disbatch.watch.mail import VARIABLE, parse_post
+    from disbatch.watch.mail import VARIABLE, parse_mail_server
 
     recipients(mail.to)
-    post = parse_post(environment.get(VARIABLE, ""))
+    post = parse_mail_server(environment.get(VARIABLE, ""))
     if post.ca and not Path(post.ca).is_file():
         raise UsageError(f"{VARIABLE}: ssl_ca_certs: there is no file {post.ca}")
     return post
@@ -101,7 +101,7 @@ def mail_server(mail: MailOptions | None, environment: Mapping[str, str]) -> Pos
 
 def choose_notices(
     options: NoticeOptions,
-    post: Post | None,
+    post: MailServer | None,
     *,
     files: RunFiles,
     environment: Mapping[bytes, bytes],
@@ -122,7 +122,7 @@ def choose_notices(
         from disbatch.watch.mail import Mailer
 
         to, every = recipients(options.mail.to), options.mail.every
-        mailer = Mailer(post, to, every, name=files.prefix.name, say=tell)
+        mailer = Mailer(post, to, every, name=files.prefix.name, notify_user=tell)
     if options.on_finish or options.on_failure:
         from disbatch.watch.hooks import Commands, Hooks
 

@@ -39,7 +39,7 @@ from disbatch.sources.opening import Expected, Opened, no_tasks, open_tasks
 from disbatch.sources.submitted import SubmittedFile
 
 if TYPE_CHECKING:
-    from disbatch.watch.mail import Post
+    from disbatch.watch.mail import MailServer
     from disbatch.watch.web.launch import WebPage
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Inputs(msgspec.Struct, frozen=True):
     task_name: str
     keystore: Address | None
     key_prefix: str
-    post: Post | None
+    post: MailServer | None
     page: WebPage | None
 
 

@@ -1,8 +1,8 @@
 """Run the user's own commands when a run ends (--on-finish), and at its first failure (--on-failure).
 
 Each is run at most once, by the shell, on this machine, in the run's directory and environment, with
-additional variables that describe the event (docs/mail.md lists them). It has PATIENCE seconds, and is then
-killed with all its processes. A few lines of its output are shown; so is its end, unless that was 0.
+additional variables that describe the event (docs/mail.md lists them). After PATIENCE seconds it is killed
+with all its processes. The first lines of its output are shown, and its exit status if that is not 0.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Commands:
 @dataclass
 class Hooks:
     """A `Listener` that runs the commands. `environment`: the run's own, and the variables that are known
-    from the beginning; `again`: this driver took the run over; `say` gets a line for the user. `status_file`
-    returns the present path of the record."""
+    from the beginning; `again`: this driver took the run over; `notify_user` gets a line for the user.
+    `status_file` returns the present path of the record."""
 
     commands: Commands
     environment: Mapping[str, str]
-    say: Callable[[str], None]
+    notify_user: Callable[[str], None]
     again: bool = False
     run: Run = run
     status_file: Callable[[], str] = lambda: ""
@@ -89,11 +89,11 @@ class Hooks:
         answer = await self.run(["/bin/sh", "-c", command], {**self.environment, **found}, self.patience)
         said = lines(os.fsencode(answer.out))
         for line in said[:LINES_SHOWN]:
-            self.say(f"{option}: {line}")
+            self.notify_user(f"{option}: {line}")
         if len(said) > LINES_SHOWN:
-            self.say(f"{option}: ... and {counted(len(said) - LINES_SHOWN, 'line')} more")
+            self.notify_user(f"{option}: ... and {counted(len(said) - LINES_SHOWN, 'line')} more")
         if answer.problem is not None:
-            self.say(f"{option}: {answer.problem}")
+            self.notify_user(f"{option}: {answer.problem}")
 
 
 def _counts(view: RunView) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Mail about a run: after every N completions, with the lines of the status file, and at its end.
+"""Send mail about a run: after every N completed tasks, with their lines of the status file, and at its end.
 
 DISBATCH_SMTP names the mail server:
 
@@ -49,7 +49,7 @@ _FORMS = f"{VARIABLE}: write smtp://HOST:PORT or smtps://USER:PASSWORD@HOST:PORT
 
 
 @dataclass(frozen=True)
-class Post:
+class MailServer:
     """A mail server. Its text never shows the password."""
 
     host: str = "localhost"
@@ -68,10 +68,10 @@ class Post:
         return _LOOPBACK.fullmatch(self.host) is not None
 
 
-def parse_post(text: str) -> Post:
+def parse_mail_server(text: str) -> MailServer:
     """Parse DISBATCH_SMTP; empty: the server on this machine. UsageError, which never contains a password."""
     if not text:
-        return Post()
+        return MailServer()
     scheme = text.partition("://")[0].lower()
     if scheme not in _PORTS:
         raise UsageError(_FORMS)
@@ -89,49 +89,49 @@ def parse_post(text: str) -> Post:
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if password and not user:
         raise UsageError(f"{_FORMS}; there is a password, but no user")
-    return Post(host, port or _PORTS[scheme], scheme == "smtps", user, password, ca)
+    return MailServer(host, port or _PORTS[scheme], scheme == "smtps", user, password, ca)
 
 
-def deliver(post: Post, message: EmailMessage) -> str:
+def deliver(server: MailServer, message: EmailMessage) -> str:
     """Deliver the mail; returns an empty string, or a few words that say why it was not accepted for every
     recipient."""
     try:
-        with _connected(post) as server:
-            refused = server.send_message(message)
+        with _connected(server) as connection:
+            refused = connection.send_message(message)
     except smtplib.SMTPRecipientsRefused as error:
         refused = error.recipients
     except (smtplib.SMTPException, OSError, ValueError) as error:
-        return _tidy(_reason(error), post)
+        return _tidy(_reason(error), server)
     words = [f"{who} was refused ({_text(code, text)})" for who, (code, text) in refused.items()]
-    return _tidy("; ".join(words), post)
+    return _tidy("; ".join(words), server)
 
 
-def _connected(post: Post) -> smtplib.SMTP:
-    """A connection that is ready to accept mail from us."""
-    server: smtplib.SMTP
-    if post.tls:
-        server = smtplib.SMTP_SSL(post.host, post.port, timeout=TIMEOUT, context=_trust(post))
+def _connected(server: MailServer) -> smtplib.SMTP:
+    """A connection that is ready to accept mail."""
+    connection: smtplib.SMTP
+    if server.tls:
+        connection = smtplib.SMTP_SSL(server.host, server.port, timeout=TIMEOUT, context=_trust(server))
     else:
-        server = smtplib.SMTP(post.host, post.port, timeout=TIMEOUT)
+        connection = smtplib.SMTP(server.host, server.port, timeout=TIMEOUT)
     try:
-        server.ehlo_or_helo_if_needed()
-        if not post.tls and server.has_extn("starttls") and not (post.is_here and not post.ca):
-            server.starttls(context=_trust(post) if post.user or post.ca else _any_trust())
-            server.ehlo()
-        elif not post.tls and post.user and not post.is_here:
+        connection.ehlo_or_helo_if_needed()
+        if not server.tls and connection.has_extn("starttls") and not (server.is_here and not server.ca):
+            connection.starttls(context=_trust(server) if server.user or server.ca else _any_trust())
+            connection.ehlo()
+        elif not server.tls and server.user and not server.is_here:
             raise smtplib.SMTPException("it offers no TLS, so the password is not sent; write smtps://")
-        if post.user:
-            server.login(post.user, post.password)
+        if server.user:
+            connection.login(server.user, server.password)
     except BaseException:
-        server.close()
+        connection.close()
         raise
-    return server
+    return connection
 
 
-def _trust(post: Post) -> ssl.SSLContext:
+def _trust(server: MailServer) -> ssl.SSLContext:
     context = ssl.create_default_context()
-    if post.ca:
-        context.load_verify_locations(post.ca)
+    if server.ca:
+        context.load_verify_locations(server.ca)
     return context
 
 
@@ -159,10 +159,10 @@ def _text(code: int, text: bytes | str) -> str:
     return f"{code} {text.decode(errors='replace') if isinstance(text, bytes) else text}"
 
 
-def _tidy(words: str, post: Post) -> str:
+def _tidy(words: str, server: MailServer) -> str:
     """One printable line of bounded length, without the password, which a server may repeat."""
-    if post.password:
-        words = words.replace(post.password, "***")
+    if server.password:
+        words = words.replace(server.password, "***")
     line = " ".join(printable(" ".join(words.splitlines())).split())
     return line if len(line) <= LONGEST_WORDS else line[: LONGEST_WORDS - 3] + "..."
 
@@ -180,7 +180,7 @@ MANY_MAILS = 1000
 _OF_A_TASK = ord(" ")
 _CANCELLED = ord("X")
 
-Deliver = Callable[[Post, EmailMessage], str]
+Deliver = Callable[[MailServer, EmailMessage], str]
 
 
 class _Window:
@@ -242,24 +242,24 @@ class _Letter:
 
 
 class Mailer:
-    """A `Listener` that mails `recipients` through `post` after every so many completions of the run called
-    `name`. `say` gets a line for the user; `deliver` delivers a mail, and blocks."""
+    """A `Listener` that mails `recipients` through `server` after every so many completions of the run called
+    `name`. `notify_user` gets a line for the user; `deliver` delivers a mail, and blocks."""
 
     def __init__(
         self,
-        post: Post,
+        server: MailServer,
         recipients: Sequence[str],
         every: int,
         *,
         name: str,
-        say: Callable[[str], None],
+        notify_user: Callable[[str], None],
         deliver: Deliver = deliver,
     ) -> None:
-        self._post = post
+        self._server = server
         self._recipients = recipients
         self._every = every
         self._name = printable(name)
-        self._say = say
+        self._notify_user = notify_user
         self._deliver = deliver
         self._window = _Window()
         self._letters: deque[_Letter] = deque()
@@ -275,7 +275,7 @@ class Mailer:
         if total > MANY_MAILS * self._every:
             each = "each task" if self._every == 1 else f"every {self._every:,} tasks"
             mails = f"a mail for {each}, {total // self._every:,} in all"
-            self._say(f"--mailTo: {mails}; --mailFreq N sends fewer")
+            self._notify_user(f"--mailTo: {mails}; --mailFreq N sends fewer")
 
     def ended(self, id: int, line: bytes) -> None:
         """A task is done; there are no mails about barriers and tasks that were done before."""
@@ -295,9 +295,9 @@ class Mailer:
         else:
             self._letters[-1].extend(window)
         if self._sending is None and self._loop.time() >= self._not_before:
-            self._sending = self._loop.create_task(self._carry())
+            self._sending = self._loop.create_task(self._send_all())
 
-    async def _carry(self) -> None:
+    async def _send_all(self) -> None:
         """Send all waiting mails, until one is not accepted."""
         while self._letters:
             letter = self._letters[0]
@@ -315,7 +315,7 @@ class Mailer:
                     await asyncio.wait([self._sending])
                 await self._mail(f"{self._name}: {words}", text, LAST_PATIENCE)
                 return
-        self._tell_trouble(f"no answer within {LAST_PATIENCE:g} s")
+        self._report_trouble(f"no answer within {LAST_PATIENCE:g} s")
 
     async def _mail(self, subject: str, text: str, patience: float) -> bool:
         """True if it was accepted."""
@@ -323,7 +323,7 @@ class Mailer:
         message = self._message(subject, text)
 
         def carry() -> None:
-            problem = self._deliver(self._post, message)
+            problem = self._deliver(self._server, message)
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(arrive, problem)
 
@@ -334,7 +334,7 @@ class Mailer:
         # Not one of the loop's own threads, as the interpreter would wait for its end.
         threading.Thread(target=carry, name="mail", daemon=True).start()
         await asyncio.wait([over], timeout=patience)
-        self._tell_trouble(over.result() if over.done() else f"no answer within {patience:g} s")
+        self._report_trouble(over.result() if over.done() else f"no answer within {patience:g} s")
         return over.done() and not over.result()
 
     def _message(self, subject: str, text: str) -> EmailMessage:
@@ -348,8 +348,8 @@ class Mailer:
         message.set_content(text)
         return message
 
-    def _tell_trouble(self, problem: str) -> None:
+    def _report_trouble(self, problem: str) -> None:
         """Report the failure once, until a mail was accepted again."""
         if problem and not self._trouble:
-            self._say(f"--mailTo: {self._post}: {problem}; the run goes on")
+            self._notify_user(f"--mailTo: {self._server}: {problem}; the run goes on")
         self._trouble = problem

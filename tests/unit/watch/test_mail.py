@@ -12,10 +12,10 @@ import pytest
 from deadline import DEADLINE
 from disbatch.model.view import RunView
 from disbatch.watch import mail
-from disbatch.watch.mail import Mailer, Post
+from disbatch.watch.mail import Mailer, MailServer
 from views import view
 
-POST = Post("mail.example.org")
+POST = MailServer("mail.example.org")
 
 
 class Office:
@@ -30,7 +30,7 @@ class Office:
         self.arrived: asyncio.Queue[EmailMessage] = asyncio.Queue()
         self.loop = asyncio.get_running_loop()
         self.mailer = Mailer(
-            *(POST, ["a@x", "b@x"], every), name="Tasks_7", say=self.said.append, deliver=self.deliver
+            *(POST, ["a@x", "b@x"], every), name="Tasks_7", notify_user=self.said.append, deliver=self.deliver
         )
         self.mailer.start(self.view)
 
@@ -38,7 +38,7 @@ class Office:
         counts = {"total": self.total, "done": self.done, "failed": self.failures}
         return view([], cancelled=self.cancelled, **counts)
 
-    def deliver(self, post: Post, message: EmailMessage) -> str:
+    def deliver(self, post: MailServer, message: EmailMessage) -> str:
         assert post is POST
         self.loop.call_soon_threadsafe(self.arrived.put_nowait, message)
         return self.answers.get(timeout=DEADLINE)
@@ -214,7 +214,9 @@ def test_many_mails_are_worth_a_word() -> None:
 
 def test_a_name_that_no_header_can_hold() -> None:
     async def story() -> None:
-        mailer = Mailer(POST, ["a"], 1, name="T\nBcc: x\udc80", say=print, deliver=lambda post, message: "")
+        mailer = Mailer(
+            POST, ["a"], 1, name="T\nBcc: x\udc80", notify_user=print, deliver=lambda post, message: ""
+        )
         assert mailer._message(f"{mailer._name}: x", "text")["Subject"] == "T Bcc: x\\x80: x"
 
     run(story)

@@ -8,23 +8,23 @@ import pytest
 
 from disbatch.cli.notices import recipients
 from disbatch.model.errors import UsageError
-from disbatch.watch.mail import Post, parse_post
+from disbatch.watch.mail import MailServer, parse_mail_server
 
 
 @pytest.mark.parametrize(
     ("text", "post"),
     [
-        ("", Post("localhost", 25)),
-        ("smtp://mail.example.org", Post("mail.example.org", 25)),
-        ("SMTP://mail.example.org:587", Post("mail.example.org", 587)),
-        ("smtps://mail.example.org", Post("mail.example.org", 465, tls=True)),
-        ("smtp://[::1]:2525/", Post("::1", 2525)),
-        ("smtps://me%40x:a%2Fb@h:1", Post("h", 1, tls=True, user="me@x", password="a/b")),
-        ("smtp://h?ssl_ca_certs=/ca.pem", Post("h", 25, ca="/ca.pem")),
+        ("", MailServer("localhost", 25)),
+        ("smtp://mail.example.org", MailServer("mail.example.org", 25)),
+        ("SMTP://mail.example.org:587", MailServer("mail.example.org", 587)),
+        ("smtps://mail.example.org", MailServer("mail.example.org", 465, tls=True)),
+        ("smtp://[::1]:2525/", MailServer("::1", 2525)),
+        ("smtps://me%40x:a%2Fb@h:1", MailServer("h", 1, tls=True, user="me@x", password="a/b")),
+        ("smtp://h?ssl_ca_certs=/ca.pem", MailServer("h", 25, ca="/ca.pem")),
     ],
 )
-def test_servers(text: str, post: Post) -> None:
-    assert parse_post(text) == post
+def test_servers(text: str, post: MailServer) -> None:
+    assert parse_mail_server(text) == post
 
 
 @pytest.mark.parametrize(
@@ -37,32 +37,32 @@ def test_servers(text: str, post: Post) -> None:
 )
 def test_what_is_no_server(text: str) -> None:
     with pytest.raises(UsageError) as error:
-        parse_post(text)
+        parse_mail_server(text)
     assert str(error.value).startswith("DISBATCH_SMTP: write smtp://")
     assert "secret" not in str(error.value) and "cret@" not in str(error.value)
 
 
 def test_the_password_is_not_shown() -> None:
-    post = Post("h", 1, user="me", password="secret")
+    post = MailServer("h", 1, user="me", password="secret")
     assert "secret" not in f"{post} {post!r}"
-    assert str(Post("::1", 25)) == "[::1]:25"
+    assert str(MailServer("::1", 25)) == "[::1]:25"
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.1.1", "::1"])
 def test_is_here(host: str) -> None:
-    assert Post(host).is_here and not Post(f"{host}.example.org").is_here
+    assert MailServer(host).is_here and not MailServer(f"{host}.example.org").is_here
 
 
 def test_what_a_server_repeats_is_kept_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     from disbatch.watch import mail as mail
 
-    def refuse(server: Post) -> smtplib.SMTP:
+    def refuse(server: MailServer) -> smtplib.SMTP:
         raise smtplib.SMTPAuthenticationError(535, b"wrong: secret\r\nsecond line")
 
     monkeypatch.setattr(mail, "_connected", refuse)
     from email.message import EmailMessage
 
-    words = mail.deliver(Post("h", 1, user="me", password="secret"), EmailMessage())
+    words = mail.deliver(MailServer("h", 1, user="me", password="secret"), EmailMessage())
     assert words == "535 wrong: *** second line"
 
 

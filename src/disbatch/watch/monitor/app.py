@@ -116,7 +116,7 @@ class Monitor(App[None]):
         self._active = 0
         self._entry = ""
         self._sought = ""
-        self._said = ""
+        self._message = ""
         self.trouble: Exception | None = None
         """The error that ended the monitor, if any."""
 
@@ -251,17 +251,17 @@ class Monitor(App[None]):
             self.query_one("#tabs", Static).update(text)
 
     def _show_keys(self) -> None:
-        self._show("keys", self._said or KEYS, "bold" if self._said else "dim")
+        self._show("keys", self._message or KEYS, "bold" if self._message else "dim")
 
-    def tell(self, words: str) -> None:
+    def show_message(self, words: str) -> None:
         """Show this to the user until the next key."""
-        self._said = words
+        self._message = words
         self._show_keys()
 
     def on_key(self, event: events.Key) -> None:
         """The message was read."""
-        if self._said:
-            self._said = ""
+        if self._message:
+            self._message = ""
             self._show_keys()
 
     # ---- navigation ----
@@ -348,7 +348,7 @@ class Monitor(App[None]):
     def action_seek(self, step: int) -> None:
         """Go to the next matching row."""
         if self._sought and not self.table.seek(self._sought, step):
-            self.tell(f"no row contains {self._sought!r}")
+            self.show_message(f"no row contains {self._sought!r}")
 
     # ---- requests to the driver ----
 
@@ -363,9 +363,9 @@ class Monitor(App[None]):
     def _let_go(self, title: str, what: str, verb: Callable[[list[str]], Drain | Stop]) -> None:
         row = self.table.row
         if self.table.pane is not NODES:
-            self.tell("first select a node: key 1 shows the nodes")
+            self.show_message("first select a node: key 1 shows the nodes")
         elif row is None or not row.engine or self._standing is None:
-            self.tell("no node is selected that could leave")
+            self.show_message("no node is selected that could leave")
         else:
             rows = self._standing.view.engines
             others = [each for each in rows if each.state in STAYING and each.engine != row.engine]
@@ -376,7 +376,7 @@ class Monitor(App[None]):
         """Cancel the task."""
         row = self.table.row
         if self.table.pane is not RUNNING or row is None:
-            self.tell("first select a running task: key 2 shows them")
+            self.show_message("first select a running task: key 2 shows them")
             return
         asked = f"Cancel task {row.task}? It is ended, and not run again."
         self._confirm("Cancel", asked, Cancel([(row.task, row.task)]))
@@ -395,20 +395,20 @@ class Monitor(App[None]):
 
     def _confirm(self, title: str, asked: str, verb: Verb) -> None:
         if self._standing is None or self._standing.state == OVER:
-            self.tell("the run is over")
+            self.show_message("the run is over")
         elif not self._standing.is_heard:
-            self.tell("the driver does not answer: nothing can be requested now")
+            self.show_message("the driver does not answer: nothing can be requested now")
         else:
             self.push_screen(Question(title, asked), partial(self._answered, verb))
 
     def _answered(self, verb: Verb, yes: bool | None) -> None:
         if yes:
-            self.tell("asking the driver ...")
+            self.show_message("asking the driver ...")
             self.run_worker(self._ask(verb), exit_on_error=False)
 
     async def _ask(self, verb: Verb) -> None:
         assert self._source is not None
         try:
-            self.tell("; ".join(await self._source.ask(verb, PATIENCE)))
+            self.show_message("; ".join(await self._source.ask(verb, PATIENCE)))
         except DisbatchError as error:
-            self.tell(str(error))
+            self.show_message(str(error))

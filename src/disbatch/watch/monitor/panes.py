@@ -154,7 +154,7 @@ def _failure(row: FailureRow) -> Row:
             ("task", f"{row.id}, line {row.line}"),
             ("node", row.place),
             ("how", f"{ended}, after {duration(row.seconds)}, at {clock(row.time)}"),
-            ("said last", row.last_line or row.snippet.strip() or "nothing"),
+            ("last line", row.last_line or row.snippet.strip() or "nothing"),
             ("command", row.command),
         ),
     )
@@ -171,7 +171,7 @@ def _kind(kind: FailureKind) -> Row:
             ("tasks", cells[0]),
             ("how", cells[1]),
             ("on", cells[3]),
-            ("said last", cells[4]),
+            ("last line", cells[4]),
             ("e.g. task", f"{kind.id}, line {kind.line}, on {kind.node}"),
             ("command", kind.command),
         ),
@@ -187,7 +187,7 @@ def _message(row: LogRow, at: int) -> Row:
         cells=(clock(row.time), shortened(row.text, LONGEST)),
         values=(at, row.text),
         style=PLAIN,
-        details=(("at", clock(row.time)), ("said", row.text)),
+        details=(("time", clock(row.time)), ("text", row.text)),
     )
 
 

@@ -33,10 +33,10 @@ _ROOM = 4096
 """The most bytes of the address file that are read."""
 
 
-class Told(msgspec.Struct, frozen=True):
-    """The orders of the page's process: the run's files begin with `prefix`, its address is in `file`; it
-    listens at `descriptor`, which browsers reach as `host` and `port`, and which may also be called `hosts`.
-    `token` opens it first; it ends when no driver was heard for `patience` seconds."""
+class Settings(msgspec.Struct, frozen=True):
+    """The settings of the page's process: the `prefix` of the run's files; the `file` for the page's address;
+    the `descriptor` of its listening socket, which browsers reach as `host` and `port`, or by one of `hosts`;
+    the first `token`. The process ends when no driver has answered for `patience` seconds."""
 
     prefix: bytes
     file: bytes
@@ -48,9 +48,9 @@ class Told(msgspec.Struct, frozen=True):
     patience: float
 
 
-def parse_told(line: bytes) -> Told:
+def parse_settings(line: bytes) -> Settings:
     """Parse a line that the driver wrote."""
-    return msgspec.json.decode(line, type=Told)
+    return msgspec.json.decode(line, type=Settings)
 
 
 def address_of(host: str, port: int, token: str) -> str:
@@ -59,12 +59,12 @@ def address_of(host: str, port: int, token: str) -> str:
 
 
 class WebPage:
-    """The page of a run, at `address`: (host, port; 0: any). `say` gets lines for the user; `patience`: as in
-    `Told`."""
+    """The page of a run, at `address`: (host, port; 0: any). `notify_user` gets lines for the user;
+    `patience`: as in `Settings`."""
 
-    def __init__(self, address: tuple[str, int], say: Callable[[str], None], patience: float) -> None:
+    def __init__(self, address: tuple[str, int], notify_user: Callable[[str], None], patience: float) -> None:
         self._host, self._port = address
-        self._say = say
+        self._notify_user = notify_user
         self._patience = patience
         self._socket: socket.socket | None = None
         self._child: Child | None = None
@@ -93,30 +93,30 @@ class WebPage:
         """The run accepts requests now: start the process, and show its address."""
         self._file = file = files.url
         if self._goes_on:
-            self._say(f"web page: continues; {file} has an address")
+            self._notify_user(f"web page: continues; {file} has an address")
             return
         assert self._socket is not None
         host = this_machine().hostname if self._host in ANY else self._host
         token = secrets.token_urlsafe(32)
         try:
             self._write(file, address_of(host, self._port, token))
-            told = Told(
+            settings = Settings(
                 *(bytes(files.prefix), bytes(file), self._socket.fileno(), host, self._port),
                 hosts=[host, self._host, this_machine().hostname],
                 token=token,
                 patience=self._patience,
             )
-            self._spawn(told)
+            self._spawn(settings)
         except OSError as error:
-            self._say(
+            self._notify_user(
                 f"web page: {error.filename or 'cannot be started'}: {error.strerror}; continuing without it"
             )
             return
-        self._say(f"web page: {address_of(host, self._port, token)}")
+        self._notify_user(f"web page: {address_of(host, self._port, token)}")
         if self._host not in _LOOPBACK:
-            self._say("web page: it is not encrypted; a tunnel through ssh would encrypt it")
+            self._notify_user("web page: it is not encrypted; a tunnel through ssh would encrypt it")
 
-    def _spawn(self, told: Told) -> None:
+    def _spawn(self, settings: Settings) -> None:
         assert self._socket is not None
         loop = asyncio.get_running_loop()
         self._socket.set_inheritable(True)
@@ -126,16 +126,16 @@ class WebPage:
             self._child = child = Child(loop, spawn(argv, mine))
         finally:
             self._socket.set_inheritable(False)
-        self._watching = loop.create_task(self._feed(child, msgspec.json.encode(told) + b"\n"))
+        self._watching = loop.create_task(self._feed(child, msgspec.json.encode(settings) + b"\n"))
 
-    async def _feed(self, child: Child, told: bytes) -> None:
-        await child.feed(told)
+    async def _feed(self, child: Child, settings: bytes) -> None:
+        await child.feed(settings)
         child.close_stdin()
         self._drop_socket()
         await asyncio.wait([child.exited])
         if child.returncode and not self._closing:
             said = lines(child.err)
-            self._say(f"web page: ended: {said[-1] if said else f'exit code {child.returncode}'}")
+            self._notify_user(f"web page: ended: {said[-1] if said else f'exit code {child.returncode}'}")
 
     def _write(self, file: Path, address: str) -> None:
         file.unlink(missing_ok=True)

@@ -208,7 +208,7 @@ def _kinds(picture: Picture) -> str:
         f'<td>{_html(where)}</td><td class="wide"><samp>{_html(said)}</samp></td></tr>\n'
         for total, how, id, where, said in map(kind_cells, kinds)
     )
-    head = '<th class="n">tasks</th><th>ended</th><th class="n">e.g. task</th><th>on</th><th>said last</th>'
+    head = '<th class="n">tasks</th><th>ended</th><th class="n">e.g. task</th><th>on</th><th>last line</th>'
     more = 0 if view is None else view.failure_kinds_count - len(kinds)
     note = f"and {counted(more, 'more kind')}" if more > 0 else "" if kinds else "none so far"
     return _table("kinds", "Kinds of failures", head, rows, note=note)
@@ -237,8 +237,8 @@ def _log(picture: Picture) -> str:
         f"<li><time>{time.strftime('%H:%M:%S', time.localtime(row.time))}</time> {_html(row.text)}</li>\n"
         for row in newest
     )
-    head = '<section aria-labelledby="h-log"><h2 id="h-log">What was said</h2>'
-    said = "" if newest else "nothing so far"
+    head = '<section aria-labelledby="h-log"><h2 id="h-log">Messages</h2>'
+    said = "" if newest else "none so far"
     return f'{head}\n<ol id="log">\n{rows}</ol>\n<p class="faint" id="log-note">{said}</p></section>\n'
 
 

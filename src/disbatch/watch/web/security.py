@@ -213,17 +213,17 @@ class Guard:
         """The answer to a request that is refused or redirected; None if it may continue."""
         host = _host(request)
         if host is None or not (host in self._hosts or _is_address(host)):
-            return PlainTextResponse("This page does not go by that name.\n", 421)
+            return PlainTextResponse("This page has another host name.\n", 421)
         if request.method not in ("GET", "POST"):
-            return PlainTextResponse("GET or POST.\n", 405, {"allow": "GET, POST"})
+            return PlainTextResponse("Only GET and POST are allowed.\n", 405, {"allow": "GET, POST"})
         if not _of_this_origin(request):
-            return PlainTextResponse("Asked for by another site.\n", 403)
+            return PlainTextResponse("This request comes from another site.\n", 403)
         if request.method == "GET" and request.url.path == "/" and request.url.query:
             return self._enter(request)
         if not self._has_session(request):
             return PlainTextResponse(
-                "This page is opened by the address that disbatch printed. That works once; another one "
-                f"stands in the file {self._file}.\n",
+                "Open this page with the address that disbatch printed. Each address works once; the file "
+                f"{self._file} has a new one.\n",
                 403,
             )
         _admit(request)
@@ -237,7 +237,7 @@ class Guard:
                 HTMLResponse(_ENTER)
                 if self._has_session(request)
                 else PlainTextResponse(
-                    f"This address has been used. Another one stands in the file {self._file}.\n", 403
+                    f"This address has been used. The file {self._file} has a new one.\n", 403
                 )
             )
         self._token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -281,7 +281,7 @@ def _host(request: Request) -> str | None:
 
 
 def _is_address(host: str) -> bool:
-    """True if it is an IP address, which no other site can make point here."""
+    """True if it is an IP address, which no other site can redirect here."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -290,7 +290,7 @@ def _is_address(host: str) -> bool:
 
 
 def _of_this_origin(request: Request) -> bool:
-    """True if it was not made by a page of another site; an order must carry proof of that."""
+    """True if it was not made by a page of another site; an order must prove that."""
     if request.method == "POST":
         return request.headers.get("origin") == f"http://{request.headers['host']}"
     origin = request.headers.get("origin")

@@ -36,8 +36,8 @@ ALIVE = 15.0
 
 
 class Page:
-    """The answers; `picture` is what the page shows, `prefix` the prefix of the run's files, `order` carries
-    orders out."""
+    """The application; `picture` is the state that the page shows, `prefix` the prefix of the run's files,
+    `order` carries orders out."""
 
     def __init__(self, picture: Picture, prefix: str, order: Order) -> None:
         self._picture = picture
@@ -71,7 +71,7 @@ class Page:
         return StreamingResponse(self._news(), media_type="text/event-stream")
 
     async def _news(self) -> AsyncIterator[bytes]:
-        """Everything new, whenever there is something, until the run is over."""
+        """An event with everything new, whenever something is new, until the run is over."""
         picture, known = self._picture, 0
         self._browsers += 1
         self.all_told.clear()
@@ -108,7 +108,7 @@ class Page:
 
     async def _do(self, request: Request) -> Response:
         if request.headers.get("content-type") != "application/json":
-            return _json({"ok": False, "lines": ["orders are JSON"]}, 415)
+            return _json({"ok": False, "lines": ["an order must be JSON"]}, 415)
         body = b""
         async for chunk in request.stream():
             body += chunk

@@ -1,7 +1,8 @@
-"""The run as the page shows it, and the part of it that a browser does not have yet; requests to the driver.
+"""The state of a run for the page: follow its driver, keep what the page shows, and send each browser what is
+new to it.
 
-Each change has a version. A browser gets everything with a later version than the one that it was last told
-of, however much it missed; so a slow browser costs nothing, and blocks no other.
+Each change has a version. A browser gets everything with a later version than the last one that it received,
+however much it missed; so a slow browser costs nothing, and blocks no other.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from disbatch.watch.status_text import kind_cells
 from disbatch.wire.client_protocol import MOST_ENGINES, Answer, Seen, Verb, Wants, Watch
 
 MOST_KEPT = 1000
-"""Failures, and lines of the log."""
+"""Failed tasks, and messages of the log."""
 MOST_POINTS = 1200
-"""Of the course; then every second one of the older half is forgotten."""
+"""Points of the curves; if there are more, every second one of the older half is dropped."""
 
 _Kept = TypeVar("_Kept", FailureRow, LogRow)
 
@@ -36,8 +37,8 @@ _FACTS = (
 
 
 class Picture:
-    """What is known. `take` a view; `news(version)` is what a browser hears that knows this version.
-    `changed` is set whenever there is something new, and is another event each time."""
+    """The state that the page shows. `news(version)` is what is new to a browser that has this version.
+    `changed` is set when something is new, and is replaced by another event each time."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -52,7 +53,7 @@ class Picture:
         self.failures: deque[tuple[int, FailureRow]] = deque(maxlen=MOST_KEPT)
         self.log: deque[tuple[int, LogRow]] = deque(maxlen=MOST_KEPT)
         self._failures_before = self._log_before = 0
-        """How many former drivers of the run told of."""
+        """The numbers that former drivers of the run had used."""
         self.course: list[tuple[int, float, CoursePoint]] = []
         """With the version and the time (since the epoch) of each."""
         self.running: list[RunningRow] = []
@@ -60,7 +61,7 @@ class Picture:
     # ---- what comes in ----
 
     def take(self, view: RunView, *, over: bool) -> None:
-        """The run stands so."""
+        """A new view of the run."""
         before = self.view
         again = before is not None and before.driver != view.driver
         self.version += 1
@@ -79,22 +80,22 @@ class Picture:
         self._keep(self.log, view.log, self._log_before)
         now = CoursePoint(view.seconds, view.done, view.failed, view.running, view.slots)
         self._add_points([*view.course, now], view.started)
-        self._tell()
+        self._announce()
 
     def fall_silent(self, words: str) -> None:
-        """The driver is not heard, and why."""
+        """The driver does not answer, for the reason in `words`."""
         self.version += 1
         self.silence = words
-        self._tell()
+        self._announce()
 
     def end(self, words: str) -> None:
-        """The run is over, and nobody told how."""
+        """The run is over, and its last view is not known."""
         self.over = True
         if self.view is not None:
             self.view = msgspec.structs.replace(self.view, mode="over", notice=words, remaining=None)
         self.fall_silent("")
 
-    def _tell(self) -> None:
+    def _announce(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -117,8 +118,8 @@ class Picture:
     # ---- what goes out ----
 
     def news(self, known: int) -> dict[str, Any]:
-        """For a browser that knows this version (0: nothing): facts, running tasks and kinds of failures as
-        they are; of engines, failures, log and course what is new."""
+        """For a browser that has this version (0: nothing): all facts, running tasks and kinds of failures;
+        of engines, failures, log and curves only what is new."""
         view = self.view
         told: dict[str, Any] = {"version": self.version, "over": self.over}
         told["silence"] = printable(self.silence)
@@ -144,7 +145,7 @@ class Picture:
 
 
 def _shown(row: msgspec.Struct) -> tuple[object, ...]:
-    """What a browser gets of it: nothing that would turn the words around it, or that nobody sees."""
+    """The row for a browser, without control characters, which could change the text around them."""
     return tuple(map(_seen, msgspec.structs.astuple(row)))
 
 
@@ -168,7 +169,7 @@ RUNNING = 100
 PATIENCE = 10.0
 """Seconds that the driver has to carry out an order."""
 Order = Callable[[Verb], Awaitable[tuple[bool, list[str]]]]
-"""Has a verb carried out: whether it was, and the lines that say what."""
+"""Has a verb carried out; returns whether that succeeded, and the lines of the answer."""
 
 
 class Driver(Protocol):
@@ -180,20 +181,20 @@ class Driver(Protocol):
 
 
 class Watcher:
-    """Lets `picture` show the run of `driver`."""
+    """Keeps `picture` up to date with the run of `driver`."""
 
     def __init__(self, driver: Driver, picture: Picture) -> None:
         self._driver = driver
         self._picture = picture
         self._known = (0, 0)
-        """Up to which numbers failures and lines of the log are known."""
+        """The highest known numbers of failures and of messages of the log."""
 
     async def watch(self) -> None:
-        """Until the run is over, or no driver is heard."""
+        """Follow the run until it is over or no driver answers."""
         picture = self._picture
         try:
             while not picture.over:
-                answer = await self._driver.ask(self._question())
+                answer = await self._driver.ask(self._request())
                 if not isinstance(answer.value, Seen):
                     picture.end(" ".join(answer.lines) or "the driver is of another version")
                     return
@@ -203,7 +204,7 @@ class Watcher:
         except SilenceError as error:
             picture.end(str(error))
 
-    def _question(self) -> Watch:
+    def _request(self) -> Watch:
         view = self._picture.view
         wants = Wants(MOST_ENGINES, RUNNING, MOST_KEPT, MOST_KEPT, *self._known, kinds=MOST_KINDS)
         if view is None:
@@ -221,7 +222,7 @@ class Watcher:
         self._picture.take(view, over=over)
 
     async def order(self, verb: Verb) -> tuple[bool, list[str]]:
-        """Have it done; whether it was, and the lines that say what."""
+        """Have a verb carried out; see `Order`."""
         try:
             async with asyncio.timeout(PATIENCE):
                 answer = await self._driver.ask(verb)

@@ -1,4 +1,4 @@
-// What the run is told to do: asked about first, then sent, then what came of it is said.
+// Orders: ask for confirmation, send, show the answer.
 
 const dialog = document.getElementById("ask");
 const said = document.getElementById("said");

@@ -1,4 +1,4 @@
-// Keeps the page up to date with what its server tells, and has the run told what to do.
+// Keeps the page up to date with events from its server, and sends orders.
 
 import { Charts } from "/static/charts.js";
 import { ask, order } from "/static/orders.js";
@@ -23,7 +23,7 @@ let received = 0;
 let failures = [];
 
 document.documentElement.classList.add("script");
-for (const name of ["pause", "finish"]) at(name).disabled = true; // until it is known what runs
+for (const name of ["pause", "finish"]) at(name).disabled = true; // until the state of the run is known
 
 // ---- the run as a whole ----
 
@@ -42,7 +42,7 @@ const FACTS = {
   lost: () => count(run.lost - run.not_run),
   notRun: () => count(run.not_run),
 };
-// Of the whole list if that is known, else of what is read.
+// Of the whole list if its length is known, else of the tasks that were read.
 function stillWaiting() {
   if (run.total === null || run.mode !== "running") return run.waiting;
   return Math.max(run.waiting, run.total - run.done - run.skipped - run.lost - run.running);
@@ -113,7 +113,7 @@ function showFacts() {
 
 at("pause").addEventListener("click", () => {
   if (run.paused) order({ verb: "resume" });
-  else ask("Pause the run?", "No more tasks start. Those that run go on.", "Pause", { verb: "pause" });
+  else ask("Pause the run?", "No more tasks start. Running tasks continue.", "Pause", { verb: "pause" });
 });
 at("finish").addEventListener("click", () =>
   ask("Finish the run now?", `${run.running === 1 ? "1 running task is" : `${count(run.running)} running tasks are`} ended. The run can be resumed later.`, "Finish", { verb: "finish" }));
@@ -159,7 +159,7 @@ const engineTable = new Table(at("engines"), {
 function askToLeave(verb, engine) {
   const tasks = engine.running === 1 ? "1 task runs" : `${count(engine.running)} tasks run`;
   const others = [...engines.values()].some((e) => e !== engine && !LEAVES.includes(e.state) && !GONE.includes(e.state));
-  const alone = others ? "" : " No other node is there: what is left waits for one, or the run ends.";
+  const alone = others ? "" : " This is the last node: without it, the other tasks wait for a new node, or the run ends.";
   const [question, explained] = verb === "drain"
     ? [`Drain ${nameOf(engine)}?`, `It gets no more tasks. ${tasks} there, to the end; then the node leaves.${alone}`]
     : [`Stop ${nameOf(engine)}?`, `${tasks} there and will be ended, to be run again elsewhere; then the node leaves.${alone}`];
@@ -196,7 +196,7 @@ const runningTable = new Table(at("running"), {
     return row;
   },
   fill: (row, task) => say(row.cells[3], task[4] === null ? "new" : wholeSeconds(task[4])),
-  note: (all) => say(at("running-note"), all ? "" : "nothing is running"),
+  note: (all) => say(at("running-note"), all ? "" : "no task is running"),
 });
 
 let kindsCount = 0;
@@ -235,7 +235,7 @@ function showLog(lines) {
     line.append(when, ` ${text}`);
     at("log").prepend(line);
   }
-  say(at("log-note"), at("log").children.length ? "" : "nothing so far");
+  say(at("log-note"), at("log").children.length ? "" : "none so far");
   while (at("log").children.length > MOST_LOG) at("log").lastElementChild.remove();
 }
 
@@ -313,7 +313,7 @@ const events = new EventSource("/events");
 events.onmessage = (event) => take(JSON.parse(event.data));
 events.onerror = () => {
   document.body.classList.add("away");
-  notice("The page's server is not reached. Trying again; if the run has ended, this is how it stood.");
+  notice("The server of this page does not answer. Trying again; if the run has ended, this is its last state.");
 };
 events.onopen = () => document.body.classList.remove("away");
 

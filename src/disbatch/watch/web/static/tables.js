@@ -1,4 +1,4 @@
-// Tables whose rows stay while what stands in them changes, so that nothing that has the focus goes away.
+// Tables that keep their rows while the contents change, so that the element with the focus stays.
 
 export class Table {
   // `fill(row, item)` puts an item's words into the cells of its row; `make(item)` makes that row.

@@ -1,6 +1,6 @@
-// How numbers are written, as on the terminal.
+// Numbers and words, as on the terminal.
 
-// A node as people are told it, with the label of where it comes from: several may have one name.
+// A node's name with the label of its context, as several nodes may have the same name.
 export const placeOf = (node, label) => (label ? `${node} (${label})` : node);
 
 export const NOBODY = "–";
@@ -22,19 +22,19 @@ export function duration(seconds) {
   return `${minutes}:${two(all % 60)}`;
 }
 
-// A time that is going on, or an estimate.
+// A growing duration, or an estimate.
 export function wholeSeconds(seconds) {
   return seconds < 59.5 ? `${seconds.toFixed(0)} s` : duration(Math.max(60, seconds));
 }
 
-// How long a run took.
+// The duration of a run.
 export function runTime(seconds) {
   return seconds > 0 && seconds < 9.95 ? `${Math.max(0.1, seconds).toFixed(1)} s` : wholeSeconds(seconds);
 }
 
 const UNITS = [[1, "s"], [60, "min"], [3600, "h"]];
 
-// A part of another rate, beside which it stands, has the unit of that one.
+// A rate that is part of another rate, `beside`, gets the unit of that one.
 export function perSecond(rate, beside) {
   const [seconds, unit] = UNITS.find(([each]) => (beside || rate) * each >= 1) ?? UNITS[2];
   const number = rate * seconds;
