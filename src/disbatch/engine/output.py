@@ -1,4 +1,5 @@
-"""Keep what tasks print (--output): read the pipes, write the output, and only then release the result.
+"""Keep what tasks print (--output): collect it from the pipes, have it written, and only then release the
+result.
 
 Theory of operation
 -------------------
@@ -7,17 +8,17 @@ Theory of operation
                                                                     |
     the driver <-- outbox <-- outcome <---------- written ----------+
 
-The engine reads all pipes anyway, since it counts the bytes and keeps both ends for the status line; output
-to be kept goes on from there. An outcome waits until its output is written, so a recorded task has its output
-in the files even if the engine is killed in the next moment. The task's slot does not wait.
+The engine reads all pipes anyway, since it counts the bytes and keeps both ends for the status line. An
+outcome waits until its output is written, so the files of a recorded task are complete even if the engine is
+killed in the next moment. The task's slot does not wait.
 
 No task can fill the memory: while PENDING bytes of one stream are unwritten, its pipe is not read, and the
 task blocks as it would on a slow disk; while MOST_PENDING bytes of all streams are unwritten, no pipe is read
 and no task started.
 
-A file system that refuses to write (it is full) or blocks the thread fails no task. What it refuses is
-missing in the files, with a marker there if more output follows. If nothing at all is written for STALL
-seconds, outcomes and tasks no longer wait: output beyond MOST_PENDING is dropped until the thread continues.
+No task fails because a file system is full or does not answer. What could not be written is missing in the
+files, with a marker there if more output follows. If nothing at all is written for STALL seconds, outcomes
+and tasks no longer wait: output beyond MOST_PENDING is dropped until the thread continues.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from collections.abc import Callable
 from disbatch.engine.capture import Capture
 from disbatch.engine.liveness import DriverLease
 from disbatch.engine.output_capture import KeptCapture
-from disbatch.engine.output_writer import Done, Files, Filing
+from disbatch.engine.output_writer import Done, Files, WriterThread
 from disbatch.engine.slots import Job
 from disbatch.model.output import ERR, OUT, head_and_tail
 from disbatch.model.pack import About, End, Piece
@@ -39,7 +40,7 @@ from disbatch.model.task import Ending, Outcome, Phase
 from disbatch.wire.engine_protocol import Bootstrap, Order
 
 PASS_ON = 65536
-"""Bytes that one stream collects."""
+"""Bytes of one stream that are collected before they are passed to the thread."""
 PENDING = 4 * PASS_ON
 MOST_PENDING = 32 << 20
 BATCH = 1 << 20
@@ -55,7 +56,7 @@ STALL_AT_END = 5.0
 
 
 class _Batch:
-    """What is handed to the thread at a time, and the outcomes that wait for it."""
+    """What is handed to the thread at once, and the outcomes that wait for it."""
 
     __slots__ = ("results", "sizes", "total", "work")
 
@@ -67,13 +68,12 @@ class _Batch:
 
 
 class Output:
-    """All output that is kept on this engine: makes the captures, and passes outcomes on (`give(job,
+    """The output that is kept on this engine: makes the captures, and passes outcomes on (`give(job,
     outcome)`) when the output of these tasks is written.
 
     `files` does the writing. `limit`: bytes kept of each stream of a task. `now` is the clock of `begun` in
-    `output_writer.Done`; `supply()` is how many tasks the engine has waiting; `room()` is called when tasks
-    may be started and pipes be read again; `trouble` gets a line for the user, `broken` an error in the
-    program.
+    `output_writer.Done`; `supply()` is how many tasks wait on the engine; `room()` is called when tasks may
+    be started and pipes be read again; `trouble` gets a line for the user, `broken` an error in the program.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Output:
     ) -> None:
         self._loop = loop
         self._files = files
-        self._filing = Filing(loop, files, self._filed, broken)
+        self._thread = WriterThread(loop, files, self._batch_written, broken)
         self.head, self.tail = head_and_tail(limit)
         self._give = give
         self._now = now
@@ -118,8 +118,8 @@ class Output:
     # ---- what a task prints ----
 
     def captures(self, order: Order, phase: Phase | None) -> tuple[Capture, Capture]:
-        """For the two pipes of this attempt; the output of a PERENGINE command is not kept, as it has no
-        place of its own."""
+        """The captures of stdout and stderr of an attempt; the output of a PERENGINE command (`phase`) is not
+        kept."""
         if phase is not None:
             return Capture(-1), Capture(-1)
         out = KeptCapture(self, order.task_id, order.attempt, OUT)
@@ -142,8 +142,8 @@ class Output:
         self._wanted = True
         return True
 
-    def came(self, capture: KeptCapture) -> None:
-        """It holds new output to keep."""
+    def collected(self, capture: KeptCapture) -> None:
+        """The capture holds new output to keep."""
         if capture.size >= PASS_ON:
             self._dirty.discard(capture)
             self._pass_on(capture)
@@ -177,7 +177,7 @@ class Output:
     # ---- results ----
 
     def add(self, job: Job, outcome: Outcome) -> None:
-        """A task ended, and its pipes will not be read again."""
+        """A task has ended, and its pipes will not be read again."""
         kept = self._tasks.pop(outcome.attempt, None)
         own = outcome.ending is Ending.OWN
         if kept is None or not (outcome.out_bytes or outcome.err_bytes or (own and self._files.clears)):
@@ -195,7 +195,7 @@ class Output:
         self._batch.work.append(Done(task, outcome.attempt, End.of(outcome), own, kept[2]))
         self._batch.results.append((job, outcome))
         if self._stalled:
-            self._let_go(self._batch)
+            self._release(self._batch)
         self._hand_over_soon()
 
     @property
@@ -208,11 +208,11 @@ class Output:
         return list(self._jobs.values())
 
     def release(self) -> None:
-        """Pass all outcomes on, written or not."""
+        """Pass all outcomes on, whether their output is written or not."""
         for batch in (*self._handed, self._batch):
-            self._let_go(batch)
+            self._release(batch)
 
-    def _let_go(self, batch: _Batch) -> None:
+    def _release(self, batch: _Batch) -> None:
         results, batch.results = batch.results, []
         for job, outcome in results:
             del self._jobs[outcome.attempt]
@@ -236,12 +236,12 @@ class Output:
         if self._batch.work:
             batch, self._batch = self._batch, _Batch()
             self._handed.append(batch)
-            self._filing.put(batch.work)
+            self._thread.put(batch.work)
             batch.work = []
             if self._stall_timer is None:
                 self._watch_for_stall()
 
-    def _filed(self) -> None:
+    def _batch_written(self) -> None:
         """The oldest batch is written, or, without one, all files are closed."""
         self._count += 1
         if not self._handed:
@@ -254,15 +254,15 @@ class Output:
         if self._stalled:
             self._stalled = False
             self._trouble("output is written again")
-        self._let_go(batch)
+        self._release(batch)
         if self._wanted and self._pending <= MOST_PENDING // 2:
             self._wanted = False
             self.room()
 
     def _watch_for_stall(self) -> None:
-        self._stall_timer = self._loop.call_later(self._stall, self._look_for_stall, self._count)
+        self._stall_timer = self._loop.call_later(self._stall, self._check_for_stall, self._count)
 
-    def _look_for_stall(self, count: int) -> None:
+    def _check_for_stall(self, count: int) -> None:
         self._stall_timer = None
         if not self._handed:
             return
@@ -281,7 +281,7 @@ class Output:
                 timer.cancel()
         self._flush()
         self._hand_over()
-        self._filing.close()
+        self._thread.close()
         count = -1
         while count != self._count and not self._written.is_set():
             count = self._count
@@ -304,7 +304,7 @@ def choose_output(
     trouble: Callable[[str], None],
     broken: Callable[[Exception], None],
 ) -> Output:
-    """What keeps output as the Bootstrap asks; the arguments are those of `Output`."""
+    """The `Output` that the Bootstrap asks for; the other arguments are its own."""
     directory = os.fsdecode(bootstrap.output)
     told: set[str] = set()
 
@@ -320,14 +320,14 @@ def choose_output(
 
     files: Files
     if bootstrap.output_pack:
-        from disbatch.engine.output_packs import Packs
+        from disbatch.engine.output_packs import PackWriter
 
         run = bootstrap.run.decode(errors="backslashreplace")
-        files = Packs(bootstrap.output, About(run, bootstrap.node, bootstrap.engine), failed)
+        files = PackWriter(bootstrap.output, About(run, bootstrap.node, bootstrap.engine), failed)
     else:
-        from disbatch.engine.output_files import Shelves
+        from disbatch.engine.output_files import OutputDirectory
 
-        files = Shelves(bootstrap.output, bootstrap.engine, lease.certain, failed)
+        files = OutputDirectory(bootstrap.output, bootstrap.engine, lease.certain, failed)
     return Output(
         loop,
         files,

@@ -8,26 +8,26 @@ from disbatch.engine.capture import Capture
 from disbatch.model.pack import Piece
 
 
-class Keeper(Protocol):
-    """Has output written, as `engine.output.Output`: `head` bytes of a stream's beginning, `tail` of its
+class Sink(Protocol):
+    """Where kept output goes, as `engine.output.Output`: `head` bytes of a stream's beginning, `tail` of its
     end."""
 
     head: int
     tail: int
 
-    def came(self, capture: KeptCapture) -> None:
-        """It holds new output to keep."""
+    def collected(self, capture: KeptCapture) -> None:
+        """The capture holds new output to keep."""
 
     def is_full(self, capture: KeptCapture) -> bool:
         """True while nothing more should be read."""
 
 
 class KeptCapture(Capture):
-    """Also passes on what is to be kept: the beginning, and, of a stream beyond its limit, the end."""
+    """Also collects what is to be kept: the beginning, and, of a stream beyond its limit, the end."""
 
     __slots__ = ("_output", "attempt", "kept", "parts", "pending", "size", "stream", "tail", "task")
 
-    def __init__(self, output: Keeper, task: int, attempt: int, stream: int) -> None:
+    def __init__(self, output: Sink, task: int, attempt: int, stream: int) -> None:
         super().__init__(-1)
         self._output = output
         self.task = task
@@ -57,7 +57,7 @@ class KeptCapture(Capture):
                 data = data[:room]
             self.parts.append(data)
             self.size += len(data)
-            self._output.came(self)
+            self._output.collected(self)
         else:
             self._cut(data)
 

@@ -3,20 +3,19 @@
 Theory of operation
 -------------------
     ID.out                    the plain file
-    ID.out.ENGINE.ATTEMPT     the same of an attempt that found one of its plain files there: "aside"
+    ID.out.ENGINE.ATTEMPT     the file aside: of an attempt for which a plain file existed already
 
-Only the attempt that created a file (O_EXCL) writes to it, so no two attempts ever write to the same file,
-whatever they know of each other. As a rule the plain file does not exist when a task first prints: it is
-created, written and closed; an empty file is never created. Files are closed when descriptors are scarce, and
-opened again.
+Only the attempt that created a file (O_EXCL) writes to it, so no two attempts ever write to the same file. As
+a rule the plain file does not exist when a task first prints: it is created, written and closed. Empty files
+are never created. Files are closed when descriptors are scarce, and opened again.
 
 If a plain file of the task exists, from a former run or from an attempt that was lost, the new attempt writes
 aside. When it has ended by itself, its files replace the plain ones (by renaming, so that each is complete at
-any time), and a plain file that it has no counterpart for is removed: stdout of one attempt never stays
-beside stderr of another. An attempt that was ended by order, or killed with its engine, replaces nothing.
+any time), and a plain file without a counterpart is removed: stdout of one attempt never stays beside stderr
+of another. An attempt that was ended by order, or killed with its engine, replaces nothing.
 
-Two attempts run at once, on two nodes, when a link was cut for so long that the driver gave the first node
-up. As a rule the second attempt counts, and the first one must not replace its files. The engine of the first
+Two attempts run at once, on two nodes, if a link was cut for so long that the driver gave the first node up.
+As a rule the second attempt counts, and the first one must not replace its files. The engine of the first
 does not know of the second, but it knows that it has not heard the driver for long: it is in *doubt* about
 the attempts that ran at the time (`engine.liveness`), and an attempt in doubt does not replace an existing
 file:
@@ -29,10 +28,14 @@ file:
 | its engine comes back, and it counts after all | is ended by order, stays aside | of the first |
 
 A file that stays aside has the time of the attempt's end as its modification time, the same as in the status
-file, so that `dbutil cat` finds it if the status line is of that attempt. One case remains: the second
-attempt ended and replaced the files, its engine died before the driver heard of it, and then the first comes
-back with its result, which counts. Then the plain file is that of the second attempt, which also ran to its
-end.
+file, so that `dbutil cat` finds it if the status line is of that attempt. In one case the plain file is not
+that of the attempt that counts: the second attempt ended and replaced the files, its engine died before the
+driver received the result, and then the first engine returned with its result, which counts. The plain file
+is then that of the second attempt, which also ran to its end.
+
+A file could take its plain name only when the driver has acknowledged that its result counts. But then
+`tail -f` of the plain name could not follow a running task, and an engine that is killed after its result was
+recorded would leave the complete file without its plain name.
 """
 
 from __future__ import annotations
@@ -51,12 +54,12 @@ from disbatch.wire.ownfile import make_own_directory, open_own
 
 
 class Replaced(OSError):
-    """At the file's path there is another file now, of a later attempt, or nothing."""
+    """The file's path now names another file, of a later attempt, or nothing."""
 
 
-class Sheet:
-    """A new file at `path`; OSError if there is one, or it cannot be created. `aside`: it is not the plain
-    one. `reached` is the position in the stream up to which it is written."""
+class StreamFile:
+    """The new file of one stream of an attempt, at `path`; OSError if that exists, or cannot be created.
+    `aside`: it is not the plain file. `reached`: the position in the stream up to which it is written."""
 
     __slots__ = ("_descriptor", "_identity", "_size", "aside", "path", "reached")
 
@@ -139,13 +142,13 @@ Key = tuple[int, int]
 """Attempt and stream."""
 
 
-class Shelves:
+class OutputDirectory:
     """Writes below `directory`, for one engine. `certain(begun)`: no other engine can have been given an
-    attempt that runs here since then. `failed(error)` is called for everything that could not be written,
+    attempt that has run here since then. `failed(error)` is called for everything that could not be written,
     which is then missing, and marked if something follows it."""
 
     clears = True
-    """An attempt without output has work here at its end: files of former attempts are removed."""
+    """At the end of an attempt without output, files of former attempts are removed."""
 
     def __init__(
         self,
@@ -158,9 +161,9 @@ class Shelves:
         self._engine = engine
         self._certain = certain
         self._failed = failed
-        self._sheets: dict[Key, Sheet] = {}
+        self._files: dict[Key, StreamFile] = {}
         """The files of the attempts that have not ended."""
-        self._open: OrderedDict[Key, Sheet] = OrderedDict()
+        self._open: OrderedDict[Key, StreamFile] = OrderedDict()
         """Those of them that are open, least recently written first."""
         self._reserve = Reserve(1)
         self._shards: set[str] = set()
@@ -168,7 +171,7 @@ class Shelves:
         self._aside: set[int] = set()
         """Attempts that found a plain file."""
 
-    def file(self, work: list[Piece | Done]) -> None:
+    def write(self, work: list[Piece | Done]) -> None:
         """Write these, in this order."""
         for each in work:
             if type(each) is Piece:
@@ -191,57 +194,57 @@ class Shelves:
 
     def _write(self, piece: Piece) -> None:
         key = (piece.attempt, piece.stream)
-        sheet = self._sheets.get(key)
+        file = self._files.get(key)
         try:
-            sheet = self._ready(key, sheet, piece)
+            file = self._ready(key, file, piece)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             # All others are closed, so this one finds room; it must not keep it.
             self._close_all()
             with self._reserve.spent():
-                sheet = self._ready(key, sheet, piece)
+                file = self._ready(key, file, piece)
                 try:
-                    self._put(key, sheet, piece)
+                    self._put(key, file, piece)
                 finally:
                     self._close_all()
             return
-        self._put(key, sheet, piece)
+        self._put(key, file, piece)
         if len(self._open) > MOST_OPEN:
             self._open.popitem(last=False)[1].close()
 
-    def _ready(self, key: Key, sheet: Sheet | None, piece: Piece) -> Sheet:
+    def _ready(self, key: Key, file: StreamFile | None, piece: Piece) -> StreamFile:
         """The file of that stream, open."""
-        if sheet is None:
-            sheet = self._sheets[key] = self._create(piece)
-        elif not sheet.is_open:
-            sheet.open()
-        self._open[key] = sheet
+        if file is None:
+            file = self._files[key] = self._create(piece)
+        elif not file.is_open:
+            file.open()
+        self._open[key] = file
         self._open.move_to_end(key)
-        return sheet
+        return file
 
-    def _put(self, key: Key, sheet: Sheet, piece: Piece) -> None:
+    def _put(self, key: Key, file: StreamFile, piece: Piece) -> None:
         try:
-            sheet.put(piece.position, piece.data)
+            file.put(piece.position, piece.data)
         except OSError:
-            if not sheet.reached:  # the disk is full: no empty files
-                del self._sheets[key], self._open[key]
-                sheet.discard()
+            if not file.reached:  # the disk is full: no empty files
+                del self._files[key], self._open[key]
+                file.discard()
             raise
 
-    def _create(self, piece: Piece) -> Sheet:
+    def _create(self, piece: Piece) -> StreamFile:
         task, attempt = piece.task, piece.attempt
-        self._see_to_shard(task)
+        self._ensure_shard(task)
         if attempt not in self._aside:
-            if (attempt, 1 - piece.stream) in self._sheets or not self._is_there(task, 1 - piece.stream):
+            if (attempt, 1 - piece.stream) in self._files or not self._is_there(task, 1 - piece.stream):
                 try:
-                    return Sheet(self._path(place(task, piece.stream)), aside=False)
+                    return StreamFile(self._path(place(task, piece.stream)), aside=False)
                 except FileExistsError:
                     pass
             self._aside.add(attempt)
-        return Sheet(self._path(aside(task, piece.stream, self._engine, attempt)), aside=True)
+        return StreamFile(self._path(aside(task, piece.stream, self._engine, attempt)), aside=True)
 
-    def _see_to_shard(self, task: int) -> None:
+    def _ensure_shard(self, task: int) -> None:
         """Create the directory of this task's files. NotOwnError if another user has created something
         there."""
         name = shard(task)
@@ -271,12 +274,12 @@ class Shelves:
         self._aside.discard(done.attempt)
         for stream, total in enumerate((done.how.out_bytes, done.how.err_bytes)):
             key = (done.attempt, stream)
-            sheet = self._sheets.pop(key, None)
+            file = self._files.pop(key, None)
             self._open.pop(key, None)
-            if sheet is not None:
-                self._guarded(self._finish, sheet, total)
-            if sheet is None or sheet.aside:
-                self._guarded(self._settle, sheet, done, stream)
+            if file is not None:
+                self._guarded(self._finish, file, total)
+            if file is None or file.aside:
+                self._guarded(self._replace_plain, file, done, stream)
 
     def _guarded(self, call: Callable[..., None], *arguments: object) -> None:
         try:
@@ -286,29 +289,29 @@ class Shelves:
         except OSError as error:
             self._failed(error)
 
-    def _finish(self, sheet: Sheet, total: int) -> None:
+    def _finish(self, file: StreamFile, total: int) -> None:
         try:
-            if total > sheet.reached:
+            if total > file.reached:
                 with self._reserve.spent():
-                    if not sheet.is_open:
-                        sheet.open()
-                sheet.put(total, b"")
+                    if not file.is_open:
+                        file.open()
+                file.put(total, b"")
         finally:
-            sheet.close()
+            file.close()
 
-    def _settle(self, sheet: Sheet | None, done: Done, stream: int) -> None:
-        """Put `sheet`, or nothing, in the plain file's place, if this attempt is the one that counts."""
+    def _replace_plain(self, file: StreamFile | None, done: Done, stream: int) -> None:
+        """Replace the plain file by `file`, or remove it, if this attempt is the one that counts."""
         path = self._path(place(done.task, stream))
         # A server that was unreachable answers late, and the task may have gone to another engine by then:
         # access the files first, and only then ask.
         taken = os.path.lexists(path)
         if not (done.own and self._certain(done.begun)):
-            if sheet is not None:
-                sheet.date(done.how.finish)
-        elif sheet is not None:
-            os.replace(sheet.path, path)  # noqa: PTH105 - bytes
+            if file is not None:
+                file.date(done.how.finish)
+        elif file is not None:
+            os.replace(file.path, path)  # noqa: PTH105 - bytes
         elif taken:
-            self._see_to_shard(done.task)
+            self._ensure_shard(done.task)
             os.unlink(path)  # noqa: PTH108 - bytes
 
 

@@ -19,7 +19,7 @@ LONGEST_NODE = 100
 """The longest part of the node's name in the name of its pack: file systems allow 255 bytes."""
 
 
-class _Growing:
+class _AppendOnlyFile:
     """A file that is created when something is first written to it."""
 
     def __init__(self, path: bytes, beginning: bytes) -> None:
@@ -52,7 +52,7 @@ class _Growing:
             self.descriptor = -1
 
 
-class Packs:
+class PackWriter:
     """Writes the pack of one engine in `directory`. `failed(error)` is called for what could not be
     written."""
 
@@ -61,8 +61,8 @@ class Packs:
     def __init__(self, directory: bytes, about: About, failed: Callable[[OSError], None]) -> None:
         node = about.node.replace("/", "_")[:LONGEST_NODE]
         stem = directory + b"/" + os.fsencode(f"{node}_{about.engine}")
-        self._pack = _Growing(stem + pack.PACK_END.encode(), pack.beginning(about))
-        self._index = _Growing(stem + pack.INDEX_END.encode(), pack.INDEX_LINE)
+        self._pack = _AppendOnlyFile(stem + pack.PACK_END.encode(), pack.beginning(about))
+        self._index = _AppendOnlyFile(stem + pack.INDEX_END.encode(), pack.INDEX_LINE)
         self._failed = failed
         self._reserve = Reserve(2)
         self._last: dict[int, int] = {}
@@ -70,7 +70,7 @@ class Packs:
         self._owed = b""
         """Entries that could not be written to the index: they must precede later ones."""
 
-    def file(self, work: list[Piece | Done]) -> None:
+    def write(self, work: list[Piece | Done]) -> None:
         """Write these, in this order; if there is no room for all, write those for which there is."""
         try:
             self._append(work)

@@ -38,7 +38,7 @@ class Files(Protocol):
 
     clears: bool
 
-    def file(self, work: list[Piece | Done]) -> None:
+    def write(self, work: list[Piece | Done]) -> None:
         """Write these, in this order; never raises OSError."""
 
     def sync(self) -> None:
@@ -48,24 +48,24 @@ class Files(Protocol):
         """Close all files."""
 
 
-class Filing:
-    """Hands work to the thread, a list at a time; `filed()` is called on the loop for each list, in order;
-    `broken(error)` before it, if an error in the program prevented a part of it."""
+class WriterThread:
+    """The thread, which gets work in lists. `written()` is called on the loop after each list, in order;
+    `broken(error)` before that, if an error in the program prevented a part of it."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         files: Files,
-        filed: Callable[[], None],
+        written: Callable[[], None],
         broken: Callable[[Exception], None],
     ) -> None:
         self._loop = loop
         self._files = files
-        self._filed = filed
+        self._written = written
         self._broken = broken
         self._work: queue.SimpleQueue[list[Piece | Done] | None] = queue.SimpleQueue()
         # A daemon: a thread that hangs in a file system must not keep the engine from leaving.
-        self._thread = threading.Thread(target=self._run, name="filing", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="output writer", daemon=True)
         self._started = False
 
     def put(self, work: list[Piece | Done]) -> None:
@@ -76,11 +76,11 @@ class Filing:
         self._work.put(work)
 
     def close(self) -> None:
-        """Close the files when everything is written; `filed` is called once more then."""
+        """Close the files when everything is written; `written` is called once more then."""
         if self._started:
             self._work.put(None)
         else:
-            self._filed()
+            self._written()
 
     def _run(self) -> None:
         # Signals are for the loop's thread, which must notice them at once.
@@ -93,11 +93,11 @@ class Filing:
                 work = []
             if work is None:
                 self._guarded(self._files.close)
-                self._tell(self._filed)
+                self._tell(self._written)
                 return
             if work:
-                self._guarded(self._files.file, work)
-                self._tell(self._filed)
+                self._guarded(self._files.write, work)
+                self._tell(self._written)
                 if due is None:
                     due = time.monotonic() + SYNC_EVERY
             if due is not None and time.monotonic() >= due:

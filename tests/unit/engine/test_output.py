@@ -32,7 +32,7 @@ class Paper:
         self.closed = False
         self.fails: Exception | None = None
 
-    def file(self, work: list[Piece | Done]) -> None:
+    def write(self, work: list[Piece | Done]) -> None:
         self.entered.set()
         assert self.open_.wait(DEADLINE)
         if self.fails is not None:

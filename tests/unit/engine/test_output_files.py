@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from disbatch.engine.liveness import DriverLease
-from disbatch.engine.output_files import MOST_OPEN, Shelves, prepare
+from disbatch.engine.output_files import MOST_OPEN, OutputDirectory, prepare
 from disbatch.engine.output_writer import Done
 from disbatch.model.output import aside, left_out, parse_aside, place
 from disbatch.model.pack import End, Piece
@@ -20,26 +20,28 @@ OUT, ERR = "000/013/000013999.out", "000/013/000013999.err"
 
 
 class Engine:
-    """The shelves of one engine; `doubt`: it may have been given up."""
+    """The directory of one engine; `doubt`: it may have been given up."""
 
     def __init__(self, directory: Path, name: str = "engine") -> None:
         self.name = name
         self.doubt = False
         self.errors: list[OSError] = []
-        self.shelves = Shelves(os.fsencode(directory), name, lambda begun: not self.doubt, self.errors.append)
+        self.directory = OutputDirectory(
+            os.fsencode(directory), name, lambda begun: not self.doubt, self.errors.append
+        )
         self.totals: dict[int, list[int]] = {}
 
     def print(self, attempt: int, out: bytes = b"", err: bytes = b"") -> None:
         totals = self.totals.setdefault(attempt, [0, 0])
         for stream, data in enumerate((out, err)):
             if data:
-                self.shelves.file([Piece(TASK, attempt, stream, totals[stream], data)])
+                self.directory.write([Piece(TASK, attempt, stream, totals[stream], data)])
                 totals[stream] += len(data)
 
     def end(self, attempt: int, own: bool = True, finish: float = 1234.5) -> None:
         out, err = self.totals.pop(attempt, [0, 0])
         how = End(0.0, finish, 1, 0, 0, out, err)
-        self.shelves.file([Done(TASK, attempt, how, own, 0.0)])
+        self.directory.write([Done(TASK, attempt, how, own, 0.0)])
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -78,7 +80,7 @@ def test_a_task_makes_the_files_that_it_needs(tmp_path: Path) -> None:
     assert files(tmp_path) == {OUT: b"one\ntwo\n"}
     engine.end(2)
     assert files(tmp_path) == {OUT: b"one\ntwo\n"}
-    assert not engine.errors and not engine.shelves._sheets
+    assert not engine.errors and not engine.directory._files
 
 
 A, B = "a", "b"
@@ -203,8 +205,8 @@ def test_what_stays_aside_bears_the_time_of_its_end(tmp_path: Path) -> None:
 
 def test_gaps_are_marked(tmp_path: Path) -> None:
     engine = Engine(tmp_path)
-    engine.shelves.file([Piece(TASK, 1, 0, 0, b"head"), Piece(TASK, 1, 0, 100, b"tail")])
-    engine.shelves.file([Done(TASK, 1, End(0, 1, 1, 0, 0, 110, 0), True, 0.0)])
+    engine.directory.write([Piece(TASK, 1, 0, 0, b"head"), Piece(TASK, 1, 0, 100, b"tail")])
+    engine.directory.write([Done(TASK, 1, End(0, 1, 1, 0, 0, 110, 0), True, 0.0)])
     assert files(tmp_path) == {OUT: b"head" + left_out(96) + b"tail" + left_out(6)}
 
 
@@ -214,26 +216,26 @@ def test_a_place_that_cannot_be_made_is_told_and_the_others_go_on(tmp_path: Path
     engine.print(1, out=b"lost")
     engine.end(1)
     assert [error.strerror for error in engine.errors[:1]] == ["is no directory"]
-    engine.shelves.file([Piece(1_000_000, 2, 0, 0, b"kept")])
-    engine.shelves.close()
+    engine.directory.write([Piece(1_000_000, 2, 0, 0, b"kept")])
+    engine.directory.close()
     assert files(tmp_path) == {"000": b"a file of the user's", "001/000/001000000.out": b"kept"}
 
 
 @pytest.mark.parametrize("level", ["000", "000/013"])
 def test_a_directory_that_leads_elsewhere(tmp_path: Path, level: str) -> None:
     """Nothing is made, replaced or removed there."""
-    theirs, shelves = tmp_path / "theirs", tmp_path / "shelves"
+    theirs, directory = tmp_path / "theirs", tmp_path / "directory"
     (theirs / "013").mkdir(parents=True)
     before = {"013/000013999.out": b"kept", "000013999.out": b"kept"}
     for name, text in before.items():
         (theirs / name).write_bytes(text)
-    (shelves / level).parent.mkdir(parents=True)
-    (shelves / level).symlink_to(theirs)
-    engine = Engine(shelves)
+    (directory / level).parent.mkdir(parents=True)
+    (directory / level).symlink_to(theirs)
+    engine = Engine(directory)
     engine.print(1, out=b"lost", err=b"lost")
     engine.end(1)
     engine.end(2)
-    engine.shelves.close()
+    engine.directory.close()
     assert {error.strerror for error in engine.errors} == {"is no directory"}
     assert files(theirs) == before
 
@@ -259,10 +261,10 @@ def test_many_tasks_that_run_need_few_descriptors(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for turn in range(3):
         for attempt in range(MANY):
-            engine.shelves.file([Piece(attempt, attempt, 0, turn * 2, b"%d\n" % turn)])
+            engine.directory.write([Piece(attempt, attempt, 0, turn * 2, b"%d\n" % turn)])
             assert len(os.listdir("/proc/self/fd")) <= before + MOST_OPEN + 1
     for attempt in range(MANY):
-        engine.shelves.file([Done(attempt, attempt, End(0, 1, 1, 0, 0, 6, 0), True, 0.0)])
+        engine.directory.write([Done(attempt, attempt, End(0, 1, 1, 0, 0, 6, 0), True, 0.0)])
     assert len(os.listdir("/proc/self/fd")) == before
     assert files(tmp_path) == {place(task, 0): b"0\n1\n2\n" for task in range(MANY)}
     assert not engine.errors
@@ -274,20 +276,20 @@ def test_a_file_that_was_closed_and_replaced_is_not_written_into(tmp_path: Path)
     engine.print(1, out=b"first")
     engine.doubt = True
     for attempt in range(MOST_OPEN + 1):
-        engine.shelves.file([Piece(attempt, 100 + attempt, 0, 0, b"x")])
+        engine.directory.write([Piece(attempt, 100 + attempt, 0, 0, b"x")])
     other.print(2, out=b"other")
     other.end(2)
     engine.print(1, out=b" and more")
     engine.end(1)
     assert (tmp_path / OUT).read_bytes() == b"other"
     assert not engine.errors
-    engine.shelves.close()
+    engine.directory.close()
 
 
 def test_without_descriptors_output_is_kept_all_the_same(tmp_path: Path) -> None:
     engine = Engine(tmp_path)
     engine.print(1, out=b"one")
-    engine.shelves.file([Piece(5, 5, 0, 0, b"five")])
+    engine.directory.write([Piece(5, 5, 0, 0, b"five")])
     taken: list[int] = []
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, limits[1]))
@@ -297,8 +299,8 @@ def test_without_descriptors_output_is_kept_all_the_same(tmp_path: Path) -> None
                 taken.append(os.open(os.devnull, os.O_RDONLY))
         engine.print(1, out=b" and two")
         engine.print(1, err=b"error")
-        engine.shelves.file([Piece(7, 7, 0, 0, b"seven"), Done(7, 7, End(0, 1, 1, 0, 0, 5, 0), True, 0.0)])
-        engine.shelves.file([Piece(5, 5, 0, 10, b"end")])
+        engine.directory.write([Piece(7, 7, 0, 0, b"seven"), Done(7, 7, End(0, 1, 1, 0, 0, 5, 0), True, 0.0)])
+        engine.directory.write([Piece(5, 5, 0, 10, b"end")])
         engine.end(1)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
@@ -311,7 +313,7 @@ def test_without_descriptors_output_is_kept_all_the_same(tmp_path: Path) -> None
         place(7, 0): b"seven",
         place(5, 0): b"five" + left_out(6) + b"end",
     }
-    engine.shelves.close()
+    engine.directory.close()
 
 
 def test_prepare(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from disbatch.engine.output_packs import Packs
+from disbatch.engine.output_packs import PackWriter
 from disbatch.engine.output_writer import Done
 from disbatch.model import pack
 from disbatch.model.output import left_out
@@ -37,7 +37,7 @@ class Written:
         directory.mkdir(exist_ok=True)
         self.directory = directory
         self.errors: list[OSError] = []
-        self.packs = Packs(os.fsencode(directory), ABOUT, self.errors.append)
+        self.packs = PackWriter(os.fsencode(directory), ABOUT, self.errors.append)
         self.printed: dict[int, list[bytes]] = {}
 
     def print(self, attempt: int, stream: int, data: bytes) -> Piece:
@@ -76,9 +76,9 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     written = Written(tmp_path)
     big = random.Random(1).randbytes(70_000)
     w = written
-    w.packs.file([w.print(1, 0, b"one\n"), w.print(1, 1, b"err\n"), w.end(1)])
-    w.packs.file([w.print(2, 0, b"a" * 70_000), w.print(3, 1, big)])
-    w.packs.file([w.end(3), w.print(2, 0, b"b"), w.end(2), w.end(4)])
+    w.packs.write([w.print(1, 0, b"one\n"), w.print(1, 1, b"err\n"), w.end(1)])
+    w.packs.write([w.print(2, 0, b"a" * 70_000), w.print(3, 1, big)])
+    w.packs.write([w.end(3), w.print(2, 0, b"b"), w.end(2), w.end(4)])
     path = w.path()
     assert not written.errors
     for attempt, streams in written.printed.items():
@@ -95,11 +95,11 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 def test_an_attempt_that_goes_on_is_read_as_far_as_it_is(tmp_path: Path) -> None:
     w = Written(tmp_path)
-    w.packs.file([w.print(1, 0, b"first\n")])
-    w.packs.file([w.print(2, 0, b"other\n"), w.end(2)])
+    w.packs.write([w.print(1, 0, b"first\n")])
+    w.packs.write([w.print(2, 0, b"other\n"), w.end(2)])
     path = stem(tmp_path)
     assert read(path, 1, 0) == (b"first\n", None)
-    w.packs.file([w.print(1, 0, b"second\n")])
+    w.packs.write([w.print(1, 0, b"second\n")])
     assert read(path, 1, 0) == (b"first\nsecond\n", None)
     w.packs.close()
 
@@ -113,8 +113,8 @@ def test_nothing_is_made_before_there_is_something(tmp_path: Path) -> None:
 
 def test_gaps_are_told_of(tmp_path: Path) -> None:
     w = Written(tmp_path)
-    w.packs.file([Piece(10, 1, 0, 5, b"middle"), Piece(10, 1, 0, 20, b"end")])
-    w.packs.file([Done(10, 1, HOW._replace(out_bytes=30, err_bytes=7), True, 0.0)])
+    w.packs.write([Piece(10, 1, 0, 5, b"middle"), Piece(10, 1, 0, 20, b"end")])
+    w.packs.write([Done(10, 1, HOW._replace(out_bytes=30, err_bytes=7), True, 0.0)])
     path = w.path()
     expected = left_out(5) + b"middle" + left_out(9) + b"end" + left_out(7)
     assert read(path, 1, 0)[0] == expected
@@ -141,9 +141,9 @@ def live(directory: Path, life: list[tuple[int, str, bool]], seed: int) -> Writt
             data = chance.randbytes(size) if together else bytes(size)
             work.append(written.print(attempt, 1 if what == "err" else 0, data))
         if not together:
-            written.packs.file(work)
+            written.packs.write(work)
             work = []
-    written.packs.file([*work, written.print(9, 0, b"last")])
+    written.packs.write([*work, written.print(9, 0, b"last")])
     return written
 
 
@@ -248,9 +248,9 @@ def test_any_bytes_are_no_danger(tmp_path_factory: pytest.TempPathFactory, data:
 def test_a_pack_that_a_task_printed_is_not_taken_for_one(tmp_path: Path) -> None:
     """The very bytes of other records are inside of a piece; the piece's own header is destroyed."""
     other = Written(tmp_path / "other")
-    other.packs.file([other.print(7, 0, b"false\n"), other.end(7)])
+    other.packs.write([other.print(7, 0, b"false\n"), other.end(7)])
     w = Written(tmp_path / "own")
-    w.packs.file([w.print(1, 0, other.path().read_bytes()), w.end(1)])
+    w.packs.write([w.print(1, 0, other.path().read_bytes()), w.end(1)])
     path = w.path()
     data = bytearray(path.read_bytes())
     at = len(pack.beginning(ABOUT))

@@ -13,8 +13,8 @@ from disbatch.cli.cat import parse_tasks
 from disbatch.cli.options import parse_run
 from disbatch.cli.output import choose_output
 from disbatch.cli.run_options import OutputOptions
-from disbatch.engine.output_files import Shelves
-from disbatch.engine.output_packs import Packs
+from disbatch.engine.output_files import OutputDirectory
+from disbatch.engine.output_packs import PackWriter
 from disbatch.engine.output_writer import Done
 from disbatch.model.errors import UsageError
 from disbatch.model.pack import HEADER_SIZE, PIECE, About, End, Piece, parse_beginning, scan
@@ -47,16 +47,16 @@ class Run:
         self.status = directory / f"{name}_status.txt"
         self.status.touch()
         self.told = OutputFile(str(self.directory), packed, 1000, name, list(former))
-        self.engines: dict[str, Packs | Shelves] = {}
+        self.engines: dict[str, PackWriter | OutputDirectory] = {}
 
-    def engine(self, node: str, doubt: bool = False) -> Packs | Shelves:
+    def engine(self, node: str, doubt: bool = False) -> PackWriter | OutputDirectory:
         """The one on that node."""
         directory, name = os.fsencode(self.directory), f"{self.name}-{node}"
         if name not in self.engines:
             self.engines[name] = (
-                Packs(directory, About(self.name, node, name), pytest.fail)
+                PackWriter(directory, About(self.name, node, name), pytest.fail)
                 if self.packed
-                else Shelves(directory, name, lambda begun: not doubt, pytest.fail)
+                else OutputDirectory(directory, name, lambda begun: not doubt, pytest.fail)
             )
         return self.engines[name]
 
@@ -65,10 +65,10 @@ class Run:
     ) -> None:
         """An attempt, numbered as its shell, prints `text` to stdout and ends, or not."""
         engine = self.engine(node, doubt)
-        engine.file([Piece(TASK, pid, 0, 0, text)])
+        engine.write([Piece(TASK, pid, 0, 0, text)])
         if ended is not None:
             how = End.of(outcome(pid, len(text)))._replace(ending=ended)
-            engine.file([Done(TASK, pid, how, ended is Ending.OWN, 0.0)])
+            engine.write([Done(TASK, pid, how, ended is Ending.OWN, 0.0)])
 
     def record(self, node: str, pid: int, out: int, mark: Mark = Mark.TASK, code: int = 0) -> None:
         with self.status.open("ab") as file:
@@ -106,7 +106,7 @@ def test_the_second_runs_after_the_first_was_lost(run: Run) -> None:
     run.attempt("n1", 1, b"lost", ended=None)
     run.attempt("n2", 2, b"again", ended=None)
     assert run.shown() == b"again"
-    run.engine("n2").file([Done(TASK, 2, End.of(outcome(2, 5)), True, 0.0)])
+    run.engine("n2").write([Done(TASK, 2, End.of(outcome(2, 5)), True, 0.0)])
     run.record("n2", 2, 5)
     assert run.shown() == b"again"
 
@@ -313,7 +313,7 @@ def test_of_a_pack_that_is_damaged_elsewhere_nothing_is_said(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(tmp_path, "run", True)
-    run.engine("n1").file([Piece(TASK + 1, 5, 0, 0, LONG)])
+    run.engine("n1").write([Piece(TASK + 1, 5, 0, 0, LONG)])
     run.attempt("n1", 1, b"text")
     run.record("n1", 1, 4)
     (pack,) = run.directory.glob("*.pack")
