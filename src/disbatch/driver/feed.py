@@ -20,7 +20,7 @@ from disbatch.rundir.takeover import SoFar
 from disbatch.sources.keystore import SourceAccess, StoreSource
 from disbatch.sources.opening import Expected, Opened
 from disbatch.sources.source import Source
-from disbatch.sources.submitted import SubmittedFile, SubmittedSource, Taking
+from disbatch.sources.submitted import SubmittedFile, SubmittedSource, TaskIntake
 
 ITEMS_A_TURN = 8192
 """Items in one turn of the loop: the driver must answer while it skips ten million completed tasks."""
@@ -49,7 +49,7 @@ class Feed:
     ) -> None:
         self._opened = opened
         self._submitted = submitted
-        self.submissions: Taking | None = None
+        self.submissions: TaskIntake | None = None
         """Accepts submitted tasks, after `start`."""
         self._so_far = so_far
         self._source: Source | None = None

@@ -128,7 +128,7 @@ class FileWatch:
         """Watch the file of submitted tasks, too."""
         file.renamed = self._restorer.submitted_renamed
         file.note = self._restorer.note_submitted
-        self.keep(file.path, file.see_to_name)
+        self.keep(file.path, file.ensure_name)
 
     def close(self) -> None:
         """Stop watching: the files may be removed now."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from disbatch.driver.result_feed import ResultFeed
 from disbatch.model.errors import UsageError
-from disbatch.sources.submitted import Batch, Taking
+from disbatch.sources.submitted import Batch, TaskIntake
 from disbatch.wire.client_protocol import MAX_SUBMITTED, Answer, Collect, Request, Submit, Taken
 
 NO_MORE = "the run takes no more tasks: the last one has come"
@@ -21,10 +21,10 @@ class Submissions:
         self._ending = ending
         self.why_not = why_not
         self._closed = False
-        self._source: Taking | None = None
+        self._source: TaskIntake | None = None
         self._result_feed: ResultFeed | None = None
 
-    def begin(self, source: Taking, result_feed: ResultFeed) -> None:
+    def begin(self, source: TaskIntake, result_feed: ResultFeed) -> None:
         """The run accepts tasks: `source` gets them, and `result_feed` reports their results."""
         self._source = source
         self._result_feed = result_feed
@@ -53,7 +53,7 @@ class Submissions:
         if self._source is not None:
             self._source.close_soon()
 
-    def _submit(self, request: Request, verb: Submit, source: Taking, result_feed: ResultFeed) -> Answer:
+    def _submit(self, request: Request, verb: Submit, source: TaskIntake, result_feed: ResultFeed) -> Answer:
         former = source.former.get(request.id)
         if former is not None:
             return _taken(request, former, 0)
@@ -66,7 +66,7 @@ class Submissions:
             return Answer(request.id, False, [str(error)])
         return _taken(request, batch, result_feed.told)
 
-    def _problem(self, source: Taking, verb: Submit) -> str:
+    def _problem(self, source: TaskIntake, verb: Submit) -> str:
         if self._ending():
             return "the run is ending already"
         if source.closed:

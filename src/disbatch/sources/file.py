@@ -102,7 +102,7 @@ class FileSource:
     one that was checked. The file may grow: then before each read the last bytes that were read must still be
     there. Once everything that was checked has been read, changes no longer matter: that is the end.
 
-    `again(error)`, if given, is called when the file system fails, and arranges for another read later;
+    `retry(error)`, if given, is called when the file system fails, and arranges for another read later;
     otherwise the failure is the end.
     """
 
@@ -111,10 +111,10 @@ class FileSource:
         name: str,
         descriptor: int,
         checksums: Checksums | None = None,
-        again: Callable[[OSError], None] | None = None,
+        retry: Callable[[OSError], None] | None = None,
     ) -> None:
         self._name = name
-        self._again = again
+        self._retry = retry
         self._descriptor: int | None = descriptor
         self._splitter = LineSplitter()
         self._items = ItemQueue(name)
@@ -156,8 +156,8 @@ class FileSource:
             try:
                 data = self._read(self._descriptor)
             except OSError as error:
-                if self._again is not None:
-                    self._again(error)
+                if self._retry is not None:
+                    self._retry(error)
                     return
                 self._read_error = unreadable(self._name, error)
                 self.close()

@@ -36,7 +36,7 @@ from disbatch.model.task import Item
 from disbatch.model.taskfile import without_end
 from disbatch.model.text import printable
 from disbatch.sources.source import ItemQueue
-from disbatch.sources.submitted import Batch, Beside
+from disbatch.sources.submitted import Batch, InterleavedTasks
 
 SOURCE_NAME = b"task source name"
 DONE_TASK = b"task source done task"
@@ -104,10 +104,10 @@ class StoreSource:
         self._ready = ready
         self._producer = producer
         self._items = ItemQueue(name)
-        self._beside = Beside()
+        self._interleaved = InterleavedTasks()
         self._number = 1
-        self._hungry = True
-        self._lacks = SIGNING_IN
+        self._wants_more = True
+        self._missing = SIGNING_IN
         self._done = False
         """The done token arrived, or `close_soon` was called."""
         self._complete = False
@@ -139,7 +139,7 @@ class StoreSource:
         if self._error is not None:
             return []
         taken = self._items.take(most)
-        self._hungry = len(taken) < most
+        self._wants_more = len(taken) < most
         if self._items.error is not None:
             self.close()
         elif self._items.waiting_bytes < HIGH // 2:
@@ -163,15 +163,15 @@ class StoreSource:
 
     @property
     def former(self) -> Mapping[str, Batch]:
-        """None: a run with such a source has only one driver."""
+        """Empty: a run with such a source has only one driver."""
         return {}
 
     def add(self, lines: list[bytes], request: str, source: str, number: int) -> Batch:
-        """As `sources.submitted.Taking.add`."""
-        batch = self._beside.add(self._items, lines, source, number)
-        if lines and self._lacks == SIGNING_IN:
-            self._lacks = CLOSING
-        self._tell()
+        """As `sources.submitted.TaskIntake.add`."""
+        batch = self._interleaved.add(self._items, lines, source, number)
+        if lines and self._missing == SIGNING_IN:
+            self._missing = CLOSING
+        self._notify()
         return batch
 
     def close_soon(self) -> None:
@@ -190,7 +190,7 @@ class StoreSource:
             self._done = True
             await self._end()
         except TimeoutError:
-            self._fail(SourceError(f"{self._name} ended without {self._lacks}"))
+            self._fail(SourceError(f"{self._name} ended without {self._missing}"))
         except DisbatchError as error:
             self._fail(error)
 
@@ -198,7 +198,7 @@ class StoreSource:
         if self._producer is not None:
             await self._wait_for_end(self._producer)
         self._complete = True
-        self._tell()
+        self._notify()
 
     async def _wait_for_end(self, producer: Producer) -> None:
         """It may still fetch results. `_producer_ended` reports a failure."""
@@ -215,7 +215,7 @@ class StoreSource:
             raise SourceError(f"{self._name} signed in with an empty task key")
         text = sign_in.name.decode(errors="replace")[:100]
         self._items.rename(printable(text) or self._name)
-        self._lacks = "its done token"
+        self._missing = "its done token"
         self._access.signed_in(sign_in)
         return sign_in
 
@@ -236,7 +236,7 @@ class StoreSource:
         self._number += len(lines)
         if self._items.waiting_bytes >= HIGH:
             self._room.clear()
-        self._tell()
+        self._notify()
 
     async def _next(self, key: bytes, most: int) -> list[bytes]:
         """The next values; TimeoutError if the producer has ended and there are none."""
@@ -266,12 +266,12 @@ class StoreSource:
         if self._error is None and not self._complete:
             self._error = error
             self.close()
-            self._hungry = True
-            self._tell()
+            self._wants_more = True
+            self._notify()
 
-    def _tell(self) -> None:
-        if self._hungry and (self.ended or not self._items.empty):
-            self._hungry = False
+    def _notify(self) -> None:
+        if self._wants_more and (self.ended or not self._items.empty):
+            self._wants_more = False
             self._ready()
 
 

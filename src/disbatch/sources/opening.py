@@ -45,14 +45,14 @@ class Opened(msgspec.Struct):
             return StreamSource(self.name, self.descriptor, loop, ready)
         if self.summary is None:
             return FileSource(self.name, self.descriptor)
-        again = None if access is None else _Again(self.name, loop, ready, access.notify_user).later
-        return FileSource(self.name, self.descriptor, self.summary.checksums, again)
+        retry = None if access is None else _Retry(self.name, loop, ready, access.notify_user).later
+        return FileSource(self.name, self.descriptor, self.summary.checksums, retry)
 
     async def end(self) -> None:
         """Do nothing: there is no process."""
 
 
-class _Again:
+class _Retry:
     """Retries reading a file later; `notify_user` gets a line for the user."""
 
     def __init__(

@@ -43,7 +43,7 @@ class StreamSource:
         self._splitter = LineSplitter()
         self._items = ItemQueue(name)
         self._read_error: UsageError | None = None
-        self._hungry = True
+        self._wants_more = True
         self._reading = False
         self._resume()
 
@@ -63,7 +63,7 @@ class StreamSource:
 
     def take(self, most: int) -> list[Item]:
         taken = self._items.take(most)
-        self._hungry = len(taken) < most
+        self._wants_more = len(taken) < most
         if self._items.error is not None:
             self.close()
         elif self._items.waiting_bytes < HIGH // 2:
@@ -106,6 +106,6 @@ class StreamSource:
             self.close()
         elif self._items.waiting_bytes >= HIGH:
             self._pause()
-        if self._hungry and (self.ended or not self._items.empty):
-            self._hungry = False
+        if self._wants_more and (self.ended or not self._items.empty):
+            self._wants_more = False
             self._ready()

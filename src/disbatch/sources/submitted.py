@@ -3,13 +3,13 @@
 Theory of operation
 -------------------
 Submitted lines are appended to a file, PREFIX_tasks.txt, before they are acknowledged: so they are not lost
-if the driver is killed, and the file is a task file to resume from. One parser checks them on arrival, all
-lines of a request or none; another one reads them back from the file when there is room for them, so memory
-does not grow with the number of waiting tasks.
+if the driver is killed, and the file is a task file to resume from. One parser checks them on arrival, and
+accepts all lines of a request or none; another one reads them back from the file when there is room for them,
+so memory does not grow with the number of waiting tasks.
 
 A comment that names the request follows its lines. A driver that takes the run over truncates the file after
-the last such comment, since later lines were never acknowledged; a client that got no answer because the
-driver was killed asks again, and is told what was accepted.
+the last such comment, since later lines were never acknowledged. A client that got no answer because the
+driver was killed repeats its request, and is told what was accepted.
 
 The file continues the run's own task file, if there is one: ids are counted on. If the tasks of the run come
 from a program, submitted tasks are interleaved with those of the program.
@@ -41,7 +41,7 @@ RESET = b"\n#DISBATCH PREFIX\n#DISBATCH SUFFIX\n"
 end, if the two are concatenated."""
 REQUESTS_KEPT = 1000
 """The latest requests to a former driver, whose answers may not have arrived."""
-_TAKEN = re.compile(rb"# taken ([0-9a-zA-Z]{16,64})")
+_ACCEPTED = re.compile(rb"# taken ([0-9a-zA-Z]{16,64})")
 _LAST = re.compile(rb"\n# taken [0-9a-zA-Z]{16,64}\n")
 _LONGEST_MARK = 80
 """The longest such comment, in bytes."""
@@ -55,7 +55,7 @@ class Batch(NamedTuple):
     counts: list[tuple[int, int]]
 
 
-class Taking(Protocol):
+class TaskIntake(Protocol):
     """Accepts submitted tasks."""
 
     @property
@@ -104,7 +104,7 @@ class SubmittedFile:
             if again:
                 end_naming(path)
             self._descriptor = open_own(path, flags if again else flags | os.O_EXCL)
-            self._size = _cut_untaken(self._descriptor)
+            self._size = _cut_unaccepted(self._descriptor)
             if self._size < len(self._head):
                 self._append(self._head)
             else:
@@ -120,7 +120,7 @@ class SubmittedFile:
         for number, line in self._lines():
             before = self._checker.next_id
             self._checker.parse(number, line)
-            mark = _TAKEN.fullmatch(line)
+            mark = _ACCEPTED.fullmatch(line)
             if mark is None:
                 count(counts, self._checker.next_id - before)
                 continue
@@ -141,7 +141,7 @@ class SubmittedFile:
         """Accept these lines, which are all of one request. UsageError, and nothing is accepted, if one of
         them is invalid (errors name it by `source` and the `number` of the first line), or they cannot be
         written."""
-        if not _TAKEN.fullmatch(mark := b"# taken " + request.encode(errors="replace")):
+        if not _ACCEPTED.fullmatch(mark := b"# taken " + request.encode(errors="replace")):
             raise UsageError("the request has no name")
         checker = copy.deepcopy(self._checker)
         checker.source_name = source
@@ -152,13 +152,13 @@ class SubmittedFile:
             checker.parse(here, line)
             count(batch.counts, checker.next_id - before)
         if lines:
-            self._take([b"#" if _TAKEN.fullmatch(line) else line for line in lines], mark)
+            self._take([b"#" if _ACCEPTED.fullmatch(line) else line for line in lines], mark)
         self._checker = checker
         return batch
 
     def _take(self, lines: list[bytes], mark: bytes) -> None:
         try:
-            self.see_to_name()  # before anybody is told that they are safe
+            self.ensure_name()  # before anybody is told that they are safe
             self._append(b"".join(line + b"\n" for line in (*lines, mark)))
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written: {error.strerror}") from error
@@ -174,7 +174,7 @@ class SubmittedFile:
         self._size += len(data)
         self.checksums.add(data)
 
-    def see_to_name(self) -> None:
+    def ensure_name(self) -> None:
         """If the file has lost its name, write its text again under one. OSError."""
         sight = look(self._descriptor, self.path)
         if sight is not Sight.ITSELF:
@@ -231,7 +231,7 @@ class SubmittedSource:
         self._at = 0
         self._verifier = Verifier(file.checksums)
         self._read_error: UsageError | None = None
-        self._hungry = True
+        self._wants_more = True
         self._closed = False
 
     @property
@@ -273,13 +273,13 @@ class SubmittedSource:
     def add(self, lines: list[bytes], request: str, source: str, number: int) -> Batch:
         """As `SubmittedFile.add`."""
         taken = self._file.add(lines, request, source, number)
-        self._call()
+        self._notify()
         return taken
 
     def close_soon(self) -> None:
         """Accept no more tasks."""
         self._closed = True
-        self._call()
+        self._notify()
 
     def take(self, most: int) -> list[Item]:
         taken = [] if self._first is None else self._first.take(most)
@@ -287,7 +287,7 @@ class SubmittedSource:
             while len(taken) < most and self._fill():
                 taken += self._items.take(most - len(taken))
         self._fill()
-        self._hungry = len(taken) < most
+        self._wants_more = len(taken) < most
         return taken
 
     def close(self) -> None:
@@ -312,9 +312,9 @@ class SubmittedSource:
             self._items.add(*self._splitter.feed(data))
         return not self._items.empty
 
-    def _call(self) -> None:
-        if self._hungry:
-            self._hungry = False
+    def _notify(self) -> None:
+        if self._wants_more:
+            self._wants_more = False
             self._ready()
 
 
@@ -339,7 +339,7 @@ def count(counts: list[tuple[int, int]], ids: int) -> None:
         counts.append((ids, 1))
 
 
-def _cut_untaken(descriptor: int) -> int:
+def _cut_unaccepted(descriptor: int) -> int:
     """Truncate the file after the last accepted request; the remaining size, bytes."""
     size = end = os.fstat(descriptor).st_size
     while end > 0:
@@ -355,13 +355,13 @@ def _cut_untaken(descriptor: int) -> int:
 
 
 MOST_BYTES = 64 << 20
-"""The most bytes of lines that wait to be run."""
+"""The most bytes of submitted lines that wait for their turn."""
 
 
-class Beside:
-    """Inserts lines into the program's queue, before those that are not parsed yet, so that their ids are
-    known at once. PREFIX and SUFFIX of the program do not apply to them, nor theirs to the program's
-    lines."""
+class InterleavedTasks:
+    """Submitted tasks among those of a program: inserts lines into the program's queue, before the lines
+    that are not parsed yet, so that their ids are known at once. PREFIX and SUFFIX of the program do not
+    apply to them, nor theirs to the program's lines."""
 
     def __init__(self) -> None:
         self._parser = TaskParser("")
@@ -369,7 +369,7 @@ class Beside:
         self._waiting = 0
 
     def add(self, queue: ItemQueue, lines: list[bytes], source: str, number: int) -> Batch:
-        """As `sources.submitted.Taking.add`."""
+        """As `sources.submitted.TaskIntake.add`."""
         size = sum(map(len, lines))
         if self._waiting + size > MOST_BYTES:
             raise UsageError(
