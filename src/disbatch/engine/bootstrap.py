@@ -200,6 +200,18 @@ def listens(path: str) -> bool:
     return True
 
 
+def remove_socket(address: str) -> None:
+    """Remove the socket of a driver that was killed, with its directory, if nobody listens there."""
+    path = Path(address.removeprefix("ipc://"))
+    if address.startswith("ipc://") and path.parent.name.startswith("disbatch-"):
+        with contextlib.suppress(OSError):
+            listens(str(path))
+            return  # somebody listens
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
+
+
 def open_log(path: Path) -> tuple[BinaryIO, Path, list[str]]:
     """The log, or one in the temporary directory with a message about it; its path if there was no
     problem."""

@@ -32,27 +32,24 @@ schedulers do, to both.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import logging
 import os
 import signal
 import socket
 import sys
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
 from disbatch.engine import session_file
-from disbatch.engine.bootstrap import Ready, listens
+from disbatch.engine.bootstrap import Ready, remove_socket
 from disbatch.engine.capture import Counting
 from disbatch.engine.environment import TaskEnvironment
 from disbatch.engine.keeper import Keeper
 from disbatch.engine.keeper_client import KeeperClient
 from disbatch.engine.limits import raise_descriptor_limit
-from disbatch.engine.liveness import DriverLease, ParentWatch, node_load
+from disbatch.engine.liveness import DriverWatch, node_load
 from disbatch.engine.outbox import Outbox, write_unrecorded
 from disbatch.engine.process_tree import boot_id, look, watch_children
 from disbatch.engine.scheduler_signals import SignalFilter
@@ -60,7 +57,7 @@ from disbatch.engine.slots import Job, Runner
 from disbatch.model.job import is_job
 from disbatch.model.log import LogFormatter
 from disbatch.model.task import Ending, Outcome, Phase, Way
-from disbatch.model.text import shell_command, valid
+from disbatch.model.text import valid
 from disbatch.model.version import VERSION
 from disbatch.wire.engine_protocol import (
     AS_TOLD,
@@ -93,10 +90,6 @@ EXIT_FAILED = 1
 EXIT_ORPHANED = 3
 EXIT_REFUSED = 4
 
-FIRST_HEARTBEAT = 5.0
-FIRST_PATIENCE = 120.0
-"""Seconds to wait for the first Welcome, or the orphan patience if that is less and no lifeline reports the
-driver's end; after that, the driver tells how long to wait."""
 GOODBYE_PATIENCE = 5.0
 """Seconds for the driver to receive the last results."""
 MOST_RUNNING_TOLD = 20_000
@@ -126,20 +119,9 @@ class Engine:
         self._idle = asyncio.Event()
         self._delivered = asyncio.Event()
         self._leaving = False
-        self._welcomed = False
         self._errors = 0
-        self._heartbeat = FIRST_HEARTBEAT
-        child = bootstrap.way is Way.CHILD and bootstrap.by_driver
-        self._parent_watch = ParentWatch(loop, of_driver=child, ended=self._parent_ended)
-        first = FIRST_PATIENCE if child else min(FIRST_PATIENCE, bootstrap.orphan_patience)
-        self._patience = first
-        self._silence = FIRST_PATIENCE
-        """The driver's patience in seconds; longer silence is logged."""
-        self._told_of_silence = False
         self._ran: set[tuple[Phase, int]] = set()
         """PERENGINE commands that have delivered their outcome."""
-        self._joined_at = loop.time()
-        self._beat_timer: asyncio.TimerHandle | None = None
         self._environment = TaskEnvironment(
             ready.environment, bootstrap.engine, bootstrap.cores_per_task, ready.division
         )
@@ -157,11 +139,17 @@ class Engine:
             acknowledged=self._acknowledged,
             bad=lambda problem: log.warning("from the driver: %s", problem),
         )
+        self._driver = DriverWatch(
+            loop,
+            bootstrap,
+            heard=lambda: self._link.heard,
+            beat=self._beat,
+            orphaned=lambda reason: self._go(reason, EXIT_ORPHANED, deliver=False),
+        )
         self._keeper_client = KeeperClient(loop, keeper, self._keeper_signalled, self._keeper_died)
         self._signals = [0, 0]
         """The number of signals to the engine, and to its keeper."""
         self._in_job = bootstrap.way is Way.STEP or is_job(os.environb)
-        self._lease = DriverLease(_now, self._silent)
         self._output = self._keep_output()
         self._filter = SignalFilter(
             loop, self._ended if self._output is None else self._output.add, hold=self._in_job
@@ -199,7 +187,7 @@ class Engine:
         return choose_output(
             self._loop,
             bootstrap,
-            self._lease,
+            self._driver.lease,
             give=self._ended,
             supply=lambda: self._runner.waiting,
             trouble=self._trouble,
@@ -212,12 +200,10 @@ class Engine:
         """From the first Hello to the last message; the exit status."""
         self._loop.set_exception_handler(self._broken)
         self._heed_signals()
-        if self._bootstrap.lifeline:
-            self._parent_watch.watch_input()
         self._link.connect(self._ready.address)
         for trouble in self._ready.troubles:
             self._trouble(trouble)
-        self._tick()
+        self._driver.start()
         try:
             departure = await self._departure
             log.info("going: %s", departure.reason)
@@ -253,7 +239,7 @@ class Engine:
         self._filter.release()
         if self._output is not None:
             await self._output.close()
-        if departure.deliver and self._welcomed:
+        if departure.deliver and self._driver.welcomed:
             self._outbox.post(Goodbye(departure.reason[:LONGEST_TROUBLE]))
             self._acknowledged()
             try:
@@ -262,9 +248,8 @@ class Engine:
                 log.warning("the driver did not acknowledge everything within %g s", GOODBYE_PATIENCE)
         self._write_unrecorded()
         if departure.status == EXIT_ORPHANED:
-            self._remove_socket()
-        if self._beat_timer is not None:
-            self._beat_timer.cancel()
+            remove_socket(self._ready.address)
+        self._driver.close()
         self._link.close()
         self._context.destroy(linger=0)
         log.info("gone")
@@ -295,33 +280,6 @@ class Engine:
             self._delivered.set()
 
     # ---- events ----
-
-    def _parent_ended(self, held: bool) -> None:
-        if not self._welcomed:
-            self._go("the driver is gone (standard input ended)", EXIT_ORPHANED, deliver=False)
-        elif held:
-            # The driver may have been stopped for long before it ended: count its silence from now.
-            self._joined_at = self._loop.time()
-            self._tell_of_silence("the driver is gone")
-        else:
-            did = "launched this engine" if self._bootstrap.by_driver else "attached this node"
-            log.info("standard input ended: the process that %s, or the command of its step, is gone", did)
-
-    def _tell_of_silence(self, what: str) -> None:
-        self._told_of_silence = True
-        command = shell_command(["disbatch", "--takeover", os.fsdecode(self._bootstrap.run)])
-        log.warning("%s; `%s` can continue the run within %g s", what, command, self._patience)
-
-    def _remove_socket(self) -> None:
-        """Remove the socket of a driver that was killed, with its directory, if nobody listens there."""
-        path = Path(self._ready.address.removeprefix("ipc://"))
-        if self._ready.address.startswith("ipc://") and path.parent.name.startswith("disbatch-"):
-            with contextlib.suppress(OSError):
-                listens(str(path))
-                return  # somebody listens
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-                path.parent.rmdir()
 
     def _keeper_died(self) -> None:
         self._trouble("its keeper, which ends tasks if the engine is killed, was killed itself")
@@ -355,24 +313,9 @@ class Engine:
         log.warning("%s", text)
         self._outbox.post(Trouble(valid(text)[:LONGEST_TROUBLE]))
 
-    def _tick(self) -> None:
-        """Each heartbeat: report running tasks, and check that the driver is there."""
-        self._beat_timer = self._loop.call_later(self._heartbeat, self._tick)
-        self._lease.tick()
-        silent = self._silent()
-        if self._parent_watch.holds and self._welcomed:
-            silent = 0.0
-        if silent > self._silence and not self._told_of_silence and self._welcomed:
-            self._tell_of_silence(f"no message from the driver for {self._silence:g} s")
-        if silent > self._patience:
-            self._go(f"no message from the driver for {self._patience:g} s", EXIT_ORPHANED, deliver=False)
-        if self._welcomed:
-            running = self._runner.running()[:MOST_RUNNING_TOLD]
-            self._link.tell(Beat(running, self._runner.waiting, *node_load()))
-
-    def _silent(self) -> float:
-        """Seconds since the driver was heard, or since it could first be expected."""
-        return self._loop.time() - max(self._link.heard or 0.0, self._joined_at)
+    def _beat(self) -> None:
+        running = self._runner.running()[:MOST_RUNNING_TOLD]
+        self._link.tell(Beat(running, self._runner.waiting, *node_load()))
 
     def _ended(self, job: Job, outcome: Outcome) -> None:
         if outcome.ending is Ending.ORDERED:
@@ -455,35 +398,19 @@ class Engine:
             case Refuse(reason):
                 self._go(f"refused by the driver: {reason}", EXIT_REFUSED, deliver=False)
             case Pulse(known):
-                self._told_of_silence = False
-                if not known:
-                    self._lease.forgotten()
+                self._driver.answered(known)
 
     def _on_welcome(self, welcome: Welcome) -> None:
         log.info("welcomed as engine %d of %s", welcome.rank, welcome.jobid)
-        self._parent_watch.watch_process(welcome.pid)
-        self._welcomed = True
-        self._told_of_silence = False
-        self._heartbeat = max(welcome.heartbeat, 0.05)
-        self._patience = welcome.orphan_patience
-        self._silence = welcome.patience
-        self._lease.welcomed(welcome.patience, self._heartbeat)
         self._runner.ender.grace = welcome.grace
         self._environment.joined(welcome.rank, welcome.jobid, welcome.task_name)
-        if self._beat_timer is not None:
-            self._beat_timer.cancel()
-        self._tick()
+        self._driver.welcome(welcome)
 
     def _on_recall(self, attempts: list[int]) -> None:
         given = self._runner.recall(attempts)
         for first in range(0, max(len(given), 1), MAX_ATTEMPTS):
             self._outbox.post(Recalled(given[first : first + MAX_ATTEMPTS]))
         self._leave_if_done()
-
-
-def _now() -> float:
-    """Seconds of a clock that also counts while the computer sleeps, where there is one."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 async def run(ready: Ready, keeper: Keeper) -> int:

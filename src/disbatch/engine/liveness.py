@@ -15,9 +15,20 @@ import contextlib
 import logging
 import os
 import re
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from disbatch.model.task import Way
+from disbatch.model.text import shell_command
+from disbatch.wire.engine_protocol import Bootstrap, Welcome
+
+log = logging.getLogger("disbatch.engine")
+
+FIRST_HEARTBEAT = 5.0
+FIRST_PATIENCE = 120.0
+"""Seconds to wait for the first Welcome, or the orphan patience if that is less and no lifeline reports the
+driver's end; after that, the driver tells how long to wait."""
 MARGIN = 0.75
 """Share of the driver's patience: after longer silence, the driver may have given this engine up."""
 
@@ -72,9 +83,6 @@ class DriverLease:
         self._sure_since = self.now()
 
 
-log = logging.getLogger("disbatch.engine")
-
-
 class ParentWatch:
     """`ended(held)` is called when standard input or a watched driver ends; `held`: if that means that the
     driver is gone. `of_driver`: standard input is the driver's."""
@@ -124,6 +132,107 @@ class ParentWatch:
     def _let_go(self) -> None:
         held, self.holds = self.holds, False
         self._ended(held)
+
+
+class DriverWatch:
+    """Whether the driver, or a successor, is there. `heard()`: the loop's time at which a driver was heard
+    last; None: never. `beat()` is called each heartbeat of an engine that was welcomed; `orphaned(reason)`
+    when there is no driver to wait for."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        bootstrap: Bootstrap,
+        *,
+        heard: Callable[[], float | None],
+        beat: Callable[[], None],
+        orphaned: Callable[[str], None],
+    ) -> None:
+        child = bootstrap.way is Way.CHILD and bootstrap.by_driver
+        self.lease = DriverLease(_now, self._silent)
+        self.welcomed = False
+        """A driver has answered."""
+        self._loop = loop
+        self._bootstrap = bootstrap
+        self._heard = heard
+        self._beat = beat
+        self._orphaned = orphaned
+        self._parent_watch = ParentWatch(loop, of_driver=child, ended=self._parent_ended)
+        self._heartbeat = FIRST_HEARTBEAT
+        self._patience = FIRST_PATIENCE if child else min(FIRST_PATIENCE, bootstrap.orphan_patience)
+        self._silence = FIRST_PATIENCE
+        """The driver's patience in seconds; longer silence is logged."""
+        self._told_of_silence = False
+        self._since = loop.time()
+        """Since when a driver could be expected."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Wait for the first Welcome."""
+        if self._bootstrap.lifeline:
+            self._parent_watch.watch_input()
+        self._tick()
+
+    def welcome(self, welcome: Welcome) -> None:
+        """A driver has answered: the first, a successor, or the same after a break."""
+        self._parent_watch.watch_process(welcome.pid)
+        self.welcomed = True
+        self._told_of_silence = False
+        self._heartbeat = max(welcome.heartbeat, 0.05)
+        self._patience = welcome.orphan_patience
+        self._silence = welcome.patience
+        self.lease.welcomed(welcome.patience, self._heartbeat)
+        self.close()
+        self._tick()
+
+    def answered(self, known: bool) -> None:
+        """The driver has answered a heartbeat; `known`: it knows this engine."""
+        self._told_of_silence = False
+        if not known:
+            self.lease.forgotten()
+
+    def close(self) -> None:
+        """No more heartbeats."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(self._heartbeat, self._tick)
+        self.lease.tick()
+        silent = self._silent()
+        if self._parent_watch.holds and self.welcomed:
+            silent = 0.0
+        if silent > self._silence and not self._told_of_silence and self.welcomed:
+            self._tell_of_silence(f"no message from the driver for {self._silence:g} s")
+        if silent > self._patience:
+            self._orphaned(f"no message from the driver for {self._patience:g} s")
+        if self.welcomed:
+            self._beat()
+
+    def _silent(self) -> float:
+        """Seconds since the driver was heard, or since it could first be expected."""
+        return self._loop.time() - max(self._heard() or 0.0, self._since)
+
+    def _parent_ended(self, held: bool) -> None:
+        if not self.welcomed:
+            self._orphaned("the driver is gone (standard input ended)")
+        elif held:
+            # The driver may have been stopped for long before it ended: count its silence from now.
+            self._since = self._loop.time()
+            self._tell_of_silence("the driver is gone")
+        else:
+            did = "launched this engine" if self._bootstrap.by_driver else "attached this node"
+            log.info("standard input ended: the process that %s, or the command of its step, is gone", did)
+
+    def _tell_of_silence(self, what: str) -> None:
+        self._told_of_silence = True
+        command = shell_command(["disbatch", "--takeover", os.fsdecode(self._bootstrap.run)])
+        log.warning("%s; `%s` can continue the run within %g s", what, command, self._patience)
+
+
+def _now() -> float:
+    """Seconds of a clock that also counts while the computer sleeps, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 _MEMINFO = "/proc/meminfo"
