@@ -431,6 +431,14 @@ def test_a_full_disk(directory: Path) -> None:
 # ---- programs that start it ----
 
 
+def test_a_run_whose_owner_is_gone_before_it_begins(directory: Path) -> None:
+    argv = [DISBATCH, *OPEN, "--owned"]
+    ended = subprocess.run(
+        argv, cwd=directory, stdin=subprocess.DEVNULL, capture_output=True, timeout=DEADLINE, check=False
+    )
+    assert ended.returncode == 0 and b"complete: 0 tasks" in ended.stderr
+
+
 def test_a_run_that_is_owned(directory: Path) -> None:
     """It says which run it is when it takes tasks, and takes no more when its owner is gone."""
     process = subprocess.Popen(

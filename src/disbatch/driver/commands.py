@@ -299,10 +299,10 @@ class UserCommands:
 
     def close(self) -> None:
         """The program that could submit tasks is gone."""
-        if self._submissions.has_source:
-            self._give(Closed())
-        else:
+        if not self._submissions.has_source:
             self._submissions.close()
+        elif not self._submissions.is_closed:
+            self._give(Closed())
 
     def _running(self) -> int:
         slots = sum(engine.slots for engine in self._plan.engines.values())

@@ -103,6 +103,8 @@ class Driver:
     def _begin(self, nodes: list[Node], access: SourceAccess) -> None:
         p, takeover = self._parts, self._parts.settings.takeover
         self.startup.begin(nodes, access)
+        if p.submissions.was_closed:
+            p.user_commands.close()
         if takeover is not None and takeover.finish:
             self.shutdown.finish()
         self.feed_plan()

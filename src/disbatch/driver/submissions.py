@@ -20,7 +20,8 @@ class Submissions:
     def __init__(self, *, ending: Callable[[], bool], why_not: str) -> None:
         self._ending = ending
         self.why_not = why_not
-        self._closed = False
+        self.was_closed = False
+        """`close` was called, perhaps before the run began."""
         self._source: TaskIntake | None = None
         self._result_feed: ResultFeed | None = None
 
@@ -49,7 +50,7 @@ class Submissions:
 
     def close(self) -> None:
         """Accept no more tasks."""
-        self._closed = True
+        self.was_closed = True
         if self._source is not None:
             self._source.close_soon()
 
@@ -70,7 +71,7 @@ class Submissions:
         if self._ending():
             return "the run is ending already"
         if source.closed:
-            return CLOSED if self._closed else NO_MORE
+            return CLOSED if self.was_closed else NO_MORE
         if sum(map(len, verb.lines)) > MAX_SUBMITTED:
             return f"more than {MAX_SUBMITTED >> 20} MiB of commands at once"
         return ""
