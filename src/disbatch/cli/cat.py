@@ -15,7 +15,7 @@ from disbatch.rundir.runscript import CONNECT, OUTPUT, named_prefix, status_file
 from disbatch.wire.ownfile import is_foreign
 
 if TYPE_CHECKING:
-    from disbatch.rundir.saved_output import Kept
+    from disbatch.rundir.saved_output import SavedOutput
     from disbatch.rundir.task_output import Reasons
 
 MOST_TASKS = 100_000
@@ -39,7 +39,7 @@ def cat(run: str | None, tasks: list[int], *, err: bool, say: Callable[[str], No
     has none."""
     prefix = _only_run() if run is None else named_prefix(run)
     from disbatch.rundir.output_manifest import manifest_of
-    from disbatch.rundir.saved_output import Kept, read_lines
+    from disbatch.rundir.saved_output import SavedOutput, read_lines
     from disbatch.rundir.task_output import Reasons
 
     told = manifest_of(prefix)
@@ -47,7 +47,7 @@ def cat(run: str | None, tasks: list[int], *, err: bool, say: Callable[[str], No
         raise UsageError("standard output is closed")
     wanted = frozenset(tasks)
     lines = read_lines(Path(status_file(prefix)), wanted)
-    kept = Kept(told, wanted, lines)
+    kept = SavedOutput(told, wanted, lines)
     reasons = Reasons(told, prefix, lines, int(err), kept.damaged)
     try:
         for number, reason in _written(kept, tasks, reasons, sys.stdout.buffer):
@@ -59,7 +59,9 @@ def cat(run: str | None, tasks: list[int], *, err: bool, say: Callable[[str], No
     return EXIT_USAGE if reasons.wrong else EXIT_COMPLETE
 
 
-def _written(kept: Kept, tasks: Sequence[int], reasons: Reasons, out: BinaryIO) -> Iterable[tuple[str, str]]:
+def _written(
+    kept: SavedOutput, tasks: Sequence[int], reasons: Reasons, out: BinaryIO
+) -> Iterable[tuple[str, str]]:
     """Write the output; yields the numbers of tasks whose output is missing or incomplete, and why."""
     first = last = -1
     pending = ""

@@ -145,7 +145,7 @@ class FileWatch:
     def is_taken_over(self) -> bool:
         """True if another driver has taken the run over, or has even ended it, so that the journal is gone.
         Called by the record's thread. OSError if that cannot be determined now."""
-        return self._journal.is_taken_over() or (self._journal.are_gone and self._record.is_continued())
+        return self._journal.is_taken_over() or (self._journal.is_gone and self._record.is_continued())
 
     def note_status(self, path: Path) -> None:
         """The status file is about to get this name. Called by the record's thread. OSError."""

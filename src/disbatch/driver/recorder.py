@@ -37,15 +37,18 @@ log = logging.getLogger(__name__)
 CANCELLED = b"cancelled"
 """The snippet of a task that was cancelled before it ran."""
 CANCELLED_RETURN_CODE = -signal.SIGTERM.value
-"""Its return code, and that of one that ended with 0 when it was told to."""
+"""Its return code, and that of a cancelled task that ended with 0."""
 
 
 class Recorder:
-    """`write` takes a finished line; `notify_user` a line for the user, in which `source_name(id)` tells
-    where a task or barrier comes from. `barriers_read` holds when the barriers that are not complete were
-    read (monotonic seconds), oldest first. `asides`: hashes of what a former driver wrote besides results.
-    Those of `ended` get id and line of each task and barrier that is done, those of `failed` each task that
-    failed by itself or was given up. `keyed` gets each barrier with a key when it is complete."""
+    """Carries out the actions of the plan that record something; `performers` has a method for each.
+
+    `write` takes a status line, `notify_user` a line for the user, `source_name(id)` names the source of a
+    task or barrier. `barriers_read`: when the barriers that are not complete were read (monotonic seconds),
+    oldest first. `asides`: hashes of the lines of a former driver that are not results. Each of `ended` is
+    called with id and line of each task and barrier that is done, each of `failed` with each task that failed
+    by itself or was given up, `keyed` with each complete barrier that has a key.
+    """
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class Recorder:
         self._last_barrier = 0.0
         self._keyed = keyed
         self._nobody = EngineEntry("", hostname, -1, 0)
-        """Where tasks are that never ran."""
+        """Stands for the engine of tasks that never ran."""
         self.performers: dict[type, Callable[[Any], None]] = {
             events.RecordTask: self._task,
             events.RecordSkipped: self._skipped,
@@ -99,7 +102,7 @@ class Recorder:
             self._tally.count(member, task, outcome)
             self._conclude(task, member, outcome)
             if outcome.return_code and action.verdict is events.Verdict.COUNTS:
-                self._tell_failure(task, member, outcome)
+                self._notify_failed(task, member, outcome)
         else:
             self._tally.ended += 1
             self._tally.busy += outcome.elapsed
@@ -109,22 +112,22 @@ class Recorder:
             )
 
     def _aside(self, line: bytes) -> None:
-        """A line that is about no task that is done. The former driver may have written it, and its engine
-        sends again what that one did not answer any more."""
+        """Write a line that is not a result. A former driver may have written it: an engine sends again what
+        that driver did not acknowledge."""
         if hash(line) not in self._asides:
             self._write(line)
 
     def _conclude(self, task: Task, member: EngineEntry, outcome: Outcome) -> None:
-        """The line that counts."""
+        """Write a line that counts."""
         line = format_line(task.id, task.line, task.repeat, task.command, member.name, outcome)
         self._write(line)
-        self._tell(task.id, line)
+        self._notify_ended(task.id, line)
 
-    def _tell(self, id: int, line: bytes) -> None:
+    def _notify_ended(self, id: int, line: bytes) -> None:
         for ended in self._ended:
             ended(id, line)
 
-    def _tell_failure(self, task: Task, member: EngineEntry, outcome: Outcome) -> None:
+    def _notify_failed(self, task: Task, member: EngineEntry, outcome: Outcome) -> None:
         for failed in self._failed:
             failed(view_of(member, task, outcome))
 
@@ -135,7 +138,7 @@ class Recorder:
         assert isinstance(completed.former, Record)  # as Feed made it
         line = format_skipped(completed.former, completed.task)
         self._write(line)
-        self._tell(completed.task.id, line)
+        self._notify_ended(completed.task.id, line)
 
     def _recorded(self, action: events.CountRecorded) -> None:
         item, line = action.recorded.item, action.recorded.record
@@ -146,14 +149,14 @@ class Recorder:
             return
         text = format_recorded(line.record, item)
         self._write(text)
-        self._tell(item.id, text)
+        self._notify_ended(item.id, text)
 
     def _lost(self, action: events.RecordLost) -> None:
         task, member, now = action.task, self._members[action.engine], time.time()
         outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
         self._tally.count_lost(member, task, outcome)
         self._conclude(task, member, outcome)
-        self._tell_failure(task, member, outcome)
+        self._notify_failed(task, member, outcome)
         self._notify_user(f"{self._where(task)}: task {task.id} given up: its engines were lost too often")
 
     def _cancelled(self, action: events.RecordCancelled) -> None:
@@ -175,7 +178,7 @@ class Recorder:
             self._notify_user(f"{self._where(command)}: {what} on {member.shown}{said and f': {said}'}")
 
     def _barrier(self, action: events.RecordBarrier) -> None:
-        """A barrier's time is how long it kept later tasks waiting: since it was reached."""
+        """The line's times are those during which the barrier held back later tasks."""
         barrier, now, finish = action.barrier, time.monotonic(), time.time()
         reached = self._barriers_read.popleft() if self._barriers_read else now
         elapsed = now - max(reached, self._last_barrier)
@@ -184,7 +187,7 @@ class Recorder:
             *(barrier, self._hostname, os.getpid()), elapsed=elapsed, start=finish - elapsed, finish=finish
         )
         self._write(line)
-        self._tell(barrier.id, line)
+        self._notify_ended(barrier.id, line)
         log.info("barrier %d (line %d) complete", barrier.id, barrier.line)
         if barrier.key is not None:
             self._keyed(barrier)
@@ -198,13 +201,13 @@ class Recorder:
 
 
 class Journal:
-    """`add` notes a line; `begin` comes before."""
+    """The journal of a run that can be taken over, once it has begun; of another run, nothing."""
 
     def __init__(self) -> None:
         self._file: JournalFile | None = None
 
     def begin(self, settings: Settings) -> None:
-        """Begin the file, or go on with that of a former driver. UsageError."""
+        """Create the file, or continue that of a former driver. UsageError."""
         path = settings.claimed.files.run
         if settings.takeover is not None:
             self._file = JournalFile.go_on(path, settings.takeover.told)
@@ -212,20 +215,20 @@ class Journal:
             self._file = JournalFile.create(path, settings.asked)
 
     def add(self, line: JournalLine) -> bool:
-        """False if it is forgotten when the driver is killed, as the file cannot be written."""
+        """Append a line. False if it is lost when the driver is killed, as the file cannot be written."""
         return self._file is None or self._file.add(line)
 
     def is_taken_over(self) -> bool:
-        """Another driver has the run. Any thread may ask. OSError if that cannot be said now."""
+        """True if another driver has the run. For any thread. OSError if that cannot be determined now."""
         return self._file is not None and self._file.is_taken_over()
 
     @property
-    def are_gone(self) -> bool:
-        """There is nothing where they were. Any thread may ask."""
+    def is_gone(self) -> bool:
+        """True if the file is missing. For any thread."""
         return self._file is not None and self._file.is_gone
 
     def write_again(self) -> bool:
-        """If the file is not there, or could not be written. True if it was not there. OSError."""
+        """Write the file again if it is missing, or could not be written. True if it was missing. OSError."""
         return self._file is not None and self._file.write_again()
 
     def close(self) -> None:

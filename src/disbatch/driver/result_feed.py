@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 Results are sent as lines of the status file, and a request names the position up to which its program has
-them. So nothing is kept for a program, and a broken connection, or a takeover, loses and repeats nothing.
+them. So nothing is kept for a program, and neither a broken connection nor a takeover loses or repeats one.
 
 A program that has everything in the file waits, and gets the lines that it waits for when they have been
 written. The latest lines are kept in memory, as the next request comes a moment later; a program that was
@@ -26,13 +26,13 @@ from disbatch.wire.client_protocol import Answer, Collect, Request, Results
 from disbatch.wire.longpoll import NOTHING_NEW, LongPoll
 
 BYTES_KEPT = 1 << 22
-"""Of the newest lines."""
+"""Bytes of the newest lines that are kept in memory."""
 READING_PATIENCE = 1.0
-"""Seconds that the end waits for a piece of the file that is being read."""
+"""Seconds for which the end of the run waits for a part of the file that is being read."""
 
 
 class _Line(NamedTuple):
-    """A line of the status file and the byte behind it."""
+    """A line of the status file; `end` is the offset of the byte after it."""
 
     end: int
     id: int
@@ -40,16 +40,16 @@ class _Line(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    """A question without an answer yet."""
+    """A request without an answer yet."""
 
     request: Request
     wanted: IdSet
 
 
 class ResultFeed:
-    """`collect` answers a question, or returns None: the answer comes later, through `answer`. `status` is
-    the status file, of which `size()` tells how long it is with all lines so far; `safely` calls back when
-    these are in it. Who waits is told after `nothing_new` seconds that he waits in vain."""
+    """`collect` answers a request, or returns None: the answer comes later, through `answer`. `status` is the
+    status file, `size()` its size with all lines so far; `safely` calls back when these are in it. A request
+    that has waited for `nothing_new` seconds is answered without results."""
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class ResultFeed:
         self._size = size
         self._safely = safely
         self.told = size()
-        """Bytes of the status file that may be told of."""
+        """The size of the part of the status file that may be sent."""
         self._fresh: list[_Line] = []
-        """Lines that may be told when they are in the status file, and not before."""
+        """Lines that may be sent when they are in the status file, and not before."""
         self._recent: deque[_Line] = deque()
         self._recent_bytes = 0
         self._recent_from = self.told
@@ -77,10 +77,10 @@ class ResultFeed:
         self._readings: set[asyncio.Task[None]] = set()
         self._words: str | None = None
 
-    # ---- what ended ----
+    # ---- new lines ----
 
     def ended(self, id: int, line: bytes) -> None:
-        """The task or barrier of that id got this line, the last one so far."""
+        """This line of a task or barrier was added to the status file, as the last one so far."""
         if not self._fresh:
             self._loop.call_soon(self._mark)
         self._fresh.append(_Line(self._size(), id, line))
@@ -107,10 +107,10 @@ class ResultFeed:
             self._recent_from = oldest.end
 
     def follow(self, status: int) -> None:
-        """The text goes on in this file."""
+        """The status file continues in this file."""
         os.dup2(status, self._status, inheritable=False)
 
-    # ---- who asks ----
+    # ---- requests ----
 
     def collect(self, request: Request, verb: Collect) -> Answer | None:
         """Answer it, or let it wait."""
@@ -138,7 +138,7 @@ class ResultFeed:
         return isinstance(answer.value, Results) and (bool(answer.value.lines) or answer.value.over)
 
     def _found(self, request: Request, lines: Iterable[_Line], wanted: IdSet) -> Answer:
-        """Those of the lines that are wanted, the last of all that there are; as many as fit."""
+        """The wanted ones of these lines, which are the last ones of the file; as many as fit."""
         found: list[bytes] = []
         size = 0
         for line in lines:
@@ -153,10 +153,10 @@ class ResultFeed:
         over = self._words is not None and upto == self.told
         return Answer(request.id, True, [], Results(lines, upto, over, self._words or "" if over else ""))
 
-    # ---- what is in the file alone ----
+    # ---- lines that are not in memory ----
 
     async def _read(self, request: Request, wanted: IdSet, after: int) -> None:
-        """Tell from the file. A thread reads it: a disk may keep whoever reads waiting."""
+        """Answer from the file, which a thread reads, since a disk may block its reader."""
         try:
             lines, upto = await self._loop.run_in_executor(
                 None, look_through, self._status, after, self._recent_from, wanted
@@ -177,14 +177,14 @@ class ResultFeed:
             await asyncio.wait(self._readings, timeout=READING_PATIENCE)
 
     def shut(self) -> None:
-        """Nobody can be told anything any more."""
+        """Answer no more."""
         for reading in self._readings:
             reading.cancel()
         os.close(self._status)
 
 
 def _meet(wanted: IdSet, ids: list[int]) -> bool:
-    """One of these ids, which are in order, is wanted."""
+    """True if one of these ids, which are in order, is wanted."""
     for first, last in wanted:
         at = bisect_left(ids, first)
         if at < len(ids) and ids[at] <= last:

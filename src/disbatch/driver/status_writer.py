@@ -1,16 +1,16 @@
-"""Write the status file: every line once, in order, soon, and safely on disk; acknowledge results when their
-lines are in it.
+"""Write the status file: every line once and in order, with bounded delay, and synced to disk; acknowledge
+results when their lines are in it.
 
 Theory of operation
 -------------------
-Lines are collected on the event loop and handed to one thread in batches (a line waits at most COMMIT_DELAY),
-so that a slow or stuck file system never keeps the driver from hearing its engines. The thread writes each
-batch and calls fsync at the latest SYNC_INTERVAL after the first byte that is not synced.
+Lines are collected on the event loop and passed to a thread in batches (a line waits at most COMMIT_DELAY),
+so that a slow or stuck file system never keeps the driver from its engines. The thread writes each batch and
+calls fsync at most SYNC_INTERVAL after the first byte that is not synced.
 
-A disk may be full, a quota exceeded, a server away; a network file system may even report this only at fsync,
-after it has discarded the data. So everything since the last successful fsync is kept in memory with its file
-offset; after an error all of it is written again, at the same offsets, until that succeeds. Only this process
-writes the file, so writing the same bytes to the same place twice is harmless.
+A disk may be full, a quota exceeded, a server unavailable; a network file system may report this only at
+fsync, after it has discarded the data. So everything since the last successful fsync is kept in memory with
+its file offset; after an error all of it is written again, at the same offsets, until that succeeds. Only
+this process writes the file, so writing the same bytes to the same place twice is harmless.
 
 A *mark* is called back once all lines added before it are in the file, and the file has its name: then an
 engine is told that its results are safe. If this process is killed between writing and acknowledging, the
@@ -43,19 +43,18 @@ from disbatch.wire.engine_protocol import Pulse
 from disbatch.wire.renamed_files import Sight, is_continued, look, name_again
 
 COMMIT_DELAY = 0.02
-"""Seconds between two commits, so at most this long a line waits for company."""
+"""Seconds between two commits: the longest time that a line waits."""
 SYNC_INTERVAL = 1.0
-"""Seconds that a line may be written and not on disk."""
+"""The most seconds between the write of a line and its fsync."""
 TAIL = 256
-"""Bytes in front of the next line that must be those that were written."""
+"""Bytes before the next line that are compared with what was written."""
 RETRY_INTERVAL = 1.0
-"""Seconds between two attempts while the file cannot be written: no event tells that there is room again."""
+"""Seconds between two attempts while the file cannot be written: no event reports that there is room."""
 
 
 class _Batch(NamedTuple):
-    """What the thread gets. `touch`: let the file's time tell that we are alive. `beside`: what to do if all
-    is well. `settled` is told what could not be written when nothing more can be done; `last`: then close
-    the file."""
+    """Work for the thread. `touch`: set the file's time. `beside`: called if the file could be written.
+    `settled` gets what could not be written, when nothing more can be done; `last`: then close the file."""
 
     text: bytes = b""
     marks: list[Callable[[], None]] = []  # noqa: RUF012 - never changed
@@ -69,15 +68,13 @@ _NOTHING = _Batch()
 
 
 class Record:
-    """The status file of a run, open at `descriptor`, starting at byte `offset`. Its name is `path`, if that
-    matters.
+    """The status file of a run, open at `descriptor`, which has `offset` bytes. `path`: its name, which is
+    kept in place; None: it need not have one.
 
-    `trouble(error)` is called when writing begins to fail, `recovered()` when it works again, `renamed(sight,
-    path)` when the text was written again, as there was nothing or another file at its name, or begins anew
-    there, as it was written over, `taken_over()` once if another driver has the run: all on the loop.
-    `note(path)` is called in the thread before the file gets that name, and may raise OSError.
-    `is_taken_over()` is asked in the thread, and may raise OSError. `abandon` ends a `settle` or `close` that
-    waits for a disk that stays full.
+    Called on the loop: `trouble(error)` when writing begins to fail, `recovered()` when it works again,
+    `renamed(sight, path)` when the text was written again at that path or, if it was overwritten, begins anew
+    there, `taken_over()` once if another driver has the run. Called in the thread, and may raise OSError:
+    `note(path)` before the file gets that name, and `is_taken_over()`.
     """
 
     def __init__(
@@ -96,7 +93,7 @@ class Record:
     ) -> None:
         self._loop = loop
         self.size = offset
-        """Of the file, bytes, with all lines added so far."""
+        """Bytes of the file with all lines added so far."""
         self._descriptor = descriptor
         self._path = path
         self._is_taken_over = is_taken_over
@@ -111,10 +108,11 @@ class Record:
         self._last_commit = 0.0
         self._queue: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
         self._abandoned = False
-        # The thread's own: where the last good fsync ended, what came after it, how much of that is written.
+        # Used by the thread alone: where the last successful fsync ended, the text after that, and how much
+        # of it is written.
         self._synced = offset
         self._tail = b""
-        """The end of what was synced."""
+        """The last bytes before `_synced`."""
         self._unsynced = bytearray()
         self._written = 0
         self._unmarked: list[Callable[[], None]] = []
@@ -154,12 +152,12 @@ class Record:
             self._lines, self._marks = [], []
 
     def touch(self) -> None:
-        """Let the time of the file's last change tell that we are alive."""
+        """Set the time of the file's last change, which shows others that the driver is alive."""
         self._queue.put(_Batch(touch=True))
 
     def look(self, beside: Callable[[], object] = lambda: None) -> None:
-        """See whether the file has its name, and is ours, although nothing is written; if all is well, have
-        the thread look for other files."""
+        """Check that the file has its name and that the run is still ours, although nothing is to be written;
+        then call `beside` in the thread."""
         self._queue.put(_Batch(beside=beside))
 
     async def settle(self) -> bytes:
@@ -178,7 +176,7 @@ class Record:
         return await settled
 
     def abandon(self) -> None:
-        """Do not wait any longer for a file that cannot be written."""
+        """Stop waiting for a file that cannot be written."""
         self._abandoned = True
         self._queue.put(_NOTHING)
 
@@ -223,17 +221,17 @@ class Record:
                 settling = self._end(settling, written)
 
     def _write(self, *, sync: bool) -> bool:
-        """Write what is not written, and sync if asked to. False if that failed."""
+        """Write what is not written, and sync it if asked to. False if that failed."""
         if not self._ours:
             return False
         try:
-            self._see_to_text()
+            self._check_text()
             self._put(sync=sync)
-            self._see_to_name()  # before anybody is told that his result is safe
+            self._check_name()  # before a result is acknowledged
         except OSError as error:
             self._written = 0
             with contextlib.suppress(OSError):
-                self._see_whose()
+                self._check_owner()
             if self._ours and not self._failing:
                 self._failing = True
                 self._loop.call_soon_threadsafe(self._trouble, error)
@@ -262,17 +260,17 @@ class Record:
             self._written = 0
 
     def is_continued(self) -> bool:
-        """What has the file's name now is a copy of it to which lines were added. For the thread. OSError."""
+        """True if a copy to which lines were added has the file's name. For the thread. OSError."""
         return self._path is not None and is_continued(self._descriptor, self._path, self._synced)
 
-    def _see_whose(self) -> None:
-        """Has another driver the run? OSError if that cannot be said."""
+    def _check_owner(self) -> None:
+        """Stop writing if another driver has the run. OSError if that cannot be determined."""
         if self._is_taken_over():
             self._ours = self._failing = False
             self._loop.call_soon_threadsafe(self._taken_over)
 
-    def _see_to_text(self) -> None:
-        """If somebody cut the file or wrote over it, what it told is lost, and what follows goes elsewhere.
+    def _check_text(self) -> None:
+        """If the file was truncated or overwritten, its text is lost: write what follows to a new file.
         OSError."""
         if self._path is None or not self._tail:
             return
@@ -280,22 +278,22 @@ class Record:
             return
         path = self._name_again(self._path, 0)
         self._synced, self._tail = 0, b""
-        self._go_on_at(Sight.OVERWRITTEN, path)
+        self._continue_at(Sight.OVERWRITTEN, path)
 
-    def _see_to_name(self) -> None:
-        """If the file has lost its name, write its text again under one. OSError."""
-        self._see_whose()
+    def _check_name(self) -> None:
+        """If the file has lost its name, write its text again under that name or another. OSError."""
+        self._check_owner()
         if self._path is None or not self._ours:
             return
         sight = look(self._descriptor, self._path)
         if sight is not Sight.ITSELF:
-            self._go_on_at(sight, self._name_again(self._path, self._synced + self._written))
+            self._continue_at(sight, self._name_again(self._path, self._synced + self._written))
 
     def _name_again(self, path: Path, size: int) -> Path:
         return name_again(self._descriptor, path, size, note=self._note, hold=hold)
 
-    def _go_on_at(self, sight: Sight, path: Path) -> None:
-        """The descriptor is a new file now, with all that was synced. OSError."""
+    def _continue_at(self, sight: Sight, path: Path) -> None:
+        """Write the rest to the new file behind the descriptor, which holds all that was synced. OSError."""
         self._path = path
         self._written = 0
         try:
@@ -304,7 +302,7 @@ class Record:
             self._loop.call_soon_threadsafe(self._renamed, sight, path)
 
     def _end(self, batch: _Batch, written: bool) -> _Batch:
-        """Tell who waits for all to be written, once nothing more can be done; what is still to be told."""
+        """End a `settle`, if everything was written or nothing more can be done; else return it again."""
         if not (written or self._abandoned or not self._ours):
             return batch
         if not written and self._ours:
@@ -317,24 +315,25 @@ class Record:
         return _NOTHING
 
     def _rescue(self) -> None:
-        """Nobody waits any longer: if the file has no name, its text goes where there may be room."""
+        """The driver ends: if the file has no name, write its text to a temporary directory."""
         import tempfile
 
         try:
             if self._path is None or look(self._descriptor, self._path) is Sight.ITSELF:
                 return
             there = Path(tempfile.mkdtemp(prefix="disbatch-")) / self._path.name
-            self._go_on_at(Sight.NOTHING, self._name_again(there, self._synced + self._written))
+            self._continue_at(Sight.NOTHING, self._name_again(there, self._synced + self._written))
         except OSError:
-            pass  # what was not written is told
+            pass  # the caller of `settle` gets what was not written
 
 
 DELAY = 0.1
-"""Seconds that an acknowledgement may wait for a message to ride on."""
+"""Seconds that an acknowledgement may wait for another message that carries it."""
 
 
 class Acknowledgements:
-    """`lose(engine, why)` is called for an engine whose results cannot be recorded any more."""
+    """Acknowledges messages of engines. `lose(engine, why)` is called for an engine whose results can no
+    longer be recorded."""
 
     def __init__(
         self,
@@ -351,10 +350,10 @@ class Acknowledgements:
         self._lose = lose
         self._owed: dict[str, Peer] = {}
         self._withheld: dict[str, tuple[Peer, int]] = {}
-        """Messages of engines that are not acknowledged yet, as the plan keeps some of their results."""
+        """By engine: the message that is not acknowledged yet, as the plan keeps results that were in it."""
 
     def mark(self, peer: Peer, number: int) -> None:
-        """Acknowledge this message when all that it told is in the status file."""
+        """Acknowledge this message when all of its results are in the status file."""
         if self._plan.keeps(peer.name):
             self._withheld[peer.name] = (peer, number)
             if not self._plan.reads:
@@ -363,7 +362,7 @@ class Acknowledgements:
             self._record.mark(lambda: self._recorded(peer, number))
 
     def look_at_withheld(self) -> None:
-        """The plan may have met some of the tasks whose results it kept."""
+        """Look again at the withheld messages: the plan may have read the tasks whose results it kept."""
         if not self._withheld:
             return
         for name, (peer, number) in list(self._withheld.items()):
@@ -371,14 +370,14 @@ class Acknowledgements:
                 del self._withheld[name]
                 self.mark(peer, number)
             elif not self._plan.reads:
-                # Their tasks will not be read any more: the engine writes the results down itself.
+                # Their tasks will not be read any more: the engine writes the results to a file itself.
                 del self._withheld[name]
                 self._hub.refuse(peer, "the run ends, and some of its results cannot be recorded")
                 self._loop.call_soon(self._lose, name, "its last results are in a file beside its log")
 
     def _recorded(self, peer: Peer, number: int) -> None:
-        """Everything up to this message of the engine is in the status file: let it know, soon. Mostly that
-        rides on the next tasks; an engine that leaves waits for it."""
+        """Everything up to this message is in the status file: acknowledge it soon. Usually the next message
+        to the engine carries that; an engine that leaves waits for it."""
         if peer.session.acknowledge(number):
             if not self._owed:
                 self._loop.call_later(DELAY, self.send)
@@ -387,7 +386,7 @@ class Acknowledgements:
                 self._loop.call_soon(self.send)
 
     def send(self) -> None:
-        """Tell now what no other message has told."""
+        """Send the acknowledgements that no other message has carried."""
         owed, self._owed = self._owed, {}
         for peer in owed.values():
             if peer.session.owes:

@@ -1,17 +1,19 @@
 """Every error that a user can meet, and the exit code that each one ends the command with.
 
-An error carries one line for people: what is wrong, where, what to do. It is raised deep and
+An error is one line for the user: what is wrong, where, what to do. It is raised where it is found and
 printed once, by the command line; a traceback goes to the log only.
 
     DisbatchError       3   the run could not be completed
       UsageError        2   options, names and paths that cannot work
-        TaskFileError   2   a line of a task file that cannot be what it should be
+        TaskFileError   2   an invalid line of a task file
         ResumeError     2   a former status file that does not fit the tasks
       SilenceError      3   the driver of a run does not answer
-      RunEndedError     3   a run ended before a task that a program handed in
-      TaskFailedError   1   a task failed, and a program wants that to be an error (`model/result.py`)
-      ProtocolError     -   what came from a socket is not a message of ours; dropped and logged
-      LaunchError       -   one node could not be started; the run goes on with the others
+      StoreError        3   the key store cannot be used
+      SourceError       3   the program that gives the tasks went away
+      RunEndedError     3   a run ended before a task that a program submitted
+      TaskFailedError   1   a task failed, and the program asked for an error (`model/result.py`)
+      ProtocolError     -   bytes from a socket that are not a message of ours; dropped and logged
+      LaunchError       -   no engine could be started on a node; the run continues with the others
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class OpenIds:
             self._open[-1] += count
             return
         if self._ended * 2 > len(self._firsts):
-            self._forget_the_ended()
+            self._drop_ended()
         self._firsts.append(first)
         self._lasts.append(last)
         self._open.append(count)
@@ -102,7 +102,7 @@ class OpenIds:
             if count:
                 yield first, last
 
-    def _forget_the_ended(self) -> None:
+    def _drop_ended(self) -> None:
         live = [at for at, count in enumerate(self._open) if count]
         self._firsts = [self._firsts[at] for at in live]
         self._lasts = [self._lasts[at] for at in live]

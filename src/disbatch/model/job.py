@@ -1,4 +1,4 @@
-"""The environment variables of schedulers' jobs: by which a job is known, numbered, and found."""
+"""Environment variables of schedulers' jobs: which ones show that there is a job, and hold its id."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ IN_JOB = (
 )
 """One of them is set in each job."""
 JOB_IDS = ("SLURM_JOB_ID", "SLURM_JOBID", "PBS_JOBID", "LSB_JOBID", "JOB_ID", "DISBATCH_SSH_JOBID")
-"""The number of the job, which the run takes for its own; the first that is set counts."""
+"""Variables with the job's id, which becomes the id of the run; the first that is set counts."""
 PREFIXES = (b"SLURM_", b"SRUN_", b"SBATCH_", b"SALLOC_", b"PBS_", b"LSB_", b"SGE_")
-"""Of variables that describe a job, its nodes or its steps."""
+"""Prefixes of the variables that describe a job, its nodes or its steps."""
 STARTED_FROM = ("SSH_CONNECTION", "SLURM_LAUNCH_NODE_IPADDR")
-"""They begin with the address of the computer from which a login, or a job, came here."""
+"""Variables that begin with the address of the computer from which a login, or a job, came here."""
 
 
 def is_job(environment: Mapping[bytes, bytes]) -> bool:

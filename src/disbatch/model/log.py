@@ -9,13 +9,13 @@ from disbatch.model.text import printable
 
 
 class LogFormatter(logging.Formatter):
-    """Escapes what a terminal that shows the log would act upon, and line ends, in what was logged."""
+    """Escapes line ends and control characters in messages, as parts of them come from other hosts."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """From logging."""
+        """As in `logging.Formatter`."""
         record.message = printable(record.message)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:
-        """From logging."""
+        """As in `logging.Formatter`."""
         return "\n".join(map(printable, super().formatException(ei).split("\n")))

@@ -2,9 +2,9 @@
 
 docs/output.md describes it byte by byte. Numbers are little-endian.
 
-pack     the version line, a line of JSON (`About`), then records record   a header of 56 bytes, then its
-payload: a piece of a stream, or the end of an attempt index    the version line, then entries of 32 bytes:
-which attempt has a record where
+* pack: the version line, a line of JSON (`About`), then records;
+* record: a header of 56 bytes, then its payload, which is a piece of a stream or the end of an attempt;
+* index: the version line, then entries of 32 bytes, which hold the offsets of attempts' records.
 
 Theory of operation
 -------------------

@@ -45,7 +45,7 @@ class TaskResult(msgspec.Struct, frozen=True, gc=False):
     and SUFFIX; bytes that are not UTF-8 are represented as in file names (`os.fsdecode`).
 
     `kind` is "task", or "skipped" (a former run completed it, and these are its fields), or, in a status
-    file, "barrier", "perengine" (a PERENGINE command, with an id of its own count) or "superseded" (an
+    file, "barrier", "perengine" (a PERENGINE command; these have ids of their own) or "superseded" (an
     attempt that does not count).
 
     `reason` is why it ended, if more is known than the return code says: "cancelled", "time limit", "memory",

@@ -20,7 +20,7 @@ class Phase(enum.IntEnum):
 
 
 CORE = 1_000_000
-"""What one core counts in `Demand.cores`: fractions of cores are whole numbers, so that sums are exact."""
+"""The units of `Demand.cores` in one core: fractions of a core are whole numbers, so that sums are exact."""
 
 
 class Demand(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
@@ -28,7 +28,7 @@ class Demand(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
 
     `cores`: in units of 1/CORE; None: as many as a slot of the engine has. `resources`: the amount of each
     other resource by name, memory in bytes and gpus in units of 1/CORE among them, sorted by name, without
-    zeros. `seconds`: how long it may run, None if that is not said. Tasks of higher `priority` start first.
+    zeros. `seconds`: how long it may run, None if not given. Tasks of higher `priority` start first.
     """
 
     cores: int | None = None
@@ -38,7 +38,7 @@ class Demand(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
 
 
 NO_DEMAND = Demand()
-"""Of a task that says nothing: it takes one slot. All of these share this value."""
+"""The demand of a task that states none: one slot. All such tasks share this value."""
 
 
 class Task(msgspec.Struct, frozen=True, gc=False):
@@ -94,7 +94,7 @@ LONGEST_LINE = 200
 Snippet = Annotated[bytes, msgspec.Meta(max_length=2 * SNIPPET_EDGE + 3)]
 Said = Annotated[str, msgspec.Meta(max_length=LONGEST_LINE)]
 Natural = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-# Bounds also keep out NaN, which would spoil every sum that it enters.
+# The bounds also exclude NaN, which would make every sum with it NaN.
 Duration = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 Moment = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 

@@ -85,7 +85,7 @@ Directive = Prefix | Suffix | Repeat | BarrierLine | PerEngineLine
 
 
 class DirectiveError(ValueError):
-    """What is wrong with a directive and how to mend it, without the place, which the caller knows."""
+    """What is wrong with a directive, and how to correct it; the caller adds the line."""
 
 
 def shown(text: bytes) -> str:

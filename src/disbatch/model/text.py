@@ -168,7 +168,7 @@ def count(number: int) -> str:
 
 
 def per_second(rate: float, beside: float | None = None) -> str:
-    """`1,250/s`, `12.3/s`, `3.2/min`, `0.8/h`. A part of another rate, `beside` which it is shown, gets the
+    """`1,250/s`, `12.3/s`, `3.2/min`, `0.8/h`. A rate that is shown beside another one, `beside`, gets the
     unit of that one: `0.2/s`."""
     whole = beside or rate
     seconds, unit = next(((seconds, unit) for seconds, unit in _UNITS if whole * seconds >= 1), _UNITS[-1])

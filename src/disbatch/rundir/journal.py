@@ -70,20 +70,20 @@ class Gone(msgspec.Struct, frozen=True, tag="gone"):
 
 
 class Unwanted(msgspec.Struct, frozen=True, tag="unwanted"):
-    """A user wants this engine to leave, or never to come; `stop`: at once, with its tasks ended."""
+    """A user requested that this engine leave, or not join; `stop`: at once, ending its tasks."""
 
     engine: str
     stop: bool
 
 
 class Avoided(msgspec.Struct, frozen=True, tag="avoided"):
-    """Engines on these nodes were to leave."""
+    """Users requested that engines on these nodes leave: a takeover starts none there."""
 
     nodes: list[str]
 
 
 class Joint(msgspec.Struct, frozen=True, tag="attached"):
-    """A context was attached, under this name, with this request (without its nodes)."""
+    """A context was attached, under this name, by this request (here without its nodes)."""
 
     name: str
     asked: Attach
@@ -98,7 +98,7 @@ class Counted(msgspec.Struct, frozen=True, tag="counted"):
 
 
 class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
-    """From here on another driver writes: the one with this number; the first was 0."""
+    """The following lines are written by another driver, the one with this number; the first was 0."""
 
     host: str
     pid: int
@@ -106,8 +106,8 @@ class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
 
 
 class Elsewhere(msgspec.Struct, frozen=True, tag="elsewhere"):
-    """Another file took the name of the status file, or of the file of submitted tasks, which has this name
-    since then; empty: it has its usual name."""
+    """The present names of the status file and of the file of submitted tasks, since another file took their
+    usual ones; empty: the usual name."""
 
     status: bytes = b""
     submitted: bytes = b""
@@ -155,10 +155,10 @@ JournalLine = Asked | Here | Gone | Unwanted | Avoided | Joint | Counted | Taken
 class JournalState:
     """What the lines of a journal add up to.
 
-    `engines` were there, or being launched, at the end; `lost` were given up. `unwanted`: those of both that
-    shall leave; True: at once. `avoid`: nodes on which an engine of the first context was to leave.
-    `attached`: the attached contexts. `counted`: the tasks that a former version counted for a context's
-    limit. `orders`: users' orders about the whole run, by kind.
+    `engines` had joined, or were being launched, at the end; `lost` were given up. `unwanted`: those of both
+    that are to leave; True: at once. `avoid`: nodes on which a user requested that an engine of the driver's
+    own context leave. `attached`: the attached contexts. `counted`: the tasks that a former version counted
+    for a context's limit. `orders`: users' orders about the whole run, by kind.
     """
 
     asked: Asked

@@ -32,7 +32,7 @@ from disbatch.wire.renamed_files import is_gone
 log = logging.getLogger(__name__)
 
 SMALL = 1 << 20
-"""Bytes that are not worth rewriting."""
+"""The size in bytes up to which the file is not rewritten."""
 NEW = ".new"
 """The end of the file's name while it is rewritten."""
 
@@ -80,8 +80,8 @@ class JournalFile:
         return file
 
     def add(self, *lines: JournalLine) -> bool:
-        """Append these. False if that fails: they are lost if the driver is killed, unless there is room
-        again when the next ones are added."""
+        """Append these lines. False if that fails: they are lost if the driver is killed before a later call
+        succeeds, which writes them, too."""
         for line in lines:
             self.told.learn(line)
         try:
@@ -117,8 +117,8 @@ class JournalFile:
         return is_gone(self._path)
 
     def write_again(self) -> bool:
-        """The file was removed or replaced by one that names no other driver; or it could not be written
-        before. True if it has been written again, and was not there. OSError."""
+        """Write the file again if it could not be written before, or was removed, or replaced by one that
+        names no other driver. True if it was missing. OSError."""
         try:
             there = identity(self._path.stat()) == self._identity
         except FileNotFoundError:

@@ -28,7 +28,7 @@ def kvsinfo_path(files: RunFiles, task_name: str, jobid: str) -> Path:
 
 
 class KvsInfo:
-    """The file at `path`; if that is another run's, with a number in its name."""
+    """The file at `path`, or with a number in its name if that is another run's file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

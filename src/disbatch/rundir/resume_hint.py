@@ -1,4 +1,4 @@
-"""The commands that go on with a run, as users are told them: resume, takeover, finish."""
+"""The commands that continue or end a run, as messages show them: resume, takeover, finish."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from disbatch.rundir.paths import RunFiles
 
 FEED_AGAIN = "cat SAME_TASKS | "
-"""Before a command that reads, once more from the first on, the tasks that came through a stream."""
+"""Precedes a command that reads the tasks of a stream again, from the first one on."""
 _NAMELESS_STREAM = re.compile(r"-\Z|/dev/(fd/|stdin\Z)|/proc/")
 
 
 class ResumeHint(NamedTuple):
-    """Words the command that resumes a run with -r from the `arguments` that started it. `moved`: the user is
-    in another directory than the run, and we are in the run's."""
+    """The command that resumes a run with -r, from the `arguments` that started it. `moved`: the user is in
+    another directory than the run, and we are in the run's."""
 
     arguments: list[str]
     taskfile: str | None
@@ -31,7 +31,7 @@ class ResumeHint(NamedTuple):
         """For a run whose tasks came from its task file."""
         feed, arguments = "", self.arguments
         if self.taskfile is not None and _NAMELESS_STREAM.match(self.taskfile):
-            # What came through standard input or <(...) is gone.
+            # Tasks from standard input or <(...) cannot be read again.
             arguments = self._from_stream(arguments)
             feed = FEED_AGAIN
         return self._cd + feed + shell_command(_resuming(arguments, _shown(files.status)))
@@ -54,7 +54,7 @@ class ResumeHint(NamedTuple):
 
 
 def _resuming(arguments: list[str], status: str) -> list[str]:
-    """The words of the command that resumes from this status file, -R last; more options may follow them."""
+    """The words of the command that resumes from this status file, with -R last."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     options = [word for word in arguments[:end] if word not in ("-R", "--retry")]
     retry = ["-R"] if len(options) < end else []
@@ -67,17 +67,17 @@ def _shown(path: Path) -> str:
 
 
 def takeover_command(prefix: str) -> str:
-    """Goes on with the run of a killed driver."""
+    """The command that takes over the run of a killed driver."""
     return f"disbatch --takeover {_word(prefix)}"
 
 
 def finish_command(prefix: str) -> str:
-    """Ends the run of a killed driver."""
+    """The command that ends the run of a killed driver."""
     return f"dbutil finish --run {_word(prefix)}"
 
 
 def hint_for_killed(prefix: str) -> str:
-    """How to go on with the run of a killed driver, whatever its tasks come from."""
+    """How to continue the run of a killed driver, depending on where its tasks come from."""
     from disbatch.rundir.journal_file import read
 
     status = _word(status_file(prefix))

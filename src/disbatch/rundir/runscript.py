@@ -1,5 +1,4 @@
-"""Read PREFIX_dbUtil.sh, which also describes a run that is over: how to continue it, and where its record
-is.
+"""Read PREFIX_dbUtil.sh, which stays after the run: how to continue the run, and where its status file is.
 
 The record is PREFIX_status.txt; but if another file takes that name during the run, the record continues as
 PREFIX-2_status.txt, or another number (see `wire.renamed_files`), and the script is rewritten first. That
@@ -29,8 +28,8 @@ _NUMBER = re.compile(r"-[0-9]{1,5}\Z")
 
 
 class RunCommand(msgspec.Struct, frozen=True):
-    """The command that continues a run, in `directory`, with its status file `status` (absolute); the second
-    command, if tasks were submitted. `tasks`: how many the task file has; None if there is none."""
+    """The command that continues a run, in `directory`, with its status file `status` (absolute), and the
+    command for a run with submitted tasks. `tasks`: how many the task file has; None if there is none."""
 
     directory: str
     status: str
@@ -52,8 +51,8 @@ def read_script(prefix: str) -> RunCommand | None:
 
 
 def read_run_command(status: str) -> RunCommand | None:
-    """How to go on with the run of ours that wrote this status file; None if nobody knows, or if the file is
-    not where that run had it."""
+    """How to continue the run that wrote this status file; None if there is no script of our user, or if the
+    file was moved."""
     asked = read_script(prefix_of(status))
     try:
         return asked if asked is not None and Path(asked.status).samefile(status) else None

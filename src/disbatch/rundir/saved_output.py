@@ -150,9 +150,9 @@ class _Numbered:
                 self._places.setdefault(task, []).append((opened, last))
 
 
-class Kept:
-    """The output of a run's `tasks`, at the places that `told` names; `lines` are their lines in the
-    record."""
+class SavedOutput:
+    """The output of a run's `tasks`, in the directories of the manifest `told`; `lines` are their lines in
+    the status file."""
 
     def __init__(self, told: OutputFile, tasks: Collection[int], lines: dict[int, Line]) -> None:
         self._told = told

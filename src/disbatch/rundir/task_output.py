@@ -1,4 +1,4 @@
-"""All that one task printed, or the reason why that is not there."""
+"""The complete output of one task, or the reason why it is missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from disbatch.model.errors import UsageError
 from disbatch.model.text import counted, shown_path
 from disbatch.rundir.output_manifest import OutputFile, manifest_of
 from disbatch.rundir.runscript import status_file
-from disbatch.rundir.saved_output import Found, Kept, Line, read_lines
+from disbatch.rundir.saved_output import Found, Line, SavedOutput, read_lines
 
 STREAMS = ("stdout", "stderr")
 _NOT_RUN = {
@@ -20,11 +20,11 @@ _NOT_RUN = {
 
 
 def read_output(prefix: str, task: int, *, err: bool = False) -> bytes:
-    """All that a task printed to stdout, or `err`. UsageError if that is not there, was not kept, or is
-    damaged."""
+    """All that a task printed to stdout, or to stderr (`err`). UsageError if it is missing, was not kept, or
+    is damaged."""
     told, stream = manifest_of(prefix), int(err)
     lines = read_lines(Path(status_file(prefix)), {task})
-    kept = Kept(told, {task}, lines)
+    kept = SavedOutput(told, {task}, lines)
     reasons = Reasons(told, prefix, lines, stream, kept.damaged)
     try:
         found = kept.find(task, stream)
@@ -42,8 +42,8 @@ def read_output(prefix: str, task: int, *, err: bool = False) -> bytes:
 
 
 class Reasons:
-    """Says why there is nothing of a task, or not all. `wrong`: that was not because it printed nothing;
-    `is_damaged`: what was kept is not whole. `damaged`: packs that are not."""
+    """Words for output that is missing, or missing in part. `wrong`: a task's output was missing although it
+    printed some, or it did not run; `is_damaged`: kept output is damaged. `damaged`: the damaged packs."""
 
     def __init__(
         self, told: OutputFile, prefix: str, lines: dict[int, Line], stream: int, damaged: Sequence[Path]
@@ -56,7 +56,7 @@ class Reasons:
         self._lines = lines
 
     def of(self, task: int) -> str:
-        """Why there is nothing."""
+        """Why a task has no output."""
         line = self._lines.get(task)
         name = STREAMS[self.stream]
         if line is not None and line.ran and not line.sizes[self.stream]:
@@ -84,7 +84,7 @@ class Reasons:
         )
 
     def of_lack(self, task: int, found: Found) -> str:
-        """What is missing of one that is there; empty if nothing is."""
+        """What is missing of output that was found; empty if it is complete."""
         if not (found.lacks or found.is_damaged):
             return ""
         self.is_damaged = True

@@ -28,7 +28,7 @@ class Bench:
         others: Any = SimpleNamespace(
             add=lambda line: True,
             is_taken_over=lambda: False,
-            are_gone=True,
+            is_gone=True,
             is_continued=lambda: True,
             follow=self.followed.append,
         )

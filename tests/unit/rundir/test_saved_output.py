@@ -22,7 +22,7 @@ from disbatch.model.statusline import Mark, format_line
 from disbatch.model.task import Ending, Outcome, Reason
 from disbatch.rundir import output_manifest
 from disbatch.rundir.output_manifest import Before, Output, OutputFile, Renumbered, kept_before
-from disbatch.rundir.saved_output import Kept, read_lines
+from disbatch.rundir.saved_output import SavedOutput, read_lines
 from disbatch.rundir.task_output import read_output
 
 TASK = 7
@@ -75,7 +75,7 @@ class Run:
             file.write(format_line(TASK, 1, -1, b"x", node, outcome(pid, out, code=code), mark))
 
     def shown(self, stream: int = 0) -> bytes | None:
-        kept = Kept(self.told, {TASK}, read_lines(self.status, {TASK}))
+        kept = SavedOutput(self.told, {TASK}, read_lines(self.status, {TASK}))
         try:
             found = kept.find(TASK, stream)
             return None if found is None else b"".join(found.blocks)
@@ -190,7 +190,7 @@ def test_what_lacks_of_a_file_is_told(tmp_path: Path) -> None:
     run = Run(tmp_path, "run", False)
     run.attempt("n1", 1, b"x" * 300)
     run.record("n1", 1, 900)
-    kept = Kept(run.told, {TASK}, read_lines(run.status, {TASK}))
+    kept = SavedOutput(run.told, {TASK}, read_lines(run.status, {TASK}))
     found = kept.find(TASK, 0)
     assert found is not None
     assert b"".join(found.blocks) == b"x" * 300

@@ -23,7 +23,7 @@ from disbatch.model.errors import UsageError
 from disbatch.model.failure import CUT, how_failed, last_line, line_of_record, masked
 from disbatch.model.statusline import Record, unquoted
 from disbatch.rundir import output_manifest
-from disbatch.rundir.saved_output import Kept, line_of
+from disbatch.rundir.saved_output import SavedOutput, line_of
 from disbatch.watch.report.data import CANCELLED, COPY, COUNTS, REASONS, Counts, Lines
 from disbatch.watch.report.figures import Bin, Failure, Node, Spread
 from disbatch.watch.report.slots import Place, Stretch
@@ -238,7 +238,7 @@ def _of_run(status: str, records: dict[int, Record]) -> dict[int, str]:
     except UsageError:
         return {}
     numbers = {record.id for record in records.values()}
-    kept = Kept(told, numbers, {record.id: line_of(record) for record in records.values()})
+    kept = SavedOutput(told, numbers, {record.id: line_of(record) for record in records.values()})
     try:
         found = {row: _last_line(kept, record.id) for row, record in records.items()}
     finally:
@@ -246,7 +246,7 @@ def _of_run(status: str, records: dict[int, Record]) -> dict[int, str]:
     return {row: line for row, line in found.items() if line}
 
 
-def _last_line(kept: Kept, task: int) -> str:
+def _last_line(kept: SavedOutput, task: int) -> str:
     for stream in (STDERR, STDOUT):
         try:
             found = kept.find(task, stream)
