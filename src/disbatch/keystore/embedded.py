@@ -6,8 +6,8 @@ A key has values or waiters, never both: a value that is put goes at once to the
 which they began to wait. Each waiter that only looks (`view`) gets a copy, until the first one that takes
 (`get`) has consumed the value; the waiters after it wait for the next value.
 
-A waiter that leaves without having read its value (`Waiter.withdraw`) returns it to the head of the queue,
-where others may wait for it by now. So a client that leaves consumes nothing.
+A waiter that leaves without having read its value returns it to the head of the queue, where others may wait
+for it by now. So a call that is cancelled consumes nothing.
 
 Everything counts against the limits, including keys, so that no program can make the driver grow without
 bound. A put that does not fit is refused as a whole (`add`), or waits for room (`put`).
@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 from disbatch.keystore.store import Pair
 from disbatch.model.errors import StoreError, UsageError
@@ -40,21 +41,12 @@ class Limits:
     waiters: int = 10_000
 
 
-class Waiter:
-    """A client that waits for a value of `key`; `takes` it, or only looks. `future` gets it."""
+class _Waiter(NamedTuple):
+    """A client that waits for a value of `key`; `takes` it, or only views it. `future` gets it."""
 
-    __slots__ = ("_store", "future", "key", "takes")
-
-    def __init__(self, store: EmbeddedStore, key: bytes, takes: bool) -> None:
-        self._store = store
-        self.key = key
-        self.takes = takes
-        self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    def withdraw(self) -> None:
-        """Stop waiting; a value that arrived and was not read goes back. Not to be called after reading
-        it."""
-        self._store._withdraw(self)
+    key: bytes
+    takes: bool
+    future: asyncio.Future[bytes]
 
 
 class EmbeddedStore:
@@ -76,9 +68,9 @@ class EmbeddedStore:
         self._trouble = trouble
         self._recovered = recovered
         self._values: dict[bytes, deque[bytes]] = {}
-        self._waiters: dict[bytes, deque[Waiter]] = {}
+        self._waiters: dict[bytes, deque[_Waiter]] = {}
         self._supplies: dict[bytes, Callable[[], bytes]] = {}
-        self._given: set[Waiter] = set()
+        self._given: set[_Waiter] = set()
         """Waiters that got a value, and have not run since."""
         self._waiting = 0
         self._room = asyncio.Condition()
@@ -111,14 +103,14 @@ class EmbeddedStore:
         """A get or view of this key returns what `make` returns at that time, whatever is put there."""
         self._supplies[key] = make
 
-    def wait_for(self, key: bytes, *, takes: bool) -> Waiter:
+    def _wait_for(self, key: bytes, takes: bool) -> _Waiter:
         """Begin to wait for a value; an existing one is delivered at once. StoreError if too many wait."""
         self._check([(key, b"")])
         if self._waiting >= self.limits.waiters:
             raise StoreError(f"{self._waiting:,} clients wait for values already; that is the limit")
-        waiter = Waiter(self, key, takes)
+        takes = takes and key not in self._supplies
+        waiter = _Waiter(key, takes, asyncio.get_running_loop().create_future())
         if key in self._supplies:
-            waiter.takes = False
             waiter.future.set_result(self._supplies[key]())
         elif key in self._values:
             waiter.future.set_result(self._pop(key) if takes else self._values[key][0])
@@ -180,8 +172,9 @@ class EmbeddedStore:
         if waiters is not None and not waiters:
             del self._waiters[key]
 
-    def _withdraw(self, waiter: Waiter) -> None:
-        future, key = waiter.future, waiter.key
+    def _withdraw(self, waiter: _Waiter) -> None:
+        """Stop waiting; a value that has arrived and was not read goes back."""
+        key, _, future = waiter
         self._given.discard(waiter)
         if future.done():
             if waiter.takes and not future.cancelled() and future.exception() is None:
@@ -236,7 +229,7 @@ class EmbeddedStore:
         self._append([(key, value)])
 
     async def get(self, key: bytes, timeout: float | None = None) -> bytes:
-        return await self._wait(self.wait_for(key, takes=True), timeout)
+        return await self._wait(key, True, timeout)
 
     async def take(self, key: bytes, most: int, timeout: float | None = None) -> list[bytes]:
         taken = [await self.get(key, timeout)]
@@ -245,9 +238,10 @@ class EmbeddedStore:
         return taken
 
     async def view(self, key: bytes, timeout: float | None = None) -> bytes:
-        return await self._wait(self.wait_for(key, takes=False), timeout)
+        return await self._wait(key, False, timeout)
 
-    async def _wait(self, waiter: Waiter, timeout: float | None) -> bytes:
+    async def _wait(self, key: bytes, takes: bool, timeout: float | None) -> bytes:
+        waiter = self._wait_for(key, takes)
         future = waiter.future
         if future.done():
             return future.result()
@@ -255,12 +249,12 @@ class EmbeddedStore:
             # Unlike wait_for, this does not cancel: a value that arrived at the last moment is still there.
             await asyncio.wait([future], timeout=timeout)
         except asyncio.CancelledError:
-            waiter.withdraw()
+            self._withdraw(waiter)
             raise
         if future.done():
             self._given.discard(waiter)
             return future.result()
-        waiter.withdraw()
+        self._withdraw(waiter)
         raise TimeoutError
 
     async def close(self) -> None:

@@ -164,7 +164,7 @@ class ExternalStore:
         return values
 
     async def claim(self, name: bytes, value: bytes, seconds: int, *, renew: bool = False) -> bool:
-        """Make PREFIX + name ours for so long; False if somebody else has it."""
+        """Make PREFIX + name ours for `seconds`; False if another client has it."""
         key = self._prefix + name
 
         async def step(client: Client) -> bool:
@@ -175,7 +175,7 @@ class ExternalStore:
         return await self._server.persist(step)
 
     async def remove(self, name: bytes) -> None:
-        """Remove PREFIX + name, whatever it is."""
+        """Remove PREFIX + name."""
         await self._commit([("DEL", self._prefix + name)])
 
     async def close(self) -> None:

@@ -65,9 +65,8 @@ class _Operation:
     def has_value(self) -> bool:
         """True if it holds a value that its program does not own yet."""
         work = self.work
-        if self.confirmed or self.abandoned or not self.takes:
-            return False
-        return work.done() and not work.cancelled() and work.exception() is None
+        pending = self.takes and not (self.confirmed or self.abandoned)
+        return pending and work.done() and not work.cancelled() and work.exception() is None
 
     @property
     def settled(self) -> bool:
@@ -285,8 +284,8 @@ class KeyStoreService:
         return Answer(request.id, True, [], Given(value, operation.serial, self._name))
 
     def _abandon(self, operation: _Operation, words: str = "") -> None:
-        """No program waits for this any longer; with `words`, one that does is told why. A put is carried
-        out all the same."""
+        """End an operation that no program waits for; with `words`, a waiting program is told why. A put is
+        carried out all the same."""
         if words and operation.lease is not None:
             operation.lease.cancel()
         waiting = self._waiting.take(operation) if words else None

@@ -41,8 +41,8 @@ class KeyStore(KeyValues, Protocol):
         """Make this the only value of the key."""
 
     async def take(self, key: bytes, most: int, timeout: float | None = None) -> list[bytes]:
-        """Take the oldest values, at least one and at most so many, once there is one; for the run's task
-        source, which repeats a cancelled call before another one."""
+        """Take the oldest values, at least one and at most `most`, once there is one. Only for the run's task
+        source: it must repeat a cancelled call before any other."""
 
     async def close(self) -> None:
         """Close it; values that were popped for a cancelled call go back."""

@@ -117,19 +117,22 @@ def test_one_who_goes_away_as_the_value_comes_gives_it_back_to_the_head() -> Non
 
 def test_what_is_given_back_goes_to_the_next_who_waits() -> None:
     async def test(store: EmbeddedStore) -> None:
-        first, second = store.wait_for(b"k", takes=True), store.wait_for(b"k", takes=True)
+        first, second = asyncio.ensure_future(store.get(b"k")), asyncio.ensure_future(store.get(b"k"))
+        await turns()
         store.add([(b"k", b"1")])
-        first.withdraw()
-        assert second.future.result() == b"1"
+        first.cancel()
+        assert await second == b"1"
 
     played(test)
 
 
 def test_what_was_only_looked_at_is_not_given_back() -> None:
     async def test(store: EmbeddedStore) -> None:
-        looking = store.wait_for(b"k", takes=False)
+        looking = asyncio.ensure_future(store.view(b"k"))
+        await turns()
         store.add([(b"k", b"1")])
-        looking.withdraw()
+        looking.cancel()
+        await turns()
         assert await store.take(b"k", 9) == [b"1"]
 
     played(test)
@@ -201,11 +204,15 @@ def test_a_full_store_refuses_or_lets_wait() -> None:
 
 def test_not_everybody_may_wait() -> None:
     async def test(store: EmbeddedStore) -> None:
-        waiters = [store.wait_for(b"k", takes=True) for _ in range(2)]
+        waiters = [asyncio.ensure_future(store.get(b"k")) for _ in range(2)]
+        await turns()
         with pytest.raises(StoreError, match="2 clients wait"):
-            store.wait_for(b"k", takes=True)
-        waiters[0].withdraw()
-        store.wait_for(b"k", takes=True)
+            await store.get(b"k")
+        waiters[0].cancel()
+        await turns()
+        third = asyncio.ensure_future(store.get(b"k"))
+        await store.put([(b"k", b"1"), (b"k", b"2")])
+        assert [await waiters[1], await third] == [b"1", b"2"]
 
     played(test, LIMITS)
 
