@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from disbatch.model.statusline import Mark, Record, parse_line
-from disbatch.rundir.journal import Gone, Here, Joint, JournalLine
+from disbatch.rundir.journal import AttachedContext, Gone, Here, JournalLine
 
 _SAID = re.compile(
     r"([SEAZ]) (?P<task>[0-9]+) (?P<engine>\S+) (?P<node>\S+) (?P<pid>[0-9]+) (?P<at>[0-9]+[.,][0-9]+)"
@@ -191,7 +191,7 @@ def _read_run_file(life: Life, path: Path) -> None:
             life.engines[line.engine] = Engine(line.engine, line.name, line.context, place, gone)
         elif isinstance(line, Gone):
             life.engines[line.engine].ever_gone = True
-        elif isinstance(line, Joint) and line.asked.limit is not None:
+        elif isinstance(line, AttachedContext) and line.asked.limit is not None:
             life.limits[line.name] = line.asked.limit
 
 

@@ -16,7 +16,7 @@ from disbatch.driver.settings import Settings
 from disbatch.model.errors import UsageError
 from disbatch.model.text import counted, short_list
 from disbatch.plan import events
-from disbatch.rundir.journal import Joint
+from disbatch.rundir.journal import AttachedContext
 from disbatch.wire.client_protocol import Answer, Attach, Attached, Detach, Ended, Event, Fate, Heed, Request
 from disbatch.wire.descriptors import limit
 from disbatch.wire.driver_socket import ENGINE_NAME
@@ -107,7 +107,7 @@ class AttachRequests:
     def _admit(self, context: str, verb: Attach) -> None:
         engines = self._engines
         log.info("%s: attached by process %d on %s: %s", context, verb.pid, verb.host, verb.nodes)
-        engines.callbacks.journal(Joint(context, verb))
+        engines.callbacks.journal(AttachedContext(context, verb))
         if verb.limit is not None:
             engines.callbacks.handle_event(events.Limit(context, verb.limit))
         engines.idle_releases.add(context, verb.spare_after, frozenset(verb.keep))

@@ -82,7 +82,7 @@ class Avoided(msgspec.Struct, frozen=True, tag="avoided"):
     nodes: list[str]
 
 
-class Joint(msgspec.Struct, frozen=True, tag="attached"):
+class AttachedContext(msgspec.Struct, frozen=True, tag="attached"):
     """A context was attached, under this name, by this request (here without its nodes)."""
 
     name: str
@@ -105,7 +105,7 @@ class TakenOver(msgspec.Struct, frozen=True, tag="taken over"):
     number: int
 
 
-class Elsewhere(msgspec.Struct, frozen=True, tag="elsewhere"):
+class RenamedFiles(msgspec.Struct, frozen=True, tag="elsewhere"):
     """The present names of the status file and of the file of submitted tasks, since another file took their
     usual ones; empty: the usual name."""
 
@@ -148,7 +148,9 @@ class Closed(_Order, frozen=True, tag="closed"):
 
 RunOrder = Cancelled | Paused | Closed
 
-JournalLine = Asked | Here | Gone | Unwanted | Avoided | Joint | Counted | TakenOver | Elsewhere | RunOrder
+JournalLine = (
+    Asked | Here | Gone | Unwanted | Avoided | AttachedContext | Counted | TakenOver | RenamedFiles | RunOrder
+)
 
 
 @dataclass
@@ -171,7 +173,7 @@ class JournalState:
     orders: dict[type[RunOrder], list[Any]] = field(default_factory=dict)
     driver: TakenOver | None = None
     """The latest takeover."""
-    elsewhere: Elsewhere = Elsewhere()  # noqa: RUF009 - frozen
+    elsewhere: RenamedFiles = RenamedFiles()  # noqa: RUF009 - frozen
 
     @property
     def number(self) -> int:
@@ -209,13 +211,13 @@ class JournalState:
     def _avoided(self, line: Avoided) -> None:
         self.avoid.update(line.nodes)
 
-    def _joint(self, line: Joint) -> None:
+    def _attached_context(self, line: AttachedContext) -> None:
         self.attached[line.name] = line.asked
 
     def _taken_over(self, line: TakenOver) -> None:
         self.driver = line
 
-    def _elsewhere(self, line: Elsewhere) -> None:
+    def _renamed_files(self, line: RenamedFiles) -> None:
         self.elsewhere = line
 
     def _counted(self, line: Counted) -> None:
@@ -240,10 +242,10 @@ class JournalState:
             yield Gone(name, lost=True)
         if self.avoid:
             yield Avoided(sorted(self.avoid))
-        yield from (Joint(name, asked) for name, asked in self.attached.items())
+        yield from (AttachedContext(name, asked) for name, asked in self.attached.items())
         yield from (Counted(context, list(ids)) for context, ids in self.counted.items() if ids)
         yield from self.run_orders()
-        if self.elsewhere != Elsewhere():
+        if self.elsewhere != RenamedFiles():
             yield self.elsewhere
         if self.driver is not None:
             yield self.driver
@@ -254,8 +256,8 @@ _LEARNERS: dict[type, Callable[[JournalState, Any], None]] = {
     Gone: JournalState._gone,
     Unwanted: JournalState._unwanted,
     Avoided: JournalState._avoided,
-    Joint: JournalState._joint,
+    AttachedContext: JournalState._attached_context,
     Counted: JournalState._counted,
     TakenOver: JournalState._taken_over,
-    Elsewhere: JournalState._elsewhere,
+    RenamedFiles: JournalState._renamed_files,
 }

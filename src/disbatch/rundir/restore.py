@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from disbatch.model.errors import DisbatchError
-from disbatch.rundir.journal import Elsewhere
+from disbatch.rundir.journal import RenamedFiles
 from disbatch.rundir.paths import Renamed, RunFiles
 from disbatch.wire.renamed_files import Sight, is_gone
 
@@ -32,7 +32,7 @@ class FileRestorer:
         files: RunFiles,
         *,
         say: Callable[[str], None],
-        note: Callable[[Elsewhere], bool],
+        note: Callable[[RenamedFiles], bool],
         script: Callable[[RunFiles], object],
     ) -> None:
         self.files = files
@@ -86,7 +86,7 @@ class FileRestorer:
 
     def _note_names(self, names: Renamed) -> None:
         status, submitted = names
-        if not self._note(Elsewhere(bytes(status or b""), bytes(submitted or b""))):
+        if not self._note(RenamedFiles(bytes(status or b""), bytes(submitted or b""))):
             raise OSError(errno.EIO, f"{os.strerror(errno.EIO)} (the run file)", str(self.files.run))
 
     def status_renamed(self, sight: Sight, path: Path) -> None:

@@ -23,16 +23,16 @@ from disbatch.model.task import LOST_RETURN_CODE, Barrier, Ending, Outcome, PerE
 from disbatch.plan.events import RecordPerEngine, RecordTask, Verdict
 from disbatch.rundir.journal import (
     Asked,
+    AttachedContext,
     Cancelled,
     Closed,
     Counted,
-    Elsewhere,
     Gone,
     Here,
-    Joint,
     JournalLine,
     JournalState,
     Paused,
+    RenamedFiles,
     TakenOver,
     Unwanted,
 )
@@ -57,7 +57,7 @@ HISTORY: list[JournalLine] = [
     here("a"),
     here("b"),
     here("b", 5),
-    Joint("c1", attach(9)),
+    AttachedContext("c1", attach(9)),
     here("c", context="c1"),
     Paused(True),
     Cancelled([(3, 4)]),
@@ -70,7 +70,7 @@ HISTORY: list[JournalLine] = [
     Gone("c", lost=True),
     Cancelled([(5, 5), (20, 29)]),
     Closed(),
-    Elsewhere(b"/there/P-2_status.txt", NAME),
+    RenamedFiles(b"/there/P-2_status.txt", NAME),
 ]
 
 
@@ -80,7 +80,7 @@ def check_history(told: JournalState) -> None:
     assert told.engines == {"b": here("b", 5)} and told.lost == {"c": here("c", context="c1")}
     assert told.unwanted == {"b": False} and told.avoid == {"n1"}
     assert told.run_orders() == [Cancelled([(3, 5), (20, 29)]), Paused(True), Closed()]
-    assert told.elsewhere == Elsewhere(b"/there/P-2_status.txt", NAME)
+    assert told.elsewhere == RenamedFiles(b"/there/P-2_status.txt", NAME)
     assert told.attached == {"c1": attach(9)} and list(told.counted["c1"]) == [(3, 5)]
 
 
