@@ -5,31 +5,25 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from disbatch.cli.attach import add_attach
 from disbatch.cli.cat import add_cat
 from disbatch.cli.control import add_verbs
-from disbatch.cli.parser import Parser
+from disbatch.cli.parser import Parser, run_command
 from disbatch.cli.report import add_report
 from disbatch.cli.submit import add_submit
 from disbatch.cli.values import add_values
 from disbatch.cli.watching import add_monitor, add_status
-from disbatch.model.errors import (
-    EXIT_COMPLETE,
-    EXIT_INCOMPLETE,
-    EXIT_SIGINT,
-    DisbatchError,
-    TaskFileError,
-    UsageError,
-)
+from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, TaskFileError, UsageError
 from disbatch.model.text import printable
 from disbatch.model.version import VERSION
 from disbatch.watch.terminal import lasting
 
 
 def build_parser() -> Parser:
-    """All verbs. Each one's `perform` carries it out with what was parsed, and `_complain`; its exit code."""
+    """All verbs. Each one's `perform` carries it out with what was parsed, and a function for lines to the
+    user; its exit code."""
     parser = Parser(
         prog="dbutil",
         description="Watch and control runs of disbatch, read their output, and check task files.",
@@ -39,7 +33,7 @@ def build_parser() -> Parser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     check = verbs.add_parser("check", help="check task files: count their tasks, show their errors")
     check.add_argument("files", nargs="+", metavar="TASKFILE", help="tasks, one a line")
-    check.set_defaults(perform=lambda given, say: _check(given.files))
+    check.set_defaults(perform=lambda given, say: _check(given.files, say))
     add_cat(verbs.add_parser)
     add_attach(verbs.add_parser)
     add_submit(verbs.add_parser)
@@ -62,30 +56,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     if sys.stderr is not None:
         sys.stderr = lasting(sys.stderr)
+    arguments = _with_verb(list(sys.argv[1:] if argv is None else argv))
+    return run_command("dbutil", lambda complain: _carry_out(arguments, complain))
+
+
+def _carry_out(arguments: list[str], complain: Callable[[str], None]) -> int:
     try:
-        given = _parse(_with_verb(list(sys.argv[1:] if argv is None else argv)))
-        code: int = given.perform(given, _complain)
+        given = _parse(arguments)
+        code: int = given.perform(given, complain)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except DisbatchError as error:
-        _complain(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        return EXIT_SIGINT
     except BrokenPipeError:
         _discard_output()
-        return EXIT_INCOMPLETE
     except OSError as error:
         _discard_output()
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        _complain(f"{where}{error.strerror or error}")
-        return EXIT_INCOMPLETE
-    except Exception as error:
-        if os.environ.get("DISBATCH_TRACEBACK"):
-            raise
-        _complain(f"internal error: {error!r}; DISBATCH_TRACEBACK=1 shows where; please report it")
-        return EXIT_INCOMPLETE
+        complain(f"{where}{error.strerror or error}")
+    return EXIT_INCOMPLETE
 
 
 def _with_verb(arguments: list[str]) -> list[str]:
@@ -100,18 +88,12 @@ def _with_verb(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def _complain(text: str) -> None:
-    if not text:
-        return  # another copy of us says it
-    print(f"dbutil: {printable(text)}", file=sys.stderr)  # noqa: T201
-
-
 def _discard_output() -> None:
-    """What is still in the buffer of standard output has nowhere to go; Python shall not try at its end."""
+    """Discard what is left in the buffer of standard output, so that Python does not try to write it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _check(paths: list[str]) -> int:
+def _check(paths: list[str], complain: Callable[[str], None]) -> int:
     """Check each file; the worst exit code."""
     worst = EXIT_COMPLETE
     for path in paths:
@@ -119,11 +101,11 @@ def _check(paths: list[str]) -> int:
             _print_lines(_describe(path))
         except TaskFileError as error:
             for wrong in (error, *error.more):
-                _complain(str(wrong))
+                complain(str(wrong))
             _print_lines(error.warnings)
             worst = error.exit_code
         except UsageError as error:
-            _complain(str(error))
+            complain(str(error))
             worst = error.exit_code
     return worst
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from disbatch.cli.limits import check_limits
 from disbatch.cli.options import parse
-from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
-from disbatch.model.text import printable
+from disbatch.cli.parser import run_command
+from disbatch.model.errors import EXIT_COMPLETE, UsageError
 from disbatch.watch.terminal import lasting
 
 if TYPE_CHECKING:
@@ -33,18 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _fill_standard_descriptors()
     sys.stderr = lasting(sys.stderr)
-    try:
-        return _carry_out(parse(arguments), arguments)
-    except DisbatchError as error:
-        _complain(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        return EXIT_SIGINT
-    except Exception as error:
-        if os.environ.get("DISBATCH_TRACEBACK"):
-            raise
-        _complain(f"internal error: {error!r}; DISBATCH_TRACEBACK=1 shows where; please report it")
-        return EXIT_INCOMPLETE
+    return run_command("disbatch", lambda complain: _carry_out(parse(arguments), arguments, complain))
 
 
 def _fill_standard_descriptors() -> None:
@@ -61,13 +50,9 @@ def _fill_standard_descriptors() -> None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
-def _complain(text: str) -> None:
-    if not text:
-        return  # another copy of this command prints it
-    print(f"disbatch: {printable(text)}", file=sys.stderr)  # noqa: T201
-
-
-def _carry_out(options: RunOptions | TakeoverOptions | FixPaths, arguments: list[str]) -> int:
+def _carry_out(
+    options: RunOptions | TakeoverOptions | FixPaths, arguments: list[str], warn: Callable[[str], None]
+) -> int:
     from disbatch.cli.run_options import FixPaths, TakeoverOptions
 
     if isinstance(options, FixPaths):
@@ -80,9 +65,9 @@ def _carry_out(options: RunOptions | TakeoverOptions | FixPaths, arguments: list
     if isinstance(options, TakeoverOptions):
         from disbatch.cli.takeover import take_over
 
-        return take_over(options, arguments, _nodes)
+        return take_over(options, arguments, lambda former: _nodes(former, warn))
     _check_source(options.source)
-    choice = _nodes(options)
+    choice = _nodes(options, warn)
     early = _start_early(choice.nodes)
     from disbatch.cli.new_run import run
 
@@ -129,11 +114,11 @@ def _or_a_task(word: str) -> str:
     return f"; tasks are lines of a file, or of standard input: echo {lines} | disbatch -"
 
 
-def _nodes(options: RunOptions) -> Choice:
+def _nodes(options: RunOptions, warn: Callable[[str], None]) -> Choice:
     from disbatch.cli.context import find_nodes
     from disbatch.contexts.context import Choice
 
-    return Choice([], []) if options.pool.startup_only else find_nodes(options.context, _complain)
+    return Choice([], []) if options.pool.startup_only else find_nodes(options.context, warn)
 
 
 def _start_early(nodes: list[Node]) -> Spawned | None:

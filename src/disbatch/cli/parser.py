@@ -1,14 +1,17 @@
-"""Command line parsers with help that fits the terminal and errors of one line."""
+"""Command lines: help that fits the terminal, and errors as one line and an exit code."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from disbatch.model.errors import UsageError
+from disbatch.model.errors import EXIT_INCOMPLETE, EXIT_SIGINT, DisbatchError, UsageError
+from disbatch.model.text import printable
 
 MOST_WIDTH, LEAST_WIDTH = 100, 40
 """Columns of a help text. Some words need 33 columns, so lines are too long for narrower terminals."""
@@ -93,3 +96,25 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def run_command(name: str, command: Callable[[Callable[[str], None]], int]) -> int:
+    """Run a command, which gets a function that prints a line to standard error; the exit code. An error that
+    it raises becomes such a line."""
+
+    def complain(text: str) -> None:
+        if text:  # otherwise another copy of this command prints it
+            print(f"{name}: {printable(text)}", file=sys.stderr)  # noqa: T201
+
+    try:
+        return command(complain)
+    except DisbatchError as error:
+        complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
+    except Exception as error:
+        if os.environ.get("DISBATCH_TRACEBACK"):
+            raise
+        complain(f"internal error: {error!r}; DISBATCH_TRACEBACK=1 shows where; please report it")
+        return EXIT_INCOMPLETE

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, NamedTuple
 
-from disbatch.cli.verb_options import AddVerb, run_option, seconds_of, usual_options
+from disbatch.cli.verb_options import AddVerb, run_option, seconds, usual_options
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_FAILED, DisbatchError, SilenceError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ Complain = Callable[[str], None]
 """Gets a line for the user."""
 
 READ = 1 << 20
-MOST_PATIENCE = 1e9
 
 
 def add_values(add: AddVerb) -> None:
@@ -37,7 +36,7 @@ def add_values(add: AddVerb) -> None:
         ("view", "show the oldest value of a key in the"),
     ):
         verb = add(name, parents=[run_option()], help=f"{does} run's key store; wait until there is one")
-        verb.add_argument("--timeout", metavar="SECONDS", type=_timeout, default=None,
+        verb.add_argument("--timeout", metavar="SECONDS", type=seconds(0, 1e9), default=None,
             help="seconds to wait for a value, then exit with 1 (0: do not wait; default: no "
             "limit)")  # fmt: skip
         verb.add_argument("--raw", action="store_true", help="print only its bytes, without a line end")
@@ -154,10 +153,3 @@ def _standard_input() -> bytes:
             f"stdin: more than {MAX_PUT:,} bytes, which is what can be put at once; put a file's name instead"
         )
     return bytes(data)
-
-
-def _timeout(text: str) -> float:
-    seconds = seconds_of(text)
-    if not 0 <= seconds <= MOST_PATIENCE:
-        raise argparse.ArgumentTypeError(f"{text}: give seconds")
-    return seconds

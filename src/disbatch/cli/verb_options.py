@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Sequence
 
@@ -11,7 +12,6 @@ from disbatch.model.errors import UsageError
 AddVerb = Callable[..., argparse.ArgumentParser]
 """`add(name, help=...)` declares a verb and returns its parser."""
 PATIENCE = 10.0
-MOST_PATIENCE = 86400.0
 _RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 
 
@@ -30,26 +30,26 @@ def usual_options() -> argparse.ArgumentParser:
     usual.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_patience,
+        type=seconds(0.001, 86400),
         default=PATIENCE,
         help="seconds to wait for the driver's answer (%(default)g)",
     )
     return usual
 
 
-def _patience(text: str) -> float:
-    seconds = seconds_of(text)
-    if not 0 < seconds <= MOST_PATIENCE:
-        raise argparse.ArgumentTypeError(f"{text}: give seconds")
-    return seconds
+def seconds(least: float, most: float) -> Callable[[str], float]:
+    """The type of an option that takes seconds within these bounds."""
 
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text}: give seconds, from {least:g} to {most:,g}")
+        return value
 
-def seconds_of(text: str) -> float:
-    """A number; -1 for what is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return -1.0
+    return parse
 
 
 def parse_ranges(verb: str, words: Sequence[str]) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from disbatch.cli.verb_options import AddVerb, run_option, seconds_of, usual_options
+from disbatch.cli.verb_options import AddVerb, run_option, seconds, usual_options
 from disbatch.model.errors import EXIT_COMPLETE, EXIT_INCOMPLETE, SilenceError, UsageError
 
 if TYPE_CHECKING:
@@ -192,7 +192,6 @@ class _Output:
 MOST_RUNNING = 200
 MOST_FAILURES = 1000
 MOST_LOG = 500
-LONGEST_INTERVAL = 3600.0
 
 
 def add_monitor(add: AddVerb) -> None:
@@ -201,18 +200,11 @@ def add_monitor(add: AddVerb) -> None:
     parser.add_argument(
         "--interval",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds(0.1, 3600),
         default=1.0,
         help="seconds between updates, for a slow connection (%(default)g)",
     )
     parser.set_defaults(perform=lambda given, say: monitor(given.run, given.interval))
-
-
-def _seconds(text: str) -> float:
-    seconds = seconds_of(text)
-    if not 0.1 <= seconds <= LONGEST_INTERVAL:
-        raise argparse.ArgumentTypeError(f"{text}: give seconds, from 0.1 to {LONGEST_INTERVAL:g}")
-    return seconds
 
 
 def monitor(run: str | None, interval: float) -> int:
