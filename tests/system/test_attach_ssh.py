@@ -155,7 +155,7 @@ def test_a_host_that_loses_its_power(ssh_run: Run) -> None:
         ssh_run.until_told(3)
         ssh_run.lab.poweroff("nodeA")
         ssh_run.until_said("nodeA: engine lost: not heard for 6 s; its 2 tasks run again elsewhere")
-        both.until_said("nodeA: the driver does not hear its engine any more")
+        both.until_said("nodeA: the driver no longer hears its engine")
         ssh_run.open_gate()
         assert ssh_run.end() == 0 and both.ended() == 0
     ssh_run.check_each_once(8)

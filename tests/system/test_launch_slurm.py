@@ -341,7 +341,9 @@ def test_srun_that_is_killed_is_not_the_end_of_its_engine(allocate: Any) -> None
                 os.kill(pid, signal.SIGKILL)
             await job.until(lambda: any(event[0] == "trouble" for event in job.seen), "a word about it")
             (text,) = [event[1] for event in job.seen if event[0] == "trouble"]
-            assert text == "node1: srun was ended by signal 9; its engine is given up unless it is heard"
+            assert (
+                text == "node1: srun was ended by signal 9; its engine is given up unless it is heard again"
+            )
             assert await job.said("node1", "hostname") == ["node1"]
             assert not job.of("exit")
             job.hub.post("node1", Leave())

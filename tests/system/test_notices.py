@@ -124,7 +124,7 @@ def test_a_server_that_does_not_answer_delays_no_task(tmp_path: Path) -> None:
             run.until_said("20 succeeded")
             run.signal(signal.SIGINT)
             assert run.ended(10) == 0
-        assert "not waiting for mail" in run.err
+        assert "not waiting for the last mail" in run.err
 
 
 def test_an_interrupted_run_mails_its_end(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_host_whose_tunnel_cannot_be_made_at_once(ssh_run: Run) -> None:
     ssh_run.start("--takeover", "P")
     ssh_run.until_said("nodeA: no tunnel")
     ssh_run.lab.heal("nodeA")
-    ssh_run.until_said("nodeA: the tunnel is there again")
+    ssh_run.until_said("nodeA: the tunnel works again")
     ssh_run.until_said("all engines are there")
     ssh_run.open_gate()
     assert ssh_run.end() == 0

@@ -48,14 +48,14 @@ def test_a_tunnel_is_killed_in_mid_run(ssh_run: Run) -> None:
     (tunnel,) = _tunnels(ssh_run, "nodeA")
     ssh_run.kill(tunnel)
     ssh_run.open_gate()
-    ssh_run.until_said("nodeA: the tunnel is there again")
+    ssh_run.until_said("nodeA: the tunnel works again")
     assert ssh_run.end() == 0
     ssh_run.check_each_once(8)
     assert len(ssh_run.told) == 8
     lines = [line for line in ssh_run.stderr.splitlines() if line.startswith("disbatch: nodeA: ")]
     assert lines == [
-        "disbatch: nodeA: the tunnel broke: ssh was ended by signal 9; it is being made again",
-        "disbatch: nodeA: the tunnel is there again",
+        "disbatch: nodeA: the tunnel broke: ssh was ended by signal 9; making it again",
+        "disbatch: nodeA: the tunnel works again",
     ]
 
 

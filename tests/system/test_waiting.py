@@ -133,7 +133,7 @@ def test_drained_before_it_has_joined(pool: Pool, tmp_path: Path) -> None:
             code, said = pool.asked("drain", "far")
             assert code == 0 and said.startswith("elsewhere (far): has not joined yet, and need not\n")
             assert attach.ended() == 0
-            assert attach.said == ["dbutil: elsewhere: need not join any more"]
+            assert attach.said == ["dbutil: elsewhere: no longer needs to join"]
         with pool.attach("-s", "localhost:1"):
             assert run.ended() == 0
 

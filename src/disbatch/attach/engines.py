@@ -63,12 +63,12 @@ class LaunchedEngines:
             self._join(engine)
         elif fate is not Fate.LOST:
             if engine.staying:
-                self._messages.add(engine.name, "left" if engine.joined else "need not join any more")
+                self._messages.add(engine.name, "left" if engine.joined else "no longer needs to join")
             self.ended_by_others |= engine.joined and fate is Fate.LEFT
             self.left(engine, spare=fate is Fate.SPARE)
         elif engine.staying:
             engine.lost = True
-            self._messages.notify(f"{engine.name}: the driver does not hear its engine any more")
+            self._messages.notify(f"{engine.name}: the driver no longer hears its engine")
 
     def _join(self, engine: LaunchedEngine) -> None:
         if not engine.joined:

@@ -57,7 +57,7 @@ class Notices:
                 loop.add_signal_handler(number, closing.cancel)
         await asyncio.wait([closing])
         if closing.cancelled():
-            self._say("not waiting for mail and commands of the end")
+            self._say("not waiting for the last mail and commands any more")
         elif (error := closing.exception()) is not None:
             log.error("at the end", exc_info=error)
             self._say(f"mail and commands of the end: {error!r}")

@@ -226,7 +226,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
         error = sys.exc_info()[1]
         if say is not None:
             reason = (error.strerror if isinstance(error, OSError) else None) or repr(error)
-            say(f"{self._path}: the log cannot be written ({reason}); going on without")
+            say(f"{self._path}: the log cannot be written ({reason}); continuing without it")
 
 
 def _log_stream(descriptor: int) -> TextIO:

@@ -132,10 +132,12 @@ def _only_run() -> Run:
     if len(runs) == 1:
         return runs[0]
     if runs:
-        raise UsageError(f"no run is live here; the drivers of these are dead, to be resumed: {_list(runs)}")
+        raise UsageError(
+            f"no run is live here; the drivers of these runs are dead, resume them: {_list(runs)}"
+        )
     whose = " of yours" if others else ""
     raise UsageError(
-        f"no run{whose} is live in this directory: name one with --run PREFIX, as its files begin"
+        f"no run{whose} is live in this directory: name one with --run PREFIX, the prefix of its files"
     )
 
 

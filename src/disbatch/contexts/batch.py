@@ -31,7 +31,7 @@ class Share(NamedTuple):
         """The message for the user."""
         if self.cores is None:
             return (
-                f"{self.job}: nothing says how many cores it has on this host: using 1; if it has more, say "
+                f"{self.job}: how many cores it has on this host is not known: using 1; if it has more, use "
                 f"-s localhost:CORES{self._unused()}"
             )
         cores = counted(self.cores, "core")

@@ -108,7 +108,8 @@ def ssh_words(host: str, python: str | None, returncode: int, out: bytes, err: b
                 if sign in line:
                     return words.format(host=host, line=line.rstrip("."))
         if not errors:
-            return f"ssh failed without a word, or what it started was killed; try `ssh {host} true` by hand"
+            why = "ssh failed without a message, or its command was killed"
+            return f"{why}; try `ssh {host} true` by hand"
         return f"ssh failed: {errors[-1]}; try `ssh {host} true` by hand"
     unloadable = next(filter(_LOADER.search, errors), None)
     if unloadable is not None:

@@ -215,7 +215,7 @@ class Launcher:
         if code >= 0:
             self._on_exit(engine, code, how)
         elif engine not in self._ended_steps:
-            self._on_trouble(f"{node.name}: {how}; its engine is given up unless it is heard")
+            self._on_trouble(f"{node.name}: {how}; its engine is given up unless it is heard again")
         self._ended_steps.discard(engine)
 
     def _spawn(self, node: Node, launch: Launch, *more: str, kind: type[Child] = Child) -> Child:

@@ -228,16 +228,16 @@ class Tunnel:
         except LaunchError as error:
             self._trouble(f"{error}; trying again")
             child = await self._again()
-            self._trouble(f"{self._host}: the tunnel is there again")
+            self._trouble(f"{self._host}: the tunnel works again")
         await self._keep(child)
 
     async def _keep(self, child: Child) -> None:
         while True:
             code = await asyncio.shield(child.exited)
             why = tunnel_words(self._host, code, child.out, child.err)
-            self._trouble(f"{self._host}: the tunnel broke: {why}; it is being made again")
+            self._trouble(f"{self._host}: the tunnel broke: {why}; making it again")
             child = await self._again()
-            self._trouble(f"{self._host}: the tunnel is there again")
+            self._trouble(f"{self._host}: the tunnel works again")
 
     async def _again(self) -> Child:
         delay = DELAY_FIRST

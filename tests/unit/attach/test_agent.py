@@ -269,7 +269,7 @@ def test_interrupted_before_the_driver_has_answered(run: Callable[[Course], None
         assert isinstance(attach, Attach)
         driver.news((attach.nodes[0].engine, Fate.LEFT))
         assert await going == 143
-        assert driver.said == ["SIGTERM: leaving; once more to leave at once", "n1: need not join any more"]
+        assert driver.said == ["SIGTERM: leaving; once more to leave at once", "n1: no longer needs to join"]
         attachment = driver.attachment()
         going = asyncio.create_task(attachment.run())
         await driver.until(lambda: len(driver.waiting) == 1)

@@ -61,7 +61,7 @@ class Bench:
         ([("n1", JOINED), ("n2", JOINED)], ["n1, n2: joined with 3 slots"], ["n1 in use", "n2 in use"], True),
         (
             [("n1", JOINED), ("n1", SPARE), ("n2", LEFT)],
-            ["n1: joined with 2 slots", "n1: left", "n2: need not join any more"],
+            ["n1: joined with 2 slots", "n1: left", "n2: no longer needs to join"],
             ["n1 in use", "n1 retired 0 spare"],
             False,
         ),
@@ -69,7 +69,7 @@ class Bench:
             [("n1", JOINED), ("n1", LOST), ("n1", JOINED), ("n2", JOINED), ("n2", LEFT)],
             [
                 "n1: joined with 2 slots",
-                "n1: the driver does not hear its engine any more",
+                "n1: the driver no longer hears its engine",
                 "n1: the driver hears its engine again",
                 "n2: joined with 1 slot",
                 "n2: left",
@@ -80,7 +80,7 @@ class Bench:
         # A driver that takes the run over tells it all again.
         (
             [("n1", JOINED), ("n1", JOINED), ("n1", SPARE), ("n1", SPARE), ("n2", LEFT), ("n2", LEFT)],
-            ["n1: joined with 2 slots", "n1: left", "n2: need not join any more"],
+            ["n1: joined with 2 slots", "n1: left", "n2: no longer needs to join"],
             ["n1 in use", "n1 retired 0 spare"],
             False,
         ),

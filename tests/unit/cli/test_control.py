@@ -76,7 +76,7 @@ def test_the_only_live_run_here() -> None:
     os.close(one)
     assert find_run(None).prefix == "far"
     os.unlink("far_connect.json")
-    with pytest.raises(UsageError, match="drivers of these are dead, to be resumed: dead, one"):
+    with pytest.raises(UsageError, match="drivers of these runs are dead, resume them: dead, one"):
         find_run(None)
 
 

@@ -56,7 +56,7 @@ CASES = {
     "GE, several hosts, no file": (
         PE,
         None,
-        "nothing says how many cores it has on this host: using 1; if it has more, say -s localhost:CORES",
+        "how many cores it has on this host is not known: using 1; if it has more, use -s localhost:CORES",
     ),
     "GE, a file that is none": ({**PE, "PE_HOSTFILE": "/ge/wrong"}, None, "using 1"),
     "GE, no number of hosts": ({**GE, "NHOSTS": "", "NSLOTS": "4"}, None, "using 1"),

@@ -219,7 +219,7 @@ def test_a_slurm_job_is_asked_about(variable: str) -> None:
 
 
 def test_a_job_without_a_number_is_not_asked_about() -> None:
-    with pytest.raises(UsageError, match=r"^SLURM_JOB_ID is '-x', which is no job's number: .* -s"):
+    with pytest.raises(UsageError, match=r"^SLURM_JOB_ID is '-x', which is not a job number: .* -s"):
         chosen([], {"SLURM_JOB_ID": "-x"})
 
 

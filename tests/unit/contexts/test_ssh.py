@@ -181,7 +181,10 @@ def test_sockets_that_ssh_cannot_forward(socket: str) -> None:
             b"Bad owner or permissions on /x/config\r\n",
             "ssh failed: Bad owner or permissions on /x/config; try",
         ),
-        (b"", "ssh failed without a word, or what it started was killed; try `ssh h true` by hand"),
+        (
+            b"",
+            "ssh failed without a message, or its command was killed; try `ssh h true` by hand",
+        ),
     ],
 )
 def test_what_ssh_says(err: bytes, says: str) -> None:

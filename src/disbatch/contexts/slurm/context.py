@@ -139,7 +139,7 @@ async def job_state(job: str, run: commands.Run) -> JobState:
 
 def _preemption_words(again: bool | None) -> str:
     if again is None:
-        return "Slurm preempts this job: waiting until it ends it, or starts it again later"
+        return "Slurm preempts this job: waiting until Slurm ends it, or starts it again later"
     later = ", to start it again later: waiting for that" if again else " and will not start it again"
     return f"Slurm preempts this job{later}"
 

@@ -171,7 +171,7 @@ def job_of(environ: Mapping[str, str]) -> str | None:
     """The job's number (SLURM_JOB_ID); None if there is no job. UsageError if it is not a number."""
     job = environ.get("SLURM_JOB_ID") or environ.get("SLURM_JOBID") or None
     if job is not None and not _JOB.fullmatch(job):
-        raise UsageError(f"SLURM_JOB_ID is '{in_short(job)}', which is no job's number: {INSTEAD}")
+        raise UsageError(f"SLURM_JOB_ID is '{in_short(job)}', which is not a job number: {INSTEAD}")
     return job
 
 
@@ -234,7 +234,7 @@ def allocation(
     """
     job = job_of(environ)
     if job is None:
-        raise UsageError("SLURM_JOB_ID is not set: no job of Slurm's here")
+        raise UsageError("SLURM_JOB_ID is not set: this is not a Slurm job")
     if facts.gone:
         raise UsageError(f"SLURM_JOB_ID is {job}, but {facts.gone}: {INSTEAD}")
     _refuse_copies(environ)
@@ -311,7 +311,8 @@ def _granted(job: str, environ: Mapping[str, str], facts: JobFacts) -> list[_Gra
         if not cores.get(name):
             value = in_short(environ.get("SLURM_JOB_CPUS_PER_NODE", "not set"))
             raise UsageError(
-                f"{name}: nobody says how many cores the job has there (SLURM_JOB_CPUS_PER_NODE: {value}"
+                f"{name}: the number of cores that the job has there is not known "
+                f"(SLURM_JOB_CPUS_PER_NODE: {value}"
                 f"{f'; {facts.problem}' if facts.problem else ''}): "
                 "name nodes with -s HOST:CORES[,HOST:CORES...]"
             )

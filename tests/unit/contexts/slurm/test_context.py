@@ -66,7 +66,7 @@ def found(
 
 AGAIN = "Slurm preempts this job, to start it again later: waiting for that"
 NOT_AGAIN = "Slurm preempts this job and will not start it again"
-UNKNOWN = "Slurm preempts this job: waiting until it ends it, or starts it again later"
+UNKNOWN = "Slurm preempts this job: waiting until Slurm ends it, or starts it again later"
 
 
 @pytest.mark.parametrize(

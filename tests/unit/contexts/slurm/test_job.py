@@ -239,7 +239,9 @@ def test_the_job_s_number() -> None:
     assert job_of({"SLURM_JOB_ID": ""}) is None
     assert job_of({"SLURM_JOB_ID": "12", "SLURM_JOBID": "13"}) == "12"
     assert job_of({"SLURM_JOBID": "13"}) == "13"
-    with pytest.raises(UsageError, match=r"^SLURM_JOB_ID is '1; rm', which is no job's number: unset it, or"):
+    with pytest.raises(
+        UsageError, match=r"^SLURM_JOB_ID is '1; rm', which is not a job number: unset it, or"
+    ):
         job_of({"SLURM_JOB_ID": "1; rm"})
 
 
@@ -570,7 +572,11 @@ INSTEAD = "unset it, or name nodes with -s HOST:CORES"
         (UNEVEN, JobFacts(nodes=[]), f"SLURM_JOB_ID is 7, but that job has no nodes: {INSTEAD}"),
         (environment("a[1", "4", "4"), SILENT, "SLURM_JOB_NODELIST: a[1: brackets"),
         ({"SLURM_JOB_ID": "7", "SLURM_NODELIST": "-x"}, SILENT, "SLURM_NODELIST: -x: not a host's name"),
-        (environment("n[1-3]", "4(x2)", "4"), SILENT, "n1: nobody says how many cores the job has there"),
+        (
+            environment("n[1-3]", "4(x2)", "4"),
+            SILENT,
+            "n1: the number of cores that the job has there is not known",
+        ),
         (environment("n1", "four", "4"), SILENT, "SLURM_JOB_CPUS_PER_NODE is 'four'; that should be"),
         (environment("n1", "4", "\x1b"), SILENT, "SLURM_TASKS_PER_NODE is '\\x1b'; that should be"),
     ],
