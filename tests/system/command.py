@@ -88,6 +88,38 @@ def in_copy(
         return code, out.read(), err.read()
 
 
+def call(
+    argv: Sequence[str | bytes | Path], directory: Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, without input, in an environment as of `environment`."""
+    return subprocess.run(
+        argv,
+        cwd=directory,
+        env=environment(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+def dbutil(directory: Path, *words: str | bytes, stdin: bytes = b"") -> tuple[int, bytes, str]:
+    """Run dbutil to its end; its exit status, stdout, and stderr, which is a line at most."""
+    done = subprocess.run(
+        [DBUTIL, *words],
+        cwd=directory,
+        input=stdin,
+        capture_output=True,
+        env=environment(),
+        timeout=DEADLINE,
+        check=False,
+    )
+    err = done.stderr.decode(errors="replace")
+    assert err.count("\n") <= 1 and "Traceback" not in err, err
+    return done.returncode, done.stdout, err
+
+
 def disbatch(
     directory: Path,
     *arguments: str | bytes | Path,

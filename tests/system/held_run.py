@@ -9,9 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from command import Running, environment, gone, kill, processes, tasks, until, write
-
-from deadline import DEADLINE
+from command import Running, call, environment, gone, kill, processes, tasks, until, write
 
 DBUTIL = str(Path(sys.executable).with_name("dbutil"))
 QUICK = "echo $DISBATCH_TASKID $DISBATCH_ENGINE_RANK >> ran"
@@ -74,16 +72,7 @@ class Held:
 
     def dbutil(self, *words: str) -> str:
         """What it says, without errors."""
-        done = subprocess.run(
-            [DBUTIL, *words],
-            cwd=self.directory,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
+        done = call([DBUTIL, *words], self.directory)
         assert (done.returncode, done.stderr) == (0, ""), done
         return done.stdout
 

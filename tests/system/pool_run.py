@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from command import DEADLINE, Running, environment, gone, kill, processes, tasks, until, write
+from command import Running, call, gone, kill, processes, tasks, until, write
 
 MARK = "OF_THIS_TEST"
 """In the environment of all processes of the run."""
@@ -71,16 +71,7 @@ class Pool:
 
     def asked(self, *words: str) -> tuple[int, str]:
         """`P_dbUtil.sh WORDS`: its exit code, and what it says."""
-        done = subprocess.run(
-            [self.script, *words],
-            cwd=self.directory,
-            env=environment(self.env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
+        done = call([self.script, *words], self.directory, self.env)
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout + done.stderr
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from command import DEADLINE, DISBATCH, Running, disbatch, environment, status_file, tasks, write
+from command import DEADLINE, DISBATCH, Running, call, disbatch, environment, status_file, tasks, write
 
 from disbatch.watch.report.figures import Report
 
@@ -26,16 +26,7 @@ LINES = [
 
 
 def report(directory: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [DBUTIL, "report", *arguments],
-        cwd=directory,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = call([DBUTIL, "report", *arguments], directory)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

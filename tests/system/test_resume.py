@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import disbatch, records, tasks, write
+from command import call, disbatch, records, tasks, write
 
-from deadline import DEADLINE
 from disbatch.model.statusline import Mark, Record
 
 LINES = [
@@ -137,21 +136,12 @@ def test_changed_command(runs: Runs, source: str) -> None:
 
 
 def test_changed_command_in_a_stream_ends_it(runs: Runs) -> None:
-    import subprocess
 
     lines = "\\n".join([*LINES[:3], "echo other >> ran", LINES[4]])
-    from command import DISBATCH, environment
+    from command import DISBATCH
 
     script = f"printf '{lines}\\n' | {DISBATCH} -s localhost:1 -r first_status.txt -"
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=runs.directory,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = call(["bash", "-c", script], runs.directory)
     assert done.returncode == 2 and "stdin:4: task 3 is not the one" in done.stderr
     assert runs.ran() == []
 

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
-from command import DBUTIL, DISBATCH, environment
+from command import DBUTIL, DISBATCH, call
 
-from deadline import DEADLINE
 from disbatch.model.statusline import parse_line
 
 
 def test_tasks_wait_for_descriptors(tmp_path: Path) -> None:
     (tmp_path / "Tasks").write_text("sleep 0.2\n" * 60)
-    done = subprocess.run(
-        ["/bin/bash", "-c", 'ulimit -n 64; exec "$0" -s localhost:40 Tasks', DISBATCH],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = call(["/bin/bash", "-c", 'ulimit -n 64; exec "$0" -s localhost:40 Tasks', DISBATCH], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "no room for another task" in done.stderr
     (status,) = tmp_path.glob("*_status.txt")
@@ -34,14 +25,7 @@ def test_tasks_wait_for_descriptors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("files", [12, 20])
 def test_a_limit_under_which_nothing_can_run_is_named(tmp_path: Path, files: int) -> None:
     (tmp_path / "Tasks").write_text("true\n")
-    done = subprocess.run(
-        ["/bin/bash", "-c", f'ulimit -n {files}; exec "$0" -s localhost:1 Tasks', DISBATCH],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = call(["/bin/bash", "-c", f'ulimit -n {files}; exec "$0" -s localhost:1 Tasks', DISBATCH], tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"disbatch: ulimit -n {files}: disbatch needs at least 32 open files\n"
     assert [path.name for path in tmp_path.iterdir()] == ["Tasks"]
@@ -53,15 +37,7 @@ def test_too_little_address_space(tmp_path: Path, program: str, kilobytes: int) 
     """A library would abort, or Python end with a traceback."""
     (tmp_path / "Tasks").write_text("touch ran\n")
     words = "-s localhost:1 Tasks" if program == DISBATCH else "status"
-    done = subprocess.run(
-        ["bash", "-c", f"ulimit -v {kilobytes}; exec {program} {words}"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = call(["bash", "-c", f"ulimit -v {kilobytes}; exec {program} {words}"], tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert f"ulimit -v {kilobytes}: " in done.stderr
     assert os.listdir(tmp_path) == ["Tasks"]

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command import DISBATCH, Running, disbatch, environment, records, status_file, tasks, until, write
+from command import DISBATCH, Running, call, disbatch, environment, records, status_file, tasks, until, write
 
 from deadline import DEADLINE
 from disbatch.model.statusline import unquoted
@@ -55,15 +55,7 @@ def test_wrong_directive_in_mid_stream(tmp_path: Path, fifo: Path) -> None:
 
 def test_wrong_directive_before_any_engine_joined(tmp_path: Path) -> None:
     script = f"printf '%s\\n' true '#DISBATCH NO' | {DISBATCH} -s localhost:1 -"
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = call(["bash", "-c", script], tmp_path)
     assert done.returncode == 2
     assert "stdin:2: " in done.stderr and "exit code" not in done.stderr
 
@@ -96,16 +88,7 @@ def test_writer_learns_that_nobody_reads_any_more(tmp_path: Path) -> None:
 )
 def test_where_streams_come_from(tmp_path: Path, script: str, lines: int) -> None:
     write(tmp_path / "Tasks", ["true", "#DISBATCH BARRIER", "exit 4"])
-    done = subprocess.run(
-        ["bash", "-c", script.format(DISBATCH)],
-        cwd=tmp_path,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = call(["bash", "-c", script.format(DISBATCH)], tmp_path)
     assert done.returncode == 0, done.stderr
     status = tasks(status_file(tmp_path))
     assert sorted(record.return_code for record in status.values()) == [0, 4][:lines]

@@ -17,6 +17,8 @@ from command import (
     DEADLINE,
     DISBATCH,
     Running,
+    call,
+    dbutil,
     disbatch,
     environment,
     gone,
@@ -66,22 +68,6 @@ class Asking:
         text = self.err.read_text()
         assert "Traceback" not in text
         return code, text
-
-
-def dbutil(directory: Path, *words: str | bytes, stdin: bytes = b"") -> tuple[int, bytes, str]:
-    """What `dbutil WORDS` comes to: exit status, stdout, stderr, which is a line at most."""
-    done = subprocess.run(
-        [DBUTIL, *words],
-        cwd=directory,
-        input=stdin,
-        capture_output=True,
-        env=environment(),
-        timeout=DEADLINE,
-        check=False,
-    )
-    err = done.stderr.decode(errors="replace")
-    assert err.count("\n") <= 1 and "Traceback" not in err, err
-    return done.returncode, done.stdout, err
 
 
 def ran(directory: Path) -> Counter[int]:
@@ -307,16 +293,7 @@ def test_after_a_task_file(directory: Path) -> None:
 def again(directory: Path, resume: str, *options: str) -> None:
     """Do what the last line of a run says, with these options more."""
     command = resume.split(None, 1)[1].replace("disbatch ", f"{DISBATCH} ", 1).replace("-p P", "-p again")
-    done = subprocess.run(
-        ["bash", "-c", " ".join([command, *options])],
-        cwd=directory,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = call(["bash", "-c", " ".join([command, *options])], directory)
     assert done.returncode == 0, done.stderr
 
 

@@ -12,26 +12,27 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from command import DBUTIL, Running, disbatch, environment, gone, processes, records, tasks, until, write
+from command import (
+    DBUTIL,
+    Running,
+    call,
+    disbatch,
+    gone,
+    processes,
+    records,
+    tasks,
+    until,
+    write,
+)
 from held_run import Held
 
-from deadline import DEADLINE
 from disbatch.model.statusline import Mark
 from disbatch.wire.connect import ConnectFile
 
 
 def finish(held: Held, *words: str) -> subprocess.CompletedProcess[str]:
     """`dbutil finish` to its end."""
-    return subprocess.run(
-        [DBUTIL, "finish", *words],
-        cwd=held.directory,
-        env=environment(held.mark),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    return call([DBUTIL, "finish", *words], held.directory, held.mark)
 
 
 def kill_everything(held: Held) -> None:

@@ -8,6 +8,8 @@ import select
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from command import DEADLINE, Running, disbatch, gone, processes, records, write
@@ -97,9 +99,10 @@ def test_two_at_the_same_instant(held: Held) -> None:
     held.check(1)
 
 
-def test_driver_that_wakes_up(held: Held) -> None:
-    """It was stopped on another host, whose file system has no locks, and somebody was sure that it is dead.
-    What its engine ran ran twice then; but the record is whole, and only the new driver's."""
+@contextmanager
+def replaced(held: Held) -> Iterator[tuple[Running, Running]]:
+    """A driver that was stopped, on another host whose file system has no locks; and the one that somebody
+    started who was sure that it is dead. What its engine ran runs again there."""
     held.task(0)
     held.task(1)
     held.task()
@@ -116,15 +119,21 @@ def test_driver_that_wakes_up(held: Held) -> None:
         with held.taking_over("--force", "--patience", "2", "--heartbeat", "1") as new:
             new.until_said("starting anew there")
             new.until(lambda: held.ran()[1] == 2, "task 1 again")
-            connect = ConnectFile.read(held.directory / "P_connect.json")
-            old.signal(signal.SIGCONT)
-            old.until_said("another driver has taken this run over; leaving it alone")
-            assert old.ended() == 3
-            assert "taken over by another driver" in old.err and "resume" not in old.err
-            assert ConnectFile.read(held.directory / "P_connect.json") == connect
-            assert Path(connect.addresses[0].removeprefix("ipc://")).exists()
-            held.let_go(1)
-            assert new.ended() == 0, new.err
+            yield old, new
+
+
+def test_driver_that_wakes_up(held: Held) -> None:
+    """The record is whole, and only the new driver's."""
+    with replaced(held) as (old, new):
+        connect = ConnectFile.read(held.directory / "P_connect.json")
+        old.signal(signal.SIGCONT)
+        old.until_said("another driver has taken this run over; leaving it alone")
+        assert old.ended() == 3
+        assert "taken over by another driver" in old.err and "resume" not in old.err
+        assert ConnectFile.read(held.directory / "P_connect.json") == connect
+        assert Path(connect.addresses[0].removeprefix("ipc://")).exists()
+        held.let_go(1)
+        assert new.ended() == 0, new.err
     check_woken(held)
 
 
@@ -138,23 +147,9 @@ def check_woken(held: Held) -> None:
 
 def test_driver_that_wakes_up_when_the_other_one_has_ended_the_run(held: Held) -> None:
     """No run file names the other driver any more, and none of the files is made again."""
-    held.task(0)
-    held.task(1)
-    held.task()
-    write(held.directory / "Tasks", held.lines)
-    wrapper = (sys.executable, "-c", NO_LOCKS)
-    with Running(
-        held.directory, "-s", "localhost:2", "-p", "P", "Tasks", env=held.mark, wrapper=wrapper
-    ) as old:
-        old.until(lambda: len(held.ran()) == 2, "two tasks")
-        held.let_go(0)
-        held.until_recorded(2)  # tasks 0 and 2
-        stop(old)
-        elsewhere(held.directory)
-        with held.taking_over("--force", "--patience", "2", "--heartbeat", "1") as new:
-            new.until(lambda: held.ran()[1] == 2, "task 1 again")
-            held.let_go(1)
-            assert new.ended() == 0, new.err
+    with replaced(held) as (old, new):
+        held.let_go(1)
+        assert new.ended() == 0, new.err
         before = sorted(path.name for path in held.directory.glob("P*"))
         old.signal(signal.SIGCONT)
         assert old.ended() == 3

@@ -17,6 +17,7 @@ import pytest
 from command import (
     DEADLINE,
     Running,
+    call,
     disbatch,
     environment,
     gone,
@@ -374,15 +375,7 @@ def test_a_command_that_hands_its_tasks_in(tmp_path: Path) -> None:
 
 
 def bash(directory: Path, command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=directory,
-        env=environment(PATH),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    return call(["bash", "-c", command], directory, PATH)
 
 
 def test_results_are_waited_for_until_they_are_fetched(tmp_path: Path) -> None:

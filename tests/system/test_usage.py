@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command import DEADLINE, DISBATCH, disbatch, environment, in_copy, write
+from command import DISBATCH, call, disbatch, in_copy, write
 
 from disbatch.cli.main import main
 
@@ -242,16 +242,7 @@ def as_nobody(directory: Path, *arguments: str) -> subprocess.CompletedProcess[s
             pytest.fail("needs root and setpriv")
         pytest.skip("needs root and setpriv")
     change = [setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    return subprocess.run(
-        [*change, DISBATCH, *arguments],
-        cwd=directory,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=environment({"HOME": "/nonexistent"}),
-        timeout=DEADLINE,
-        check=False,
-    )
+    return call([*change, DISBATCH, *arguments], directory, {"HOME": "/nonexistent"})
 
 
 @pytest.fixture
@@ -295,14 +286,6 @@ def test_port_that_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("arguments", [["Tasks"], ["--takeover", "/none/P"]])
 def test_working_directory_that_is_not_there_any_more(tmp_path: Path, arguments: list[str]) -> None:
     script = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"'
-    done = subprocess.run(
-        ["sh", "-c", script, "sh", DISBATCH, *arguments],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = call(["sh", "-c", script, "sh", DISBATCH, *arguments], tmp_path)
     words = "disbatch: the working directory: No such file or directory; cd to one that is there\n"
     assert (done.returncode, done.stderr) == (2, words)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import DBUTIL, DEADLINE, Running, disbatch, environment, tasks, write
+from command import DBUTIL, DEADLINE, Running, dbutil, disbatch, environment, tasks, write
 from redis_server import RedisServer
 
 from disbatch.api import DisBatch, RunEndedError
@@ -26,22 +26,6 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()
-
-
-def dbutil(directory: Path, *words: str | bytes, stdin: bytes = b"") -> tuple[int, bytes, str]:
-    """Exit status, stdout, stderr, which is a line at most."""
-    done = subprocess.run(
-        [DBUTIL, *words],
-        cwd=directory,
-        input=stdin,
-        capture_output=True,
-        env=environment(),
-        timeout=DEADLINE,
-        check=False,
-    )
-    err = done.stderr.decode()
-    assert err.count("\n") <= 1 and "Traceback" not in err, err
-    return done.returncode, done.stdout, err
 
 
 def getting(directory: Path, *words: str) -> subprocess.Popen[bytes]:

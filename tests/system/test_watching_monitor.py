@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import DBUTIL, DEADLINE, disbatch, environment, write
+from command import DBUTIL, DEADLINE, call, disbatch, write
 from held_run import Held
 from terminal import Terminal
 
@@ -203,16 +203,7 @@ def test_the_terminal_goes_away(held: Held) -> None:
 
 
 def test_no_terminal(held: Held) -> None:
-    done = subprocess.run(
-        [DBUTIL, "monitor", "--run", "P"],
-        cwd=held.directory,
-        env=environment({"TERM": "xterm"}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    done = call([DBUTIL, "monitor", "--run", "P"], held.directory, {"TERM": "xterm"})
     said = "dbutil: monitor: this is no terminal; `dbutil status --watch` writes lines\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import DBUTIL, DEADLINE, disbatch, environment, until, write
+from command import DBUTIL, DEADLINE, call, disbatch, environment, until, write
 from held_run import Held
 
 
@@ -23,16 +23,7 @@ def held(tmp_path: Path) -> Iterator[Held]:
 
 
 def dbutil(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [DBUTIL, *words],
-        cwd=directory,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
+    return call([DBUTIL, *words], directory)
 
 
 def told(directory: Path, *words: str, code: int = 0) -> dict[str, Any]:
