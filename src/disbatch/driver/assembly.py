@@ -21,7 +21,7 @@ from disbatch.driver.attachments import Attachments
 from disbatch.driver.commands import UserCommands
 from disbatch.driver.departures import PendingDepartures
 from disbatch.driver.driver import Driver
-from disbatch.driver.engine_launch import EngineCallbacks, EngineLaunches
+from disbatch.driver.engine_launch import EngineLaunches, EngineParts
 from disbatch.driver.engine_orders import BootstrapFactory
 from disbatch.driver.engine_table import EngineTable
 from disbatch.driver.engines import EngineManager
@@ -177,8 +177,16 @@ class _Assembly:
         )
 
     @cached_property
-    def _engine_callbacks(self) -> EngineCallbacks:
-        return EngineCallbacks(
+    def _engine_parts(self) -> EngineParts:
+        return EngineParts(
+            loop=self._loop,
+            settings=self._settings,
+            table=self._engine_table,
+            attachments=self._attachments,
+            hub=self._hub,
+            addresses=self._addresses,
+            bootstraps=self._bootstraps,
+            hostname=self._hostname,
             handle_event=self._handle_event,
             notify_user=self._notify_user,
             journal=self._journal.add,
@@ -195,38 +203,20 @@ class _Assembly:
     @cached_property
     def _engine_launches(self) -> EngineLaunches:
         return EngineLaunches(
-            *(self._loop, self._settings, self._engine_table),
-            attachments=self._attachments,
-            addresses=self._addresses,
-            bootstraps=self._bootstraps,
-            hostname=self._hostname,
-            callbacks=self._engine_callbacks,
+            self._engine_parts,
             on_exit=lambda engine, code, words: self._engines.exited(engine, code, words),
             not_coming=lambda: self._engines.fewer(),
         )
 
     @cached_property
-    def _failure_detector(self) -> FailureDetector:
-        return FailureDetector(
-            *(self._loop, self._hub, self._engine_table, self._hostname),
-            patience=self._settings.patience,
-            patience_afar=self._settings.patience_afar,
+    def _engines(self) -> EngineManager:
+        detector = FailureDetector(
+            self._engine_parts,
             end_child=self._engine_launches.end,
             lose=lambda engine, why: self._engines.lose(engine, why),
             on_exit=lambda engine: self._engines.exited(engine, 0, "its engine ended"),
-            notify_user=self._notify_user,
         )
-
-    @cached_property
-    def _engines(self) -> EngineManager:
-        return EngineManager(
-            *(self._loop, self._settings, self._plan, self._engine_table),
-            attachments=self._attachments,
-            hub=self._hub,
-            launches=self._engine_launches,
-            detector=self._failure_detector,
-            callbacks=self._engine_callbacks,
-        )
+        return EngineManager(self._engine_parts, self._plan, self._engine_launches, detector)
 
     @cached_property
     def _time_limit(self) -> TimeLimit:

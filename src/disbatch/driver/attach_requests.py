@@ -107,13 +107,13 @@ class AttachRequests:
     def _admit(self, context: str, verb: Attach) -> None:
         engines = self._engines
         log.info("%s: attached by process %d on %s: %s", context, verb.pid, verb.host, verb.nodes)
-        engines.callbacks.journal(AttachedContext(context, verb))
+        engines.parts.journal(AttachedContext(context, verb))
         if verb.limit is not None:
-            engines.callbacks.handle_event(events.Limit(context, verb.limit))
+            engines.parts.handle_event(events.Limit(context, verb.limit))
         engines.idle_releases.add(context, verb.spare_after, frozenset(verb.keep))
         slots = sum(node.slots for node in verb.nodes)
         what = counted(slots, "slot") + (f", label {verb.label}" if verb.label else "")
-        engines.callbacks.notify_user(
+        engines.parts.notify_user(
             f"attached from {verb.host}: {short_list([node.node for node in verb.nodes])} ({what})"
         )
         for node in verb.nodes:
@@ -157,7 +157,7 @@ class AttachRequests:
         heard = sorted(entry.name for entry in staying if not isinstance(entry.state, Lost))
         if heard:
             how = "its tasks finish" if verb.kindly else "its tasks run again elsewhere"
-            engines.callbacks.notify_user(f"{short_list(heard)}: {verb.why}; {how}")
+            engines.parts.notify_user(f"{short_list(heard)}: {verb.why}; {how}")
         for entry in (*launching, *staying):
             self._departures.add(entry, stop=not verb.kindly)
         return Answer(request.id, True, [])

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from disbatch.contexts.launcher import Launcher
 from disbatch.contexts.nodes import Node
@@ -23,6 +24,7 @@ from disbatch.model.errors import LaunchError
 from disbatch.model.task import Way
 from disbatch.plan import events
 from disbatch.rundir.journal import JournalLine
+from disbatch.wire.driver_socket import Hub
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +32,24 @@ LAUNCHING = 120.0
 """Seconds that an engine of an attached context may take to join, from when it was announced."""
 
 
-class EngineCallbacks(NamedTuple):
-    """What the management of engines calls in the rest of the driver.
+class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the parts of the engine management share, and what they call in the rest of the driver.
 
-    `handle_event` gets events for the plan, `notify_user` lines for the user, `journal` lines for the
-    journal. `engines_changed` is called when an engine came, left, or will not come. `is_over()`: the run is
-    over. `time_is_up()`: the allocation ends. `lets_go(entry)`: an engine that joins is to leave. Each of
+    `bootstraps` makes what an engine is told when it is launched; `hostname` is this host. `handle_event`
+    gets events for the plan, `notify_user` lines for the user, `journal` lines for the journal.
+    `engines_changed` is called when an engine came, left, or will not come. `is_over()`: the run is over.
+    `time_is_up()`: the allocation ends. `lets_go(entry)`: an engine that joins is to leave. Each of
     `on_joined` is called with every engine that joins.
     """
 
+    loop: asyncio.AbstractEventLoop
+    settings: Settings
+    table: EngineTable
+    attachments: Attachments
+    hub: Hub
+    addresses: Addresses
+    bootstraps: BootstrapFactory
+    hostname: str
     handle_event: Callable[[events.Event], None]
     notify_user: Callable[[str], None]
     journal: Callable[[JournalLine], object]
@@ -50,43 +61,25 @@ class EngineCallbacks(NamedTuple):
 
 
 class EngineLaunches:
-    """`bootstraps` makes what an engine is told when it is launched; `hostname` is this host.
-    `on_exit(engine, return_code, words)` is called when the process of an engine, or the command that started
-    its step, has ended; `not_coming` when an engine will not join."""
+    """`on_exit(engine, return_code, words)` is called when the process of an engine, or the command that
+    started its step, has ended; `not_coming` when an engine will not join."""
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        settings: Settings,
-        table: EngineTable,
-        *,
-        attachments: Attachments,
-        addresses: Addresses,
-        bootstraps: BootstrapFactory,
-        hostname: str,
-        callbacks: EngineCallbacks,
-        on_exit: Callable[[str, int, str], None],
-        not_coming: Callable[[], None],
+        self, parts: EngineParts, on_exit: Callable[[str, int, str], None], not_coming: Callable[[], None]
     ) -> None:
-        self._loop = loop
-        self._settings = settings
-        self._table = table
-        self._attachments = attachments
-        self._addresses = addresses
-        self._bootstraps = bootstraps
-        self._hostname = hostname
-        self._callbacks = callbacks
+        self._parts = parts
+        self._table = parts.table
         self._not_coming = not_coming
-        pool = settings.pool
+        pool = parts.settings.pool
         self._launcher = Launcher(
-            loop,
+            parts.loop,
             pool.context,
             on_started=self._started,
             on_failed=self._failed,
             on_exit=on_exit,
-            on_trouble=callbacks.notify_user,
+            on_trouble=parts.notify_user,
             ssh=pool.ssh,
-            tunnel_to=addresses.socket if pool.tunnel else None,
+            tunnel_to=parts.addresses.socket if pool.tunnel else None,
         )
 
     def adopt(self, early: Spawned) -> None:
@@ -95,18 +88,18 @@ class EngineLaunches:
 
     def start(self, rank: int, node: Node) -> str:
         """Launch an engine on the node; returns its permanent id."""
-        pool = self._settings.pool
-        name = pool.name_of(node, self._hostname)
+        pool = self._parts.settings.pool
+        name = pool.name_of(node, self._parts.hostname)
         engine = f"{rank}-{secrets.token_hex(8)}"
         place = new_place() if pool.tunnel and node.way is Way.SSH else ""
-        process = Process(self._hostname, boot_id()) if node.local else Process()
+        process = Process(self._parts.hostname, boot_id()) if node.local else Process()
         self._table.launch(
             EngineEntry(
                 *(engine, name, rank, node.slots, node), label=pool.label, tunnel=place, process=process
             )
         )
-        addresses = self._addresses.for_node(node)
-        bootstrap = self._bootstraps.bootstrap(node, name=name, engine=engine, addresses=addresses)
+        addresses = self._parts.addresses.for_node(node)
+        bootstrap = self._parts.bootstraps.bootstrap(node, name=name, engine=engine, addresses=addresses)
         self._launcher.start(node, bootstrap, place)
         return engine
 
@@ -118,22 +111,22 @@ class EngineLaunches:
     def expect(self, entry: EngineEntry) -> None:
         """An attached context launches this engine."""
         self._table.launch(entry)
-        self._loop.call_later(LAUNCHING, self._check_joined, entry.engine)
-        self._callbacks.engines_changed()
+        self._parts.loop.call_later(LAUNCHING, self._check_joined, entry.engine)
+        self._parts.engines_changed()
 
     def _started(self, engine: str) -> None:
         log.info("%s: engine started", self._table.entries[engine].name)
-        self._loop.call_later(self._settings.patience * 2, self._check_joined, engine)
+        self._parts.loop.call_later(self._parts.settings.patience * 2, self._check_joined, engine)
 
     def _check_joined(self, engine: str) -> None:
         entry = self._table.entries[engine]
-        if not isinstance(entry.state, Launching) or self._callbacks.is_over():
+        if not isinstance(entry.state, Launching) or self._parts.is_over():
             return
         if not entry.context:
-            path = self._settings.claimed.files.engine_log(entry.name)
+            path = self._parts.settings.claimed.files.engine_log(entry.name)
             self.failed(engine, f"{entry.shown}: its engine started but did not join; see {path}")
-        elif self._attachments.is_heard(entry.context):
-            self._loop.call_later(LAUNCHING, self._check_joined, engine)  # it reports a failed launch
+        elif self._parts.attachments.is_heard(entry.context):
+            self._parts.loop.call_later(LAUNCHING, self._check_joined, engine)  # it reports a failed launch
         else:
             self.failed(engine, f"{entry.shown}: did not join, and who attached it is not heard any more")
 
@@ -143,10 +136,10 @@ class EngineLaunches:
     def failed(self, engine: str, words: str) -> None:
         """The engine will not join; `words` say why."""
         self._table.change(self._table.entries[engine], LaunchFailed())
-        if self._callbacks.is_over():
+        if self._parts.is_over():
             log.info("%s", words)  # its launch was ended, or is not waited for
             return
-        self._callbacks.notify_user(words)
+        self._parts.notify_user(words)
         self._not_coming()
 
     def cancel(self, entry: EngineEntry) -> None:
@@ -160,7 +153,7 @@ class EngineLaunches:
         for entry in self._table.launching:
             if not entry.context:
                 self.cancel(entry)
-        self._callbacks.engines_changed()
+        self._parts.engines_changed()
 
     def end(self, engine: str) -> None:
         """End what was launched here for this engine, which is given up or said Goodbye: its process if it is

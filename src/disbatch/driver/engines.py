@@ -16,8 +16,7 @@ from disbatch.contexts.context import Retirement
 from disbatch.contexts.node_messages import BY_SIGNAL, NodeMessages
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.spawn import Spawned
-from disbatch.driver.attachments import Attachments
-from disbatch.driver.engine_launch import EngineCallbacks, EngineLaunches
+from disbatch.driver.engine_launch import EngineLaunches, EngineParts
 from disbatch.driver.engine_state import (
     Ending,
     GivenUp,
@@ -32,17 +31,16 @@ from disbatch.driver.engine_state import (
     SaidHello,
     SentBeat,
 )
-from disbatch.driver.engine_table import EngineEntry, EngineTable, Process
+from disbatch.driver.engine_table import EngineEntry, Process
 from disbatch.driver.failure_detector import CHECK_INTERVAL, FailureDetector
 from disbatch.driver.idle_release import IdleReleases
-from disbatch.driver.settings import Settings
 from disbatch.driver.takeover import EngineRecovery
 from disbatch.model.task import Way
 from disbatch.model.text import short_list
 from disbatch.plan import events
 from disbatch.plan.capacity import Capacity
 from disbatch.plan.plan import Mode, Plan
-from disbatch.wire.driver_socket import Hub, Peer
+from disbatch.wire.driver_socket import Peer
 from disbatch.wire.engine_protocol import AS_TOLD, Beat, Goodbye, Hello, Pulse, Welcome
 
 log = logging.getLogger(__name__)
@@ -55,36 +53,23 @@ CLEAN_UP = 1.0
 
 
 class EngineManager:
-    """`table` has all engines, `launches` launches them, `detector` finds those that failed. `launch` comes
-    before anything else."""
+    """`launches` launches engines, `detector` finds those that failed. `launch` comes before anything
+    else."""
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        settings: Settings,
-        plan: Plan,
-        table: EngineTable,
-        *,
-        attachments: Attachments,
-        hub: Hub,
-        launches: EngineLaunches,
-        detector: FailureDetector,
-        callbacks: EngineCallbacks,
+        self, parts: EngineParts, plan: Plan, launches: EngineLaunches, detector: FailureDetector
     ) -> None:
-        self.loop = loop
-        self.table = table
+        self.parts = parts
+        self.table = parts.table
         self.launches = launches
-        self.callbacks = callbacks
-        self._settings = settings
         self._plan = plan
-        self._attachments = attachments
-        self._hub = hub
         self._detector = detector
-        self.node_messages = NodeMessages(loop, callbacks.notify_user)
+        self.node_messages = NodeMessages(parts.loop, parts.notify_user)
         self.ended_by_scheduler = False
         """The scheduler ended an engine of the driver's own context."""
-        self.idle_releases = IdleReleases(table.entries, attachments.engines)
-        self.idle_releases.add("", settings.pool.spare_after, settings.pool.keep)
+        pool = parts.settings.pool
+        self.idle_releases = IdleReleases(parts.table.entries, parts.attachments.engines)
+        self.idle_releases.add("", pool.spare_after, pool.keep)
         self._recovery: EngineRecovery | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -111,7 +96,7 @@ class EngineManager:
 
     def label_of(self, context: str) -> str:
         """The label of that context's nodes."""
-        return self._attachments.label(context) if context else self._settings.pool.label
+        return self.parts.attachments.label(context) if context else self.parts.settings.pool.label
 
     # ---- launching ----
 
@@ -137,31 +122,31 @@ class EngineManager:
         """An engine is gone, or will not join."""
         if self._recovery is not None:
             self._recovery.look()
-        self.callbacks.engines_changed()
+        self.parts.engines_changed()
 
     # ---- they join ----
 
     def hello(self, peer: Peer, hello: Hello) -> None:
         """An engine says Hello, for the first time or again."""
-        if self.callbacks.is_over():
-            self._hub.refuse(peer, "the run is over")
+        if self.parts.is_over():
+            self.parts.hub.refuse(peer, "the run is over")
             return
         entry = self.table.entries.get(peer.name)
         is_new = entry is None or not entry.state.has_joined
         if self._recovery is not None and not self._plan.reads and is_new:
             # The tasks that it has from a former driver are not read any more: it records their results.
-            self._hub.refuse(peer, "the run ends")
+            self.parts.hub.refuse(peer, "the run ends")
             return
         if entry is None:
             place = (hello.node, self.table.next_rank, hello.slots)
             entry = EngineEntry(peer.name, *place, inherited=self._recovery is not None)
             self.table.add(entry)
-        self._hub.welcome(peer, self._welcome(peer, entry), hello.orders_seen)
+        self.parts.hub.welcome(peer, self._welcome(peer, entry), hello.orders_seen)
         if not isinstance(entry.state, Joined | Left):
             self._join(entry, hello)
 
     def _welcome(self, peer: Peer, entry: EngineEntry) -> Welcome:
-        s = self._settings
+        s = self.parts.settings
         return Welcome(
             rank=entry.rank,
             jobid=s.jobid,
@@ -169,38 +154,38 @@ class EngineManager:
             heartbeat=s.heartbeat,
             patience=s.patience,
             orphan_patience=s.orphan_patience,
-            grace=self._attachments.grace(entry.context, s.grace),
+            grace=self.parts.attachments.grace(entry.context, s.grace),
             results_seen=peer.session.seen,
             next_order=peer.session.next_number,
             pid=os.getpid(),
         )
 
     def _join(self, entry: EngineEntry, hello: Hello) -> None:
-        leaving = self.callbacks.lets_go(entry)
+        leaving = self.parts.lets_go(entry)
         if isinstance(entry.state, Lost):
             then = "leaves" if leaving else "goes on"
-            self.callbacks.notify_user(f"{entry.shown}: the engine is heard again and {then}")
+            self.parts.notify_user(f"{entry.shown}: the engine is heard again and {then}")
         log.info("%s: engine joined (rank %d, %d slots)", entry.name, entry.rank, hello.slots)
         entry.slots = hello.slots
         entry.process = Process(hello.host, hello.boot, hello.pid, hello.started)
-        self.table.change(entry, SaidHello(self.loop.time()))
+        self.table.change(entry, SaidHello(self.parts.loop.time()))
         self._detector.joined(entry)
         self._begin_checks()
         holding = [claim.attempt for claim in hello.holding]
         past = self._recovery.past(hello) if self._recovery is not None and entry.inherited else None
-        self.callbacks.handle_event(
+        self.parts.handle_event(
             events.Joined(entry.engine, Capacity(hello.slots), holding, entry.context, past, leaving)
         )
         if self._recovery is not None:
             self._recovery.joined(entry)
-        for call in self.callbacks.on_joined:
+        for call in self.parts.on_joined:
             call(entry)
-        self.callbacks.engines_changed()
+        self.parts.engines_changed()
 
     def beat(self, peer: Peer, message: Beat) -> None:
         """An engine sent a heartbeat."""
         entry = self.table.entries[peer.name]
-        self.table.change(entry, SentBeat(Heartbeat(self.loop.time(), message)))
+        self.table.change(entry, SentBeat(Heartbeat(self.parts.loop.time(), message)))
         peer.session.tell(Pulse())
 
     # ---- they go ----
@@ -213,9 +198,9 @@ class EngineManager:
         if isinstance(before, Joined):
             # What the engine sent before it ended may still be on its way through ZeroMQ's thread.
             why = before.reason if isinstance(before, Ending) else words
-            self.loop.call_later(LAST_RESULTS, self.lose, engine, why)
-        elif isinstance(before, Launching) and not self.callbacks.is_over():
-            self.callbacks.notify_user(f"{entry.shown}: {words}")
+            self.parts.loop.call_later(LAST_RESULTS, self.lose, engine, why)
+        elif isinstance(before, Launching) and not self.parts.is_over():
+            self.parts.notify_user(f"{entry.shown}: {words}")
         elif return_code:
             log.warning("%s: %s", entry.name, words)
         self.fewer()
@@ -230,33 +215,33 @@ class EngineManager:
             own = bool(scheduler) and not entry.context
             self.ended_by_scheduler |= own and message.reason.startswith(BY_SIGNAL)
             self.node_messages.left(entry.shown, message.reason, scheduler=scheduler)
-        spare = told and self.is_running() and not self.callbacks.time_is_up()
+        spare = told and self.is_running() and not self.parts.time_is_up()
         in_step = entry.node is not None and entry.node.way is Way.STEP and not entry.inherited
         self.table.change(entry, SaidGoodbye(spare, in_step))
-        self.callbacks.handle_event(events.Left(peer.name))
-        self.loop.call_later(CLEAN_UP, self.launches.end, peer.name)
-        self.callbacks.engines_changed()
+        self.parts.handle_event(events.Left(peer.name))
+        self.parts.loop.call_later(CLEAN_UP, self.launches.end, peer.name)
+        self.parts.engines_changed()
 
     def _scheduler_of(self, entry: EngineEntry) -> str:
         """The scheduler whose job has the engine's node, in words for the user; "": none."""
         if entry.context:
-            return "the scheduler" if self._attachments.is_scheduled(entry.context) else ""
-        return self._settings.pool.context.scheduler
+            return "the scheduler" if self.parts.attachments.is_scheduled(entry.context) else ""
+        return self.parts.settings.pool.context.scheduler
 
     def lose(self, engine: str, why: str) -> None:
         """Give the engine up."""
         entry = self.table.entries[engine]
-        self._hub.give_up(engine)
+        self.parts.hub.give_up(engine)
         if not isinstance(entry.state, Joined):
             return
         self.table.change(entry, GivenUp())
-        if not self.callbacks.is_over():
+        if not self.parts.is_over():
             again = self._what_becomes_of_its_tasks(engine)
-            self.callbacks.notify_user(f"{entry.shown}: engine lost: {why}{again}")
-        self.callbacks.handle_event(events.Lost(engine))
+            self.parts.notify_user(f"{entry.shown}: engine lost: {why}{again}")
+        self.parts.handle_event(events.Lost(engine))
         if entry.local:
             self.launches.end(engine)
-        self.callbacks.engines_changed()
+        self.parts.engines_changed()
 
     def _what_becomes_of_its_tasks(self, engine: str) -> str:
         """The end of the message that the engine is lost."""
@@ -269,7 +254,7 @@ class EngineManager:
     def give_up(self, why: str) -> None:
         """Give up the engines that were told to end their tasks and have not, and those that are expected of
         a former driver."""
-        for peer in list(self._hub.peers()):
+        for peer in list(self.parts.hub.peers()):
             engine = self._plan.engines.get(peer.name)
             if engine is not None and (engine.holds_tasks() or engine.per_engine):
                 self.lose(peer.name, why)
@@ -281,17 +266,17 @@ class EngineManager:
     def _begin_checks(self) -> None:
         if self._timer is None:
             self._detector.begin()
-            self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
+            self._timer = self.parts.loop.call_later(CHECK_INTERVAL, self._check)
 
     def _check(self) -> None:
         """Give up silent engines, and release those that were spare for long enough."""
         self._timer = None
         self._detector.check()
         if self.idle_releases:
-            for engine in self.idle_releases.due(self._plan.spare, self.loop.time()):
-                self.callbacks.handle_event(events.Drain(engine))
+            for engine in self.idle_releases.due(self._plan.spare, self.parts.loop.time()):
+                self.parts.handle_event(events.Drain(engine))
         if self._plan.present:
-            self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
+            self._timer = self.parts.loop.call_later(CHECK_INTERVAL, self._check)
 
     # ---- the end ----
 
@@ -304,8 +289,8 @@ class EngineManager:
         """Whoever resumes the run at once could run a task twice at once."""
         names = self.table.out_of_reach
         if names:
-            limit = f"{self._settings.orphan_patience:g} s"
-            self.callbacks.notify_user(
+            limit = f"{self.parts.settings.orphan_patience:g} s"
+            self.parts.notify_user(
                 f"{short_list(names)}: tasks may still run there, for at most {limit}; resume after that"
             )
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from disbatch.driver.engine_launch import EngineParts
 from disbatch.driver.engine_state import Ending, FellSilent, Left
-from disbatch.driver.engine_table import EngineEntry, EngineTable
+from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.process_watch import ProcessWatch
 from disbatch.engine.remains import end_remains
-from disbatch.wire.driver_socket import Hub
 
 CHECK_INTERVAL = 1.0
 """Seconds from one check to the next; silence itself makes no event."""
@@ -26,39 +26,29 @@ CHECK_INTERVAL = 1.0
 class FailureDetector:
     """`begin` comes before the first `check`, which is due every CHECK_INTERVAL from then on.
 
-    An engine whose end this process would see has `patience` seconds, any other one `patience_afar`.
-    `hostname` is this host. `end_child` ends an engine that is a child of this process; `lose(engine, why)`
-    gives an engine up; `on_exit(engine)` is called when an engine of this host that is no child has ended,
-    and everything that it left, too. `notify_user` gets lines for the user.
+    An engine whose end this process would see has the patience of the settings, any other one
+    `patience_afar`. `end_child` ends an engine that is a child of this process; `lose(engine, why)` gives an
+    engine up; `on_exit(engine)` is called when an engine of this host that is no child has ended, and
+    everything that it left, too.
     """
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        hub: Hub,
-        table: EngineTable,
-        hostname: str,
+        parts: EngineParts,
         *,
-        patience: float,
-        patience_afar: float,
         end_child: Callable[[str], None],
         lose: Callable[[str, str], None],
         on_exit: Callable[[str], None],
-        notify_user: Callable[[str], None],
     ) -> None:
-        self._loop = loop
-        self._hub = hub
-        self._table = table
-        self._hostname = hostname
-        self._patience = patience
-        self._patience_afar = patience_afar
+        self._parts = parts
+        self._loop = parts.loop
+        self._table = parts.table
         self._end_child = end_child
         self._lose = lose
         self._on_exit = on_exit
-        self._notify_user = notify_user
-        self._watch = ProcessWatch(loop, self._process_ended)
+        self._watch = ProcessWatch(parts.loop, self._process_ended)
         self._endings: set[asyncio.Task[None]] = set()
-        self._due = loop.time()
+        self._due = parts.loop.time()
         """When the next check is due."""
 
     def joined(self, entry: EngineEntry) -> None:
@@ -72,18 +62,18 @@ class FailureDetector:
 
     def check(self) -> None:
         """Give up the engines that are silent for too long; the next check is due after `CHECK_INTERVAL`."""
-        now = self._loop.time()
+        now, settings = self._loop.time(), self._parts.settings
         late = max(0.0, now - self._due)
         self._due = now + CHECK_INTERVAL
-        for peer in list(self._hub.peers()):
+        for peer in list(self._parts.hub.peers()):
             peer.heard = min(now, peer.heard + late)
             silence = now - peer.heard
-            if silence > self._patience:
+            if silence > settings.patience:
                 entry = self._table.entries[peer.name]
-                patience = self._patience if self._sees_end_of(entry) else self._patience_afar
+                patience = settings.patience if self._sees_end_of(entry) else settings.patience_afar
                 if silence > patience:
                     if isinstance(entry.state, Left):
-                        self._hub.give_up(peer.name)
+                        self._parts.hub.give_up(peer.name)
                     self._end(entry, f"not heard for {patience:g} s")
 
     def _sees_end_of(self, entry: EngineEntry) -> bool:
@@ -92,7 +82,7 @@ class FailureDetector:
     def _is_stranger_here(self, entry: EngineEntry) -> bool:
         """It runs on this host, and is no child of this process."""
         process = entry.process
-        return process.host == self._hostname and process.pid > 0 and not entry.is_child
+        return process.host == self._parts.hostname and process.pid > 0 and not entry.is_child
 
     def _end(self, entry: EngineEntry, why: str) -> None:
         """End what runs of the engine, if it is on this host; then it is given up."""
@@ -118,7 +108,7 @@ class FailureDetector:
 
     def _end_remains(self, engine: str, ended: Callable[[], None]) -> None:
         async def end() -> None:
-            await end_remains(self._loop, [engine], self._notify_user)
+            await end_remains(self._loop, [engine], self._parts.notify_user)
             ended()
 
         task = self._loop.create_task(end())

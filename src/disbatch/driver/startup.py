@@ -108,7 +108,6 @@ class Startup:
         patience = p.settings.patience_with(told)
         recovery = EngineRecovery(
             *(p.engines, p.holds, patience, told),
-            hostname=p.hostname,
             ended=takeover.ended,
             look_beside=self._look_beside,
         )

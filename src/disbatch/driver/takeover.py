@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.engine_launch import EngineCallbacks, EngineLaunches
+from disbatch.driver.engine_launch import EngineLaunches, EngineParts
 from disbatch.driver.engine_state import (
     Cancelled,
     EngineState,
@@ -27,7 +27,7 @@ from disbatch.driver.engine_state import (
     NotHeard,
     ProcessEnded,
 )
-from disbatch.driver.engine_table import EngineEntry, EngineTable, Process
+from disbatch.driver.engine_table import EngineEntry, Process
 from disbatch.driver.holds import Holds, Reason
 from disbatch.engine.remains import end_remains
 from disbatch.model.task import Phase
@@ -45,10 +45,8 @@ LATE = 5.0
 class Engines(Protocol):
     """The engines of the run, without regard to a takeover: see `EngineManager`."""
 
-    loop: asyncio.AbstractEventLoop
-    table: EngineTable
+    parts: EngineParts
     launches: EngineLaunches
-    callbacks: EngineCallbacks
 
     def is_running(self) -> bool:
         """The plan gives out tasks."""
@@ -58,8 +56,8 @@ class Engines(Protocol):
 
 
 class EngineRecovery:
-    """Recovers the engines that the journal `told` of; those in `ended` are known to have ended. `hostname`
-    is this host. Before engines are given up, `look_beside` reads the results that they may have left."""
+    """Recovers the engines that the journal `told` of; those in `ended` are known to have ended. Before
+    engines are given up, `look_beside` reads the results that they may have left."""
 
     def __init__(
         self,
@@ -68,16 +66,14 @@ class EngineRecovery:
         patience: float,
         told: JournalState,
         *,
-        hostname: str,
         ended: frozenset[str] = frozenset(),
         look_beside: Callable[[], None],
     ) -> None:
-        self._loop = engines.loop
+        self._parts = engines.parts
+        self._loop = engines.parts.loop
+        self._table = engines.parts.table
         self._engines = engines
-        self._table = engines.table
-        self._callbacks = engines.callbacks
         self._holds = holds
-        self._hostname = hostname
         self._patience = patience
         self._told = told
         self._ended = ended
@@ -106,7 +102,7 @@ class EngineRecovery:
         if not missing:
             self._all_heard()
             return False
-        self._callbacks.notify_user(f"taking the run over: expecting the engines of {_names(missing)}")
+        self._parts.notify_user(f"taking the run over: expecting the engines of {_names(missing)}")
         self._wait(self._patience)
         return True
 
@@ -129,7 +125,7 @@ class EngineRecovery:
         self._loop.call_later(step, self._waited, left - step, self._loop.time() + step)
 
     def _waited(self, left: float, due: float) -> None:
-        if Reason.TAKEOVER not in self._holds or self._callbacks.is_over():
+        if Reason.TAKEOVER not in self._holds or self._parts.is_over():
             return
         if self._loop.time() - due > LATE:
             self._wait(self._patience)
@@ -165,23 +161,23 @@ class EngineRecovery:
         node's cores."""
         replacement = self._replaced.pop(entry.engine, "")
         if replacement:
-            self._callbacks.notify_user(f"{entry.shown}: an engine of the former driver came after all")
+            self._parts.notify_user(f"{entry.shown}: an engine of the former driver came after all")
             successor = self._table.entries[replacement]
             if isinstance(successor.state, Launching):
                 self._engines.launches.cancel(successor)
             else:
-                self._callbacks.handle_event(events.Drain(replacement))
+                self._parts.handle_event(events.Drain(replacement))
         self.look()
 
     def look(self) -> None:
         """An engine came or left: end the wait if none is missing."""
         if Reason.TAKEOVER in self._holds and self._all_there and not self.replaces:
-            self._callbacks.notify_user("all engines are there")
+            self._parts.notify_user("all engines are there")
             self._all_heard()
 
     def _all_heard(self) -> None:
         """No engine is expected any more."""
-        self._callbacks.handle_event(events.Heard())
+        self._parts.handle_event(events.Heard())
         self._holds.remove(Reason.TAKEOVER)
 
     @property
@@ -207,11 +203,11 @@ class EngineRecovery:
     async def _replace(self, missing: list[EngineEntry]) -> None:
         """Launch other engines for them, after what they left on this host has ended, so that no task runs
         twice at once. An engine that is ended here may say Hello before it leaves: it is replaced, too."""
-        here = [entry.engine for entry in missing if entry.process.host in ("", self._hostname)]
-        ended = await end_remains(self._loop, here, self._callbacks.notify_user)
+        here = [entry.engine for entry in missing if entry.process.host in ("", self._parts.hostname)]
+        ended = await end_remains(self._loop, here, self._parts.notify_user)
         self.replaces = False
         missing = [entry for entry in missing if isinstance(entry.state, Launching) or entry.engine in ended]
-        if Reason.TAKEOVER not in self._holds or self._callbacks.is_over():
+        if Reason.TAKEOVER not in self._holds or self._parts.is_over():
             return
         if not missing:
             self.look()  # they came at the last moment
@@ -222,9 +218,9 @@ class EngineRecovery:
             if self._may_replace(entry) and entry.node is not None:
                 self._replaced[entry.engine] = self._engines.launches.start(entry.rank, entry.node)
         words = f"{_names(missing)}: not heard for {self._patience:g} s{self._anew(missing)}"
-        self._callbacks.notify_user(words)
+        self._parts.notify_user(words)
         self._all_heard()
-        self._callbacks.engines_changed()
+        self._parts.engines_changed()
 
     def _may_replace(self, entry: EngineEntry) -> bool:
         wanted = entry.node is not None and entry.node.name not in self._told.avoid
@@ -248,7 +244,7 @@ class EngineRecovery:
                 self._table.change(entry, ProcessEnded(0))
         if self._ended and self._ending is None:
             self._ending = self._loop.create_task(
-                end_remains(self._loop, self._ended, self._callbacks.notify_user)
+                end_remains(self._loop, self._ended, self._parts.notify_user)
             )
         if Reason.TAKEOVER in self._holds and self._all_there:
             self._all_heard()

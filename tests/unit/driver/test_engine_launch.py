@@ -13,13 +13,9 @@ import clock_loop
 from disbatch.contexts.hosts import Hosts
 from disbatch.contexts.nodes import Node
 from disbatch.contexts.ssh import SshOptions
-from disbatch.driver.addresses import Addresses
-from disbatch.driver.attachments import Attachments
-from disbatch.driver.engine_launch import LAUNCHING, EngineCallbacks, EngineLaunches
-from disbatch.driver.engine_orders import BootstrapFactory
+from disbatch.driver.engine_launch import LAUNCHING, EngineLaunches, EngineParts
 from disbatch.driver.engine_state import Cancelled, Failed, Launching, SaidHello
 from disbatch.driver.engine_table import EngineEntry, EngineTable
-from disbatch.driver.settings import Settings
 from disbatch.model.task import Way
 from disbatch.rundir.journal import Gone, JournalLine
 
@@ -40,24 +36,18 @@ class Bench:
         self.lines: list[JournalLine] = []
         self.heard, self.over, self.changes = True, False, 0
         self.table = EngineTable(self.loop.time, journal=self.lines.append, became=lambda entry, fate: None)
+        parts = SimpleNamespace(
+            loop=self.loop,
+            settings=SETTINGS,
+            table=self.table,
+            attachments=SimpleNamespace(is_heard=lambda context: self.heard),
+            addresses=SimpleNamespace(socket=""),
+            notify_user=self.said.append,
+            engines_changed=lambda: None,
+            is_over=lambda: self.over,
+        )
         self.launches = EngineLaunches(
-            *(self.loop, cast(Settings, SETTINGS), self.table),
-            attachments=cast(Attachments, SimpleNamespace(is_heard=lambda context: self.heard)),
-            addresses=cast(Addresses, SimpleNamespace(socket="")),
-            bootstraps=cast(BootstrapFactory, None),
-            hostname="head",
-            callbacks=EngineCallbacks(
-                handle_event=lambda event: None,
-                notify_user=self.said.append,
-                journal=self.lines.append,
-                engines_changed=lambda: None,
-                is_over=lambda: self.over,
-                time_is_up=lambda: False,
-                lets_go=lambda entry: False,
-                on_joined=(),
-            ),
-            on_exit=lambda engine, code, words: None,
-            not_coming=self.change,
+            cast(EngineParts, parts), on_exit=lambda engine, code, words: None, not_coming=self.change
         )
 
     def change(self) -> None:

@@ -12,19 +12,16 @@ from plan_world import task
 
 from disbatch.contexts.context import Retirement
 from disbatch.contexts.nodes import Node
-from disbatch.driver.attachments import Attachments
-from disbatch.driver.engine_launch import EngineCallbacks, EngineLaunches
+from disbatch.driver.engine_launch import EngineLaunches, EngineParts
 from disbatch.driver.engine_state import Failed, Joined, Left, Lost
 from disbatch.driver.engine_table import EngineEntry, EngineTable
 from disbatch.driver.engines import EngineManager
 from disbatch.driver.failure_detector import FailureDetector
-from disbatch.driver.settings import Settings
 from disbatch.model.task import Way
 from disbatch.plan import events
 from disbatch.plan.plan import Plan
 from disbatch.rundir.journal import Gone, Here, JournalLine
 from disbatch.wire.client_protocol import Fate
-from disbatch.wire.driver_socket import Hub
 from disbatch.wire.engine_protocol import AS_TOLD, PROTOCOL, Beat, Goodbye, Hello
 
 POOL = SimpleNamespace(
@@ -65,22 +62,26 @@ class Bench:
                 retire=lambda node, code, spare: self.did.append(f"release {node} {code} {spare}"),
             ),
         )
+        parts = SimpleNamespace(
+            loop=self.loop,
+            settings=SETTINGS,
+            table=self.table,
+            attachments=SimpleNamespace(engines=lambda name: [], grace=lambda name, grace: grace),
+            hub=self,
+            handle_event=self.plan.handle,
+            notify_user=self.said.append,
+            engines_changed=lambda: None,
+            is_over=lambda: self.over,
+            time_is_up=lambda: False,
+            lets_go=lambda entry: entry.engine in self.leaving,
+            on_joined=(lambda entry: self.did.append(f"{entry.engine} joined"),),
+        )
+        detector = SimpleNamespace(joined=lambda entry: None, begin=lambda: None)
         self.engines = EngineManager(
-            *(self.loop, cast(Settings, SETTINGS), self.plan, self.table),
-            attachments=cast(Attachments, SimpleNamespace(engines=lambda name: [], grace=lambda name, g: g)),
-            hub=cast(Hub, self),
-            launches=cast(EngineLaunches, self),
-            detector=cast(FailureDetector, SimpleNamespace(joined=lambda entry: None, begin=lambda: None)),
-            callbacks=EngineCallbacks(
-                handle_event=self.plan.handle,
-                notify_user=self.said.append,
-                journal=self.lines.append,
-                engines_changed=lambda: None,
-                is_over=lambda: self.over,
-                time_is_up=lambda: False,
-                lets_go=lambda entry: entry.engine in self.leaving,
-                on_joined=(lambda entry: self.did.append(f"{entry.engine} joined"),),
-            ),
+            cast(EngineParts, parts),
+            self.plan,
+            cast(EngineLaunches, self),
+            cast(FailureDetector, detector),
         )
 
     # Of `Hub`:

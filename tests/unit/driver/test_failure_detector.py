@@ -11,11 +11,11 @@ import clock_loop
 import pytest
 
 from disbatch.contexts.nodes import Node
+from disbatch.driver.engine_launch import EngineParts
 from disbatch.driver.engine_state import Ending, Left, ProcessEnded, SaidGoodbye, SaidHello
 from disbatch.driver.engine_table import EngineEntry, EngineTable, Process
 from disbatch.driver.failure_detector import CHECK_INTERVAL, FailureDetector
 from disbatch.model.task import Way
-from disbatch.wire.driver_socket import Hub
 
 PATIENCE, AFAR = 3.0, 6.0
 
@@ -28,14 +28,19 @@ class Bench:
         self.did: list[str] = []
         self.heard: dict[str, Any] = {}
         self.table = EngineTable(self.loop.time, journal=lambda line: None, became=lambda entry, fate: None)
+        parts = SimpleNamespace(
+            loop=self.loop,
+            settings=SimpleNamespace(patience=PATIENCE, patience_afar=AFAR),
+            table=self.table,
+            hub=self,
+            hostname="head",
+            notify_user=self.did.append,
+        )
         self.detector = FailureDetector(
-            *(self.loop, cast(Hub, self), self.table, "head"),
-            patience=PATIENCE,
-            patience_afar=AFAR,
+            cast(EngineParts, parts),
             end_child=lambda engine: self.did.append(f"end {engine}"),
             lose=self.lose,
             on_exit=lambda engine: self.did.append(f"{engine} ended"),
-            notify_user=self.did.append,
         )
         self.detector.begin()
         self.loop.call_later(CHECK_INTERVAL, self.check)

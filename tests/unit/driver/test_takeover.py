@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from itertools import product
+from types import SimpleNamespace
 from typing import Any, cast
 
 import clock_loop
 import pytest
 
 from disbatch.contexts.nodes import Node
-from disbatch.driver.engine_launch import EngineCallbacks, EngineLaunches
+from disbatch.driver.engine_launch import EngineLaunches, EngineParts
 from disbatch.driver.engine_state import Joined, LaunchCancelled, SaidHello
 from disbatch.driver.engine_table import EngineEntry, EngineTable
 from disbatch.driver.holds import Holds, Reason
@@ -50,15 +51,17 @@ class FewEngines:
         self.said: list[str] = []
         self.table = Table(self.loop.time, journal=lambda line: None, became=lambda entry, fate: None)
         self.launches = cast(EngineLaunches, self)
-        self.callbacks = EngineCallbacks(
-            handle_event=self.told.append,
-            notify_user=self.said.append,
-            journal=lambda line: None,
-            engines_changed=lambda: None,
-            is_over=lambda: False,
-            time_is_up=lambda: False,
-            lets_go=lambda entry: False,
-            on_joined=(),
+        self.parts = cast(
+            EngineParts,
+            SimpleNamespace(
+                loop=self.loop,
+                table=self.table,
+                hostname="head",
+                handle_event=self.told.append,
+                notify_user=self.said.append,
+                engines_changed=lambda: None,
+                is_over=lambda: False,
+            ),
         )
 
     def label_of(self, context: str) -> str:
@@ -88,7 +91,7 @@ def test_each_engine_that_comes_costs_the_same_however_many_are_missing() -> Non
         holds = Holds(lambda event: None, lambda: None)
         here = {f"e{n}": Here(f"e{n}", "node", n, 1, None) for n in range(ENGINES)}
         told = JournalState(cast(Asked, None), engines=here)
-        recovery = EngineRecovery(engines, holds, 60.0, told, hostname="head", look_beside=lambda: None)
+        recovery = EngineRecovery(engines, holds, 60.0, told, look_beside=lambda: None)
         assert recovery.expect()
         Looked.times = 0
         for entry in reversed(engines.table.entries.values()):
@@ -124,7 +127,6 @@ class Taken:
         """Those that come when the patience is over, and before anybody was started for them."""
         self.recovery = EngineRecovery(
             *(self.engines, self.holds, PATIENCE, told),
-            hostname="head",
             look_beside=self.patience_is_over,
         )
 
