@@ -149,26 +149,11 @@ class Interrupt(msgspec.Struct, frozen=True, gc=False):
 
 
 Event = (
-    Read
-    | SourceDry
-    | SourceEnded
-    | Joined
-    | Limit
-    | Finished
-    | Returned
-    | Lost
-    | Left
-    | Drain
-    | Stop
-    | Cancel
-    | Hold
-    | Resume
-    | Heard
-    | Tick
-    | Interrupt
-)
+    Read | SourceDry | SourceEnded | Joined | Limit | Finished | Returned | Lost | Left | Drain | Stop |
+    Cancel | Hold | Resume | Heard | Tick | Interrupt
+)  # fmt: skip
 
-# ---- actions: what shall be done ----
+# ---- actions: what is to be done ----
 
 
 class Assign(msgspec.Struct, frozen=True):
@@ -289,17 +274,6 @@ class Finish(msgspec.Struct, frozen=True, gc=False):
 
 
 Action = (
-    Assign
-    | AssignPerEngine
-    | Recall
-    | End
-    | Release
-    | RecordTask
-    | RecordSkipped
-    | CountRecorded
-    | RecordLost
-    | RecordCancelled
-    | RecordPerEngine
-    | RecordBarrier
-    | Finish
-)
+    Assign | AssignPerEngine | Recall | End | Release | RecordTask | RecordSkipped | CountRecorded |
+    RecordLost | RecordCancelled | RecordPerEngine | RecordBarrier | Finish
+)  # fmt: skip

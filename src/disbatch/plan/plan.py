@@ -62,59 +62,38 @@ from typing import Any, Final, NamedTuple
 
 from disbatch.model.idset import IdSet
 from disbatch.model.task import Barrier
-from disbatch.plan import attempts, departure, joining, reading
+from disbatch.plan import attempts, departure, events, joining, reading
 from disbatch.plan.backlog import READ_MOST
 from disbatch.plan.dispatch import settle, tail_is_short
 from disbatch.plan.engine import Engine
-from disbatch.plan.events import (
-    Action,
-    Cancel,
-    Conclusion,
-    Drain,
-    Event,
-    Finished,
-    Heard,
-    Hold,
-    Interrupt,
-    Joined,
-    Left,
-    Limit,
-    Lost,
-    Read,
-    Resume,
-    Returned,
-    SourceDry,
-    SourceEnded,
-    Stop,
-    Tick,
-)
+from disbatch.plan.events import Action, Conclusion, Event
 from disbatch.plan.state import Board, Mode
 
 __all__ = ["Mode", "Place", "Plan"]
 
 
-def _on_tick(board: Board, event: Tick) -> None:
+def _on_tick(board: Board, event: events.Tick) -> None:
     board.timers.tick(event.now)
 
 
 _HANDLERS: Final[dict[type, Callable[[Board, Any], None]]] = {
-    Read: reading.on_read,
-    SourceDry: reading.on_source_dry,
-    SourceEnded: reading.on_source_ended,
-    Joined: joining.on_joined,
-    Heard: joining.on_heard,
-    Limit: joining.on_limit,
-    Finished: attempts.on_finished,
-    Returned: attempts.on_returned,
-    Lost: joining.on_lost,
-    Left: joining.on_left,
-    Drain: departure.on_drain,
-    Stop: departure.on_stop,
-    Cancel: attempts.on_cancel,
-    Hold: departure.on_hold,
-    Resume: departure.on_resume,
-    Tick: _on_tick,
-    Interrupt: departure.on_interrupt,
+    events.Read: reading.on_read,
+    events.SourceDry: reading.on_source_dry,
+    events.SourceEnded: reading.on_source_ended,
+    events.Joined: joining.on_joined,
+    events.Heard: joining.on_heard,
+    events.Limit: joining.on_limit,
+    events.Finished: attempts.on_finished,
+    events.Returned: attempts.on_returned,
+    events.Lost: joining.on_lost,
+    events.Left: joining.on_left,
+    events.Drain: departure.on_drain,
+    events.Stop: departure.on_stop,
+    events.Cancel: attempts.on_cancel,
+    events.Hold: departure.on_hold,
+    events.Resume: departure.on_resume,
+    events.Tick: _on_tick,
+    events.Interrupt: departure.on_interrupt,
 }
 
 
