@@ -49,7 +49,10 @@ class Turns:
     def __iter__(self) -> Iterator[Engine]:
         """All engines of contexts that are not closed."""
         yield from chain.from_iterable(engines.values() for engines in self.open.values())
-        yield from (engine for engine in self.passed.values() if engine.context not in self._closed)
+        yield from self._passed_open()
+
+    def _passed_open(self) -> Iterator[Engine]:
+        return (engine for engine in self.passed.values() if engine.context not in self._closed)
 
     def of_context(self, context: str) -> list[Engine]:
         """All engines of that context."""
@@ -105,7 +108,7 @@ class Turns:
         with more room is passed over."""
         if not self.passed or any(_needs_as_much(demand, other) for other in self._hopeless):
             return
-        fitting = (engine for engine in self if engine.id in self.passed and self._fits(engine, demand))
+        fitting = (engine for engine in self._passed_open() if self._fits(engine, demand))
         found = list(islice(fitting, tasks))
         for engine in found:
             self.changed(engine)
