@@ -26,7 +26,7 @@ from disbatch.model.statusline import (
 )
 from disbatch.model.task import LOST_RETURN_CODE, NO_REPEAT, Barrier, Item, Outcome, PerEngine, Reason, Task
 from disbatch.model.text import counted
-from disbatch.model.view import TaskView
+from disbatch.model.view import EndedTask
 from disbatch.plan import events
 from disbatch.rundir.journal import JournalLine
 from disbatch.rundir.journal_file import JournalFile
@@ -63,7 +63,7 @@ class Recorder:
         asides: set[int],
         keyed: Callable[[Barrier], None],
         ended: Sequence[Callable[[int, bytes], None]] = (),
-        failed: Sequence[Callable[[TaskView], None]] = (),
+        failed: Sequence[Callable[[EndedTask], None]] = (),
     ) -> None:
         self._write = write
         self._asides = asides

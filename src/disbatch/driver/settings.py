@@ -11,7 +11,7 @@ from disbatch.contexts.machine import this_machine
 from disbatch.contexts.pool import Pool
 from disbatch.engine import keeper
 from disbatch.keystore.address import Address
-from disbatch.model.view import RunView, TaskView
+from disbatch.model.view import EndedTask, RunView
 from disbatch.rundir.journal import Asked, JournalState
 from disbatch.rundir.output_manifest import Output
 from disbatch.rundir.paths import ClaimedFiles, RunFiles
@@ -119,5 +119,5 @@ class Listener(Protocol):
     def ended(self, id: int, line: bytes) -> None:
         """This line of the status file records the task or barrier with that id."""
 
-    def failed(self, task: TaskView) -> None:
+    def failed(self, task: EndedTask) -> None:
         """The task failed or was given up, and was not cancelled by the user."""

@@ -10,7 +10,7 @@ from disbatch.driver.engine_table import EngineEntry
 from disbatch.model.failure import Kinds, line_of_outcome, line_of_record
 from disbatch.model.statusline import Mark, Record
 from disbatch.model.task import Outcome, Reason, Task
-from disbatch.model.view import TaskView
+from disbatch.model.view import EndedTask
 
 NAMED_KINDS = 10
 NAMED_SLOWEST = 5
@@ -36,13 +36,13 @@ class Tally:
     not_run: int = 0
     inherited: int = 0
     busy: float = 0.0
-    newest: deque[tuple[int, float, TaskView]] = field(default_factory=lambda: deque(maxlen=NEWEST_FAILURES))
+    newest: deque[tuple[int, float, EndedTask]] = field(default_factory=lambda: deque(maxlen=NEWEST_FAILURES))
     """The last failures: the number of each among the failures, and when it ended."""
     failures_seen: int = 0
     kinds: Kinds = field(default_factory=Kinds)
     before: dict[str, EngineEntry] = field(default_factory=dict)
     """The counts of nodes under former drivers, by name."""
-    _slowest: list[tuple[float, int, TaskView]] = field(default_factory=list)
+    _slowest: list[tuple[float, int, EndedTask]] = field(default_factory=list)
 
     def count(self, entry: EngineEntry, task: Task, outcome: Outcome) -> None:
         """A task is done."""
@@ -99,15 +99,15 @@ class Tally:
             self.inherited += 1
 
     @property
-    def slowest(self) -> list[TaskView]:
+    def slowest(self) -> list[EndedTask]:
         """The tasks that took longest, longest first."""
         return [view for _, _, view in sorted(self._slowest, reverse=True)]
 
 
-def view_of(entry: EngineEntry, task: Task, outcome: Outcome) -> TaskView:
+def view_of(entry: EngineEntry, task: Task, outcome: Outcome) -> EndedTask:
     """The task as displays show it."""
     snippet = outcome.err_snippet if outcome.err_bytes else outcome.out_snippet
-    return TaskView(
+    return EndedTask(
         *(task.id, task.line, entry.name, outcome.return_code, outcome.elapsed, task.command[:2000]),
         *(snippet, entry.label, outcome.reason.words, line_of_outcome(outcome) if outcome.failed else ""),
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from disbatch.model.statusline import unquoted
 from disbatch.model.task import LONGEST_LINE, REASON_WORDS, SNIPPET_EDGE, Outcome, Reason, how_ended
 from disbatch.model.text import printable, valid
-from disbatch.model.view import FailureKind, TaskView, as_text
+from disbatch.model.view import EndedTask, FailureKind, as_text
 
 if TYPE_CHECKING:
     from disbatch.model.statusline import Record
@@ -142,7 +142,7 @@ _Key = tuple[int, str, str]
 class _Kind:
     __slots__ = ("count", "first", "nodes")
 
-    def __init__(self, first: TaskView) -> None:
+    def __init__(self, first: EndedTask) -> None:
         self.count = 0
         self.first = first
         self.nodes: set[str] = set()
@@ -163,7 +163,7 @@ class Kinds:
         """The number of kinds."""
         return len(self._kinds) + len(self._various)
 
-    def add(self, task: TaskView, count: int = 1, nodes: Iterable[str] = ()) -> None:
+    def add(self, task: EndedTask, count: int = 1, nodes: Iterable[str] = ()) -> None:
         """Add `count` tasks that failed in the same way as this one, the first of them, on these nodes."""
         key = task.return_code, task.reason, masked(task.last_line)
         kind = self._kinds.get(key)
@@ -176,14 +176,14 @@ class Kinds:
         if nodes:
             kind.nodes.update(nodes)
 
-    def add_various(self, task: TaskView, count: int) -> None:
+    def add_various(self, task: EndedTask, count: int) -> None:
         """Add `count` tasks that failed with the return code and reason of this one; their last lines are not
         known."""
         kind = self._various.setdefault((task.return_code, task.reason), _Kind(task))
         kind.count += count
         kind.nodes.add(task.place)
 
-    def _kind_for(self, key: _Key, task: TaskView) -> _Kind:
+    def _kind_for(self, key: _Key, task: EndedTask) -> _Kind:
         if len(self._kinds) >= MOST_KINDS:
             if not self._once:
                 return self._various.setdefault(key[:2], _Kind(task))

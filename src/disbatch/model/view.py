@@ -19,7 +19,7 @@ def as_text(data: bytes) -> str:
     return data[:SHOWN].decode("utf-8", "backslashreplace")
 
 
-class TaskView(msgspec.Struct, frozen=True):
+class EndedTask(msgspec.Struct, frozen=True):
     """A task that ended. `elapsed` in seconds; `snippet` of its stderr, or of its stdout if that is empty;
     `label`: of its engine's context; `reason`: in words, as `model.task.Reason.words`; `last_line`: the last
     line that it printed, if it failed."""
@@ -100,7 +100,7 @@ class RunningRow(msgspec.Struct, frozen=True):
 class FailureRow(msgspec.Struct, frozen=True):
     """A failed task, the `number`-th (from 1) since this driver began. `time`: when it ended, in seconds
     since the epoch; `seconds`: how long it ran; `label`: "" if a former driver recorded it; the rest as in
-    `TaskView`."""
+    `EndedTask`."""
 
     number: int
     id: int
@@ -116,7 +116,7 @@ class FailureRow(msgspec.Struct, frozen=True):
     last_line: str = ""
 
     @classmethod
-    def of(cls, number: int, time: float, task: TaskView) -> FailureRow:
+    def of(cls, number: int, time: float, task: EndedTask) -> FailureRow:
         """The row of a task that failed."""
         t = task
         text = as_text(t.snippet), as_text(t.command), valid(t.label), t.reason, t.last_line
@@ -251,7 +251,7 @@ class Summary(msgspec.Struct, frozen=True):
     utilisation: float | None
     nodes: int
     slots: int
-    slowest: list[TaskView]
+    slowest: list[EndedTask]
     status_file: str
     resume: str
     retry: str = ""

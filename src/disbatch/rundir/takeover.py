@@ -29,12 +29,12 @@ from disbatch.rundir.journal_file import JournalFile
 from disbatch.rundir.lock import hold
 from disbatch.rundir.paths import ClaimedFiles, RunFiles
 from disbatch.rundir.resume import Former
+from disbatch.rundir.statusfile import blocks_before
 from disbatch.wire.ownfile import open_own
 from disbatch.wire.renamed_files import copy_text, end_naming
 
 NEW = ".new"
 """The end of the status file's name while it is copied."""
-_BLOCK = 1 << 16
 
 
 def seize(files: RunFiles) -> int:
@@ -106,14 +106,8 @@ def cut_torn_line(descriptor: int) -> int:
     """A driver that was killed may have written a part of a line: that result was never acknowledged, so the
     part is cut off. Returns the length of the file, bytes. OSError."""
     size = os.fstat(descriptor).st_size
-    at = size
-    while at > 0:
-        begin = max(0, at - _BLOCK)
-        found = os.pread(descriptor, at - begin, begin).rfind(b"\n")
-        if found >= 0:
-            at = begin + found + 1
-            break
-        at = begin
+    # Without a line end, all of the last block is torn.
+    at = next((begin + block.rfind(b"\n") + 1 for begin, block in blocks_before(descriptor, size)), 0)
     if at < size:
         os.ftruncate(descriptor, at)
     return at

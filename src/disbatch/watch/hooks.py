@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from disbatch.contexts.command import Run, run
 from disbatch.contexts.launch_errors import lines
 from disbatch.model.text import counted
-from disbatch.model.view import RunView, Summary, TaskView
+from disbatch.model.view import EndedTask, RunView, Summary
 
 PATIENCE = 300.0
 """Seconds."""
@@ -56,7 +56,7 @@ class Hooks:
     def ended(self, id: int, line: bytes) -> None:
         """Nothing to do: only failures matter."""
 
-    def failed(self, task: TaskView) -> None:
+    def failed(self, task: EndedTask) -> None:
         """A task failed."""
         if self._failed:
             return
@@ -108,7 +108,7 @@ def _counts(view: RunView) -> dict[str, str]:
     }
 
 
-def _task(task: TaskView) -> dict[str, str]:
+def _task(task: EndedTask) -> dict[str, str]:
     return {
         "FAILED_TASKID": str(task.id),
         "FAILED_LINE": str(task.line),

@@ -36,7 +36,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from disbatch.model.errors import UsageError
 from disbatch.model.text import counted, printable
-from disbatch.model.view import RunView, TaskView
+from disbatch.model.view import EndedTask, RunView
 
 VARIABLE = "DISBATCH_SMTP"
 TIMEOUT = 20.0
@@ -284,7 +284,7 @@ class Mailer:
             if self._window.count >= self._every:
                 self._post_window()
 
-    def failed(self, task: TaskView) -> None:
+    def failed(self, task: EndedTask) -> None:
         """Nothing to do: its line follows."""
 
     def _post_window(self) -> None:

@@ -19,7 +19,7 @@ from disbatch.model.errors import UsageError
 from disbatch.model.failure import MOST_KINDS, Kinds, line_of_record
 from disbatch.model.statusline import Record, unquoted
 from disbatch.model.text import printable_json, valid
-from disbatch.model.view import CoursePoint, EngineRow, FailureRow, RunView, TaskView, former_engine
+from disbatch.model.view import CoursePoint, EndedTask, EngineRow, FailureRow, RunView, former_engine
 from disbatch.rundir.runscript import status_file
 from disbatch.watch.report.data import CANCELLED, COPY, COUNTS, REASONS, Counts, Lines
 from disbatch.watch.report.statistics import last_lines
@@ -178,19 +178,19 @@ def _kinds(lines: Lines, failed: list[int]) -> Kinds:
     return kinds
 
 
-def _task(record: Record, last_line: str) -> TaskView:
+def _task(record: Record, last_line: str) -> EndedTask:
     command = unquoted(record.command) or record.command
     snippet = unquoted(record.err if record.err_bytes else record.out) or b""
-    return TaskView(
+    return EndedTask(
         *(record.id, record.line, valid(record.node), record.return_code, record.elapsed, command, snippet),
         reason=record.reason.words,
         last_line=last_line or line_of_record(record),
     )
 
 
-def _task_without_line(lines: Lines, row: int) -> TaskView:
+def _task_without_line(lines: Lines, row: int) -> EndedTask:
     node, reason = valid(lines.node_names[lines.nodes[row]]), REASONS[lines.reasons[row]]
-    return TaskView(
+    return EndedTask(
         *(lines.ids[row], -1, node, lines.codes[row], lines.elapsed[row], b"", b""), reason=reason.words
     )
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disbatch.model.failure import MOST_KINDS, Kinds, masked
-from disbatch.model.view import TaskView
+from disbatch.model.view import EndedTask
 
 
-def task(id: int, code: int = 1, line: str = "", *, node: str = "n", reason: str = "") -> TaskView:
-    return TaskView(id, id + 1, node, code, 1.0, b"c", b"", "", reason, line)
+def task(id: int, code: int = 1, line: str = "", *, node: str = "n", reason: str = "") -> EndedTask:
+    return EndedTask(id, id + 1, node, code, 1.0, b"c", b"", "", reason, line)
 
 
 def test_tasks_that_differ_in_numbers_alone_are_of_one_kind() -> None:

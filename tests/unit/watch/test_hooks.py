@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from disbatch.contexts.command import Answer, run
-from disbatch.model.view import RunView, Summary, TaskView
+from disbatch.model.view import EndedTask, RunView, Summary
 from disbatch.watch.hooks import Commands, Hooks
 from views import view
 
-TASK = TaskView(7, 12, "n1", 3, 0.5, b"a\0b \xff", b"")
+TASK = EndedTask(7, 12, "n1", 3, 0.5, b"a\0b \xff", b"")
 RUN = view([], seconds=2.5, total=10, done=4, failed=1, skipped=2, lost=1)
 SUMMARY = Summary(RUN, "complete", 0, 0.5, 1, 1, [], "T_status.txt", "disbatch T -r x")
 BOTH = Commands("finish", "failure")

@@ -18,7 +18,7 @@ import pytest
 
 from disbatch.model.task import how_ended
 from disbatch.model.text import cells, count, counted, duration, one_line, per_second, run_time, whole_seconds
-from disbatch.model.view import FailureKind, RunView, Summary, TaskView
+from disbatch.model.view import EndedTask, FailureKind, RunView, Summary
 from disbatch.watch.progress import (
     LINES_INTERVAL,
     LONGEST_INTERVAL,
@@ -323,7 +323,7 @@ def summary(*, kinds: list[FailureKind] | None = None, kinds_count: int = 2, **c
         "utilisation": 0.984,
         "nodes": 1,
         "slots": 8,
-        "slowest": [TaskView(9, 14, "node1", 0, 2.5, b"x" * 300, b"")],
+        "slowest": [EndedTask(9, 14, "node1", 0, 2.5, b"x" * 300, b"")],
         "status_file": "/here/Tasks_J1_status.txt",
         "resume": "",
     }
