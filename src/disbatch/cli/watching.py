@@ -136,16 +136,16 @@ async def _watch(found: Found, wants: Wants, out: _Output) -> int:
     from disbatch.client.run_client import line_opener
     from disbatch.rundir.resume_hint import hint_for_killed
     from disbatch.watch.run_state import OVER
-    from disbatch.watch.status_client import Spectator
+    from disbatch.watch.status_client import StatusClient
 
     with zmq.Context() as context:
         hint = hint_for_killed(found.prefix)
-        spectator = Spectator(line_opener(context), found.prefix, found.connect, wants, resume=hint)
+        client = StatusClient(line_opener(context), found.prefix, found.connect, wants, resume=hint)
         heard = True
         try:
             while True:
                 async with asyncio.timeout(None if heard else SILENCE):
-                    standing = await spectator.next()
+                    standing = await client.next()
                 out.show(standing)
                 heard = standing.is_heard
                 if standing.state == OVER:
@@ -153,7 +153,7 @@ async def _watch(found: Found, wants: Wants, out: _Output) -> int:
         except TimeoutError:
             return EXIT_INCOMPLETE
         finally:
-            spectator.close()
+            client.close()
 
 
 class _Output:
@@ -220,14 +220,14 @@ def monitor(run: str | None, interval: float) -> int:
     from disbatch.model.failure import MOST_KINDS
     from disbatch.rundir.resume_hint import hint_for_killed
     from disbatch.watch.monitor.app import Monitor
-    from disbatch.watch.status_client import Spectator
+    from disbatch.watch.status_client import StatusClient
     from disbatch.wire.client_protocol import Wants
 
     wants = Wants(running=MOST_RUNNING, failures=MOST_FAILURES, log=MOST_LOG, course=True, kinds=MOST_KINDS)
     advice = hint_for_killed(found.prefix) if found.connect is not None else found.words
     with zmq.Context() as context:
         app = Monitor(
-            lambda: Spectator(line_opener(context), found.prefix, found.connect, wants, resume=advice),
+            lambda: StatusClient(line_opener(context), found.prefix, found.connect, wants, resume=advice),
             interval=interval,
             has_terminal=_is_terminal,
         )

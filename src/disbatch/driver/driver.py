@@ -159,7 +159,7 @@ class Driver:
             self.handle_event(events.Finished(name, message.outcomes))
         elif type(message) is Beat:
             p.engines.beat(peer, message)
-            p.status_feed.stir()
+            p.status_feed.mark_changed()
             return
         elif type(message) is Recalled:
             self.handle_event(events.Returned(name, message.attempts))
@@ -182,7 +182,7 @@ class Driver:
         performers = self._performers
         for action in actions:
             performers[type(action)](action)
-        self._parts.status_feed.stir()
+        self._parts.status_feed.mark_changed()
 
     def feed_plan(self) -> None:
         """Read as many tasks as the plan has room for. A call while another one is active does nothing, since
@@ -225,7 +225,7 @@ class Driver:
         log.warning("%s", text)
         self._parts.observer.say(text)
         self._parts.collector.log(text)
-        self._parts.status_feed.stir()
+        self._parts.status_feed.mark_changed()
 
 
 def _needs_begun_run(verb: Verb) -> bool:

@@ -62,8 +62,8 @@ class StatusFeed:
         self._over: str | None = None
         """How the run ended, once it has."""
 
-    def stir(self) -> None:
-        """Mark the state as changed."""
+    def mark_changed(self) -> None:
+        """The state of the run has changed."""
         self._number += 1
         if self._waiting:
             self._answer_soon()

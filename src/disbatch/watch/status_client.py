@@ -22,7 +22,7 @@ from disbatch.wire.client_protocol import Answer, Seen, Verb, Wants, Watch
 from disbatch.wire.connect import ConnectFile
 
 
-class Spectator:
+class StatusClient:
     """Follows the run whose files begin with `prefix`, on the running loop; to be closed. `connect`: its
     connect file; None: the run is over. `wants`: how much of its state is wanted. `resume`: the command that
     continues the run if its driver is dead."""
@@ -43,7 +43,7 @@ class Spectator:
         self._resume = resume
         self._client: RunClient | None = None
         self._question: asyncio.Task[Answer] | None = None
-        self._stirred = asyncio.Event()
+        self._changed = asyncio.Event()
         self._memory = _Memory(wants)
         self._silent = False
         """The silence of the driver was reported."""
@@ -73,9 +73,9 @@ class Spectator:
             if self._question is None:
                 watch = Watch(self._memory.wants(), self._memory.number, self._memory.driver)
                 self._question = asyncio.create_task(client.ask(watch))
-                self._question.add_done_callback(lambda _: self._stirred.set())
-            await self._stirred.wait()
-            self._stirred.clear()
+                self._question.add_done_callback(lambda _: self._changed.set())
+            await self._changed.wait()
+            self._changed.clear()
             if self._question.done():
                 question, self._question = self._question, None
                 try:
@@ -92,7 +92,7 @@ class Spectator:
     def _open(self, connect: ConnectFile) -> RunClient:
         return RunClient(
             *(self._open_line, connect, self._prefix),
-            notify_user=lambda _: self._stirred.set(),
+            notify_user=lambda _: self._changed.set(),
             patience=math.inf,
         )
 

@@ -87,7 +87,7 @@ def test_at_once_the_first_time_and_then_when_something_changed(play: Callable[[
         await asyncio.sleep(NOTHING_NEW - 1)
         assert request.id not in watcher.answers
         watcher.scene.tally.done += 1
-        watcher.watching.stir()
+        watcher.watching.mark_changed()
         told = await watcher.told(request)
         assert told.view.done == 1 and told.view.number > view.number and not told.over
 
@@ -97,7 +97,7 @@ def test_at_once_the_first_time_and_then_when_something_changed(play: Callable[[
 def test_what_changed_before_the_question(play: Callable[[History], None]) -> None:
     async def history(watcher: Watcher) -> None:
         view = watcher.first()
-        watcher.watching.stir()
+        watcher.watching.mark_changed()
         await watcher.told(watcher.waits(view.number))
 
     play(history)
@@ -108,8 +108,8 @@ def test_many_watchers_are_told_from_one_look(play: Callable[[History], None]) -
         number = watcher.first().number
         before = watcher.looks
         requests = [watcher.waits(number) for _ in range(50)]
-        watcher.watching.stir()
-        watcher.watching.stir()
+        watcher.watching.mark_changed()
+        watcher.watching.mark_changed()
         views = [(await watcher.told(request)).view.number for request in requests]
         assert len(set(views)) == 1 and watcher.looks == before + 1
 
@@ -119,7 +119,7 @@ def test_many_watchers_are_told_from_one_look(play: Callable[[History], None]) -
 def test_nobody_watches_and_nobody_looks(play: Callable[[History], None]) -> None:
     async def history(watcher: Watcher) -> None:
         for _ in range(100):
-            watcher.watching.stir()
+            watcher.watching.mark_changed()
         await asyncio.sleep(NOTHING_NEW * 2)
         assert watcher.looks == 0
 

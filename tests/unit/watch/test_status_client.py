@@ -20,7 +20,7 @@ from disbatch.model.errors import SilenceError, UsageError
 from disbatch.model.view import FailureRow, LogRow
 from disbatch.rundir.lock import hold
 from disbatch.watch.run_state import Standing
-from disbatch.watch.status_client import Spectator
+from disbatch.watch.status_client import StatusClient
 from disbatch.wire.client_protocol import Answer, Request, Seen, Wants, Watch
 from disbatch.wire.connect import ConnectFile
 from disbatch.wire.verbs import Pause
@@ -29,7 +29,7 @@ WANTS = Wants(running=5, failures=3, log=5, course=True)
 
 
 class Scene:
-    """A spectator of the run `P`, whose driver ends without a trace when the test loses its line."""
+    """A client of the run `P`, whose driver ends without a trace when the test loses its line."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -39,17 +39,17 @@ class Scene:
         self.connect.write(self.file)
         self.lines: list[DriverLine] = []
         self.driver = 0
-        self.spectator = Spectator(self.open, f"{directory}/P", self.connect, WANTS, resume="so")
+        self.client = StatusClient(self.open, f"{directory}/P", self.connect, WANTS, resume="so")
 
     def open(self, connect: ConnectFile, lost: Callable[[], None]) -> DriverLine:
         self.lines.append(DriverLine(connect, lost))
         return self.lines[-1]
 
     def next(self) -> asyncio.Task[Standing]:
-        return asyncio.create_task(self.spectator.next())
+        return asyncio.create_task(self.client.next())
 
     async def asked(self) -> Request:
-        """The request that waits for an answer, once the spectator has nothing else to do."""
+        """The request that waits for an answer, once the client has nothing else to do."""
         await asyncio.sleep(0.001)
         (request,) = self.lines[-1].asked.values()
         return request
@@ -65,7 +65,7 @@ class Scene:
         return await coming, request.verb
 
     async def lose(self) -> Standing:
-        """The connection breaks while the spectator waits."""
+        """The connection breaks while the client waits."""
         coming = self.next()
         await self.asked()
         self.lines[-1].lost()
@@ -76,7 +76,7 @@ def play(directory: Path, history: Callable[[Scene], Awaitable[None]]) -> None:
     async def main() -> None:
         scene = Scene(directory)
         await history(scene)
-        scene.spectator.close()
+        scene.client.close()
         assert all(each.closed for each in scene.lines)
 
     run(main())
@@ -104,15 +104,15 @@ def test_each_answer_holds_what_is_new(tmp_path: Path) -> None:
 def test_what_else_the_driver_is_asked_to_do(tmp_path: Path) -> None:
     async def history(scene: Scene) -> None:
         with pytest.raises(SilenceError, match="cannot be asked now"):
-            await scene.spectator.ask(Pause(), 5.0)
+            await scene.client.ask(Pause(), 5.0)
         await scene.tell(4)
-        asking = asyncio.create_task(scene.spectator.ask(Pause(), 5.0))
+        asking = asyncio.create_task(scene.client.ask(Pause(), 5.0))
         request = await scene.asked()
         assert request.verb == Pause()
         scene.lines[0].answer(Answer(request.id, True, ["paused"]))
         assert await asking == ["paused"]
         with pytest.raises(SilenceError, match="no answer within 5 s"):
-            await scene.spectator.ask(Pause(), 5.0)
+            await scene.client.ask(Pause(), 5.0)
 
     play(tmp_path, history)
 

@@ -46,7 +46,7 @@ PATIENCE = 10.0
 
 
 class Source(Protocol):
-    """What `watch.status_client.Spectator` offers."""
+    """What `watch.status_client.StatusClient` offers."""
 
     async def next(self) -> Standing:
         """The state of the run, as soon as it is new."""
