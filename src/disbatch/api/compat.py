@@ -124,7 +124,7 @@ class ServerValues(Values):
         self._loop.call_soon_threadsafe(self._loop.stop)
 
 
-class Guest:
+class TaskSourceClient:
     """A task source called `name`; docs/keystore.md describes what it puts and gets."""
 
     def __init__(self, values: Values, name: str) -> None:
@@ -182,14 +182,14 @@ class DisBatcher:
     ) -> None:
         self.tasksname = tasksname
         self._run: DisBatch | None = None
-        self._guest: Guest | None = None
+        self._source: TaskSourceClient | None = None
         if kvsserver is None:
             self._run = DisBatch(options=list(args))
             self._run.prefix  # noqa: B018 - wrong options are an error at once
         elif args:
             raise UsageError("args: the run of a kvsserver has been started, and has its options")
         else:
-            self._guest = Guest(open_values(kvsserver), tasksname)
+            self._source = TaskSourceClient(open_values(kvsserver), tasksname)
         self._changed = threading.Condition()
         self._ended: dict[int, dict[str, Any]] = {}
         """Reports that were not returned yet, in the order in which they came."""
@@ -205,8 +205,8 @@ class DisBatcher:
         if b"\n" in line or b"\0" in line or len(line) > MAX_SUBMITTED:
             raise ValueError(f"not a line of a task file: {c!r:.80}")
         ids = _ids(line)
-        if self._guest is not None:
-            self._guest.submit(line)
+        if self._source is not None:
+            self._source.submit(line)
         for task in () if self._run is None else self._run.hand_in(line, ids):
             task.add_done_callback(self._has_ended)
 
@@ -243,8 +243,8 @@ class DisBatcher:
 
     def _wait_for_another(self) -> None:
         """Wait for a report. The caller holds the lock."""
-        if self._guest is not None:
-            report = self._guest.next_report()
+        if self._source is not None:
+            report = self._source.next_report()
             self._ended[report["TaskId"]] = report
         elif self._error is not None:
             raise self._error
@@ -254,8 +254,8 @@ class DisBatcher:
     def done(self) -> None:
         """There are no more lines: wait until all tasks and the run have ended. With a `kvsserver`, do not
         wait; reports can still be fetched."""
-        if self._guest is not None:
-            self._guest.done()
+        if self._source is not None:
+            self._source.done()
         if self._run is not None:
             self._run.close()
 

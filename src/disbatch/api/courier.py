@@ -62,7 +62,7 @@ class Courier:
         self.ready: Future[str] = Future()
         self.closed: Future[None] = Future()
         self.return_code: int | None = None
-        self.said = ""
+        self.messages = ""
         """The last messages of the `disbatch` that was started."""
         self._loop = asyncio.SelectorEventLoop()
         self.tasks = Submissions(self._loop, most)
@@ -261,7 +261,7 @@ class Courier:
 
     async def _wait_for(self, launched: Launched) -> None:
         self.return_code = await asyncio.shield(launched.ended)
-        self.said = launched.said
+        self.messages = launched.messages
 
 
 _open: set[Courier] = set()

@@ -73,12 +73,12 @@ class Launched:
         if line.endswith(b"\n"):
             return parse_path_line(os.fsdecode(line[:-1]))
         code = await asyncio.shield(self.ended)
-        text = self.said or f"disbatch ended with {code} before it accepted tasks"
+        text = self.messages or f"disbatch ended with {code} before it accepted tasks"
         self.close()
         raise (UsageError if code == EXIT_USAGE else DisbatchError)(text)
 
     @property
-    def said(self) -> str:
+    def messages(self) -> str:
         """Its last messages, if they were kept."""
         if self._words is None:
             return ""
@@ -89,7 +89,7 @@ class Launched:
     @property
     def conclusion(self) -> str:
         """How the run ended, in one line."""
-        lines = self.said.splitlines() or ["the reason is not known"]
+        lines = self.messages.splitlines() or ["the reason is not known"]
         again = [line.split(None, 1)[1] for line in lines if line.startswith("  resume ")]
         return "; resume with: ".join([f"the run ended: {lines[0]}", *again])
 

@@ -94,7 +94,7 @@ class DisBatch(Values):
             try:
                 run = find_run(await launched.ready())
                 if stderr is None:
-                    _tell_of_page(run)
+                    _log_page_address(run)
                 return _reached(run, launched)
             except BaseException:
                 launched.close()
@@ -157,7 +157,7 @@ class DisBatch(Values):
     @property
     def summary(self) -> str:
         """Its messages at the end. Empty before, and if `stderr` was given."""
-        return self._courier.said
+        return self._courier.messages
 
     def _ready(self) -> str:
         self._check_process()
@@ -389,7 +389,7 @@ class DisBatch(Values):
             await self._aend_early(error)
 
 
-def _tell_of_page(run: Run) -> None:
+def _log_page_address(run: Run) -> None:
     """Log the address of the page, as nobody sees the message of `disbatch`."""
     with suppress(OSError):
         log.warning("web page: %s", Path(f"{run.prefix}_url.txt").read_text().strip())

@@ -16,7 +16,7 @@ from disbatch.model.text import printable_json, shell_word
 from disbatch.rundir.runscript import named_prefix, prefix_of, read_run_command, status_file
 
 if TYPE_CHECKING:
-    from disbatch.watch.report.analysis import Asked
+    from disbatch.watch.report.analysis import ResumeCommand
     from disbatch.watch.report.figures import Report
 
 _SUBMITTED_END = "_tasks.txt"
@@ -79,9 +79,9 @@ def _files(prefix: str | None, named: list[str]) -> list[str]:
     return [status_file(named_prefix(prefix))]
 
 
-def _how_to_go_on(files: list[str]) -> tuple[list[str], Asked | None]:
+def _how_to_go_on(files: list[str]) -> tuple[list[str], ResumeCommand | None]:
     """The task files, and the command with which the last run can go on, as it was started."""
-    from disbatch.watch.report.analysis import Asked
+    from disbatch.watch.report.analysis import ResumeCommand
 
     task_files, how = _task_files(files), read_run_command(files[-1])
     if how is None:
@@ -90,7 +90,7 @@ def _how_to_go_on(files: list[str]) -> tuple[list[str], Asked | None]:
     here = os.path.realpath(how.directory) == os.path.realpath(Path.cwd())
     there = "" if here else f"cd {shell_word(how.directory)} && "
     command = how.resume_with_submitted if handed_in else how.resume
-    return task_files, Asked(there + command, None if handed_in else how.tasks)
+    return task_files, ResumeCommand(there + command, None if handed_in else how.tasks)
 
 
 def _task_files(files: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from disbatch.model.statusline import Record, command_matches, unquoted
 from disbatch.model.text import as_argument, count, counted, duration, shell_command, with_retry
 from disbatch.watch.report import figures
 from disbatch.watch.report.data import BARRIER, COUNTS, PER_ENGINE, Counts, Lines
-from disbatch.watch.report.slots import Place, Stretch, covered, find_stretches, went
+from disbatch.watch.report.slots import Place, RunSpan, covered, find_spans, slot_seconds
 from disbatch.watch.report.statistics import compare_nodes, find_failures, histogram, spread_of
 
 _BINS = 240
@@ -22,7 +22,7 @@ _MOST_COMMANDS = 20
 _LONGEST_COMMAND = 2000
 
 
-class Asked(NamedTuple):
+class ResumeCommand(NamedTuple):
     """The command that continues the last run, and the number of tasks in its list, if known."""
 
     command: str
@@ -38,7 +38,7 @@ class Analysis:
 
     lines: Lines
     counts: Counts
-    stretches: list[Stretch]
+    spans: list[RunSpan]
 
     @classmethod
     def of(cls, paths: Sequence[str]) -> Analysis:
@@ -46,7 +46,7 @@ class Analysis:
         lines = Lines.read(paths)
         try:
             counts = Counts(lines)
-            return cls(lines, counts, find_stretches(lines, counts))
+            return cls(lines, counts, find_spans(lines, counts))
         except BaseException:
             lines.close()
             raise
@@ -55,14 +55,14 @@ class Analysis:
         """Close the files."""
         self.lines.close()
 
-    def report(self, task_files: Sequence[str], asked: Asked | None = None) -> figures.Report:
-        """All figures. The commands that continue the run come from `asked`; without it they name the task
+    def report(self, task_files: Sequence[str], resume: ResumeCommand | None = None) -> figures.Report:
+        """All figures. The commands that continue the run come from `resume`; without it they name the task
         files, `task_files`."""
-        lines, counts, stretches = self.lines, self.counts, self.stretches
+        lines, counts, spans = self.lines, self.counts, self.spans
         tasks = counts.tasks()
         good, bad = self._took()
         bins, logarithmic = histogram(good, bad)
-        whole = sum((went(stretch, lines, counts) for stretch in stretches), start=figures.NOTHING)
+        whole = sum((slot_seconds(span, lines, counts) for span in spans), start=figures.NOTHING)
         failures, groups = find_failures(lines, counts)
         barriers = self._barriers()
         commands = self._per_engine()
@@ -70,15 +70,15 @@ class Analysis:
             format=figures.FORMAT,
             files=lines.files,
             tasks=tasks,
-            start=min((stretch.start for stretch in stretches), default=None),
-            finish=max((stretch.finish for stretch in stretches), default=None),
-            seconds=sum(stretch.seconds for stretch in stretches),
-            slots=max((stretch.slots for stretch in stretches), default=0),
+            start=min((span.start for span in spans), default=None),
+            finish=max((span.finish for span in spans), default=None),
+            seconds=sum(span.seconds for span in spans),
+            slots=max((span.slots for span in spans), default=0),
             utilisation=whole.tasks / whole.whole if whole.whole > 0 else None,
             slot_seconds=whole,
             runs=self._runs(),
             durations=figures.Durations(spread_of(good), spread_of(bad), logarithmic, bins),
-            nodes=compare_nodes(lines, counts, stretches, good),
+            nodes=compare_nodes(lines, counts, spans, good),
             failure_groups=groups,
             failures=failures,
             slowest=self._slowest(good, bad),
@@ -86,8 +86,8 @@ class Analysis:
             barrier_seconds=sum(barrier.elapsed for barrier in barriers),
             barriers=heapq.nlargest(_MOST_NAMED, barriers, key=lambda barrier: barrier.elapsed),
             per_engine=commands[:_MOST_COMMANDS],
-            resume=_resume(lines, tasks, task_files, asked),
-            notes=_notes(lines, counts, stretches),
+            resume=_resume(lines, tasks, task_files, resume),
+            notes=_notes(lines, counts, spans),
         )
 
     def _took(self) -> tuple[list[float], list[float]]:
@@ -102,23 +102,23 @@ class Analysis:
         return took
 
     def _runs(self) -> list[figures.Run]:
-        whole = sum(stretch.seconds for stretch in self.stretches)
+        whole = sum(span.seconds for span in self.spans)
         found = []
-        for stretch in self.stretches:
-            share = stretch.seconds / whole if whole > 0 else 0.0
+        for span in self.spans:
+            share = span.seconds / whole if whole > 0 else 0.0
             bins = max(_FEWEST_BINS, round(_BINS * share))
-            step = stretch.seconds / bins
+            step = span.seconds / bins
             found.append(
                 figures.Run(
-                    file=self._name_of(stretch),
-                    start=stretch.start,
-                    finish=stretch.finish,
-                    seconds=stretch.seconds,
-                    slots=stretch.slots,
-                    nodes=len(stretch.places),
-                    tasks=sum(self._counted(place) for place in stretch.places),
+                    file=self._name_of(span),
+                    start=span.start,
+                    finish=span.finish,
+                    seconds=span.seconds,
+                    slots=span.slots,
+                    nodes=len(span.places),
+                    tasks=sum(self._counted(place) for place in span.places),
                     step=step,
-                    busy=busy_slots(stretch, bins) if step > 0 else [],
+                    busy=busy_slots(span, bins) if step > 0 else [],
                 )
             )
         return found
@@ -126,10 +126,10 @@ class Analysis:
     def _counted(self, place: Place) -> int:
         return bytes(map(self.counts.roles.__getitem__, place.rows)).count(COUNTS)
 
-    def _name_of(self, stretch: Stretch) -> str:
-        return next(source.name for source in self.lines.sources if source.run == stretch.run)
+    def _name_of(self, span: RunSpan) -> str:
+        return next(source.name for source in self.lines.sources if source.run == span.run)
 
-    def _slowest(self, *took: list[float]) -> list[figures.Named]:
+    def _slowest(self, *took: list[float]) -> list[figures.SingleTask]:
         """`took`: as returned by `_took`."""
         lines, roles = self.lines, self.counts.roles
         longest = heapq.nlargest(_MOST_NAMED, [second for each in took for second in each[-_MOST_NAMED:]])
@@ -170,19 +170,19 @@ class Analysis:
         ]
 
 
-def busy_slots(stretch: Stretch, bins: int) -> list[float]:
+def busy_slots(span: RunSpan, bins: int) -> list[float]:
     """The mean number of busy slots in each of so many equal intervals."""
-    step = stretch.seconds / bins
-    edges = [stretch.start + step * at for at in range(bins + 1)]
+    step = span.seconds / bins
+    edges = [span.start + step * at for at in range(bins + 1)]
     busy = [0.0] * bins
-    for place in stretch.places:
+    for place in span.places:
         for at, seconds in enumerate(covered(place.starts, place.finishes, edges)):
             busy[at] += seconds / step
     return busy
 
 
-def _named(record: Record) -> figures.Named:
-    return figures.Named(
+def _named(record: Record) -> figures.SingleTask:
+    return figures.SingleTask(
         id=record.id,
         line=record.line,
         node=record.node,
@@ -201,11 +201,11 @@ def _shown(record: Record) -> str:
 
 
 def _resume(
-    lines: Lines, tasks: figures.Tasks, task_files: Sequence[str], asked: Asked | None
+    lines: Lines, tasks: figures.Tasks, task_files: Sequence[str], resume: ResumeCommand | None
 ) -> figures.Resume:
-    if asked is not None:
-        is_complete = asked.tasks is not None and tasks.known - tasks.lost >= asked.tasks
-        return figures.Resume("" if is_complete else asked.command, with_retry(asked.command))
+    if resume is not None:
+        is_complete = resume.tasks is not None and tasks.known - tasks.lost >= resume.tasks
+        return figures.Resume("" if is_complete else resume.command, with_retry(resume.command))
     names = {source.run: as_argument(source.path) for source in reversed(lines.sources)}
     words = ["disbatch", *(word for _, name in sorted(names.items()) for word in ("-r", name))]
     feed = f"cat {shell_command(task_files)} | " if len(task_files) > 1 else ""
@@ -215,9 +215,9 @@ def _resume(
     )
 
 
-def _notes(lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> list[str]:
+def _notes(lines: Lines, counts: Counts, spans: Sequence[RunSpan]) -> list[str]:
     """Messages about the files, one line each."""
-    notes = [f"{path}: was named twice, and read once" for path in lines.doubled]
+    notes = [f"{path}: was named twice, and read once" for path in lines.duplicates]
     for file in lines.files:
         if file.bad_lines:
             what = "1 line is" if file.bad_lines == 1 else f"{count(file.bad_lines)} lines are"
@@ -228,7 +228,7 @@ def _notes(lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> list[s
             notes.append(f"{file.name}: its last line is torn, and does not count")
     notes += _differing(lines, counts)
     names = lines.node_names
-    wrong = {place.node: place.clock for stretch in stretches for place in stretch.places if place.clock}
+    wrong = {place.node: place.clock for span in spans for place in span.places if place.clock}
     for node, ahead in list(wrong.items())[:_MOST_NAMED]:
         by = f"{duration(abs(ahead))} {'ahead' if ahead > 0 else 'behind'}"
         notes.append(f"{names[node]}: its clock seems to be {by}; corrected in what follows")

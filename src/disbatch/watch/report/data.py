@@ -68,7 +68,7 @@ class Lines:
     def __init__(self) -> None:
         self.sources: list[Source] = []
         self.files: list[File] = []
-        self.doubled: list[str] = []
+        self.duplicates: list[str] = []
         """Files that were named twice, and read once."""
         self.marks = bytearray()
         self.reasons = bytearray()
@@ -137,7 +137,7 @@ class Lines:
 
     def _enter(self, source: Source) -> None:
         if any(source.identity == other.identity for other in self.sources):
-            self.doubled.append(source.name)
+            self.duplicates.append(source.name)
             source.close()
             return
         self.sources.append(source)
@@ -274,8 +274,8 @@ _MOST_HOLES = 16
 
 
 class Counts:
-    """`roles` has one of the above for each line; `differing` holds a few pairs of lines with the same task
-    id, so that their commands can be compared. `barriers`: the ids of barriers, in order."""
+    """Which lines count. `roles` has one of the above for each line; `pairs` holds some pairs of lines with
+    the same task id, whose commands can be compared. `barriers`: the ids of barriers, in order."""
 
     def __init__(self, lines: Lines) -> None:
         self.roles = bytearray(len(lines))

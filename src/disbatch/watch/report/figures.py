@@ -63,7 +63,7 @@ class Run(msgspec.Struct, frozen=True):
     busy: list[float]
 
 
-class Went(msgspec.Struct, frozen=True):
+class SlotSeconds(msgspec.Struct, frozen=True):
     """How the slots' time was used, in seconds; the parts sum up to the whole.
 
     `tasks`: attempts that count; `uncounted`: other attempts; `startup`: before a slot's first task;
@@ -83,11 +83,11 @@ class Went(msgspec.Struct, frozen=True):
         """The sum."""
         return self.tasks + self.uncounted + self.startup + self.barriers + self.tail + self.other
 
-    def __add__(self, other: Went) -> Went:
-        return Went(*map(add, astuple(self), astuple(other)))
+    def __add__(self, other: SlotSeconds) -> SlotSeconds:
+        return SlotSeconds(*map(add, astuple(self), astuple(other)))
 
 
-NOTHING = Went(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NOTHING = SlotSeconds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -157,7 +157,7 @@ class Failure(msgspec.Struct, frozen=True):
     last_line: str = ""
 
 
-class Named(msgspec.Struct, frozen=True):
+class SingleTask(msgspec.Struct, frozen=True):
     """One task. `reason`: why it ended, if its return code does not say it."""
 
     id: int
@@ -209,13 +209,13 @@ class Report(msgspec.Struct, frozen=True):
     seconds: float
     slots: int
     utilisation: float | None
-    slot_seconds: Went
+    slot_seconds: SlotSeconds
     runs: list[Run]
     durations: Durations
     nodes: list[Node]
     failure_groups: int
     failures: list[Failure]
-    slowest: list[Named]
+    slowest: list[SingleTask]
     barrier_count: int
     barrier_seconds: float
     barriers: list[Barrier]

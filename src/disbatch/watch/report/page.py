@@ -12,7 +12,7 @@ from disbatch.model.text import count, counted, duration, printable, run_time
 from disbatch.model.version import VERSION
 from disbatch.watch.report.analysis import Analysis
 from disbatch.watch.report.data import REASONS
-from disbatch.watch.report.figures import Node, Report, Went
+from disbatch.watch.report.figures import Node, Report, SlotSeconds
 from disbatch.watch.report.svg import (
     Axis,
     Bar,
@@ -36,8 +36,8 @@ from disbatch.watch.report.wording import (
     percentiles,
     rate,
     share,
+    slot_time_rows,
     title_of_failures,
-    went,
     where,
 )
 
@@ -56,9 +56,9 @@ def render_page(analysis: Analysis, report: Report) -> bytes:
     parts = [_head(report)]
     if report.utilisation is not None:
         axis = Axis([run.seconds for run in report.runs])
-        timeline = draw_timeline(analysis.lines, analysis.counts, analysis.stretches)
+        timeline = draw_timeline(analysis.lines, analysis.counts, analysis.spans)
         parts += [
-            _went(report.slot_seconds),
+            _slot_time(report.slot_seconds),
             _busy(report, axis),
             _timeline(analysis, timeline, axis),
             _durations(report),
@@ -167,9 +167,9 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
 # ---- time ----
 
 
-def _went(parts: Went) -> str:
+def _slot_time(parts: SlotSeconds) -> str:
     bars, rows = "", []
-    for name, words, _, meaning, seconds, part in went(parts):
+    for name, words, _, meaning, seconds, part in slot_time_rows(parts):
         colour = "a" if name == "tasks" else name
         bars += f'<i style="flex:{part:.5f};--c:var(--{colour})"></i>'
         rows.append([f"{_swatch('span', colour)}{words}", share(part), duration(seconds), meaning])

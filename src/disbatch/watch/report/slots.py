@@ -28,7 +28,7 @@ from itertools import accumulate, pairwise
 from statistics import median, median_high, median_low
 
 from disbatch.watch.report.data import BARRIER, COUNTS, PER_ENGINE, UNCOUNTED, Counts, Lines
-from disbatch.watch.report.figures import Went
+from disbatch.watch.report.figures import SlotSeconds
 
 TOLERANCE = 5.0
 """Seconds: results may arrive late, and smaller differences hardly matter."""
@@ -83,9 +83,9 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """The time of a run: `start` of the first attempt, `finish` of the last task. `last_barrier`: id and end
-    of the last barrier with a task after it, or None; `behind`: its position in `Counts.barriers`, from 1."""
+class RunSpan:
+    """The time of a run: `start` of the first attempt, `finish` of the last task. `last_phase`: the number of
+    barriers before the last task; `last_barrier`: the end of the last of these, or `start`."""
 
     run: int
     start: float
@@ -105,14 +105,14 @@ class Stretch:
         return sum(place.slots for place in self.places)
 
 
-def find_stretches(lines: Lines, counts: Counts) -> list[Stretch]:
+def find_spans(lines: Lines, counts: Counts) -> list[RunSpan]:
     """The runs in the order of the files, without those in which nothing ran."""
     found = []
     for run in dict.fromkeys(source.run for source in lines.sources):
         files = [number for number, source in enumerate(lines.sources) if source.run == run]
         rows = _rows_by_node(lines, counts, files)
         if rows:
-            found.append(_stretch(lines, counts, run, files, rows))
+            found.append(_span(lines, counts, run, files, rows))
     return found
 
 
@@ -128,9 +128,9 @@ def _rows_by_node(lines: Lines, counts: Counts, files: Iterable[int]) -> dict[in
     return found
 
 
-def _stretch(
+def _span(
     lines: Lines, counts: Counts, run: int, files: Sequence[int], rows: dict[int, array[int]]
-) -> Stretch:
+) -> RunSpan:
     recorded = lines.rows_of(files[0])
     in_order = {node: each[: bisect_left(each, recorded.stop)] for node, each in rows.items()}
     errors = clock_errors({node: each for node, each in in_order.items() if each}, lines.finishes)
@@ -146,7 +146,7 @@ def _stretch(
             start = min(start, lines.starts[row] - errors.get(lines.nodes[row], 0.0))
         elif mark == BARRIER and lines.ids[row] < highest:
             last_barrier = min(finish, max(last_barrier, lines.finishes[row]))
-    return Stretch(run, start, finish, places, last_phase, last_barrier)
+    return RunSpan(run, start, finish, places, last_phase, last_barrier)
 
 
 def _place(lines: Lines, run: int, node: int, rows: array[int], clock: float) -> Place:
@@ -193,10 +193,10 @@ def covered(starts: Sequence[float], finishes: Iterable[float], edges: Sequence[
     return [max(0.0, after - before) for before, after in pairwise(sums)]
 
 
-def went(stretch: Stretch, lines: Lines, counts: Counts) -> Went:
+def slot_seconds(span: RunSpan, lines: Lines, counts: Counts) -> SlotSeconds:
     """How the time of all slots of a run was used."""
     tasks = uncounted = startup = barriers = tail = other = 0.0
-    for place in stretch.places:
+    for place in span.places:
         phases = _phases(place, lines, counts)
         first, first_phase = place.starts[0], phases[0]
         ends = array("d", bytes(8 * place.slots))
@@ -208,7 +208,7 @@ def went(stretch: Stretch, lines: Lines, counts: Counts) -> Went:
             else:
                 uncounted += finish - start
             if reached[slot] < 0:
-                startup += first - stretch.start
+                startup += first - span.start
                 if phase == first_phase:
                     startup += start - first
                 else:
@@ -219,10 +219,10 @@ def went(stretch: Stretch, lines: Lines, counts: Counts) -> Went:
                 barriers += start - ends[slot]
             ends[slot], reached[slot] = finish, phase
         for end, phase in zip(ends, reached, strict=True):
-            waited = max(0.0, stretch.last_barrier - end) if phase < stretch.last_phase else 0.0
+            waited = max(0.0, span.last_barrier - end) if phase < span.last_phase else 0.0
             barriers += waited
-            tail += stretch.finish - end - waited
-    return Went(tasks, uncounted, startup, barriers, tail, other)
+            tail += span.finish - end - waited
+    return SlotSeconds(tasks, uncounted, startup, barriers, tail, other)
 
 
 def _phases(place: Place, lines: Lines, counts: Counts) -> Sequence[int]:

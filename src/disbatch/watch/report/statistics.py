@@ -26,7 +26,7 @@ from disbatch.rundir import output_manifest
 from disbatch.rundir.saved_output import SavedOutput, line_of
 from disbatch.watch.report.data import CANCELLED, COPY, COUNTS, REASONS, Counts, Lines
 from disbatch.watch.report.figures import Bin, Failure, Node, Spread
-from disbatch.watch.report.slots import Place, Stretch
+from disbatch.watch.report.slots import Place, RunSpan
 from disbatch.wire.ownfile import owner_of
 
 _MOST_BINS = 40
@@ -128,13 +128,13 @@ class _Tally:
 
 
 def compare_nodes(
-    lines: Lines, counts: Counts, stretches: Sequence[Stretch], ordered: Sequence[float]
+    lines: Lines, counts: Counts, spans: Sequence[RunSpan], ordered: Sequence[float]
 ) -> list[Node]:
     """Every node, in the order of their numbers; `ordered`: the durations of all succeeded tasks, in
     order."""
     tallies: dict[int, _Tally] = {}
-    for stretch in stretches:
-        for place in stretch.places:
+    for span in spans:
+        for place in span.places:
             _add(tallies.setdefault(place.node, _Tally()), place, lines, counts)
     names = lines.node_names
     usual = percentile(ordered, 0.5) if ordered else 0.0

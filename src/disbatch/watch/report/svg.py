@@ -23,7 +23,7 @@ from disbatch.model.text import count, counted, duration
 from disbatch.watch.report.axis import Tick, bin_ticks, time_ticks
 from disbatch.watch.report.data import COUNTS, Counts, Lines
 from disbatch.watch.report.figures import Bin, Run, Spread
-from disbatch.watch.report.slots import Place, Stretch, covered
+from disbatch.watch.report.slots import Place, RunSpan, covered
 from disbatch.watch.report.wording import clean
 
 MOST_ROWS = 200
@@ -43,11 +43,11 @@ _Part = tuple[Place, Sequence[int]]
 
 @dataclass(frozen=True)
 class Bar:
-    """One attempt: its row, its stretch, when it began and ended there (seconds), its result, and its
+    """One attempt: its row, its span, when it began and ended there (seconds), its result, and its
     line."""
 
     row: int
-    stretch: int
+    span: int
     start: float
     finish: float
     ending: int
@@ -56,11 +56,11 @@ class Bar:
 
 @dataclass(frozen=True)
 class Cell:
-    """An interval of a row in a stretch (seconds), how busy it was (0 to 1), and whether many tasks failed in
+    """An interval of a row in a span (seconds), how busy it was (0 to 1), and whether many tasks failed in
     it."""
 
     row: int
-    stretch: int
+    span: int
     start: float
     finish: float
     busy: float
@@ -79,24 +79,24 @@ class Timeline:
     cells: list[Cell] = field(default_factory=list)
 
 
-def draw_timeline(lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> Timeline:
+def draw_timeline(lines: Lines, counts: Counts, spans: Sequence[RunSpan]) -> Timeline:
     """The timeline of all runs."""
-    return _Drawing(lines, counts, stretches).timeline()
+    return _Drawing(lines, counts, spans).timeline()
 
 
 class _Drawing:
-    def __init__(self, lines: Lines, counts: Counts, stretches: Sequence[Stretch]) -> None:
+    def __init__(self, lines: Lines, counts: Counts, spans: Sequence[RunSpan]) -> None:
         self._lines = lines
         self._counts = counts
-        self._stretches = stretches
-        self._seconds = sum(stretch.seconds for stretch in stretches)
+        self._spans = spans
+        self._seconds = sum(span.seconds for span in spans)
         self._names = lines.node_names
 
     def timeline(self) -> Timeline:
         slots: dict[int, int] = {}
         attempts = 0
-        for stretch in self._stretches:
-            for place in stretch.places:
+        for span in self._spans:
+            for place in span.places:
                 slots[place.node] = max(slots.get(place.node, 0), place.slots)
                 attempts += len(place.rows)
         nodes = sorted(slots, key=lambda node: _natural(self._names[node]))
@@ -117,10 +117,10 @@ class _Drawing:
         return timeline
 
     def _bars(self, first: dict[int, int]) -> Iterator[Bar]:
-        for number, stretch in enumerate(self._stretches):
-            for place in stretch.places:
+        for number, span in enumerate(self._spans):
+            for place in span.places:
                 for i, line in enumerate(place.rows):
-                    start, finish = place.starts[i] - stretch.start, place.finishes[i] - stretch.start
+                    start, finish = place.starts[i] - span.start, place.finishes[i] - span.start
                     row = first[place.node] + place.slot_of[i]
                     yield Bar(row, number, start, finish, self._ending(line), line)
 
@@ -130,8 +130,8 @@ class _Drawing:
         return FAILED if self._lines.codes[line] else FINE
 
     def _slot_cells(self, first: dict[int, int]) -> Iterator[Cell]:
-        for number, stretch in enumerate(self._stretches):
-            for place in stretch.places:
+        for number, span in enumerate(self._spans):
+            for place in span.places:
                 of_slot = [array("q") for _ in range(place.slots)]
                 for i, slot in enumerate(place.slot_of):
                     of_slot[slot].append(i)
@@ -148,9 +148,9 @@ class _Drawing:
             names = [self._names[node] for node in nodes[row * each : (row + 1) * each]]
             labels.append((names[0] if len(names) == 1 else f"{names[0]} – {names[-1]}", row, 1))
         timeline = Timeline(rows, "node" if each == 1 else f"{each} nodes", labels)
-        for number, stretch in enumerate(self._stretches):
+        for number, span in enumerate(self._spans):
             parts: dict[int, list[_Part]] = {}
-            for place in stretch.places:
+            for place in span.places:
                 parts.setdefault(row_of[place.node], []).append((place, range(len(place.rows))))
             for row, part in parts.items():
                 slots = sum(place.slots for place, _ in part)
@@ -159,12 +159,12 @@ class _Drawing:
 
     def _cells(self, number: int, row: int, parts: Sequence[_Part], slots: int) -> Iterator[Cell]:
         """The intervals of a row in which anything ran."""
-        stretch = self._stretches[number]
-        if stretch.seconds <= 0:
+        span = self._spans[number]
+        if span.seconds <= 0:
             return
-        columns = max(_FEWEST_COLUMNS, round(_COLUMNS * stretch.seconds / self._seconds))
-        step = stretch.seconds / columns
-        edges = [stretch.start + step * at for at in range(columns + 1)]
+        columns = max(_FEWEST_COLUMNS, round(_COLUMNS * span.seconds / self._seconds))
+        step = span.seconds / columns
+        edges = [span.start + step * at for at in range(columns + 1)]
         busy, ended, failed = [0.0] * columns, [0] * columns, [0] * columns
         for place, chosen in parts:
             starts = [place.starts[i] for i in chosen]
@@ -212,11 +212,11 @@ class Axis:
         self._widths = [width * room / sum(widths) for width in widths]
         self._lefts = [sum(self._widths[:at]) + _GAP * at for at in range(len(seconds))]
 
-    def at(self, stretch: int, seconds: float) -> float:
+    def at(self, span: int, seconds: float) -> float:
         """The position of a time in a run."""
-        whole = self.seconds[stretch]
+        whole = self.seconds[span]
         share = min(1.0, max(0.0, seconds / whole)) if whole > 0 else 0.0
-        return self._lefts[stretch] + self._widths[stretch] * share
+        return self._lefts[span] + self._widths[span] * share
 
     def ticks(self) -> list[Tick]:
         """Labels: the time since the beginning of each run."""
@@ -274,15 +274,15 @@ def histogram_plot(bins: Sequence[Bin], logarithmic: bool) -> str:
     return _figure(said, height, "".join(shapes), ticks, [(0.0, count(top)), (1.0, "0")])
 
 
-def timeline_plot(timeline: Timeline, axis: Axis, told: Callable[[Bar], str]) -> str:
-    """The work of the slots; `told` returns the description of an attempt."""
+def timeline_plot(timeline: Timeline, axis: Axis, describe: Callable[[Bar], str]) -> str:
+    """The work of the slots; `describe` returns the title of an attempt."""
     each = max(2, min(16, round(480 / timeline.rows)))
     parted = len(timeline.labels) > 1 and timeline.what == "slot" and each >= 4
     lines = [first for _, first, _ in timeline.labels] if parted else []
     height = float(each * timeline.rows)
     shapes = [axis.grounds(height)]
     if timeline.bars:
-        shapes += _bars(timeline, axis, each, told)
+        shapes += _bars(timeline, axis, each, describe)
     else:
         shapes += _cells(timeline.cells, axis, each)
     shapes += [f'<path class="line" d="M0 {_n(row * each)}H{_n(WIDE)}"/>' for row in lines[1:]]
@@ -296,7 +296,7 @@ def timeline_plot(timeline: Timeline, axis: Axis, told: Callable[[Bar], str]) ->
     return _figure(said, height, "".join(shapes), axis.ticks(), labels, names=True)
 
 
-def _bars(timeline: Timeline, axis: Axis, each: float, told: Callable[[Bar], str]) -> Iterable[str]:
+def _bars(timeline: Timeline, axis: Axis, each: float, describe: Callable[[Bar], str]) -> Iterable[str]:
     """Neighbours alternate in shade, so that their boundaries are visible."""
     named = len(timeline.bars) <= _MOST_NAMED_BARS
     paths: dict[str, list[str]] = {}
@@ -305,11 +305,11 @@ def _bars(timeline: Timeline, axis: Axis, each: float, told: Callable[[Bar], str
     for bar in timeline.bars:
         tone[bar.row] = 1 - tone.get(bar.row, 1)
         name = _CLASSES[bar.ending][tone[bar.row]]
-        left, right = axis.at(bar.stretch, bar.start), axis.at(bar.stretch, bar.finish)
+        left, right = axis.at(bar.span, bar.start), axis.at(bar.span, bar.finish)
         least = 1.0 if bar.ending == FINE else 2.0
         stroke = f"M{_n(left)} {_n((bar.row + 0.5) * each)}h{_n(max(least, right - left))}"
         if named:
-            found.append(f'<path class="s {name}" d="{stroke}">{_title(told(bar))}</path>')
+            found.append(f'<path class="s {name}" d="{stroke}">{_title(describe(bar))}</path>')
         else:
             paths.setdefault(name, []).append(stroke)
     found += [f'<path class="s {name}" d="{"".join(strokes)}"/>' for name, strokes in sorted(paths.items())]
@@ -326,9 +326,9 @@ def _cells(cells: Sequence[Cell], axis: Axis, each: float) -> Iterable[str]:
         paths.setdefault(shade, []).append(f"M{_n(left)} {_n((place[0] + 0.5) * each)}h{_n(right - left)}")
 
     for cell in cells:
-        place = cell.row, cell.stretch
+        place = cell.row, cell.span
         shade = cell.failing, max(1, round(cell.busy * _LEVELS))
-        left, right = axis.at(cell.stretch, cell.start), axis.at(cell.stretch, cell.finish)
+        left, right = axis.at(cell.span, cell.start), axis.at(cell.span, cell.finish)
         stroke = open_strokes.get(place)
         if stroke is not None and stroke[2] == shade and abs(stroke[1] - left) < 0.01:
             left = stroke[0]

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from disbatch.model.text import count, counted, duration, run_time, wrapped
 from disbatch.watch.report.axis import bin_ticks, time_ticks
-from disbatch.watch.report.figures import Durations, Node, Report, Run, Went
+from disbatch.watch.report.figures import Durations, Node, Report, Run, SlotSeconds
 from disbatch.watch.report.wording import (
     UNBROKEN,
     besides,
@@ -24,8 +24,8 @@ from disbatch.watch.report.wording import (
     percentiles,
     rate,
     share,
+    slot_time_rows,
     title_of_failures,
-    went,
     where,
 )
 
@@ -72,7 +72,7 @@ def render(report: Report) -> list[Text]:
     """The lines, without their ends."""
     parts = [_head(report)]
     if report.utilisation is not None:
-        parts += [_went(report.slot_seconds), _busy(report.runs)]
+        parts += [_slot_time(report.slot_seconds), _busy(report.runs)]
         parts.append(_durations(report.durations))
     if len(report.nodes) > 1:
         parts.append(_nodes(report.nodes))
@@ -141,13 +141,13 @@ def _times(report: Report) -> list[Text]:
 # ---- time ----
 
 
-def _went(parts: Went) -> list[Text]:
+def _slot_time(parts: SlotSeconds) -> list[Text]:
     lines = [
         Text.assemble(
             (f"{'Where the time of the slots went':<58}", "bold"), (f"{'share':>8}{'slot time':>14}", "dim")
         )
     ]
-    for _, words, style, _, seconds, part in went(parts):
+    for _, words, style, _, seconds, part in slot_time_rows(parts):
         drawn = f"{bar(part, 38):<38}", style
         lines.append(Text.assemble(f"  {words:<18}", drawn, f"{share(part):>8}{duration(seconds):>14}"))
     return lines

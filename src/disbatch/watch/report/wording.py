@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from rich.cells import cell_len, set_cell_size
 
 from disbatch.model.text import count, counted, duration, one_line, per_second
-from disbatch.watch.report.figures import Durations, Failure, Node, Report, Tasks, Went
+from disbatch.watch.report.figures import Durations, Failure, Node, Report, SlotSeconds, Tasks
 
 UNBROKEN = 1 << 16
 """Columns of a command to be copied."""
 
-WENT = (
+SLOT_TIME = (
     ("tasks", "tasks", "green", "tasks that count"),
     ("uncounted", "other attempts", "magenta", "attempts that do not count: ended early, or run again"),
     ("startup", "start-up", "cyan", "before the first task of a slot"),
@@ -21,7 +21,7 @@ WENT = (
     ("tail", "tail", "blue", "after the last task of a slot"),
     ("other", "between tasks", "bright_black", "from one task of a slot to its next"),
 )
-"""Parts of the slots' time: the field of `Went`, its name, a colour of the terminal, and what it means."""
+"""Parts of the slots' time: field of `SlotSeconds`, name, colour of the terminal, meaning."""
 
 
 def outcomes(tasks: Tasks) -> str:
@@ -94,9 +94,9 @@ def rate(report: Report) -> str:
     return per_second(sum(run.tasks for run in report.runs) / report.seconds) if report.seconds > 0 else ""
 
 
-def went(parts: Went) -> list[tuple[str, str, str, str, float, float]]:
-    """The parts of the slots' time that are not empty: as in `WENT`, with seconds and share."""
-    seconds = [(*each, getattr(parts, each[0])) for each in WENT]
+def slot_time_rows(parts: SlotSeconds) -> list[tuple[str, str, str, str, float, float]]:
+    """The parts of the slots' time that are not empty: as in `SLOT_TIME`, with seconds and share."""
+    seconds = [(*each, getattr(parts, each[0])) for each in SLOT_TIME]
     return [(*each, each[-1] / parts.whole) for each in seconds if each[-1] > 0]
 
 

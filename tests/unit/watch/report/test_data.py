@@ -153,7 +153,7 @@ def test_a_file_named_twice(tmp_path: Path) -> None:
     path = write(tmp_path / "s", line(1))
     (tmp_path / "link").symlink_to(path)
     lines = read(path, str(tmp_path / "link"))
-    assert (len(lines), lines.doubled) == (1, [str(tmp_path / "link")])
+    assert (len(lines), lines.duplicates) == (1, [str(tmp_path / "link")])
 
 
 def test_results_that_no_driver_took(tmp_path: Path) -> None:

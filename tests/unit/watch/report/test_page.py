@@ -28,7 +28,7 @@ def page(*paths: str) -> bytes:
 def timeline(*paths: str) -> Timeline:
     analysis = Analysis.of(paths)
     analysis.close()
-    return draw_timeline(analysis.lines, analysis.counts, analysis.stretches)
+    return draw_timeline(analysis.lines, analysis.counts, analysis.spans)
 
 
 HISTORY = [
