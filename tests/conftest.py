@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from disbatch.engine.session_file import path_of
+from session_files import remove_session_files
 
 KEPT = {"CI", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "WEB_PICTURES", "DISBATCH_PICTURES"}
 """Variables that tests may see: where programs are, and what a developer says to the tests themselves."""
@@ -81,13 +79,10 @@ def _restore_environment(home: str) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_session_files(request: pytest.FixtureRequest) -> Iterator[None]:
-    """An engine that is killed together with its keeper leaves its session file in /tmp to the next driver of
-    the run, which not every test has. Engines of a test are named in their logs."""
+    """Remove the session files of a test's engines."""
     directory: Path | None = None
     if "tmp_path" in request.fixturenames:
         directory = request.getfixturevalue("tmp_path")  # so it is there until all other fixtures have ended
     yield
-    for log in filter(Path.is_file, directory.rglob("*_engine.txt*") if directory else ()):
-        with suppress(OSError):
-            for engine in re.findall(r" INFO engine (\S+) on ", log.read_text(errors="replace")):
-                Path(path_of(engine)).unlink(missing_ok=True)
+    if directory is not None:
+        remove_session_files(directory)

@@ -21,6 +21,8 @@ from slurm_lab import LAB, SlurmLab
 from slurm_run import SlurmRun
 from ssh_run import Run
 
+from session_files import remove_session_files
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -246,6 +248,7 @@ def _slurm_run(lab: SlurmLab, name: str, user: str) -> Iterator[SlurmRun]:
     run = SlurmRun(lab, directory, user)
     yield run
     run.close()
+    remove_session_files(directory)
 
 
 @pytest.fixture
