@@ -54,7 +54,7 @@ class Recorder:
         self,
         write: Callable[[bytes], None],
         tally: Tally,
-        members: Mapping[str, EngineEntry],
+        entries: Mapping[str, EngineEntry],
         *,
         notify_user: Callable[[str], None],
         source_name: Callable[[int], str],
@@ -70,7 +70,7 @@ class Recorder:
         self._ended = ended
         self._failed = failed
         self._tally = tally
-        self._members = members
+        self._entries = entries
         self._notify_user = notify_user
         self._source_name = source_name
         self._hostname = hostname
@@ -94,22 +94,20 @@ class Recorder:
         return f"{self._source_name(id)}:{item.line}"
 
     def _task(self, action: events.RecordTask) -> None:
-        task, outcome, member = action.task, action.outcome, self._members[action.engine]
+        task, outcome, entry = action.task, action.outcome, self._entries[action.engine]
         if action.verdict is events.Verdict.CANCELLED:
             code = outcome.return_code or CANCELLED_RETURN_CODE
             outcome = msgspec.structs.replace(outcome, return_code=code, reason=Reason.CANCELLED)
         if action.verdict in (events.Verdict.COUNTS, events.Verdict.CANCELLED):
-            self._tally.count(member, task, outcome)
-            self._conclude(task, member, outcome)
+            self._tally.count(entry, task, outcome)
+            self._conclude(task, entry, outcome)
             if outcome.return_code and action.verdict is events.Verdict.COUNTS:
-                self._notify_failed(task, member, outcome)
+                self._notify_failed(task, entry, outcome)
         else:
             self._tally.ended += 1
             self._tally.busy += outcome.elapsed
             mark = Mark.SUPERSEDED
-            self._aside(
-                format_line(task.id, task.line, task.repeat, task.command, member.name, outcome, mark)
-            )
+            self._aside(format_line(task.id, task.line, task.repeat, task.command, entry.name, outcome, mark))
 
     def _aside(self, line: bytes) -> None:
         """Write a line that is not a result. A former driver may have written it: an engine sends again what
@@ -117,9 +115,9 @@ class Recorder:
         if hash(line) not in self._asides:
             self._write(line)
 
-    def _conclude(self, task: Task, member: EngineEntry, outcome: Outcome) -> None:
+    def _conclude(self, task: Task, entry: EngineEntry, outcome: Outcome) -> None:
         """Write a line that counts."""
-        line = format_line(task.id, task.line, task.repeat, task.command, member.name, outcome)
+        line = format_line(task.id, task.line, task.repeat, task.command, entry.name, outcome)
         self._write(line)
         self._notify_ended(task.id, line)
 
@@ -127,9 +125,9 @@ class Recorder:
         for ended in self._ended:
             ended(id, line)
 
-    def _notify_failed(self, task: Task, member: EngineEntry, outcome: Outcome) -> None:
+    def _notify_failed(self, task: Task, entry: EngineEntry, outcome: Outcome) -> None:
         for failed in self._failed:
-            failed(view_of(member, task, outcome))
+            failed(view_of(entry, task, outcome))
 
     def _skipped(self, action: events.RecordSkipped) -> None:
         completed = action.completed
@@ -152,11 +150,11 @@ class Recorder:
         self._notify_ended(item.id, text)
 
     def _lost(self, action: events.RecordLost) -> None:
-        task, member, now = action.task, self._members[action.engine], time.time()
+        task, entry, now = action.task, self._entries[action.engine], time.time()
         outcome = Outcome(0, -1, 0, LOST_RETURN_CODE, 0.0, now, now, 0, b"", 0, b"")
-        self._tally.count_lost(member, task, outcome)
-        self._conclude(task, member, outcome)
-        self._notify_failed(task, member, outcome)
+        self._tally.count_lost(entry, task, outcome)
+        self._conclude(task, entry, outcome)
+        self._notify_failed(task, entry, outcome)
         self._notify_user(f"{self._where(task)}: task {task.id} given up: its engines were lost too often")
 
     def _cancelled(self, action: events.RecordCancelled) -> None:
@@ -167,15 +165,15 @@ class Recorder:
         self._conclude(task, self._nobody, outcome)
 
     def _per_engine(self, action: events.RecordPerEngine) -> None:
-        command, outcome, member = action.command, action.outcome, self._members[action.engine]
+        command, outcome, entry = action.command, action.outcome, self._entries[action.engine]
         line = format_line(
-            command.id, command.line, NO_REPEAT, command.command, member.name, outcome, Mark.PER_ENGINE
+            command.id, command.line, NO_REPEAT, command.command, entry.name, outcome, Mark.PER_ENGINE
         )
         self._aside(line)
         if outcome.return_code:
             what = f"PERENGINE {command.phase.name} ended with {outcome.return_code}"
             said = line_of_outcome(outcome)
-            self._notify_user(f"{self._where(command)}: {what} on {member.shown}{said and f': {said}'}")
+            self._notify_user(f"{self._where(command)}: {what} on {entry.shown}{said and f': {said}'}")
 
     def _barrier(self, action: events.RecordBarrier) -> None:
         """The line's times are those during which the barrier held back later tasks."""
