@@ -34,7 +34,7 @@ class Bench:
         self.told: list[events.Event] = []
         self.actions: list[events.Action] = []
         self.dismissed: list[str] = []
-        self.members: dict[str, EngineEntry] = {}
+        self.entries: dict[str, EngineEntry] = {}
         self.noted: list[JournalLine] = []
         self.can_note = True
         self.reads = 0
@@ -44,7 +44,7 @@ class Bench:
         )
         self.submissions = Submissions(ending=lambda: False, why_not="takes no tasks")
         self.control = UserCommands(
-            *(self.plan, self.members, self.holds, self.departures, self.submissions),
+            *(self.plan, self.entries, self.holds, self.departures, self.submissions),
             source_name="Tasks",
             source_ids=lambda: self.plan.read_to if ids is None else ids,
             handle_event=self.handle_event,
@@ -67,14 +67,14 @@ class Bench:
 
     def launch(self, name: str, *, own: bool = True) -> None:
         node = Node(f"user@{name}", 2, 2, Way.SSH, 1.0, 0) if own else None
-        self.members[f"e-{name}"] = EngineEntry(
-            f"e-{name}", name, len(self.members), 2, node, label="rack" if own else ""
+        self.entries[f"e-{name}"] = EngineEntry(
+            f"e-{name}", name, len(self.entries), 2, node, label="rack" if own else ""
         )
 
     def join(self, name: str) -> None:
-        member = self.members[f"e-{name}"]
-        member.state = engine_state.Joined(since=1.0)
-        self.handle_event(Joined(member.engine, Capacity(2), []))
+        entry = self.entries[f"e-{name}"]
+        entry.state = engine_state.Joined(since=1.0)
+        self.handle_event(Joined(entry.engine, Capacity(2), []))
 
     def handle_event(self, event: events.Event) -> None:
         self.told.append(event)
@@ -87,9 +87,9 @@ class Bench:
         self.noted.append(line)
         return self.can_note
 
-    def dismiss(self, member: EngineEntry) -> None:
-        member.state = engine_state.Cancelled()
-        self.dismissed.append(member.name)
+    def dismiss(self, entry: EngineEntry) -> None:
+        entry.state = engine_state.Cancelled()
+        self.dismissed.append(entry.name)
 
     def asked(self, verb: RunRequest, by: str = "") -> list[str]:
         answer = self.control.request(Request(PROTOCOL, "0123456789abcdef", "0", verb, by), verb)

@@ -69,7 +69,7 @@ def test_ranges_of_other_nodes() -> None:
     assert six().refused(Drain(["n[2-1]"])) == "drain n[2-1]: [2-1]: write numbers and ranges, e.g. [1-3,7]"
     assert six().refused(Drain(["n[1-99999]"])) == "drain n[1-99999]: more than 10000 hosts"
     bench = six()
-    bench.members["e-n3"].label = "n[1-2]"
+    bench.entries["e-n3"].label = "n[1-2]"
     assert bench.asked(Drain(["n[1-2]"])) == ["n3 (n[1-2]): draining; 2 tasks are running there"]
 
 
@@ -97,12 +97,12 @@ def test_nodes_that_are_not_there() -> None:
     ]
     for name in ("n4", "n5"):
         bench.launch(name)
-    bench.members["e-n4"].state = engine_state.Failed()
+    bench.entries["e-n4"].state = engine_state.Failed()
     assert bench.asked(Stop(["n4"])) == ["n4 (rack): did not join"]
     assert bench.asked(Stop(["n5"])) == ["n5 (rack): has not joined yet, and need not", ALONE]
     assert bench.dismissed == ["n5"]
     bench.join("n5")
-    bench.departures.joined(bench.members["e-n5"])
+    bench.departures.joined(bench.entries["e-n5"])
     assert bench.told[-1] == events.Stop("e-n5")
 
 
@@ -117,7 +117,7 @@ def test_the_engine_that_is_there_of_two_with_one_name() -> None:
     bench.asked(Stop(["n2"]))
     bench.ended("n2")
     bench.handle_event(events.Left("e-n2"))
-    bench.members["again"] = EngineEntry("again", "n2", 9, 2, None, state=engine_state.Joined(since=2.0))
+    bench.entries["again"] = EngineEntry("again", "n2", 9, 2, None, state=engine_state.Joined(since=2.0))
     bench.handle_event(Joined("again", Capacity(2), []))
     assert bench.asked(Drain(["n2"])) == ["n2: draining; 2 tasks are running there"]
     assert bench.told[-1] == events.Drain("again")
@@ -131,7 +131,7 @@ def test_unknown_names(verb: RunRequest) -> None:
 
 def test_no_names_are_known() -> None:
     bench = Bench()
-    bench.members.clear()
+    bench.entries.clear()
     assert bench.refused(Drain(["n1"])) == "no node or label n1; there are none yet"
 
 
@@ -140,11 +140,11 @@ def test_an_engine_that_died(verb: RunRequest) -> None:
     """Its process has ended: it cannot come back."""
     bench = six()
     bench.handle_event(Lost("e-n1"))
-    bench.members["e-n1"].state = engine_state.Lost(before=True, exit_code=0)
+    bench.entries["e-n1"].state = engine_state.Lost(before=True, exit_code=0)
     bench.told.clear()
     assert bench.asked(verb) == ["n1 (rack): its engine is lost, and does not come back"]
     assert bench.told == []
-    bench.members["e-n2"].name = "n1"
+    bench.entries["e-n2"].name = "n1"
     (words,) = bench.asked(verb)
     assert "2 tasks" in words
 
@@ -280,7 +280,7 @@ def test_orders_that_cannot_be_noted_say_so() -> None:
 def test_orders_of_a_former_driver() -> None:
     bench = six()
     bench.launch("n4")
-    bench.members["e-n4"].inherited = True
+    bench.entries["e-n4"].inherited = True
     here = Here("e-n4", "n4", 3, 2, None, pid=4)
     bench.control.restore(
         told(
@@ -295,7 +295,7 @@ def test_orders_of_a_former_driver() -> None:
     assert Reason.PAUSE in bench.holds and bench.noted == []
     assert bench.told == [events.Cancel([(3, 4), (9, 9)]), Hold()]
     bench.join("n4")
-    bench.departures.joined(bench.members["e-n4"])
+    bench.departures.joined(bench.entries["e-n4"])
     assert bench.told[-1] == events.Stop("e-n4")
 
 
@@ -303,20 +303,20 @@ def test_an_engine_that_is_expected_from_a_former_driver_is_not_given_up() -> No
     """It may run tasks, which must not start elsewhere."""
     bench = six()
     bench.launch("n4")
-    bench.members["e-n4"].inherited = True
+    bench.entries["e-n4"].inherited = True
     assert bench.asked(Drain(["n4"])) == ["n4 (rack): is not heard yet; if it comes, it leaves"]
-    assert bench.dismissed == [] and isinstance(bench.members["e-n4"].state, engine_state.Launching)
+    assert bench.dismissed == [] and isinstance(bench.entries["e-n4"].state, engine_state.Launching)
     bench.asked(Stop(["n4"]))
     bench.asked(Drain(["n4"]))
     bench.join("n4")
-    bench.departures.joined(bench.members["e-n4"])
+    bench.departures.joined(bench.entries["e-n4"])
     assert bench.told[-1] == events.Stop("e-n4")
 
 
 def test_an_engine_by_its_own_name() -> None:
     """Two may be on one node."""
     bench = Bench(*(task(id) for id in range(8)))
-    bench.members["e-n2"].name = "n1"
+    bench.entries["e-n2"].name = "n1"
     assert bench.asked(Drain(["e-n2"])) == ["n1 (rack): draining; 2 tasks are running there"]
     assert bench.said == ["dbutil drain n1 (rack)"]
     assert [name for name, engine in bench.plan.engines.items() if engine.draining] == ["e-n2"]

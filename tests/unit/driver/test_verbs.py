@@ -78,13 +78,13 @@ def state(bench: Bench) -> tuple[object, ...]:
 def taken_over(bench: Bench, path: Path) -> Bench:
     """The next driver has read the journal; its engines join."""
     file = JournalFile.create(path, ASKED)
-    file.add(*(Here(name, name[2:], 0, 2, None, pid=4) for name in bench.members), *bench.noted)
+    file.add(*(Here(name, name[2:], 0, 2, None, pid=4) for name in bench.entries), *bench.noted)
     file.close()
     following = Bench()
     following.submissions.begin(Source(), ResultFeed.__new__(ResultFeed))  # type: ignore[arg-type]
     following.control.restore(read(path))
-    for member in following.members.values():
-        following.departures.joined(member)
+    for entry in following.entries.values():
+        following.departures.joined(entry)
     return following
 
 
