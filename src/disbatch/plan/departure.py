@@ -71,8 +71,7 @@ def rebalance(board: Board) -> None:
     if next(iter(rotation.idle), None) is None:
         return
     for demand, queued in list(rotation.queued.items()):
-        times = (engine.capacity.times(demand) for engine in rotation.idle)
-        _rebalance_class(board, demand, queued, filter(None, times))
+        _rebalance_class(board, demand, queued, rotation.idle.vacancies(demand))
 
 
 def _rebalance_class(

@@ -7,6 +7,7 @@ from disbatch.plan.departure import let_go, rebalance
 from disbatch.plan.engine import Engine, State
 from disbatch.plan.events import Assign
 from disbatch.plan.reading import catch_up, complete_barrier
+from disbatch.plan.rotation import Turns
 from disbatch.plan.state import Board, Mode
 
 _Given = dict[str, tuple[Engine, list[tuple[int, Task]]]]
@@ -51,8 +52,24 @@ def _give_out(board: Board, *, queue: bool) -> _Given:
     ready, rotation = board.backlog.ready, board.rotation
     turns = rotation.queueing if queue else rotation.idle
     given: _Given = {}
-    for new in ready.new:
-        turns.reconsider(new, len(ready.classes[new]))
+    new = list(ready.new)
+    while True:
+        # Engines that were asked back for a class may have taken others' tasks: look for more.
+        new = [each for each in new if each in ready.classes and turns.reconsider(each, ready.classes[each])]
+        if not (ready.count and turns.open):
+            break
+        _take_turns(board, turns, given, queue=queue)
+    if turns.passed and not turns.open:
+        for demand in ready.new:
+            turns.give_up(demand)
+    for engine, _ in given.values():
+        rotation.touch(engine)
+    return given
+
+
+def _take_turns(board: Board, turns: Turns, given: _Given, *, queue: bool) -> None:
+    """Engines take tasks in turn, as long as there are tasks and engines."""
+    ready, rotation = board.backlog.ready, board.rotation
     while ready.count and turns.open:
         engines = next(iter(turns.open.values()))
         engine = next(iter(engines.values()))
@@ -68,9 +85,6 @@ def _give_out(board: Board, *, queue: bool) -> _Given:
             rotation.take_out(engine, turns)
         if rotation.limits:
             rotation.spend(engine, 1)
-    for engine, _ in given.values():
-        rotation.touch(engine)
-    return given
 
 
 def _give(

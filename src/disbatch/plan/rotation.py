@@ -11,10 +11,10 @@ that many are done it is spent. Then nothing is changed engine by engine: it is 
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain, islice
 
-from disbatch.model.task import Demand
+from disbatch.model.task import Demand, Task
 from disbatch.plan.engine import Engine, State
 
 RESTING = (State.ACTIVE, State.DRAINING)
@@ -28,7 +28,9 @@ class Turns:
     context. `queue`: these engines have room in their queues, for all tasks that fit into their whole
     capacity; otherwise they have free cores."""
 
-    __slots__ = ("_closed", "_hopeless", "_left", "_queue", "_whose", "contexts", "open", "passed")
+    __slots__ = (
+        "_changed", "_closed", "_hopeless", "_left", "_queue", "_whose", "contexts", "open", "passed",
+    )  # fmt: skip
 
     def __init__(self, closed: set[str], *, queue: bool) -> None:
         self.contexts: defaultdict[str, OrderedDict[str, Engine]] = defaultdict(OrderedDict)
@@ -38,7 +40,9 @@ class Turns:
         self.passed: dict[str, Engine] = {}
         """Engines that have room, but for no ready task."""
         self._hopeless: list[Demand] = []
-        """Demands that fit none of `passed`."""
+        """Demands that fit none of these engines, but perhaps some of `_changed`."""
+        self._changed: dict[str, Engine] = {}
+        """Engines that got room since."""
         self._closed = closed
         self._queue = queue
         self._whose = ""
@@ -78,9 +82,12 @@ class Turns:
         engines[engine.id] = engine
         if len(engines) == 1 and context not in self._closed:
             self.open[context] = engines
+        if self._hopeless:
+            self._changed[engine.id] = engine
 
     def remove(self, engine: Engine) -> None:
         """Remove an engine that has no room."""
+        self._changed.pop(engine.id, None)
         if self.passed.pop(engine.id, None) is not None:
             return
         engines = self.contexts[engine.context]
@@ -93,28 +100,60 @@ class Turns:
 
     def pass_over(self, engine: Engine) -> None:
         """The engine has room for no ready task."""
+        if engine.id in self._changed:
+            self._check_hopeless(engine)
         self.remove(engine)
         self.passed[engine.id] = engine
-        self._hopeless = [demand for demand in self._hopeless if not self._fits(engine, demand)]
 
     def changed(self, engine: Engine) -> None:
         """The room of the engine has changed."""
         if self.passed.pop(engine.id, None) is not None:
             self.add(engine)
+        elif self._hopeless:
+            self._changed[engine.id] = engine
 
-    def reconsider(self, demand: Demand, tasks: int) -> None:
-        """So many tasks of a class are ready that had none: return engines that have room for them to the
-        rotation. If there are none, this is known for all classes that need as much or more, until an engine
-        with more room is passed over."""
-        if not self.passed or any(_needs_as_much(demand, other) for other in self._hopeless):
+    @property
+    def remembers(self) -> bool:
+        """`changed` has to be called even if the engine keeps its place."""
+        return bool(self.passed or self._hopeless)
+
+    def _check_hopeless(self, engine: Engine) -> None:
+        self._hopeless = [demand for demand in self._hopeless if not self._fits(engine, demand)]
+
+    def give_up(self, demand: Demand) -> None:
+        """This demand, and each one for as much or more, fits none of these engines until one has more
+        room."""
+        others = [other for other in self._hopeless if not _needs_as_much(other, demand)]
+        self._hopeless = [*others, demand][-MOST_HOPELESS:]
+
+    def _is_hopeless(self, demand: Demand) -> bool:
+        return any(_needs_as_much(demand, other) for other in self._hopeless)
+
+    def vacancies(self, demand: Demand) -> Iterator[int]:
+        """For each engine with room for such tasks, for how many."""
+        for engine in self._changed.values():
+            self._check_hopeless(engine)
+        self._changed.clear()
+        if self._is_hopeless(demand):
             return
+        none = True
+        for engine in self:
+            if times := engine.capacity.times(demand):
+                none = False
+                yield times
+        if none:
+            self.give_up(demand)
+
+    def reconsider(self, demand: Demand, tasks: Collection[Task]) -> bool:
+        """These tasks of a class are ready that had none: return engines that have room for them to the
+        rotation. True if there may be others."""
+        if not self.passed or self._is_hopeless(demand):
+            return False
         fitting = (engine for engine in self._passed_open() if self._fits(engine, demand))
-        found = list(islice(fitting, tasks))
+        found = list(islice(fitting, len(tasks)))
         for engine in found:
             self.changed(engine)
-        if not found:
-            others = [other for other in self._hopeless if not _needs_as_much(other, demand)]
-            self._hopeless = [*others, demand][-MOST_HOPELESS:]
+        return len(found) == len(tasks)
 
     def close(self, context: str) -> None:
         """The engines of this context may take no tasks."""
@@ -122,6 +161,7 @@ class Turns:
 
     def reopen(self, context: str) -> None:
         """The engines of this context may take tasks again."""
+        self._hopeless.clear()
         for engine in [engine for engine in self.passed.values() if engine.context == context]:
             self.changed(engine)
         if self.contexts[context]:
@@ -264,7 +304,7 @@ class Rotation:
             if queue_room > 0:
                 place |= QUEUEING
         before, engine.place = engine.place, place
-        if place == before and not self.idle.passed and not self.queueing.passed:
+        if place == before and not self.idle.remembers and not self.queueing.remembers:
             return
         for bit, turns in ((IDLE, self.idle), (QUEUEING, self.queueing)):
             if place & ~before & bit:

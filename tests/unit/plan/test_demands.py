@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from plan_world import outcome
+from itertools import count
+from typing import Any
+
+import hypothesis
+from hypothesis import strategies as st
+from plan_world import check_consistency, outcome
 
 from disbatch.model.task import CORE, NO_DEMAND, Demand, Task
 from disbatch.plan.backlog import LOOKAHEAD, PASSED_MOST, READ_MOST
 from disbatch.plan.capacity import Capacity
-from disbatch.plan.events import Action, Assign, Finished, Joined, Read, Recall, Returned, SourceEnded
+from disbatch.plan.engine import State
+from disbatch.plan.events import (
+    Action,
+    Assign,
+    Finished,
+    Joined,
+    Lost,
+    Read,
+    Recall,
+    Returned,
+    SourceDry,
+    SourceEnded,
+)
 from disbatch.plan.plan import Plan
 
 WIDE = Demand(2 * CORE)
@@ -118,3 +135,57 @@ def test_an_engine_starts_nothing_past_the_first_task_of_its_queue() -> None:
     assert [t.id for t in a.running.values()] == [1] and [t.id for t in a.queued.values()] == [2, 3]
     plan.handle(Finished("a", [outcome(next(iter(a.running)), elapsed=0.05)]))
     assert [t.id for t in a.running.values()] == [2] and [t.id for t in a.queued.values()] == [3]
+
+
+def test_an_engine_is_not_forgotten_because_another_one_took_a_task_of_higher_priority() -> None:
+    """Both were passed over, and a has room for one of the two new tasks only."""
+    plan = Plan()
+    plan.handle(Joined("a", Capacity(1, resources={"licences": 1}), []))
+    plan.handle(Joined("b", Capacity(1), []))
+    assert given(plan.handle(Read([task(0, Demand(9 * CORE))]))) == {}
+    licensed = Demand(CORE, (("licences", 1),), priority=1)
+    assert given(plan.handle(Read([task(1, Demand(CORE)), task(2, licensed)]))) == {"a": [2], "b": [1]}
+
+
+NEEDS = st.builds(
+    lambda cores, memory, licences, priority: Demand(
+        cores,
+        tuple((n, a) for n, a in (("licences", licences), ("memory", memory)) if a),
+        priority=priority,
+    ),
+    st.none() | st.integers(1, 3).map(lambda cores: cores * CORE),
+    st.integers(0, 3),
+    st.integers(0, 1),
+    st.integers(0, 1),
+)
+STEPS = st.one_of(
+    st.tuples(st.just("join"), st.integers(1, 3), st.integers(0, 4), st.integers(0, 1)),
+    st.tuples(st.just("read"), st.lists(NEEDS, min_size=1, max_size=6)),
+    st.tuples(st.just("finish"), st.integers(0, 9), st.floats(0.01, 3)),
+    st.tuples(st.just("lose"), st.integers(0, 9)),
+    st.tuples(st.just("dry")),
+)
+
+
+@hypothesis.given(st.lists(STEPS, max_size=40))
+def test_no_task_waits_for_capacity_that_is_free(steps: list[tuple[Any, ...]]) -> None:
+    plan, ids = Plan(), count()
+    for step in steps:
+        engines = list(plan.engines.values())
+        if step[0] == "join":
+            capacity = Capacity(step[1], resources={"memory": step[2], "licences": step[3]})
+            plan.handle(Joined(f"e{len(engines)}", capacity, []))
+        elif step[0] == "read":
+            plan.handle(Read([task(next(ids), demand) for demand in step[1]]))
+        elif step[0] == "dry":
+            plan.handle(SourceDry())
+        elif engines:
+            engine = engines[step[1] % len(engines)]
+            if step[0] == "lose":
+                plan.handle(Lost(engine.id))
+            elif engine.running:
+                plan.handle(Finished(engine.id, [outcome(next(iter(engine.running)), elapsed=step[2])]))
+        check_consistency(plan)
+        for engine in plan.engines.values():
+            if engine.state is State.ACTIVE and not engine.queued:
+                assert not any(map(engine.capacity.fits, plan.board.backlog.ready.classes))

@@ -250,3 +250,27 @@ def test_what_fits_no_engine_is_looked_for_once() -> None:
     this.backlog.ready.append(Task(7, 7, -1, b":", Demand(CORE // 2)))
     settle(this)
     assert this.live == 2
+
+
+def test_the_end_of_a_source_costs_the_same_with_many_idle_engines_that_are_too_small() -> None:
+    """Tasks wait in a queue, and what is idle has no room for them."""
+
+    def looks(engines: int) -> int:
+        this = board(engines)
+        full = this.engines["full"] = Looked("full", Capacity(2), "")
+        full.depth = 9
+        this.rotation.move(full, State.ACTIVE)
+        for number in range(6):
+            full.inherit(number, Task(number, number, -1, b":", Demand(2 * CORE, seconds=number)))
+            this.live += 1
+        this.rotation.touch(full)
+        this.backlog.source = Source.ENDED
+        settle(this)
+        Looked.times = 0
+        for attempt in (0, 1, 2):
+            assert not finish_attempts(this, full, [outcome(attempt)])
+            settle(this)
+        assert len(full.assigned) == 3 and not [each for each in this.actions if isinstance(each, Recall)]
+        return Looked.times
+
+    assert looks(10) == looks(1000)
