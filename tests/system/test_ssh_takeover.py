@@ -50,7 +50,7 @@ def test_a_host_that_comes_late_has_its_tasks_back(ssh_run: Run) -> None:
     ssh_run.start("--takeover", "P")
     ssh_run.until_said("starting anew there")
     ssh_run.lab.heal("nodeA")
-    ssh_run.until_said("nodeA: an engine of the former driver came after all")
+    ssh_run.until_said("nodeA: the engine of the former driver has reconnected late")
     ssh_run.open_gate()
     assert ssh_run.end() == 0
     records = ssh_run.check_each_once(4)

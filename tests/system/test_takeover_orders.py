@@ -28,7 +28,7 @@ def test_pause_and_cancel(held: Held) -> None:
         held.dbutil("cancel", "1", "3-4")
         held.kill(run)
     with held.taking_over() as run:
-        run.until_said("as dbutil was told before: tasks cancelled (1, 3-4); paused\n")
+        run.until_said("still in effect from before the takeover: tasks cancelled (1, 3-4); paused\n")
         run.until_said("all engines are there")
         held.let_go(0)
         held.until_recorded(2)  # task 1 was ended, now or before
@@ -71,7 +71,7 @@ def test_node_that_is_to_leave(held: Held, verb: str) -> None:
         held.dbutil(verb, "guest")
         held.kill(run)
     with held.taking_over() as run:
-        run.until_said(f"as dbutil was told before: leaving: {HERE}")
+        run.until_said(f"still in effect from before the takeover: leaving: {HERE}")
         os.kill(engines[0], signal.SIGCONT)
         # A task that is ended may have been let pass at that moment, and runs again.
         held.let_pass(8 + (verb == "stop"))
@@ -110,7 +110,7 @@ def test_node_that_is_to_leave_before_it_has_joined(held: Held) -> None:
         assert "slow: has not joined yet, and need not" in held.dbutil("drain", "slow")
         held.kill(run)
     with held.taking_over() as run:
-        run.until_said("as dbutil was told before: leaving: slow")
+        run.until_said("still in effect from before the takeover: leaving: slow")
         run.until_said("all engines are there")
         os.write(gate, b"go\n")
         log = directory / "P_slow_engine.txt"
@@ -189,7 +189,7 @@ def test_close_and_what_was_handed_in(held: Held) -> None:
         held.dbutil("close")
         held.kill(run)
     with held.taking_over() as run:
-        run.until_said("as dbutil was told before: no more tasks are taken")
+        run.until_said("still in effect from before the takeover: no more tasks are taken")
         run.until_said("all engines are there")
         held.let_go(0)
         assert run.ended() == 0, run.err

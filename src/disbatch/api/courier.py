@@ -269,7 +269,7 @@ _open: set[Courier] = set()
 
 
 def _close_all() -> None:
-    """The interpreter ends; submitted tasks do not end with it."""
+    """Wait for submitted tasks when the interpreter exits."""
     for courier in list(_open):
         if courier.process != os.getpid():
             continue

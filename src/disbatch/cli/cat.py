@@ -91,7 +91,7 @@ def parse_tasks(words: Sequence[str]) -> list[int]:
     tasks: list[int] = []
     for first, last in parse_ranges("cat", words):
         if len(tasks) + last - first >= MOST_TASKS:
-            raise UsageError(f"more than {MOST_TASKS:,} tasks at once: say it in several commands")
+            raise UsageError(f"at most {MOST_TASKS:,} tasks per command: use several commands")
         tasks += range(first, last + 1)
     return tasks
 

@@ -66,7 +66,7 @@ def read_config(environ: Mapping[str, str]) -> Config:
 
 
 def _out_of_reach(path: Path) -> bool:
-    """True if HOME is not this user's to look into, as under `su` and in containers: no file is meant."""
+    """True if this user cannot read HOME, as under `su` and in containers: then there is no configuration."""
     try:
         path.stat()
     except (PermissionError, NotADirectoryError):

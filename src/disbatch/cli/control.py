@@ -77,7 +77,7 @@ def ask_driver(order: Order) -> list[str]:
 
 
 def finish_dead_run(prefix: str | None) -> int | None:
-    """End the run if its driver is known to be dead; the exit code. None: that has to be asked."""
+    """End the run if its driver is known to be dead; the exit code. None: the driver may live: ask it."""
     from disbatch.client.find import find_any_run
 
     run = find_any_run(prefix)
@@ -89,7 +89,7 @@ def finish_dead_run(prefix: str | None) -> int | None:
 
 
 def _where_to_finish(run: Run) -> str:
-    """Only there it can be seen whether the driver lives."""
+    """Advice: only on the driver's host it is known whether the driver lives."""
     return f"; if that driver was killed, `dbutil finish` on {run.connect.host} ends what it left"
 
 
@@ -105,11 +105,11 @@ def request_of(order: Order) -> RunRequest:
     names = _bounded(list(dict.fromkeys(order.words)), MOST_NAMES)
     for name in names:
         if not 0 < len(name) < 256 or not name.isprintable():
-            raise UsageError(f"{verb.name}: {name!r:.80} is no name of a node")
+            raise UsageError(f"{verb.name}: {name!r:.80} is not a valid node name")
     return run_request(verb, names)
 
 
 def _bounded(what: list[Any], most: int) -> list[Any]:
     if len(what) > most:
-        raise UsageError(f"more than {most:,} at once: say it in several commands")
+        raise UsageError(f"at most {most:,} per command: use several commands")
     return what

@@ -1,4 +1,4 @@
-"""`dbutil`: what there is to do about task files and runs besides running them."""
+"""The `dbutil` command: parse its verb and call the module that carries it out."""
 
 from __future__ import annotations
 

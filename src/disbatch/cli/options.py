@@ -31,7 +31,7 @@ examples:
 exit status:
   0  the run is complete, even if tasks failed
   1  a task failed, and -e, -f or BARRIER CHECK was given
-  2  bad usage or input; nothing ran
+  2  bad usage or input: nothing ran; in a stream, nothing after the bad line
   3  the run could not be completed
   128 + N  ended by signal N
 """

@@ -79,7 +79,7 @@ def _label(text: str) -> str:
     if len(text) > LONGEST_LABEL:
         raise argparse.ArgumentTypeError(f"a label has at most {LONGEST_LABEL} characters")
     if text and not (text.isprintable() and text.strip()):
-        raise argparse.ArgumentTypeError(f"must be a name to be typed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be printable and not blank, not {text!r}")
     return text
 
 

@@ -40,7 +40,7 @@ def expand(text: str, option: str = "host list") -> list[str]:
 
 
 def _items(text: str, option: str) -> list[list[list[str]]]:
-    """What is between the commas outside brackets, each as its parts, each of those as what it may be."""
+    """Split at the commas outside brackets: each item is a list of parts, each part of alternatives."""
     items: list[list[list[str]]] = [[]]
     room = MAX_NODES + len(text)  # no list of MAX_NODES hosts has more numbers in its brackets
     for inside, comma, literal, wrong in _PIECES.findall(text):

@@ -142,8 +142,8 @@ class Launcher:
         self._spare = EngineChild(self._loop, spawned)
 
     def start(self, node: Node, bootstrap: Bootstrap, place: str = "") -> None:
-        """Start an engine on `node`; returns at once. With a tunnel `bootstrap.addresses` are set here; it
-        ends at `place` over there (see `tunnel.new_place`)."""
+        """Start an engine on `node`; returns at once. With a tunnel `bootstrap.addresses` are set here;
+        the tunnel's remote end is `place` (see `ssh.new_place`)."""
         if node.way is Way.SSH and self._tunnel_to is not None:
             self._tunnels[bootstrap.engine] = self._tunnel(node, place or new_place(), self._tunnel_to)
         run = {Way.CHILD: self._run_local, Way.SSH: self._run_ssh, Way.STEP: self._run_step}[node.way]

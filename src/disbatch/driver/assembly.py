@@ -38,7 +38,7 @@ from disbatch.driver.shutdown import Shutdown
 from disbatch.driver.startup import new_plan
 from disbatch.driver.status_collector import StatusCollector, ViewInputs
 from disbatch.driver.status_feed import StatusFeed
-from disbatch.driver.status_writer import Acknowledgements, Record
+from disbatch.driver.status_writer import Acknowledgements, StatusWriter
 from disbatch.driver.submissions import Submissions
 from disbatch.driver.tally import Tally
 from disbatch.plan.events import Event
@@ -242,9 +242,9 @@ class _Assembly:
     # ---- the record ----
 
     @cached_property
-    def _record(self) -> Record:
+    def _record(self) -> StatusWriter:
         claimed = self._settings.claimed
-        return Record(
+        return StatusWriter(
             *(self._loop, claimed.status_descriptor, claimed.recorded),
             trouble=lambda error: self._files.trouble(error),
             recovered=lambda: self._files.recovered(),

@@ -76,7 +76,7 @@ class AttachRequests:
         if known is None:
             names = [node.engine for node in verb.nodes]
             if len(set(names)) < len(names) or not all(map(ENGINE_NAME.match, names)):
-                return Answer(request.id, False, ["these are no names for engines"])
+                return Answer(request.id, False, ["invalid or repeated engine ids"])
             if not self._engines.table.entries.keys().isdisjoint(names):
                 return Answer(request.id, False, ["the run has engines of these names already"])
             known = self._attachments.add(verb).name

@@ -128,7 +128,7 @@ class UserCommands:
         if leaving:
             words.append(f"leaving: {_listed(leaving)}")
         if words:
-            self._notify_user(f"as dbutil was told before: {'; '.join(words)}")
+            self._notify_user(f"still in effect from before the takeover: {'; '.join(words)}")
 
     def _asker(self, verb: str) -> str:
         return f"{self._by}: {verb}" if self._by else f"dbutil {verb}"

@@ -182,7 +182,7 @@ class EngineTable:
 
     @property
     def out_of_reach(self) -> list[str]:
-        """Nodes on which tasks may run that nobody can end."""
+        """Nodes of engines that were given up, where tasks may still run out of our reach."""
         return sorted({entry.shown for entry in self.entries.values() if entry.may_run_on})
 
     @property

@@ -286,7 +286,7 @@ class EngineManager:
             self._recovery.expect_the_living()
 
     def warn_of_the_lost(self) -> None:
-        """Whoever resumes the run at once could run a task twice at once."""
+        """Tell the user that tasks of lost engines may still run: a resumed run could run them twice."""
         names = self.table.out_of_reach
         if names:
             limit = f"{self.parts.settings.orphan_patience:g} s"

@@ -3,9 +3,9 @@
 An engine that is not heard for the patience is lost. One that runs on this host is ended first, so that none
 of its tasks starts elsewhere while a copy of it runs here.
 
-Time in which this process did not run, because it was stopped or its host was suspended, is nobody's silence:
-a check is due every `CHECK_INTERVAL`, and each second by which it comes late is subtracted from the silence
-of every engine.
+Time in which this process did not run, because it was stopped or its host was suspended, does not count as
+silence of an engine: a check is due every `CHECK_INTERVAL`, and each second by which it comes late is
+subtracted from the silence of every engine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from disbatch.driver.process_watch import ProcessWatch
 from disbatch.engine.remains import end_remains
 
 CHECK_INTERVAL = 1.0
-"""Seconds from one check to the next; silence itself makes no event."""
+"""Seconds from one check to the next; silence causes no event."""
 
 
 class FailureDetector:

@@ -12,7 +12,7 @@ from disbatch.driver.recorder import Journal
 from disbatch.driver.result_feed import ResultFeed
 from disbatch.driver.settings import Settings
 from disbatch.driver.status_collector import StatusCollector
-from disbatch.driver.status_writer import Record
+from disbatch.driver.status_writer import StatusWriter
 from disbatch.rundir.paths import RunFiles
 from disbatch.rundir.restore import FileRestorer
 from disbatch.sources.submitted import SubmittedFile
@@ -63,7 +63,7 @@ class FileWatch:
         journal: Journal,
         addresses: Addresses,
         holds: Holds,
-        record: Record,
+        record: StatusWriter,
         result_feed: ResultFeed,
         collector: StatusCollector,
         notify_user: Callable[[str], None],

@@ -24,7 +24,7 @@ from disbatch.driver.result_feed import ResultFeed
 from disbatch.driver.settings import Listener, Observer, Settings
 from disbatch.driver.status_collector import StatusCollector
 from disbatch.driver.status_feed import StatusFeed
-from disbatch.driver.status_writer import Acknowledgements, Record
+from disbatch.driver.status_writer import Acknowledgements, StatusWriter
 from disbatch.driver.submissions import Submissions
 from disbatch.driver.tally import Tally
 from disbatch.plan.plan import Plan
@@ -53,7 +53,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     engines: EngineManager
     engine_table: EngineTable
     # the record
-    record: Record
+    record: StatusWriter
     acknowledgements: Acknowledgements
     recorder: Recorder
     tally: Tally

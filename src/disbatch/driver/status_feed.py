@@ -107,7 +107,7 @@ class StatusFeed:
         self._interval = max(self._shortest, (time.perf_counter() - began) / SHARE)
 
     def _answer_now(self, question: _Question) -> None:
-        """Also when nothing has changed for long: the client learns that the driver is there."""
+        """Answer even without a change, so that the client knows that the driver lives."""
         if self._fresh_for() <= 0:
             self._collect()
         self._answer(question.request, self._seen(*question))

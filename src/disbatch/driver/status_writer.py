@@ -67,7 +67,7 @@ class _Batch(NamedTuple):
 _NOTHING = _Batch()
 
 
-class Record:
+class StatusWriter:
     """The status file of a run, open at `descriptor`, which has `offset` bytes. `path`: its name, which is
     kept in place; None: it need not have one.
 
@@ -339,7 +339,7 @@ class Acknowledgements:
         self,
         loop: asyncio.AbstractEventLoop,
         plan: Plan,
-        record: Record,
+        record: StatusWriter,
         hub: Hub,
         lose: Callable[[str, str], None],
     ) -> None:

@@ -39,7 +39,7 @@ from disbatch.wire.engine_protocol import Hello
 STEP = 1.0
 """Seconds in which the patience is counted: a time in which this process was stopped is one step at most."""
 LATE = 5.0
-"""If this process was stopped for so many seconds, and heard nobody, the wait begins again."""
+"""If this process was stopped for so many seconds, and no engine was heard, the wait starts again."""
 
 
 class Engines(Protocol):
@@ -161,7 +161,7 @@ class EngineRecovery:
         node's cores."""
         replacement = self._replaced.pop(entry.engine, "")
         if replacement:
-            self._parts.notify_user(f"{entry.shown}: an engine of the former driver came after all")
+            self._parts.notify_user(f"{entry.shown}: the engine of the former driver has reconnected late")
             successor = self._table.entries[replacement]
             if isinstance(successor.state, Launching):
                 self._engines.launches.cancel(successor)
@@ -227,7 +227,7 @@ class EngineRecovery:
         return wanted and not entry.context and self._engines.is_running()
 
     def _anew(self, missing: list[EngineEntry]) -> str:
-        """Where engines were launched instead: those of the former driver's own host are on this one now."""
+        """Words for the nodes of replacement engines; one of the former driver's host is on this host."""
         successors = [self._replaced[each.engine] for each in missing if each.engine in self._replaced]
         names = {self._table.entries[engine].name for engine in successors}
         if not names:

@@ -1,5 +1,5 @@
-"""`python -m disbatch.engine`: run one engine; its orders come on standard input or in the file that is
-named, see `bootstrap`."""
+"""The main function of an engine process, which `contexts.local` starts. Its orders come on standard input or
+in the file that is named, see `bootstrap`."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class KeeperClient:
             self._sessions.note(slot, session)
 
     def leave(self) -> None:
-        """Nothing runs any more. Does the work of a keeper that is gone."""
+        """No task runs any more: if the keeper is dead, remove the session file in its place."""
         if self._gone and self._sessions is not None:
             self._sessions.remove()
 

@@ -1,9 +1,9 @@
 """Whether the driver lives, whether it may have given this engine up, and the load of the node.
 
-A driver that gave this engine up has handed its tasks to others; messages alone tell of that. A child of the
-driver knows that its driver lives, even if it is stopped, by its standard input, which ends with the first
-driver. A driver that took the run over is not the engine's parent, but if it is a process of the same
-machine, its end can be waited for.
+A driver that gave this engine up has handed its tasks to others; the engine learns this only from messages.
+A child of the driver knows that its driver lives, even if it is stopped, by its standard input, which ends
+with the first driver. A driver that took the run over is not the engine's parent, but if it is a process of
+the same machine, its end can be waited for.
 
 Load average and memory use of the node are reported for display.
 """

@@ -5,7 +5,7 @@ changes, or a class that had no ready tasks has some that fit. So the cost of an
 that it names, and is the same with ten thousand engines, or a thousand classes, as with two.
 
 A context may have a limit: once as many of its tasks are assigned or done, its engines take no more, and when
-that many are done it is spent. Then nothing is changed engine by engine: it is known by context.
+that many are done it is spent. This is stored once per context, so its engines are not updated one by one.
 """
 
 from __future__ import annotations

@@ -290,7 +290,7 @@ def test_orders_of_a_former_driver() -> None:
         )
     )
     assert bench.said == [
-        "as dbutil was told before: tasks cancelled (3-4, 9); paused; leaving: n4",
+        "still in effect from before the takeover: tasks cancelled (3-4, 9); paused; leaving: n4",
     ]
     assert Reason.PAUSE in bench.holds and bench.noted == []
     assert bench.told == [events.Cancel([(3, 4), (9, 9)]), Hold()]

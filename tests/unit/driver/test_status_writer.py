@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from deadline import DEADLINE
-from disbatch.driver.status_writer import Record
+from disbatch.driver.status_writer import StatusWriter
 from disbatch.rundir.paths import Renamed, RunFiles
 from disbatch.rundir.takeover import seize
 from disbatch.wire.renamed_files import Sight
@@ -31,7 +31,7 @@ def run(course: Coroutine[Any, Any, None]) -> None:
 
 
 class Happenings:
-    """What a Record told, as it told it."""
+    """What a StatusWriter told, as it told it."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -51,8 +51,8 @@ def opened(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def record(happenings: Happenings, descriptor: int, offset: int = 0) -> Record:
-    return Record(
+def record(happenings: Happenings, descriptor: int, offset: int = 0) -> StatusWriter:
+    return StatusWriter(
         asyncio.get_running_loop(),
         descriptor,
         offset,
@@ -82,7 +82,7 @@ def test_lines_and_marks_in_order(tmp_path: Path) -> None:
 
 
 class Kept:
-    """A Record whose file has a name: `path` is what it has now. `unknown`: what the file system answers."""
+    """A StatusWriter whose file has a name: `path`, its present one. `unknown`: what the system answers."""
 
     def __init__(
         self, path: Path, happenings: Happenings, note: Callable[[Path], object] = lambda path: None
@@ -92,7 +92,7 @@ class Kept:
         self.taken_over = False
         self._happenings = happenings
         descriptor = opened(path)
-        self.record = Record(
+        self.record = StatusWriter(
             asyncio.get_running_loop(),
             descriptor,
             path.stat().st_size,

@@ -164,7 +164,8 @@ def test_whenever_engines_come_the_wait_ends_and_the_user_is_told_how(a: str, b:
     how = f"{missing}: not heard for 60 s; starting anew there" if missing else "all engines are there"
     expected = ["taking the run over: expecting the engines of a, b", how]
     for name in came("late"):
-        expected += [f"{name}: an engine of the former driver came after all", f"new {name}: dismissed"]
+        expected.append(f"{name}: the engine of the former driver has reconnected late")
+        expected.append(f"new {name}: dismissed")
     assert taken.engines.said == expected
 
 
@@ -201,7 +202,7 @@ def test_one_that_was_given_up_and_comes_after_all_gets_its_node_back() -> None:
         engines.table.change(engines.table.entries["new b"], SaidHello(0.0))
         for name in ("a", "b"):
             taken.hello(name)
-        came = "an engine of the former driver came after all"
+        came = "the engine of the former driver has reconnected late"
         assert engines.said == [f"a: {came}", "new a: dismissed", f"b: {came}"]
         assert engines.told == [events.Heard(), events.Drain("new b")]
 

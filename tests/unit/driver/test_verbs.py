@@ -106,7 +106,7 @@ def test_an_order_of_the_page_is_the_same_request(verb: RunVerb) -> None:
     if verb.on_page:
         assert parse_order(body) == from_command_line(verb)
     else:
-        with pytest.raises(UsageError, match="no verb of the page"):
+        with pytest.raises(UsageError, match="not available on the web page"):
             parse_order(body)
 
 
@@ -115,7 +115,8 @@ def test_what_was_ordered_twice_is_restored_once(tmp_path: Path) -> None:
     again = taken_over(bench, tmp_path / "P_run.json")
     assert not again.plan.held and list(again.plan.cancelled) == [(3, 4)]
     assert again.said == [
-        "as dbutil was told before: tasks cancelled (3-4); no more tasks are taken; leaving: n2"
+        "still in effect from before the takeover: "
+        "tasks cancelled (3-4); no more tasks are taken; leaving: n2"
     ]
 
 

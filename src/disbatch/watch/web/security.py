@@ -61,7 +61,7 @@ def parse_order(body: bytes) -> RunRequest:
         raise UsageError(f"no order: {error}") from error
     verb = RUN_VERBS.get(order.verb)
     if verb is None or not verb.on_page:
-        raise UsageError(f"no order: {order.verb!r:.80} is no verb of the page")
+        raise UsageError(f"invalid request: {order.verb!r:.80} is not available on the web page")
     if verb.target is Target.RUN:
         return run_request(verb)
     if verb.target is Target.TASKS:
