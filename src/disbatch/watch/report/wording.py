@@ -15,7 +15,12 @@ UNBROKEN = 1 << 16
 
 SLOT_TIME = (
     ("tasks", "tasks", "green", "tasks that count"),
-    ("uncounted", "other attempts", "magenta", "attempts that do not count: ended early, or run again"),
+    (
+        "uncounted",
+        "other attempts",
+        "magenta",
+        "attempts that do not count: ended before their end, or run again",
+    ),
     ("startup", "start-up", "cyan", "before the first task of a slot"),
     ("barriers", "barriers", "yellow", "waiting for the last task before a barrier"),
     ("tail", "tail", "blue", "after the last task of a slot"),
