@@ -187,7 +187,7 @@ class Attachment:
             nodes=[Newcomer(each.id, each.name, each.node.slots) for each in self._engines.engines.values()],
             limit=pool.task_limit,
             spare_after=pool.spare_after,
-            keep=sorted(pool.keep),
+            keep=sorted(pool.context.keep),
             scheduled=bool(context.scheduler),
             kill_wait=context.kill_wait,
             far=self._addresses.wants_port,

@@ -32,8 +32,10 @@ class LaunchedEngines:
 
     def __init__(self, pool: Pool, hostname: str, messages: NodeMessages) -> None:
         token = secrets.token_hex(8)
-        names = {f"a{n}-{token}": node for n, node in enumerate(pool.nodes)}
-        self.engines = {e: LaunchedEngine(e, node, pool.name_of(node, hostname)) for e, node in names.items()}
+        self.engines: dict[str, LaunchedEngine] = {}
+        for n, node in enumerate(pool.nodes):
+            id = f"a{n}-{token}"
+            self.engines[id] = LaunchedEngine(id, node, pool.context.name_of(node, hostname))
         self.retirement: Retirement | None = None
         """Retires nodes that are no longer needed."""
         self.failures = 0

@@ -44,12 +44,3 @@ class Pool:
         if self.retire_command:
             return 0.0
         return RELEASE_AFTER if self.release else None
-
-    @property
-    def keep(self) -> frozenset[str]:
-        """Nodes that are never released."""
-        return self.context.keep
-
-    def name_of(self, node: Node, hostname: str) -> str:
-        """The node's name in the run."""
-        return self.context.name_of(node, hostname)

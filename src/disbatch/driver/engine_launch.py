@@ -89,7 +89,7 @@ class EngineLaunches:
     def start(self, rank: int, node: Node) -> str:
         """Launch an engine on the node; returns its permanent id."""
         pool = self._parts.settings.pool
-        name = pool.name_of(node, self._parts.hostname)
+        name = pool.context.name_of(node, self._parts.hostname)
         engine = f"{rank}-{secrets.token_hex(8)}"
         place = new_place() if pool.tunnel and node.way is Way.SSH else ""
         process = Process(self._parts.hostname, boot_id()) if node.local else Process()

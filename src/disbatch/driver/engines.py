@@ -69,7 +69,7 @@ class EngineManager:
         """The scheduler ended an engine of the driver's own context."""
         pool = parts.settings.pool
         self.idle_releases = IdleReleases(parts.table.entries, parts.attachments.engines)
-        self.idle_releases.add("", pool.spare_after, pool.keep)
+        self.idle_releases.add("", pool.spare_after, pool.context.keep)
         self._recovery: EngineRecovery | None = None
         self._timer: asyncio.TimerHandle | None = None
 

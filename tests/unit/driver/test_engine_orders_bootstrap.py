@@ -89,7 +89,7 @@ def test_a_child_comes_through_the_socket_alone(tmp_path: Path) -> None:
     ("node", "own", "name"), [(CHILD, None, "me"), (FAR, None, "far"), (OWN, "n1", "n1"), (OTHER, "", "n2")]
 )
 def test_names_of_nodes(tmp_path: Path, node: Node, own: str | None, name: str) -> None:
-    assert settings(tmp_path, own).pool.name_of(node, "me") == name
+    assert settings(tmp_path, own).pool.context.name_of(node, "me") == name
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_when_spare_engines_may_go(tmp_path: Path) -> None:
     usual = settings(tmp_path, "n1", release=True).pool
     own = settings(tmp_path, "n1", **command).pool
     without = settings(tmp_path, **command).pool
-    assert (usual.spare_after, usual.keep) == (RELEASE_AFTER, {"n1"})
-    assert (own.spare_after, own.keep) == (0.0, {"n1"})
-    assert (without.spare_after, without.keep) == (0.0, frozenset())
+    assert (usual.spare_after, usual.context.keep) == (RELEASE_AFTER, {"n1"})
+    assert (own.spare_after, own.context.keep) == (0.0, {"n1"})
+    assert (without.spare_after, without.context.keep) == (0.0, frozenset())
 
 
 @pytest.mark.parametrize(("own", "said"), [("n1", "n1|n2\n"), ("", "|n2\n")])

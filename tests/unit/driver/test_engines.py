@@ -25,7 +25,7 @@ from disbatch.wire.client_protocol import Fate
 from disbatch.wire.engine_protocol import AS_TOLD, PROTOCOL, Beat, Goodbye, Hello
 
 POOL = SimpleNamespace(
-    spare_after=None, keep=frozenset(), label="", context=SimpleNamespace(scheduler="Slurm")
+    spare_after=None, label="", context=SimpleNamespace(scheduler="Slurm", keep=frozenset())
 )
 SETTINGS = SimpleNamespace(
     pool=POOL,

@@ -132,9 +132,16 @@ async def job_state(job: str, run: commands.Run) -> JobState:
         again = await requeues(facts, run) if facts.requeue else False
         left = max(0.0, (facts.end or 0.0) - time.time()) + PREEMPTION_MARGIN
         return Preempted(left, again, _preemption_words(again))
+    return _state(facts)
+
+
+def _state(facts: JobFacts) -> JobState:
+    """The state of a job that is not preempted."""
     if facts.gone:
         return Gone(facts.gone)
-    return Ending() if facts.ending else Running()
+    if facts.ending:
+        return Ending()
+    return Unknown(facts.problem) if facts.nodes is None else Running()
 
 
 def _preemption_words(again: bool | None) -> str:
@@ -164,9 +171,4 @@ class Slurm:
 
     def job_state(self, job: str) -> JobState:
         """As scontrol knows it."""
-        facts = self._ask(job)
-        if facts.gone:
-            return Gone(facts.gone)
-        if facts.ending:
-            return Ending()
-        return Unknown(facts.problem) if facts.nodes is None else Running()
+        return _state(self._ask(job))
