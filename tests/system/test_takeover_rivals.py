@@ -52,7 +52,7 @@ def test_driver_that_is_stopped(held: Held) -> None:
         stop(run)
         for options in ((), ("--force",)):
             said = refused(held, *options)
-            assert f"but stopped: `kill -CONT {run.pid}` lets it go on" in said
+            assert f"but stopped: `kill -CONT {run.pid}` continues it" in said
         elsewhere(held.directory)
         assert "a driver has this run: P_status.txt is locked" in refused(held, "--force")
         run.signal(signal.SIGCONT)

@@ -54,13 +54,13 @@ log = logging.getLogger(__name__)
 
 ITEMS_A_TIME = 1024
 LAST_WORD = b" INFO gone\n"
-"""Of an engine's log."""
+"""The last line of an engine's log."""
 LAST_WORD_WITHIN = 100
 _FIRST_WORD = re.compile(rb"^[-0-9:, ]+ INFO engine (\S+) on ", re.MULTILINE)
 MOST_OF_LOG = 1 << 20
 MOST_ENGINES = 64
 MARGIN = 15.0
-"""Seconds for engines to end their tasks, and for clocks that differ."""
+"""Seconds for engines to end their tasks, and for differences of clocks."""
 KEEPER_PATIENCE = keeper.GRACE + 2.0
 """Seconds in which a keeper ends what a killed engine has left."""
 
@@ -99,7 +99,7 @@ def refuse_abandoned(status: str, say: Callable[[str], None]) -> None:
 
 
 def _read_run_file(path: Path, owner: int | None) -> JournalState | None:
-    """What the run file tells; None if it was removed just now. ResumeError if it cannot be read."""
+    """The state in the run file; None if it has just been removed. ResumeError if it cannot be read."""
     try:
         return read(path, trusted=owner)
     except UsageError as error:
@@ -127,15 +127,15 @@ def _refusal(status: str, there: list[Here], killed: bool, left: float) -> str:
 
 
 def _halted(seen: list[Here]) -> str:
-    """What to do if engines on this host, or their keepers, were stopped: these neither answer nor end."""
+    """Advice for stopped engines and keepers on this host, which neither answer nor end."""
     processes = [pid for each in seen for pid in (each.pid, find_engine(each.pid)) if pid]
     halted = " ".join(str(pid) for pid in processes if is_halted(pid))
-    return f"; but first let them go on, as somebody has halted them: `kill -CONT {halted}`" if halted else ""
+    return f"; they are stopped, so continue them first: `kill -CONT {halted}`" if halted else ""
 
 
 def clear_abandoned(status: str) -> None:
-    """Remove what the killed driver of the run that wrote this status file left, if none of its engines runs
-    tasks: with the run that resumes from it, it serves for nothing. Files of other users stay."""
+    """Remove the files that the killed driver of the run with this status file left, if none of its engines
+    runs tasks: nobody needs them after this run has resumed from it. Files of other users are kept."""
     path = Path(status)
     files = RunFiles(Path(prefix_of(status)), path)
     try:
@@ -164,7 +164,7 @@ def clear_abandoned(status: str) -> None:
 
 
 def _engines_by_log(status: Path) -> list[str]:
-    """The engines of the run that did not end in order, as their logs tell."""
+    """The engines of the run that did not exit in order, according to their logs."""
     engines: list[str] = []
     owner = owner_of(status)
     for path in of_nodes(status, LOG_END):
@@ -176,7 +176,7 @@ def _engines_by_log(status: Path) -> list[str]:
 
 
 def _refuse_remains(status: str, engines: list[str]) -> None:
-    """ResumeError if tasks of these engines run here, be the engines there or not."""
+    """ResumeError if tasks of these engines run on this host, with or without their engines."""
     remains = find_remains(engines)
     if remains:
         numbers = " ".join(
@@ -189,12 +189,12 @@ def _refuse_remains(status: str, engines: list[str]) -> None:
 
 
 def _ends_what_is_left(engine: Here) -> bool:
-    """It was killed on this host, and its keeper ends what it has left."""
+    """The engine was killed on this host, and its keeper is ending its tasks."""
     return _is_seen(engine) and b"keeper" in command_line(engine.pid) and find_engine(engine.pid) is None
 
 
 def _wait_for_keeper(engine: Here, say: Callable[[str], None]) -> None:
-    """It ends what its engine has left, also if somebody had halted it."""
+    """Wait until the keeper has ended the tasks; continue it if it was stopped."""
     try:
         pidfd = os.pidfd_open(engine.pid)
     except (OSError, AttributeError):
@@ -208,13 +208,13 @@ def _wait_for_keeper(engine: Here, say: Callable[[str], None]) -> None:
 
 
 def time_left(changed: float, told: JournalState) -> float:
-    """Seconds for which engines may still run tasks if no driver comes; `changed`: when the status file was
-    written last."""
+    """Seconds for which engines may still run tasks if no driver takes over; `changed`: when the status file
+    was written last."""
     return changed + LIFE_SIGN_INTERVAL + told.asked.orphan_patience + MARGIN - time.time()
 
 
 def scheduler_of_run(told: JournalState) -> Scheduler | None:
-    """The scheduler in whose job the run was."""
+    """The scheduler of the job that the run was in."""
     environ = told.asked.environment
     return scheduler_of({os.fsdecode(name): os.fsdecode(value) for name, value in environ})
 
@@ -230,8 +230,8 @@ def job_is_over(told: JournalState) -> bool:
 
 
 def ended_engines(files: RunFiles, told: JournalState, changed: float, owner: int | None) -> frozenset[str]:
-    """The engines of a killed driver that are known to have ended; `changed` as of `time_left`, `owner` as of
-    `has_ended`."""
+    """The engines of a killed driver that are known to have ended; `changed` as for `time_left`, `owner` as
+    for `has_ended`."""
     engines = [*told.engines.values(), *told.lost.values()]
     if job_is_over(told):
         return frozenset(each.engine for each in engines)
@@ -283,8 +283,8 @@ def _has_ended_here(engine: Here) -> bool:
 
 
 def former_life(prefix: str | None, task_name: str, jobid: str, named: list[str]) -> list[str]:
-    """Our status files that were written for tasks of this name in this job, besides those `named` with -r,
-    and besides those that another run of the job writes now."""
+    """Our status files for tasks of this name in this job, except those `named` with -r and those that
+    another run of the job is writing."""
     found = [path for path in status_files(prefix, task_name, jobid) if not is_foreign(path)]
     return [os.path.relpath(path) for path in found if not _is_named(path, named) and not is_held_at(path)]
 

@@ -244,7 +244,7 @@ def _how_it_is(pid: int) -> str:
     except (OSError, IndexError):
         state = ""
     if state in ("T", "t"):
-        return f"is there, but stopped: `kill -CONT {pid}` lets it go on; after `kill -9 {pid}` take it over"
+        return f"is there, but stopped: `kill -CONT {pid}` continues it; after `kill -9 {pid}` take it over"
     return "is there, and goes on with the run"
 
 
