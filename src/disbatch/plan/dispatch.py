@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from disbatch.model.task import Demand, Task
+from disbatch.plan.classes import Ready
 from disbatch.plan.departure import let_go, rebalance
 from disbatch.plan.engine import Engine, State
 from disbatch.plan.events import Assign
@@ -52,12 +55,10 @@ def _give_out(board: Board, *, queue: bool) -> _Given:
     ready, rotation = board.backlog.ready, board.rotation
     turns = rotation.queueing if queue else rotation.idle
     given: _Given = {}
-    new = list(ready.new)
-    while True:
-        # Engines that were asked back for a class may have taken others' tasks: look for more.
-        new = [each for each in new if each in ready.classes and turns.reconsider(each, ready.classes[each])]
-        if not (ready.count and turns.open):
-            break
+    cut_short = _reconsider(turns, ready, ready.new) if turns.passed else []
+    _take_turns(board, turns, given, queue=queue)
+    while cut_short:  # the engines that were found for a class may have taken others' tasks
+        cut_short = _reconsider(turns, ready, cut_short)
         _take_turns(board, turns, given, queue=queue)
     if turns.passed and not turns.open:
         for demand in ready.new:
@@ -65,6 +66,11 @@ def _give_out(board: Board, *, queue: bool) -> _Given:
     for engine, _ in given.values():
         rotation.touch(engine)
     return given
+
+
+def _reconsider(turns: Turns, ready: Ready, new: Iterable[Demand]) -> list[Demand]:
+    """Look for engines for classes that had no ready tasks. Returns those for which there may be others."""
+    return [each for each in new if each in ready.classes and turns.reconsider(each, ready.classes[each])]
 
 
 def _take_turns(board: Board, turns: Turns, given: _Given, *, queue: bool) -> None:
