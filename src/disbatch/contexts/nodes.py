@@ -19,8 +19,8 @@ MAX_CORES = 100_000
 """Cores of one node; slots of one engine."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _EXAMPLE = "say how many cores"
-_COMMA = re.compile(r",(?![^\[\]]*\])")
-"""Between two hosts, and not in the brackets of one."""
+_PIECES = re.compile(r"\[[^\[\]]*\]|[^,\[]+|[,\[]")
+"""Of a list of hosts: brackets with what is in them, a comma between two hosts, or other text."""
 _RANGES = re.compile(r"\[[0-9, -]+\]")
 
 
@@ -88,7 +88,7 @@ def parse_node_list(texts: Iterable[str], option: str = "-s") -> dict[str, int]:
     for text in texts:
         if not text.strip():
             raise UsageError(f"{option}: an empty list of hosts; write HOST:CORES[,HOST:CORES...]")
-        for item in _COMMA.split(text):
+        for item in _split_hosts(text):
             hosts, count = _parse_item(item.strip(), option)
             for host in hosts:
                 cores[host] = cores.get(host, 0) + count
@@ -97,6 +97,17 @@ def parse_node_list(texts: Iterable[str], option: str = "-s") -> dict[str, int]:
             if len(cores) > MAX_NODES:
                 raise UsageError(f"{option}: more than {MAX_NODES} hosts")
     return cores
+
+
+def _split_hosts(text: str) -> list[str]:
+    """Split at the commas between hosts, not at those in brackets."""
+    hosts = [""]
+    for piece in _PIECES.findall(text):
+        if piece == ",":
+            hosts.append("")
+        else:
+            hosts[-1] += piece
+    return hosts
 
 
 def _parse_item(item: str, option: str) -> tuple[list[str], int]:
@@ -123,7 +134,7 @@ def _parse_item(item: str, option: str) -> tuple[list[str], int]:
 def written_out(text: str, option: str) -> list[str]:
     """The hosts of a list with ranges but without cores, named as by `parse_node_list`. UsageError."""
     hosts = []
-    for item in map(str.strip, _COMMA.split(text)):
+    for item in map(str.strip, _split_hosts(text)):
         user, at, address = item.rpartition("@")
         hosts += [user + at + name for name in _names(address, f"{option} {in_short(item)}", item)]
     return hosts
