@@ -121,6 +121,28 @@ def test_a_call_that_is_cancelled_consumes_nothing(redis: RedisServer, source: b
     assert redis.names() == set()
 
 
+def test_a_source_that_stops_waiting_at_any_step_takes_each_value_once(redis: RedisServer) -> None:
+    """As it does when its program ends: a transaction may be given up before the server has it."""
+
+    async def test() -> None:
+        async with Store(redis.url) as store:
+            for steps in range(120):
+                former, value = b"a%d" % steps, b"b%d" % steps
+                await store.put([(b"k", former)])
+                assert await store.take(b"k", 1) == [former]
+                await store.put([(b"k", value)])
+                taking = asyncio.ensure_future(store.take(b"k", 1))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                taking.cancel()
+                await asyncio.wait([taking])
+                taken = await store.take(b"k", 1, 0) if taking.cancelled() else taking.result()
+                assert taken == [value], steps
+
+    play(test())
+    assert redis.names() == set()
+
+
 def test_what_a_cancelled_pop_gets_goes_back_before_the_end(redis: RedisServer) -> None:
     async def test() -> None:
         async with Cable(redis.port) as cable, Store(f"redis://127.0.0.1:{cable.port}") as store:

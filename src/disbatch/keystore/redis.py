@@ -14,8 +14,9 @@ closed connection may still find a value. So:
   earlier try is executed late, it is either before our own transaction, which then fails and finds the number
   when it is tried again; or after it, and then the earlier one fails, as the mark that it watched has
   changed.
-* **The run's task source takes each value once** (`take`). Such a transaction moves values to a list of this
-  client, *taken*, where they stay until the next one; so they can be read from there any number of times.
+* **The run's task source takes each value once** (`take`). Such a transaction moves values to a new list of
+  this client, *taken*, where they stay until the next one; so they can be read from there any number of
+  times. If a call is cancelled, its transaction may never be executed; then its list is empty.
 * **A program takes each value at most once** (`get`): if the connection breaks after the pop, or the program
   crashes, the value is lost. A pop whose caller is cancelled ends within WAIT seconds, and returns what it
   has popped.
@@ -75,8 +76,11 @@ class ExternalStore:
         name = secrets.token_hex(8).encode()
         self._mark = prefix + b".client:" + name
         self._taken = prefix + b".taken:" + name
-        self._unread = False
-        """Values may be in `taken` that have not been read."""
+        """The lists of taken values begin with this."""
+        self._unread = b""
+        """The list that may have values that have not been read; empty: there is none."""
+        self._read: list[bytes] = []
+        """Lists whose values have been read; the next transaction removes them."""
         self._batch = FIRST_BATCH
         self._number = 0
         self._confirmed = 0
@@ -151,16 +155,18 @@ class ExternalStore:
             log.warning("key store: %s", task.exception())
 
     async def _move(self, name: bytes, most: int) -> list[bytes]:
-        """Move values to `taken` and read them; first, those that a cancelled call has moved."""
+        """Move values to a new list and read them; first, those that a cancelled call has moved."""
         moves: list[Command] = []
+        read = [*self._read]
         if not self._unread:
             there = await self._server.persist(lambda client: client.llen(name))
-            move = ("LMOVE", name, self._taken, "LEFT", "RIGHT")
-            moves = [("DEL", self._taken), *[move] * min(most, there)]
-        self._unread = True
-        await self._commit(moves)
-        values: list[bytes] = await self._server.persist(lambda client: client.lrange(self._taken, 0, -1))
-        self._unread = False
+            taken = b"%b:%d" % (self._taken, self._number)
+            moves = [("LMOVE", name, taken, "LEFT", "RIGHT")] * min(most, there)
+            self._unread = taken
+        await self._commit([*(("DEL", each) for each in read), *moves])
+        self._read = []
+        values: list[bytes] = await self._server.persist(lambda client: client.lrange(self._unread, 0, -1))
+        self._read, self._unread = [self._unread], b""
         return values
 
     async def claim(self, name: bytes, value: bytes, seconds: int, *, renew: bool = False) -> bool:
@@ -183,7 +189,7 @@ class ExternalStore:
             late = (await asyncio.wait(self._returning, timeout=self._wait + RETURN_WITHIN))[1]
             for task in late:
                 task.cancel()
-        await self._server.forget(self._mark, self._taken)
+        await self._server.forget(self._mark, *self._read, *filter(None, [self._unread]))
         await self._server.close()
 
     async def _commit(self, commands: Sequence[Command]) -> None:
