@@ -21,11 +21,9 @@ from disbatch.driver.attachments import Attachments
 from disbatch.driver.commands import UserCommands
 from disbatch.driver.departures import PendingDepartures
 from disbatch.driver.driver import Driver
-from disbatch.driver.engine_launch import EngineLaunches, EngineParts
-from disbatch.driver.engine_orders import BootstrapFactory
+from disbatch.driver.engine_launch import EngineParts
 from disbatch.driver.engine_table import EngineTable
-from disbatch.driver.engines import EngineManager
-from disbatch.driver.failure_detector import FailureDetector
+from disbatch.driver.engines import EngineManager, engine_manager
 from disbatch.driver.feed import Feed
 from disbatch.driver.file_watch import FileWatch
 from disbatch.driver.holds import Holds
@@ -42,7 +40,6 @@ from disbatch.driver.status_writer import Acknowledgements, StatusWriter
 from disbatch.driver.submissions import Submissions
 from disbatch.driver.tally import Tally
 from disbatch.plan.events import Event
-from disbatch.plan.plan import Mode
 from disbatch.wire.connect import RunKeys
 from disbatch.wire.driver_socket import Hub
 
@@ -169,14 +166,6 @@ class _Assembly:
         return Addresses(self._settings, self._hub, lambda to: Port(to, self._notify_user))
 
     @cached_property
-    def _bootstraps(self) -> BootstrapFactory:
-        s = self._settings
-        return BootstrapFactory(
-            *(s.pool, s.directory, s.environment, s.claimed.files, self._keys, s.orphan_patience),
-            output=s.output,
-        )
-
-    @cached_property
     def _engine_parts(self) -> EngineParts:
         return EngineParts(
             loop=self._loop,
@@ -185,13 +174,13 @@ class _Assembly:
             attachments=self._attachments,
             hub=self._hub,
             addresses=self._addresses,
-            bootstraps=self._bootstraps,
+            keys=self._keys,
             hostname=self._hostname,
             handle_event=self._handle_event,
             notify_user=self._notify_user,
             journal=self._journal.add,
             engines_changed=lambda: self._shutdown.look_for_engines(),
-            is_over=lambda: self._over.done() or self._plan.mode is Mode.OVER,
+            is_over=lambda: self._over.done() or self._plan.is_over,
             time_is_up=lambda: bool(self._time_limit.words),
             lets_go=lambda entry: self._time_limit.lets_go(entry.context) or entry in self._departures,
             on_joined=(
@@ -201,22 +190,8 @@ class _Assembly:
         )
 
     @cached_property
-    def _engine_launches(self) -> EngineLaunches:
-        return EngineLaunches(
-            self._engine_parts,
-            on_exit=lambda engine, code, words: self._engines.exited(engine, code, words),
-            not_coming=lambda: self._engines.fewer(),
-        )
-
-    @cached_property
     def _engines(self) -> EngineManager:
-        detector = FailureDetector(
-            self._engine_parts,
-            end_child=self._engine_launches.end,
-            lose=lambda engine, why: self._engines.lose(engine, why),
-            on_exit=lambda engine: self._engines.exited(engine, 0, "its engine ended"),
-        )
-        return EngineManager(self._engine_parts, self._plan, self._engine_launches, detector)
+        return engine_manager(self._engine_parts, self._plan)
 
     @cached_property
     def _time_limit(self) -> TimeLimit:
@@ -226,7 +201,7 @@ class _Assembly:
             notify_user=self._notify_user,
             handle_event=self._handle_event,
             engines=lambda: [entry.engine for entry in self._engines.of_context("")],
-            launches_end=lambda: self._engine_launches.cancel_all(),
+            launches_end=lambda: self._engines.launches.cancel_all(),
             end_is_near=lambda grace: self._shutdown.end_of_allocation_is_near(grace),
         )
 
@@ -236,7 +211,7 @@ class _Assembly:
             self._plan,
             handle_event=self._handle_event,
             journal=self._journal.add,
-            dismiss=self._engine_launches.cancel,
+            dismiss=lambda entry: self._engines.launches.cancel(entry),
         )
 
     # ---- the record ----

@@ -24,6 +24,7 @@ from disbatch.model.errors import LaunchError
 from disbatch.model.task import Way
 from disbatch.plan import events
 from disbatch.rundir.journal import JournalLine
+from disbatch.wire.connect import RunKeys
 from disbatch.wire.driver_socket import Hub
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ LAUNCHING = 120.0
 class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
     """What the parts of the engine management share, and what they call in the rest of the driver.
 
-    `bootstraps` makes what an engine is told when it is launched; `hostname` is this host. `handle_event`
+    `keys` are those of the run; `hostname` is this host. `handle_event`
     gets events for the plan, `notify_user` lines for the user, `journal` lines for the journal.
     `engines_changed` is called when an engine came, left, or will not come. `is_over()`: the run is over.
     `time_is_up()`: the allocation ends. `lets_go(entry)`: an engine that joins is to leave. Each of
@@ -48,7 +49,7 @@ class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
     attachments: Attachments
     hub: Hub
     addresses: Addresses
-    bootstraps: BootstrapFactory
+    keys: RunKeys
     hostname: str
     handle_event: Callable[[events.Event], None]
     notify_user: Callable[[str], None]
@@ -70,7 +71,12 @@ class EngineLaunches:
         self._parts = parts
         self._table = parts.table
         self._not_coming = not_coming
-        pool = parts.settings.pool
+        s = parts.settings
+        pool = s.pool
+        self._bootstraps = BootstrapFactory(
+            *(pool, s.directory, s.environment, s.claimed.files, parts.keys, s.orphan_patience),
+            output=s.output,
+        )
         self._launcher = Launcher(
             parts.loop,
             pool.context,
@@ -99,7 +105,7 @@ class EngineLaunches:
             )
         )
         addresses = self._parts.addresses.for_node(node)
-        bootstrap = self._parts.bootstraps.bootstrap(node, name=name, engine=engine, addresses=addresses)
+        bootstrap = self._bootstraps.bootstrap(node, name=name, engine=engine, addresses=addresses)
         self._launcher.start(node, bootstrap, place)
         return engine
 

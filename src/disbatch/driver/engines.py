@@ -321,3 +321,20 @@ class EngineManager:
             await self._recovery.close()
         await self._detector.close(patience)
         await self.launches.close(patience)
+
+
+def engine_manager(parts: EngineParts, plan: Plan) -> EngineManager:
+    """An engine manager with its launches and its failure detector."""
+    launches = EngineLaunches(
+        parts,
+        on_exit=lambda engine, code, words: manager.exited(engine, code, words),  # noqa: PLW0108 - it is made below
+        not_coming=lambda: manager.fewer(),  # noqa: PLW0108 - it is made below
+    )
+    detector = FailureDetector(
+        parts,
+        end_child=launches.end,
+        lose=lambda engine, why: manager.lose(engine, why),  # noqa: PLW0108 - it is made below
+        on_exit=lambda engine: manager.exited(engine, 0, "its engine ended"),
+    )
+    manager = EngineManager(parts, plan, launches, detector)
+    return manager

@@ -162,7 +162,7 @@ class Shutdown:
     def look_for_engines(self) -> None:
         """Without engines, present or expected, the run cannot be completed, unless some are attached."""
         p = self._parts
-        if p.over.done() or p.plan.mode is Mode.OVER or self._preemption is not None:
+        if p.over.done() or p.plan.is_over or self._preemption is not None:
             return
         if is_ordered(self.ending) and p.plan.is_behind:
             return  # it ends when the rest of the source is read
@@ -313,7 +313,7 @@ class Shutdown:
         p = self._parts
         return Result(
             conclusion=p.plan.conclusion,
-            over=p.plan.mode is Mode.OVER,
+            over=p.plan.is_over,
             ending=self.ending,
             damaged=p.files.is_damaged,
             broken=p.feed.error,

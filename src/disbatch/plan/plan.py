@@ -129,7 +129,7 @@ class Plan:
     def handle(self, event: Event) -> list[Action]:
         """Handle one event. The actions are to be performed in order."""
         board = self.board
-        if board.mode is Mode.OVER:
+        if self.is_over:
             return []
         _HANDLERS[type(event)](board, event)
         settle(board)
@@ -140,6 +140,11 @@ class Plan:
     def mode(self) -> Mode:
         """The mode of the run."""
         return self.board.mode
+
+    @property
+    def is_over(self) -> bool:
+        """All engines have left, and nothing follows."""
+        return self.board.mode is Mode.OVER
 
     @property
     def conclusion(self) -> Conclusion:

@@ -18,11 +18,16 @@ from disbatch.driver.engine_state import Cancelled, Failed, Launching, SaidHello
 from disbatch.driver.engine_table import EngineEntry, EngineTable
 from disbatch.model.task import Way
 from disbatch.rundir.journal import Gone, JournalLine
+from disbatch.wire.connect import RunKeys
 
 POOL = SimpleNamespace(context=Hosts(), ssh=SshOptions(), tunnel=False, label="")
 SETTINGS = SimpleNamespace(
     pool=POOL,
     patience=5.0,
+    directory=b"/",
+    environment={},
+    orphan_patience=600.0,
+    output=None,
     claimed=SimpleNamespace(files=SimpleNamespace(engine_log=lambda name: Path(f"P_{name}.log"))),
 )
 
@@ -42,6 +47,7 @@ class Bench:
             table=self.table,
             attachments=SimpleNamespace(is_heard=lambda context: self.heard),
             addresses=SimpleNamespace(socket=""),
+            keys=RunKeys.generate(),
             notify_user=self.said.append,
             engines_changed=lambda: None,
             is_over=lambda: self.over,

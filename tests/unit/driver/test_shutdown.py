@@ -54,7 +54,7 @@ class Bench:
         self.told: list[events.Event] = []
         self.loop = asyncio.get_running_loop()
         self.over: asyncio.Future[None] = self.loop.create_future()
-        self.plan = SimpleNamespace(mode=Mode.RUNNING, present=0, is_behind=False)
+        self.plan = SimpleNamespace(mode=Mode.RUNNING, is_over=False, present=0, is_behind=False)
         self.engines = Engines(self.did)
         self.limit = SimpleNamespace(words="", too_late="")
         files = SimpleNamespace(script=Path.cwd() / "P_dbUtil.sh")
