@@ -16,6 +16,7 @@ from disbatch.rundir.journal import Asked, JournalState
 from disbatch.rundir.output_manifest import Output
 from disbatch.rundir.paths import ClaimedFiles, RunFiles
 from disbatch.wire.connect import ConnectFile
+from disbatch.wire.sockets import RECONNECT_MOST
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,11 @@ class Settings:
         return max(self.patience, keeper.OVER)
 
     def patience_with(self, told: JournalState) -> float:
-        """The patience with the engines of a former driver, before others replace them."""
+        """The patience with the engines of a former driver, before others replace them: at least twice the
+        time from one of their tries to connect to the next."""
         here = this_machine().hostname
         afar = any(engine.pid and engine.host != here for engine in told.engines.values())
-        return self.patience_afar if afar else self.patience
+        return max(self.patience_afar if afar else self.patience, 2 * RECONNECT_MOST)
 
     @property
     def number(self) -> int:
