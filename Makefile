@@ -3,7 +3,7 @@
 PYTHON ?= python3
 SLOTS ?= $(shell nproc 2>/dev/null || echo 2)
 # Tests mostly wait, so there are more at once than cores. ARGS='-n 0 ...': one at a time.
-WORKERS ?= 4
+WORKERS ?= 5
 ARGS ?=
 # Where this is set, each of some thousand commands in the tests would compile the whole package again.
 unexport PYTHONDONTWRITEBYTECODE
