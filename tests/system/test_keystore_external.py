@@ -143,6 +143,24 @@ def test_a_source_that_stops_waiting_at_any_step_takes_each_value_once(redis: Re
     assert redis.names() == set()
 
 
+def test_what_a_source_did_not_read_is_there_for_another(redis: RedisServer) -> None:
+    async def test() -> None:
+        for steps in range(0, 60, 3):
+            async with Store(redis.url) as store:
+                taking = asyncio.ensure_future(store.take(b"k", 9))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                taking.cancel()
+                await asyncio.wait([taking])
+            taken = [] if taking.cancelled() else taking.result()
+            async with Store(redis.url) as another:
+                assert taken or await another.take(b"k", 9, 0) == [b"1", b"2", b"3"], steps
+                await another.put([(b"k", value) for value in (b"1", b"2", b"3")])
+
+    redis.do("RPUSH", "run:k", "1", "2", "3")
+    play(test())
+
+
 def test_what_a_cancelled_pop_gets_goes_back_before_the_end(redis: RedisServer) -> None:
     async def test() -> None:
         async with Cable(redis.port) as cable, Store(f"redis://127.0.0.1:{cable.port}") as store:

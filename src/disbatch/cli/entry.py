@@ -25,6 +25,7 @@ def _main_of(module: str, name: str) -> int:
     import signal
     from importlib import import_module
 
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if a launcher ignored it, no command's exit code is known
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and not ignored, as behind nohup
     if usual:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -41,7 +41,7 @@ def bound(argv: list[str]) -> list[str]:
 _IN_DIRECTORY = 'cd -- "$0" && exec "$@"'
 SHELL = "/bin/sh"
 LONGEST_WORDS = 200
-MAX_OUTPUT = 1 << 22
+MAX_OUTPUT = 1 << 23
 """Bytes of an answer. Slurm prints 1 kB for each element of an array, and 1 MB for a big configuration."""
 
 

@@ -18,6 +18,7 @@ from disbatch.driver.engine_state import Ending, FellSilent, Left
 from disbatch.driver.engine_table import EngineEntry
 from disbatch.driver.process_watch import ProcessWatch
 from disbatch.engine.remains import end_remains
+from disbatch.wire.sockets import HEARTBEAT_TIMEOUT
 
 CHECK_INTERVAL = 1.0
 """Seconds from one check to the next; silence causes no event."""
@@ -66,7 +67,8 @@ class FailureDetector:
         late = max(0.0, now - self._due)
         self._due = now + CHECK_INTERVAL
         for peer in list(self._parts.hub.peers()):
-            peer.heard = min(now, peer.heard + late)
+            # After a long stop the connections are broken: engines need the whole patience to connect again.
+            peer.heard = now if late > HEARTBEAT_TIMEOUT else min(now, peer.heard + late)
             silence = now - peer.heard
             if silence > settings.patience:
                 entry = self._table.entries[peer.name]

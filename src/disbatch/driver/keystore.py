@@ -164,7 +164,7 @@ class FetchWait:
 _COUNTS = ("seconds", "total", "done", "failed", "skipped", "running", "slots")
 _MORE = ("notice", "skipped_failed", "inherited", "cancelled")
 _OF_AN_ENGINE = ("node", "rank", "slots", "running", "waiting", "done", "failed")
-_STATES = {"draining": "active", "left": "gone", "failed": "gone"}
+_STATES = {"left": "gone", "failed": "gone"}
 """The states of engines that have another name in this value."""
 
 

@@ -33,6 +33,7 @@ renews; the server expires that key by itself if the driver is killed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -42,7 +43,7 @@ from operator import itemgetter
 
 from disbatch.keystore.redis_server import Client, Server
 from disbatch.keystore.store import Pair
-from disbatch.model.errors import UsageError
+from disbatch.model.errors import StoreError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class ExternalStore:
         """The lists of taken values begin with this."""
         self._unread = b""
         """The list that may have values that have not been read; empty: there is none."""
+        self._unread_of = b""
+        """The list from which these were moved."""
         self._read: list[bytes] = []
         """Lists whose values have been read; the next transaction removes them."""
         self._batch = FIRST_BATCH
@@ -130,7 +133,10 @@ class ExternalStore:
                 value = await ask(0.0 if timeout == 0 else max(left, SHORTEST_WAIT))
                 if value is not None:
                     return value
-                # The client library may lose the cancellation by which the timeout ends a command.
+                # The client library may lose a cancellation, such as the one of a timeout.
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise asyncio.CancelledError
                 if due is not None and loop.time() >= due:
                     raise TimeoutError
 
@@ -162,7 +168,7 @@ class ExternalStore:
             there = await self._server.persist(lambda client: client.llen(name))
             taken = b"%b:%d" % (self._taken, self._number)
             moves = [("LMOVE", name, taken, "LEFT", "RIGHT")] * min(most, there)
-            self._unread = taken
+            self._unread, self._unread_of = taken, name
         await self._commit([*(("DEL", each) for each in read), *moves])
         self._read = []
         values: list[bytes] = await self._server.persist(lambda client: client.lrange(self._unread, 0, -1))
@@ -189,8 +195,17 @@ class ExternalStore:
             late = (await asyncio.wait(self._returning, timeout=self._wait + RETURN_WITHIN))[1]
             for task in late:
                 task.cancel()
-        await self._server.forget(self._mark, *self._read, *filter(None, [self._unread]))
+        if self._unread and not self._server.away:
+            with contextlib.suppress(TimeoutError, StoreError):
+                await asyncio.wait_for(self._return_unread(), RETURN_WITHIN)
+        await self._server.forget(self._mark, *self._read)
         await self._server.close()
+
+    async def _return_unread(self) -> None:
+        """Move back what a cancelled call has moved."""
+        await self._commit([])
+        there = await self._server.persist(lambda client: client.llen(self._unread))
+        await self._commit([("LMOVE", self._unread, self._unread_of, "RIGHT", "LEFT")] * there)
 
     async def _commit(self, commands: Sequence[Command]) -> None:
         """Execute these commands once, as one transaction; afterwards no earlier one can be executed."""

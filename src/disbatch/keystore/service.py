@@ -177,6 +177,8 @@ class KeyStoreService:
         if current is None or verb.number > current.number or current.abandoned:
             if current is not None:
                 self._abandon(current)
+                if current.lease is not None:
+                    current.lease.cancel()  # it would keep the value as long as it lasts
             current = self._channels[verb.channel] = self._begin(store, verb)
         self._hear(verb.channel, current)
         if current.work.done():

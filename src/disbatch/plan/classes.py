@@ -178,7 +178,7 @@ class ClassIndex:
         """The first class that fits into what is free or, with `total`, into the whole capacity."""
         cores = capacity.cores if total else capacity.free
         amounts = capacity.resources if total else capacity.free_resources
-        free = (cores, int(cores >= capacity.slot), *(amounts.get(name, 0) for name in self._names))
+        free = (cores, int(cores >= capacity.slot), *(max(0, amounts.get(name, 0)) for name in self._names))
         keys, least, best, found, nodes = self._keys, self._least, NO_TASK, 0, [1]
         while nodes:
             node = nodes.pop()

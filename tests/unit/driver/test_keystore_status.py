@@ -27,7 +27,7 @@ def test_names_and_their_order() -> None:
     ("state", "word"),
     [
         *((state, state) for state in ("launching", "starting", "active", "leaving", "lost")),
-        *(("draining", "active"), ("left", "gone"), ("failed", "gone")),
+        *(("draining", "draining"), ("left", "gone"), ("failed", "gone")),
     ],
 )
 def test_states_of_engines(state: str, word: str) -> None:

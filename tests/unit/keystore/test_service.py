@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -220,6 +221,25 @@ def test_a_put_that_comes_again_is_done_once() -> None:
         assert await bench.store.take(b"k", 9) == [b"1", b"2"]
 
     played(test)
+
+
+def test_an_operation_is_forgotten_when_the_next_one_begins() -> None:
+    """A program that gets a thousand values a second does not keep those of the last seconds here."""
+
+    async def test(bench: Bench) -> None:
+        before = len(_operations())
+        for number in range(1, 50):
+            await bench.store.put([(b"k", b"x" * 1000)])
+            given = await bench.get(number)
+            await bench.ask(Keep(ME, number, given.serial))
+        assert len(_operations()) - before <= 2
+
+    played(test)
+
+
+def _operations() -> list[object]:
+    gc.collect()
+    return [each for each in gc.get_objects() if type(each).__name__ == "_Operation"]
 
 
 def test_one_who_dies_with_a_value_on_its_way_has_consumed_nothing() -> None:

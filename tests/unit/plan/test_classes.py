@@ -20,10 +20,17 @@ DEMANDS = st.builds(
     st.tuples(*[st.integers(0, 3)] * 3),
     st.integers(0, 1),
 )
+
+
+def _capacity(slots: int, amounts: tuple[int, ...], taken: list[Demand]) -> Capacity:
+    capacity = Capacity(slots, resources=dict(zip(NAMES, amounts, strict=True)))
+    for demand in taken:  # maybe more than fits, as by an engine that comes back
+        capacity.take(demand)
+    return capacity
+
+
 CAPACITIES = st.builds(
-    lambda slots, amounts: Capacity(slots, resources=dict(zip(NAMES, amounts, strict=True))),
-    st.integers(1, 3),
-    st.tuples(*[st.integers(0, 3)] * 3),
+    _capacity, st.integers(1, 3), st.tuples(*[st.integers(0, 3)] * 3), st.lists(DEMANDS, max_size=2)
 )
 
 
