@@ -216,7 +216,7 @@ def test_real_engines_survive_their_ssh(path_to_lab: Any, tmp_path: Path) -> Non
         ("exit 127", "cannot be run there (not found)"),
         ("echo Traceback >&2; echo 'OSError: no room' >&2; exit 1", "OSError: no room"),
         ("exit 0", "(exit code 0)"),
-        ("cat >/dev/null; kill -9 $$", "what it started was killed"),
+        ("cat >/dev/null; kill -9 $$", "its command was killed"),
     ],
 )
 def test_hosts_whose_python_is_of_no_use(path_to_lab: Any, tmp_path: Path, script: str, says: str) -> None:

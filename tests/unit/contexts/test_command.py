@@ -19,7 +19,7 @@ from disbatch.contexts.command import Answer, in_directory, run
         ("echo no >&2; exit 3", Answer("exit code 3: no", "")),
         ("echo out; exit 3", Answer("exit code 3: out", "out\n")),
         ("kill -9 $$", Answer("signal 9", "")),
-        ("head -c 5000000 /dev/zero", Answer("its answer is too long", "")),
+        ("head -c 9000000 /dev/zero", Answer("its answer is too long", "")),
     ],
 )
 def test_answers(script: str, answer: Answer) -> None:
