@@ -6,6 +6,7 @@ modules are imported (Python would print a traceback).
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` may be another module before `prefer_own`
 import sys
 
 from disbatch.engine.search_path import prefer_own
@@ -13,6 +14,11 @@ from disbatch.engine.search_path import prefer_own
 
 def _main_of(module: str, name: str) -> int:
     """Run a command's `main`; the exit code."""
+    # Ignored, as behind nohup, it stays so.
+    usual = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
+    if usual:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # if a launcher ignored it, no exit code would be known
     prefer_own()
     from disbatch.cli.limits import check_memory
     from disbatch.model.errors import UsageError
@@ -22,16 +28,11 @@ def _main_of(module: str, name: str) -> int:
     except UsageError as error:
         sys.stderr.write(f"{name}: {error}\n")
         return 2
-    import signal
     from importlib import import_module
 
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if a launcher ignored it, no command's exit code is known
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and not ignored, as behind nohup
-    if usual:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     main = import_module(module).main
     if usual:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     return int(main())
 
 

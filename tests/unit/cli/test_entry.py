@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any, cast
@@ -28,3 +29,13 @@ def test_an_ignored_sigchld_is_not_inherited(monkeypatch: pytest.MonkeyPatch) ->
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert found == [signal.SIG_DFL]
+
+
+def test_an_interrupt_while_we_begin_ends_us_without_a_word() -> None:
+    program = (
+        "import os, signal; from disbatch.cli import entry;"
+        "entry.prefer_own = lambda: os.kill(os.getpid(), signal.SIGINT);"
+        "entry._main_of('none', 'dbutil')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
