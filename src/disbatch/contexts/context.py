@@ -26,6 +26,7 @@ and how the engine notices that the process that started it is gone:
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import enum
 import os
@@ -129,7 +130,7 @@ class Unknown:
 JobState = Running | Ending | Gone | Preempted | Unknown
 
 
-class Retirement:
+class Retirement(abc.ABC):
     """Retires nodes that are no longer needed, with a command that runs beside the run. A subclass says how:
     `left` and `finish`."""
 
@@ -158,13 +159,13 @@ class Retirement:
                 del self._active[node]
                 self.left(node, return_code, spare=spare)
 
+    @abc.abstractmethod
     def left(self, node: str, return_code: int, *, spare: bool) -> None:
         """The last engine of the node is gone."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def finish(self) -> None:
         """The run is over. Returns, in bounded time, when no command is running any more."""
-        raise NotImplementedError
 
     def abandon(self) -> None:
         """End the command that is running, and start no other."""
