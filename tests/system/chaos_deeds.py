@@ -107,8 +107,13 @@ class Deeds:
         return things[int(step.pick * len(things))]
 
     def _driver(self) -> list[Process]:
-        pid = 0 if self.lives.driver is None else self.lives.driver.process.pid
-        return [process for process in self.world.processes() if process.pid == pid]
+        """The driver. A takeover that has not said that it begins has no run yet: another one may have it."""
+        driver = self.lives.driver
+        if driver is None or (
+            "--takeover" in driver.process.args and "taking the run over" not in driver.said
+        ):
+            return []
+        return [process for process in self.world.processes() if process.pid == driver.process.pid]
 
     def _keepers(self) -> list[Process]:
         return [process for process in self.world.processes() if process.is_keeper]

@@ -92,8 +92,9 @@ class Lives:
                 self.driver = None
                 return True
             # `dbutil finish` takes a run over, too, and may be faster than a takeover that has just begun.
-            late = code == 2 and "a driver has this run" in self.driver.said
-            assert code == 3 or late, f"disbatch ended with {code}: {self.driver.said}"
+            said = self.driver.said
+            late = code == 2 and ("a driver has this run" in said or "this run was ended" in said)
+            assert code == 3 or late, f"disbatch ended with {code}: {said}"
             self._until_nothing_runs()
             self.begin()
         self._fill_vacancy()

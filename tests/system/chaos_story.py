@@ -11,6 +11,9 @@ from chaos_lives import LEFT, PATIENCE, Lives
 from chaos_plan import Plan
 from chaos_world import Command, World, living
 
+PYTHON_BEGINS = "Fatal Python error: init_import_site"
+"""What Python itself prints if it is interrupted while it starts."""
+
 
 class Story:
     """One plan, carried out in a world."""
@@ -77,6 +80,8 @@ class Story:
         directory = self.world.directory
         self.problems += complaints(self._evidence())
         for command in self.world.commands:
+            if command.said.startswith(PYTHON_BEGINS):
+                continue  # it was interrupted before there was any of our code
             if "Traceback" in command.said or "internal error" in command.said:
                 self.problems.append(f"[{command.name}] said: {command.said}")
         for path in sorted([*directory.glob("*_driver.txt"), *directory.glob("*_engine.txt")]):
